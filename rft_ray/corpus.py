@@ -1,0 +1,102 @@
+"""Distinct paths of many models -> one training corpus, with provenance.
+
+Per problem of the fixed order: the gold solution first, then the selected paths. Sampled paths are not deduplicated
+against gold (paper.md, "Corpus"). Two files hold the same rows: Parquet, which training reads, and JSONL, which any
+SFT tool reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rft_ray import paths, prompts, stages
+from rft_ray.grading import Mode
+from rft_ray.problems import ProblemSet
+from rft_ray.records import Problem, ReasoningPath, from_table, to_table
+from rft_ray.shards import fingerprint
+from rft_ray.store import Store, StoreError, commit_table, read_table
+from rft_ray.verification import PathJob
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusJob:
+    """The training data of one recipe: gold solutions, and the paths of a PathJob where there is one."""
+
+    problems_fingerprint: str
+    problems: int
+    paths: PathJob | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            "corpus",
+            problems=self.problems_fingerprint,
+            count=self.problems,
+            paths=self.paths.fingerprint if self.paths else None,
+        )
+
+    @property
+    def key(self) -> str:
+        return f"corpus/{self.fingerprint}.parquet"
+
+    @property
+    def jsonl_key(self) -> str:
+        return f"corpus/{self.fingerprint}.jsonl"
+
+
+def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
+    """Write the corpus where it is missing. Returns {gold, paths, by_model}: numbers of examples."""
+    if not store.exists(job.key):
+        rows = list(_rows(job, store, problems.problems[: job.problems], mode))
+        counts = {
+            "gold": sum(row.gold for row in rows),
+            "paths": sum(not row.gold for row in rows),
+            "by_model": dict(Counter(row.model for row in rows if not row.gold)),
+        }
+        commit_table(store, job.key, to_table(rows, ReasoningPath), {"counts": json.dumps(counts)})
+    table, metadata = read_table(store, job.key)
+    if not store.exists(job.jsonl_key):
+        lines = (jsonl_line(row, template) for row in from_table(table, ReasoningPath))
+        store.create(job.jsonl_key, "".join(lines).encode())
+    counts = json.loads(metadata["counts"])
+    return dict(counts)
+
+
+def jsonl_line(row: ReasoningPath, template: str) -> str:
+    """One example as prompt and completion, with everything that is known of where it came from."""
+    example = {"prompt": prompts.render(template, row.question), "completion": row.text, **asdict(row)}
+    return json.dumps(example, ensure_ascii=False) + "\n"
+
+
+def _rows(job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode) -> Iterator[ReasoningPath]:
+    """Gold first, then the paths, problem by problem; one block of paths in memory at a time."""
+    for start, stop, chosen in _path_blocks(job, store):
+        by_problem: dict[str, list[ReasoningPath]] = {}
+        for path in chosen:
+            by_problem.setdefault(path.problem_id, []).append(path)
+        for problem in problems[start:stop]:
+            found = by_problem.get(problem.problem_id, [])
+            yield gold_path(problem, found, mode)
+            yield from found
+
+
+def _path_blocks(job: CorpusJob, store: Store) -> Iterator[tuple[int, int, list[ReasoningPath]]]:
+    if job.paths is None:
+        yield 0, job.problems, []
+        return
+    for shard in job.paths.shards():
+        key = stages.committed_key(store, shard)
+        if key is None:
+            raise StoreError(f"{store.url}/{shard.stem}: the paths of this block are not committed yet")
+        yield shard.problem_start, shard.problem_stop, from_table(read_table(store, key)[0], ReasoningPath)
+
+
+def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode) -> ReasoningPath:
+    """The gold solution as a corpus row; `shared_by` says how many samples found the same equation list."""
+    equations = paths.equation_list(problem.solution, mode)
+    shared = next((path.shared_by for path in found if path.equations == equations), 0)
+    return ReasoningPath(problem.problem_id, problem.question, problem.solution, equations, "", -1, shared, True)

@@ -1,0 +1,217 @@
+"""The one seam between sampling and whatever generates text.
+
+`Engine.generate` blocks until its requests are answered and may be called from many threads at once: vLLM
+then batches the requests of all callers continuously. `VllmEngine` is the real one; `ScriptedEngine` answers
+from the gold solutions, deterministically, so that everything around an engine can be tested in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rft_ray import config, prompts
+from rft_ray.records import Problem
+from rft_ray.shards import SamplingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """n samples of one problem, the first of which has index `sample_start`."""
+
+    problem: Problem
+    prompt: str
+    sample_start: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One sampled text. finish_reason: `stop` or `length`; token counts exclude the prompt, include EOS."""
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an engine returns for one request; `samples` is empty where the prompt exceeds the context."""
+
+    prompt_tokens: int
+    samples: tuple[Generated, ...]
+
+
+class EngineDied(RuntimeError):
+    """The engine can answer no more; its process must be replaced."""
+
+
+class Engine(Protocol):
+    """Generates samples. `seed` is what its randomness derives from, recorded with every shard."""
+
+    seed: int
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
+        """Answers in the order of the requests. Raises EngineDied when the engine is beyond use."""
+        ...
+
+
+def engine_seed(run_seed: int, incarnation: str) -> int:
+    """Seed of one engine, 0 <= seed < 2**31, from the run's seed and a name that no other engine has.
+
+    Two engines of one run, or one engine restarted, must not repeat each other's samples.
+    """
+    digest = hashlib.sha256(f"engine:{run_seed}:{incarnation}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def open_engine(
+    settings: config.Engine, folder: Path | None, *, gpu: bool, seed: int, problems: Sequence[Problem] = ()
+) -> Engine:
+    """The engine that a config asks for. `folder`: a local HF model directory (None for `scripted`)."""
+    if settings.kind == "scripted":
+        return ScriptedEngine(seed)
+    if folder is None:
+        raise ValueError("the vllm engine needs a model folder")
+    return VllmEngine(settings, folder, gpu=gpu, seed=seed)
+
+
+class VllmEngine:
+    """vLLM in this process, stepped by a thread of its own.
+
+    All requests of all callers are in one scheduler: the next shard's requests fill the batch while the last
+    ones of the previous shard finish. Source: vllm/v1/engine/llm_engine.py (0.29).
+    """
+
+    def __init__(self, settings: config.Engine, folder: Path, *, gpu: bool, seed: int) -> None:
+        from vllm import EngineArgs, LLMEngine
+
+        self.seed = seed
+        where = (
+            {"gpu_memory_utilization": settings.gpu_memory_utilization}
+            if gpu
+            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
+        )
+        self._engine = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=str(folder),
+                seed=seed,
+                dtype=settings.dtype,
+                max_model_len=settings.max_model_len,
+                max_num_seqs=settings.max_num_seqs,
+                tensor_parallel_size=settings.tensor_parallel_size,
+                enforce_eager=settings.enforce_eager,
+                enable_prefix_caching=True,
+                disable_log_stats=True,
+                **where,
+            )
+        )
+        self._tokenizer = self._engine.get_tokenizer()
+        self._context_tokens = int(self._engine.model_config.max_model_len)
+        self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]]] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        threading.Thread(target=self._serve, name="vllm-step", daemon=True).start()
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
+        pending = [self._submit(request, settings) for request in requests]
+        return [
+            Answered(
+                prompt_tokens, () if answer is None else tuple(map(_generated, _in_order(answer.result().outputs)))
+            )
+            for prompt_tokens, answer in pending
+        ]
+
+    def _submit(self, request: Request, settings: SamplingSettings) -> tuple[int, Future[Any] | None]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        ids = prompts.encode_prompt(self._tokenizer, request.prompt)
+        if len(ids) >= self._context_tokens:
+            return len(ids), None
+        params = SamplingParams(
+            n=request.n,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=min(settings.max_new_tokens, self._context_tokens - len(ids)),
+            stop=list(prompts.stop_strings(settings.shots)) or None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        answer: Future[Any] = Future()
+        self._inbox.put((ids, params, answer))
+        if self._failure is not None:  # the stepping thread is gone and will read no inbox
+            raise EngineDied(str(self._failure))
+        return len(ids), answer
+
+    def _serve(self) -> None:
+        """Step the engine for ever; on a failure, fail every request and stop."""
+        waiting: dict[str, Future[Any]] = {}
+        counter = 0
+        try:
+            while True:
+                while not waiting or not self._inbox.empty():
+                    ids, params, answer = self._inbox.get()
+                    counter += 1
+                    self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
+                    waiting[str(counter)] = answer
+                for output in self._engine.step():
+                    if output.finished:
+                        waiting.pop(output.request_id).set_result(output)
+        except BaseException as failure:
+            self._failure = failure
+            died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}")
+            while not self._inbox.empty():
+                self._inbox.get()[2].set_exception(died)
+            for answer in waiting.values():
+                answer.set_exception(died)
+
+
+def _in_order(outputs: Sequence[Any]) -> list[Any]:
+    return sorted(outputs, key=lambda output: output.index)
+
+
+def _generated(output: Any) -> Generated:
+    reason = "stop" if output.finish_reason == "stop" else "length"
+    return Generated(output.text, reason, len(output.token_ids))
+
+
+class ScriptedEngine:
+    """Answers from the gold solution: right, differently right, wrong, answerless, malformed or cut, by turns.
+
+    What it says of sample i of a problem depends on the two alone, so that shards are equal byte for byte however
+    often and wherever they are made.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
+        return [
+            Answered(
+                len(request.prompt.split()),
+                tuple(
+                    self._sample(request.problem, request.sample_start + i, settings.temperature)
+                    for i in range(request.n)
+                ),
+            )
+            for request in requests
+        ]
+
+    @staticmethod
+    def _sample(problem: Problem, index: int, temperature: float) -> Generated:
+        turn = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
+        gold = problem.solution
+        text, reason = {
+            0: (f"Let us see: 1+1 = <<1+1=2>>2.\n{gold}", "stop"),
+            1: (f"Let us see: 2*1 = <<2*1=2>>2.\n{gold}", "stop"),
+            2: (gold.rpartition("#### ")[0] + "#### 987654321", "stop"),
+            3: (gold.rpartition("#### ")[0], "stop"),
+            4: (f"1+1 = <<1+1=3>>3\n{gold}", "stop"),
+            5: (gold[: len(gold) // 2], "length"),
+        }.get(turn, (gold, "stop"))
+        return Generated(text, reason, len(text.split()) + (reason == "stop"))

@@ -1,0 +1,91 @@
+"""What a plan will cost, before anything runs: shards, tokens, and a rough time.
+
+The time is an order of magnitude from the usual operation counts, 2 FLOPs per parameter and sampled token and 6 per
+parameter and trained token, at the rates below; the ledger of a finished run has the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import pow, prod
+from pathlib import Path
+
+from rft_ray.config import Config
+from rft_ray.plan import Plan
+from rft_ray.problems import ProblemSet
+
+CPU_FLOPS = 6.5e10
+"""Useful FLOP/s of two CPU cores in sampling and training of small models (LOG.md)."""
+GPU_SAMPLE_FLOPS, GPU_TRAIN_FLOPS = 4e13, 9e13
+"""Useful FLOP/s of an A100-80GB, from the paper's GPU hours for 7B (10 h for 7,473 x 100 samples)."""
+MAX_TOKENS_PER_S = 5000.0
+"""Where a model is too small to be bound by arithmetic."""
+ENGINE_START_S, WORKERS_START_S = 20, 30
+CHARACTERS_PER_TOKEN = 3.5
+
+
+def parameters(folder: Path) -> int:
+    """Number of weights of a local model: read from the headers of its safetensors files."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        total += sum(int(prod(tensor["shape"])) for name, tensor in header.items() if name != "__metadata__")
+    return total
+
+
+def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
+    """The plan as a table for people. `sizes`: model name -> parameters, 0 where unknown."""
+    config = plan.config
+    prompt, response = _tokens(config, plan.train)
+    lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
+    seconds = 0.0
+    for job in [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]:
+        sampling = job.sampling
+        count, tokens = sampling.planned, sampling.planned * response
+        work = f"sample ({sampling.model.stage}, {job.purpose})"
+        took = tokens / _rate(2 * sizes[sampling.model.name], GPU_SAMPLE_FLOPS if gpu else CPU_FLOPS)
+        shards = sum(1 for _ in sampling.shards())
+        lines.append(_line(sampling.model.name, work, shards, count, tokens, took))
+        seconds += took
+    guess = {"sft": plan.train.count, "rft": plan.train.count * (1 + _paths_guess(plan))}
+    for training in (*plan.sft, *plan.rft):
+        count = guess[training.stage] * training.recipe.epochs
+        tokens = count * (prompt + response)
+        took = tokens / _rate(6 * sizes[training.model], GPU_TRAIN_FLOPS if gpu else CPU_FLOPS)
+        lines.append(_line(training.model, f"train {training.stage}", 1, count, tokens, took))
+        seconds += took
+    starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
+    where = f"{config.engine.max_actors} GPU engine(s)" if gpu else "two CPU cores"
+    lines.append(f"in all about {_duration(seconds + starts)} on {where}, {_duration(starts)} of it start-up")
+    return "\n".join(lines)
+
+
+def _tokens(config: Config, problems: ProblemSet) -> tuple[int, int]:
+    """Mean tokens of prompt and response, from the characters of the gold solutions."""
+    rows = problems.problems[: min(problems.count, 1000)]
+    question = sum(len(row.question) for row in rows) / len(rows) + len(config.prompt.template)
+    solution = sum(len(row.solution) for row in rows) / len(rows)
+    response = min(solution / CHARACTERS_PER_TOKEN + 1, config.sampling.max_new_tokens)
+    return int(question / CHARACTERS_PER_TOKEN), int(response)
+
+
+def _paths_guess(plan: Plan) -> int:
+    """Distinct paths per problem and model that the paper saw at this k (5.25 at k=100, 1.17 at k=1)."""
+    k = plan.config.sampling.samples_per_problem
+    return max(1, round(1.17 * pow(float(k), 0.33))) * len(plan.collected)
+
+
+def _rate(flops_per_token: float, flops: float) -> float:
+    return min(MAX_TOKENS_PER_S if flops == CPU_FLOPS else 1e6, flops / max(flops_per_token, 1))
+
+
+def _line(model: str, work: str, shards: int, count: int, tokens: float, seconds: float) -> str:
+    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {_duration(seconds):>9}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

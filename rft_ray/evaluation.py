@@ -1,0 +1,161 @@
+"""Checkpoint x test problems -> maj1@1, maj@k and pass@k with 95 % intervals, per-problem records kept.
+
+Evaluation is the same sampling and grading over another problem set; this module only counts. An answer counts as
+right when it equals gold, whatever the equations say, as the paper evaluates. maj@k votes on canonical answers,
+answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from rft_ray.records import GradedCompletion, Status
+from rft_ray.shards import ModelRef, fingerprint
+from rft_ray.store import Store, commit_table, read_table
+from rft_ray.verification import VerdictJob, read_verdicts
+
+RIGHT_ANSWER = frozenset({Status.CORRECT, Status.BAD_EQUATION})
+"""Statuses whose answer equals gold: a wrong answer takes precedence over a wrong equation."""
+Z95 = 1.959963984540054
+
+RECORDS = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("greedy_status", pa.string()),
+        ("greedy_answer", pa.string()),
+        ("greedy_right", pa.bool_()),
+        ("majority_answer", pa.string()),
+        ("majority_right", pa.bool_()),
+        ("samples_right", pa.int64()),
+        ("samples", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationJob:
+    """One model on the test problems: greedy, and k samples where k > 0."""
+
+    model: ModelRef
+    setting: str
+    """Key in the summary: `icl`, `sft`, `rft`."""
+    greedy: VerdictJob
+    samples: VerdictJob | None
+
+    @property
+    def k(self) -> int:
+        return self.samples.sampling.samples_per_problem if self.samples else 0
+
+    @property
+    def key(self) -> str:
+        name = fingerprint(
+            "evaluation",
+            greedy=self.greedy.fingerprint,
+            problems=self.greedy.sampling.problems,
+            samples=self.samples.fingerprint if self.samples else None,
+            k=self.k,
+        )
+        return f"evaluation/{name}.parquet"
+
+
+def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
+    """Metrics of one model from its committed verdicts; the per-problem records are committed beside."""
+    if not store.exists(job.key):
+        greedy = read_verdicts(store, job.greedy)
+        sampled = read_verdicts(store, job.samples) if job.samples else []
+        rows = problem_records(greedy, sampled)
+        metadata = {"model": job.model.name, "setting": job.setting, "k": str(job.k), "n": str(len(rows))}
+        commit_table(store, job.key, pa.Table.from_pylist(rows, schema=RECORDS), metadata)
+    return metrics(read_records(job, store), job.k)
+
+
+def read_records(job: EvaluationJob, store: Store) -> list[dict[str, Any]]:
+    """The per-problem records of an evaluation, as dictionaries with the columns of RECORDS."""
+    rows: list[dict[str, Any]] = read_table(store, job.key)[0].to_pylist()
+    return rows
+
+
+def problem_records(greedy: Sequence[GradedCompletion], sampled: Sequence[GradedCompletion]) -> list[dict[str, Any]]:
+    """One record per greedy row; sampled rows are grouped by problem."""
+    groups: dict[str, list[GradedCompletion]] = {}
+    for row in sampled:
+        groups.setdefault(row.problem_id, []).append(row)
+    return [_record(row, groups.get(row.problem_id, [])) for row in greedy]
+
+
+def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion]) -> dict[str, Any]:
+    winner = majority([row.answer for row in samples if row.answer is not None and row.status != Status.UNDECIDED])
+    right = {row.answer for row in samples if row.status in RIGHT_ANSWER}
+    return {
+        "problem_id": greedy.problem_id,
+        "greedy_status": str(greedy.status),
+        "greedy_answer": greedy.answer,
+        "greedy_right": greedy.status in RIGHT_ANSWER,
+        "majority_answer": winner,
+        "majority_right": winner is not None and winner in right,
+        "samples_right": sum(row.status in RIGHT_ANSWER for row in samples),
+        "samples": len(samples),
+    }
+
+
+def majority(answers: Sequence[str]) -> str | None:
+    """The answer with most votes; of several, the first in string order, so the order of samples decides nothing."""
+    votes = Counter(answers)
+    return min(votes, key=lambda answer: (-votes[answer], answer)) if votes else None
+
+
+def metrics(records: Sequence[dict[str, Any]], k: int) -> dict[str, dict[str, float]]:
+    """Accuracies in 0..1 with Wilson 95 % intervals over problems; n = number of problems."""
+    found = {"maj1@1": wilson(sum(row["greedy_right"] for row in records), len(records))}
+    sampled = [row for row in records if row["samples"] >= k] if k else []
+    if sampled:
+        total = len(sampled)
+        found["maj@k"] = wilson(sum(row["majority_right"] for row in sampled), total) | {"k": k}
+        for name, draws in (("pass@k", k), ("pass@1", 1)):
+            mean = sum(pass_at(draws, row["samples"], row["samples_right"]) for row in sampled)
+            found[name] = wilson(mean, total) | {"k": draws}
+    return found
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """Probability that k of n samples, drawn without replacement, hold a right one. 0 <= right <= n, 1 <= k <= n."""
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def wilson(successes: float, n: int) -> dict[str, float]:
+    """Value and Wilson 95 % interval of a share. Also for means of values in 0..1, where it is conservative."""
+    if n == 0:
+        return {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+    share = successes / n
+    scale = 1 + Z95**2 / n
+    centre = (share + Z95**2 / (2 * n)) / scale
+    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n)) / scale
+    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half), "n": n}
+
+
+def paired_difference(
+    later: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]], column: str = "greedy_right"
+) -> dict[str, float]:
+    """Mean difference of two evaluations on the same problems, with a normal 95 % interval over the pairs."""
+    before = {row["problem_id"]: float(row[column]) for row in earlier}
+    gains = [float(row[column]) - before[row["problem_id"]] for row in later if row["problem_id"] in before]
+    n = len(gains)
+    mean = sum(gains) / n if n else 0.0
+    variance = sum((gain - mean) ** 2 for gain in gains) / (n - 1) if n > 1 else 0.0
+    half = Z95 * math.sqrt(variance / n) if n else 1.0
+    return {"value": mean, "low": max(-1.0, mean - half), "high": min(1.0, mean + half), "n": n}
+
+
+def describe(found: dict[str, dict[str, float]]) -> str:
+    """One line for the terminal. Example: `maj1@1 36.2 % [31.0, 41.8]  maj@8 44.0 % [38.5, 49.7]`."""
+    return "  ".join(
+        f"{name.replace('@k', '@' + str(m.get('k', 'k')))} {100 * m['value']:.1f} % "
+        f"[{100 * m['low']:.1f}, {100 * m['high']:.1f}]"
+        for name, m in found.items()
+    )

@@ -1,0 +1,164 @@
+"""What a run's committed files say: `summary.json`, and every sample accounted for.
+
+planned = sampled + skipped + missing, and sampled = accepted + sum of rejected, per model. Made from the store alone,
+so it can be rebuilt at any time; `stages` (seconds per stage, summed over resumed runs) is carried from the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from rft_ray import stages
+from rft_ray.evaluation import metrics, paired_difference, read_records
+from rft_ray.plan import Plan
+from rft_ray.records import REJECTIONS, Status
+from rft_ray.shards import Shard, committed_keys
+from rft_ray.store import NotFound, Store, read_table
+from rft_ray.verification import VerdictJob
+
+READERS = 8
+
+
+class Stopwatch:
+    """Seconds per stage, over all attempts at this plan; prints one line as each stage begins and ends."""
+
+    def __init__(self, previous: dict[str, Any] | None) -> None:
+        self.stages: list[dict[str, Any]] = list(previous["stages"]) if previous else []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a stage. What the caller puts into the yielded dictionary stands beside the seconds."""
+        print(f"{name} …", flush=True)
+        found: dict[str, Any] = {}
+        started = time.monotonic()
+        yield found
+        seconds = time.monotonic() - started
+        entry = next((stage for stage in self.stages if stage["name"] == name), None)
+        if entry is None:
+            entry = {"name": name, "seconds": 0.0}
+            self.stages.append(entry)
+        entry["seconds"] = round(entry["seconds"] + seconds, 3)
+        entry.update(found)
+        shown = ", ".join(f"{key} {value}" for key, value in found.items())
+        print(f"{name}: {seconds:.1f} s" + (f" ({shown})" if shown else ""), flush=True)
+
+
+def read_summary(store: Store) -> dict[str, Any] | None:
+    """The run's summary as last written, or None."""
+    try:
+        summary: dict[str, Any] = json.loads(store.read("summary.json"))
+    except NotFound:
+        return None
+    return summary
+
+
+def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
+    """Rebuild `summary.json` from the store (a view: replaced atomically) and return it."""
+    summary = summarize(store, plan) | {
+        "finished": finished,
+        "stages": watch.stages,
+        "seconds": round(sum(stage["seconds"] for stage in watch.stages), 3),
+    }
+    store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
+    return summary
+
+
+def summarize(store: Store, plan: Plan) -> dict[str, Any]:
+    """Everything a report would show, from committed files; see README, "A run's anatomy"."""
+    evaluation: dict[str, dict[str, Any]] = {}
+    for job in plan.evaluations:
+        if store.exists(job.key):
+            evaluation.setdefault(job.model.name, {})[job.setting] = metrics(read_records(job, store), job.k)
+    return {
+        "run": plan.config.run.name,
+        "fingerprint": plan.fingerprint,
+        "problems": {"train": plan.train.count, "test": plan.test.count},
+        "models": [
+            {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
+            for job in (*plan.sft, *plan.rft)
+        ],
+        "ledger": {job.sampling.model.name: ledger_of(store, plan, job) for job in plan.collected},
+        "corpus": _corpus(store, plan),
+        "evaluation": evaluation,
+        "paired": _paired(store, plan),
+    }
+
+
+def ledger_of(store: Store, plan: Plan, job: VerdictJob) -> dict[str, Any]:
+    """The account of one model's samples of the training problems."""
+    completions = list(_metadata(store, job.sampling.shards()))
+    counts: Counter[str] = Counter()
+    for metadata in completions:
+        counts.update(json.loads(metadata["counts"]))
+    verdicts: Counter[str] = Counter()
+    for metadata in _metadata(store, job.shards()):
+        verdicts.update(json.loads(metadata["counts"]))
+    distinct: Counter[str] = Counter()
+    for metadata in _metadata(store, plan.paths.shards()):
+        distinct.update(json.loads(metadata["counts"])["distinct_paths"])
+    busy = _busy_seconds(completions)
+    return {
+        "planned": job.sampling.planned,
+        "skipped": counts["skipped"],
+        "missing": job.sampling.planned - counts["sampled"] - counts["skipped"],
+        "sampled": counts["sampled"],
+        "accepted": verdicts[Status.CORRECT],
+        "rejected": {str(status): verdicts[status] for status in REJECTIONS},
+        "ungraded": counts["sampled"] - sum(verdicts.values()),
+        "distinct_paths": distinct[job.sampling.model.name],
+        "tokens": counts["tokens"],
+        "tokens_per_s": round(counts["tokens"] / busy, 1) if busy else 0.0,
+    }
+
+
+def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
+    """Verified metadata of those of the shards that are committed."""
+    shards = list(shards)
+    committed: dict[str, str] = {}
+    for folder in {shard.folder for shard in shards}:
+        committed |= committed_keys(store.list(folder))
+    keys = [committed[shard.stem] for shard in shards if shard.stem in committed]
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(lambda key: read_table(store, key)[1], keys)
+
+
+def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
+    """Length of the union of the intervals in which the shards were being sampled."""
+    spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
+    total, end = 0.0, float("-inf")
+    for start, stop in spans:
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _corpus(store: Store, plan: Plan) -> dict[str, Any]:
+    if not store.exists(plan.corpus.key):
+        return {}
+    counts: dict[str, Any] = json.loads(read_table(store, plan.corpus.key)[1]["counts"])
+    return counts | {"file": plan.corpus.jsonl_key}
+
+
+def _paired(store: Store, plan: Plan) -> dict[str, Any]:
+    """Per model: greedy accuracy of RFT minus SFT on the same problems."""
+    sft = {job.model.name: job for job in plan.evaluations_of("sft")}
+    return {
+        job.model.name: {
+            "rft_minus_sft": paired_difference(read_records(job, store), read_records(sft[job.model.name], store))
+        }
+        for job in plan.evaluations_of("rft")
+        if store.exists(job.key) and store.exists(sft[job.model.name].key)
+    }
+
+
+def complete(store: Store, plan: Plan) -> bool:
+    """Whether every evaluation of the plan is committed and no sample is missing: nothing is left to do."""
+    return all(store.exists(job.key) for job in plan.evaluations) and not stages.missing(
+        store, plan.completion_shards()
+    )

@@ -1,0 +1,90 @@
+"""The story of one run: fine-tune, sample, verify, merge, fine-tune again, evaluate.
+
+Each line of `run` is a stage: a function from a plan and a store to committed files. A stage does what is missing and
+nothing else, so running the same config again resumes it, and running a finished one does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rft_ray import models, problems
+from rft_ray.config import Config
+from rft_ray.corpus import build_corpus
+from rft_ray.evaluation import describe, evaluate
+from rft_ray.ledger import Stopwatch, complete, read_summary, write_summary
+from rft_ray.plan import Plan, make_plan
+from rft_ray.records import Problem
+from rft_ray.sampling import sample
+from rft_ray.store import Store, open_store
+from rft_ray.training import train
+from rft_ray.verification import select_paths, verify
+
+
+class Incomplete(RuntimeError):
+    """The run ended with samples missing."""
+
+
+def prepare(config: Config) -> tuple[Plan, Store]:
+    """Read the data, find the base models, and plan the run. Raises DataError, ModelError, StoreError."""
+    per_block, seed = config.problems.per_block, config.problems.order_seed
+    train_set = problems.prepare(config.problems.train, seed, per_block)
+    test_set = problems.prepare(config.problems.test, seed, per_block)
+    bases = {model.name: models.files_fingerprint(models.resolve(model.source)) for model in config.models}
+    return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
+
+
+def leaks(plan: Plan) -> list[Problem]:
+    """Test problems whose question the training problems hold too."""
+    return problems.overlap(plan.train.problems, plan.test.problems)
+
+
+def run(plan: Plan, store: Store) -> dict[str, Any]:
+    """Do what is missing of the plan; Ray must be initialised. Returns the summary, as written to the store."""
+    config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
+    previous = read_summary(store)
+    previous = previous if previous and previous["fingerprint"] == plan.fingerprint else None
+    if previous and previous["finished"] and complete(store, plan):
+        print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
+        return previous
+    watch = Stopwatch(previous)
+    sampling: dict[str, Any] = {"run_seed": config.run.seed, "shots_from": plan.train.fingerprint}
+
+    with watch.stage("problems") as found:
+        problems.commit_problems(store, plan.train)
+        problems.commit_problems(store, plan.test)
+        found |= build_corpus(plan.gold, store, plan.train, config.prompt.template, mode)
+
+    with watch.stage("sft"):
+        train(plan.sft, store.url, config.training)
+
+    with watch.stage("sample") as found:
+        tests = plan.evaluation_verdicts("icl", "sft")
+        jobs = [job.sampling for job in [*plan.collected, *tests]]
+        found["shards"] = len(sample(jobs, store, config.engine, **sampling))
+
+    with watch.stage("verify") as found:
+        found["shards"] = len(verify([*plan.collected, *tests], store, actors))
+
+    with watch.stage("select paths") as found:
+        found["blocks"] = len(select_paths(plan.paths, store, actors))
+
+    with watch.stage("corpus") as found:
+        found |= build_corpus(plan.corpus, store, plan.train, config.prompt.template, mode)
+    write_summary(store, plan, watch, finished=False)
+
+    with watch.stage("rft"):
+        train(plan.rft, store.url, config.training)
+
+    with watch.stage("evaluate"):
+        tests = plan.evaluation_verdicts("rft")
+        jobs = [job.sampling for job in tests]
+        sample(jobs, store, config.engine, **sampling)
+        verify(tests, store, actors)
+        for job in plan.evaluations:
+            print(f"  {job.model.name:>12} {job.setting:<4} {describe(evaluate(job, store))}", flush=True)
+
+    summary = write_summary(store, plan, watch, finished=True)
+    if absent := sum(account["missing"] for account in summary["ledger"].values()):
+        raise Incomplete(f"{absent} planned samples are missing; run the same command again")
+    return summary

@@ -1,0 +1,149 @@
+"""The rows that flow between stages, and their Arrow schemas.
+
+A stage reads and writes Parquet tables of these records; inside a stage they are frozen
+dataclasses. Serialisation happens at the edges only: `to_table` and `from_table`.
+
+    Problem --sampling--> Completion --grading--> Verdict --path selection--> ReasoningPath
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """What grading says of one completion. Only `CORRECT` paths can train a model."""
+
+    CORRECT = "correct"
+    WRONG_ANSWER = "wrong_answer"
+    NO_ANSWER = "no_answer"
+    BAD_EQUATION = "bad_equation"
+    TRUNCATED = "truncated"
+    UNDECIDED = "undecided"
+
+
+REJECTIONS: tuple[Status, ...] = tuple(status for status in Status if status is not Status.CORRECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One word problem with its gold solution.
+
+    Example: Problem("5f0c…", "Tom has 3 pens …?", "3+2 = <<3+2=5>>5\\n#### 5", "5")
+    """
+
+    problem_id: str
+    """First 16 hex digits of SHA-256 of the question: stable under reordering and file format."""
+    question: str
+    solution: str
+    """Gold reasoning path, ending in `#### <answer>`."""
+    answer: str
+    """Gold final answer: what follows `####`, commas removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One text that a model sampled for one problem.
+
+    Example: Completion("5f0c…", 17, "3+2 = <<3+2=5>>5\\n#### 5", "stop", 61, 24)
+    """
+
+    problem_id: str
+    sample_index: int
+    """Index of the sample among all of this model for this problem, from 0."""
+    text: str
+    finish_reason: str
+    """`stop` (EOS), `length` (token limit) or `skipped` (never sampled: the prompt exceeds the context)."""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What grading found in one completion.
+
+    Example: Verdict(Status.WRONG_ANSWER, "6", "answer 6, gold 5")
+    """
+
+    status: Status
+    answer: str | None
+    """The extracted final answer in canonical form, or None."""
+    detail: str
+    """Which equation or text decided; empty where nothing needs saying."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradedCompletion:
+    """A verdict with the key of the completion that it judges: one row of a verdict shard.
+
+    Example: GradedCompletion("5f0c…", 17, Status.CORRECT, "5", "")
+    """
+
+    problem_id: str
+    sample_index: int
+    status: Status
+    answer: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningPath:
+    """One correct and distinct solution, with where it came from: one row of the corpus.
+
+    Example: ReasoningPath("5f0c…", "Tom has …?", "3+2 = <<3+2=5>>5\\n#### 5", ("3+2=5",), "tiny-m", 17, 4, False)
+    """
+
+    problem_id: str
+    question: str
+    text: str
+    equations: tuple[str, ...]
+    model: str
+    """Name of the model that sampled it; empty for gold."""
+    sample_index: int
+    """Index of the representative among that model's samples; -1 for gold."""
+    shared_by: int
+    """How many correct samples of all models have this equation list."""
+    gold: bool
+
+
+Record = TypeVar("Record", Problem, Completion, GradedCompletion, ReasoningPath)
+
+_ARROW = {
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "int": pa.int64(),
+    "bool": pa.bool_(),
+    "Status": pa.string(),
+    "tuple[str, ...]": pa.list_(pa.string()),
+}
+
+
+def schema_of(record: type[Any]) -> pa.Schema:
+    """Arrow schema of a record class, one column per field, in field order."""
+    return pa.schema([pa.field(f.name, _ARROW[str(f.type)], nullable="None" in str(f.type)) for f in fields(record)])
+
+
+def to_table(rows: Iterable[Record], record: type[Record]) -> pa.Table:
+    """Rows of one record class as an Arrow table with `schema_of(record)`."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(record))
+
+
+def from_table(table: pa.Table, record: type[Record]) -> list[Record]:
+    """The records of a table that `to_table` made. Raises KeyError where a column is missing."""
+    columns = [table.column(f.name).to_pylist() for f in fields(record)]
+    casts = [{"Status": Status, "tuple[str, ...]": tuple}.get(str(f.type)) for f in fields(record)]
+    return [
+        record(*(cast(v) if cast else v for cast, v in zip(casts, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def problem_id(question: str) -> str:
+    """Identity of a problem: the first 16 hex digits of SHA-256 of its stripped question."""
+    return hashlib.sha256(question.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""What every stage over shards shares: find what is missing, run actors over it, follow progress.
+
+A stage's worker is a plain callable `worker(shard) -> receipt`; it commits its shard by itself, so only small
+receipts travel through Ray Data, and killing anything loses at most the shards in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rft_ray.shards import Shard, committed_keys, next_generation
+from rft_ray.store import Receipt, Store
+
+MAX_BLOCKS = 4096
+"""Ray Data blocks of one execution; with more shards than this, a block holds several."""
+NO_PROGRESS_TIMEOUT_S = 6 * 3600
+
+
+class StageError(RuntimeError):
+    """A stage that cannot go on: what failed, in one line, and what to do."""
+
+
+class Worker(Protocol):
+    def __call__(self, shard: Shard) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """How many actors a stage may have, and what each asks of its node."""
+
+    min_actors: int = 1
+    max_actors: int = 1
+    cpus: float = 1
+    gpus: float = 0
+    shards_in_flight: int = 1
+    """Shards that one actor works on at once, each in a thread of its own."""
+    max_restarts: int = 3
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class Progress:
+    """A line at most every few seconds: done, total, rate, time left.
+
+    Example: `sample tiny-m: 2,400/4,800 completions, 180/s, 13 s left`
+    """
+
+    def __init__(self, label: str, total: int, unit: str, every_s: float = 5.0) -> None:
+        self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
+        self.done = 0
+        self._started = self._shown = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self._shown >= self.every_s:
+            self._shown = now
+            print(self.line(now), flush=True)
+
+    def line(self, now: float) -> str:
+        rate = self.done / max(now - self._started, 1e-9)
+        left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 else "time left unknown"
+        return f"  {self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s, {left}"
+
+
+def missing(store: Store, shards: Iterable[Shard]) -> list[Shard]:
+    """The shards that no committed file stands for yet, in order. One paged listing per folder."""
+    shards = list(shards)
+    committed: dict[str, str] = {}
+    for folder in sorted({shard.folder for shard in shards}):
+        committed |= committed_keys(store.list(folder))
+    return [shard for shard in shards if shard.stem not in committed]
+
+
+def committed_key(store: Store, shard: Shard) -> str | None:
+    """Key of the committed file of one shard, or None."""
+    return committed_keys(store.list(shard.stem + ".g")).get(shard.stem)
+
+
+def key_to_write(store: Store, shard: Shard) -> str | None:
+    """Asked just before a shard is made: where to commit it, or None when somebody has."""
+    keys = list(store.list(shard.stem + ".g"))
+    if shard.stem in committed_keys(keys):
+        return None
+    return shard.key(next_generation(shard.stem, keys))
+
+
+def receipt_row(receipt: Receipt, **counts: Any) -> dict[str, Any]:
+    """What a worker returns for a shard that it has committed."""
+    return {"key": receipt.key, "rows": receipt.rows, "committed_here": receipt.committed_here, **counts}
+
+
+class ShardActor:
+    """The Ray Data side of a worker: rows of shards in, rows of receipts out."""
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        self._worker = make()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
+        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+
+
+def run_actors(label: str, make: Callable[[], Worker], shards: Sequence[Shard], pool: Pool) -> Iterator[dict[str, Any]]:
+    """Run `make()` in an actor pool over the shards; receipts come as they are committed.
+
+    Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
+    receipts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
+        ShardActor,
+        fn_constructor_args=(make,),
+        batch_size=1,
+        compute=ActorPoolStrategy(
+            min_size=pool.min_actors,
+            max_size=pool.max_actors,
+            max_concurrent_calls_per_actor=pool.shards_in_flight,
+            max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        max_restarts=pool.max_restarts,
+        max_task_retries=pool.max_restarts,
+        runtime_env={"env_vars": pool.env},
+    )
+    try:
+        for row in receipts.iter_rows():
+            yield json.loads(row["receipt"])
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
+        raise StageError(f"{label}: {cause_of(error)}") from None
+
+
+def cause_of(error: BaseException) -> str:
+    """The innermost message of an error that came through Ray, in one line of at most 600 characters."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
+        error = inner
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:600]
+
+
+def cluster_has_gpu(device: str) -> bool:
+    """Whether actors ask for GPUs: as the config says, or `auto`: if the cluster has one now."""
+    return device == "gpu" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def check_shared(store: Store) -> None:
+    """Refuse a local-disk store that some node of the cluster does not see. Each node is probed. Raises StageError."""
+    if store.local_path("summary.json") is None:
+        return
+    key = f".probe/{uuid.uuid4().hex}"
+    store.create(key, b"shared?")
+    path = store.local_path(key)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    probe = ray.remote(num_cpus=0)(os.path.exists)
+    seen = [probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)) for n in nodes]
+    blind = [
+        node["NodeManagerAddress"]
+        for node, there in zip(nodes, ray.get([task.remote(str(path)) for task in seen]), strict=True)
+        if not there
+    ]
+    if path is not None:
+        path.unlink(missing_ok=True)
+    if blind:
+        raise StageError(
+            f"the run's store {store.url} is a local folder that these nodes do not share: {', '.join(blind)}; "
+            "use a shared disk, or run.store=s3://bucket/prefix"
+        )

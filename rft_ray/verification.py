@@ -1,0 +1,225 @@
+"""Completion -> verdict -> distinct reasoning paths: Ray Data over stateless verifier actors.
+
+Verdicts are a stage per (model, problem block, sample block): a new grading mode re-reads old completions. Path
+selection is a stage per problem block over all samples of all models in model order, because which
+representative is kept depends on all of them (paper.md, "Representative" and "Union").
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from rft_ray import grading, paths, stages
+from rft_ray.grading import Mode
+from rft_ray.metrics import VerifierMetrics
+from rft_ray.normal_forms import NormalForm, normalise
+from rft_ray.problems import read_problems
+from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
+from rft_ray.sampling import SKIPPED
+from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards
+from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
+
+Purpose = Literal["collect", "evaluate"]
+VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictJob:
+    """The verdicts on all samples of one sampling job."""
+
+    sampling: SamplingJob
+    mode: Mode
+    purpose: Purpose
+    """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("verdicts", completions=self.sampling.fingerprint, mode=self.mode, purpose=self.purpose)
+
+    def shards(self) -> list[Shard]:
+        return list(self.sampling.shards("verdicts", self.fingerprint))
+
+
+@dataclass(frozen=True, slots=True)
+class PathJob:
+    """The distinct correct paths over all samples of several models, pooled in the order given."""
+
+    verdicts: tuple[VerdictJob, ...]
+    dedup: str
+    normal_form: NormalForm
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            "paths",
+            pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
+            dedup=self.dedup,
+            normal_form=self.normal_form,
+        )
+
+    def shards(self) -> list[Shard]:
+        return list(path_shards([job.sampling for job in self.verdicts], self.fingerprint))
+
+
+def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[str, Any]]:
+    """Grade what is missing of these jobs. Returns one receipt per shard made. Raises StageError."""
+    shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    return _run("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors, "completions")
+
+
+def select_paths(job: PathJob, store: Store, actors: int) -> list[dict[str, Any]]:
+    """Select the distinct paths of the problem blocks that miss them. One receipt per block made."""
+    shards = stages.missing(store, job.shards())
+    return _run("select paths", partial(Selector, store.url, job), shards, actors, "paths")
+
+
+def _run(label: str, make: Any, shards: list[Shard], actors: int, unit: str) -> list[dict[str, Any]]:
+    if not shards:
+        return []
+    progress = stages.Progress(label, len(shards), "shards")
+    receipts = []
+    for receipt in stages.run_actors(label, make, shards, stages.Pool(1, actors, env=VERIFIER_ENV)):
+        receipts.append(receipt)
+        progress.advance(1)
+    return receipts
+
+
+class Verifier:
+    """Grades one shard of completions; keeps nothing between calls."""
+
+    def __init__(self, store_url: str, jobs: Sequence[VerdictJob]) -> None:
+        self._store = open_store(store_url)
+        self._jobs = {job.fingerprint: job for job in jobs}
+        self._metrics = VerifierMetrics()
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        key = stages.key_to_write(self._store, shard)
+        if key is None:
+            return {"key": shard.stem, "rows": 0, "committed_here": False}
+        job = self._jobs[shard.fingerprint]
+        problems = {p.problem_id: p for p in read_problems(self._store, shard.problems_fingerprint)}
+        samples = read_completions(self._store, job.sampling, shard)
+        rows = [grade_row(row, problems[row.problem_id], job) for row in samples if row.finish_reason != SKIPPED]
+        counts = dict(Counter(str(row.status) for row in rows))
+        metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts)}
+        receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
+        if receipt.committed_here:
+            self._metrics.graded(counts)
+        return stages.receipt_row(receipt, counts=counts)
+
+
+def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompletion:
+    """The verdict on one completion, as a row."""
+    tolerance = grading.EVALUATING if job.purpose == "evaluate" else grading.COLLECTING
+    verdict = grading.grade(
+        row.text, problem.answer, job.mode, truncated=row.finish_reason == "length", tolerance=tolerance
+    )
+    return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
+
+
+def read_completions(store: Store, job: SamplingJob, shard: Shard) -> list[Completion]:
+    """The committed completions that a shard of a later stage stands on. Raises StoreError where they are missing."""
+    upstream = Shard(
+        "completions",
+        shard.problems_fingerprint,
+        job.fingerprint,
+        shard.problem_block,
+        shard.problem_start,
+        shard.problem_stop,
+        shard.sample_block,
+    )
+    return from_table(read_table(store, _committed(store, upstream))[0], Completion)
+
+
+def read_verdicts(store: Store, job: VerdictJob, problem_block: int | None = None) -> list[GradedCompletion]:
+    """The committed verdicts of a job, of one problem block or of all, in shard order."""
+    shards = [s for s in job.shards() if problem_block is None or s.problem_block == problem_block]
+    tables = [read_table(store, _committed(store, shard))[0] for shard in shards]
+    return [row for table in tables for row in from_table(table, GradedCompletion)]
+
+
+def _committed(store: Store, shard: Shard) -> str:
+    key = stages.committed_key(store, shard)
+    if key is None:
+        raise StoreError(f"{store.url}/{shard.stem}: not committed yet; run the stage {shard.stage!r} first")
+    return key
+
+
+class Selector:
+    """Selects the distinct correct paths of one problem block, over all models; keeps nothing between calls."""
+
+    def __init__(self, store_url: str, job: PathJob) -> None:
+        self._store = open_store(store_url)
+        self._job = job
+        self._metrics = VerifierMetrics()
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        key = stages.key_to_write(self._store, shard)
+        if key is None:
+            return {"key": shard.stem, "rows": 0, "committed_here": False}
+        problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
+        correct = self._correct(shard.problem_block)
+        kept: list[ReasoningPath] = []
+        own: Counter[str] = Counter()
+        for problem in problems:
+            candidates = correct.get(problem.problem_id, [])
+            kept += distinct_paths(problem, candidates, self._job)
+            own.update(distinct_per_model(candidates, self._job))
+        counts = {"paths": dict(Counter(path.model for path in kept)), "distinct_paths": dict(own)}
+        receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), {"counts": json.dumps(counts)})
+        if receipt.committed_here:
+            self._metrics.selected(len(kept))
+        return stages.receipt_row(receipt, **counts)
+
+    def _correct(self, problem_block: int) -> dict[str, list[tuple[str, Completion]]]:
+        """problem_id -> (model name, completion) of every correct sample: models in order, then samples in order."""
+        pooled: dict[str, list[tuple[str, Completion]]] = {}
+        for job in self._job.verdicts:
+            right = {
+                (row.problem_id, row.sample_index)
+                for row in read_verdicts(self._store, job, problem_block)
+                if row.status is Status.CORRECT
+            }
+            for shard in (s for s in job.shards() if s.problem_block == problem_block):
+                for row in read_completions(self._store, job.sampling, shard):
+                    if (row.problem_id, row.sample_index) in right:
+                        pooled.setdefault(row.problem_id, []).append((job.sampling.model.name, row))
+        return pooled
+
+
+def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]], job: PathJob) -> list[ReasoningPath]:
+    """The representatives of one problem's correct samples, in the order of the reference's output list."""
+    mode, form = job.verdicts[0].mode, job.normal_form
+    lists = [paths.equation_list(row.text, mode) for _, row in candidates]
+    shared = Counter(normalise(equations, form) for equations in lists)
+    if job.dedup == "none":
+        chosen = list(range(len(candidates)))
+    else:
+        chosen = paths.select_distinct([row.text for _, row in candidates], mode, form)
+    return [
+        ReasoningPath(
+            problem_id=problem.problem_id,
+            question=problem.question,
+            text=candidates[i][1].text,
+            equations=lists[i],
+            model=candidates[i][0],
+            sample_index=candidates[i][1].sample_index,
+            shared_by=shared[normalise(lists[i], form)],
+            gold=False,
+        )
+        for i in chosen
+    ]
+
+
+def distinct_per_model(candidates: Sequence[tuple[str, Completion]], job: PathJob) -> dict[str, int]:
+    """How many distinct equation lists each model found by itself for one problem."""
+    mode, form = job.verdicts[0].mode, job.normal_form
+    own: dict[str, set[Any]] = {}
+    for model, row in candidates:
+        own.setdefault(model, set()).add(normalise(paths.equation_list(row.text, mode), form))
+    return {model: len(lists) for model, lists in own.items()}
