@@ -1,0 +1,124 @@
+"""Parquet files that prove their own content.
+
+In: an Arrow table and metadata. Out: the bytes of one Parquet file, the same bytes for the same input,
+whose footer carries the row count, a hash of the values, and a hash of the file itself (made while that
+hash reads as zeros). `decode` checks the file's hash before anything parses the bytes, so every truncation
+and every flipped bit is found. Any Parquet reader can read the files.
+
+Limits: a table is one row group in memory; bytes may differ between versions of pyarrow, `content_hash` may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROWS, _CONTENT, _FILE = b"store.rows", b"store.content_sha256", b"store.file_sha256"
+_MARK, _BLANK = b"file-sha256:", b"0" * 64
+
+
+class Damaged(Exception):
+    """Bytes are not those that `encode` made. The message says what is wrong with them."""
+
+
+def encode(table: pa.Table, metadata: dict[str, str]) -> bytes:
+    """One Parquet file (zstd) of `table`.
+
+    Columns: text, binary, numbers, booleans, dates and times, and lists or structs of these; TypeError
+    for others. ValueError for metadata keys that start with `store.`, which are this module's own.
+    """
+    if reserved := [key for key in metadata if key.startswith("store.")]:
+        raise ValueError(f"metadata keys that start with 'store.' are reserved: {', '.join(reserved)}")
+    plain = table.replace_schema_metadata(None).combine_chunks()
+    footer = {key.encode(): value.encode() for key, value in sorted(metadata.items())}
+    footer |= {_ROWS: b"%d" % plain.num_rows, _CONTENT: content_hash(plain).encode(), _FILE: _MARK + _BLANK}
+    sink = pa.BufferOutputStream()
+    # Non-compliant nested types: a list column keeps its Arrow type, down to the name of its items.
+    with pq.ParquetWriter(sink, plain.schema, compression="zstd", use_compliant_nested_type=False) as writer:
+        writer.write_table(plain)
+        writer.add_key_value_metadata(footer)
+    head, _, tail = _split(sink.getvalue().to_pybytes())
+    return b"".join([head, _file_hash(head, tail), tail])
+
+
+def decode(data: bytes) -> tuple[pa.Table, dict[str, str]]:
+    """The table and metadata that `encode` took. Raises Damaged."""
+    head, declared, tail = _split(data)
+    if _file_hash(head, tail) != declared:
+        raise Damaged("its bytes do not have the hash that they carry (truncated or altered)")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        footer: dict[bytes, bytes] = dict(file.metadata.metadata)
+        table: pa.Table = file.read().replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:
+        raise Damaged(f"not readable as Parquet ({error})") from error
+    if footer.get(_ROWS) != b"%d" % table.num_rows:
+        raise Damaged(f"{table.num_rows} rows, but {footer.get(_ROWS, b'?').decode()} were committed")
+    if footer.get(_CONTENT) != content_hash(table).encode():
+        raise Damaged("its values do not have the hash that was committed")
+    own = {_ROWS, _CONTENT, _FILE, b"ARROW:schema"}
+    return table, {key.decode(): value.decode() for key, value in footer.items() if key not in own}
+
+
+def content_hash(table: pa.Table) -> str:
+    """SHA-256, 64 hex digits, of the columns' names, types and values.
+
+    Independent of chunks, of metadata, and of how Arrow happens to lay the values out in memory.
+    """
+    digest = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        digest.update(f"{name!r} {len(column)} ".encode())
+        _feed(digest, column.chunks, column.type)
+    return digest.hexdigest()
+
+
+def _split(data: bytes) -> tuple[memoryview, bytes, memoryview]:
+    """A file's bytes before its own hash, that hash (64 hex digits), and the bytes after it."""
+    start = data.rfind(_MARK) + len(_MARK)
+    end = start + len(_BLANK)
+    if start < len(_MARK) or len(data) < end:
+        raise Damaged("it carries no hash of itself (truncated, empty, or not written by this program)")
+    return memoryview(data)[:start], data[start:end], memoryview(data)[end:]
+
+
+def _file_hash(head: memoryview, tail: memoryview) -> bytes:
+    """SHA-256 of a file with its own hash blanked, as hex digits."""
+    digest = hashlib.sha256(head)
+    digest.update(_BLANK)
+    digest.update(tail)
+    return digest.hexdigest().encode()
+
+
+def _feed(digest: hashlib._Hash, chunks: list[pa.Array], kind: pa.DataType) -> None:
+    """Add one column to `digest`: which values are null, then the others."""
+    for chunk in chunks:
+        digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
+    dense = [chunk.drop_null() for chunk in chunks]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        _feed(digest, [chunk.value_lengths() for chunk in dense], pa.int32())
+        _feed(digest, [chunk.flatten() for chunk in dense], kind.value_type)
+    elif pa.types.is_struct(kind):
+        for index, field in enumerate(kind):
+            digest.update(repr(field.name).encode())
+            _feed(digest, [chunk.field(index) for chunk in dense], field.type)
+    else:
+        _feed_plain(digest, dense, kind)
+
+
+def _feed_plain(digest: hashlib._Hash, chunks: list[pa.Array], kind: pa.DataType) -> None:
+    """Add values without nulls and without parts: their type and bytes; for text, the lengths come first."""
+    digest.update(str(kind).encode())
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+        values = [chunk.cast(pa.large_binary()).to_pylist() for chunk in chunks]
+        for texts in values:
+            digest.update(b"".join(len(text).to_bytes(8, "little") for text in texts))
+        for texts in values:
+            digest.update(b"".join(texts))
+        return
+    for chunk in chunks:
+        array = chunk.to_numpy(zero_copy_only=False)
+        if array.dtype.hasobject and len(array):
+            raise TypeError(f"a column of type {kind} cannot be committed: use text, numbers, lists or structs")
+        digest.update(array.tobytes())

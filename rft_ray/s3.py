@@ -1,0 +1,261 @@
+"""The store on S3 or anything that speaks its protocol, through boto3.
+
+A commit is one PUT (or one multipart completion) with `If-None-Match: *`. Where its outcome is unknown
+(a time-out, a lost connection, an error of the server) the object itself is asked: each call leaves a
+token of its own in the object's metadata, so a call knows whether the object there is the one it sent.
+
+Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+profiles, instance roles) in whichever process uses the store; nothing of it is kept in the store object.
+
+Limits: a store that ignores `If-None-Match` on a PUT is found by `check` and refused. Files above 5 GiB go up
+in parts: AWS completes these create-only too, but SeaweedFS 4.48 checks and completes without a lock, so that
+two completions in the same instant may both succeed there (a model's manifest, a PUT, still has one winner).
+Listing holds all keys of its prefix in memory, to sort them.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3.session
+from boto3.exceptions import Boto3Error
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from rft_ray.store import (
+    NotFound,
+    StoreError,
+    check_create_only,
+    checked_key,
+    checked_view,
+    explain_os_error,
+    is_key,
+    partial_file,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+SINGLE_PUT_BYTES = 5 << 30
+"""Larger files go up in parts; S3 takes no larger single PUT."""
+PART_BYTES = 64 << 20
+_MAX_PARTS = 10_000
+_ATTEMPTS = 3
+_WRITER = "rft-writer"
+PATIENT = Config(
+    connect_timeout=5,
+    read_timeout=60,
+    max_pool_connections=32,
+    retries={"mode": "standard", "total_max_attempts": 4},
+)
+"""How often and how long a request is tried by boto3 itself; `_create_only` tries `_ATTEMPTS` times around it."""
+_QUICK = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
+_ERRORS = (BotoCoreError, ClientError, Boto3Error)
+
+
+class S3Store:
+    """A prefix of a bucket. Holds its url alone when pickled; makes its client on first use."""
+
+    def __init__(self, url: str) -> None:
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        prefix = prefix.strip("/")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not (is_key(prefix) or not prefix):
+            raise StoreError("bad S3 url: write s3://bucket/prefix, without credentials, query or empty parts")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
+        return S3Store, (self.url,)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._create_only(key, lambda writer: self._put(key, data, writer))
+
+    def create_file(self, key: str, path: Path) -> bool:
+        if path.stat().st_size > SINGLE_PUT_BYTES:
+            return self._create_only(key, lambda writer: self._put_parts(key, path, writer))
+
+        def put(writer: str) -> None:
+            with open(path, "rb") as body:
+                self._put(key, body, writer)
+
+        return self._create_only(key, put)
+
+    def replace(self, key: str, data: bytes) -> None:
+        with self._explained(key):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + checked_view(key), Body=data)
+
+    def read(self, key: str) -> bytes:
+        with self._explained(key):
+            for _ in range(_ATTEMPTS - 1):
+                with suppress(HTTPClientError):  # the connection broke inside the body
+                    return self._get(key)
+            return self._get(key)
+
+    def fetch(self, key: str, path: Path) -> None:
+        name = self._name(key)
+        try:
+            with self._explained(key), partial_file(path) as partial:
+                self._client.download_file(self._bucket, name, str(partial))
+        except OSError as error:
+            raise explain_os_error(error, key, str(path)) from error
+
+    def exists(self, key: str) -> bool:
+        return self._writer(key) is not None
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        with self._explained(prefix):
+            yield from sorted(self._listed(prefix))  # not every S3 server lists in the order of keys
+
+    def local_path(self, key: str) -> Path | None:
+        checked_key(key)
+        return None
+
+    def check(self) -> None:
+        with self._explained(""):
+            self._make_client(_QUICK).head_bucket(Bucket=self._bucket)
+        probe = check_create_only(self)
+        with suppress(*_ERRORS):  # a user who may not delete is welcome
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + probe)
+
+    @cached_property
+    def _client(self) -> S3Client:
+        return self._make_client(PATIENT)
+
+    def _make_client(self, config: Config) -> S3Client:
+        try:
+            return boto3.session.Session().client("s3", config=config)
+        except ValueError as error:  # botocore's word for an endpoint that is no URL
+            raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    def _listed(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys and sizes as the server pages through them."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+            for entry in page.get("Contents", []):
+                key = entry["Key"].removeprefix(self._prefix)
+                if is_key(key) and not key.startswith("."):
+                    yield key, entry["Size"]
+
+    def _get(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self._bucket, Key=self._name(key))["Body"].read()
+
+    def _put(self, key: str, body: Any, writer: str) -> None:
+        self._client.put_object(
+            Bucket=self._bucket, Key=self._name(key), Body=body, IfNoneMatch="*", Metadata={_WRITER: writer}
+        )
+
+    def _put_parts(self, key: str, path: Path, writer: str) -> None:
+        """Send a file in parts; the completion is create-only. Parts of a failed upload are given up."""
+        to: Any = {"Bucket": self._bucket, "Key": self._name(key)}
+        upload = self._client.create_multipart_upload(**to, Metadata={_WRITER: writer})["UploadId"]
+        part_bytes = max(PART_BYTES, -(-path.stat().st_size // _MAX_PARTS))
+        parts: list[Any] = []
+        try:
+            with open(path, "rb") as file:
+                while chunk := file.read(part_bytes):
+                    number = len(parts) + 1
+                    sent = self._client.upload_part(**to, UploadId=upload, PartNumber=number, Body=chunk)
+                    parts.append({"PartNumber": number, "ETag": sent["ETag"], **_checksum(sent)})
+            self._client.complete_multipart_upload(
+                **to, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
+        except BaseException:
+            with suppress(*_ERRORS):  # harmless where the completion did succeed: the upload is gone then
+                self._client.abort_multipart_upload(**to, UploadId=upload)
+            raise
+
+    def _create_only(self, key: str, put: Callable[[str], None]) -> bool:
+        """Run `put` with this call's token until it is known whose object lies under `key`."""
+        writer = uuid.uuid4().hex
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._explained(key):
+                    put(writer)
+                return True
+            except StoreError as error:
+                if not _outcome_unknown(error.__cause__):
+                    raise
+                failure = error
+            winner = self._writer(key)
+            if winner is not None:
+                return winner == writer
+            time.sleep(0.1 * 2**attempt * (1 + random.random()))
+        raise failure
+
+    def _writer(self, key: str) -> str | None:
+        """The token of the call that made the object; "" if it has none, None if there is no object."""
+        try:
+            with self._explained(key):
+                head = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+        except NotFound:
+            return None
+        return head["Metadata"].get(_WRITER, "")
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Turn boto3's errors into a StoreError that says what to do."""
+        try:
+            yield
+        except _ERRORS as error:
+            what = f"{key} in {self.url}" if key else self.url
+            raise _explain(error, what, self._bucket) from error
+
+
+def _checksum(sent: Any) -> dict[str, str]:
+    """The checksum that S3 wants back for a part, where the part was sent with one."""
+    return {name: sent[name] for name in sent if name.startswith("ChecksumCRC")}
+
+
+def _outcome_unknown(error: BaseException | None) -> bool:
+    """Whether a failed create may have happened, or may succeed when tried again. 412: someone has won."""
+    if isinstance(error, ClientError):
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        code = error.response["Error"].get("Code", "")
+        return status in (408, 409, 412, 429) or (status >= 500 and status != 501) or code == "RequestTimeout"
+    return isinstance(error, HTTPClientError | ConnectionError)
+
+
+def _explain(error: Exception, what: str, bucket: str) -> StoreError:
+    """What an error of boto3 means for whoever runs the job."""
+    said = re.sub(r"://[^/@\s]*@", "://", str(error))
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return StoreError(
+            f"no S3 credentials for {what} ({said}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
+    if isinstance(error, HTTPClientError | ConnectionError):
+        return StoreError(f"S3 is out of reach for {what} ({said}): check AWS_ENDPOINT_URL and the network")
+    if not isinstance(error, ClientError):
+        return StoreError(f"S3 failed for {what}: {said}")
+    code = error.response["Error"].get("Code", "")
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
+        return StoreError(f"no S3 bucket {bucket!r} for {what}: create it, or correct the url or AWS_ENDPOINT_URL")
+    if status == 404:
+        return NotFound(f"not found: {what}")
+    if status in (401, 403):
+        return StoreError(f"S3 denies access to {what} ({said}): check the credentials and the bucket's policy")
+    return StoreError(f"S3 failed for {what} ({said})")

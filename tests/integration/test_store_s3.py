@@ -1,0 +1,468 @@
+"""One contract over both stores, local disk and a real S3 server; then what only S3 can do wrong."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import boto3
+import pyarrow as pa
+import pytest
+from botocore.config import Config
+
+import rft_ray.s3
+from rft_ray.s3 import S3Store
+from rft_ray.store import (
+    CorruptShard,
+    NotFound,
+    Store,
+    StoreError,
+    commit_table,
+    main,
+    open_store,
+    read_table,
+)
+from tests.s3server import BUCKET, S3Server, s3_server
+
+TABLE = pa.table({"problem_id": ["a", "b"], "steps": [["3+2=5"], []]})
+VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("seaweedfs")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with this process's variables pointing at it."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind."""
+    if request.param == "local":
+        return open_store(str(tmp_path / "store"))
+    running: S3Server = request.getfixturevalue("s3")
+    return open_store(running.url(tmp_path.name))
+
+
+def damage(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
+    """Alter committed bytes behind the store's back."""
+    altered = change(store.read(key))
+    if path := store.local_path(key):
+        path.write_bytes(altered)
+    else:
+        name = f"{store.url.removeprefix(f's3://{BUCKET}/')}/{key}"
+        boto3.client("s3").put_object(Bucket=BUCKET, Key=name, Body=altered)
+
+
+# --- The contract ---------------------------------------------------------------------------------
+
+
+def test_check_accepts_and_leaves_nothing(store: Store) -> None:
+    store.check()
+    assert list(store.list()) == []
+
+
+def test_first_commit_wins(store: Store) -> None:
+    assert store.create("a/b", b"first") is True
+    assert store.create("a/b", b"second") is False
+    assert store.create("a/b", b"first") is False
+    assert store.read("a/b") == b"first"
+
+
+def test_of_eight_writers_one_wins_every_round(store: Store) -> None:
+    barriers = [threading.Barrier(8) for _ in range(20)]
+
+    def write(round_: int, writer: int) -> bool:
+        barriers[round_].wait()
+        return store.create(f"race/{round_}", b"%d" % writer * 1000)
+
+    with ThreadPoolExecutor(8 * 20) as pool:  # rounds side by side: SeaweedFS makes a loser wait for seconds
+        won = [[pool.submit(write, round_, writer) for writer in range(8)] for round_ in range(20)]
+    for round_, writers in enumerate(won):
+        winners = [writer for writer in range(8) if writers[writer].result()]
+        assert len(winners) == 1
+        assert store.read(f"race/{round_}") == b"%d" % winners[0] * 1000
+
+
+def test_empty_content_is_content(store: Store) -> None:
+    assert store.create("a/b", b"")
+    assert store.exists("a/b")
+    assert store.read("a/b") == b""
+    assert not store.create("a/b", b"more")
+
+
+def test_what_is_not_there_is_not_found(store: Store, tmp_path: Path) -> None:
+    store.create("a/b", b"")
+    for key in ("c", "a", "a/b/c"):
+        assert not store.exists(key)
+        with pytest.raises(NotFound, match=f"not found: {key} in {store.url}"):
+            store.read(key)
+    with pytest.raises(NotFound):
+        store.fetch("c", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_listing_is_sorted_by_key_and_cut_by_prefix(store: Store) -> None:
+    keys = ["a-b", "a.b", "a/b", "a/c-d", "a/c.d", "a/c/d", "a/c=d", "a/cd/e", "ab", "b", "B"]
+    for key in keys:
+        store.create(key, key.encode())
+    assert list(store.list()) == sorted(keys)
+    assert list(store.list("a/c")) == ["a/c-d", "a/c.d", "a/c/d", "a/c=d", "a/cd/e"]
+    assert list(store.list("a/c/")) == ["a/c/d"]
+    assert list(store.list("zz")) == list(store.list("a/c/d/e")) == list(store.list("../")) == []
+    assert dict(store.sizes("a/")) == {key: len(key) for key in keys if key.startswith("a/")}
+
+
+def test_listing_goes_on_past_a_page(store: Store) -> None:
+    keys = [f"completions/{i % 7}/p{i:05d}" for i in range(1100)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda key: store.create(key, b"x"), keys))
+    assert list(store.list()) == sorted(keys)
+    assert len(list(store.list("completions/3/"))) == 157
+
+
+def test_bad_keys_are_refused(store: Store, tmp_path: Path) -> None:
+    bad = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.", ".tmp/a", "a\\b", "a b", "a\n", "é", "a:b", "a/.b", "~"]
+    uses: list[Callable[[str], object]] = [
+        store.exists,
+        store.read,
+        store.local_path,
+        lambda key: store.create(key, b""),
+        lambda key: store.create_file(key, Path(__file__)),
+        lambda key: store.fetch(key, tmp_path / "out"),
+    ]
+    for key in bad:
+        for use in uses:
+            with pytest.raises(ValueError, match="bad store key"):
+                use(key)
+    assert list(store.list()) == []
+
+
+def test_views_are_replaced(store: Store) -> None:
+    for content in (b"first", b"second, longer", b"3"):
+        store.replace("summary.json", content)
+        assert store.read("summary.json") == content
+
+
+def test_only_views_are_replaced(store: Store) -> None:
+    for key in ("a/b.parquet", "a/summary.json", "manifest.json", "../summary.json"):
+        with pytest.raises(ValueError, match="only views"):
+            store.replace(key, b"")
+    assert list(store.list()) == []
+
+
+def test_a_reader_sees_whole_views_while_they_are_replaced(store: Store) -> None:
+    def replace() -> None:
+        for i in range(30):
+            store.replace("summary.json", b"%d" % (i % 10) * 50_000)
+
+    store.replace("summary.json", b"0" * 50_000)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(replace)
+        while not done.done():
+            seen = store.read("summary.json")
+            assert len(seen) == 50_000
+            assert len(set(seen)) == 1
+        done.result()
+
+
+def test_files_go_and_come_back(store: Store, tmp_path: Path) -> None:
+    source, other = tmp_path / "source", tmp_path / "other"
+    source.write_bytes(os.urandom(3_000_000))
+    other.write_bytes(b"other")
+    assert store.create_file("models/m/weights", source) is True
+    assert store.create_file("models/m/weights", other) is False
+    store.fetch("models/m/weights", tmp_path / "new/folder/back")
+    assert (tmp_path / "new/folder/back").read_bytes() == source.read_bytes()
+    assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["back"]
+
+
+def test_a_store_is_its_url_when_pickled(store: Store) -> None:
+    store.create("a", b"1")  # whatever the store holds once it has been used
+    pickled = pickle.dumps(store)
+    assert len(pickled) < len(store.url) + 100
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        assert os.environ.get(name, "none set").encode() not in pickled
+    assert pickle.loads(pickled).read("a") == b"1"
+
+
+def test_tables_come_back_with_their_metadata(store: Store) -> None:
+    receipt = commit_table(store, "t/1.parquet", TABLE, {"stage": "sampling"})
+    again = commit_table(store, "t/1.parquet", TABLE.slice(1), {})
+    assert (receipt.rows, receipt.committed_here, again.committed_here) == (2, True, False)
+    assert dict(store.sizes()) == {"t/1.parquet": receipt.bytes}
+    table, metadata = read_table(store, "t/1.parquet")
+    assert table.equals(TABLE)
+    assert metadata == {"stage": "sampling"}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-9], lambda data: data[:70] + b"\xff" + data[71:]], ids=["cut", "altered"]
+)
+def test_damaged_tables_are_named(
+    store: Store, change: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/1", "a/2", "b/3"):
+        commit_table(store, f"{name}.parquet", TABLE, {})
+    assert main(["verify", store.url]) == 0
+    damage(store, "a/2.parquet", change)
+    with pytest.raises(CorruptShard, match=rf"a/2\.parquet in {store.url}"):
+        read_table(store, "a/2.parquet")
+    assert main(["verify", store.url]) == 1
+    assert capsys.readouterr().out.count("corrupt shard ") == 1
+
+
+def test_the_command_line_adds_up(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("completions/m/1", "completions/m/2", "completions/n/1", "summary.json"):
+        store.create(key, b"12345")
+    assert main(["ls", store.url]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["2", "completions/m"], ["1", "completions/n"], ["1", "summary.json"], ["4", "files"],
+    ]  # fmt: skip
+    assert main(["du", store.url]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["20", "bytes"]
+
+
+# --- S3 alone -------------------------------------------------------------------------------------
+
+
+@pytest.mark.s3
+def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rft_ray.s3, "SINGLE_PUT_BYTES", 5 << 20)
+    monkeypatch.setattr(rft_ray.s3, "PART_BYTES", 5 << 20)
+    store = open_store(s3.url("parts"))
+    source, other = tmp_path / "source", tmp_path / "other"
+    source.write_bytes(os.urandom(11 << 20))
+    other.write_bytes(os.urandom(11 << 20))
+    assert store.create_file("model", source) is True
+    assert store.create_file("model", other) is False
+    store.fetch("model", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=BUCKET)
+
+
+@contextmanager
+def lossy(server: S3Server, lost: str, losses: int) -> Iterator[None]:
+    """Between this process and `server`: drops the first `losses` PUTs, or the final answers to them.
+
+    `lost` is "request" or "answer". The connection of a lost one is closed.
+    """
+    port = int(server.endpoint.rpartition(":")[2])
+    left = [losses]
+
+    def lose(what: str) -> bool:
+        left[0] -= what == lost
+        return what == lost and left[0] >= 0
+
+    def answers(upstream: socket.socket, client: socket.socket, put: threading.Event) -> None:
+        with suppress(OSError):
+            while data := upstream.recv(1 << 16):
+                if put.is_set() and not data.startswith(b"HTTP/1.1 100") and lose("answer"):
+                    break
+                client.sendall(data)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+    def relay(client: socket.socket) -> None:
+        put = threading.Event()
+        with client, socket.create_connection(("127.0.0.1", port)) as upstream, suppress(OSError):
+            threading.Thread(target=answers, args=(upstream, client, put), daemon=True).start()
+            while data := client.recv(1 << 16):
+                if data.startswith(b"PUT "):
+                    put.set()
+                    if lose("request"):
+                        break
+                upstream.sendall(data)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=relay, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        threading.Thread(target=accept, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("losses", [1, 4, 6])
+def test_a_lost_answer_is_looked_up(s3: S3Server, losses: int) -> None:
+    """Fewer losses than boto3 tries, as many, and more: the write was this call's, and it says so."""
+    direct = open_store(s3.url(f"lost-answer-{losses}"))
+    assert direct.create("theirs", b"theirs")
+    with lossy(s3, "answer", losses):
+        assert open_store(direct.url).create("ours", b"ours") is True
+    with lossy(s3, "answer", losses):
+        assert open_store(direct.url).create("theirs", b"ours") is False
+    assert (direct.read("ours"), direct.read("theirs")) == (b"ours", b"theirs")
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without boto3's own retries."""
+    monkeypatch.setattr(rft_ray.s3, "PATIENT", Config(retries={"total_max_attempts": 1}))
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("one_try")
+def test_a_lost_request_is_sent_again(s3: S3Server) -> None:
+    direct = open_store(s3.url("lost-request"))
+    with lossy(s3, "request", 2):
+        assert open_store(direct.url).create("ours", b"ours") is True
+    assert direct.read("ours") == b"ours"
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("one_try")
+def test_losing_every_request_ends_in_one_message(s3: S3Server) -> None:
+    direct = open_store(s3.url("lost-all"))
+    with lossy(s3, "request", 1000), pytest.raises(StoreError, match="out of reach for ours in s3://"):
+        open_store(direct.url).create("ours", b"ours")
+    assert not direct.exists("ours")
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_one_message(s3: S3Server) -> None:
+    store = open_store("s3://no-such-bucket/run")
+    for use in (store.check, lambda: store.create("a", b""), lambda: store.read("a"), lambda: list(store.list())):
+        with pytest.raises(StoreError, match=r"no S3 bucket 'no-such-bucket'.*: create it") as raised:
+            use()
+        assert not isinstance(raised.value, NotFound)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_credentials_are_one_message(s3: S3Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "wrong-one")
+    store = open_store(s3.url("run"))
+    for use in (store.check, lambda: store.create("a", b""), lambda: store.read("a"), lambda: list(store.list())):
+        with pytest.raises(StoreError, match=r"denies access to .*: check the credentials") as raised:
+            use()
+        assert "wrong-one" not in str(raised.value)
+
+
+def test_no_credentials_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"no S3 credentials for .*: set AWS_ACCESS_KEY_ID"):
+        open_store("s3://bucket/run").check()
+
+
+@pytest.fixture
+def dummy_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@contextmanager
+def closed() -> Iterator[str]:
+    """The address of a port on which nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+@pytest.mark.parametrize("endpoint", [closed, mute])
+def test_an_unreachable_endpoint_is_one_message_within_15_s(
+    endpoint: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address.replace("://", "://user:hidden@"))
+        start = time.monotonic()
+        with pytest.raises(StoreError, match=r"out of reach for s3://bucket/run .*: check AWS_ENDPOINT_URL") as raised:
+            open_store("s3://bucket/run").check()
+        assert time.monotonic() - start < 15
+        assert "hidden" not in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+class Careless(BaseHTTPRequestHandler):
+    """An S3 server that overwrites whatever the condition of a PUT says."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_PUT(self) -> None:
+        self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def do_HEAD(self) -> None:
+        self.answer(200)
+
+    def do_GET(self) -> None:
+        self.answer(200, self.objects.get(self.path, b""))
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_store_that_ignores_create_only_writes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Careless) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StoreError, match=r"does not honour create-only writes.*choose another store"):
+            open_store("s3://bucket/run").check()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "s3://UPPER/x", "s3://key:secret@bucket/x", "s3://bucket/../x", "s3://bucket/a//b", "s3://bucket/x?y"],
+)
+def test_bad_urls_are_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(StoreError, match="bad S3 url") as raised:
+        open_store(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_trailing_slash_means_the_same_store() -> None:
+    assert open_store("s3://bucket/run/").url == S3Store("s3://bucket/run").url == "s3://bucket/run"
+    assert open_store("s3://bucket/").url == "s3://bucket"
