@@ -202,7 +202,10 @@ class Grading(Section):
 class Corpus(Section):
     dedup: Literal["equations", "none"] = "equations"
     """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation)."""
-    normal_form: Literal["as_written", "sorted_operands", "step_multiset"] = "as_written"
+    normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
+    """When two paths are one: equal equations as written (paper), with operands of + and * sorted, or in any order."""
+    max_paths_per_problem: int | None = Field(None, ge=1)
+    """Cap of paths per problem, gold not counted, shared fairly among the models; null: all."""
 
 
 class Evaluation(Section):

@@ -29,6 +29,8 @@ class CorpusJob:
     problems_fingerprint: str
     problems: int
     paths: PathJob | None = None
+    max_paths: int | None = None
+    """At most so many paths of one problem, gold not counted."""
 
     @property
     def fingerprint(self) -> str:
@@ -37,6 +39,7 @@ class CorpusJob:
             problems=self.problems_fingerprint,
             count=self.problems,
             paths=self.paths.fingerprint if self.paths else None,
+            max_paths=self.max_paths,
         )
 
     @property
@@ -79,7 +82,7 @@ def _rows(job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode)
         for path in chosen:
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
-            found = by_problem.get(problem.problem_id, [])
+            found = fair_share(by_problem.get(problem.problem_id, []), job.max_paths)
             yield gold_path(problem, found, mode)
             yield from found
 
@@ -100,3 +103,15 @@ def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode) -> R
     equations = paths.equation_list(problem.solution, mode)
     shared = next((path.shared_by for path in found if path.equations == equations), 0)
     return ReasoningPath(problem.problem_id, problem.question, problem.solution, equations, "", -1, shared, True)
+
+
+def fair_share(found: Sequence[ReasoningPath], cap: int | None) -> list[ReasoningPath]:
+    """At most `cap` of one problem's paths: one of each model in turn, in their order; the order is kept."""
+    if cap is None or len(found) <= cap:
+        return list(found)
+    turn: Counter[str] = Counter()
+    ranked = []
+    for position, path in enumerate(found):
+        ranked.append((turn[path.model], position))
+        turn[path.model] += 1
+    return [found[position] for position in sorted(position for _, position in sorted(ranked)[:cap])]

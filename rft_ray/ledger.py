@@ -71,6 +71,7 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
 
 def summarize(store: Store, plan: Plan) -> dict[str, Any]:
     """Everything a report would show, from committed files; see README, "A run's anatomy"."""
+    found = complementarity(store, plan)
     evaluation: dict[str, dict[str, Any]] = {}
     for job in plan.evaluations:
         if store.exists(job.key):
@@ -83,15 +84,16 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
             for job in (*plan.sft, *plan.rft)
         ],
-        "ledger": {job.sampling.model.name: ledger_of(store, plan, job) for job in plan.collected},
+        "ledger": {job.sampling.model.name: ledger_of(store, job, found) for job in plan.collected},
         "corpus": _corpus(store, plan),
+        "complementarity": found,
         "evaluation": evaluation,
         "paired": _paired(store, plan),
     }
 
 
-def ledger_of(store: Store, plan: Plan, job: VerdictJob) -> dict[str, Any]:
-    """The account of one model's samples of the training problems."""
+def ledger_of(store: Store, job: VerdictJob, found: dict[str, Any]) -> dict[str, Any]:
+    """The account of one model's samples of the training problems. `found`: what `complementarity` returned."""
     completions = list(_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
     for metadata in completions:
@@ -99,9 +101,6 @@ def ledger_of(store: Store, plan: Plan, job: VerdictJob) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     for metadata in _metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
-    distinct: Counter[str] = Counter()
-    for metadata in _metadata(store, plan.paths.shards()):
-        distinct.update(json.loads(metadata["counts"])["distinct_paths"])
     busy = _busy_seconds(completions)
     return {
         "planned": job.sampling.planned,
@@ -111,10 +110,40 @@ def ledger_of(store: Store, plan: Plan, job: VerdictJob) -> dict[str, Any]:
         "accepted": verdicts[Status.CORRECT],
         "rejected": {str(status): verdicts[status] for status in REJECTIONS},
         "ungraded": counts["sampled"] - sum(verdicts.values()),
-        "distinct_paths": distinct[job.sampling.model.name],
+        "distinct_paths": found["by_model"].get(job.sampling.model.name, {}).get("distinct", 0),
         "tokens": counts["tokens"],
         "tokens_per_s": round(counts["tokens"] / busy, 1) if busy else 0.0,
     }
+
+
+def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
+    """How the models' distinct paths complement each other, over all problems.
+
+    `by_model`: distinct (found by this model), exclusive (by no other), marginal_gain (what the union would lose
+    without it: the same number, as a share of the union). `overlap`: distinct paths that both models found.
+    `distinct_under`: paths of the union under each normal form, gold not counted.
+    """
+    found: Counter[str] = Counter()
+    forms: Counter[str] = Counter()
+    for metadata in _metadata(store, plan.paths.shards()):
+        counts = json.loads(metadata["counts"])
+        found.update(counts["found_by"])
+        forms.update(counts["distinct_under"])
+    names = [job.sampling.model.name for job in plan.collected]
+    union = sum(found.values())
+    groups = {tuple(key.split("+")): count for key, count in found.items()}
+    by_model = {
+        name: {
+            "distinct": sum(count for group, count in groups.items() if name in group),
+            "exclusive": groups.get((name,), 0),
+            "marginal_gain": round(groups.get((name,), 0) / union, 4) if union else 0.0,
+        }
+        for name in names
+    }
+    overlap = {
+        a: {b: sum(count for group, count in groups.items() if a in group and b in group) for b in names} for a in names
+    }
+    return {"union": union, "by_model": by_model, "overlap": overlap, "distinct_under": dict(forms)}
 
 
 def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:

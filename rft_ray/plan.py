@@ -64,7 +64,7 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
         if model.samples
     )
     paths = PathJob(collected, config.corpus.dedup, config.corpus.normal_form)
-    corpus = CorpusJob(train.fingerprint, train.count, paths)
+    corpus = CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
     rft = tuple(_training(config, model, "rft", bases, corpus) for model in config.models if model.rft)
     evaluations = [
         *_icl(config, test, bases),

@@ -7,9 +7,13 @@ receipts travel through Ray Data, and killing anything loses at most the shards 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import time
+import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -103,9 +107,16 @@ class ShardActor:
     """The Ray Data side of a worker: rows of shards in, rows of receipts out."""
 
     def __init__(self, make: Callable[[], Worker]) -> None:
-        self._worker = make()
+        self._failure: Exception | None = None
+        try:
+            self._worker = make()
+        except Exception as failure:  # raised by the first call: of what a constructor raises, Ray tells nothing
+            traceback.print_exc()
+            self._failure = failure
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        if self._failure is not None:
+            raise self._failure
         receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
         return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
@@ -115,12 +126,24 @@ def run_actors(label: str, make: Callable[[], Worker], shards: Sequence[Shard], 
 
     Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
     """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
-    receipts = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
+    with warnings.catch_warnings():  # the bounds on restarts have no other way in, in the Ray that is pinned
+        warnings.simplefilter("ignore", DeprecationWarning)
+        receipts = _mapped(rows, make, pool)
+    try:
+        for row in receipts.iter_rows():
+            yield json.loads(row["receipt"])
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
+        raise StageError(f"{label}: {cause_of(error)}") from None
+
+
+def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) -> ray.data.Dataset:
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         ShardActor,
         fn_constructor_args=(make,),
         batch_size=1,
@@ -137,11 +160,6 @@ def run_actors(label: str, make: Callable[[], Worker], shards: Sequence[Shard], 
         max_task_retries=pool.max_restarts,
         runtime_env={"env_vars": pool.env},
     )
-    try:
-        for row in receipts.iter_rows():
-            yield json.loads(row["receipt"])
-    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
-        raise StageError(f"{label}: {cause_of(error)}") from None
 
 
 def cause_of(error: BaseException) -> str:
@@ -149,7 +167,7 @@ def cause_of(error: BaseException) -> str:
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
         error = inner
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:600]
+    return re.sub(r"^rft_ray\.[\w.]+: ", "", lines[-1] if lines else type(error).__name__)[:600]
 
 
 def cluster_has_gpu(device: str) -> bool:

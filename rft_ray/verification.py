@@ -24,6 +24,18 @@ from rft_ray.sampling import SKIPPED
 from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
 
+CANARIES = (
+    Problem("canary-integers", "", "3*4 = <<3*4=12>>12 pens.\n12+5 = <<12+5=17>>17\n#### 17", "17"),
+    Problem("canary-decimals", "", "Half of 5 is 5/2 = <<5/2=2.5>>2.5\n2.5*4 = <<2.5*4=10>>10\n#### 10", "10"),
+    Problem("canary-thousands", "", "1200*2 = <<1200*2=2400>>2400 in all.\n#### 2,400", "2400"),
+)
+"""Solutions known to be right, which every verifier grades before it grades a shard."""
+
+
+class CanaryError(RuntimeError):
+    """A verifier that misjudges a solution known to be right."""
+
+
 Purpose = Literal["collect", "evaluate"]
 VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
 
@@ -52,6 +64,10 @@ class PathJob:
     verdicts: tuple[VerdictJob, ...]
     dedup: str
     normal_form: NormalForm
+
+    @property
+    def mode(self) -> Mode:
+        return self.verdicts[0].mode
 
     @property
     def fingerprint(self) -> str:
@@ -104,6 +120,7 @@ class Verifier:
         job = self._jobs[shard.fingerprint]
         problems = {p.problem_id: p for p in read_problems(self._store, shard.problems_fingerprint)}
         samples = read_completions(self._store, job.sampling, shard)
+        check_canaries(job)
         rows = [grade_row(row, problems[row.problem_id], job) for row in samples if row.finish_reason != SKIPPED]
         counts = dict(Counter(str(row.status) for row in rows))
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts)}
@@ -111,6 +128,21 @@ class Verifier:
         if receipt.committed_here:
             self._metrics.graded(counts)
         return stages.receipt_row(receipt, counts=counts)
+
+
+def check_canaries(job: VerdictJob) -> None:
+    """Grade solutions that are known to be right, in the process that grades samples. Raises CanaryError.
+
+    A grader that a worker's environment breaks would otherwise reject everything, unnoticed.
+    """
+    for problem in CANARIES:
+        known_good = Completion(problem.problem_id, 0, problem.solution, "stop", 0, 0)
+        row = grade_row(known_good, problem, job)
+        if row.status is not Status.CORRECT:
+            raise CanaryError(
+                f"the verifier says {row.status} ({row.detail}) of a solution known to be right; nothing was graded: "
+                f"{problem.solution!r}"
+            )
 
 
 def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompletion:
@@ -165,12 +197,18 @@ class Selector:
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
         correct = self._correct(shard.problem_block)
         kept: list[ReasoningPath] = []
-        own: Counter[str] = Counter()
+        found: Counter[str] = Counter()
+        forms: Counter[str] = Counter()
         for problem in problems:
             candidates = correct.get(problem.problem_id, [])
             kept += distinct_paths(problem, candidates, self._job)
-            own.update(distinct_per_model(candidates, self._job))
-        counts = {"paths": dict(Counter(path.model for path in kept)), "distinct_paths": dict(own)}
+            found.update(found_by(candidates, self._job))
+            forms.update(paths.distinct_counts([row.text for _, row in candidates], self._job.mode))
+        counts = {
+            "paths": dict(Counter(path.model for path in kept)),
+            "found_by": dict(found),
+            "distinct_under": dict(forms),
+        }
         receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), {"counts": json.dumps(counts)})
         if receipt.committed_here:
             self._metrics.selected(len(kept))
@@ -193,33 +231,36 @@ class Selector:
 
 
 def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]], job: PathJob) -> list[ReasoningPath]:
-    """The representatives of one problem's correct samples, in the order of the reference's output list."""
-    mode, form = job.verdicts[0].mode, job.normal_form
-    lists = [paths.equation_list(row.text, mode) for _, row in candidates]
-    shared = Counter(normalise(equations, form) for equations in lists)
+    """The representatives of one problem's correct samples, in the order of the reference's output list.
+
+    Without deduplication: every correct sample, in pooled order.
+    """
+    texts = [row.text for _, row in candidates]
+    chosen = {one.index: one.shared_by for one in paths.select(texts, job.mode, job.normal_form)}
     if job.dedup == "none":
-        chosen = list(range(len(candidates)))
-    else:
-        chosen = paths.select_distinct([row.text for _, row in candidates], mode, form)
+        chosen = dict.fromkeys(range(len(candidates)), 1)
     return [
         ReasoningPath(
             problem_id=problem.problem_id,
             question=problem.question,
             text=candidates[i][1].text,
-            equations=lists[i],
+            equations=paths.equation_list(candidates[i][1].text, job.mode),
             model=candidates[i][0],
             sample_index=candidates[i][1].sample_index,
-            shared_by=shared[normalise(lists[i], form)],
+            shared_by=shared_by,
             gold=False,
         )
-        for i in chosen
+        for i, shared_by in chosen.items()
     ]
 
 
-def distinct_per_model(candidates: Sequence[tuple[str, Completion]], job: PathJob) -> dict[str, int]:
-    """How many distinct equation lists each model found by itself for one problem."""
-    mode, form = job.verdicts[0].mode, job.normal_form
-    own: dict[str, set[Any]] = {}
+def found_by(candidates: Sequence[tuple[str, Completion]], job: PathJob) -> Counter[str]:
+    """How many distinct paths of one problem were found by just these models: `tiny-m`, `tiny-m+tiny-s`, …
+
+    Everything about how models complement each other follows from these counts (`ledger.complementarity`).
+    """
+    finders: dict[tuple[str, ...], set[str]] = {}
     for model, row in candidates:
-        own.setdefault(model, set()).add(normalise(paths.equation_list(row.text, mode), form))
-    return {model: len(lists) for model, lists in own.items()}
+        form = normalise(paths.equation_list(row.text, job.mode), job.normal_form)
+        finders.setdefault(form, set()).add(model)
+    return Counter("+".join(sorted(models)) for models in finders.values())

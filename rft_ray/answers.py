@@ -1,0 +1,201 @@
+"""The final answer of a completion: completion text -> Answer, or none, or several that differ.
+
+Paper mode is the reference's rule: the first `#### <digits>`. Strict mode reads answers as models
+write them: after `####`, in `\\boxed{}`, after "the answer is" or "A:", and, where none of these is
+there, in bold on the last line; currency, separators, fractions, percent and units are understood.
+
+Limits: at most `MAX_ANSWER_CHARS` characters of a final answer are read in strict mode; all scanning
+is linear in the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_ANSWER_CHARS = 200
+"""How much of one final answer strict mode reads."""
+MAX_ANSWERS = 100
+"""How many places of one completion may claim to be the final answer in strict mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A final answer. Votes (maj@k) are counted on `text`.
+
+    Example: Answer("1800", Fraction(1800), percent=False) for `#### $1,800.00` in strict mode
+    """
+
+    text: str
+    """Paper: the reference's string (commas removed). Strict: canonical, `18`, `0.5` or `1/3`."""
+    value: Fraction | float
+    """Paper: `float(text)`. Strict: the exact value as written, so 50 for `50%`."""
+    percent: bool = False
+    """Whether it was written as a percentage (strict mode only)."""
+
+
+class ConflictError(ValueError):
+    """Several final answers that differ, or one that holds several numbers: not for us to choose."""
+
+
+_PAPER = re.compile(r"#### (-?[0-9.,]+)")
+
+
+def paper_answer(text: str) -> Answer | None:
+    """Answer by the reference's rule: the first `#### <number>` before any NUL, or None.
+
+    The first match decides: where it is no number (`1.2.3`), later ones are not looked at.
+    """
+    nul = text.find("\0")
+    match = _PAPER.search(text if nul < 0 else text[:nul])
+    if match is None:
+        return None
+    number = match.group(1).replace(",", "")
+    try:
+        return Answer(number, float(number))
+    except ValueError:
+        return None
+
+
+_UNICODE = str.maketrans(
+    {
+        "−": "-", "‐": "-", "‑": "-", "–": "-", "﹣": "-", "－": "-",
+        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "⁄": "/", "∕": "/", "％": "%", "＄": "$",
+        "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅛": " 1/8",
+    }
+)  # fmt: skip
+_MARKS = re.compile(r"\\[\[\]()!,;:]|\\(?:left|right|displaystyle|quad)\b|[*_`~]+|\\(?=[$%])")
+_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
+_FRAC = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d[\d,]*)\s*\}\s*\{\s*(\d[\d,]*)\s*\}", re.ASCII)
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+_BOXED = re.compile(r"\\boxed\s*\{")
+_SIGN_AND_CURRENCY = r"[(\[{\s]*(?:-\s?)?(?:(?:US|USD|Rs\.?)\s?)?[$€£¥₹]*\s*(?:-\s?)?"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMBER = re.compile(
+    rf"(?P<lead>{_SIGN_AND_CURRENCY})"
+    rf"(?:(?P<whole>{_DIGITS}\s+)?(?P<over>{_DIGITS})\s?/\s?(?P<under>\d+)(?![\d./])"
+    rf"|(?P<decimal>{_DIGITS}(?:\.\d+)?|\.\d+))"
+    r"(?P<percent>\s?%|\s?percent\b)?",
+    re.ASCII,
+)
+_ENUMERATION = re.compile(r"\s*\d+\s*[.):]\s+[^\W\d]")
+_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
+_ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
+_LEAD_WORDS = re.compile(
+    r"[\s:]*(?:(?:is|was|equals|about|approximately|approx\.?|exactly|only|simply|therefore|a\s+total\s+of|equal\s+to|~|≈)[\s:]*)*",
+    re.I,
+)
+
+
+def read_number(written: str) -> Answer | None:
+    """The one number that a short text says: `$1,800.00 per day.` -> 1800; None where it says none.
+
+    Raises ConflictError where the text holds several numbers (`18 or 19`, `5:30`), so that no
+    choice among them would be the text's own.
+    """
+    written = _ANNOTATION.sub("", written)
+    shown = _MARKS.sub(" ", _TEXT.sub(r" \1 ", _FRAC.sub(r" \1/\2 ", written.translate(_UNICODE)))).strip()
+    shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
+    if "=" in shown:
+        shown = shown[shown.rindex("=") + 1 :]
+    match = _NUMBER.match(shown)
+    if match is None or _ENUMERATION.match(shown):
+        return None
+    tail = shown[match.end() :]
+    if _SECOND_NUMBER.search(_without_aside(tail)):
+        raise ConflictError(f"final answer {written.strip()[:60]!r} holds several numbers")
+    return _answer_of(match)
+
+
+def _without_aside(tail: str) -> str:
+    """The tail of an answer up to its end: a full stop or an explanation (`because 9*2 = 18`)."""
+    stop = re.search(r"[.!?](?:\s|$)", tail)
+    tail = tail[: stop.start()] if stop else tail
+    aside = _ASIDE.search(tail)
+    return tail[: aside.start()] if aside and not re.match(r"[,;]\d", tail[aside.start() :]) else tail
+
+
+def _answer_of(match: re.Match[str]) -> Answer | None:
+    """The Answer of a `_NUMBER` match; None for a zero denominator."""
+    if match["under"]:
+        over, under = int(match["over"].replace(",", "")), int(match["under"])
+        if under == 0:
+            return None
+        value = Fraction(over, under) + int((match["whole"] or "0").strip().replace(",", ""))
+    else:
+        value = Fraction(match["decimal"].replace(",", ""))
+    if match["lead"].count("-") % 2:
+        value = -value
+    return Answer(canonical(value), value, percent=bool(match["percent"]))
+
+
+def canonical(value: Fraction) -> str:
+    """One spelling per value: `18`, `-0.25`, and `1/3` where no decimal ends."""
+    twos = fives = 0
+    rest = value.denominator
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    if rest != 1 or value.denominator == 1:
+        return str(value)
+    digits = max(twos, fives)
+    scaled = str(abs(value.numerator) * 10**digits // value.denominator).rjust(digits + 1, "0")
+    return f"{'-' if value < 0 else ''}{scaled[:-digits]}.{scaled[-digits:]}"
+
+
+_HASHES = re.compile(r"#{4,}([^\n]*)")
+_PHRASE = re.compile(
+    r"\banswer\b[ \t]{0,2}(?:(?:to|for)\b[^\n.:=]{0,80}?)?[*_ \t]{0,4}(?:[:=]|\bis\b)[ \t]{0,2}[:=]?([^\n]*)"
+    r"|^[ \t*_]{0,8}A[*_]{0,2}:[*_]{0,2}([^\n]*)",
+    re.I | re.M,
+)
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+
+
+def strict_answer(text: str) -> Answer | None:
+    """The final answer of a completion in any of the forms that models write, or None.
+
+    Raises ConflictError where several final answers differ.
+    """
+    found: dict[Fraction | float, Answer] = {}
+    claims = _candidates(text)
+    if len(claims) > MAX_ANSWERS:
+        raise ConflictError(f"{len(claims)} final answers, bound {MAX_ANSWERS}")
+    for written in claims:
+        if len(written) > MAX_ANSWER_CHARS and written[:MAX_ANSWER_CHARS].strip(" \t$-").isdigit():
+            raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
+        answer = read_number(written[:MAX_ANSWER_CHARS])
+        if answer is not None:
+            found.setdefault(answer.value, answer)
+    if len(found) > 1:
+        raise ConflictError(f"final answers differ: {', '.join(a.text for a in list(found.values())[:4])}")
+    return next(iter(found.values()), None)
+
+
+def _candidates(text: str) -> list[str]:
+    """Texts that claim to be the final answer; bold on the last line counts only without others."""
+    written = [match.group(1) for match in _HASHES.finditer(text)] if "####" in text else []
+    if "\\boxed" in text:
+        boxes = itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1)
+        written += [_braced(text, match.end()) for match in boxes]
+    written += [match.group(1) or match.group(2) or "" for match in _PHRASE.finditer(text)]
+    if not any(_has_digit(line) for line in written) and "**" in text:
+        written += _BOLD.findall(text.rstrip().rpartition("\n")[2])
+    return [line for line in written if _has_digit(line)]
+
+
+def _has_digit(line: str) -> bool:
+    return bool(re.search(r"[\d½¼¾⅓⅔⅕⅛]", line[:MAX_ANSWER_CHARS]))
+
+
+def _braced(text: str, start: int) -> str:
+    """What stands between an opened brace and its partner, at most MAX_ANSWER_CHARS + 1 characters."""
+    depth = 1
+    for end in range(start, min(len(text), start + MAX_ANSWER_CHARS + 1)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if depth == 0:
+            return text[start:end]
+    return ""

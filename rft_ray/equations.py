@@ -1,0 +1,193 @@
+"""The equations of a completion, and whether they hold: text -> `Equations`.
+
+Paper mode: every `<<...>>`, the left of the first `=` as Python evaluates it against the float between
+the first and the second `=`, within 1e-3. Strict mode: every field of every `<<...>>`, or, where there
+is none, the arithmetic of the text (`prose.py`), in exact rationals with rounding as people write it.
+
+Limits: those of `arithmetic.py` per expression; scanning is linear in the text. Results are cached by
+equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+from rft_ray.arithmetic import NotArithmeticError, OverBoundError, exact_value, python_value
+from rft_ray.prose import Field, read_annotation, read_chains
+
+Mode = Literal["strict", "paper"]
+MODES: tuple[Mode, ...] = ("strict", "paper")
+
+CACHED_TEXT_CHARS = 4_096
+CACHED_EQUATION_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Equations:
+    """The equation list of one text, with what is wrong with it.
+
+    Example: Equations(("48/2=24", "48+24=71"), "48+24=71", "")
+    """
+
+    listed: tuple[str, ...]
+    """In the order of the text. Paper: as written, blanks removed. Strict: in canonical notation."""
+    fault: str
+    """The first equation that does not hold or is none, and why; empty if all hold."""
+    over: str
+    """The first bound that kept an equation from being decided; empty if none did."""
+
+    @property
+    def hold(self) -> bool:
+        return not self.fault and not self.over
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One equation: its canonical spelling and, where it is not known to hold, why."""
+
+    shown: str
+    fault: str = ""
+    over: str = ""
+
+
+def equations_of(text: str, mode: str = "strict") -> Equations:
+    """Equations of a completion. Raises ValueError for an unknown mode."""
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+    return _cached_equations(text, mode) if len(text) <= CACHED_TEXT_CHARS else _read(text, mode)
+
+
+def annotated(text: str) -> list[str]:
+    """Insides of all `<<...>>`, as the regular expression `<<([^>]*)>>` finds them, in linear time.
+
+    (The expression itself takes quadratic time on a run of `<` without `>>`.)
+    """
+    found = []
+    start = text.find("<<")
+    while start >= 0:
+        end = text.find(">", start + 2)
+        if end < 0:
+            break
+        closed = text.startswith(">>", end)
+        if closed:
+            found.append(text[start + 2 : end])
+        start = text.find("<<", end + 2 if closed else end + 1)
+    return found
+
+
+def _read(text: str, mode: str) -> Equations:
+    written = annotated(text)
+    if mode == "paper":
+        checked = [_paper_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _paper_check(one) for one in written]
+    elif written:
+        checked = [_strict_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _strict_check(one) for one in written]
+    else:
+        checked = [one for chain in read_chains(text) if (one := _check_prose(chain)) is not None]
+    return Equations(
+        tuple(one.shown for one in checked),
+        next((one.fault for one in checked if one.fault), ""),
+        next((one.over for one in checked if one.over), ""),
+    )
+
+
+_cached_equations = lru_cache(maxsize=4_096)(_read)
+
+
+def _paper_check(inside: str) -> Checked:
+    """The reference's check of one equation.
+
+    Whatever makes Python's evaluation fail makes the equation wrong. The right side is read first:
+    where it is no number the equation is wrong whatever the left side would give.
+    """
+    shown = inside.replace(" ", "")
+    fields = inside.split("=", 2)
+    if len(fields) < 2:
+        return Checked(shown, fault=f"{_quoted(inside)}: no =")
+    try:
+        right = float(fields[1])
+        holds = abs(float(python_value(fields[0])) - right) < 1e-3
+    except OverBoundError as error:
+        return Checked(shown, over=f"{_quoted(inside)}: {error}")
+    except (NotArithmeticError, ArithmeticError, TypeError, ValueError) as error:
+        return Checked(shown, fault=f"{_quoted(inside)}: {type(error).__name__}")
+    return Checked(shown) if holds else Checked(shown, fault=f"{_quoted(inside)}: does not hold")
+
+
+_paper_cached = lru_cache(maxsize=16_384)(_paper_check)
+
+
+def _strict_check(inside: str) -> Checked:
+    """Strict check of one `<<...>>`: a chain of fields, each pair of neighbours equal."""
+    if len(inside) > 4 * CACHED_EQUATION_CHARS:
+        return Checked(inside.replace(" ", ""), over=f"an equation of {len(inside)} characters, bound 800")
+    chain = read_annotation(inside)
+    if chain is None:
+        return Checked(inside.replace(" ", ""), fault=f"{_quoted(inside)}: cannot be read")
+    return _check_chain(chain)
+
+
+_strict_cached = lru_cache(maxsize=16_384)(_strict_check)
+
+
+def _check_prose(chain: list[Field]) -> Checked | None:
+    """Check of a chain read from prose, or None where it fails and may have been misread.
+
+    Two units of measurement (`3 feet + 6 inches = 42 inches`), a percent sign as unit of some fields
+    only (`45 + 28 = 73%`), an added percentage: these are doubts about the reading, not the solution.
+    """
+    checked = _check_chain(chain)
+    if not checked.fault:
+        return checked
+    units = set().union(*(one.units for one in chain))
+    bare_percent = any(one.percents and not one.operators for one in chain)
+    doubtful = len(units) > 1 or bare_percent or any(one.doubtful for one in chain)
+    return None if doubtful else checked
+
+
+def _check_chain(chain: list[Field]) -> Checked:
+    shown = "=".join(one.shown for one in chain)
+    try:
+        values = [_value(one.source) for one in chain]
+    except OverBoundError as error:
+        return Checked(shown, over=f"{_quoted(shown)}: {error}")
+    except (NotArithmeticError, ArithmeticError, ValueError) as error:
+        return Checked(shown, fault=f"{_quoted(shown)}: {error}")
+    for (left, left_value), (right, right_value) in pairwise(zip(chain, values, strict=True)):
+        if not _equal(left, left_value, right, right_value):
+            return Checked(shown, fault=f"{_quoted(f'{left.shown}={right.shown}')}: does not hold")
+    return Checked(shown)
+
+
+def _equal(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
+    if left_value == right_value:
+        return True
+    if not right.operators and shows(right_value, right.decimals, left_value):
+        return True
+    return not left.operators and shows(left_value, left.decimals, right_value)
+
+
+def shows(shown: Fraction, decimals: int, true: Fraction) -> bool:
+    """Whether a number written with so many decimals is `true` rounded or truncated there.
+
+    Half may go up or down. A zero stands for zero only: `1/3 = 0` says nothing.
+    """
+    if shown == 0 or (shown > 0) != (true > 0):
+        return shown == true
+    off = abs(true) - abs(shown)
+    unit = Fraction(1, 10**decimals)
+    return 0 <= off < unit or abs(off) * 2 <= unit
+
+
+def _value(source: str) -> Fraction:
+    return _value_cached(source) if len(source) <= CACHED_EQUATION_CHARS else exact_value(source)
+
+
+_value_cached = lru_cache(maxsize=16_384)(exact_value)
+
+
+def _quoted(equation: str) -> str:
+    return equation if len(equation) <= 80 else f"{equation[:77]}..."

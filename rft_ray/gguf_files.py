@@ -1,0 +1,57 @@
+"""A GGUF file -> a Hugging Face folder of bfloat16 safetensors and a tokenizer, through transformers.
+
+`save_pretrained` refuses a model that was loaded from GGUF, so its weights go into a fresh one of the same
+config. transformers does not read which pre-tokenizer a GGUF names: for `smollm`, whose tokens never join a
+digit with anything, it is put back, else runs of white space before digits come out as other tokens.
+
+SmolLM2-135M-Instruct has pad token = EOS token (id 2): mask labels by length, never by token.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+
+def unpack(gguf: Path, folder: Path) -> None:
+    """Write the model of `gguf` into `folder`. Raises ValueError for a file that cannot be read, and OSError."""
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        model, tokenizer = _load(gguf)
+    except Exception as error:  # the readers raise whatever they stumble over
+        raise ValueError(f"{gguf} cannot be read as GGUF ({type(error).__name__}: {error})") from error
+    try:
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def _load(gguf: Path) -> tuple[Any, Any]:
+    """A float32 model that forgot where its weights came from, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    _restore_pre_tokenizer(tokenizer, gguf)
+    unpacked = GgufConfig(dequantize=True)
+    loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, quantization_config=unpacked)
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    model = type(loaded)(type(loaded.config)(**settings))
+    model.load_state_dict(loaded.state_dict())
+    return model, tokenizer
+
+
+def _restore_pre_tokenizer(tokenizer: Any, gguf: Path) -> None:
+    """Every digit apart, then byte level, as the tokenizers of the SmolLM family are made."""
+    from gguf import GGUFReader
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    named = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    if named and named.contents() == "smollm":
+        steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)

@@ -1,0 +1,166 @@
+"""Grades one completion against the gold answer: (text, gold) -> Verdict. Pure Python, no Ray.
+
+Two modes: `paper` decides what the reference implementation of arXiv 2308.01825 decides; `strict`
+(default) reads answers and equations as models write them. docs/grading.md lists every difference.
+
+Precedence of statuses, in both modes; the first that applies is the verdict:
+
+    undecided      the text is over a bound, the gold answer cannot be read, or several final answers
+                   differ (strict)
+    truncated      no final answer and the engine stopped at the token limit; in strict mode also where
+                   the final answer touches the cut, for a digit may be missing
+    no_answer      no final answer
+    wrong_answer   the final answer is not the gold's; equations are not looked at
+    bad_equation   the answer is right, and an equation does not hold or is none
+    undecided      the answer is right, no equation is known to be wrong, and one is over a bound
+    correct        otherwise
+
+So the answer is right exactly in the last three. `truncated=True` never changes what paper mode accepts.
+
+Limits: texts up to MAX_TEXT_CHARS, expressions within the bounds of `arithmetic.py`. Nothing is
+executed, and no text makes `grade` raise: a failure inside is `undecided`, named in the detail.
+
+    python -m rft_ray.grading FILE --gold FILE      grade and select over anyone's completions
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+from rft_ray.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
+from rft_ray.equations import CACHED_TEXT_CHARS, MODES, Mode, equations_of
+from rft_ray.records import Status, Verdict
+
+__all__ = ["COLLECTING", "EVALUATING", "MAX_TEXT_CHARS", "MODES", "Answer", "Mode", "extract_answer", "grade"]
+
+COLLECTING = 0.0
+"""Tolerance when collecting paths: the answer must equal the gold's exactly."""
+EVALUATING = 1e-4
+"""Tolerance of the reference's evaluation: less than this apart."""
+MAX_TEXT_CHARS = 131_072
+"""Longest text that is graded; 32 K tokens of English are about as long."""
+MAX_GOLD_CHARS = 20_000
+
+
+def extract_answer(text: str, mode: str = "strict") -> Answer | None:
+    """Final answer of a completion; None where it has none, or (strict) several that differ.
+
+    Raises ValueError for an unknown mode, nothing for any text.
+    """
+    _check_mode(mode)
+    if len(text) > MAX_TEXT_CHARS:
+        return None
+    try:
+        return paper_answer(text) if mode == "paper" else strict_answer(text)
+    except ConflictError:
+        return None
+
+
+def grade(
+    text: str,
+    gold_answer: str,
+    mode: str = "strict",
+    *,
+    truncated: bool = False,
+    tolerance: float = COLLECTING,
+    check_equations: bool = True,
+) -> Verdict:
+    """Verdict on one completion.
+
+    `gold_answer` is the gold's final answer or its whole solution; `truncated` says that the engine
+    stopped at the token limit. `tolerance` is COLLECTING (exact) or EVALUATING (1e-4), or any number.
+    `check_equations=False` judges the answer alone, as the reference's evaluation does.
+    Raises ValueError for an unknown mode, nothing for any text.
+    """
+    _check_mode(mode)
+    try:
+        if len(text) > MAX_TEXT_CHARS:
+            return Verdict(Status.UNDECIDED, None, f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
+        judge = _judge_cached if len(text) <= CACHED_TEXT_CHARS else _judge
+        return judge(text, gold_answer, mode, truncated, tolerance, check_equations)
+    except ConflictError as error:
+        return Verdict(Status.UNDECIDED, None, str(error))
+    except Exception as error:  # whatever fails inside must cost this completion only, and say so
+        return Verdict(Status.UNDECIDED, None, f"grader failed: {type(error).__name__}: {str(error)[:200]}")
+
+
+def _judge(text: str, gold_answer: str, mode: str, truncated: bool, tolerance: float, check_equations: bool) -> Verdict:
+    gold = _gold(gold_answer, mode)
+    if gold is None:
+        return Verdict(Status.UNDECIDED, None, f"gold answer {gold_answer[-40:]!r} cannot be read")
+    answer = paper_answer(text) if mode == "paper" else strict_answer(text)
+    if answer is None:
+        return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
+    if truncated and mode == "strict" and text[-1:].isdigit() and _ends_in_answer(text):
+        return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
+    if not equal_answers(answer, gold, tolerance):
+        return Verdict(Status.WRONG_ANSWER, answer.text, f"answer {answer.text[:60]}, gold {gold.text[:60]}")
+    equations = equations_of(text, mode) if check_equations else None
+    if equations and equations.fault:
+        return Verdict(Status.BAD_EQUATION, answer.text, equations.fault)
+    if equations and equations.over:
+        return Verdict(Status.UNDECIDED, answer.text, equations.over)
+    return Verdict(Status.CORRECT, answer.text, "")
+
+
+_judge_cached = lru_cache(maxsize=4_096)(_judge)
+
+
+def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -> bool:
+    """Whether two answers of one mode are equal: exactly, or less than a positive tolerance apart.
+
+    A percentage equals its number and its share alike: `50%` is right for gold 50 and for gold 0.5.
+    """
+    if _near(answer.value, gold.value, tolerance):
+        return True
+    if answer.percent == gold.percent:
+        return False
+    return _near(_share(answer), _share(gold), tolerance)
+
+
+def _share(answer: Answer) -> Fraction | float:
+    return answer.value / 100 if answer.percent else answer.value
+
+
+def _near(left: Fraction | float, right: Fraction | float, tolerance: float) -> bool:
+    if tolerance <= 0:
+        return left == right
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return abs(left - right) < Fraction(tolerance)
+    return abs(float(left) - float(right)) < tolerance
+
+
+def _ends_in_answer(text: str) -> bool:
+    """Whether the last line is what the final answer was read from: without it, there is another."""
+    before = text.rstrip("0123456789")
+    try:
+        return strict_answer(before) != strict_answer(text)
+    except ConflictError:
+        return True
+
+
+@lru_cache(maxsize=4_096)
+def _gold(gold_answer: str, mode: str) -> Answer | None:
+    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer."""
+    if len(gold_answer) > MAX_GOLD_CHARS:
+        return None
+    if mode == "paper":
+        return paper_answer(gold_answer if "#### " in gold_answer else f"#### {gold_answer.strip()}")
+    try:
+        if "####" in gold_answer:
+            return read_number(gold_answer.rpartition("####")[2].strip().partition("\n")[0])
+        return read_number(gold_answer) or strict_answer(gold_answer)
+    except ConflictError:
+        return None
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+
+
+if __name__ == "__main__":
+    from rft_ray.grading_cli import main
+
+    raise SystemExit(main())

@@ -1,0 +1,195 @@
+"""Grades and selects over anyone's completions: two files -> counts, and verdicts where asked for.
+
+    python -m rft_ray.grading completions.jsonl --gold train.jsonl [--mode both] [--out verdicts.jsonl]
+
+FILE has one completion a row (JSONL, JSON or Parquet): the question under `question`, `problem`, `prompt`
+or `query`; the text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of
+strings; `finish_reason`, where present, tells truncated texts. GOLD has `question` and `answer` (the final
+answer or the whole solution). A gold file is itself a FILE, which must come out all correct.
+
+Limits: both files are read into memory; rows without a gold answer are counted and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_ray.equations import MODES
+from rft_ray.grading import COLLECTING, EVALUATING, grade
+from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
+from rft_ray.records import Status, Verdict
+
+QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
+COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
+GOLD_COLUMNS = ("answer", "solution", "response", "gold")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion of a file.
+
+    Example: Sample("Tom has 3 pens …?", "3+2 = <<3+2=5>>5\\n#### 5", "stop")
+    """
+
+    question: str
+    text: str
+    finish_reason: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, or 1 where no completion has a gold answer."""
+    options = _parser().parse_args(arguments)
+    try:
+        gold = read_gold(options.gold)
+        samples = list(read_samples(options.file))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    known = [sample for sample in samples if sample.question in gold]
+    if not known:
+        print(f"error: no question of {options.file} stands in {options.gold}", file=sys.stderr)
+        return 1
+    print(f"{len(known)} completions of {len({s.question for s in known})} problems", end="")
+    print(f"; {len(samples) - len(known)} more without a gold answer left out")
+    modes = MODES if options.mode == "both" else (options.mode,)
+    tolerance = EVALUATING if options.tolerance == "evaluating" else COLLECTING
+    verdicts: dict[str, list[Verdict]] = {}
+    for mode in modes:
+        started = time.perf_counter()
+        verdicts[mode] = [
+            grade(s.text, gold[s.question], mode, truncated=s.finish_reason == "length", tolerance=tolerance)
+            for s in known
+        ]
+        _print_mode(mode, known, verdicts[mode], time.perf_counter() - started)
+    if len(modes) > 1:
+        _print_differences(verdicts)
+    if options.out:
+        _write(options.out, known, verdicts)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rft_ray.grading", description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="completions: .jsonl, .json or .parquet")
+    parser.add_argument("--gold", type=Path, required=True, help="questions with gold answers or solutions")
+    parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
+    parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
+    parser.add_argument("--out", type=Path, help="write one JSON line per completion: verdicts, selection")
+    return parser
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .jsonl, .json (a list of objects) or .parquet file.
+
+    Raises ValueError, naming file and line, where a line is no JSON object.
+    """
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json" and text.lstrip().startswith("["):
+        return [dict(row) for row in json.loads(text)]
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: not a JSON object ({error})") from None
+    return rows
+
+
+def read_gold(path: Path) -> dict[str, str]:
+    """Question (stripped) -> gold answer or solution. Raises ValueError where a column is missing."""
+    return {
+        str(_column(row, QUESTION_COLUMNS, path)).strip(): str(_column(row, GOLD_COLUMNS, path))
+        for row in read_rows(path)
+    }
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Completions of a file, a list of texts flattened. Raises ValueError where a column is missing."""
+    for row in read_rows(path):
+        texts = _column(row, COMPLETION_COLUMNS, path)
+        reason = str(row.get("finish_reason", ""))
+        question = str(_column(row, QUESTION_COLUMNS, path)).strip()
+        for text in texts if isinstance(texts, list) else [texts]:
+            yield Sample(question, str(text), reason)
+
+
+def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> Any:
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise ValueError(f"{path}: a row has none of the columns {', '.join(names)}; it has {', '.join(row)}")
+
+
+def _texts_by_question(samples: list[Sample], verdicts: list[Verdict]) -> dict[str, list[str]]:
+    """Correct texts of each question, in the order of the file."""
+    texts: dict[str, list[str]] = {}
+    for sample, verdict in zip(samples, verdicts, strict=True):
+        if verdict.status is Status.CORRECT:
+            texts.setdefault(sample.question, []).append(sample.text)
+    return texts
+
+
+def _print_mode(mode: str, samples: list[Sample], verdicts: list[Verdict], seconds: float) -> None:
+    counts = Counter(verdict.status for verdict in verdicts)
+    distinct: Counter[str] = Counter()
+    for texts in _texts_by_question(samples, verdicts).values():
+        distinct.update(distinct_counts(texts, mode))
+    print(f"\n{mode} ({len(verdicts) / max(seconds, 1e-9):,.0f} completions/s)")
+    for status in Status:
+        print(f"  {status.value:<13}{counts[status]:>9}  {counts[status] / len(verdicts):7.2%}")
+    for form in NORMAL_FORMS:
+        print(f"  distinct paths, {form:<16}{distinct[form]:>7}")
+
+
+def _print_differences(verdicts: dict[str, list[Verdict]]) -> None:
+    pairs = zip(verdicts["paper"], verdicts["strict"], strict=True)
+    changed = Counter((paper.status, strict.status) for paper, strict in pairs if paper.status != strict.status)
+    print("\ndifferences, paper -> strict")
+    for (paper_status, strict_status), count in changed.most_common():
+        print(f"  {paper_status.value} -> {strict_status.value}: {count}")
+    if not changed:
+        print("  none")
+
+
+def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]) -> None:
+    """One JSON line per completion: question, text, and per mode status, answer, detail, selected."""
+    selected = {mode: _selected(samples, found, mode) for mode, found in verdicts.items()}
+    with path.open("w", encoding="utf-8") as out:
+        for index, sample in enumerate(samples):
+            row: dict[str, Any] = {"question": sample.question, "completion": sample.text}
+            for mode, found in verdicts.items():
+                verdict = found[index]
+                row[mode] = {
+                    "status": verdict.status.value,
+                    "answer": verdict.answer,
+                    "detail": verdict.detail,
+                    "shared_by": selected[mode].get(index, 0),
+                }
+            out.write(json.dumps(row) + "\n")
+
+
+def _selected(samples: list[Sample], verdicts: list[Verdict], mode: str) -> dict[int, int]:
+    """Index of each representative -> how many completions share its equation list."""
+    indices: dict[str, list[int]] = {}
+    for index, (sample, verdict) in enumerate(zip(samples, verdicts, strict=True)):
+        if verdict.status is Status.CORRECT:
+            indices.setdefault(sample.question, []).append(index)
+    return {
+        of_question[one.index]: one.shared_by
+        for of_question in indices.values()
+        for one in select([samples[i].text for i in of_question], mode)
+    }

@@ -1,0 +1,80 @@
+"""Files of the Hugging Face hub: a repository's name -> a local folder with just the files wanted.
+
+In: `owner/name[@revision]` and a choice among the repository's file names. Out: the folder of the hub
+client's own cache (HF_HOME) that holds them. Where the hub is out of reach, what the cache already
+holds is used. The first request decides that, once, within the client's HF_HUB_ETAG_TIMEOUT (10 seconds).
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+Choice = Callable[[Sequence[str]], Sequence[str]]
+
+
+class HubError(RuntimeError):
+    """The hub cannot give a repository. The message says why and what to do, not which source asked."""
+
+
+def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> list[Path]:
+    """Local paths of the files that `choose` picks from a repository's file names, in its order.
+
+    `choose` raises where files are lacking, which is passed on, before anything is downloaded. Raises HubError.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo, _, revision = name.partition("@")
+    place = {"repo_id": repo, "repo_type": kind, "revision": revision or None}
+    try:
+        siblings = HfApi().repo_info(**place, timeout=constants.HF_HUB_ETAG_TIMEOUT).siblings or []
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise HubError(_refusal(error, name, kind)) from error
+    except Exception as error:  # the client's HTTP library is not the same in all of its versions
+        return _cached(place, choose, _unreachable(error, kind))
+    chosen = choose([file.rfilename for file in siblings])
+    try:
+        folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
+    except Exception as error:
+        raise HubError(_unreachable(error, kind)) from error
+    return [folder / file for file in chosen]
+
+
+def _cached(place: dict[str, str | None], choose: Choice, reason: str) -> list[Path]:
+    """`snapshot` from the hub client's cache alone; HubError with `reason` where it holds nothing.
+
+    The client is asked for no file, as it calls a copy incomplete that lacks any; what `choose` needs, it checks.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(**place, local_files_only=True, allow_patterns=[]))
+    except Exception as error:
+        raise HubError(reason) from error
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [folder / file for file in choose(files)]
+
+
+def _refusal(error: Exception, name: str, kind: str) -> str:
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return f"the hub's {kind} {name} is gated: accept its terms on its page, then set HF_TOKEN"
+    if isinstance(error, HFValidationError):
+        return f"{name!r} is no name of a hub {kind}: write owner/name, with @revision where needed"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub's {kind} has no revision as in {name}: check the branch, tag or commit after '@'"
+    return f"the hub has no {kind} {name}, or it is private: check the name, or set HF_TOKEN"
+
+
+def _unreachable(error: Exception, kind: str) -> str:
+    from huggingface_hub import HfApi
+
+    said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return (
+        f"the hub at {HfApi().endpoint} cannot be reached, and the cache has no copy ({said}): check the network, "
+        f"HF_ENDPOINT and HF_HUB_OFFLINE, or download the {kind} elsewhere and give its local path"
+    )

@@ -1,0 +1,118 @@
+"""Normal forms of equations: when do two reasoning paths count as one?
+
+`as_written` is the paper's: equations in order, operands in order. `sorted_operands` sorts the terms
+of every sum and the factors of every product, so `3*4=12` and `4*3=12` are one. `multiset` sorts
+the steps of a path as well, so that the order of independent steps does not matter. Each is coarser
+than the one before: distinct counts can only fall.
+
+Limits: what `arithmetic.parse` cannot read stays as written.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import lru_cache
+from typing import Literal
+
+from rft_ray.arithmetic import MAX_DEPTH, NotArithmeticError, OverBoundError, parse
+
+NormalForm = Literal["as_written", "sorted_operands", "multiset"]
+NORMAL_FORMS: tuple[NormalForm, ...] = ("as_written", "sorted_operands", "multiset")
+
+_PERCENT = re.compile(r"(\d|\.)%(?![\d(.])", re.ASCII)
+_SYMBOLS: dict[type[ast.operator], str] = {
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.Pow: "**",
+    ast.LShift: "<<",
+    ast.BitOr: "|",
+    ast.BitAnd: "&",
+    ast.BitXor: "^",
+}
+
+
+def normalise(equations: tuple[str, ...], normal_form: str = "as_written") -> tuple[str, ...]:
+    """An equation list in a normal form. Raises ValueError for an unknown one."""
+    if normal_form == "as_written":
+        return equations
+    if normal_form not in NORMAL_FORMS:
+        raise ValueError(f"normal form {normal_form!r}: must be one of {', '.join(NORMAL_FORMS)}")
+    operands_sorted = tuple(map(sort_operands, equations))
+    return operands_sorted if normal_form == "sorted_operands" else tuple(sorted(operands_sorted))
+
+
+def sort_operands(equation: str) -> str:
+    """`4+3-1=6` -> `3+4-1=6`, `5*2/4` -> `2*5/4`: sums and products in one order, field by field."""
+    return _sort_cached(equation) if len(equation) <= 200 else _sort(equation)
+
+
+def _sort(equation: str) -> str:
+    return "=".join(map(_sort_field, equation.split("=")))
+
+
+_sort_cached = lru_cache(maxsize=16_384)(_sort)
+
+
+def _sort_field(written: str) -> str:
+    source = _PERCENT.sub(r"\1*.01", written).strip(" \t")
+    try:
+        shown = _Printer(source).show(parse(source), 0)
+    except (OverBoundError, NotArithmeticError):
+        return written
+    return shown.replace("*.01", "%")
+
+
+class _Printer:
+    """Prints a tree with the operands of + and * in sorted order; numbers as in the source."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def show(self, node: ast.expr, depth: int) -> str:
+        if depth > MAX_DEPTH:
+            raise OverBoundError(f"expression nested deeper than {MAX_DEPTH}")
+        if isinstance(node, ast.BinOp):
+            if isinstance(node.op, ast.Add | ast.Sub):
+                return self._sum(node, depth)
+            if isinstance(node.op, ast.Mult | ast.Div):
+                return self._product(node, depth)
+            symbol = _SYMBOLS.get(type(node.op))
+            if symbol is None:
+                raise NotArithmeticError("unknown operator")
+            return f"{self._atom(node.left, depth)}{symbol}{self._atom(node.right, depth)}"
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return f"-{self._atom(node.operand, depth)}"
+        if isinstance(node, ast.Constant):
+            return self.source[node.col_offset : node.end_col_offset]
+        raise NotArithmeticError("not a plain expression")
+
+    def _atom(self, node: ast.expr, depth: int) -> str:
+        shown = self.show(node, depth + 1)
+        return shown if isinstance(node, ast.Constant) else f"({shown})"
+
+    def _sum(self, node: ast.expr, depth: int) -> str:
+        added: list[str] = []
+        taken: list[str] = []
+        stack = [(node, False, depth)]
+        while stack:
+            term, negative, level = stack.pop()
+            if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Add | ast.Sub):
+                stack.append((term.left, negative, level))
+                stack.append((term.right, negative ^ isinstance(term.op, ast.Sub), level + 1))
+            else:
+                (taken if negative else added).append(self.show(term, level + 1))
+        return "+".join(sorted(added)) + "".join(f"-{term}" for term in sorted(taken))
+
+    def _product(self, node: ast.expr, depth: int) -> str:
+        factors: list[str] = []
+        divisors: list[str] = []
+        stack = [(node, False, depth)]
+        while stack:
+            part, below, level = stack.pop()
+            if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult | ast.Div):
+                stack.append((part.left, below, level))
+                stack.append((part.right, below ^ isinstance(part.op, ast.Div), level + 1))
+            else:
+                (divisors if below else factors).append(self._atom(part, level + 1))
+        return "*".join(sorted(factors) or ["1"]) + "".join(f"/{part}" for part in sorted(divisors))

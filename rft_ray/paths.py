@@ -1,0 +1,105 @@
+"""Distinct reasoning paths of one problem: correct texts -> representatives. Pure Python, no Ray.
+
+Two paths are one when their equation lists are. The representative of a list is chosen as in the
+reference implementation of arXiv 2308.01825, in one pass in sampling order: the first path is kept;
+a later one replaces it when the sum of its edit distances to all other kept paths (those whose text
+differs from the kept one) is strictly larger than the kept one's.
+
+Identical texts, equations and distances are computed once: near-linear in the number of samples at a
+fixed number of distinct paths. Memory is that of one problem's distinct texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rft_ray.equations import Equations, equations_of
+from rft_ray.normal_forms import NORMAL_FORMS, NormalForm, normalise
+from rft_ray.representatives import KeptPaths
+
+__all__ = [
+    "NORMAL_FORMS",
+    "NormalForm",
+    "Representative",
+    "distinct_counts",
+    "equation_list",
+    "normalise",
+    "select",
+    "select_distinct",
+    "share_counts",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Representative:
+    """One distinct path of a problem.
+
+    Example: Representative(17, ("48/2=24", "48+24=72"), 4)
+    """
+
+    index: int
+    """Position of its text among the texts given."""
+    equations: tuple[str, ...]
+    """Its equation list, in the normal form asked for."""
+    shared_by: int
+    """How many of the texts have this equation list, itself included."""
+
+
+def equation_list(text: str, mode: str = "strict", normal_form: str = "as_written") -> tuple[str, ...]:
+    """Equations of a text in order. Joined by `|`, the paper mode's list is the reference's key."""
+    return normalise(equations_of(text, mode).listed, normal_form)
+
+
+def select_distinct(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[int]:
+    """Indices of the representatives, in the order of the reference's output list.
+
+    `texts` are the paths of one problem whose answer is right, in sampling order. A text with an
+    equation that does not hold (or is over a bound) is passed over, as the reference does.
+    """
+    return [one.index for one in select(texts, mode, normal_form)]
+
+
+def share_counts(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[int]:
+    """How many texts share each representative's equation list, in the order of `select_distinct`."""
+    keys = (_key(equations_of(text, mode), normal_form) for text in texts)
+    return list(Counter(key for key in keys if key is not None).values())
+
+
+def distinct_counts(texts: Sequence[str], mode: str = "strict") -> dict[NormalForm, int]:
+    """Number of distinct paths under every normal form."""
+    read = [equations_of(text, mode) for text in dict.fromkeys(texts)]
+    return {form: len({key for one in read if (key := _key(one, form)) is not None}) for form in NORMAL_FORMS}
+
+
+def _key(equations: Equations, normal_form: str) -> str | None:
+    """What makes two paths one (the reference's string in paper mode); None for a rejected path."""
+    return "|".join(normalise(equations.listed, normal_form)) if equations.hold else None
+
+
+def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[Representative]:
+    """The distinct paths of one problem, as `select_distinct`, with equations and counts."""
+    kept = KeptPaths()
+    slots: dict[str, int] = {}
+    slot_of_text: dict[str, int | None] = {}
+    shared: list[int] = []
+    for index, text in enumerate(texts):
+        if text in slot_of_text:
+            slot = slot_of_text[text]
+        else:
+            key = _key(equations_of(text, mode), normal_form)
+            slot = None if key is None else slots.setdefault(key, len(slots))
+            slot_of_text[text] = slot
+        if slot is None:
+            continue
+        if slot == len(shared):
+            kept.append(index, text)
+            shared.append(0)
+        else:
+            kept.challenge(slot, index, text)
+        shared[slot] += 1
+    return [
+        Representative(index, equation_list(text, mode, normal_form), count)
+        for index, text, count in zip(kept.indices, kept.texts, shared, strict=True)
+    ]

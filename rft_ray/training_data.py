@@ -1,0 +1,127 @@
+"""What a fine-tuning run shows to the model, and in which order: texts -> token ids with labels -> batches.
+
+In: the questions and responses of a training table. Out: `Example`s (prompt and response tokenized apart,
+as sampling does) and, for each optimizer step, the micro-batches of each worker. Everything here is a pure
+function of data, recipe and seed. What a step trains on depends neither on the number of workers nor on the
+micro-batch: they only cut it into pieces.
+
+Limits: the whole table is tokenized in memory, on every worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rft_ray.config import ConfigError, Recipe, Training
+from rft_ray.prompts import encode_prompt, encode_response, render
+
+IGNORED = -100
+"""The label that the loss leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and its response as token ids.
+
+    Example: Example((1, 5, 9, 7, 2), 3) trains on 7 and 2 (EOS), given 1, 5, 9.
+    """
+
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+
+    @property
+    def labels(self) -> list[int]:
+        """The tokens, with the prompt masked by its length: a pad token that equals EOS masks nothing."""
+        return [IGNORED] * self.prompt_tokens + list(self.tokens[self.prompt_tokens :])
+
+
+def micro_batch_size(settings: Training, recipe: Recipe) -> int:
+    """Examples per forward pass of one worker: the largest divisor of its share that the setting allows."""
+    share = recipe.batch_size // settings.workers
+    return max(size for size in range(1, min(settings.micro_batch_size, share) + 1) if share % size == 0)
+
+
+def check(settings: Training, recipe: Recipe) -> None:
+    """Raise ConfigError where `workers` workers cannot make optimizer steps of `batch_size` examples."""
+    if recipe.batch_size % settings.workers:
+        fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % n == 0]
+        nearest = min(fitting, key=lambda n: (abs(n - settings.workers), n))
+        raise ConfigError(
+            f"training.workers={settings.workers} cannot share batch_size={recipe.batch_size} evenly; "
+            f"nearest number of workers that can: {nearest}"
+        )
+
+
+def encode(
+    tokenizer: Any, template: str, rows: Iterable[tuple[str, str]], max_tokens: int
+) -> tuple[list[Example], int]:
+    """The examples of (question, response) rows, in order, and how many were left out as longer than `max_tokens`."""
+    examples: list[Example] = []
+    skipped = 0
+    for question, response in rows:
+        prompt = encode_prompt(tokenizer, render(template, question))
+        tokens = (*prompt, *encode_response(tokenizer, response))
+        if len(tokens) <= max_tokens:
+            examples.append(Example(tokens, len(prompt)))
+        else:
+            skipped += 1
+    return examples, skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which examples each optimizer step trains on, by their index.
+
+    Example: Plan(((2, 0), (1,), (0, 1), (2,)), 2) is two epochs of three examples in batches of two.
+    """
+
+    steps: tuple[tuple[int, ...], ...]
+    batch_size: int
+
+    def micro_batches(self, rank: int, workers: int, size: int) -> list[tuple[int, ...]]:
+        """What worker `rank` sees: `batch_size / (workers * size)` micro-batches a step, some empty in a short step.
+
+        Neighbours in a step are of similar length, so that little is padded.
+        """
+        per_step = self.batch_size // size
+        batches: list[tuple[int, ...]] = []
+        for step in self.steps:
+            pieces = _pieces(step, per_step)
+            batches.extend(pieces[rank::workers])
+        return batches
+
+
+def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int) -> Plan:
+    """Every example once an epoch, in an order of its own for each epoch; an epoch's last step may be short."""
+    steps: list[tuple[int, ...]] = []
+    for epoch in range(epochs):
+        order = list(range(len(lengths)))
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            steps.append(tuple(sorted(batch, key=lambda index: (-lengths[index], index))))
+    return Plan(tuple(steps), batch_size)
+
+
+def _pieces(step: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
+    """`step` cut into `count` runs whose sizes differ by one at most."""
+    small, larger = divmod(len(step), count)
+    bounds = [piece * small + min(piece, larger) for piece in range(count + 1)]
+    return [step[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def padded(examples: Sequence[Example], filler: int) -> dict[str, list[list[int]]]:
+    """Rows of equal length for the model. An empty micro-batch is one row that the loss leaves out."""
+    chosen = examples or [Example((filler, filler), 2)]
+    width = max(len(example.tokens) for example in chosen)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for example in chosen:
+        gap = width - len(example.tokens)
+        columns["input_ids"].append([*example.tokens, *[filler] * gap])
+        columns["attention_mask"].append([1] * len(example.tokens) + [0] * gap)
+        columns["labels"].append([*example.labels, *[IGNORED] * gap])
+    return columns

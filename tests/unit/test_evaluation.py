@@ -1,0 +1,77 @@
+"""Metrics: votes, pass@k, intervals and paired differences, against slow definitions."""
+
+from itertools import combinations
+from random import Random
+
+import pytest
+
+from rft_ray.evaluation import majority, metrics, paired_difference, pass_at, problem_records, wilson
+from rft_ray.records import GradedCompletion, Status
+
+
+def test_majority_does_not_depend_on_order() -> None:
+    answers = ["5", "7", "7", "5", "6"]
+    for seed in range(20):
+        shuffled = Random(seed).sample(answers, len(answers))
+        assert majority(shuffled) == "5"
+
+
+def test_nobody_voting_wins_nothing() -> None:
+    assert majority([]) is None
+
+
+@pytest.mark.parametrize(("n", "right", "k"), [(5, 2, 3), (8, 0, 4), (8, 8, 1), (6, 1, 6), (7, 3, 2)])
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one(n: int, right: int, k: int) -> None:
+    draws = list(combinations(range(n), k))
+    assert pass_at(k, n, right) == pytest.approx(sum(any(i < right for i in draw) for draw in draws) / len(draws))
+
+
+def test_wilson_interval_covers_its_nominal_share() -> None:
+    random, covered = Random(0), 0
+    for _ in range(2000):
+        found = wilson(sum(random.random() < 0.3 for _ in range(100)), 100)
+        covered += found["low"] <= 0.3 <= found["high"]
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_wilson_of_nothing_knows_nothing() -> None:
+    assert wilson(0, 0) == {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+
+
+def graded(problem: str, index: int, status: Status, answer: str | None) -> GradedCompletion:
+    return GradedCompletion(problem, index, status, answer, "")
+
+
+def test_undecided_and_answerless_samples_have_no_vote() -> None:
+    samples = [
+        graded("p", 0, Status.UNDECIDED, "9"),
+        graded("p", 1, Status.UNDECIDED, "9"),
+        graded("p", 2, Status.NO_ANSWER, None),
+        graded("p", 3, Status.CORRECT, "5"),
+    ]
+    [record] = problem_records([graded("p", 0, Status.WRONG_ANSWER, "6")], samples)
+    assert (record["majority_answer"], record["majority_right"], record["samples_right"]) == ("5", True, 1)
+    assert record["greedy_right"] is False
+
+
+def test_a_wrong_equation_with_the_right_answer_counts_as_right() -> None:
+    [record] = problem_records([graded("p", 0, Status.BAD_EQUATION, "5")], [])
+    assert record["greedy_right"] is True
+
+
+def test_metrics_name_their_k_and_n() -> None:
+    greedy = [graded(p, 0, Status.CORRECT, "5") for p in "abcd"]
+    sampled = [graded(p, i, Status.CORRECT if p != "d" else Status.WRONG_ANSWER, "5") for p in "abcd" for i in range(2)]
+    found = metrics(problem_records(greedy, sampled), 2)
+    assert found["maj1@1"]["value"] == 1.0
+    assert found["maj@k"]["value"] == found["pass@k"]["value"] == found["pass@1"]["value"] == 0.75
+    assert (found["maj@k"]["k"], found["pass@k"]["n"]) == (2, 4)
+
+
+def test_paired_difference_pairs_by_problem() -> None:
+    def rows(**right: bool) -> list[dict[str, object]]:
+        return [{"problem_id": p, "greedy_right": r} for p, r in right.items()]
+
+    found = paired_difference(rows(a=True, b=True, c=False), rows(c=False, b=False, a=True))
+    assert found["value"] == pytest.approx(1 / 3)
+    assert found["low"] < 0 < found["high"]

@@ -1,0 +1,81 @@
+"""The plan's names: what enters a fingerprint, what does not, and what a listing makes of generations."""
+
+from dataclasses import replace
+
+from rft_ray.shards import (
+    ModelRef,
+    SamplingJob,
+    SamplingSettings,
+    Shard,
+    committed_keys,
+    fingerprint,
+    next_generation,
+)
+
+SETTINGS = SamplingSettings(0.7, 1.0, 256, 4, "Q: {query}\nA:")
+JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "p" * 16, 100, 50, SETTINGS, 8, 0)
+
+
+def test_names_are_golden() -> None:
+    """If this fails, the names of every committed file have changed: raise the stage's version only on purpose."""
+    assert JOB.fingerprint == "e94853e321869ea0"
+    assert fingerprint("training", a=1, b=[None, "ü"]) == "e1042f56a9371a29"
+    first = next(JOB.shards())
+    assert first.key() == f"completions/{'p' * 16}/p000000/{JOB.fingerprint}.s00000.g0.parquet"
+
+
+def test_a_job_has_every_sample_exactly_once() -> None:
+    cells = [
+        (problem, (shard.sample_block or 0) * 4 + i)
+        for shard in JOB.shards()
+        for problem in range(shard.problem_start, shard.problem_stop)
+        for i in range(4)
+    ]
+    assert sorted(cells) == [(p, s) for p in range(100) for s in range(8)]
+    assert len(cells) == JOB.planned
+
+
+def test_raising_k_only_adds_shards() -> None:
+    more = replace(JOB, samples_per_problem=16)
+    assert {s.key() for s in JOB.shards()} < {s.key() for s in more.shards()}
+
+
+def test_raising_the_limit_only_adds_shards() -> None:
+    more = replace(JOB, problems=150)
+    assert {s.key() for s in JOB.shards()} < {s.key() for s in more.shards()}
+
+
+def test_renaming_a_model_changes_no_name() -> None:
+    renamed = replace(JOB, model=replace(JOB.model, name="other"))
+    assert renamed.fingerprint == JOB.fingerprint
+
+
+def test_each_setting_of_the_distribution_changes_the_name() -> None:
+    variants = [
+        replace(JOB, settings=replace(SETTINGS, temperature=0.8)),
+        replace(JOB, settings=replace(SETTINGS, top_p=0.9)),
+        replace(JOB, settings=replace(SETTINGS, max_new_tokens=128)),
+        replace(JOB, settings=replace(SETTINGS, samples_per_block=8)),
+        replace(JOB, settings=replace(SETTINGS, prompt="{query}")),
+        replace(JOB, seed=1),
+        replace(JOB, model=replace(JOB.model, fingerprint="0" * 16)),
+        replace(JOB, problems_fingerprint="0" * 16),
+    ]
+    assert len({job.fingerprint for job in [JOB, *variants]}) == len(variants) + 1
+
+
+def test_a_tombstone_voids_its_generation_only() -> None:
+    shard = Shard("completions", "p", "f", 0, 0, 50, 1)
+    keys = [shard.key(0), f"{shard.stem}.g0.tombstone"]
+    assert committed_keys(keys) == {}
+    assert next_generation(shard.stem, keys) == 1
+    assert committed_keys([*keys, shard.key(1)]) == {shard.stem: shard.key(1)}
+
+
+def test_the_first_living_generation_counts_once() -> None:
+    shard = Shard("completions", "p", "f", 0, 0, 50, 1)
+    assert committed_keys([shard.key(1), shard.key(0)]) == {shard.stem: shard.key(0)}
+
+
+def test_foreign_files_are_no_shards() -> None:
+    assert committed_keys(["completions/readme.txt", "completions/a.gx.parquet"]) == {}
