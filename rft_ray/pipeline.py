@@ -6,6 +6,7 @@ nothing else, so running the same config again resumes it, and running a finishe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rft_ray import models, problems
@@ -17,7 +18,7 @@ from rft_ray.plan import Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store
-from rft_ray.training import train
+from rft_ray.training import TrainingJob, train
 from rft_ray.verification import select_paths, verify
 
 
@@ -55,8 +56,8 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         problems.commit_problems(store, plan.test)
         found |= build_corpus(plan.gold, store, plan.train, config.prompt.template, mode)
 
-    with watch.stage("sft"):
-        train(plan.sft, store.url, config.training)
+    with watch.stage("sft") as found:
+        found["trained"] = fine_tune(plan.sft, store, config)
 
     with watch.stage("sample") as found:
         tests = plan.evaluation_verdicts("icl", "sft")
@@ -73,8 +74,8 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         found |= build_corpus(plan.corpus, store, plan.train, config.prompt.template, mode)
     write_summary(store, plan, watch, finished=False)
 
-    with watch.stage("rft"):
-        train(plan.rft, store.url, config.training)
+    with watch.stage("rft") as found:
+        found["trained"] = fine_tune(plan.rft, store, config)
 
     with watch.stage("evaluate"):
         tests = plan.evaluation_verdicts("rft")
@@ -88,3 +89,12 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     if absent := sum(account["missing"] for account in summary["ledger"].values()):
         raise Incomplete(f"{absent} planned samples are missing; run the same command again")
     return summary
+
+
+def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:
+    """Train what is not committed yet, with a line of progress every few seconds. Returns how many were trained."""
+    results = train(jobs, store.url, config.training, on_progress=lambda progress: print(f"  {progress}", flush=True))
+    for result in results:
+        if result.skipped_too_long:
+            print(f"  {result.model}: {result.skipped_too_long} examples are longer than the limit and were left out")
+    return sum(result.committed_here for result in results)

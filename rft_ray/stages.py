@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 import traceback
 import uuid
@@ -28,6 +27,8 @@ from rft_ray.store import Receipt, Store
 MAX_BLOCKS = 4096
 """Ray Data blocks of one execution; with more shards than this, a block holds several."""
 NO_PROGRESS_TIMEOUT_S = 6 * 3600
+CAUSE = "worker failed: "
+"""Marks a worker's own words among the stacks that Ray wraps around them."""
 
 
 class StageError(RuntimeError):
@@ -104,20 +105,23 @@ def receipt_row(receipt: Receipt, **counts: Any) -> dict[str, Any]:
 
 
 class ShardActor:
-    """The Ray Data side of a worker: rows of shards in, rows of receipts out."""
+    """The Ray Data side of a worker: rows of shards in, rows of receipts out. Stacks go to the actor's own log."""
 
     def __init__(self, make: Callable[[], Worker]) -> None:
         self._failure: Exception | None = None
         try:
             self._worker = make()
         except Exception as failure:  # raised by the first call: of what a constructor raises, Ray tells nothing
-            traceback.print_exc()
             self._failure = failure
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        if self._failure is not None:
-            raise self._failure
-        receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
+        try:
+            if self._failure is not None:
+                raise self._failure
+            receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
+        except Exception as failure:
+            traceback.print_exc()
+            raise StageError(CAUSE + " ".join(str(failure).split() or [type(failure).__name__])) from None
         return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
 
@@ -126,7 +130,7 @@ def run_actors(label: str, make: Callable[[], Worker], shards: Sequence[Shard], 
 
     Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
     """
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its stacks; what went wrong is raised, in one line
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
@@ -163,11 +167,10 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) 
 
 
 def cause_of(error: BaseException) -> str:
-    """The innermost message of an error that came through Ray, in one line of at most 600 characters."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
-        error = inner
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return re.sub(r"^rft_ray\.[\w.]+: ", "", lines[-1] if lines else type(error).__name__)[:600]
+    """What a worker said of its failure, else the last line of what Ray says; at most 600 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = next((line for line in lines if CAUSE in line), lines[-1])
+    return told.rpartition(CAUSE)[2][:600]
 
 
 def cluster_has_gpu(device: str) -> bool:

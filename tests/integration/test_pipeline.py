@@ -69,7 +69,7 @@ def run(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         f"--problems.test.source={folder}/test.jsonl",
         f"--problems.per_block={PER_BLOCK}",
         f"--sampling={{samples_per_problem: {K}, samples_per_block: 2, max_new_tokens: 64}}",
-        "--evaluation={samples_per_problem: 2, samples_per_block: 2}",
+        "--evaluation={samples_per_problem: 2, samples_per_block: 2, icl_shots: 2}",
         "--engine.shards_in_flight=1",
         "--sft.epochs=1",
         "--rft.epochs=1",
@@ -154,11 +154,11 @@ def test_corpus_is_gold_first_then_paths_of_each_problem(run: Run) -> None:
         assert line["problem_id"] == owner
 
 
-def test_both_models_are_evaluated_on_every_test_problem(run: Run) -> None:
+def test_base_sft_and_rft_are_evaluated_on_every_test_problem(run: Run) -> None:
     found = run.summary["evaluation"]["tiny-m"]
-    assert set(found) == {"sft", "rft"}
-    for metrics in found.values():
-        assert {"maj1@1", "maj@k", "pass@k"} <= set(metrics)
+    assert set(found) == {"icl", "sft", "rft"}
+    for setting, metrics in found.items():
+        assert set(metrics) == ({"maj1@1"} if setting == "icl" else {"maj1@1", "maj@k", "pass@k", "pass@1"})
         assert all(0 <= m["low"] <= m["value"] <= m["high"] <= 1 and m["n"] == TEST for m in metrics.values())
 
 
