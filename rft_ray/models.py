@@ -5,9 +5,8 @@ local folder with config.json, *.safetensors and the tokenizer's files, complete
 A committed model is its files and then, written last, a create-only manifest with their hashes:
 without the manifest it does not exist, and the first manifest wins.
 
-What is downloaded or converted is kept in RFT_CACHE (default ~/.cache/rft-ray), which appears whole or not at
-all, whoever works on it at the same time; the hub's client keeps its own cache (HF_HOME). Limits: safetensors
-only (no pickles); a GGUF file needs an architecture that transformers can unpack.
+What is downloaded or converted is kept in RFT_CACHE (default ~/.cache/rft-ray), each folder whole or not at
+all, whoever works on it at the same time; the hub's client has its own cache (HF_HOME). Limits: safetensors only.
 """
 
 from __future__ import annotations
@@ -202,10 +201,10 @@ def _manifest_key(fingerprint: str) -> str:
 
 def _from_hub(source: str, name: str) -> Path:
     def choose(files: Sequence[str]) -> Sequence[str]:
-        chosen = [file for file in files if _is_model_file(file) and not file.startswith("consolidated")]
-        if not any(file.endswith(".safetensors") for file in chosen):
-            raise ModelError(f"{source}: no *.safetensors there: choose a model or a @revision that has them")
-        return chosen
+        chosen = list(filter(_is_model_file, files))
+        if any(file.endswith(".safetensors") for file in chosen):
+            return chosen
+        raise ModelError(f"{source}: no *.safetensors there: choose a model or a @revision that has them")
 
     try:
         return _complete(hub.snapshot(name, "model", choose)[0].parent, source)
@@ -223,8 +222,8 @@ def _from_package(source: str, name: str) -> Path:
     if len(carried) != 1 or not carried[0].is_file():
         raise ModelError(f"{source}: the package must carry one .gguf file, found {len(carried)}: install it again")
     gguf = carried[0]
-    cached = f"packages/{name}-{package.version}-{gguf.stat().st_size}-{_GGUF_CONVERSION}"
-    return _cached(cached, lambda folder: _unpack(source, gguf, folder), lambda folder: _complete(folder, source))
+    place = f"packages/{name}-{package.version}-{gguf.stat().st_size}-{_GGUF_CONVERSION}"
+    return _cached(place, lambda folder: _unpack(source, gguf, folder), lambda folder: _complete(folder, source))
 
 
 def _unpack(source: str, gguf: Path, folder: Path) -> None:
@@ -251,8 +250,7 @@ def _from_tiny(source: str, name: str) -> Path:
 
 def _from_s3(source: str) -> Path:
     """A copy in the cache, named after what S3 says of the objects, so that a changed model is another copy."""
-    store = open_store(source)
-    if not store.exists("config.json"):
+    if not (store := open_store(source)).exists("config.json"):
         raise ModelError(f"{source}: no config.json there: give the prefix of a Hugging Face folder")
     tags = _entity_tags(store.url)
 
@@ -278,8 +276,8 @@ def _entity_tags(url: str) -> dict[str, str]:
 
 
 def _hint(source: str, folder: Path) -> str:
-    kind, colon, rest = source.partition(":")
-    if colon and (near := difflib.get_close_matches(kind, _KINDS, 1, 0.4)):
+    kind, _, rest = source.partition(":")
+    if rest and (near := difflib.get_close_matches(kind, _KINDS, 1, 0.4)):
         return f"; nearest kind of source: {near[0]}:{rest}"
     there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
     if near := difflib.get_close_matches(folder.name, there, 1, 0.6):
@@ -291,7 +289,8 @@ def _hint(source: str, folder: Path) -> str:
 
 
 def _is_model_file(name: str) -> bool:
-    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+    foreign = "/" in name or name.startswith("consolidated")  # weights once more, in another layout
+    return not foreign and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -301,7 +300,7 @@ def _model_files(folder: Path) -> list[Path]:
 def _complete(folder: Path, source: str) -> Path:
     """`folder`, or ModelError where a model's files are missing, torn or unreadable."""
     names = {path.name for path in _model_files(folder)}
-    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    weights = [name for name in names if name.endswith(".safetensors")]
     lacking = [] if "config.json" in names else ["config.json"]
     lacking += [] if weights else ["*.safetensors"]
     lacking += [] if names & set(_TOKENIZERS) else [" or ".join(_TOKENIZERS)]
@@ -391,7 +390,7 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
 def _locked(path: Path) -> Iterator[bool]:
     """Hold an exclusive lock, which the system drops when the process ends, however it ends.
 
-    False where the file system has no locks: then the rename alone decides who is first.
+    False where the file system has no locks: then several may build the same, and the last one's copy stays.
     """
     with open(path, "w") as file:
         alone = False

@@ -62,17 +62,20 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, every_s: float = 5.0) -> None:
         self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
         self.done = 0
+        self._before_first = 0
         self._started = self._shown = time.monotonic()
 
     def advance(self, count: int) -> None:
-        self.done += count
         now = time.monotonic()
+        if self.done == 0:  # the rate is that of running, without the start of engines
+            self._started, self._before_first = now, count
+        self.done += count
         if now - self._shown >= self.every_s:
             self._shown = now
             print(self.line(now), flush=True)
 
     def line(self, now: float) -> str:
-        rate = self.done / max(now - self._started, 1e-9)
+        rate = (self.done - self._before_first) / max(now - self._started, 1e-9)
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 else "time left unknown"
         return f"  {self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s, {left}"
 

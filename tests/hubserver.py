@@ -1,0 +1,82 @@
+"""The few requests of the Hugging Face hub that a download makes, answered from memory on a loopback port.
+
+with hub_server({"datasets/openai/gsm8k": {"main/train-00000-of-00001.parquet": b"..."}}) as address:
+    HF_ENDPOINT=address ...
+
+Written from the requests that huggingface_hub 2.4 sends: repository info, tree, HEAD and GET of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c0ffee" + "0" * 34
+Repositories = Mapping[str, Mapping[str, bytes]]
+"""`owner/name` for models and `datasets/owner/name` for datasets -> file name -> content."""
+
+_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
+_FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMMIT})/(?P<file>[^?]+)(?:\?.*)?")
+
+
+@contextmanager
+def hub_server(repositories: Repositories) -> Iterator[str]:
+    """Serve repositories until the block ends. Gives the address for HF_ENDPOINT."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def _answer(self, body: bool) -> None:
+            status, headers, content = _response(repositories, self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _response(repositories: Repositories, path: str) -> tuple[int, dict[str, str], bytes]:
+    if api := _API.fullmatch(path):
+        repo = api["repo"] if api[1] == "models" else f"datasets/{api['repo']}"
+        if repo in repositories:
+            body = _tree(repositories[repo]) if api["tree"] else _info(api["repo"], repositories[repo])
+            return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
+    elif file := _FILE.fullmatch(path):
+        content = repositories.get(file["repo"], {}).get(file["file"])
+        if content is not None:
+            return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content
+    return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+
+def _info(repo: str, files: Mapping[str, bytes]) -> dict[str, object]:
+    return {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+
+
+def _tree(files: Mapping[str, bytes]) -> list[dict[str, object]]:
+    return [
+        {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        for name, content in files.items()
+    ]
