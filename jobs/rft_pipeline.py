@@ -7,7 +7,6 @@ are missing, 2 the config, the data or a model cannot be used.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,24 +46,6 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     )
 
 
-def start_ray() -> None:
-    """Connect to the cluster that RAY_ADDRESS names (a submitted job's own), else start one on loopback."""
-    import ray
-
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-        return
-    # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
-    ray.init(
-        address="local",
-        num_cpus=max(8, os.cpu_count() or 1),
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-    )
-
-
 def main(argv: Sequence[str]) -> int:
     options, overrides = arguments(argv)
     try:
@@ -73,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    from rft_ray import pipeline, stages
+    from rft_ray import cluster, pipeline, stages
     from rft_ray.models import ModelError
     from rft_ray.problems import DataError
     from rft_ray.store import StoreError
@@ -91,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        start_ray()
+        cluster.start_ray()
         stages.check_shared(store)
         summary = pipeline.run(plan, store)
     except (pipeline.Incomplete, stages.StageError, TrainingError, StoreError, ModelError) as error:

@@ -45,9 +45,9 @@ class Checkpoint:
     """Relative path -> SHA-256."""
 
 
-def work_folder(fingerprint: str, attempt: str) -> str:
-    """Key prefix of one attempt's checkpoints."""
-    return f"work/{fingerprint}/{attempt}"
+def work_folder(fingerprint: str, attempt: str = "") -> str:
+    """Key prefix of a job's checkpoints, or of one attempt's."""
+    return f"work/{fingerprint}/{attempt}".rstrip("/")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -94,7 +94,7 @@ def newest(store: Store, fingerprint: str, layout: Mapping[str, int], scratch: P
 def committed(store: Store, fingerprint: str) -> list[Checkpoint]:
     """Every checkpoint of a job that has a readable manifest."""
     found = []
-    for key in store.list(f"work/{fingerprint}/"):
+    for key in store.list(f"{work_folder(fingerprint)}/"):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:
@@ -121,7 +121,7 @@ def fetch(store: Store, checkpoint: Checkpoint, scratch: Path) -> Path:
 
 def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
     """Delete all but the newest checkpoints of a job from local disk; with `keep=0` its whole folder."""
-    root = store.local_path(f"work/{fingerprint}")
+    root = store.local_path(work_folder(fingerprint))
     if root is None:
         return
     kept = sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[:keep] if keep else []

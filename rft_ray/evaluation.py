@@ -1,8 +1,8 @@
 """Checkpoint x test problems -> maj1@1, maj@k and pass@k with 95 % intervals, per-problem records kept.
 
 Evaluation is the same sampling and grading over another problem set; this module only counts. An answer counts as
-right when it equals gold, whatever the equations say, as the paper evaluates. maj@k votes on canonical answers,
-answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
+right when it equals gold: verdicts made to evaluate do not look at equations, as the paper's do not. maj@k votes on
+canonical answers; answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from rft_ray.shards import ModelRef, fingerprint
 from rft_ray.store import Store, commit_table, read_table
 from rft_ray.verification import VerdictJob, read_verdicts
 
-RIGHT_ANSWER = frozenset({Status.CORRECT, Status.BAD_EQUATION})
-"""Statuses whose answer equals gold: a wrong answer takes precedence over a wrong equation."""
 Z95 = 1.959963984540054
 
 RECORDS = pa.schema(
@@ -91,15 +89,15 @@ def problem_records(greedy: Sequence[GradedCompletion], sampled: Sequence[Graded
 
 def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion]) -> dict[str, Any]:
     winner = majority([row.answer for row in samples if row.answer is not None and row.status != Status.UNDECIDED])
-    right = {row.answer for row in samples if row.status in RIGHT_ANSWER}
+    right = {row.answer for row in samples if row.status is Status.CORRECT}
     return {
         "problem_id": greedy.problem_id,
         "greedy_status": str(greedy.status),
         "greedy_answer": greedy.answer,
-        "greedy_right": greedy.status in RIGHT_ANSWER,
+        "greedy_right": greedy.status is Status.CORRECT,
         "majority_answer": winner,
         "majority_right": winner is not None and winner in right,
-        "samples_right": sum(row.status in RIGHT_ANSWER for row in samples),
+        "samples_right": sum(row.status is Status.CORRECT for row in samples),
         "samples": len(samples),
     }
 

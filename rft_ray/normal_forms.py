@@ -55,12 +55,14 @@ _sort_cached = lru_cache(maxsize=16_384)(_sort)
 
 
 def _sort_field(written: str) -> str:
-    source = _PERCENT.sub(r"\1*.01", written).strip(" \t")
+    """One side of an equation. A percentage is carried through the parser as an imaginary literal."""
+    if "j" in written.lower():
+        return written
+    source = _PERCENT.sub(r"\1j", written).strip(" \t")
     try:
-        shown = _Printer(source).show(parse(source), 0)
+        return _Printer(source).show(parse(source), 0).replace("j", "%")
     except (OverBoundError, NotArithmeticError):
         return written
-    return shown.replace("*.01", "%")
 
 
 class _Printer:

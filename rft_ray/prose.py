@@ -12,21 +12,14 @@ Source of the forms: completions of chat models on GSM8K-like problems.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from rft_ray.prose_tokens import Token, tokenize
 
 MAX_UNIT_WORDS = 3
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
-
-
-class Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-    end: int
 
 
 @dataclass(slots=True)
@@ -65,38 +58,6 @@ class Field:
         self.sources.append(piece if source is None else source)
 
 
-_TRANSLATE = str.maketrans(
-    {
-        "×": "*", "∗": "*", "⋅": "*", "·": "*", "✕": "*", "✖": "*", "÷": "/", "∕": "/", "⁄": "/",
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "－": "-", "＋": "+", "＝": "=", "≈": "=", "≃": "=", "≅": "=",
-        "％": "%", "＄": "$", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "²": "^2", "³": "^3",
-        "½": " 1/2 ", "¼": " 1/4 ", "¾": " 3/4 ", "⅓": " 1/3 ", "⅔": " 2/3 ",
-    }
-)  # fmt: skip
-_LATEX = [
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
-    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
-    (re.compile(r"\\(?:approx|simeq)(?![a-zA-Z])"), "="),
-    (re.compile(r"\\(?:left|right|displaystyle|quad)(?![a-zA-Z])|\\[,;:! ]"), " "),
-    (re.compile(r"\\[()\[\]]"), " "),
-    (re.compile(r"\\(?=[$%])"), ""),
-    (re.compile(r"\^\{(\d{1,4})\}"), r"^\1"),
-]
-_BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
-_TOKEN = re.compile(
-    r"(?P<skip>[ \t\r]+)"
-    r"|(?P<other>\d+(?::\d+)+|\d{1,2}/\d{1,2}/(?:19|20)\d\d|[-=~]+>+|<[-=]+)"
-    r"|(?P<mixed>\d+[ ]\d{1,2}/\d{1,3}(?![\d./]))"
-    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-    r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<power>\*\*|\^)|(?P<op>//|[-+*/])|(?P<equals>=+)"
-    r"|(?P<percent>%)|(?P<currency>[$€£¥₹])|(?P<open>\()|(?P<close>\))"
-    r"|(?P<stop>\n+|[.;:!?,](?=\s|$)|[\[\]{}\"'“”‘’`|•…—])"
-    r"|(?P<strange>.)",
-    re.ASCII | re.DOTALL,
-)
 _UNIT_LETTERS = frozenset("aghlLmsk")
 _NUMBER_WORDS = frozenset(
     [
@@ -113,23 +74,6 @@ _MEASURES = frozenset(
         "ton", "liter", "litre", "ml", "gallon", "quart", "pint", "cup",
     ]
 )  # fmt: skip
-
-
-def tokenize(text: str) -> list[Token]:
-    """Tokens of a text, LaTeX and Unicode operators rewritten, white space dropped."""
-    text = text.translate(_TRANSLATE)
-    if "\\" in text:
-        for _ in range(2):
-            for pattern, replacement in _LATEX:
-                text = pattern.sub(replacement, text)
-    if "**" in text:
-        text = _BOLD_STARS.sub(" ", text)
-    tokens = []
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or "strange"
-        if kind != "skip":
-            tokens.append(Token(kind, match.group(), match.start(), match.end()))
-    return tokens
 
 
 def read_chains(text: str) -> list[list[Field]]:
@@ -162,6 +106,7 @@ class Reader:
         self.leftover = False
         """Whether some token that is neither part of a field nor a currency sign was passed over."""
         self._partner = _matching_parentheses(tokens)
+        self._operand_at = self._find_operands()
 
     def chains(self) -> list[list[Field]]:
         chains: list[list[Field]] = []
@@ -191,11 +136,18 @@ class Reader:
         return self._is_sign(index) and self._starts_operand(index + 1)
 
     def _starts_operand(self, index: int) -> bool:
-        while self._kind(index) in ("currency", "open") or self._is_sign(index):
-            if self._kind(index) == "open" and index not in self._partner:
-                return False
-            index += 1
-        return self._kind(index) in ("number", "mixed")
+        return index < len(self._operand_at) and self._operand_at[index]
+
+    def _find_operands(self) -> list[bool]:
+        """For every token, whether an operand starts there: signs, `$` and `(` may precede its number."""
+        found = [False] * (len(self.tokens) + 1)
+        for index in range(len(self.tokens) - 1, -1, -1):
+            kind = self.tokens[index].kind
+            if kind == "currency" or (kind == "open" and index in self._partner) or self._is_sign(index):
+                found[index] = found[index + 1]
+            else:
+                found[index] = kind in ("number", "mixed")
+        return found
 
     def _is_sign(self, index: int) -> bool:
         """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""

@@ -57,7 +57,7 @@ class ModelRef:
 
     name: str
     stage: str
-    """`base`, `sft` or `rft`."""
+    """`base`, `sft`, `rft`, or `foreign`: another sampler's, named by its rows."""
     fingerprint: str
     source: str = ""
     """Where a base model comes from; a fine-tuned one lies in the run's store under its fingerprint."""
@@ -130,6 +130,11 @@ class Shard:
     def key(self, generation: int = 0) -> str:
         """Key of the shard's Parquet file in the run's store."""
         return f"{self.stem}.g{generation}.parquet"
+
+
+def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
+    """Names the verdicts on the samples that `completions` names."""
+    return fingerprint("verdicts", completions=completions, mode=mode, purpose=purpose)
 
 
 def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:

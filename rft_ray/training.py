@@ -192,6 +192,7 @@ def _run_group(
     from rft_ray.training_worker import train_jobs
 
     gpu = uses_gpu(settings)
+    _warn_if_short(settings.workers, "GPU" if gpu else "CPU")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # notices an end or a death sooner
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a node that is taken away is a dead worker
     with tempfile.TemporaryDirectory(prefix="rft-train-") as folder, _reporting(on_progress) as board, _own_sigint():
@@ -235,6 +236,18 @@ def uses_gpu(settings: Training) -> bool:
     if settings.device == "auto":
         return bool(ray.cluster_resources().get("GPU", 0) > 0)
     return settings.device == "gpu"
+
+
+def _warn_if_short(workers: int, resource: str) -> None:
+    """Say what a group waits for, where the cluster cannot place it now: an autoscaler may still bring it."""
+    import ray
+
+    have = int(ray.cluster_resources().get(resource, 0))
+    if have < workers:
+        logger.warning(
+            "training asks for %d workers with one %s each, the cluster has %d: waiting up to %d minutes for more",
+            *(workers, resource, have, STARTUP_ROUNDS),
+        )
 
 
 def _refusal(error: Exception) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,16 +28,17 @@ IGNORED = -100
 class Example:
     """One prompt and its response as token ids.
 
-    Example: Example((1, 5, 9, 7, 2), 3) trains on 7 and 2 (EOS), given 1, 5, 9.
+    Example: Example(array("I", [1, 5, 9, 7, 2]), 3) trains on 7 and 2 (EOS), given 1, 5, 9.
     """
 
-    tokens: tuple[int, ...]
+    tokens: array[int]
+    """4 bytes each: a corpus of 100,000 paths lies in every worker's memory."""
     prompt_tokens: int
 
     @property
     def labels(self) -> list[int]:
         """The tokens, with the prompt masked by its length: a pad token that equals EOS masks nothing."""
-        return [IGNORED] * self.prompt_tokens + list(self.tokens[self.prompt_tokens :])
+        return [IGNORED] * self.prompt_tokens + self.tokens[self.prompt_tokens :].tolist()
 
 
 def micro_batch_size(settings: Training, recipe: Recipe) -> int:
@@ -64,7 +66,7 @@ def encode(
     skipped = 0
     for question, response in rows:
         prompt = encode_prompt(tokenizer, render(template, question))
-        tokens = (*prompt, *encode_response(tokenizer, response))
+        tokens = array("I", [*prompt, *encode_response(tokenizer, response)])
         if len(tokens) <= max_tokens:
             examples.append(Example(tokens, len(prompt)))
         else:
@@ -116,7 +118,7 @@ def _pieces(step: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
 
 def padded(examples: Sequence[Example], filler: int) -> dict[str, list[list[int]]]:
     """Rows of equal length for the model. An empty micro-batch is one row that the loss leaves out."""
-    chosen = examples or [Example((filler, filler), 2)]
+    chosen = examples or [Example(array("I", [filler, filler]), 2)]
     width = max(len(example.tokens) for example in chosen)
     columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
     for example in chosen:

@@ -1,74 +1,38 @@
-"""One Ray Train worker: transformers.Trainer with DeepSpeed, job after job, each committed by rank 0.
+"""One Ray Train worker: job after job, each resumed, trained and committed by rank 0.
 
 In: the config that `training._run_group` passes. Out: committed models, checkpoints, metrics and progress. Every
 decision that could differ between workers (what is done already, which checkpoint to start from) is made by rank 0
 and told to the others.
-
-DeepSpeed compiles nothing here: its CPU communication kernels serve inference only and are switched off, and
-the optimizer is PyTorch's.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import math
 import os
+import shutil
 import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rft_ray import checkpoints
 from rft_ray.checkpoints import Checkpoint
-from rft_ray.config import Training
 from rft_ray.models import commit_model, committed_model, resolve
-from rft_ray.prompts import chat_template
-from rft_ray.store import Store, open_store, read_table
+from rft_ray.store import open_store, read_table
 from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
-from rft_ray.training_data import Example, Plan, encode, micro_batch_size, padded, plan
+from rft_ray.training_data import encode, plan
+from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_trainer
 
 T = TypeVar("T")
 
-CURVE_POINTS = 500
-"""At most about so many points of the loss curve are kept in a manifest."""
 REPORT_EVERY_S = 5.0
-CLIP_NORM = 1.0
-SMALL_MODEL = 50_000_000
-"""Parameters below which DeepSpeed's default communication buffers (2 GB) would dwarf the model."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Group:
-    """What this worker knows of its group."""
-
-    attempt: str
-    store: Store
-    settings: Training
-    gpu: bool
-    board: Any
-    """Handle of a `training.ProgressBoard` actor, or None."""
-    rank: int
-    local_rank: int
-    world_size: int
-
-    @property
-    def layout(self) -> dict[str, int]:
-        """How DeepSpeed cuts the state into files."""
-        return {"workers": self.world_size, "zero_stage": self.settings.zero_stage}
-
-    @cached_property
-    def scratch(self) -> Path:
-        """This node's folder for files of a store that is not local; its workers share it."""
-        return Path(tempfile.gettempdir()) / f"rft-train-{self.attempt}"
 
 
 def train_jobs(config: dict[str, Any]) -> None:
@@ -76,7 +40,7 @@ def train_jobs(config: dict[str, Any]) -> None:
     group = _join(config)
     for job in config["jobs"]:
         _train_one(group, job)
-        _forget_deepspeed()
+        forget_deepspeed()
 
 
 def _join(config: dict[str, Any]) -> Group:
@@ -84,12 +48,14 @@ def _join(config: dict[str, Any]) -> Group:
     if not config["gpu"]:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
-    import ray.train
+    import ray.train.torch
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not config["gpu"]:
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # for inference; it would need a C++ compiler
+    if config["gpu"]:
+        torch.cuda.set_device(ray.train.torch.get_device())
+    else:
         torch.set_num_threads(config["settings"].threads_per_worker)
     deepspeed.init_distributed("nccl" if config["gpu"] else "gloo", auto_mpi_discovery=False)
     disable_progress_bar()
@@ -138,27 +104,6 @@ def _mark_started(group: Group, job: TrainingJob) -> None:
 # --- One job --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Task:
-    """One job, ready to train."""
-
-    job: TrainingJob
-    base: Path
-    tokenizer: Any
-    examples: Sequence[Example]
-    skipped: int
-    plan: Plan
-
-    @cached_property
-    def tokens_by_step(self) -> list[int]:
-        """Tokens trained on up to and including each step."""
-        total, sums = 0, []
-        for step in self.plan.steps:
-            total += sum(len(self.examples[index].tokens) for index in step)
-            sums.append(total)
-        return sums
-
-
 def _prepare(group: Group, job: TrainingJob) -> Task:
     """Load tokenizer and data. Raises TrainingError where nothing is left to train on."""
     from transformers import AutoConfig, AutoTokenizer
@@ -187,6 +132,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         return
     _mark_started(group, job)
     task = _prepare(group, job)
+    _clear_scratch(group, job)
     start, passed_over = _told_by_rank_0(
         group, lambda: checkpoints.newest(group.store, job.fingerprint, group.layout, group.scratch)
     )
@@ -194,16 +140,26 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     if start is not None:
         resume = _first_of_node_first(group, lambda: checkpoints.fetch(group.store, start, group.scratch))
     watch = _watch(group, task, start)
-    trainer = _trainer(group, task, watch)
+    trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
     with tempfile.TemporaryDirectory(prefix="rft-model-") as folder:
-        _export(group, task, trainer, Path(folder))
+        export(group, task, trainer, Path(folder))
         if group.rank == 0:
             metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over)
             commit_model(group.store, job.fingerprint, Path(folder), metadata)
             checkpoints.prune(group.store, job.fingerprint, keep=0)
+    _clear_scratch(group, job)
     trainer.deepspeed.destroy()
+
+
+def _clear_scratch(group: Group, job: TrainingJob) -> None:
+    """Drop this node's copies of a job's checkpoints: an attempt that died may have left some."""
+    import torch.distributed
+
+    if group.local_rank == 0:
+        shutil.rmtree(group.scratch / checkpoints.work_folder(job.fingerprint), ignore_errors=True)
+    torch.distributed.barrier()
 
 
 def _account(
@@ -236,164 +192,6 @@ def _account(
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
     return {**told, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
-
-
-# --- Trainer --------------------------------------------------------------------------------------
-
-
-def _arguments(group: Group, task: Task) -> Any:
-    """TrainingArguments of a task. Made before the model: under ZeRO 3 they make it load in pieces."""
-    from transformers import TrainingArguments, set_seed
-
-    recipe, steps = task.job.recipe, len(task.plan.steps)
-    micro = micro_batch_size(group.settings, recipe)
-    set_seed(task.job.seed)
-    folder = checkpoints.work_folder(task.job.fingerprint, group.attempt)
-    return TrainingArguments(
-        output_dir=str(checkpoints.local_folder(group.store, folder, group.scratch)),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch_size // (micro * group.world_size),
-        max_steps=steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * recipe.warmup_ratio),
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=CLIP_NORM,
-        optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
-        bf16=recipe.dtype == "bfloat16",
-        use_cpu=not group.gpu,
-        seed=task.job.seed,
-        deepspeed=_deepspeed(group, task, micro),
-        logging_steps=max(1, steps // CURVE_POINTS),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_steps=group.settings.checkpoint_every_steps,
-        save_strategy="steps" if steps > group.settings.checkpoint_every_steps else "no",
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        dataloader_pin_memory=group.gpu,
-        average_tokens_across_devices=True,
-    )
-
-
-def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. Buffers are sized to small models; larger ones keep DeepSpeed's own."""
-    weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
-    stage = group.settings.zero_stage
-    if task.job.recipe.dtype == "bfloat16":
-        stage = max(stage, 1)  # at stage 0 DeepSpeed keeps no float32 weights beside bfloat16 ones, and learns worse
-    zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
-    if weights < 2 * SMALL_MODEL:
-        zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
-    if group.settings.offload_optimizer and group.gpu and stage:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    return {
-        "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": "auto",
-        "train_batch_size": "auto",
-        "gradient_clipping": CLIP_NORM,
-        "bf16": {"enabled": task.job.recipe.dtype == "bfloat16"},
-        "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-
-
-def _model(task: Task) -> Any:
-    """The base model in the recipe's type, with adapters where the recipe asks for them."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    recipe = task.job.recipe
-    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, recipe.dtype))
-    if not recipe.lora_rank:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    adapter = LoraConfig(
-        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, adapter)
-
-
-def _trainer(group: Group, task: Task, watch: Any) -> Any:
-    """A transformers.Trainer that follows the task's plan."""
-    from torch import tensor
-    from torch.utils.data import DataLoader
-    from transformers import PrinterCallback, Trainer
-
-    arguments = _arguments(group, task)
-    filler = task.tokenizer.pad_token_id if task.tokenizer.pad_token_id is not None else task.tokenizer.eos_token_id
-    batches = task.plan.micro_batches(group.rank, group.world_size, arguments.per_device_train_batch_size)
-
-    def collate(batch: list[Example]) -> dict[str, Any]:
-        return {name: tensor(rows) for name, rows in padded(batch, filler).items()}
-
-    class PlannedTrainer(Trainer):  # type: ignore[misc]
-        def get_train_dataloader(self) -> Any:
-            """This rank's micro-batches: the plan has shared them out, so nothing may shard them again."""
-            return DataLoader(task.examples, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
-
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            """Nothing for a checkpoint: DeepSpeed's files hold the weights already."""
-            if not _internal_call:
-                super().save_model(output_dir)
-
-    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _forget_deepspeed() -> None:
-    """Leave nothing of a finished job behind for the next one in this process."""
-    import torch
-    from accelerate.state import AcceleratorState, GradientState
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-# --- The finished model ---------------------------------------------------------------------------
-
-
-def _export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
-    """Write what transformers and vLLM load: weights, config, tokenizer with chat template, generation config."""
-    from transformers import GenerationConfig
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    tokenizer, model = task.tokenizer, trainer.model
-    model.config.use_cache = True
-    trainer.save_model(str(folder))  # every rank takes part: under ZeRO 3 each holds a piece
-    unset_hf_deepspeed_config()
-    if group.rank != 0:
-        return
-    if task.job.recipe.lora_rank:
-        _merge(task, folder)
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    GenerationConfig(**special).save_pretrained(folder)
-    tokenizer.chat_template = chat_template(tokenizer, task.job.template)
-    tokenizer.save_pretrained(folder)
-    (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-def _merge(task: Task, folder: Path) -> None:
-    """Replace the adapter in `folder` by the base with it merged in: in float32, rounded once."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(task.base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    for path in folder.iterdir():
-        path.unlink()
-    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder)
 
 
 # --- Watching -------------------------------------------------------------------------------------
@@ -435,6 +233,11 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.began = time.monotonic()
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == state.max_steps:
+                control.should_log = True
+                control.should_save = False  # the model itself follows
+
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             if not math.isfinite(logs.get("loss", 0.0)):
                 raise TrainingError(
@@ -458,6 +261,8 @@ def _commit_checkpoint(group: Group, fingerprint: str, step: int, seconds: float
     local = checkpoints.local_folder(group.store, folder, group.scratch)
     shared = group.store.local_path(folder) is not None
     mine = checkpoints.upload(group.store, folder, local) if (group.rank if shared else group.local_rank) == 0 else {}
+    if not shared and group.local_rank == 0:
+        shutil.rmtree(local)
     everyones: list[dict[str, str]] = [{}] * group.world_size
     torch.distributed.all_gather_object(everyones, mine)
     if group.rank == 0:

@@ -21,7 +21,7 @@ from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
-from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards
+from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards, verdicts_fingerprint
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
 
 CANARIES = (
@@ -51,7 +51,7 @@ class VerdictJob:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("verdicts", completions=self.sampling.fingerprint, mode=self.mode, purpose=self.purpose)
+        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose)
 
     def shards(self) -> list[Shard]:
         return list(self.sampling.shards("verdicts", self.fingerprint))
@@ -146,10 +146,15 @@ def check_canaries(job: VerdictJob) -> None:
 
 
 def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompletion:
-    """The verdict on one completion, as a row."""
-    tolerance = grading.EVALUATING if job.purpose == "evaluate" else grading.COLLECTING
+    """The verdict on one completion, as a row. In evaluation only the answer counts, as in the paper."""
+    collecting = job.purpose == "collect"
     verdict = grading.grade(
-        row.text, problem.answer, job.mode, truncated=row.finish_reason == "length", tolerance=tolerance
+        row.text,
+        problem.answer,
+        job.mode,
+        truncated=row.finish_reason == "length",
+        tolerance=grading.COLLECTING if collecting else grading.EVALUATING,
+        check_equations=collecting,
     )
     return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
 

@@ -47,7 +47,8 @@ class Run:
 def write_problems(path: Path, split: str, count: int, *, too_long: bool) -> None:
     rows = [{"question": p.question, "answer": p.solution} for p in generate(count, split=split, seed=7, steps=(1, 2))]
     if too_long:
-        rows[-1] = {"question": "Tom has 3 pens. " * 400 + "How many pens?", "answer": "#### 3"}
+        question = "Tom has 3 pens. " * 400 + "How many pens?"
+        rows[-1] = {"question": question, "answer": "Tom has 1+2 = <<1+2=3>>3 pens.\n#### 3"}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -54,11 +54,6 @@ def test_undecided_and_answerless_samples_have_no_vote() -> None:
     assert record["greedy_right"] is False
 
 
-def test_a_wrong_equation_with_the_right_answer_counts_as_right() -> None:
-    [record] = problem_records([graded("p", 0, Status.BAD_EQUATION, "5")], [])
-    assert record["greedy_right"] is True
-
-
 def test_metrics_name_their_k_and_n() -> None:
     greedy = [graded(p, 0, Status.CORRECT, "5") for p in "abcd"]
     sampled = [graded(p, i, Status.CORRECT if p != "d" else Status.WRONG_ANSWER, "5") for p in "abcd" for i in range(2)]

@@ -1,0 +1,185 @@
+"""What one or two grading modes say of the same completions: committed verdicts and paths -> counts and differences.
+
+In: the verdict jobs of each mode over the same sampling jobs, and the path jobs that stand on them. Out: per model the
+statuses in each mode, and for two modes every pair of statuses that differ, with examples. Made from the store alone.
+
+Limits: one problem block of one model in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain, zip_longest
+from typing import Any
+
+from rft_ray import stages
+from rft_ray.grading import Mode
+from rft_ray.problems import read_problems
+from rft_ray.records import Completion, GradedCompletion, Status
+from rft_ray.store import Store, read_table
+from rft_ray.verification import PathJob, VerdictJob, read_completions, read_verdicts
+
+EXAMPLES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One completion on which the modes differ.
+
+    Example: Example("mistral", "5f0c…", 3, "Tom has …?", "… #### 5", {"paper": {"status": "correct", …}, …})
+    """
+
+    model: str
+    problem_id: str
+    sample_index: int
+    question: str
+    text: str
+    verdicts: dict[str, dict[str, str | None]]
+    """Mode -> status, answer and detail."""
+
+
+@dataclass
+class Account:
+    """One model's completions.
+
+    Example: Account(400, 100, {"strict": Counter({"correct": 310, …})}, Counter({"wrong_answer -> correct": 4}))
+    """
+
+    completions: int = 0
+    problems: int = 0
+    """How many problems have at least one of them."""
+    status: dict[Mode, Counter[str]] = field(default_factory=dict)
+    differences: Counter[str] = field(default_factory=Counter)
+    """`<status in the first mode> -> <status in the second>` -> completions, where the two are not equal."""
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    """The first few of each kind of difference."""
+
+
+def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
+    """Count one model's committed verdicts, per mode and mode against mode. StoreError where some are missing."""
+    sampling = next(iter(jobs.values())).sampling
+    result = Account(status={mode: Counter() for mode in jobs})
+    for block in range(math.ceil(sampling.problems / sampling.problems_per_block)):
+        verdicts = {mode: read_verdicts(store, job, block) for mode, job in jobs.items()}
+        graded = next(iter(verdicts.values()))
+        result.completions += len(graded)
+        result.problems += len({row.problem_id for row in graded})
+        for mode, found in verdicts.items():
+            result.status[mode].update(str(row.status) for row in found)
+        differing = [pair for pair in zip(*verdicts.values(), strict=True) if len({row.status for row in pair}) > 1]
+        if differing:
+            _add_differences(result, jobs, block, differing, store)
+    return result
+
+
+def _add_differences(
+    result: Account,
+    jobs: Mapping[Mode, VerdictJob],
+    block: int,
+    differing: Sequence[tuple[GradedCompletion, ...]],
+    store: Store,
+) -> None:
+    job = next(iter(jobs.values()))
+    texts: dict[tuple[str, int], Completion] = {}
+    for rows in differing:
+        kind = " -> ".join(row.status for row in rows)
+        result.differences[kind] += 1
+        shown = result.examples.setdefault(kind, [])
+        if len(shown) < EXAMPLES:
+            texts = texts or _texts(job, block, store)
+            shown.append(_example(job, rows, list(jobs), texts, store))
+
+
+def _texts(job: VerdictJob, block: int, store: Store) -> dict[tuple[str, int], Completion]:
+    shards = [shard for shard in job.shards() if shard.problem_block == block]
+    rows = chain.from_iterable(read_completions(store, job.sampling, shard) for shard in shards)
+    return {(row.problem_id, row.sample_index): row for row in rows}
+
+
+def _example(
+    job: VerdictJob,
+    rows: Sequence[GradedCompletion],
+    modes: Sequence[Mode],
+    texts: Mapping[tuple[str, int], Completion],
+    store: Store,
+) -> Example:
+    one = rows[0]
+    problems = read_problems(store, job.sampling.problems_fingerprint)
+    return Example(
+        model=job.sampling.model.name,
+        problem_id=one.problem_id,
+        sample_index=one.sample_index,
+        question=next(problem.question for problem in problems if problem.problem_id == one.problem_id),
+        text=texts[one.problem_id, one.sample_index].text,
+        verdicts={
+            mode: {"status": str(row.status), "answer": row.answer, "detail": row.detail}
+            for mode, row in zip(modes, rows, strict=True)
+        },
+    )
+
+
+def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
+    """Distinct correct paths over all problems, from the committed selections.
+
+    `union`: of all models together; `by_model`: those that this model found; `under`: of the union, per normal form.
+    """
+    by_model = Counter({verdicts.sampling.model.name: 0 for verdicts in job.verdicts})
+    under: Counter[str] = Counter()
+    union = 0
+    for shard in job.shards():
+        key = stages.committed_key(store, shard)
+        counts = json.loads(read_table(store, key)[1]["counts"]) if key else {"found_by": {}, "distinct_under": {}}
+        under.update(counts["distinct_under"])
+        for names, count in counts["found_by"].items():
+            union += count
+            by_model.update(dict.fromkeys(names.split("+"), count))
+    return {"union": union, "by_model": dict(by_model), "under": dict(under)}
+
+
+def summarize(
+    graded: Mapping[Mode, Sequence[VerdictJob]], selected: Mapping[Mode, PathJob], store: Store
+) -> dict[str, Any]:
+    """All models as JSON: `ledger` per model and mode, `distinct_paths` per mode, `differences` of the modes."""
+    found = {mode: distinct_paths(job, store) for mode, job in selected.items()}
+    accounts: dict[str, Account] = {}
+    kinds: Counter[str] = Counter()
+    for jobs in zip(*graded.values(), strict=True):
+        one = account(dict(zip(graded, jobs, strict=True)), store)
+        accounts[jobs[0].sampling.model.name] = one
+        kinds.update(one.differences)
+    return {
+        "ledger": {model: _ledger(model, one, found) for model, one in accounts.items()},
+        "distinct_paths": found,
+        "differences": {
+            "modes": list(graded),
+            "completions": kinds.total(),
+            "by_status": dict(kinds.most_common()),
+            "examples": [asdict(example) for example in _chosen(accounts)],
+        },
+    }
+
+
+def _ledger(model: str, one: Account, found: Mapping[Mode, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "completions": one.completions,
+        "problems": one.problems,
+        "modes": {
+            mode: {
+                "status": {str(status): counts[status] for status in Status},
+                "accepted_share": round(counts[Status.CORRECT] / one.completions, 6) if one.completions else 0.0,
+                "distinct_paths": found[mode]["by_model"][model],
+            }
+            for mode, counts in one.status.items()
+        },
+    }
+
+
+def _chosen(accounts: Mapping[str, Account]) -> list[Example]:
+    """At most EXAMPLES differences: one of each model and kind in turn, so that the rare ones are seen too."""
+    groups = [examples for one in accounts.values() for _, examples in sorted(one.examples.items())]
+    turns = chain.from_iterable(zip_longest(*groups))
+    return [example for example in turns if example is not None][:EXAMPLES]

@@ -1,0 +1,233 @@
+"""One training job as a transformers.Trainer with DeepSpeed: from arguments to the folder that vLLM loads.
+
+In: a `Task` (data, base, plan). Out: a Trainer that sees exactly the plan's micro-batches, and, once it has trained,
+safetensors with tokenizer, chat template and generation config.
+
+DeepSpeed compiles nothing here: the optimizer is PyTorch's, offloaded or not.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rft_ray import checkpoints
+from rft_ray.config import Training
+from rft_ray.prompts import chat_template
+from rft_ray.store import Store
+from rft_ray.training import TrainingJob
+from rft_ray.training_data import Example, Plan, micro_batch_size, padded
+
+CURVE_POINTS = 500
+"""About so many points of the loss curve are logged at most."""
+CLIP_NORM = 1.0
+SMALL_MODEL_BYTES = 100 * 2**20
+"""Weights below which DeepSpeed's own communication buffers (2 GB) would dwarf the model."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """What this worker knows of its group."""
+
+    attempt: str
+    store: Store
+    settings: Training
+    gpu: bool
+    board: Any
+    """Handle of a `training.ProgressBoard` actor, or None."""
+    rank: int
+    local_rank: int
+    world_size: int
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """How DeepSpeed cuts the state into files."""
+        return {"workers": self.world_size, "zero_stage": self.settings.zero_stage}
+
+    @property
+    def scratch(self) -> Path:
+        """This node's folder for files of a store that is not local; its workers share it."""
+        return Path(tempfile.gettempdir()) / f"rft-train-{hashlib.sha256(self.store.url.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job, ready to train."""
+
+    job: TrainingJob
+    base: Path
+    tokenizer: Any
+    examples: Sequence[Example]
+    skipped: int
+    plan: Plan
+
+    @cached_property
+    def tokens_by_step(self) -> list[int]:
+        """Tokens trained on up to and including each step."""
+        total, sums = 0, []
+        for step in self.plan.steps:
+            total += sum(len(self.examples[index].tokens) for index in step)
+            sums.append(total)
+        return sums
+
+
+def _arguments(group: Group, task: Task) -> Any:
+    """TrainingArguments of a task. Made before the model: under ZeRO 3 they make it load in pieces."""
+    from transformers import TrainingArguments, set_seed
+
+    recipe, steps = task.job.recipe, len(task.plan.steps)
+    micro = micro_batch_size(group.settings, recipe)
+    set_seed(task.job.seed)
+    folder = checkpoints.work_folder(task.job.fingerprint, group.attempt)
+    return TrainingArguments(
+        output_dir=str(checkpoints.local_folder(group.store, folder, group.scratch)),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch_size // (micro * group.world_size),
+        max_steps=steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(steps * recipe.warmup_ratio),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=CLIP_NORM,
+        optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
+        bf16=recipe.dtype == "bfloat16",
+        use_cpu=not group.gpu,
+        seed=task.job.seed,
+        deepspeed=_deepspeed(group, task, micro),
+        logging_steps=max(1, steps // CURVE_POINTS),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_steps=group.settings.checkpoint_every_steps,
+        save_strategy="steps",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=group.gpu,
+        average_tokens_across_devices=True,
+    )
+
+
+def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. Buffers are sized to small models; larger ones keep DeepSpeed's own."""
+    weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
+    stage = group.settings.zero_stage
+    if task.job.recipe.dtype == "bfloat16":
+        stage = max(stage, 1)  # at stage 0 DeepSpeed keeps no float32 weights beside bfloat16 ones, and learns worse
+    zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
+    if weights < SMALL_MODEL_BYTES:
+        zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
+    if group.settings.offload_optimizer and group.gpu and stage:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+        "gradient_clipping": CLIP_NORM,
+        "bf16": {"enabled": task.job.recipe.dtype == "bfloat16"},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def _model(task: Task) -> Any:
+    """The base model in the recipe's type, with adapters where the recipe asks for them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    recipe = task.job.recipe
+    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, recipe.dtype))
+    if not recipe.lora_rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(
+        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, adapter)
+
+
+def make_trainer(group: Group, task: Task, watch: Any) -> Any:
+    """A transformers.Trainer that follows the task's plan."""
+    from torch import tensor
+    from torch.utils.data import DataLoader
+    from transformers import PrinterCallback, Trainer
+
+    arguments = _arguments(group, task)
+    filler = task.tokenizer.pad_token_id if task.tokenizer.pad_token_id is not None else task.tokenizer.eos_token_id
+    batches = task.plan.micro_batches(group.rank, group.world_size, arguments.per_device_train_batch_size)
+
+    def collate(batch: list[Example]) -> dict[str, Any]:
+        return {name: tensor(rows) for name, rows in padded(batch, filler).items()}
+
+    class PlannedTrainer(Trainer):  # type: ignore[misc]
+        def get_train_dataloader(self) -> Any:
+            """This rank's micro-batches: the plan has shared them out, so nothing may shard them again."""
+            return DataLoader(task.examples, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            """Nothing for a checkpoint: DeepSpeed's files hold the weights already."""
+            if not _internal_call:
+                super().save_model(output_dir)
+
+    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def forget_deepspeed() -> None:
+    """Leave nothing of a finished job behind for the next one in this process."""
+    import torch
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# --- The finished model ---------------------------------------------------------------------------
+
+
+def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
+    """Write what transformers and vLLM load: weights, config, tokenizer with chat template, generation config."""
+    from transformers import GenerationConfig
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    tokenizer, model = task.tokenizer, trainer.model
+    model.config.use_cache = True
+    trainer.save_model(str(folder))  # every rank takes part: under ZeRO 3 each holds a piece
+    unset_hf_deepspeed_config()
+    if group.rank != 0:
+        return
+    if task.job.recipe.lora_rank:
+        _merge(task, folder)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    GenerationConfig(**special).save_pretrained(folder)
+    tokenizer.chat_template = chat_template(tokenizer, task.job.template)
+    tokenizer.save_pretrained(folder)
+    (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def _merge(task: Task, folder: Path) -> None:
+    """Replace the adapter in `folder` by the base with it merged in: in float32, rounded once."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(task.base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    for path in folder.iterdir():
+        path.unlink()
+    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder)

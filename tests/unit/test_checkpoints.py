@@ -1,0 +1,114 @@
+"""Resume checkpoints: only complete, unaltered ones of the same layout are loaded, the furthest first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_ray import checkpoints
+from rft_ray.checkpoints import MANIFEST, Checkpoint, work_folder
+from rft_ray.store import LocalStore
+
+LAYOUT = {"workers": 2, "zero_stage": 2}
+JOB = "5f0c5f0c5f0c5f0c"
+
+
+class DistantStore:
+    """A store that is on no local disk, as far as anyone can tell: files must be copied, as with S3."""
+
+    def __init__(self, path: Path) -> None:
+        self._there = LocalStore(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._there, name)
+
+    def local_path(self, key: str) -> None:
+        return None
+
+
+def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, int] | None = None) -> Checkpoint:
+    """Save one checkpoint of three files as the trainer and its callback do."""
+    folder = f"{work_folder(JOB, attempt)}/checkpoint-{step}"
+    local = checkpoints.local_folder(store, folder, scratch)
+    for name in ("latest", f"global_step{step}/rank_0.pt", f"global_step{step}/rank_1.pt"):
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).write_text(f"{name} {step}")
+    files = checkpoints.upload(store, folder, local)
+    checkpoint = Checkpoint(folder, step, 1.5 * step, layout or LAYOUT, files)
+    checkpoints.commit(store, checkpoint)
+    return checkpoint
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def test_the_furthest_complete_checkpoint_of_all_attempts_is_chosen(store: LocalStore, tmp_path: Path) -> None:
+    write(store, tmp_path, "b", 20)
+    furthest = write(store, tmp_path, "a", 30)
+    write(store, tmp_path, "c", 10)
+    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (furthest, 0)
+
+
+def test_a_half_written_checkpoint_is_never_loaded(store: LocalStore, tmp_path: Path) -> None:
+    complete = write(store, tmp_path, "a", 10)
+    half = write(store, tmp_path, "a", 20)
+    store.local_path(f"{half.folder}/{MANIFEST}").unlink()
+    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (complete, 0)
+
+
+@pytest.mark.parametrize("harm", ["alter", "remove", "truncate"])
+def test_a_damaged_checkpoint_is_passed_over_and_counted(store: LocalStore, tmp_path: Path, harm: str) -> None:
+    older = write(store, tmp_path, "a", 10)
+    damaged = write(store, tmp_path, "a", 20)
+    file = store.local_path(f"{damaged.folder}/global_step20/rank_1.pt")
+    content = file.read_bytes()
+    file.unlink()
+    if harm != "remove":
+        file.write_bytes(content[:-1] if harm == "truncate" else content.replace(b"2", b"3"))
+    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (older, 1)
+
+
+@pytest.mark.parametrize("other", [{"workers": 1, "zero_stage": 2}, {"workers": 2, "zero_stage": 3}])
+def test_a_checkpoint_of_another_layout_is_passed_over_and_counted(
+    store: LocalStore, tmp_path: Path, other: dict[str, int]
+) -> None:
+    write(store, tmp_path, "a", 10)
+    assert checkpoints.newest(store, JOB, other, tmp_path) == (None, 1)
+
+
+def test_an_unreadable_manifest_is_no_checkpoint(store: LocalStore, tmp_path: Path) -> None:
+    complete = write(store, tmp_path, "a", 10)
+    store.create(f"{work_folder(JOB, 'a')}/checkpoint-20/{MANIFEST}", b'{"step": 20')
+    store.create(f"{work_folder(JOB, 'a')}/checkpoint-30/{MANIFEST}", b'{"stop": 30}')
+    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (complete, 0)
+
+
+def test_two_checkpoints_are_kept_over_all_attempts(store: LocalStore, tmp_path: Path) -> None:
+    for attempt, step in (("a", 10), ("a", 20), ("b", 30), ("b", 40)):
+        write(store, tmp_path, attempt, step)
+        checkpoints.prune(store, JOB)
+    assert {c.step for c in checkpoints.committed(store, JOB)} == {30, 40}
+    assert not store.local_path(f"{work_folder(JOB, 'a')}/checkpoint-20").exists()
+
+
+def test_a_finished_job_leaves_no_work_folder(store: LocalStore, tmp_path: Path) -> None:
+    write(store, tmp_path, "a", 10)
+    checkpoints.prune(store, JOB, keep=0)
+    assert list(store.list("work/")) == []
+    assert not store.local_path(f"work/{JOB}").exists()
+
+
+def test_a_distant_stores_checkpoint_is_copied_there_and_back(tmp_path: Path) -> None:
+    distant: Any = DistantStore(tmp_path / "bucket")
+    written = write(distant, tmp_path / "node-1", "a", 10)
+    found, passed_over = checkpoints.newest(distant, JOB, LAYOUT, tmp_path / "node-2")
+    assert (found, passed_over) == (written, 0)
+    assert found is not None
+    folder = checkpoints.fetch(distant, found, tmp_path / "node-2")
+    assert checkpoints.hash_files(folder) == written.files
+    checkpoints.prune(distant, JOB, keep=0)
+    assert len(checkpoints.committed(distant, JOB)) == 1, "a store without delete keeps what it has"

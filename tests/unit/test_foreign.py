@@ -1,0 +1,220 @@
+"""Reading anyone's completions: columns, models, refusals, and the shards that they become."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rft_ray import foreign
+from rft_ray.foreign import Foreign, Gold, commit_completions, read_files, read_gold, sampling_job
+from rft_ray.problems import DataError, ProblemSet
+from rft_ray.records import Completion, Problem, from_table
+from rft_ray.store import open_store, read_table
+from rft_ray.tiny.generator import generate
+
+PROBLEMS = tuple(generate(120, split="train", seed=3, steps=(1, 2)))
+GOLD = Gold(ProblemSet(PROBLEMS, len(PROBLEMS), "4" * 16), solved=True)
+FIRST = PROBLEMS[0]
+
+
+def jsonl(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def asked(problem: Problem = FIRST, **columns: object) -> dict:
+    return {"question": problem.question, "completion": problem.solution, **columns}
+
+
+def read(path: Path, rows: list[dict], **options: str) -> Foreign:
+    return read_files([jsonl(path / "sampler.jsonl", rows)], PROBLEMS, **options)
+
+
+def test_samples_of_a_problem_are_numbered_as_they_come_per_model(tmp_path: Path) -> None:
+    other = PROBLEMS[1]
+    found = read(tmp_path, [asked(), asked(other), asked(), asked(model="b"), asked()])
+    assert {name: [(row.problem_id, row.sample_index) for row in rows] for name, rows in found.by_model.items()} == {
+        "sampler": [(FIRST.problem_id, 0), (other.problem_id, 0), (FIRST.problem_id, 1), (FIRST.problem_id, 2)],
+        "b": [(FIRST.problem_id, 0)],
+    }
+
+
+def test_prompt_and_response_are_read_where_question_and_completion_are_not_there(tmp_path: Path) -> None:
+    rows = [{"prompt": FIRST.question, "response": "#### 1"}]
+    assert [row.text for row in read(tmp_path, rows).by_model["sampler"]] == ["#### 1"]
+
+
+def test_a_column_of_another_name_is_read_on_request(tmp_path: Path) -> None:
+    found = read(tmp_path, [asked(generated="mine")], completion_column="generated")
+    assert [row.text for row in found.by_model["sampler"]] == ["mine"]
+
+
+def test_parquet_and_jsonl_of_the_same_rows_are_the_same_samples(tmp_path: Path) -> None:
+    rows = [asked(one, finish_reason="stop") for one in PROBLEMS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    files = [jsonl(tmp_path / "x.jsonl", rows), str(tmp_path / "x.parquet")]
+    jobs = [sampling_job("x", read_files([file], PROBLEMS).by_model["x"], GOLD, "{query}") for file in files]
+    assert jobs[0] == jobs[1]
+
+
+def test_another_text_is_another_sampler(tmp_path: Path) -> None:
+    jobs = [
+        sampling_job("x", read(tmp_path, [asked(completion=text)]).by_model["sampler"], GOLD, "{query}")
+        for text in "ab"
+    ]
+    assert jobs[0].fingerprint != jobs[1].fingerprint
+
+
+def test_a_list_of_texts_is_so_many_samples(tmp_path: Path) -> None:
+    found = read(tmp_path, [asked(completion=["a", "b"], finish_reason=["stop", "length"]), asked(completion="c")])
+    assert [(row.sample_index, row.text, row.finish_reason) for row in found.by_model["sampler"]] == [
+        (0, "a", "stop"),
+        (1, "b", "length"),
+        (2, "c", "stop"),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS"])
+def test_every_name_of_the_token_limit_is_understood(tmp_path: Path, reason: str) -> None:
+    assert read(tmp_path, [asked(finish_reason=reason)]).by_model["sampler"][0].finish_reason == "length"
+
+
+def test_no_finish_reason_leaves_a_row_out_of_grading(tmp_path: Path) -> None:
+    assert read(tmp_path, [asked(finish_reason="skipped")]).by_model["sampler"][0].finish_reason == "stop"
+
+
+def test_a_question_that_differs_in_white_space_only_is_found(tmp_path: Path) -> None:
+    assert read(tmp_path, [asked(question=FIRST.question.replace(" ", " \n") + "\n")]).by_model["sampler"]
+
+
+def test_completions_of_unknown_questions_are_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, [asked(), asked(question="Who?"), asked(question="Who?", completion=["a", "b"])])
+    assert (found.unknown, found.unknown_questions) == ({"sampler": 3}, ["Who?", "Who?"])
+    assert len(found.by_model["sampler"]) == 1
+
+
+def test_a_lone_surrogate_is_replaced(tmp_path: Path) -> None:
+    [row] = read(tmp_path, [asked(completion="a\ud800b")]).by_model["sampler"]
+    assert row.text == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "a JSON list"),
+        (json.dumps({"question": FIRST.question}), "'completion' must be text"),
+        (json.dumps(asked(completion=None)), "'completion' must be text"),
+        (json.dumps(asked(completion=["a", 3])), "'completion' must be text"),
+        (json.dumps(asked(completion=["a"], finish_reason=["stop", "stop"])), "2 finish reasons"),
+        (json.dumps(asked(question=7)), "'question' must be text"),
+        (json.dumps(asked(model="a+b")), r"without '\+'"),
+        (b"\xff".decode("latin-1"), "not JSON"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes((json.dumps(asked()) + "\n\n" + line + "\n").encode("latin-1"))
+    with pytest.raises(DataError, match=why) as error:
+        read_files([str(path)], PROBLEMS)
+    assert str(error.value).startswith(f"{path}:3: ")
+
+
+def test_a_missing_column_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r":1: no column 'completion' or 'response'; it has: question, text"):
+        read(tmp_path, [{"question": FIRST.question, "text": "x"}])
+
+
+def test_a_gold_answer_is_never_taken_for_a_completion_that_is_null(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        read(tmp_path, [asked(), {"question": FIRST.question, "completion": None, "response": FIRST.solution}])
+
+
+def test_two_files_of_one_name_without_models_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    files = [jsonl(tmp_path / folder / "out.jsonl", [asked()]) for folder in "ab"]
+    with pytest.raises(DataError, match="give both a column 'model'"):
+        read_files(files, PROBLEMS)
+
+
+def test_files_of_one_model_are_pooled(tmp_path: Path) -> None:
+    files = [jsonl(tmp_path / f"part-{part}.jsonl", [asked(model="m")]) for part in range(2)]
+    assert [row.sample_index for row in read_files(files, PROBLEMS).by_model["m"]] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "gone.parquet", "c.csv"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=name):
+        read_files([str(tmp_path / name)], PROBLEMS)
+
+
+def ragged() -> list[Completion]:
+    return [
+        Completion(problem.problem_id, index, f"{at}.{index}", "stop", 0, 0)
+        for at, problem in enumerate(PROBLEMS)
+        for index in range(0 if at % 7 == 0 else 47 if at == 3 else at % 5)
+    ]
+
+
+def test_ragged_completions_are_committed_each_exactly_once(tmp_path: Path) -> None:
+    store, rows = open_store(str(tmp_path)), ragged()
+    job = sampling_job("m", rows, GOLD, "{query}")
+    list(commit_completions(job, reversed(rows), GOLD, store))
+    tables = [from_table(read_table(store, shard.key())[0], Completion) for shard in job.shards()]
+    assert sorted((row for table in tables for row in table), key=lambda row: row.text) == sorted(
+        rows, key=lambda row: row.text
+    )
+
+
+def test_each_committed_row_lies_in_the_shard_of_its_problem_and_sample(tmp_path: Path) -> None:
+    store, rows = open_store(str(tmp_path)), ragged()
+    job = sampling_job("m", rows, GOLD, "{query}")
+    list(commit_completions(job, rows, GOLD, store))
+    for shard in job.shards():
+        ids = {problem.problem_id for problem in PROBLEMS[shard.problem_start : shard.problem_stop]}
+        for row in from_table(read_table(store, shard.key())[0], Completion):
+            assert row.problem_id in ids
+            assert row.sample_index // job.settings.samples_per_block == shard.sample_block
+
+
+def test_committing_again_commits_nothing(tmp_path: Path) -> None:
+    store, rows = open_store(str(tmp_path)), ragged()
+    job = sampling_job("m", rows, GOLD, "{query}")
+    assert list(commit_completions(job, rows, GOLD, store)) == list(job.shards())
+    assert list(commit_completions(job, rows, GOLD, store)) == []
+
+
+def test_one_problem_with_very_many_samples_makes_a_bounded_number_of_shards() -> None:
+    rows = [Completion(FIRST.problem_id, index, "", "stop", 0, 0) for index in range(5_000)]
+    assert len(list(sampling_job("m", rows, GOLD, "{query}").shards())) <= foreign.MAX_SAMPLE_BLOCKS * 3
+
+
+def test_gold_with_solutions_is_the_pipelines_problem_set(tmp_path: Path) -> None:
+    rows = [{"question": problem.question, "answer": problem.solution} for problem in PROBLEMS]
+    gold = read_gold(jsonl(tmp_path / "gold.jsonl", rows))
+    assert gold.solved
+    assert {problem.problem_id for problem in gold.problems.problems} == {problem.problem_id for problem in PROBLEMS}
+
+
+@pytest.mark.parametrize("answer", ["1,800", 1800, "$1,800.00", "#### 1800"])
+def test_a_bare_gold_answer_is_understood(tmp_path: Path, answer: object) -> None:
+    rows = [{"question": "How much?", "answer": answer}, {"question": "How many?", "answer": "7"}]
+    gold = read_gold(jsonl(tmp_path / "gold.jsonl", rows))
+    assert not gold.solved
+    assert sorted(problem.question for problem in gold.problems.problems) == ["How many?", "How much?"]
+
+
+@pytest.mark.parametrize("row", [{"answer": "many"}, {"answer": None}, {}, {"answer": True}])
+def test_a_gold_answer_without_a_number_is_refused_with_its_line(tmp_path: Path, row: dict) -> None:
+    with pytest.raises(DataError, match=r"gold\.jsonl:2: "):
+        read_gold(jsonl(tmp_path / "gold.jsonl", [{"question": "a", "answer": "1"}, {"question": "b", **row}]))
+
+
+def test_a_bare_gold_question_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is there twice"):
+        read_gold(jsonl(tmp_path / "gold.jsonl", [{"question": "a", "answer": "1"}] * 2))

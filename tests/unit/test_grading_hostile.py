@@ -1,0 +1,64 @@
+"""Hostile text: bounded time, no exception, nothing executed. Each finding of the fuzz stays here."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rft_ray.grading import MAX_TEXT_CHARS, MODES, grade
+from rft_ray.normal_forms import NORMAL_FORMS
+from rft_ray.paths import equation_list, select_distinct
+from rft_ray.records import Status
+from tests.unit.completion_texts import hostile_texts, random_hostile
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+HOSTILE = dict(hostile_texts())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hostile_text_is_graded_within_a_second(name: str, mode: str) -> None:
+    started = time.process_time()
+    verdict = grade(HOSTILE[name], "18", mode)
+    assert time.process_time() - started < 1
+    assert verdict.status in Status
+    assert not verdict.detail.startswith("grader failed"), verdict.detail
+
+
+def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
+    for name in ("power tower", "huge shift", "huge number", "unary signs", "long sum"):
+        verdict = grade(HOSTILE[name], "18", "paper")
+        assert verdict.status is Status.UNDECIDED, name
+        assert "bound" in verdict.detail or "deeper" in verdict.detail, name
+    assert "bound" in grade("1" * (MAX_TEXT_CHARS + 1), "18").detail
+
+
+def test_time_grows_linearly_with_a_hostile_text() -> None:
+    for (name, short), (_, long) in zip(hostile_texts(6_000), hostile_texts(48_000), strict=True):
+        seconds = []
+        for text in (short, long):
+            started = time.process_time()
+            grade(text, "18")
+            seconds.append(time.process_time() - started)
+        assert seconds[1] < 30 * max(seconds[0], 0.002), name
+
+
+def test_random_text_never_raises() -> None:
+    rng = random.Random(5)
+    for _ in range(3_000):
+        text = random_hostile(rng)
+        for mode in MODES:
+            assert not grade(text, "18", mode).detail.startswith("grader failed"), repr(text)
+            for form in NORMAL_FORMS:
+                equation_list(text, mode, form)
+        select_distinct([text, text + "a", text], "strict")
+
+
+def test_grading_needs_no_heavy_import() -> None:
+    program = "import sys, rft_ray.grading, rft_ray.paths; print(sorted({'ray', 'torch', 'vllm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,90 @@
+"""Preference pairs of one problem: who is chosen, who rejected, in which order, how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from rft_ray.pairs import REJECTED, Sample, make_pairs
+from rft_ray.records import Status
+
+
+def sample(text: str, status: Status = Status.CORRECT, model: str = "a", index: int = 0) -> Sample:
+    return Sample(model, model * 16, index, text, status, "", "{query}")
+
+
+def right(first: int, second: int, words: str = "", model: str = "a") -> Sample:
+    total = first + second
+    return sample(f"{words}{first}+{second}=<<{first}+{second}={total}>>{total}\n#### {total}", model=model)
+
+
+def wrong(text: str, status: Status = Status.WRONG_ANSWER, model: str = "a") -> Sample:
+    return sample(text, status, model)
+
+
+MANY = [right(one, 20 - one) for one in range(1, 6)] + [wrong(f"#### {one}") for one in range(3)]
+
+
+def test_every_chosen_is_correct_and_every_rejected_is_known_to_be_wrong() -> None:
+    others = [wrong(f"other {status}", status) for status in Status if status is not Status.CORRECT]
+    pairs = make_pairs([*MANY, *others], "strict")
+    assert {good.status for good, _ in pairs} == {Status.CORRECT}
+    assert {bad.status for _, bad in pairs} == set(REJECTED)
+
+
+@pytest.mark.parametrize("status", [Status.TRUNCATED, Status.NO_ANSWER, Status.UNDECIDED])
+def test_what_is_not_known_to_be_wrong_is_rejected_on_request_only(status: Status) -> None:
+    samples = [right(1, 2), wrong("unclear", status)]
+    assert make_pairs(samples, "strict") == []
+    assert make_pairs(samples, "strict", rejected={status}) == [tuple(samples)]
+
+
+def test_representatives_are_chosen_before_their_like() -> None:
+    like = [right(1, 2, words) for words in ("", "I say ", "Then I say ")]
+    samples = [*like, right(2, 1), *(wrong(f"#### {one}") for one in range(9))]
+    chosen = [good.text for good, _ in make_pairs(samples, "strict", most=4)]
+    assert len({text for text in chosen[:2] if "1+2=<<" in text}) == 1
+    assert "2+1=<<" in "".join(chosen[:2])
+    assert len(set(chosen)) == 4
+
+
+@pytest.mark.parametrize("most", [1, 3, 5, 100])
+def test_the_uses_of_two_paths_of_one_side_differ_by_at_most_one(most: int) -> None:
+    pairs = make_pairs(MANY, "strict", most=most)
+    sides = (5, Counter(good.text for good, _ in pairs)), (3, Counter(bad.text for _, bad in pairs))
+    for there, used in sides:
+        uses = [*used.values(), *[0] * (there - len(used))]
+        assert max(uses) - min(uses) <= 1
+
+
+def test_no_two_pairs_have_the_same_texts() -> None:
+    samples = [*MANY, *MANY]
+    pairs = [(good.text, bad.text) for good, bad in make_pairs(samples, "strict", most=100)]
+    assert len(pairs) == len(set(pairs)) == 5
+
+
+def test_a_text_that_is_right_once_is_never_rejected() -> None:
+    text = right(1, 2)
+    assert make_pairs([text, wrong(text.text + " ")], "strict") == []
+
+
+def test_blank_text_is_never_rejected() -> None:
+    assert make_pairs([right(1, 2), wrong(" \n", Status.NO_ANSWER)], "strict", rejected=set(Status)) == []
+
+
+def test_models_take_turns() -> None:
+    samples = [right(one, 20 - one, model="a") for one in range(1, 6)]
+    samples += [right(one, 20 - one, model="b") for one in range(6, 9)]
+    samples += [wrong("#### 1"), wrong("#### 2", model="b")]
+    assert [good.model for good, _ in make_pairs(samples, "strict", most=6)] == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_same_model_pairs_no_two_models() -> None:
+    samples = [right(1, 2), wrong("#### 1"), wrong("#### 2", model="b"), right(2, 1, model="b"), right(0, 3, model="c")]
+    pairs = make_pairs(samples, "strict", same_model=True)
+    assert [(good.model, bad.model) for good, bad in pairs] == [("a", "a"), ("b", "b")]
+
+
+def test_a_problem_without_a_wrong_path_has_no_pairs() -> None:
+    assert make_pairs([right(1, 2), right(2, 1)], "strict") == []

@@ -1,0 +1,187 @@
+"""The embedded default: generated problems are right and stable, the shipped models load."""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rft_ray.records import problem_id
+from rft_ray.tiny import MODELS, model_dir
+from rft_ray.tiny.generator import Split, generate, solutions, stories
+from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE
+
+OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+PINNED = ["d5e13e003d40129a", "b78ad8f8bf1df497"]
+SPLITS: tuple[Split, ...] = ("train", "test", "pretrain")
+
+
+def value(expression: str) -> Fraction:
+    """An arithmetic expression's exact value, computed without the generator's code."""
+
+    def walk(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)](walk(node.left), walk(node.right))
+        assert isinstance(node, ast.Constant)
+        return Fraction(str(node.value))
+
+    return walk(ast.parse(expression, mode="eval").body)
+
+
+def equations(solution: str) -> list[str]:
+    return re.findall(r"<<(.*?)>>", solution)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_same_arguments_give_the_same_problems(split: Split) -> None:
+    assert generate(50, split=split, seed=3) == generate(50, split=split, seed=3)
+
+
+def test_another_seed_gives_other_problems() -> None:
+    assert {p.question for p in generate(50, split="train", seed=1)}.isdisjoint(
+        p.question for p in generate(50, split="train", seed=2)
+    )
+
+
+def test_the_problems_are_pinned() -> None:
+    """A change of the generator changes every run's data: then this test must be changed with it."""
+    assert [p.problem_id for p in generate(2, split="train", seed=0)] == PINNED
+
+
+def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
+    assert generate(200, split="train", seed=0)[:100] == generate(100, split="train", seed=0)
+
+
+def test_no_question_comes_twice_in_a_split() -> None:
+    questions = [p.question for p in generate(3000, split="pretrain", seed=0, steps=(1, 2))]
+    assert len(set(questions)) == len(questions)
+
+
+def test_splits_share_no_question_whatever_the_seeds() -> None:
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        for seed in (0, 1):
+            for problem in generate(700, split=split, seed=seed, steps=(1, 2)):
+                assert found.setdefault(problem.question, split) == split
+
+
+def test_a_problem_is_identified_by_its_question() -> None:
+    assert all(p.problem_id == problem_id(p.question) for p in generate(20, split="test"))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_every_equation_of_every_solution_is_true(steps: int) -> None:
+    for story in islice(stories(split="train", steps=(steps, steps)), 150):
+        for solution in solutions(story):
+            for equation in equations(solution):
+                left, right = equation.split("=")
+                assert value(left) == value(right), solution
+
+
+def test_every_line_repeats_its_equation_and_result() -> None:
+    for problem in generate(300, split="train", steps=(1, 4)):
+        for line in problem.solution.splitlines()[:-1]:
+            assert re.search(r"(\S+) = <<(\1)=(\d+)>>\3 ", line), line
+
+
+def test_all_solutions_of_a_problem_end_in_one_answer() -> None:
+    for story in islice(stories(split="train", steps=(1, 4)), 300):
+        assert len({solution.rsplit("\n#### ", 1)[1] for solution in solutions(story)}) == 1
+
+
+def test_the_answer_is_the_last_equations_value_and_a_positive_integer() -> None:
+    for problem in generate(300, split="train", steps=(1, 4)):
+        assert problem.solution.endswith(f"\n#### {problem.answer}")
+        assert equations(problem.solution)[-1].split("=")[1] == problem.answer
+        assert int(problem.answer) > 0
+
+
+def test_the_numbers_of_a_solution_come_from_the_question_or_earlier_steps() -> None:
+    spelt = {"twice": {2}, "half": {2}, "together": {1}}
+    for story in islice(stories(split="test", steps=(3, 4)), 200):
+        words = set(re.findall(r"\w+", story.question))
+        known = {int(w) for w in words if w.isdigit()} | set().union(*(spelt.get(w, set()) for w in words))
+        for solution in solutions(story):
+            seen = set(known)
+            for equation in equations(solution):
+                left, right = equation.split("=")
+                assert set(map(int, re.findall(r"\d+", left))) <= seen, (story.question, solution)
+                seen.add(int(right))
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_long_problem_has_several_distinct_equation_lists(steps: int) -> None:
+    for story in islice(stories(split="train", steps=(steps, steps)), 300):
+        lists = [tuple(equations(solution)) for solution in solutions(story)]
+        assert len(set(lists)) == len(lists) >= 2
+
+
+def test_the_gold_solution_is_the_first_of_its_problems_solutions() -> None:
+    problems = generate(50, split="train")
+    assert [p.solution for p in problems] == [solutions(s)[0] for s in islice(stories(split="train"), 50)]
+
+
+@pytest.mark.parametrize("steps", [(0, 2), (3, 2), (1, 5)])
+def test_an_impossible_range_of_steps_is_refused(steps: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="steps"):
+        generate(1, split="train", steps=steps)
+
+
+def test_an_unknown_model_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=", ".join(MODELS)):
+        model_dir("tiny")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "text", ["Tom has 3*4 = <<3*4=12>>12 pens.\n#### 12", "Ünï → 日本 \t 1,234.5 ##  x\n\n y", "<s> #### #"]
+)
+def test_a_shipped_tokenizer_gives_any_text_back(name: str, text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir(name))
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shipped_tokenizer_has_one_token_per_digit_and_adds_none(name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir(name))
+    assert tokenizer.tokenize("1234") == ["1", "2", "3", "4"]
+    assert len(tokenizer("1234")["input_ids"]) == 4
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_long_problem_takes_few_tokens(name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir(name))
+    texts = [TEMPLATE.format(query=p.question) + p.solution for p in generate(200, split="train")]
+    lengths = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
+    assert lengths[100] <= 130
+    assert lengths[-1] <= 190 < CONTEXT
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shipped_model_loads_and_says_how_it_was_pretrained(name: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_dir(name))
+    facts = json.loads((model_dir(name) / "pretraining.json").read_text())
+    assert sum(p.numel() for p in model.parameters()) == facts["parameters"]
+    assert facts["curve"][-1]["held_out_loss"] == facts["held_out_loss"] < facts["curve"][0]["held_out_loss"]
+
+
+def test_shipped_models_share_one_vocabulary() -> None:
+    assert len({(model_dir(name) / "tokenizer.json").read_bytes() for name in MODELS}) == 1
+
+
+def test_shipped_models_are_at_most_ten_megabytes_together() -> None:
+    files = [path for name in MODELS for path in model_dir(name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 10_000_000

@@ -1,0 +1,70 @@
+"""The driver's side of training: what counts as a reason to give up, and what is said then."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from rft_ray.config import ALPACA, ConfigError, Recipe, Training
+from rft_ray.models import ModelError
+from rft_ray.training import TrainingError, TrainingJob, TrainingProgress, _give_up_or_go_on, train
+
+JOB = TrainingJob("tiny-s", "sft", "a" * 16, "tiny:tiny-s", "training/x.parquet", Recipe(), ALPACA, 0)
+
+
+class GroupError(Exception):
+    """What Ray Train raises: failures by rank."""
+
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        super().__init__("Training failed due to worker errors:\n" + "a long stack\n" * 100)
+        self.worker_failures = failures
+
+
+class UserError(Exception):
+    """A worker's own exception in Ray Train's wrapping."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("Traceback (most recent call last):\n" + "  File …\n" * 100)
+        self._base_exc = cause
+
+
+def test_the_last_attempt_ends_in_one_line_that_names_job_attempts_and_cause() -> None:
+    death = RuntimeError("The actor died unexpectedly.\n\tpid: 4711\n\tnode: 127.0.0.1")
+    lost = UserError(ConnectionError("Connection closed by peer"))
+    with pytest.raises(TrainingError) as caught:
+        _give_up_or_go_on(JOB, 3, 3, GroupError({0: lost, 1: death}))
+    message = str(caught.value)
+    assert message.startswith(
+        "sft of tiny-s: attempt 3 of 3 failed: RuntimeError: The actor died unexpectedly. pid: 4711"
+    )
+    assert "\n" not in message
+
+
+def test_an_earlier_attempt_is_logged_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _give_up_or_go_on(JOB, 1, 3, GroupError({0: UserError(MemoryError("out of memory"))}))
+    assert "sft of tiny-s: attempt 1 of 3 failed: MemoryError: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("cause", [TrainingError("no example is left"), ModelError("no such folder")])
+def test_what_no_attempt_can_mend_is_not_tried_again(cause: Exception) -> None:
+    with pytest.raises(TrainingError, match=f"^sft of tiny-s: {cause}$"):
+        _give_up_or_go_on(JOB, 1, 3, GroupError({0: UserError(ConnectionError("lost")), 1: UserError(cause)}))
+
+
+def test_an_error_outside_the_workers_is_told_too() -> None:
+    error = Exception("Training failed")
+    error.controller_failure = TimeoutError("workers could not be placed")  # type: ignore[attr-defined]
+    with pytest.raises(TrainingError, match="TimeoutError: workers could not be placed"):
+        _give_up_or_go_on(JOB, 1, 1, error)
+
+
+def test_impossible_settings_are_refused_before_ray_starts(tmp_path: object) -> None:
+    with pytest.raises(ConfigError, match="cannot share batch_size=128"):
+        train([JOB], str(tmp_path), Training(workers=3))
+
+
+def test_progress_reads_as_one_line() -> None:
+    line = str(TrainingProgress("tiny-s", "sft", 10, 15, 0.52, 13529.4, 75.2))
+    assert line == "sft tiny-s: step 10/15, loss 0.5200, 13,529 tokens/s, 1:15 left"
