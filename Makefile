@@ -1,0 +1,56 @@
+# What a user does, one word each. `make` alone prints this list.
+#
+# Everything runs in .venv, which `make setup` creates from requirements/cpu.lock.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON_IN_VENV := .venv/bin/python
+CLUSTER := $(PYTHON_IN_VENV) cluster/demo.py
+ARGS ?=
+
+FIRST := tests/unit tests/integration tests/serve
+TESTS := $(FIRST) $(filter-out $(FIRST) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+
+# Real GSM8K problems, where a copy lies beside the checkout; otherwise they come from the hub.
+ifneq ($(wildcard ../shared/gsm8k),)
+RFT_GSM8K_DIR ?= $(abspath ../shared/gsm8k)
+endif
+ifdef RFT_GSM8K_DIR
+export RFT_GSM8K_DIR
+endif
+
+.PHONY: help setup demo demo-smollm2 serve down test check lock clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo '  ARGS="…" adds arguments: make demo ARGS="--run.name=mine", make test ARGS="-k store"'
+
+setup: ## Create .venv with the pinned packages (once; a few minutes)
+	@bash cluster/setup.sh
+
+demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU
+	@$(CLUSTER) run jobs/configs/demo.yaml $(ARGS)
+
+demo-smollm2: setup ## The same with SmolLM2-135M-Instruct on real GSM8K problems
+	@$(CLUSTER) run jobs/configs/smollm2.yaml $(ARGS)
+
+serve: setup ## Serve the newest finished run's model on loopback, until Ctrl-C
+	@$(CLUSTER) serve $(ARGS)
+
+down: ## End what demo and serve started, and nothing else
+	@if [ -x $(PYTHON_IN_VENV) ]; then $(CLUSTER) down; else echo 'Nothing was running.'; fi
+
+# Quick folders first; ARGS may name others. One process: its closing line counts every test.
+test: setup ## Run all tests
+	$(PYTHON_IN_VENV) -m pytest -o testpaths="$(TESTS)" $(ARGS)
+
+check: setup ## Lint, format, types
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+
+lock: setup ## Refresh requirements/cpu.lock from pyproject.toml
+	@$(PYTHON_IN_VENV) cluster/lock.py
+
+clean: down ## Remove .venv and all caches (runs/ stays)
+	rm -rf .venv .ray .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,311 @@
+"""A Ray cluster on this machine: a head with dashboard, any number of worker nodes, token authentication.
+
+Everything listens on loopback only. What runs is recorded in `<state>/cluster.json` (ports, pids with start
+times), so a second call reuses the cluster and `down` ends exactly what `up` started. `ray stop` is never used: it
+ends every Ray on the machine.
+
+Ray turns `--node-ip-address 127.0.0.1` into the machine's outward address unless clusters are switched off for
+the platform; LOOPBACK does that. Limit: Linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from processes import MARK, Process, alive, boot_id, end, family, free_port, identify
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 44217, "dashboard_metrics": 44227}
+"""Ray's defaults, taken where they are free."""
+OBJECT_STORE_BYTES = 2**30
+START_S = 60
+GRACE_S = 15
+
+
+class ClusterError(RuntimeError):
+    """The local cluster cannot be started or reached. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process that was started directly: the head, a worker node, the served model.
+
+    Example: Member("worker-1", Process(4711, 183724)).
+    """
+
+    role: str
+    process: Process
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A recorded cluster. `id` marks its processes; `boot` says which boot the pids belong to."""
+
+    id: str
+    boot: str
+    state: Path
+    temp: Path
+    ports: dict[str, int]
+    members: tuple[Member, ...] = field(default=())
+
+    @property
+    def address(self) -> str:
+        """The head's address, for ray.init and for worker nodes."""
+        return f"127.0.0.1:{self.ports['gcs']}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.ports['dashboard']}"
+
+    @property
+    def token_path(self) -> Path:
+        return self.state / "token"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the dashboard and the Jobs API ask of every request."""
+        return {"Authorization": f"Bearer {self.token_path.read_text().strip()}"}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process must have in its environment to talk to this cluster."""
+        direct = ",".join(dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "127.0.0.1"]))
+        return LOOPBACK | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_path),
+            "RAY_ADDRESS": self.address,
+            "RAY_API_SERVER_ADDRESS": self.dashboard,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Our own environment with `variables`, our interpreter's folder first on the path."""
+        own_bin = str(Path(sys.executable).parent)
+        path = f"{own_bin}:{os.environ.get('PATH', os.defpath)}"
+        inherited = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_TOKEN"}
+        return inherited | self.variables | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+
+    def member(self, role: str) -> Process | None:
+        """The running process with this role."""
+        found = (member.process for member in self.members if member.role == role)
+        return next((process for process in found if alive(process)), None)
+
+    def save(self) -> None:
+        """Replace `cluster.json` as a whole: a reader sees the old record or the new one."""
+        record = asdict(self) | {"state": str(self.state), "temp": str(self.temp)}
+        draft = self.state / "cluster.json.new"
+        draft.write_text(json.dumps(record, indent=1) + "\n")
+        draft.replace(self.state / "cluster.json")
+
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """One starter or ender at a time; the lock goes with the process that holds it."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def load(state: Path) -> Cluster | None:
+    """The cluster recorded in this folder; None where there is none, or only one from before the last boot."""
+    try:
+        record = json.loads((state / "cluster.json").read_text())
+        members = tuple(Member(member["role"], Process(**member["process"])) for member in record["members"])
+        cluster = Cluster(record["id"], record["boot"], state, Path(record["temp"]), record["ports"], members)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        advice = "remove it, and end by hand what it names"
+        raise ClusterError(f"{state / 'cluster.json'} is damaged ({error}); {advice}") from None
+    return cluster if cluster.boot == boot_id() else None
+
+
+def up(state: Path, workers: int = 0, cpus: int = 8) -> Cluster:
+    """A running cluster with at least this many worker nodes: the recorded one where it answers, else a new one."""
+    with locked(state):
+        cluster = load(state)
+        if cluster is not None and not answers(cluster, wait_s=10):
+            print("The recorded Ray head does not answer: ending what is left of it.", flush=True)
+            _end(cluster)
+            cluster = None
+        if cluster is None:
+            cluster = _start_head(state, cpus)
+        return _add_workers(cluster, workers, cpus)
+
+
+def down(state: Path) -> list[str]:
+    """End the recorded cluster. Returns the roles that were still running, then the count of other processes."""
+    with locked(state):
+        cluster = load(state)
+        ended = [] if cluster is None else _end(cluster)
+        (state / "cluster.json").unlink(missing_ok=True)
+        return ended
+
+
+def record(state: Path, role: str, process: Process | None) -> None:
+    """Note a further process to end with the cluster; None forgets the role."""
+    with locked(state):
+        cluster = load(state)
+        if cluster is not None:
+            others = tuple(member for member in cluster.members if member.role != role)
+            added = () if process is None else (Member(role, process),)
+            replace(cluster, members=others + added).save()
+
+
+def answers(cluster: Cluster, wait_s: float) -> bool:
+    """Whether the head runs, answers with our token within `wait_s` seconds, and is of the installed version."""
+    deadline = time.monotonic() + wait_s
+    while cluster.member("head") is not None:
+        with contextlib.suppress(OSError, ValueError):
+            return bool(ask(cluster, "/api/version")["ray_version"] == importlib.metadata.version("ray"))
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return False
+
+
+def ask(cluster: Cluster, path: str) -> Any:
+    """GET from the dashboard, as JSON. Raises OSError where it is out of reach or refuses."""
+    request = urllib.request.Request(cluster.dashboard + path, headers=cluster.headers)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=5) as reply:
+        return json.load(reply)
+
+
+def nodes(cluster: Cluster) -> list[str]:
+    """Names of the nodes that are alive."""
+    rows = ask(cluster, "/api/v0/nodes?detail=false&limit=1000")["data"]["result"]["result"]
+    return sorted(row["node_name"] for row in rows if row["state"] == "ALIVE")
+
+
+def _start_head(state: Path, cpus: int) -> Cluster:
+    """Start the head; once more with other ports where somebody takes one of ours in between."""
+    _make_token(state / "token")
+    log = state / "head.log"
+    for defaults in (PORTS, dict.fromkeys(PORTS, 0)):
+        ports = {name: free_port(port) for name, port in defaults.items()}
+        temp = Path(tempfile.mkdtemp(prefix="rft-ray-"))  # short: Ray's socket paths may have 107 characters
+        cluster = Cluster(secrets.token_hex(8), boot_id(), state, temp, ports)
+        cluster.save()
+        print(f"Starting a Ray head (dashboard {cluster.dashboard}, log {log})", flush=True)
+        cluster = _spawn(cluster, "head", _head_command(cluster, cpus), log)
+        if answers(cluster, START_S):
+            return cluster
+        _end(cluster)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise ClusterError(f"the Ray head did not start within {START_S} s; the end of {log}:\n{tail}")
+
+
+def _head_command(cluster: Cluster, cpus: int) -> list[str]:
+    ports = cluster.ports
+    options = {
+        "--node-ip-address": "127.0.0.1",
+        "--node-name": "head",
+        "--port": ports["gcs"],
+        "--ray-client-server-port": ports["client"],
+        "--dashboard-host": "127.0.0.1",
+        "--dashboard-port": ports["dashboard"],
+        "--include-dashboard": "true",
+        "--dashboard-agent-listen-port": 0,
+        "--min-worker-port": 0,
+        "--max-worker-port": 0,
+        "--num-cpus": cpus,
+        "--object-store-memory": OBJECT_STORE_BYTES,
+        "--temp-dir": cluster.temp,
+    }
+    ray = Path(sys.executable).with_name("ray")
+    flat = [f"{key}={value}" for key, value in options.items()]
+    return [str(ray), "start", "--head", *flat, "--disable-usage-stats", "--block"]
+
+
+def _add_workers(cluster: Cluster, workers: int, cpus: int) -> Cluster:
+    roles = [f"worker-{number}" for number in range(1, workers + 1)]
+    for role in (role for role in roles if cluster.member(role) is None):
+        print(f"Starting Ray node {role}", flush=True)
+        script = str(Path(__file__).with_name("worker_node.py"))
+        command = [sys.executable, script, "--address", cluster.address, "--name", role, "--cpus", str(cpus)]
+        command += ["--object-store-bytes", str(OBJECT_STORE_BYTES)]
+        cluster = _spawn(cluster, role, command, cluster.state / f"{role}.log")
+    _await_nodes(cluster, roles)
+    return cluster
+
+
+def _await_nodes(cluster: Cluster, roles: list[str]) -> None:
+    deadline = time.monotonic() + START_S
+    while roles:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if set(roles) <= set(nodes(cluster)):
+                return
+        dead = [role for role in roles if cluster.member(role) is None]
+        if dead or time.monotonic() > deadline:
+            late = ", ".join(dead or roles)
+            raise ClusterError(f"{late} did not join the cluster; see {cluster.state}/<name>.log, then run `down`")
+        time.sleep(0.2)
+
+
+def _spawn(cluster: Cluster, role: str, command: list[str], log: Path) -> Cluster:
+    """Start one member in a session of its own, and record it."""
+    environment = cluster.environment() | {
+        MARK: cluster.id,
+        "AUTOSCALER_METRIC_PORT": str(cluster.ports["autoscaler_metrics"]),
+        "DASHBOARD_METRIC_PORT": str(cluster.ports["dashboard_metrics"]),
+    }
+    del environment["RAY_ADDRESS"]  # `ray start --head` refuses to start beside a named cluster
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    process = identify(child.pid)
+    if process is None:
+        raise ClusterError(f"{role} ended at once; see {log}")
+    others = tuple(member for member in cluster.members if member.role != role)
+    cluster = replace(cluster, members=(*others, Member(role, process)))
+    cluster.save()
+    return cluster
+
+
+def _end(cluster: Cluster) -> list[str]:
+    """End the served model first, then worker nodes, then the head, then whatever they left behind."""
+    order = sorted(cluster.members, key=lambda member: (member.role == "head", member.role != "serve"))
+    running = [member for member in order if alive(member.process)]
+    for member in running:
+        end([member.process], GRACE_S)
+    left = {process for member in order for process in family(member.process, cluster.id)}
+    left.update(family(None, cluster.id))
+    end(left, grace_s=2)
+    shutil.rmtree(cluster.temp, ignore_errors=True)
+    return [f"{member.role} (pid {member.process.pid})" for member in running]
+
+
+def _make_token(path: Path) -> None:
+    """A token of our own, readable by nobody else, made once."""
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+            handle.write(secrets.token_hex(32))
+    path.chmod(0o600)

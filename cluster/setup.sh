@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Create .venv in the project's root with the pinned packages of requirements/cpu.lock. Linux, no GPU needed.
+#
+#   PYTHON=python3.12 cluster/setup.sh     another interpreter (3.11 or newer, with headers)
+#
+# Safe to call again at any time: a finished environment is recognised by a stamp in well under a second, and one that
+# was left half-made is made anew. Packages come from wherever pip is configured to look; only torch's CPU build, where
+# pip does not find it there, comes from PyTorch's own index.
+set -euo pipefail
+cd "${BASH_SOURCE[0]%/*}/.."
+
+lock=requirements/cpu.lock
+torch='torch==2.13.0+cpu'
+torch_index=https://download.pytorch.org/whl/cpu
+venv_python=$PWD/.venv/bin/python
+unfinished=.venv/.rft-unfinished
+log=.venv/setup.log
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+  if [[ -n ${PYTHON:-} ]]; then
+    recent "$PYTHON" || die "PYTHON=$PYTHON is not a Python of version 3.11 or newer."
+    python=$PYTHON
+    return
+  fi
+  for python in python3 python3.11 python3.12 python3.13 python3.14; do
+    recent "$python" && return
+  done
+  die 'Python 3.11 or newer is needed and was not found.' \
+    'Install it (Debian, Ubuntu: apt-get install python3 python3-dev python3-venv), or name one: PYTHON=/path/to/python3 make setup'
+}
+
+check_tools() {
+  [[ $OSTYPE == linux* ]] || die "this set-up is for Linux (found $OSTYPE): vLLM and torch have CPU builds for it only."
+  for tool in make g++; do
+    command -v "$tool" >/dev/null || die "$tool is needed and was not found. Debian, Ubuntu: apt-get install make g++"
+  done
+}
+
+check_python() {
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "$python lacks the module venv. Debian, Ubuntu: apt-get install python3-venv"
+  "$python" -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' ||
+    die "$python has no headers (Python.h): DeepSpeed compiles an extension with them. Debian, Ubuntu: apt-get install python3-dev"
+}
+
+# What decides the environment: the lock file, this script, the project's metadata, the interpreter.
+stamp() {
+  local sum
+  sum=$({ cat "$lock" cluster/setup.sh pyproject.toml; "$python" -VV; pwd; } | sha256sum)
+  printf '.venv/.rft-lock-%s' "${sum:0:16}"
+}
+
+make_venv() {
+  if [[ -e $unfinished ]] || ! "$venv_python" -m pip --version >/dev/null 2>&1; then
+    [[ ! -e .venv ]] || say 'an earlier set-up was cut short: starting over'
+    rm -rf .venv
+    say "creating .venv with $("$python" -V)"
+    mkdir .venv
+    : >"$unfinished"
+    "$python" -m venv .venv
+    rm "$unfinished"
+  fi
+  rm -f .venv/.rft-lock-*
+}
+
+# pip, its output in the log, a sign of life every 40 packages. While it unpacks, a mark says that the environment
+# cannot be trusted: pip would take a package that is half there for installed.
+pip_install() {
+  local line count=0
+  PYTHONUNBUFFERED=1 "$venv_python" -m pip install --no-deps --no-input --disable-pip-version-check \
+    --progress-bar off "$@" 2>&1 |
+    while IFS= read -r line; do
+      printf '%s\n' "$line" >>"$log"
+      case $line in
+        Collecting*) ((++count % 40)) || say "  $count packages found" ;;
+        'Installing collected packages'*)
+          : >"$unfinished"
+          ((count < 40)) || say '  unpacking'
+          ;;
+      esac
+    done || return
+  rm -f "$unfinished"
+}
+
+install_torch() {
+  say "installing $torch"
+  pip_install "$torch" && return
+  say "pip's own configuration does not offer it: asking $torch_index"
+  pip_install --index-url "$torch_index" --retries 1 --timeout 20 "$torch" && return
+  tail -n 5 "$log" >&2
+  die "$torch could not be installed: neither pip's own configuration nor $torch_index offers it (log: $log)." \
+    'Without a network, put the wheel into a folder and call: PIP_FIND_LINKS=/that/folder make setup'
+}
+
+install_rest() {
+  say "installing the $(grep -c '^[^#]' "$lock") packages of $lock (one or two minutes)"
+  # DeepSpeed comes as source. Its build must not see torch (it would wrap a command of setuptools, and fail): pip's
+  # build isolation, which is on here, sees to that.
+  pip_install -r "$lock" || fail
+  say 'installing this project'
+  pip_install --no-build-isolation -e . || fail
+}
+
+fail() {
+  tail -n 15 "$log" >&2
+  die "the packages could not be installed; the whole log: $log. Then run this again."
+}
+
+check_tools
+find_python
+exec 9<.
+flock 9 # a second set-up in this folder waits for the first
+stamp=$(stamp)
+if [[ -e $stamp && ! -e $unfinished && -x $venv_python ]]; then
+  exit 0
+fi
+check_python
+make_venv
+: >"$log"
+install_torch
+install_rest
+"$venv_python" -c 'import torch, ray, deepspeed, vllm' >>"$log" 2>&1 || fail
+: >"$stamp"
+say "done in $SECONDS s"

@@ -1,0 +1,286 @@
+"""Pre-trains one of the shipped tiny base models from nothing: `python jobs/pretrain_tiny.py --model tiny-m`.
+
+Documents are generated one- and two-step problems (and a few longer ones), each `prompt` + `solution` + EOS,
+every document seen once. Plain PyTorch and transformers' LlamaForCausalLM in float32, on the GPU where there is
+one. Writes a Hugging Face model directory with its recipe and loss curve (`pretraining.json`, `README.md`).
+A checkpoint lies beside the output: the same command goes on after a kill, with the same data order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rft_ray.tiny.generator import Split, drills, generate
+from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the weights, up to floating point."""
+
+    hidden: int
+    layers: int
+    heads: int
+    """Of width hidden/heads; vLLM's CPU attention takes 32, 64, 80, 96, 112, 128 and 256."""
+    documents: int
+    drill_share: float = 0.2
+    """Share of documents that are bare sums."""
+    long_share: float = 0.0
+    """Share of documents with three steps; the other stories have one or two."""
+    batch: int = 32
+    lr: float = 3e-3
+    init: float = 0.06
+    """Standard deviation of the initial weights."""
+    warmup: float = 0.03
+    question_weight: float = 0.1
+    """Weight of a question token's loss beside a response token's: questions are mostly chance."""
+    seed: int = 0
+
+
+RECIPES = {
+    "tiny-xs": Recipe(hidden=64, layers=2, heads=2, documents=96_000),
+    "tiny-s": Recipe(hidden=96, layers=3, heads=3, documents=96_000),
+    "tiny-m": Recipe(hidden=128, layers=4, heads=4, documents=96_000),
+    "tiny-l": Recipe(hidden=160, layers=4, heads=5, documents=96_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Token ids of one document; the first `prompt` of them are the question."""
+
+    ids: list[int]
+    prompt: int
+
+
+def main() -> None:
+    args = _parse()
+    recipe = RECIPES[args.model]
+    if args.documents:
+        recipe = replace(recipe, documents=args.documents)
+    out = Path(args.out or f"rft_ray/tiny/models/{args.model}")
+    torch.set_num_threads(args.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = build_tokenizer()
+    model = build_model(recipe, tokenizer).to(device)
+    curve = pretrain(model, tokenizer, recipe, out.with_name(out.name + ".checkpoint.pt"), args.checkpoint_every)
+    export(model, tokenizer, recipe, curve, args.model, out)
+    print(f"{out}: held-out loss {curve[-1]['held_out_loss']:.4f}", flush=True)
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of the recipe's shape with seeded random weights, embeddings tied."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=2 * recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        head_dim=recipe.hidden // recipe.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=recipe.init,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config).float()
+
+
+def pretrain(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, checkpoint: Path, every: int
+) -> list[dict[str, float]]:
+    """Trains in place; returns the loss curve: `{step, documents, train_loss, held_out_loss}` a point."""
+    batches = _batches(documents(tokenizer, recipe), recipe)
+    held_out = _held_out(tokenizer, recipe)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    curve: list[dict[str, float]] = []
+    start, started, recent = _resume(checkpoint, model, optimizer, curve), time.monotonic(), []
+    points = {math.ceil(len(batches) * i / 12) for i in range(1, 13)}
+    for step in range(start, len(batches)):
+        for group in optimizer.param_groups:
+            group["lr"] = _lr(recipe, step, len(batches))
+        loss = _loss(model, batches[step], recipe.question_weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        recent.append(float(loss.detach()))
+        if step + 1 in points:
+            curve.append(_point(model, held_out, recipe, step + 1, recent))
+            recent = []
+            _say(curve[-1], len(batches), (time.monotonic() - started) / (step + 1 - start))
+        if (step + 1) % every == 0:
+            _save(checkpoint, model, optimizer, curve, step + 1)
+    checkpoint.unlink(missing_ok=True)
+    return curve
+
+
+def documents(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, split: Split = "pretrain") -> list[Document]:
+    """The recipe's documents, in a seeded order."""
+    sums, longer = (round(recipe.documents * share) for share in (recipe.drill_share, recipe.long_share))
+    problems = generate(recipe.documents - sums - longer, split=split, seed=recipe.seed, steps=(1, 2))
+    problems += generate(longer, split=split, seed=recipe.seed, steps=(3, 3))
+    problems += drills(sums, seed=recipe.seed)
+    random.Random(recipe.seed).shuffle(problems)
+    prompts = tokenizer([TEMPLATE.format(query=p.question) for p in problems])["input_ids"]
+    responses = tokenizer([p.solution for p in problems])["input_ids"]
+    return [
+        Document([*prompt, *response, tokenizer.eos_token_id], len(prompt))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def _held_out(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> list[list[Document]]:
+    """Short documents of the test split, which pre-training never sees; the same for all recipes."""
+    unseen = documents(tokenizer, replace(recipe, documents=512, drill_share=0.0, long_share=0.0, seed=0), "test")
+    return [unseen[i : i + 128] for i in range(0, len(unseen), 128)]
+
+
+def _batches(docs: Sequence[Document], recipe: Recipe) -> list[list[Document]]:
+    """Batches of documents of about one length: sorted within windows of 32 batches, then shuffled."""
+    rng, batches = random.Random(recipe.seed), []
+    window = 32 * recipe.batch
+    for start in range(0, len(docs), window):
+        part = sorted(docs[start : start + window], key=lambda d: len(d.ids))
+        cut = [part[i : i + recipe.batch] for i in range(0, len(part), recipe.batch)]
+        rng.shuffle(cut)
+        batches += cut
+    return batches
+
+
+def _loss(model: LlamaForCausalLM, batch: Sequence[Document], question_weight: float) -> torch.Tensor:
+    """Mean negative log-likelihood per response token, question tokens weighted."""
+    width = max(len(d.ids) for d in batch)
+    ids = torch.tensor([d.ids + [0] * (width - len(d.ids)) for d in batch], device=model.device)
+    rows = [
+        [question_weight] * d.prompt + [1.0] * (len(d.ids) - d.prompt) + [0.0] * (width - len(d.ids)) for d in batch
+    ]
+    weights = torch.tensor(rows, device=model.device)[:, 1:]
+    logits = model(input_ids=ids[:, :-1]).logits
+    losses = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return (losses * weights.flatten()).sum() / weights.sum()
+
+
+def _lr(recipe: Recipe, step: int, total: int) -> float:
+    """Linear warm-up, then cosine to a tenth."""
+    warmup = max(1, round(recipe.warmup * total))
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    return recipe.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))))
+
+
+def _point(
+    model: LlamaForCausalLM, held_out: list[list[Document]], recipe: Recipe, step: int, recent: list[float]
+) -> dict[str, float]:
+    with torch.no_grad():
+        unseen = sum(float(_loss(model, batch, 0.0)) for batch in held_out) / len(held_out)
+    return {
+        "step": step,
+        "documents": min(step * recipe.batch, recipe.documents),
+        "train_loss": round(sum(recent) / max(1, len(recent)), 4),
+        "held_out_loss": round(unseen, 4),
+    }
+
+
+def _say(point: dict[str, float], total: int, seconds_per_step: float) -> None:
+    left = (total - point["step"]) * seconds_per_step
+    print(
+        f"step {point['step']:.0f}/{total}  train {point['train_loss']:.4f}  held-out {point['held_out_loss']:.4f}"
+        f"  {seconds_per_step:.2f} s/step  ETA {left / 60:.1f} min",
+        flush=True,
+    )
+
+
+def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: object, step: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve, "step": step}, partial
+    )
+    os.replace(partial, path)
+
+
+def _resume(
+    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: list[dict[str, float]]
+) -> int:
+    """Loads the checkpoint where there is one; returns the step to start with."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location=model.device, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    curve.extend(saved["curve"])
+    print(f"{path}: going on from step {saved['step']}", flush=True)
+    return int(saved["step"])
+
+
+def export(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    curve: list[dict[str, float]],
+    name: str,
+    out: Path,
+) -> None:
+    """Writes the model directory: weights, configs, tokenizer, `pretraining.json` and a model card."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # it comes readable to its owner only
+    tokenizer.save_pretrained(out)
+    parameters = sum(p.numel() for p in model.parameters())
+    facts = {
+        "model": name,
+        "parameters": parameters,
+        "recipe": asdict(recipe),
+        "template": TEMPLATE,
+        "held_out_loss": curve[-1]["held_out_loss"],
+        "curve": curve,
+    }
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (out / "README.md").write_text("\n".join(_card(name, parameters, recipe, curve)) + "\n")
+
+
+def _card(name: str, parameters: int, recipe: Recipe, curve: list[dict[str, float]]) -> Iterator[str]:
+    yield from ("---", "license: apache-2.0", "language: en", "---", "", f"# {name}", "")
+    yield f"A base model of {parameters / 1e6:.2f} M parameters (Llama architecture, {recipe.hidden} x {recipe.layers},"
+    yield "float32) for trying rejection-sampling fine-tuning without a GPU. It knows nothing but the word problems of"
+    yield "`rft_ray.tiny.generator`: it was pre-trained on short ones, so that fine-tuning on longer ones has something"
+    yield "to teach. Its held-out loss is per response token."
+    yield from ("", f"Prompt: `{TEMPLATE!r}`, then the response, then EOS.".replace("'", ""), "")
+    yield f"Made by `python jobs/pretrain_tiny.py --model {name}`. Recipe:"
+    yield from ("", *(f"- {key}: {value}" for key, value in asdict(recipe).items()), "")
+    yield from ("| documents | train loss | held-out loss |", "|-|-|-|")
+    yield from (f"| {p['documents']} | {p['train_loss']:.4f} | {p['held_out_loss']:.4f} |" for p in curve)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=RECIPES, required=True, help="which recipe")
+    parser.add_argument("--out", help="model directory to write (default: the shipped one)")
+    parser.add_argument("--documents", type=int, help="number of documents, in place of the recipe's")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="default 100")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""The embedded default: a problem generator and small base models, so that RFT runs without hub or GPU.
+
+`generator.generate` makes the problems; `model_dir(name)` is a shipped base model's directory, which
+transformers and vLLM load like any other. `jobs/pretrain_tiny.py` made them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MODELS: tuple[str, ...] = ("tiny-s", "tiny-m")
+"""Shipped base models, smallest first."""
+
+
+def model_dir(name: str) -> Path:
+    """Directory of a shipped base model. Raises ValueError, naming the shipped ones, for any other name."""
+    if name not in MODELS:
+        raise ValueError(f"tiny model {name!r}: the shipped ones are {', '.join(MODELS)}")
+    return Path(__file__).parent / "models" / name

@@ -1,0 +1,97 @@
+"""One model behind ray.serve.llm: a trained model of a run -> a Serve deployment that holds its vLLM engine.
+
+The replica itself fetches the model to its node's disk, so that the node that builds the application needs no weights.
+Sources: ray/llm/_internal/serve/core/server/llm_server.py and engines/vllm/vllm_models.py (Ray 2.60).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+from ray.serve.deployment import Application
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+from rft_ray import config
+from rft_ray.models import fetch_model
+from rft_ray.store import open_store
+from serve.catalog import Entry, Resources
+
+
+class ModelServer(LLMServer):  # type: ignore[misc]
+    """An LLMServer that fetches its model from the run, seeds its engine, and is up once it has answered."""
+
+    async def __init__(self, llm_config: LLMConfig, *, run: str, fingerprint: str) -> None:  # type: ignore[misc]
+        folder = await asyncio.to_thread(fetch_model, open_store(run), fingerprint)
+        llm_config.get_engine_config().hf_model_id = str(folder)
+        # vLLM seeds every engine with 0: two replicas, or one restarted, would sample the same paths
+        llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
+        await super().__init__(llm_config)
+        await self._answer_once()
+
+    async def _answer_once(self) -> None:
+        """The first answer takes seconds, and fails where the model has no chat template: let no caller meet that."""
+        probe = ChatCompletionRequest(
+            model=self._llm_config.model_id,
+            messages=[{"role": "user", "content": "1+1?"}],
+            n=2,
+            max_completion_tokens=2,
+        )
+        answer = await anext(self.engine.chat(probe))
+        if hasattr(answer, "error"):
+            raise RuntimeError(f"the model cannot answer: {answer.error.message}")
+
+
+def deploy(entry: Entry, run: str, engine: config.Engine, resources: Resources) -> Application:
+    """The deployment of one model. `run`: its store's absolute address."""
+    return build_llm_deployment(
+        llm_config_of(entry, engine, resources),
+        name_prefix="model:",
+        bind_kwargs={"run": run, "fingerprint": entry.fingerprint},
+        deployment_cls=ModelServer,
+    )
+
+
+def llm_config_of(entry: Entry, engine: config.Engine, resources: Resources) -> LLMConfig:
+    """The LLMConfig of one model: the run's own engine settings, on GPUs or CPUs."""
+    deployment: dict[str, Any] = {"num_replicas": resources.replicas}
+    if resources.gpu:
+        where: dict[str, Any] = {"accelerator_config": {"kind": "gpu"}}
+    else:
+        environment = {
+            "OMP_NUM_THREADS": str(engine.threads_per_actor),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_HOST_IP": "127.0.0.1",  # its processes are all on one node: let them not listen beyond it
+        }
+        deployment["ray_actor_options"] = {"num_cpus": 0}  # the bundle has them
+        where = {
+            "accelerator_config": {"kind": "cpu"},
+            "placement_group_config": {"bundles": [{"CPU": resources.cpus}]},
+            "runtime_env": {"env_vars": environment},
+        }
+    return LLMConfig(
+        model_loading_config={"model_id": entry.served_as, "model_source": entry.fingerprint},
+        engine_kwargs=_engine_kwargs(engine, resources),
+        deployment_config=deployment,
+        **where,
+    )
+
+
+def _engine_kwargs(engine: config.Engine, resources: Resources) -> dict[str, Any]:
+    """What vLLM is started with; the same as in `rft_ray.engines`, so that serving is what was evaluated."""
+    kwargs: dict[str, Any] = {
+        "dtype": engine.dtype,
+        "max_num_seqs": engine.max_num_seqs,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "enforce_eager": engine.enforce_eager,
+        "enable_prefix_caching": True,
+        "override_generation_config": {"max_new_tokens": resources.max_tokens},
+    }
+    if engine.max_model_len is not None:
+        kwargs["max_model_len"] = engine.max_model_len
+    if resources.gpu:
+        return kwargs | {"gpu_memory_utilization": engine.gpu_memory_utilization}
+    return kwargs | {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}

@@ -1,0 +1,100 @@
+"""Every refusal in one shape, OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
+
+Messages say what to change and never repeat a prompt, a completion or a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+_CODES = {
+    400: "invalid_request",
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "request_too_large",
+    503: "unavailable",
+}
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    """`invalid_request_error` (the caller's to mend) or `server_error`."""
+    param: str | None = None
+    """The request field at fault, dotted."""
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """What every answer with a status of 400 or more holds."""
+
+    error: ErrorDetail
+
+
+class Refusal(Exception):
+    """A request that is answered with an error. Raised by this service's own code."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+
+def response(
+    status: int,
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The HTTP response of one refusal. ASCII JSON: a lone surrogate in a field's name cannot break it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    detail = ErrorDetail(message=message, type=kind, param=param, code=code or _CODES.get(status))
+    body = json.dumps(ErrorBody(error=detail).model_dump())
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of `app`'s routes in OpenAI's shape."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+
+
+async def unavailable(_: Request, error: Exception) -> Response:
+    """Handler of the exceptions that say: no replica can answer now."""
+    return response(503, "the model is not available at the moment: try again", headers={"Retry-After": "5"})
+
+
+async def _refused(_: Request, error: Any) -> Response:
+    return response(error.status, error.message, param=error.param, code=error.code)
+
+
+async def _invalid(_: Request, error: Any) -> Response:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return response(400, "the body is not valid JSON", code="invalid_json")
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "invalid_value")
+    return response(400, f"{param}: {message}" if param else message, param=param, code=code)
+
+
+async def _http(_: Request, error: Any) -> Response:
+    return response(error.status_code, str(error.detail), headers=error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return response(500, "internal error: the server's log has the details")

@@ -1,0 +1,271 @@
+"""Real fine-tuning: two CPU workers, DeepSpeed over gloo, small random models, a worker killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pytest
+
+from rft_ray.checkpoints import MANIFEST, committed
+from rft_ray.config import Recipe, Training
+from rft_ray.models import committed_model, fetch_model
+from rft_ray.prompts import encode_prompt, render
+from rft_ray.store import LocalStore, Store, commit_table, open_store
+from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress, TrainingResult, train
+from rft_ray.training_data import encode, padded, plan
+from tests.s3server import S3Server
+
+S = TypeVar("S", bound=Store)
+TEMPLATE = "Question: {query}\nAnswer:"
+DATA, LONG = "training/rows.parquet", "training/long.parquet"
+RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtype="float32")
+SETTINGS = Training(
+    workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
+)
+PLAIN, SEEDED, LORA = "a" * 16, "b" * 16, "c" * 16
+
+
+def rows(count: int) -> list[tuple[str, str]]:
+    """Sums as questions, solutions in GSM8K's form."""
+    numbers = random.Random(0)
+    made = []
+    for _ in range(count):
+        a, b = numbers.randint(1, 99), numbers.randint(1, 9)
+        made.append((f"Tom has {a} pens and buys {b}." + " How many?" * (b % 3), f"{a}+{b}\n#### {a + b}"))
+    return made
+
+
+def filled(store: S) -> S:
+    """The store with 62 rows in it, two of them longer than `max_tokens`, and a table of too long rows only."""
+    good, long = rows(60), [("why? " * 50, "5"), ("?", "1+1 " * 50)]
+    for key, table in ((DATA, [*good[:30], *long, *good[30:]]), (LONG, long)):
+        questions, texts = zip(*table, strict=True)
+        commit_table(store, key, pa.table({"question": list(questions), "text": list(texts)}), {})
+    return store
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one call of `train` left behind."""
+
+    store: Store
+    jobs: Sequence[TrainingJob]
+    results: dict[str, TrainingResult]
+    progress: list[TrainingProgress]
+
+    def weights(self, fingerprint: str) -> bytes:
+        return (fetch_model(self.store, fingerprint) / "model.safetensors").read_bytes()
+
+    def training(self, fingerprint: str) -> Any:
+        manifest = committed_model(self.store, fingerprint)
+        assert manifest is not None
+        return manifest.metadata["training"]
+
+
+def run(store: Store, jobs: Sequence[TrainingJob], settings: Training = SETTINGS) -> Trained:
+    progress: list[TrainingProgress] = []
+    results = train(jobs, store.url, settings, progress.append)
+    return Trained(store, jobs, {result.fingerprint: result for result in results}, progress)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("base")
+    symbols = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=len(symbols), num_key_value_heads=2, max_position_embeddings=256, **shape)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(base: Path) -> dict[str, TrainingJob]:
+    plain = TrainingJob("tiny", "sft", PLAIN, str(base), DATA, RECIPE, TEMPLATE, 0)
+    adapters = RECIPE.model_copy(update={"lora_rank": 4, "dtype": "bfloat16", "epochs": 1})
+    return {
+        PLAIN: plain,
+        SEEDED: replace(plain, fingerprint=SEEDED, seed=1),
+        LORA: replace(plain, fingerprint=LORA, stage="rft", recipe=adapters),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Three jobs in one worker group, undisturbed."""
+    return run(filled(LocalStore(tmp_path_factory.mktemp("run") / "store")), list(jobs.values()))
+
+
+@pytest.fixture(scope="module")
+def interrupted(
+    ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trained, Path]:
+    """Two of the jobs in another order; a worker is killed in the second. Also a copy of what it left."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    store = filled(LocalStore(folder / "store"))
+    killer = threading.Thread(target=kill_after_checkpoint, args=(store, PLAIN, folder / "left"), daemon=True)
+    killer.start()
+    result = run(store, [jobs[SEEDED], jobs[PLAIN]])
+    killer.join(10)
+    return result, folder / "left"
+
+
+def kill_after_checkpoint(store: LocalStore, fingerprint: str, copy: Path) -> None:
+    """`kill -9` of the rank 0 worker once a checkpoint is complete, then a copy of the job's work folder."""
+    while not (found := [key for key in store.list(f"work/{fingerprint}/") if key.endswith(MANIFEST)]):
+        time.sleep(0.01)
+    attempt = found[0].split("/")[2]
+    os.kill(json.loads(store.read(f"work/{fingerprint}/{attempt}/{STARTED}"))["pid"], signal.SIGKILL)
+    shutil.copytree(store.local_path(f"work/{fingerprint}"), copy)
+
+
+def test_every_row_is_accounted_for(trained: Trained, base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    examples, skipped = encode(AutoTokenizer.from_pretrained(base), TEMPLATE, rows(60), RECIPE.max_tokens)
+    assert skipped == 0
+    for result in trained.results.values():
+        epochs = trained.training(result.fingerprint)["tokens"] // sum(len(e.tokens) for e in examples)
+        assert (result.examples, result.skipped_too_long) == (60, 2)
+        assert result.steps == epochs * 8
+        assert result.tokens == epochs * sum(len(example.tokens) for example in examples)
+        assert result.committed_here
+        assert result.resumed_at_step == 0
+
+
+def test_the_first_loss_is_the_bases_mean_over_response_tokens(trained: Trained, base: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base)
+    examples, _ = encode(tokenizer, TEMPLATE, rows(60), RECIPE.max_tokens)
+    first = plan([len(example.tokens) for example in examples], 1, RECIPE.batch_size, 0).steps[0]
+    total, count = 0.0, 0
+    for example in (examples[index] for index in first):
+        columns = {name: torch.tensor(row) for name, row in padded([example], tokenizer.pad_token_id).items()}
+        learned = len(example.tokens) - example.prompt_tokens
+        total += model(**columns).loss.item() * learned
+        count += learned
+    assert trained.training(PLAIN)["curve"][0][1] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_loss_falls_and_its_curve_is_kept(trained: Trained) -> None:
+    for fingerprint, result in trained.results.items():
+        curve = trained.training(fingerprint)["curve"]
+        assert [point[0] for point in curve] == list(range(1, result.steps + 1))
+        assert curve[-1][1] == result.final_loss < curve[0][1]
+    rates = [point[2] for point in trained.training(PLAIN)["curve"]]
+    assert max(rates) == pytest.approx(RECIPE.learning_rate)
+    assert rates[-1] < 0.05 * RECIPE.learning_rate
+
+
+def test_the_model_carries_the_prompt_as_its_chat_template(trained: Trained) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    question = " It's 5 o'clock: {braces} and\nlines?  "
+    for fingerprint in trained.results:
+        folder = fetch_model(trained.store, fingerprint)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=True, return_dict=False)
+        assert chat == encode_prompt(tokenizer, render(TEMPLATE, question))
+        assert GenerationConfig.from_pretrained(folder).eos_token_id == tokenizer.eos_token_id
+        assert AutoModelForCausalLM.from_pretrained(folder).config.use_cache
+
+
+def test_adapters_are_merged_into_weights_of_the_recipes_type(trained: Trained, base: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = fetch_model(trained.store, LORA)
+    before, after = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    changed = {name for name in after if not torch.equal(before[name].bfloat16(), after[name])}
+    assert changed
+    assert all("proj" in name for name in changed), "only linear layers have adapters"
+
+
+def test_progress_reaches_the_driver(trained: Trained) -> None:
+    ended = {(progress.stage, progress.step) for progress in trained.progress if progress.step == progress.steps}
+    assert ended == {("sft", 32), ("rft", 8)}
+    assert str(trained.progress[-1]).startswith("rft tiny: step 8/8, loss ")
+
+
+def test_a_finished_job_is_not_trained_again(trained: Trained) -> None:
+    before = time.monotonic()
+    again = run(trained.store, trained.jobs)
+    assert time.monotonic() - before < 3
+    assert {f: replace(r, committed_here=True) for f, r in again.results.items()} == trained.results
+    assert not any(result.committed_here for result in again.results.values())
+    assert list(trained.store.list("work/")) == [], "a finished job's checkpoints are deleted"
+
+
+def test_a_job_gives_the_same_bytes_whatever_ran_before_it(trained: Trained, interrupted: tuple[Trained, Path]) -> None:
+    assert interrupted[0].weights(SEEDED) == trained.weights(SEEDED)
+    assert trained.weights(SEEDED) != trained.weights(PLAIN)
+
+
+def test_after_a_killed_worker_the_model_has_the_bytes_of_an_uninterrupted_one(
+    trained: Trained, interrupted: tuple[Trained, Path]
+) -> None:
+    again, _ = interrupted
+    assert again.results[PLAIN].resumed_at_step > 0
+    assert again.results[PLAIN].resumed_at_step % SETTINGS.checkpoint_every_steps == 0
+    assert again.weights(PLAIN) == trained.weights(PLAIN)
+    curves = [[point[1] for point in run.training(PLAIN)["curve"]] for run in (trained, again)]
+    assert curves[0] == curves[1]
+
+
+def test_a_checkpoint_on_s3_is_resumed_too(
+    ray_cluster: str, s3: S3Server, jobs: dict[str, TrainingJob], trained: Trained, interrupted: tuple[Trained, Path]
+) -> None:
+    store, left = filled(open_store(s3.url("training"))), interrupted[1]
+    for path in sorted(left.rglob("*")):
+        if path.is_file():
+            store.create_file(f"work/{PLAIN}/{path.relative_to(left)}", path)
+    again = run(store, [jobs[PLAIN]])
+    assert again.results[PLAIN].resumed_at_step > 0
+    assert again.weights(PLAIN) == trained.weights(PLAIN)
+    steps = {checkpoint.step for checkpoint in committed(store, PLAIN)}
+    assert max(steps) > again.results[PLAIN].resumed_at_step, "this attempt's checkpoints are on S3 as well"
+
+
+def test_other_worlds_checkpoints_are_passed_over_and_untrainable_data_is_one_clear_error(
+    ray_cluster: str, jobs: dict[str, TrainingJob], interrupted: tuple[Trained, Path], tmp_path: Path
+) -> None:
+    store = filled(LocalStore(tmp_path / "store"))
+    shutil.copytree(interrupted[1], store.local_path(f"work/{PLAIN}"))
+    alone = SETTINGS.model_copy(update={"workers": 1, "zero_stage": 3})
+    untrainable = replace(jobs[SEEDED], data_key=LONG)
+    with pytest.raises(
+        TrainingError, match=r"^sft of tiny: no example is left .* 2 of them longer than 128 "
+    ) as caught:
+        run(store, [jobs[PLAIN], untrainable], alone)
+    assert "\n" not in str(caught.value)
+    (result,) = run(store, [jobs[PLAIN]], alone).results.values()
+    assert result.checkpoints_passed_over >= 1
+    assert result.resumed_at_step == 0
+    assert result.final_loss == pytest.approx(interrupted[0].results[PLAIN].final_loss, rel=0.02)
+    assert committed_model(store, SEEDED) is None

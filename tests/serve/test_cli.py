@@ -1,0 +1,204 @@
+"""The command line refuses in one line, before Ray starts; the catalog of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_ray.store import open_store
+from serve import app, catalog
+from serve.app import Args
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RFT_API_KEYS", "RFT_API_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_summary(run: Path, **changes: Any) -> Path:
+    entries = [
+        {"model": name, "stage": stage, "fingerprint": f"{name}{stage}".encode().hex()[:16], "base": f"tiny:{name}"}
+        for name in ("tiny-m", "tiny-s")
+        for stage in ("sft", "rft")
+    ]
+    store = open_store(str(run))
+    store.replace("summary.json", json.dumps({"finished": True, "models": entries} | changes).encode())
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run whose models count as committed: nothing here loads them."""
+    monkeypatch.setattr(catalog, "committed_model", lambda store, fingerprint: fingerprint)
+    return write_summary(tmp_path / "runs" / "demo")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and message of a command that must fail with one line."""
+    code = app.main(list(arguments))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("serve: ")
+    return code, lines[0]
+
+
+def test_all_rft_models_are_served_by_default(run: Path) -> None:
+    assert [entry.served_as for entry in catalog.choose(str(run), None, "rft")] == ["tiny-m-rft", "tiny-s-rft"]
+
+
+@pytest.mark.parametrize("name", ["tiny-s", "tiny-s-sft"])
+def test_one_model_is_named_with_or_without_its_stage(run: Path, name: str) -> None:
+    assert [entry.served_as for entry in catalog.choose(str(run), name, "sft")] == ["tiny-s-sft"]
+
+
+def test_a_wrong_model_is_refused_with_the_nearest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = refused(capsys, "--run", str(run), "--model", "tiny-n")
+    assert code == 2
+    assert "tiny-m" in message
+
+
+def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no summary.json" in refused(capsys, "--run", str(tmp_path))[1]
+    assert "no summary.json" in refused(capsys, "--run", str(tmp_path / "nothing"))[1]
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        ({"finished": False}, "not finished"),
+        ({"models": []}, "lists no models"),
+        ({"models": [{"model": "m"}]}, "stage"),
+        ({"models": 5}, "models"),
+    ],
+)
+def test_an_unusable_summary_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, Any], said: str
+) -> None:
+    assert said in refused(capsys, "--run", str(write_summary(tmp_path / "r", **summary)))[1]
+
+
+def test_text_that_is_no_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_store(str(tmp_path)).replace("summary.json", b"{")
+    assert "summary.json cannot be used" in refused(capsys, "--run", str(tmp_path))[1]
+
+
+def test_a_model_whose_files_are_gone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_summary(tmp_path / "r")
+    assert "tiny-m-rft" in refused(capsys, "--run", str(run), "--model", "tiny-m")[1]
+
+
+def test_a_stage_that_the_run_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only = [{"model": "m", "stage": "sft", "fingerprint": "f", "base": "b"}]
+    assert "it has: sft" in refused(capsys, "--run", str(write_summary(tmp_path / "r", models=only)))[1]
+
+
+def test_a_store_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gs://" in refused(capsys, "--run", "gs://bucket/run")[1]
+
+
+def test_newest_is_the_run_that_finished_last(tmp_path: Path) -> None:
+    for age, (name, finished) in enumerate([("new-unfinished", False), ("second", True), ("first", True)]):
+        path = write_summary(tmp_path / name, finished=finished) / "summary.json"
+        os.utime(path, (time.time() - age * 60,) * 2)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "summary.json").write_text("{")
+    assert catalog.newest(str(tmp_path)) == str(tmp_path / "second")
+
+
+def test_newest_without_a_finished_run_names_the_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_summary(tmp_path / "half", finished=False)
+    assert "half" in refused(capsys, "--newest", str(tmp_path))[1]
+    assert "--run" in refused(capsys, "--newest", "s3://bucket/runs")[1]
+
+
+def test_a_host_that_others_reach_needs_keys(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5"):
+        code, message = refused(capsys, "--run", str(run), "--host", host)
+        assert code == 2
+        assert "--api-keys-file" in message
+
+
+def test_an_empty_key_file_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys").touch()
+    assert "holds no key" in refused(capsys, "--run", str(run), "--api-keys-file", str(tmp_path / "keys"))[1]
+
+
+def test_a_taken_port_is_refused_with_a_free_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, message = refused(capsys, "--run", str(run), "--port", str(port))
+    assert code == 1
+    free = int(message.rpartition("--port ")[2])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", free))
+
+
+def test_an_address_of_another_machine_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RFT_API_KEYS", "key")
+    assert "--host" in refused(capsys, "--run", str(run), "--host", "192.0.2.1")[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--run", "a", "--newest", "b"], ["--run", "a", "--stage", "icl"]])
+def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        app.main(arguments)
+
+
+@pytest.mark.parametrize("value", ["0", "5000", "-1"])
+def test_numbers_out_of_bounds_are_refused(run: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    assert "--max-tokens" in refused(capsys, "--run", str(run), "--max-tokens", value)[1]
+
+
+def test_the_builders_arguments_come_as_text(run: Path) -> None:
+    args = Args.model_validate({"run": str(run), "model": "tiny-m", "replicas": "2", "device": "gpu"})
+    assert (args.replicas, args.device, args.stage) == (2, "gpu", "rft")
+    with pytest.raises(ValueError, match="modle"):
+        Args.model_validate({"run": str(run), "modle": "tiny-m"})
+
+
+def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
+    config = {
+        "models": [{"name": "tiny-m", "source": "tiny:tiny-m"}],
+        "engine": {"threads_per_actor": 4, "dtype": "float32"},
+        "sampling": {"max_new_tokens": 99, "samples_per_problem": 8, "samples_per_block": 8},
+    }
+    open_store(str(run)).replace("config.yaml", json.dumps(config).encode())
+    recorded = catalog.settings(str(run))
+    assert recorded.engine.dtype == "float32"
+    args = Args(run=str(run))
+    four, shared = (app._resources(args, recorded, engines, {"CPU": 6.0}) for engines in (1, 4))
+    assert (four.gpu, four.cpus, four.max_tokens) == (False, 4, 99)
+    assert shared.cpus == 1.5
+    assert app._resources(args, recorded, 1, {}).cpus == 4
+    assert app._resources(args, recorded, 1, {"GPU": 1.0, "CPU": 1.0}).gpu
+    with pytest.raises(catalog.CatalogError, match="--model"):
+        app._resources(args, recorded, 2, {"GPU": 1.0})
+    assert app._resources(Args(run=str(run), device="gpu"), recorded, 2, {"GPU": 1.0}).gpu
+    assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu
+
+
+def test_a_config_that_cannot_be_read_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_store(str(run)).replace("config.yaml", b"models: [\n")
+    assert "config.yaml" in refused(capsys, "--run", str(run))[1]
+
+
+def test_the_printed_examples_are_commands_with_valid_bodies() -> None:
+    for keyed in (False, True):
+        lines = app._examples("http://127.0.0.1:8000", "tiny-m-rft", keyed).splitlines()
+        commands = [shlex.split(line) for line in lines if line.startswith("curl ")]
+        bodies = [json.loads(words[words.index("-d") + 1]) for words in commands if "-d" in words]
+        assert bodies[0]["k"] == 8
+        assert bodies[1]["model"] == "tiny-m-rft"
+        assert all(any("Authorization" in word for word in words) == keyed for words in commands)

@@ -1,0 +1,315 @@
+"""The real service: `python -m serve.app` with a tiny model, spoken to over HTTP, and ended by a signal.
+
+One process for the whole module, on a Ray of its own that listens on loopback alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from transformers import AutoTokenizer
+
+from rft_ray import config, prompts, tiny
+from rft_ray.models import commit_model
+from rft_ray.store import open_store
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 200
+END_TIMEOUT_S = 60
+KEY = "the-key-of-the-test"
+MODEL = "tiny-rft"
+QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
+TEMPLATE = "Question: {query}\nAnswer:"
+ROUTES = {
+    "/healthz": "get",
+    "/readyz": "get",
+    "/solve": "post",
+    "/v1/models": "get",
+    "/v1/models/{model}": "get",
+    "/v1/chat/completions": "post",
+    "/v1/completions": "post",
+}
+
+LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+
+pytestmark = pytest.mark.timeout(START_TIMEOUT_S + END_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running process, where it answers, and how to recognise what it has started."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    mark: str
+    log: Path
+    ray_folder: Path
+
+    def client(self, key: str | None = KEY) -> httpx.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    ray_folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # socket paths under it must stay short
+    port, mark, log = free_port(), uuid.uuid4().hex, folder / "log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve.app", "--run", str(a_run(folder)), "--port", str(port), "--device", "cpu"],
+            cwd=ROOT,
+            env=environment(folder, ray_folder) | {"RFT_TEST_MARK": mark, "RFT_API_KEYS": KEY},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    started = Service(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder))
+    try:
+        wait_until_ready(started)
+        yield started
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+        for pid in processes(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def a_run(folder: Path) -> Path:
+    """A finished run that holds one model: a shipped base model with the chat template of training."""
+    base = next(tiny.model_dir(name) for name in tiny.MODELS if tiny.model_dir(name).is_dir())
+    shutil.copytree(base, folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = prompts.chat_template(tokenizer, TEMPLATE)
+    tokenizer.save_pretrained(folder / "model")
+    store, fingerprint = open_store(str(folder / "run")), "0123456789abcdef"
+    commit_model(store, fingerprint, folder / "model", {})
+    entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": "tiny:tiny"}
+    settings = config.Config.model_validate(
+        {"models": [{"name": "tiny", "source": "tiny:tiny"}], "engine": {"dtype": "float32", "kv_cache_gib": 0.25}}
+    )
+    store.replace("config.yaml", settings.to_yaml().encode())
+    store.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
+    return folder / "run"
+
+
+def environment(folder: Path, ray_folder: str) -> dict[str, str]:
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(uuid.uuid4().hex * 2)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RFT_"))}
+    return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": ray_folder}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while "ready: " not in service.log.read_text():
+        if service.process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")
+        time.sleep(0.2)
+
+
+def processes(mark: str) -> list[int]:
+    """Living processes that carry the mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
+    """Local address, as /proc writes it, -> name of the process that listens there for other machines."""
+    holders = {}
+    for pid in pids:
+        with suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            holders |= {os.readlink(link): name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = {row[1]: holders.get(f"socket:[{row[9]}]") for row in rows if row[3] == "0A"}
+    return {where: name for where, name in listening.items() if name and not where.startswith(LOOPBACK)}
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16} | changes
+
+
+def test_health_needs_no_key_and_readiness_names_the_models(service: Service) -> None:
+    with service.client(None) as stranger, service.client() as client:
+        assert stranger.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/readyz").json() == {"status": "ready", "models": [MODEL]}
+
+
+def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
+    with service.client() as client:
+        listed = client.get("/openapi.json").json()["paths"]
+        assert client.get("/docs").status_code == 200
+    assert {path: next(iter(methods)) for path, methods in listed.items()} == ROUTES
+    paths = [*ROUTES, "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/nothing", "/", "/v1/embeddings"]
+    for key in (None, "wrong"):
+        with service.client(key) as stranger:
+            for path in set(paths) - {"/healthz"}:
+                for method in ("GET", "POST", "OPTIONS"):
+                    answer = stranger.request(method, path, headers={"Origin": "https://example.com"})
+                    assert answer.status_code == 401, (method, path)
+                    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_models_say_where_they_come_from(service: Service) -> None:
+    with service.client() as client:
+        listed = client.get("/v1/models").json()
+        assert [model["id"] for model in listed["data"]] == [MODEL]
+        assert client.get(f"/v1/models/{MODEL}").json() == listed["data"][0]
+        assert listed["data"][0]["stage"] == "rft"
+        assert client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
+
+
+def test_solve_accounts_for_every_path(service: Service) -> None:
+    with service.client() as client:
+        answer = client.post("/solve", json={"question": QUESTION, "k": 12, "max_tokens": 60})
+    solved = answer.json()
+    assert answer.status_code == 200, solved
+    silent = solved["undecided"] + solved["no_answer"] + solved["truncated"]
+    assert sum(vote["count"] for vote in solved["votes"]) + silent == solved["k"] == 12
+    assert solved["model"] == MODEL
+    if solved["votes"]:
+        assert solved["answer"] == solved["votes"][0]["answer"]
+        assert solved["confidence"] == pytest.approx(solved["votes"][0]["count"] / 12)
+        assert solved["answer"] in solved["path"]["text"]
+        assert solved["distinct_paths"] >= 1
+
+
+def test_solve_samples_different_paths(service: Service) -> None:
+    with service.client() as client:
+        bodies = [{"question": QUESTION, "k": 1, "temperature": 2.0}] * 6
+        texts = {json.dumps(client.post("/solve", json=body).json()["votes"]) for body in bodies}
+    assert len(texts) > 1
+
+
+def test_solve_greedy_is_the_chat_completion(service: Service) -> None:
+    with service.client() as client:
+        solved = client.post("/solve", json={"question": QUESTION, "k": 1, "temperature": 0}).json()
+        said = client.post("/v1/chat/completions", json=chat(temperature=0, max_tokens=256)).json()["choices"][0]
+    if solved["path"]:
+        assert solved["path"]["text"] == said["message"]["content"]
+    else:
+        assert solved["undecided"] + solved["no_answer"] + solved["truncated"] == 1
+
+
+def test_chat_sees_the_prompt_that_training_saw(service: Service) -> None:
+    with service.client() as client:
+        chatted = client.post("/v1/chat/completions", json=chat(temperature=0)).json()
+        prompt = prompts.render(TEMPLATE, QUESTION)
+        plain = client.post(
+            "/v1/completions", json={"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 16}
+        ).json()
+    assert chatted["choices"][0]["message"]["content"] == plain["choices"][0]["text"]
+    assert chatted["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
+
+
+def test_the_openai_sdk_works(service: Service) -> None:
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
+    assert [model.id for model in client.models.list()] == [MODEL]
+    messages: Any = chat()["messages"]
+    whole = client.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=16, temperature=0.7)
+    assert len(whole.choices) == 2
+    greedy = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=16, temperature=0)
+    chunks = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=16, temperature=0, stream=True)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == greedy.choices[0].message.content
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0).models.list()
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=messages)
+
+
+def test_a_stream_ends_with_done(service: Service) -> None:
+    body = {"model": MODEL, "prompt": "Question: 1+1?\nAnswer:", "max_tokens": 8, "stream": True}
+    with service.client() as client, client.stream("POST", "/v1/completions", json=body) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    assert all(json.loads(line)["object"] == "text_completion" for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/solve", {"k": 3}, 400, "question"),
+        ("/solve", {"question": QUESTION, "k": 65}, 400, "k"),
+        ("/solve", {"question": QUESTION, "colour": 1}, 400, "colour"),
+        ("/solve", {"question": QUESTION, "model": "other"}, 404, "model"),
+        ("/solve", {"question": "pens " * 1500}, 400, None),
+        ("/solve", {"question": "x" * (1 << 20)}, 413, None),
+        ("/v1/chat/completions", chat(messages="hello"), 400, None),
+        ("/v1/chat/completions", chat(model="other"), 404, "model"),
+        ("/v1/chat/completions", chat(temperature=-1), 400, None),
+        ("/v1/chat/completions", chat(n=100_000), 400, "n"),
+        ("/v1/chat/completions", chat(seed=1), 400, "seed"),
+        ("/v1/completions", {"model": MODEL, "prompt": ["a"] * 65}, 400, "n"),
+        ("/v1/completions", {"model": MODEL, "prompt": "a", "seed": 1}, 400, "seed"),
+    ],
+)
+def test_bad_requests_are_refused_in_openais_shape(
+    service: Service, path: str, body: dict[str, Any], status: int, param: str | None
+) -> None:
+    with service.client() as client:
+        answer = client.post(path, json=body)
+    error = answer.json()["error"]
+    assert answer.status_code == status, error
+    assert error["message"]
+    if param is not None:
+        assert error["param"] == param
+
+
+def test_the_engine_outlives_them_all_and_nothing_listens_beyond_loopback(service: Service) -> None:
+    with service.client() as client:
+        assert client.get("/readyz").status_code == 200
+    assert listening_beyond_loopback(processes(service.mark)) == set()
+
+
+def test_logs_hold_no_key_and_no_question(service: Service) -> None:
+    written = [path for ending in ("log", "out", "err") for path in service.ray_folder.rglob(f"*.{ending}")]
+    assert written
+    for log in [service.log, *written]:
+        content = log.read_text(errors="replace")
+        assert KEY not in content, log
+        assert QUESTION not in content, log
+
+
+def test_sigterm_ends_it_with_everything_that_it_started(service: Service) -> None:
+    assert len(processes(service.mark)) > 3
+    service.process.terminate()
+    assert service.process.wait(END_TIMEOUT_S) == 0
+    deadline = time.monotonic() + 10
+    while processes(service.mark) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes(service.mark) == []
+    assert service.log.read_text().rstrip().endswith("stopped")
