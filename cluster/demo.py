@@ -112,7 +112,8 @@ def serve(cluster: Cluster, state: Path, options: Sequence[str]) -> int:
     child = subprocess.Popen(command, cwd=ROOT, env=cluster.environment())
     try:
         local_cluster.record(state, "serve", identify(child.pid))
-        return child.wait()
+        status = child.wait()
+        return status if status >= 0 else 128 - status
     except KeyboardInterrupt:  # in a terminal the child got the signal too
         return STOPPED
     finally:

@@ -36,7 +36,8 @@ PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 
 """Ray's defaults, taken where they are free."""
 OBJECT_STORE_BYTES = 2**30
 START_S = 60
-GRACE_S = 15
+GRACE_S = {"serve": 60}
+"""Seconds to end in order, by role; 15 for nodes. The served model takes its replicas down first."""
 
 
 class ClusterError(RuntimeError):
@@ -295,7 +296,7 @@ def _end(cluster: Cluster) -> list[str]:
     order = sorted(cluster.members, key=lambda member: (member.role == "head", member.role != "serve"))
     running = [member for member in order if alive(member.process)]
     for member in running:
-        end([member.process], GRACE_S)
+        end([member.process], GRACE_S.get(member.role, 15))
     left = {process for member in order for process in family(member.process, cluster.id)}
     left.update(family(None, cluster.id))
     end(left, grace_s=2)
