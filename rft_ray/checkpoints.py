@@ -76,7 +76,7 @@ def newest(store: Store, fingerprint: str, layout: Mapping[str, int], scratch: P
     """The furthest checkpoint that can be loaded, and how many complete ones were passed over.
 
     One is passed over, and that logged, where it was saved under another layout (number of workers, ZeRO
-    stage) or a file of it is missing or altered. Its files then lie at `local_folder(...)`.
+    stage) or a file of it is missing or altered. What a distant store holds is copied to `scratch` for that.
     """
     passed_over = 0
     for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True):
@@ -110,13 +110,18 @@ def local_folder(store: Store, folder: str, scratch: Path) -> Path:
 
 
 def fetch(store: Store, checkpoint: Checkpoint, scratch: Path) -> Path:
-    """The checkpoint's files on this node, copied from the store where it is not local."""
-    local = local_folder(store, checkpoint.folder, scratch)
+    """The folder with the checkpoint's files on this node, copied from the store where it is not local."""
     for name in checkpoint.files:
-        if not (local / name).exists():
-            (local / name).parent.mkdir(parents=True, exist_ok=True)
-            store.fetch(f"{checkpoint.folder}/{name}", local / name)
-    return local
+        _fetch_file(store, checkpoint, name, scratch)
+    return local_folder(store, checkpoint.folder, scratch)
+
+
+def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) -> Path:
+    path = local_folder(store, checkpoint.folder, scratch) / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.fetch(f"{checkpoint.folder}/{name}", path)
+    return path
 
 
 def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
@@ -135,10 +140,9 @@ def _damaged(store: Store, checkpoint: Checkpoint, scratch: Path) -> str:
     """The first file of a checkpoint that is not what its manifest says; empty where all are."""
     for name, digest in checkpoint.files.items():
         try:
-            local = fetch(store, Checkpoint(checkpoint.folder, 0, 0.0, {}, {name: digest}), scratch) / name
-        except StoreError:
-            return name
-        if not local.is_file() or _sha256(local) != digest:
+            if _sha256(_fetch_file(store, checkpoint, name, scratch)) != digest:
+                return name
+        except (StoreError, OSError):
             return name
     return ""
 

@@ -2,7 +2,8 @@
 
 Evaluation is the same sampling and grading over another problem set; this module only counts. An answer counts as
 right when it equals gold: verdicts made to evaluate do not look at equations, as the paper's do not. maj@k votes on
-canonical answers; answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
+canonical answers; answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021
+(arXiv 2107.03374).
 """
 
 from __future__ import annotations

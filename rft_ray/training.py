@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import tempfile
+import textwrap
 import threading
 import uuid
 from collections import Counter
@@ -195,7 +196,12 @@ def _run_group(
     _warn_if_short(settings.workers, "GPU" if gpu else "CPU")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # notices an end or a death sooner
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a node that is taken away is a dead worker
-    with tempfile.TemporaryDirectory(prefix="rft-train-") as folder, _reporting(on_progress) as board, _own_sigint():
+    with (
+        tempfile.TemporaryDirectory(prefix="rft-train-") as folder,
+        _reporting(on_progress) as board,
+        _own_address(),
+        _own_sigint(),
+    ):
         trainer = TorchTrainer(
             train_jobs,
             train_loop_config={
@@ -262,13 +268,33 @@ def _one_line(error: Exception) -> str:
     deaths = [failure for failure in failures if not hasattr(failure, "_base_exc")]
     cause = (deaths or failures or [error])[0]
     cause = getattr(cause, "_base_exc", getattr(cause, "health_check_failure", cause))
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {' '.join(lines)[:300]}" if lines else type(cause).__name__
+    return textwrap.shorten(f"{type(cause).__name__}: {cause}", 400, placeholder=" …")
 
 
 def _worker_failures(error: Exception) -> list[Exception]:
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     return [failures[rank] for rank in sorted(failures)] or [getattr(error, "controller_failure", error)]
+
+
+@contextlib.contextmanager
+def _own_address() -> Iterator[None]:
+    """Tell Ray Train's helper actors which cluster they belong to, by RAY_ADDRESS.
+
+    Its placement-group cleaner else asks any cluster that it finds on the machine about the controller, takes one
+    that is unknown there for dead, and ends the workers.
+    """
+    import ray
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS")
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 @contextlib.contextmanager
