@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
+from rft_ray.cluster import prepare_environment, start_ray
 from rft_ray.config import Config, ConfigError, load
 
 
@@ -48,13 +49,16 @@ def dry_run(config: Config, *, gpu: bool) -> None:
 
 def main(argv: Sequence[str]) -> int:
     options, overrides = arguments(argv)
+    prepare_environment()
     try:
         config = load(options.config, overrides)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    from rft_ray import cluster, pipeline, stages
+    from ray.exceptions import RayError
+
+    from rft_ray import pipeline, stages
     from rft_ray.models import ModelError
     from rft_ray.problems import DataError
     from rft_ray.store import StoreError
@@ -68,16 +72,22 @@ def main(argv: Sequence[str]) -> int:
         store.check()
         for problem in pipeline.leaks(plan):
             print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
-    except (DataError, ModelError, StoreError) as error:
+    except (ConfigError, DataError, ModelError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        cluster.start_ray()
+        start_ray()
         stages.check_shared(store)
         summary = pipeline.run(plan, store)
     except (pipeline.Incomplete, stages.StageError, TrainingError, StoreError, ModelError) as error:
         print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
         return 1
+    except (ConnectionError, RayError) as error:
+        print(f"error: Ray: {stages.cause_of(error)}\nwhat is committed stays", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what is committed stays: run the same command again to go on", file=sys.stderr)
+        return 130
     print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
     return 0
 

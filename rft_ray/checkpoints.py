@@ -125,14 +125,18 @@ def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) 
 
 
 def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
-    """Delete all but the newest checkpoints of a job from local disk; with `keep=0` its whole folder."""
+    """Delete all but the newest complete checkpoints of a job from local disk; with `keep=0` its whole folder.
+
+    One without a manifest stays: another attempt may be writing it.
+    """
     root = store.local_path(work_folder(fingerprint))
     if root is None:
         return
-    kept = sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[:keep] if keep else []
-    alive = {store.local_path(checkpoint.folder) for checkpoint in kept}
-    for folder in root.glob("*/checkpoint-*") if keep else [root]:
-        if folder not in alive:
+    if not keep:
+        shutil.rmtree(root, ignore_errors=True)
+        return
+    for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[keep:]:
+        if folder := store.local_path(checkpoint.folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 

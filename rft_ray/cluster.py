@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 
+def prepare_environment() -> None:
+    """What must be said before anything imports Ray: a Ray of our own listens on loopback only."""
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else 127.0.0.1 becomes the outward address
+
+
 def start_ray() -> None:
     """Connect to the cluster that RAY_ADDRESS names (a submitted job's own), else start one on loopback."""
     if os.environ.get("RAY_ADDRESS"):
@@ -13,8 +19,6 @@ def start_ray() -> None:
 
         ray.init(log_to_driver=False)
         return
-    # else Ray listens on the machine's outward address; read when Ray is imported
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # a checkout that is not installed: workers import this package whatever folder the job was started in
     root = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -7,6 +7,7 @@ the name of the nearest valid key.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,7 +150,7 @@ class Training(Section):
 class Sampling(Section):
     """How paths are sampled for the corpus. Paper: T=0.7, 100 samples, 256 new tokens."""
 
-    temperature: float = Field(0.7, ge=0, le=10)
+    temperature: float = Field(0.7, gt=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
     samples_per_problem: int = Field(100, ge=1)
     samples_per_block: int = Field(20, ge=1)
@@ -163,7 +164,7 @@ class Sampling(Section):
 
 
 class Engine(Section):
-    """How samplers run; none of it enters a sample's identity."""
+    """How samplers run. Of it, `kind` and `max_model_len` decide what samples are, and enter their identity."""
 
     kind: Literal["vllm", "scripted"] = "vllm"
     """`scripted` answers from the gold solutions, right and wrong by turns: for trying everything around an engine."""
@@ -175,6 +176,7 @@ class Engine(Section):
     threads_per_actor: int = Field(2, ge=1)
     """CPU threads of one engine, where there is no GPU."""
     max_model_len: int | None = Field(None, ge=32)
+    """Tokens of prompt and completion together; null: the model's own context. A longer prompt is skipped, counted."""
     max_num_seqs: int = Field(256, ge=1)
     shards_in_flight: int = Field(4, ge=1)
     """Shards that one engine works on at once: the next shard's requests join the batch before the last one's end."""
@@ -303,12 +305,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _descend(node: Any, part: str, key: str) -> Any:
-    child = node[_index(node, part, key)] if isinstance(node, list) else node.setdefault(part, {})
-    if child is None:
-        child = node[part] = {}
-    if not isinstance(child, dict | list):
+    """The child of a section, as a copy of its own: a YAML anchor makes two sections one object."""
+    at: Any = _index(node, part, key) if isinstance(node, list) else part
+    child = node[at] if isinstance(node, list) else node.get(part)
+    if child is not None and not isinstance(child, dict | list):
         raise ConfigError(f"--{key}: {part!r} is a value, not a section")
-    return child
+    node[at] = {} if child is None else copy.copy(child)
+    return node[at]
 
 
 def _index(node: list[Any], part: str, key: str) -> int:

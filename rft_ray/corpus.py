@@ -15,6 +15,7 @@ from typing import Any
 
 from rft_ray import paths, prompts, stages
 from rft_ray.grading import Mode
+from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.problems import ProblemSet
 from rft_ray.records import Problem, ReasoningPath, from_table, to_table
 from rft_ray.shards import fingerprint
@@ -52,7 +53,7 @@ class CorpusJob:
 
 
 def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
-    """Write the corpus where it is missing. Returns {gold, paths, by_model}: numbers of examples."""
+    """Write the corpus where it is missing; as JSONL too where it has paths. Returns {gold, paths, by_model}."""
     if not store.exists(job.key):
         rows = list(_rows(job, store, problems.problems[: job.problems], mode))
         counts = {
@@ -62,7 +63,7 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
         }
         commit_table(store, job.key, to_table(rows, ReasoningPath), {"counts": json.dumps(counts)})
     table, metadata = read_table(store, job.key)
-    if not store.exists(job.jsonl_key):
+    if job.paths and not store.exists(job.jsonl_key):
         lines = (jsonl_line(row, template) for row in from_table(table, ReasoningPath))
         store.create(job.jsonl_key, "".join(lines).encode())
     counts = json.loads(metadata["counts"])
@@ -82,9 +83,9 @@ def _rows(job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode)
         for path in chosen:
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
-            found = fair_share(by_problem.get(problem.problem_id, []), job.max_paths)
-            yield gold_path(problem, found, mode)
-            yield from found
+            found = by_problem.get(problem.problem_id, [])
+            yield gold_path(problem, found, mode, job.paths.normal_form if job.paths else "as_written")
+            yield from fair_share(found, job.max_paths)
 
 
 def _path_blocks(job: CorpusJob, store: Store) -> Iterator[tuple[int, int, list[ReasoningPath]]]:
@@ -98,10 +99,11 @@ def _path_blocks(job: CorpusJob, store: Store) -> Iterator[tuple[int, int, list[
         yield shard.problem_start, shard.problem_stop, from_table(read_table(store, key)[0], ReasoningPath)
 
 
-def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode) -> ReasoningPath:
+def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:
     """The gold solution as a corpus row; `shared_by` says how many samples found the same equation list."""
     equations = paths.equation_list(problem.solution, mode)
-    shared = next((path.shared_by for path in found if path.equations == equations), 0)
+    own = normalise(equations, form)
+    shared = next((path.shared_by for path in found if normalise(path.equations, form) == own), 0)
     return ReasoningPath(problem.problem_id, problem.question, problem.solution, equations, "", -1, shared, True)
 
 

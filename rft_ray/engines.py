@@ -71,9 +71,7 @@ def engine_seed(run_seed: int, incarnation: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def open_engine(
-    settings: config.Engine, folder: Path | None, *, gpu: bool, seed: int, problems: Sequence[Problem] = ()
-) -> Engine:
+def open_engine(settings: config.Engine, folder: Path | None, *, gpu: bool, seed: int) -> Engine:
     """The engine that a config asks for. `folder`: a local HF model directory (None for `scripted`)."""
     if settings.kind == "scripted":
         return ScriptedEngine(seed)
@@ -157,7 +155,11 @@ class VllmEngine:
                 while not waiting or not self._inbox.empty():
                     ids, params, answer = self._inbox.get()
                     counter += 1
-                    self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
+                    try:
+                        self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
+                    except ValueError as refusal:  # this request only; the engine lives on
+                        answer.set_exception(refusal)
+                        continue
                     waiting[str(counter)] = answer
                 for output in self._engine.step():
                     if output.finished:

@@ -40,12 +40,13 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
     config = plan.config
     prompt, response = _tokens(config, plan.train)
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
+    engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
     seconds = 0.0
     for job in [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]:
         sampling = job.sampling
         count, tokens = sampling.planned, sampling.planned * response
         work = f"sample ({sampling.model.stage}, {job.purpose})"
-        took = tokens / _rate(2 * sizes[sampling.model.name], GPU_SAMPLE_FLOPS if gpu else CPU_FLOPS)
+        took = tokens / _rate(2 * sizes[sampling.model.name], engines * GPU_SAMPLE_FLOPS if gpu else CPU_FLOPS)
         shards = sum(1 for _ in sampling.shards())
         lines.append(_line(sampling.model.name, work, shards, count, tokens, took))
         seconds += took
@@ -53,11 +54,11 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
     for training in (*plan.sft, *plan.rft):
         count = guess[training.stage] * training.recipe.epochs
         tokens = count * (prompt + response)
-        took = tokens / _rate(6 * sizes[training.model], GPU_TRAIN_FLOPS if gpu else CPU_FLOPS)
+        took = tokens / _rate(6 * sizes[training.model], workers * GPU_TRAIN_FLOPS if gpu else CPU_FLOPS)
         lines.append(_line(training.model, f"train {training.stage}", 1, count, tokens, took))
         seconds += took
     starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
-    where = f"{config.engine.max_actors} GPU engine(s)" if gpu else "two CPU cores"
+    where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
     lines.append(f"in all about {_duration(seconds + starts)} on {where}, {_duration(starts)} of it start-up")
     return "\n".join(lines)
 

@@ -2,8 +2,8 @@
 
 Evaluation is the same sampling and grading over another problem set; this module only counts. An answer counts as
 right when it equals gold: verdicts made to evaluate do not look at equations, as the paper's do not. maj@k votes on
-canonical answers; answerless and undecided samples have no vote. pass@k is the unbiased estimator of Chen et al. 2021
-(arXiv 2107.03374).
+canonical answers; only samples that are right or wrong vote, not those cut, answerless or undecided. pass@k is the
+unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rft_ray.problems import read_problems
 from rft_ray.records import GradedCompletion, Status
 from rft_ray.shards import ModelRef, fingerprint
 from rft_ray.store import Store, commit_table, read_table
@@ -68,7 +69,9 @@ def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
     if not store.exists(job.key):
         greedy = read_verdicts(store, job.greedy)
         sampled = read_verdicts(store, job.samples) if job.samples else []
-        rows = problem_records(greedy, sampled)
+        sampling = job.greedy.sampling
+        problems = read_problems(store, sampling.problems_fingerprint)[: sampling.problems]
+        rows = problem_records([problem.problem_id for problem in problems], greedy, sampled, job.k)
         metadata = {"model": job.model.name, "setting": job.setting, "k": str(job.k), "n": str(len(rows))}
         commit_table(store, job.key, pa.Table.from_pylist(rows, schema=RECORDS), metadata)
     return metrics(read_records(job, store), job.k)
@@ -80,45 +83,53 @@ def read_records(job: EvaluationJob, store: Store) -> list[dict[str, Any]]:
     return rows
 
 
-def problem_records(greedy: Sequence[GradedCompletion], sampled: Sequence[GradedCompletion]) -> list[dict[str, Any]]:
-    """One record per greedy row; sampled rows are grouped by problem."""
+def problem_records(
+    problems: Sequence[str], greedy: Sequence[GradedCompletion], sampled: Sequence[GradedCompletion], k: int
+) -> list[dict[str, Any]]:
+    """One record per problem id, with the columns of RECORDS.
+
+    A problem that was skipped (its prompt exceeds the context) counts as answered wrong, k times.
+    """
     groups: dict[str, list[GradedCompletion]] = {}
     for row in sampled:
         groups.setdefault(row.problem_id, []).append(row)
-    return [_record(row, groups.get(row.problem_id, [])) for row in greedy]
+    answers = {row.problem_id: row for row in greedy}
+    skipped = [GradedCompletion(problem, 0, Status.NO_ANSWER, None, "skipped") for problem in problems]
+    return [_record(answers.get(row.problem_id, row), groups.get(row.problem_id, []), k) for row in skipped]
 
 
-def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion]) -> dict[str, Any]:
-    winner = majority([row.answer for row in samples if row.answer is not None and row.status != Status.UNDECIDED])
-    right = {row.answer for row in samples if row.status is Status.CORRECT}
+def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion], k: int) -> dict[str, Any]:
+    winner = majority([(row.answer, row.status is Status.CORRECT) for row in samples if _votes(row)])
     return {
         "problem_id": greedy.problem_id,
         "greedy_status": str(greedy.status),
         "greedy_answer": greedy.answer,
         "greedy_right": greedy.status is Status.CORRECT,
-        "majority_answer": winner,
-        "majority_right": winner is not None and winner in right,
+        "majority_answer": winner[0] if winner else None,
+        "majority_right": bool(winner and winner[1]),
         "samples_right": sum(row.status is Status.CORRECT for row in samples),
-        "samples": len(samples),
+        "samples": k,
     }
 
 
-def majority(answers: Sequence[str]) -> str | None:
-    """The answer with most votes; of several, the first in string order, so the order of samples decides nothing."""
+def _votes(row: GradedCompletion) -> bool:
+    return row.answer is not None and row.status in (Status.CORRECT, Status.WRONG_ANSWER)
+
+
+def majority(answers: Sequence[tuple[str | None, bool]]) -> tuple[str | None, bool] | None:
+    """The (answer, is right) with most votes; of several, the first in order of text, whatever the order of samples."""
     votes = Counter(answers)
-    return min(votes, key=lambda answer: (-votes[answer], answer)) if votes else None
+    return min(votes, key=lambda one: (-votes[one], str(one[0]), one[1])) if votes else None
 
 
 def metrics(records: Sequence[dict[str, Any]], k: int) -> dict[str, dict[str, float]]:
     """Accuracies in 0..1 with Wilson 95 % intervals over problems; n = number of problems."""
     found = {"maj1@1": wilson(sum(row["greedy_right"] for row in records), len(records))}
-    sampled = [row for row in records if row["samples"] >= k] if k else []
-    if sampled:
-        total = len(sampled)
-        found["maj@k"] = wilson(sum(row["majority_right"] for row in sampled), total) | {"k": k}
+    if k:
+        found["maj@k"] = wilson(sum(row["majority_right"] for row in records), len(records)) | {"k": k}
         for name, draws in (("pass@k", k), ("pass@1", 1)):
-            mean = sum(pass_at(draws, row["samples"], row["samples_right"]) for row in sampled)
-            found[name] = wilson(mean, total) | {"k": draws}
+            mean = sum(pass_at(draws, row["samples"], row["samples_right"]) for row in records)
+            found[name] = wilson(mean, len(records)) | {"k": draws}
     return found
 
 
@@ -141,14 +152,15 @@ def wilson(successes: float, n: int) -> dict[str, float]:
 def paired_difference(
     later: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]], column: str = "greedy_right"
 ) -> dict[str, float]:
-    """Mean difference of two evaluations on the same problems, with a normal 95 % interval over the pairs."""
-    before = {row["problem_id"]: float(row[column]) for row in earlier}
-    gains = [float(row[column]) - before[row["problem_id"]] for row in later if row["problem_id"] in before]
-    n = len(gains)
-    mean = sum(gains) / n if n else 0.0
-    variance = sum((gain - mean) ** 2 for gain in gains) / (n - 1) if n > 1 else 0.0
-    half = Z95 * math.sqrt(variance / n) if n else 1.0
-    return {"value": mean, "low": max(-1.0, mean - half), "high": min(1.0, mean + half), "n": n}
+    """Difference of two shares on the same problems, with the 95 % interval of Agresti and Min (2005) for pairs."""
+    before = {row["problem_id"]: bool(row[column]) for row in earlier}
+    pairs = [(bool(row[column]), before[row["problem_id"]]) for row in later if row["problem_id"] in before]
+    n = len(pairs)
+    gained, lost = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    centre = (gained - lost) / (n + 2)  # half a pair more in each of the four cells
+    half = Z95 * math.sqrt((gained + lost + 1) / (n + 2) - centre**2) / math.sqrt(n + 2)
+    value = (gained - lost) / n if n else 0.0
+    return {"value": value, "low": max(-1.0, centre - half), "high": min(1.0, centre + half), "n": n}
 
 
 def describe(found: dict[str, dict[str, float]]) -> str:

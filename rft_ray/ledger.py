@@ -16,6 +16,7 @@ from typing import Any
 
 from rft_ray import stages
 from rft_ray.evaluation import metrics, paired_difference, read_records
+from rft_ray.models import committed_model
 from rft_ray.plan import Plan
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.shards import Shard, committed_keys
@@ -23,6 +24,8 @@ from rft_ray.store import NotFound, Store, read_table
 from rft_ray.verification import VerdictJob
 
 READERS = 8
+COUNTED = frozenset({"shards", "blocks", "trained"})
+"""What a stage did, summed over resumed runs; anything else that it reports is a state."""
 
 
 class Stopwatch:
@@ -37,14 +40,19 @@ class Stopwatch:
         print(f"{name} …", flush=True)
         found: dict[str, Any] = {}
         started = time.monotonic()
-        yield found
-        seconds = time.monotonic() - started
+        try:
+            yield found
+        finally:
+            self._note(name, time.monotonic() - started, found)
+
+    def _note(self, name: str, seconds: float, found: dict[str, Any]) -> None:
         entry = next((stage for stage in self.stages if stage["name"] == name), None)
         if entry is None:
             entry = {"name": name, "seconds": 0.0}
             self.stages.append(entry)
         entry["seconds"] = round(entry["seconds"] + seconds, 3)
-        entry.update(found)
+        for key, value in found.items():
+            entry[key] = value + entry.get(key, 0) if key in COUNTED else value
         shown = ", ".join(f"{key} {value}" for key, value in found.items())
         print(f"{name}: {seconds:.1f} s" + (f" ({shown})" if shown else ""), flush=True)
 
@@ -53,7 +61,7 @@ def read_summary(store: Store) -> dict[str, Any] | None:
     """The run's summary as last written, or None."""
     try:
         summary: dict[str, Any] = json.loads(store.read("summary.json"))
-    except NotFound:
+    except (NotFound, json.JSONDecodeError):  # a view: rebuilt when it cannot be read
         return None
     return summary
 
@@ -80,6 +88,7 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
         "run": plan.config.run.name,
         "fingerprint": plan.fingerprint,
         "problems": {"train": plan.train.count, "test": plan.test.count},
+        "samplers": {job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         "models": [
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
             for job in (*plan.sft, *plan.rft)
@@ -187,7 +196,12 @@ def _paired(store: Store, plan: Plan) -> dict[str, Any]:
 
 
 def complete(store: Store, plan: Plan) -> bool:
-    """Whether every evaluation of the plan is committed and no sample is missing: nothing is left to do."""
-    return all(store.exists(job.key) for job in plan.evaluations) and not stages.missing(
-        store, plan.completion_shards()
+    """Whether everything that the plan names is committed: nothing is left to do."""
+    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
+    shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards()), *plan.paths.shards()]
+    return (
+        all(committed_model(store, job.fingerprint) for job in (*plan.sft, *plan.rft))
+        and all(store.exists(key) for key in (plan.gold.key, plan.corpus.key, plan.corpus.jsonl_key))
+        and all(store.exists(job.key) for job in plan.evaluations)
+        and not stages.missing(store, shards)
     )

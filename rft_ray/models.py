@@ -91,6 +91,17 @@ def resolve(source: str) -> Path:
     return _complete(folder, source)
 
 
+def resolve_exactly(source: str, fingerprint: str) -> Path:
+    """`resolve`, where the files must be those that the run was planned with. Raises ModelError."""
+    folder = resolve(source)
+    if (found := files_fingerprint(folder)) != fingerprint:
+        raise ModelError(
+            f"{source} is another model here than where the run was planned (files {found}, planned {fingerprint}): "
+            "name a revision, or a folder that all nodes share"
+        )
+    return folder
+
+
 def files_fingerprint(folder: Path) -> str:
     """16 hex digits that name a base model: its files' names and hashes, wherever the folder lies."""
     return shards.fingerprint("model", files={path.name: sha256_of(path) for path in _model_files(folder)})
@@ -267,10 +278,14 @@ def _from_s3(source: str) -> Path:
 def _entity_tags(url: str) -> dict[str, str]:
     """Name and ETag of each of the model's files: the tag changes with the content, though the size may not."""
     import boto3.session
+    from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = f"{url}/".removeprefix("s3://").partition("/")
     pages = boto3.session.Session().client("s3").get_paginator("list_objects_v2")
-    listed = [entry for page in pages.paginate(Bucket=bucket, Prefix=prefix) for entry in page.get("Contents", [])]
+    try:
+        listed = [entry for page in pages.paginate(Bucket=bucket, Prefix=prefix) for entry in page.get("Contents", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise ModelError(f"{url}: its files cannot be listed: {error}") from None
     tags = {entry["Key"].removeprefix(prefix): entry["ETag"] for entry in listed}
     return {name: tag for name, tag in sorted(tags.items()) if _is_model_file(name)}
 

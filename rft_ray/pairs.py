@@ -19,6 +19,8 @@ from typing import Any
 
 from rft_ray import paths, prompts
 from rft_ray.equations import MODES, Mode
+from rft_ray.ledger import read_summary
+from rft_ray.parquet import content_hash
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
 from rft_ray.shards import SamplingSettings, committed_keys, verdicts_fingerprint
@@ -137,10 +139,11 @@ def _round_robin(good: Sequence[Sample], bad: Sequence[Sample]) -> Iterator[tupl
 
 def _choose(store: Store, mode: Mode | None) -> tuple[Mode, list[list[Source]]]:
     """The mode whose verdicts are used, and the shards of each problem block that have them."""
+    samplers = set(((read_summary(store) or {}).get("samplers") or {}).values())
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     for one in [mode] if mode else MODES:
-        if found := [block for key in completions if (block := _sources(key, completions, verdicts, one))]:
+        if found := [block for key in completions if (block := _sources(key, completions, verdicts, one, samplers))]:
             return one, found
     modes = mode or " or ".join(MODES)
     raise StoreError(f"{store.url} has no {modes} verdicts on training problems: name a run that has been verified")
@@ -160,11 +163,14 @@ def _sources(
     completions: Mapping[tuple[str, int], Mapping[str, str]],
     verdicts: Mapping[tuple[str, int], Mapping[str, str]],
     mode: Mode,
+    samplers: Collection[str],
 ) -> list[Source]:
-    """The shards of one block that were graded to collect paths."""
+    """The shards of one block that were graded to collect paths; of these samplers only, where any are given."""
     sources = []
     for name, key in completions[block].items():
         sampled, _, sample_block = name.partition(".")
+        if samplers and sampled not in samplers:
+            continue  # of earlier settings of this run
         graded = verdicts_fingerprint(sampled, mode, "collect")
         if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
@@ -178,7 +184,10 @@ def _samples(store: Store, block: Sequence[Source]) -> dict[str, list[Sample]]:
         table, metadata = read_table(store, source.completions_key)
         model = json.loads(metadata["model"])["name"]
         template = SamplingSettings(**json.loads(metadata["settings"])).prompt
-        graded = from_table(read_table(store, source.verdicts_key)[0], GradedCompletion)
+        judged, about = read_table(store, source.verdicts_key)
+        if about["completions"] != content_hash(table):
+            raise StoreError(f"{store.url}/{source.verdicts_key}: verdicts on other completions than those there now")
+        graded = from_table(judged, GradedCompletion)
         verdicts = {(row.problem_id, row.sample_index): row for row in graded}
         for row in from_table(table, Completion):
             if verdict := verdicts.get((row.problem_id, row.sample_index)):

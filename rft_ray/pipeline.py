@@ -44,12 +44,12 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     """Do what is missing of the plan; Ray must be initialised. Returns the summary, as written to the store."""
     config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
     previous = read_summary(store)
-    previous = previous if previous and previous["fingerprint"] == plan.fingerprint else None
+    previous = previous if previous and previous.get("fingerprint") == plan.fingerprint else None
     if previous and previous["finished"] and complete(store, plan):
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
     watch = Stopwatch(previous)
-    sampling: dict[str, Any] = {"run_seed": config.run.seed, "shots_from": plan.train.fingerprint}
+    store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as found:
         problems.commit_problems(store, plan.train)
@@ -62,7 +62,7 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     with watch.stage("sample") as found:
         tests = plan.evaluation_verdicts("icl", "sft")
         jobs = [job.sampling for job in [*plan.collected, *tests]]
-        found["shards"] = len(sample(jobs, store, config.engine, **sampling))
+        found["shards"] = len(sample(jobs, store, config.engine, run_seed=config.run.seed))
 
     with watch.stage("verify") as found:
         found["shards"] = len(verify([*plan.collected, *tests], store, actors))
@@ -72,7 +72,8 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
 
     with watch.stage("corpus") as found:
         found |= build_corpus(plan.corpus, store, plan.train, config.prompt.template, mode)
-    write_summary(store, plan, watch, finished=False)
+    if not previous or not previous["finished"]:
+        write_summary(store, plan, watch, finished=False)
 
     with watch.stage("rft") as found:
         found["trained"] = fine_tune(plan.rft, store, config)
@@ -80,7 +81,7 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     with watch.stage("evaluate"):
         tests = plan.evaluation_verdicts("rft")
         jobs = [job.sampling for job in tests]
-        sample(jobs, store, config.engine, **sampling)
+        sample(jobs, store, config.engine, run_seed=config.run.seed)
         verify(tests, store, actors)
         for job in plan.evaluations:
             print(f"  {job.model.name:>12} {job.setting:<4} {describe(evaluate(job, store))}", flush=True)

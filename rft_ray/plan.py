@@ -6,15 +6,15 @@ arguments of the stages. Nothing here reads the store or starts Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from rft_ray.config import BaseModelSpec, Config, Recipe
+from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.corpus import CorpusJob
 from rft_ray.evaluation import EvaluationJob
 from rft_ray.problems import ProblemSet
 from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard, fingerprint
-from rft_ray.training import TrainingJob
+from rft_ray.training import TrainingJob, check
 from rft_ray.verification import PathJob, Purpose, VerdictJob
 
 
@@ -38,7 +38,8 @@ class Plan:
     def fingerprint(self) -> str:
         """Names the outcome of the whole run: equal for two configs that differ only in how to run."""
         keys = [job.key for job in self.evaluations]
-        return fingerprint("evaluation", rft=[job.fingerprint for job in self.rft], evaluations=keys)
+        models = [job.fingerprint for job in (*self.sft, *self.rft)]
+        return fingerprint("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
 
     def evaluations_of(self, *settings: str) -> list[EvaluationJob]:
         return [job for job in self.evaluations if job.setting in settings]
@@ -55,7 +56,9 @@ class Plan:
 
 
 def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> Plan:
-    """`bases`: model name -> fingerprint of the base model's files."""
+    """`bases`: model name -> fingerprint of the base model's files. Raises ConfigError for what cannot run."""
+    for recipe in (config.sft, config.rft):
+        check(config.training, recipe)
     gold = CorpusJob(train.fingerprint, train.count)
     sft = tuple(_training(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(
@@ -63,15 +66,25 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
         for job, model in zip(sft, config.models, strict=True)
         if model.samples
     )
+    _refuse_twins(collected)
     paths = PathJob(collected, config.corpus.dedup, config.corpus.normal_form)
     corpus = CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
     rft = tuple(_training(config, model, "rft", bases, corpus) for model in config.models if model.rft)
     evaluations = [
-        *_icl(config, test, bases),
+        *_icl(config, train, test, bases),
         *(_evaluation(config, ModelRef(job.model, "sft", job.fingerprint), "sft", test) for job in sft),
         *(_evaluation(config, ModelRef(job.model, "rft", job.fingerprint), "rft", test) for job in rft),
     ]
     return Plan(config, train, test, gold, sft, collected, paths, corpus, rft, tuple(evaluations))
+
+
+def _refuse_twins(collected: Sequence[VerdictJob]) -> None:
+    """Two names for one sampler would count each sample twice. Raises ConfigError."""
+    first: dict[str, str] = {}
+    for job in collected:
+        name = job.sampling.model.name
+        if (other := first.setdefault(job.sampling.fingerprint, name)) != name:
+            raise ConfigError(f"models {other!r} and {name!r} are one base with one seed: change one seed")
 
 
 def _training(
@@ -91,6 +104,7 @@ def _training(
         stage=stage,
         fingerprint=name,
         base=model.source,
+        base_fingerprint=bases[model.name],
         data_key=data.key,
         recipe=recipe,
         template=config.prompt.template,
@@ -107,6 +121,8 @@ def _collect(config: Config) -> tuple[SamplingSettings, int]:
         sampling.max_new_tokens,
         sampling.samples_per_block,
         config.prompt.template,
+        max_model_len=config.engine.max_model_len,
+        engine=config.engine.kind,
     )
     return settings, sampling.samples_per_problem
 
@@ -125,11 +141,14 @@ def _verdicts(
     return VerdictJob(job, config.grading.mode, purpose)
 
 
-def _evaluation(config: Config, model: ModelRef, setting: str, test: ProblemSet, shots: int = 0) -> EvaluationJob:
-    evaluation, tokens, prompt = config.evaluation, config.sampling.max_new_tokens, config.prompt.template
-    greedy = SamplingSettings(0.0, 1.0, tokens, 1, prompt, shots)
-    sampled = SamplingSettings(evaluation.temperature, 1.0, tokens, evaluation.samples_per_block, prompt, shots)
-    k = 0 if shots else evaluation.samples_per_problem
+def _evaluation(
+    config: Config, model: ModelRef, setting: str, test: ProblemSet, shots: int = 0, shots_from: str = ""
+) -> EvaluationJob:
+    evaluation, k = config.evaluation, 0 if shots else config.evaluation.samples_per_problem
+    greedy = replace(
+        _collect(config)[0], temperature=0.0, top_p=1.0, samples_per_block=1, shots=shots, shots_from=shots_from
+    )
+    sampled = replace(greedy, temperature=evaluation.temperature, samples_per_block=evaluation.samples_per_block)
     return EvaluationJob(
         model,
         setting,
@@ -138,11 +157,11 @@ def _evaluation(config: Config, model: ModelRef, setting: str, test: ProblemSet,
     )
 
 
-def _icl(config: Config, test: ProblemSet, bases: Mapping[str, str]) -> list[EvaluationJob]:
+def _icl(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> list[EvaluationJob]:
     """In-context evaluation of each distinct base model (two samplers of one base share it)."""
     shots = config.evaluation.icl_shots
     distinct = {bases[model.name]: model for model in reversed(config.models)} if shots else {}
     return [
-        _evaluation(config, ModelRef(model.name, "base", name, model.source), "icl", test, shots)
+        _evaluation(config, ModelRef(model.name, "base", name, model.source), "icl", test, shots, train.fingerprint)
         for name, model in distinct.items()
     ]

@@ -29,12 +29,9 @@ SKIPPED = "skipped"
 """finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
 
 
-def sample(
-    jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int, shots_from: str
-) -> list[dict[str, Any]]:
+def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[dict[str, Any]]:
     """Sample what is missing of these jobs, one engine pool per model. Returns one receipt per shard made.
 
-    `shots_from`: fingerprint of the problem set whose first problems are the worked examples of jobs with shots.
     Raises StageError.
     """
     receipts = []
@@ -45,7 +42,7 @@ def sample(
             continue
         label = f"sample {model.name} ({model.stage})"
         gpu = stages.cluster_has_gpu(engine.device)
-        make = partial(Sampler, store.url, model, mine, engine, gpu, run_seed, shots_from)
+        make = partial(Sampler, store.url, model, mine, engine, gpu, run_seed)
         per_block = {job.fingerprint: job.settings.samples_per_block for job in mine}
         total = sum((s.problem_stop - s.problem_start) * per_block[s.fingerprint] for s in shards)
         progress = stages.Progress(label, total, "completions")
@@ -90,11 +87,9 @@ class Sampler:
         engine: config.Engine,
         gpu: bool,
         run_seed: int,
-        shots_from: str,
     ) -> None:
         self._store = open_store(store_url)
         self._jobs = {job.fingerprint: job for job in jobs}
-        self._shots_from = shots_from
         self._incarnation = uuid.uuid4().hex
         seed = engine_seed(run_seed, self._incarnation)
         folder = None if engine.kind == "scripted" else model_folder(self._store, model)
@@ -122,7 +117,7 @@ class Sampler:
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
         shots: Sequence[Problem] = ()
         if settings.shots:
-            shots = read_problems(self._store, self._shots_from)[: settings.shots]
+            shots = read_problems(self._store, settings.shots_from)[: settings.shots]
         start = (shard.sample_block or 0) * settings.samples_per_block
         return [
             Request(
@@ -174,4 +169,6 @@ def completions(request: Request, answer: Answered) -> list[Completion]:
 
 def model_folder(store: Store, model: ModelRef) -> Path:
     """Local HF directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
-    return models.resolve(model.source) if model.stage == "base" else models.fetch_model(store, model.fingerprint)
+    if model.stage == "base":
+        return models.resolve_exactly(model.source, model.fingerprint)
+    return models.fetch_model(store, model.fingerprint)

@@ -45,7 +45,13 @@ class SamplingSettings:
     prompt: str
     """The prompt template, with {query}."""
     shots: int = 0
-    """Worked examples before the question: the first ones of the training order."""
+    """Worked examples before the question: the first ones of `shots_from`."""
+    shots_from: str = ""
+    """Fingerprint of the problem set that the worked examples come from."""
+    max_model_len: int | None = None
+    """Bound of prompt and completion together, in tokens; None: the model's own context."""
+    engine: str = "vllm"
+    """What answered: the scripted engine's samples must never pass for a model's."""
 
 
 @dataclass(frozen=True, slots=True)

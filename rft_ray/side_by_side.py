@@ -96,7 +96,7 @@ def _add_differences(
 
 def _texts(job: VerdictJob, block: int, store: Store) -> dict[tuple[str, int], Completion]:
     shards = [shard for shard in job.shards() if shard.problem_block == block]
-    rows = chain.from_iterable(read_completions(store, job.sampling, shard) for shard in shards)
+    rows = chain.from_iterable(read_completions(store, job.sampling, shard)[0] for shard in shards)
     return {(row.problem_id, row.sample_index): row for row in rows}
 
 

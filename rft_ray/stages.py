@@ -185,6 +185,11 @@ def check_shared(store: Store) -> None:
     """Refuse a local-disk store that some node of the cluster does not see. Each node is probed. Raises StageError."""
     if store.local_path("summary.json") is None:
         return
+    if f"{os.sep}working_dir_files{os.sep}" in str(store.local_path("summary.json")):
+        raise StageError(
+            f"the run's store {store.url} lies in Ray's copy of the working directory, which the next submission does "
+            "not see: give run.store as an absolute path or as s3://bucket/prefix"
+        )
     key = f".probe/{uuid.uuid4().hex}"
     store.create(key, b"shared?")
     path = store.local_path(key)
@@ -196,7 +201,7 @@ def check_shared(store: Store) -> None:
         for node, there in zip(nodes, ray.get([task.remote(str(path)) for task in seen]), strict=True)
         if not there
     ]
-    if path is not None:
+    if path is not None:  # a probe is no commit
         path.unlink(missing_ok=True)
     if blind:
         raise StageError(

@@ -65,6 +65,8 @@ class TrainingJob:
     recipe: Recipe
     template: str
     seed: int
+    base_fingerprint: str = ""
+    """What `models.files_fingerprint` must say of the base on every node; empty: not asked."""
 
 
 @dataclass(frozen=True)

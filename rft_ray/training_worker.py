@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from rft_ray import checkpoints
 from rft_ray.checkpoints import Checkpoint
-from rft_ray.models import commit_model, committed_model, resolve
+from rft_ray.models import commit_model, committed_model, resolve, resolve_exactly
 from rft_ray.store import open_store, read_table
 from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
 from rft_ray.training_data import encode, plan
@@ -108,7 +108,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     """Load tokenizer and data. Raises TrainingError where nothing is left to train on."""
     from transformers import AutoConfig, AutoTokenizer
 
-    base = resolve(job.base)
+    base = resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
         raise TrainingError(f"the tokenizer of {job.base} has no EOS token, so no response could ever end")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from rft_ray import grading, paths, stages
 from rft_ray.grading import Mode
 from rft_ray.metrics import VerifierMetrics
 from rft_ray.normal_forms import NormalForm, normalise
+from rft_ray.parquet import content_hash
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
@@ -119,11 +120,11 @@ class Verifier:
             return {"key": shard.stem, "rows": 0, "committed_here": False}
         job = self._jobs[shard.fingerprint]
         problems = {p.problem_id: p for p in read_problems(self._store, shard.problems_fingerprint)}
-        samples = read_completions(self._store, job.sampling, shard)
+        samples, content = read_completions(self._store, job.sampling, shard)
         check_canaries(job)
         rows = [grade_row(row, problems[row.problem_id], job) for row in samples if row.finish_reason != SKIPPED]
         counts = dict(Counter(str(row.status) for row in rows))
-        metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts)}
+        metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
         receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
         if receipt.committed_here:
             self._metrics.graded(counts)
@@ -159,25 +160,34 @@ def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompl
     return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
 
 
-def read_completions(store: Store, job: SamplingJob, shard: Shard) -> list[Completion]:
-    """The committed completions that a shard of a later stage stands on. Raises StoreError where they are missing."""
-    upstream = Shard(
-        "completions",
-        shard.problems_fingerprint,
-        job.fingerprint,
-        shard.problem_block,
-        shard.problem_start,
-        shard.problem_stop,
-        shard.sample_block,
-    )
-    return from_table(read_table(store, _committed(store, upstream))[0], Completion)
+def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list[Completion], str]:
+    """The committed completions that a shard of a later stage stands on, and the hash of their content.
+
+    Raises StoreError where they are missing.
+    """
+    table, _ = read_table(store, _committed(store, replace(shard, stage="completions", fingerprint=job.fingerprint)))
+    return from_table(table, Completion), content_hash(table)
+
+
+def read_graded(store: Store, job: VerdictJob, shard: Shard) -> list[tuple[Completion, GradedCompletion]]:
+    """Each sampled completion of a verdict shard with its verdict, in order.
+
+    Raises StoreError where one is missing, or where the verdicts are of other completions than those that are there
+    now: an engine never repeats itself, so a shard of completions that was made anew needs new verdicts.
+    """
+    key = _committed(store, shard)
+    table, metadata = read_table(store, key)
+    samples, content = read_completions(store, job.sampling, shard)
+    if metadata["completions"] != content:
+        raise StoreError(f"{store.url}/{key}: verdicts on other completions than those there are now; move it away")
+    sampled = [row for row in samples if row.finish_reason != SKIPPED]
+    return list(zip(sampled, from_table(table, GradedCompletion), strict=True))
 
 
 def read_verdicts(store: Store, job: VerdictJob, problem_block: int | None = None) -> list[GradedCompletion]:
-    """The committed verdicts of a job, of one problem block or of all, in shard order."""
-    shards = [s for s in job.shards() if problem_block is None or s.problem_block == problem_block]
-    tables = [read_table(store, _committed(store, shard))[0] for shard in shards]
-    return [row for table in tables for row in from_table(table, GradedCompletion)]
+    """All committed verdicts of a job, or those of one problem block, in shard order. Raises StoreError."""
+    shards = [shard for shard in job.shards() if problem_block in (None, shard.problem_block)]
+    return [verdict for shard in shards for _, verdict in read_graded(store, job, shard)]
 
 
 def _committed(store: Store, shard: Shard) -> str:
@@ -223,14 +233,9 @@ class Selector:
         """problem_id -> (model name, completion) of every correct sample: models in order, then samples in order."""
         pooled: dict[str, list[tuple[str, Completion]]] = {}
         for job in self._job.verdicts:
-            right = {
-                (row.problem_id, row.sample_index)
-                for row in read_verdicts(self._store, job, problem_block)
-                if row.status is Status.CORRECT
-            }
             for shard in (s for s in job.shards() if s.problem_block == problem_block):
-                for row in read_completions(self._store, job.sampling, shard):
-                    if (row.problem_id, row.sample_index) in right:
+                for row, verdict in read_graded(self._store, job, shard):
+                    if verdict.status is Status.CORRECT:
                         pooled.setdefault(row.problem_id, []).append((job.sampling.model.name, row))
         return pooled
 
@@ -241,21 +246,21 @@ def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]
     Without deduplication: every correct sample, in pooled order.
     """
     texts = [row.text for _, row in candidates]
-    chosen = {one.index: one.shared_by for one in paths.select(texts, job.mode, job.normal_form)}
-    if job.dedup == "none":
-        chosen = dict.fromkeys(range(len(candidates)), 1)
+    lists = [paths.equation_list(text, job.mode) for text in texts]
+    shared = Counter(normalise(equations, job.normal_form) for equations in lists)
+    chosen = range(len(texts)) if job.dedup == "none" else paths.select_distinct(texts, job.mode, job.normal_form)
     return [
         ReasoningPath(
             problem_id=problem.problem_id,
             question=problem.question,
             text=candidates[i][1].text,
-            equations=paths.equation_list(candidates[i][1].text, job.mode),
+            equations=lists[i],
             model=candidates[i][0],
             sample_index=candidates[i][1].sample_index,
-            shared_by=shared_by,
+            shared_by=shared[normalise(lists[i], job.normal_form)],
             gold=False,
         )
-        for i, shared_by in chosen.items()
+        for i in chosen
     ]
 
 

@@ -21,7 +21,7 @@ from tests.s3server import S3Server
 
 PROBLEMS = in_order(generate(200, split="train", seed=1, steps=(1, 2)), 0)
 SET = ProblemSet(tuple(PROBLEMS), 200, "5" * 16)
-SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}")
+SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}", engine="scripted")
 SCRIPTED = config.Engine(kind="scripted", shards_in_flight=2, max_restarts=3)
 
 
@@ -31,7 +31,7 @@ def sampling_job(name: str, problems: int = 200, k: int = 8) -> SamplingJob:
 
 def sample_all(jobs: list[SamplingJob], store: Store, engine: config.Engine = SCRIPTED) -> None:
     commit_problems(store, SET)
-    sample(jobs, store, engine, run_seed=0, shots_from=SET.fingerprint)
+    sample(jobs, store, engine, run_seed=0)
 
 
 def contents(store: Store, prefix: str) -> dict[str, list]:
@@ -79,7 +79,7 @@ def test_shards_are_equal_whatever_the_number_of_actors(fault_free: Store, tmp_p
 def test_raising_k_samples_only_the_new_blocks(fault_free: Store, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     sample_all([sampling_job("mA", k=4)], store)
-    made = sample([sampling_job("mA", k=8)], store, SCRIPTED, run_seed=0, shots_from=SET.fingerprint)
+    made = sample([sampling_job("mA", k=8)], store, SCRIPTED, run_seed=0)
     assert len(made) == 200 // 5 * 2
     assert contents(store, "completions/") == contents(fault_free, "completions/")
 
@@ -107,7 +107,7 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_line(ray_cluster: str, tmp_p
     commit_problems(store, SET)
     job = sampling_job("gone", 5, 2)
     with pytest.raises(stages.StageError) as error:
-        sample([job], store, config.Engine(), run_seed=0, shots_from=SET.fingerprint)
+        sample([job], store, config.Engine(), run_seed=0)
     assert "sample gone (sft)" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert "gone" * 4 in str(error.value)

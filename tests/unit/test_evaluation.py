@@ -10,10 +10,10 @@ from rft_ray.records import GradedCompletion, Status
 
 
 def test_majority_does_not_depend_on_order() -> None:
-    answers = ["5", "7", "7", "5", "6"]
+    answers: list[tuple[str | None, bool]] = [(a, False) for a in ("5", "7", "7", "5", "6")]
     for seed in range(20):
         shuffled = Random(seed).sample(answers, len(answers))
-        assert majority(shuffled) == "5"
+        assert majority(shuffled) == ("5", False)
 
 
 def test_nobody_voting_wins_nothing() -> None:
@@ -42,14 +42,14 @@ def graded(problem: str, index: int, status: Status, answer: str | None) -> Grad
     return GradedCompletion(problem, index, status, answer, "")
 
 
-def test_undecided_and_answerless_samples_have_no_vote() -> None:
+def test_undecided_cut_and_answerless_samples_have_no_vote() -> None:
     samples = [
         graded("p", 0, Status.UNDECIDED, "9"),
-        graded("p", 1, Status.UNDECIDED, "9"),
+        graded("p", 1, Status.TRUNCATED, "9"),
         graded("p", 2, Status.NO_ANSWER, None),
         graded("p", 3, Status.CORRECT, "5"),
     ]
-    [record] = problem_records([graded("p", 0, Status.WRONG_ANSWER, "6")], samples)
+    [record] = problem_records(["p"], [graded("p", 0, Status.WRONG_ANSWER, "6")], samples, 4)
     assert (record["majority_answer"], record["majority_right"], record["samples_right"]) == ("5", True, 1)
     assert record["greedy_right"] is False
 
@@ -57,10 +57,30 @@ def test_undecided_and_answerless_samples_have_no_vote() -> None:
 def test_metrics_name_their_k_and_n() -> None:
     greedy = [graded(p, 0, Status.CORRECT, "5") for p in "abcd"]
     sampled = [graded(p, i, Status.CORRECT if p != "d" else Status.WRONG_ANSWER, "5") for p in "abcd" for i in range(2)]
-    found = metrics(problem_records(greedy, sampled), 2)
+    found = metrics(problem_records(list("abcd"), greedy, sampled, 2), 2)
     assert found["maj1@1"]["value"] == 1.0
     assert found["maj@k"]["value"] == found["pass@k"]["value"] == found["pass@1"]["value"] == 0.75
     assert (found["maj@k"]["k"], found["pass@k"]["n"]) == (2, 4)
+
+
+def test_equal_text_of_a_right_and_a_wrong_answer_are_two_candidates() -> None:
+    samples = [graded("p", 0, Status.CORRECT, "50"), *(graded("p", i, Status.WRONG_ANSWER, "50") for i in (1, 2))]
+    [record] = problem_records(["p"], [], samples, 3)
+    assert record["majority_right"] is False
+
+
+def test_a_skipped_problem_counts_as_wrong() -> None:
+    right = [graded("p", 0, Status.CORRECT, "5")]
+    found = metrics(problem_records(["p", "q"], right, right, 1), 1)
+    assert {(m["value"], m["n"]) for m in found.values()} == {(0.5, 2)}
+    assert set(found) == {"maj1@1", "maj@k", "pass@k", "pass@1"}
+
+
+def test_a_paired_interval_is_never_a_point() -> None:
+    rows = [{"problem_id": "a", "greedy_right": True}]
+    found = paired_difference(rows, [{"problem_id": "a", "greedy_right": False}])
+    assert found["value"] == 1.0
+    assert found["low"] < 0.5
 
 
 def test_paired_difference_pairs_by_problem() -> None:

@@ -38,14 +38,19 @@ def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
     assert "bound" in grade("1" * (MAX_TEXT_CHARS + 1), "18").detail
 
 
-def test_time_grows_linearly_with_a_hostile_text() -> None:
+def fastest(text: str) -> float:
+    """Seconds of the fastest of three readings: what the machine does beside only slows."""
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        grade(text, "18")
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+def test_time_grows_far_slower_than_the_square_of_a_hostile_text() -> None:
     for (name, short), (_, long) in zip(hostile_texts(6_000), hostile_texts(48_000), strict=True):
-        seconds = []
-        for text in (short, long):
-            started = time.process_time()
-            grade(text, "18")
-            seconds.append(time.process_time() - started)
-        assert seconds[1] < 30 * max(seconds[0], 0.002), name
+        assert fastest(long) < 40 * max(fastest(short), 0.005), name
 
 
 def test_random_text_never_raises() -> None:
