@@ -39,7 +39,7 @@ class Recipe:
     documents: int
     drill_share: float = 0.2
     """Share of documents that are bare sums."""
-    long_share: float = 0.0
+    long_share: float = 0.01
     """Share of documents with three steps; the other stories have one or two."""
     batch: int = 32
     lr: float = 3e-3

@@ -2,15 +2,13 @@
 
     python -m serve.app --run runs/demo [--model NAME] [--stage rft] [--port 8000] [--host 127.0.0.1]
     python -m serve.app --newest runs
-    serve run serve.app:build run=s3://bucket/runs/demo
+    serve run serve.app:build run=s3://bucket/runs/demo device=gpu
 
 The first two start a Ray of their own (or join one, `--address`), run until SIGTERM or Ctrl-C, and end only what they
 started. `build` is the application builder for `serve run`, `serve deploy` and a RayService (`import_path`).
 API keys: `--api-keys-file`, RFT_API_KEYS_FILE or RFT_API_KEYS. Without keys only loopback is served. Ray's own token
 authentication does not cover Serve's HTTP; Serve's proxy answers `/-/healthz` and `/-/routes` (names only) by itself.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -54,22 +52,25 @@ class Args(BaseModel):
     api_keys_file: str | None = None
 
 
-def build(args: Args) -> Application:
+def build(args: Args) -> "Application":
     """The Serve application of a run's models, on the Ray cluster that this is called in.
 
-    Raises CatalogError and KeysError.
+    Raises CatalogError and KeysError. Serve reads the annotation of `args` at run time, to turn a mapping into it.
     """
     keys = load_keys(args.api_keys_file, os.environ)
     return _application(args, catalog.choose(args.run, args.model, args.stage), keys)
 
 
-def _application(args: Args, entries: list[Entry], keys: Keys) -> Application:
+def _application(args: Args, entries: list[Entry], keys: Keys) -> "Application":
     import ray
 
     from serve import engine, ingress
 
+    if args.device == "auto" and not ray.is_initialized():
+        raise CatalogError("`serve run` builds before it has a cluster to look at: add device=cpu or device=gpu")
     recorded = catalog.settings(args.run)
-    resources = _resources(args, recorded, len(entries) * args.replicas, ray.cluster_resources())
+    cluster = ray.cluster_resources() if ray.is_initialized() else {}
+    resources = _resources(args, recorded, len(entries) * args.replicas, cluster)
     run = catalog.address(args.run)
     models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}
     return ingress.deploy(models, [_card(entry, run) for entry in entries], keys, seeds=resources.gpu)

@@ -46,12 +46,12 @@ def fault_free(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> St
     return store
 
 
-def kill_a_sampler(stop: threading.Event, killed: list[int]) -> None:
+def kill_a_sampler(address: str, stop: threading.Event, killed: list[int]) -> None:
     """kill -9 the first sampler process that the state API shows."""
     from ray.util.state import list_actors
 
     while not stop.is_set() and not killed:
-        for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True):
+        for actor in list_actors(address=address, filters=[("state", "=", "ALIVE")], detail=True):
             if "ShardActor" in actor.class_name and actor.pid:
                 os.kill(actor.pid, signal.SIGKILL)
                 killed.append(actor.pid)
@@ -59,9 +59,9 @@ def kill_a_sampler(stop: threading.Event, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_sampler_loses_and_repeats_nothing(fault_free: Store, tmp_path: Path) -> None:
+def test_a_killed_sampler_loses_and_repeats_nothing(ray_cluster: str, fault_free: Store, tmp_path: Path) -> None:
     store, stop, killed = open_store(str(tmp_path)), threading.Event(), []
-    killer = threading.Thread(target=kill_a_sampler, args=(stop, killed))
+    killer = threading.Thread(target=kill_a_sampler, args=(ray_cluster, stop, killed))
     killer.start()
     sample_all([sampling_job("mA")], store)
     stop.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -164,6 +165,7 @@ def test_numbers_out_of_bounds_are_refused(run: Path, capsys: pytest.CaptureFixt
 def test_the_builders_arguments_come_as_text(run: Path) -> None:
     args = Args.model_validate({"run": str(run), "model": "tiny-m", "replicas": "2", "device": "gpu"})
     assert (args.replicas, args.device, args.stage) == (2, "gpu", "rft")
+    assert inspect.signature(app.build).parameters["args"].annotation is Args  # a string would not be understood
     with pytest.raises(ValueError, match="modle"):
         Args.model_validate({"run": str(run), "modle": "tiny-m"})
 
