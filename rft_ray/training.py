@@ -223,6 +223,8 @@ def _run_group(
             run_config=RunConfig(
                 name=f"train-{attempt}",
                 storage_path=folder,
+                # Threads that spin while they wait take the cores from whatever else runs on them.
+                worker_runtime_env={} if gpu else {"env_vars": {"OMP_WAIT_POLICY": "passive"}},
                 failure_config=FailureConfig(
                     max_failures=0, max_preemption_failures=0, controller_failure_limit=STARTUP_ROUNDS
                 ),
