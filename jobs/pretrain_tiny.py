@@ -39,7 +39,7 @@ class Recipe:
     documents: int
     drill_share: float = 0.2
     """Share of documents that are bare sums."""
-    long_share: float = 0.01
+    long_share: float = 0.08
     """Share of documents with three steps; the other stories have one or two."""
     batch: int = 32
     lr: float = 3e-3
@@ -111,7 +111,7 @@ def pretrain(
     held_out = _held_out(tokenizer, recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
     curve: list[dict[str, float]] = []
-    start, started, recent = _resume(checkpoint, model, optimizer, curve), time.monotonic(), []
+    start, started, recent = _resume(checkpoint, model, optimizer, curve, recipe), time.monotonic(), []
     points = {math.ceil(len(batches) * i / 12) for i in range(1, 13)}
     for step in range(start, len(batches)):
         for group in optimizer.param_groups:
@@ -127,7 +127,7 @@ def pretrain(
             recent = []
             _say(curve[-1], len(batches), (time.monotonic() - started) / (step + 1 - start))
         if (step + 1) % every == 0:
-            _save(checkpoint, model, optimizer, curve, step + 1)
+            _save(checkpoint, model, optimizer, curve, step + 1, recipe)
     checkpoint.unlink(missing_ok=True)
     return curve
 
@@ -208,22 +208,33 @@ def _say(point: dict[str, float], total: int, seconds_per_step: float) -> None:
     )
 
 
-def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: object, step: int) -> None:
+def _save(
+    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: object, step: int, recipe: Recipe
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve, "step": step}, partial
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "curve": curve,
+            "step": step,
+            "recipe": asdict(recipe),
+        },
+        partial,
     )
     os.replace(partial, path)
 
 
 def _resume(
-    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: list[dict[str, float]]
+    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: list[dict[str, float]], recipe: Recipe
 ) -> int:
-    """Loads the checkpoint where there is one; returns the step to start with."""
+    """Loads the checkpoint where there is one; returns the step to start with. Refuses another recipe's."""
     if not path.exists():
         return 0
     saved = torch.load(path, map_location=model.device, weights_only=True)
+    if saved["recipe"] != asdict(recipe):
+        raise SystemExit(f"{path}: a checkpoint of another recipe; remove it to start anew")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     curve.extend(saved["curve"])

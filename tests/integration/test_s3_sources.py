@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
+import boto3.session
 import pytest
 
 from rft_ray.models import ModelError, commit_model, fetch_model, resolve
@@ -37,7 +37,7 @@ def store(server: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.
 def put(store: Store, name: str, content: bytes) -> None:
     """Write an object, over another one where it is there: what a store never does."""
     key = f"{store.url}/{name}".removeprefix(f"s3://{BUCKET}/")
-    boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
+    boto3.session.Session().client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
 
 
 def put_model(store: Store, weight: float) -> None:

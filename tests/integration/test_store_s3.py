@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import boto3
+import boto3.session
 import pyarrow as pa
 import pytest
 from botocore.config import Config
@@ -69,7 +69,7 @@ def damage(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
         path.write_bytes(altered)
     else:
         name = f"{store.url.removeprefix(f's3://{BUCKET}/')}/{key}"
-        boto3.client("s3").put_object(Bucket=BUCKET, Key=name, Body=altered)
+        boto3.session.Session().client("s3").put_object(Bucket=BUCKET, Key=name, Body=altered)
 
 
 # --- The contract ---------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypat
     assert store.create_file("model", other) is False
     store.fetch("model", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
-    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=BUCKET)
+    assert "Uploads" not in boto3.session.Session().client("s3").list_multipart_uploads(Bucket=BUCKET)
 
 
 @contextmanager
