@@ -246,6 +246,7 @@ def _add_workers(cluster: Cluster, workers: int, cpus: int) -> Cluster:
         script = str(Path(__file__).with_name("worker_node.py"))
         command = [sys.executable, script, "--address", cluster.address, "--name", role, "--cpus", str(cpus)]
         command += ["--object-store-bytes", str(OBJECT_STORE_BYTES)]
+        command += ["--temp-dir", str(cluster.temp / role.replace("worker-", "w"))]
         cluster = _spawn(cluster, role, command, cluster.state / f"{role}.log")
     _await_nodes(cluster, roles)
     return cluster

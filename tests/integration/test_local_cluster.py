@@ -21,13 +21,14 @@ import local_cluster  # noqa: E402
 from processes import family  # noqa: E402
 
 NODES = """
-import os, ray, time
+import os, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 ray.init(logging_level="ERROR")
-@ray.remote(scheduling_strategy="SPREAD")
+@ray.remote
 def where():
-    time.sleep(0.2)
     return ray.get_runtime_context().get_node_id()
-print("nodes", len(set(ray.get([where.remote() for _ in range(8)]))), os.getcwd())
+asked = [where.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote() for node in ray.nodes()]
+print("nodes", len(set(ray.get(asked))), os.getcwd())
 """
 
 
@@ -55,6 +56,23 @@ def test_a_job_runs_on_both_nodes_and_in_the_projects_root(state: Path) -> None:
     done = demo(state, "submit", "--workers", "1", "--", sys.executable, "-c", NODES)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"nodes 2 {ROOT}" in done.stdout
+
+
+def test_an_uploaded_working_directory_stays_under_the_drivers_feet(state: Path, tmp_path: Path) -> None:
+    """Each node unpacks it for itself; in a folder that nodes share, one would remove what the other stands in."""
+    (tmp_path / "job.py").write_text(NODES + "print(os.listdir())\n")
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--", sys.executable, "job.py"],
+        env=running(state).environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nodes 2" in done.stdout
+    assert "['job.py']" in done.stdout
 
 
 def test_a_second_up_reuses_what_runs(state: Path) -> None:
