@@ -8,6 +8,7 @@ Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl),
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -20,7 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
-from rft_ray import cluster, config, foreign, side_by_side, stages
+from rft_ray import cluster
+
+cluster.prepare_environment()  # before anything below imports Ray
+from rft_ray import config, foreign, side_by_side, stages
 from rft_ray.corpus import CorpusJob, build_corpus, jsonl_line
 from rft_ray.equations import MODES, Mode
 from rft_ray.ledger import Stopwatch, read_summary
