@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 serve down test check lock clean
+.PHONY: help setup demo demo-smollm2 serve down test check fuzz bench-verify lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,12 @@ check: setup ## Lint, format, types
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
+
+fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
+	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
+
+bench-verify: setup ## Grading and path selection against the plain rules, as ratios
+	$(PYTHON_IN_VENV) benchmarks/verify.py $(ARGS)
 
 lock: setup ## Refresh requirements/cpu.lock from pyproject.toml
 	@$(PYTHON_IN_VENV) cluster/lock.py
