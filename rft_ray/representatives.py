@@ -2,21 +2,19 @@
 
 The rule: a newcomer replaces the kept text of its list when the sum of its edit distances to all other
 kept texts is strictly larger. The distances between kept texts are held in a matrix and their sums
-kept up to date, so a newcomer costs one distance per kept text, and a text seen before costs nothing
-unless a kept text has changed since.
+kept up to date, so a newcomer costs one distance per kept text, and a text seen before costs one for each
+text kept since.
 
-Limits: time per newcomer grows with the number of kept texts; memory is that of the matrix.
+Limits: time per newcomer grows with the number of kept texts; memory is that of the matrix and of one row of it
+for each distinct text.
 """
 
 from __future__ import annotations
 
-from rapidfuzz.distance import Levenshtein
+from rft_ray.edit_distances import TextSet, distance
 
-_distance = Levenshtein.distance
-
-HINT_MARGIN = 16
-"""RapidFuzz looks first for a distance up to its hint. A newcomer is about as far from each kept text as
-the text that it challenges; with this margin the hint holds mostly, and saves about a tenth."""
+FEW = 4
+"""Up to so many distances of a text seen before are taken one by one."""
 
 
 class KeptPaths:
@@ -27,43 +25,59 @@ class KeptPaths:
     """
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
         self.indices: list[int] = []
+        self._set = TextSet()
         self._between: list[list[int]] = []
         self._sums: list[int] = []
         self._version = 0
-        self._lost_at: dict[str, int] = {}
+        self._kept_at: list[int] = []
+        self._seen: dict[str, tuple[int, list[int]]] = {}
+
+    @property
+    def texts(self) -> list[str]:
+        return self._set.texts
 
     def append(self, index: int, text: str) -> None:
         """Keeps the first text of a new equation list."""
-        distances = [_distance(text, other) for other in self.texts]
-        for place, distance in enumerate(distances):
-            self._between[place].append(distance)
-            self._sums[place] += distance
-        self.texts.append(text)
+        distances = [distance(text, other) for other in self.texts]
+        for place, found in enumerate(distances):
+            self._between[place].append(found)
+            self._sums[place] += found
         self.indices.append(index)
+        self._set.append(text)
         self._between.append([*distances, 0])
         self._sums.append(sum(distances))
         self._version += 1
+        self._kept_at.append(self._version)
 
     def challenge(self, slot: int, index: int, text: str) -> None:
         """Replaces the kept text of a slot by another of the same equations if that is farther out."""
-        now = self.texts[slot]
-        if text == now or self._lost_at.get(text) == self._version:
+        version, known = self._seen.get(text, (-1, []))
+        if version == self._version or text == self.texts[slot]:
             return
-        hints = self._between[slot]
-        distances = [
-            _distance(text, other, score_hint=hint + HINT_MARGIN) if other is not now else 0
-            for other, hint in zip(self.texts, hints, strict=True)
-        ]
+        distances = self._distances(text, slot, version, known)
+        self._seen[text] = self._version, distances
         total = sum(distances)
         if total <= self._sums[slot]:
-            self._lost_at[text] = self._version
             return
-        for place, distance in enumerate(distances):
-            self._sums[place] += distance - self._between[place][slot]
-            self._between[place][slot] = distance
-        self._between[slot] = distances
+        for place, found in enumerate(distances):
+            self._sums[place] += found - self._between[place][slot]
+            self._between[place][slot] = found
+        self._between[slot] = distances.copy()
         self._sums[slot] = total
-        self.texts[slot], self.indices[slot] = text, index
+        self.indices[slot] = index
+        self._set.replace(slot, text)
         self._version += 1
+        self._kept_at[slot] = self._version
+
+    def _distances(self, text: str, slot: int, version: int, known: list[int]) -> list[int]:
+        """Distances to all kept texts but the one of its slot; `known` are those to the texts kept at `version`."""
+        changed = [place for place, kept_at in enumerate(self._kept_at) if kept_at > version and place != slot]
+        if len(changed) > FEW:
+            distances = self._set.distances(text, self._between[slot])
+        else:
+            distances = known + [0] * (len(self.texts) - len(known))
+            for place in changed:
+                distances[place] = distance(text, self.texts[place])
+        distances[slot] = 0
+        return distances

@@ -1,0 +1,65 @@
+"""Distances in lanes are RapidFuzz's, whatever the texts are and however they replace each other."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
+
+from rft_ray.edit_distances import MAX_CHARACTERS, MIN_LANES, TextSet
+
+ODD = "\0é’−½界🙂\ud800\x7f\x80"
+texts = st.text(st.sampled_from("ab01 =<>\n" + ODD), max_size=200)
+
+
+def expected(text: str, kept: list[str]) -> list[int]:
+    return [Levenshtein.distance(text, other) for other in kept]
+
+
+def filled(kept: list[str]) -> TextSet:
+    found = TextSet()
+    for text in kept:
+        found.append(text)
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(texts, min_size=MIN_LANES, max_size=3 * MIN_LANES), texts, st.data())
+def test_distances_are_exact_while_texts_are_replaced(kept: list[str], newcomer: str, data: st.DataObject) -> None:
+    lanes = filled(kept)
+    for _ in range(3):
+        place, text = data.draw(st.integers(0, len(kept) - 1)), data.draw(texts)
+        kept[place] = text
+        lanes.replace(place, text)
+        assert lanes.distances(newcomer, [0] * len(kept)) == expected(newcomer, kept)
+
+
+def test_every_length_around_a_word_is_exact() -> None:
+    """One bit too many or too few in the last word would show here."""
+    source = "".join(random.Random(1).choices("abc <>=0123", k=400))
+    kept = [source[n // 3 : n // 3 + n] for n in (0, 1, 63, 64, 65, 127, 128, 129, 191, 192, 255, 256, 257)]
+    lanes = filled(kept)
+    for length in (0, 1, 63, 64, 65, 128, 300):
+        newcomer = source[-length:] if length else ""
+        assert lanes.distances(newcomer, [0] * len(kept)) == expected(newcomer, kept)
+
+
+def test_a_long_kept_text_and_a_long_newcomer_are_exact() -> None:
+    kept = [f"path {n} " * 10 for n in range(MIN_LANES)]
+    lanes = filled(kept)
+    long = "all of it " * (MAX_CHARACTERS // 5)
+    assert lanes.distances(long, [0] * len(kept)) == expected(long, kept)
+    kept[2] = long
+    lanes.replace(2, long)
+    assert lanes.distances("short", [0] * len(kept)) == expected("short", kept)
+    kept.append("another")
+    lanes.append("another")
+    assert lanes.distances("short", [0] * len(kept)) == expected("short", kept)
+
+
+def test_more_kinds_of_characters_than_rows_are_exact() -> None:
+    kept = ["".join(chr(0x4E00 + 20 * n + i) for i in range(20)) for n in range(2 * MIN_LANES)]
+    lanes = filled(kept)
+    assert lanes.distances(kept[3] + "x", [0] * len(kept)) == expected(kept[3] + "x", kept)
