@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 distance = Levenshtein.distance
 
-MIN_LANES = 9
+MIN_LANES = 6
 """Texts from which on all distances at once are faster."""
 LANE_STEP = 16
 """Lanes are added by so many, a whole number of vector registers."""
