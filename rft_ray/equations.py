@@ -5,8 +5,8 @@ the first and the second `=`, within 1e-3. Strict mode: every field of every `<<
 is none, the arithmetic of the text (`prose.py`), in exact rationals with rounding as people write it: to the
 digits shown, and to a whole number only in a text that says so (`7/2 = 4` is a mistake more often than a rounding).
 
-Limits: those of `arithmetic.py` per expression; scanning is linear in the text. Results are cached by
-equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
+Limits: texts up to MAX_TEXT_CHARS; those of `arithmetic.py` per expression; scanning is linear in the text. Results
+are cached by equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from rft_ray.prose import Field, read_annotation, read_chains
 Mode = Literal["strict", "paper"]
 MODES: tuple[Mode, ...] = ("strict", "paper")
 
+MAX_TEXT_CHARS = 131_072
+"""Longest text that is read; 32 K tokens of English are about as long."""
 CACHED_TEXT_CHARS = 4_096
 CACHED_EQUATION_CHARS = 200
 
@@ -66,9 +68,11 @@ class Checked:
 
 
 def equations_of(text: str, mode: str = "strict") -> Equations:
-    """Equations of a completion. Raises ValueError for an unknown mode."""
+    """Equations of a completion; over a bound, none, for a longer one than is read. ValueError for an unknown mode."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+    if len(text) > MAX_TEXT_CHARS:
+        return Equations((), "", f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
     return _cached_equations(text, mode) if len(text) <= CACHED_TEXT_CHARS else _read(text, mode)
 
 

@@ -30,7 +30,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rft_ray.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
-from rft_ray.equations import CACHED_TEXT_CHARS, MODES, Mode, equations_of
+from rft_ray.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, Mode, equations_of
 from rft_ray.records import Status, Verdict
 
 __all__ = ["COLLECTING", "EVALUATING", "MAX_TEXT_CHARS", "MODES", "Answer", "Mode", "extract_answer", "grade"]
@@ -39,8 +39,6 @@ COLLECTING = 0.0
 """Tolerance when collecting paths: the answer must equal the gold's exactly."""
 EVALUATING = 1e-4
 """Tolerance of the reference's evaluation: less than this apart."""
-MAX_TEXT_CHARS = 131_072
-"""Longest text that is graded; 32 K tokens of English are about as long."""
 MAX_GOLD_CHARS = 20_000
 
 
