@@ -230,18 +230,20 @@ class _Claim(NamedTuple):
 def _candidates(text: str) -> list[tuple[str, str]]:
     """Texts that claim to be the final answer, each with its opener.
 
-    Where another claim follows on its line, `A:` opens the solution that ends in that one and is none itself, and so
-    does `Answer:` before an equation. Bold on the last line counts only without others.
+    Where other claims follow, `A:` and `Answer:` before an equation open the solution that ends in them, and so does
+    `A:` with another claim on its line. Bold on the last line counts only without others.
     """
     claims = [claim for claim in sorted(_claims(text)) if _has_digit(claim.written)]
     found: list[tuple[str, str]] = []
     for claim, after in itertools.zip_longest(claims, claims[1:]):
-        if claim.opener in ("A", ":") and after and text.find("\n", claim.end, after.start) < 0:
-            written = text[claim.end : after.start][: MAX_ANSWER_CHARS + 1]
-            if claim.opener == ":" and "=" not in written:
-                found.append((written, "is"))
-        else:
-            found.append((claim.written, claim.opener))
+        written, opener = claim.written, claim.opener
+        if after and opener in ("A", ":"):
+            on_line = text.find("\n", claim.end, after.start) < 0
+            written = text[claim.end : after.start][: MAX_ANSWER_CHARS + 1] if on_line else written
+            if "=" in written or (on_line and opener == "A"):
+                continue
+            opener = "is" if on_line else opener
+        found.append((written, opener))
     if not found and "**" in text:
         found = [(bold, "**") for bold in _BOLD.findall(text.rstrip().rpartition("\n")[2]) if _has_digit(bold)]
     return found

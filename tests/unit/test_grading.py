@@ -190,6 +190,8 @@ ANSWERS = [
     ("A: There are 15 trees. So 15 + 3 = 18 grow. The answer is 18.", "18"), ("A: 15 + 3 = 18 trees.", "18"),
     ("A: 7 + 8 = 15 trees. Then 15 + 3 = 18 trees.", "18"), ("A: 15 - 3 = 12. 12 + 6 = 18. #### 18", "18"),
     ("Answer: 18. Check: 2*10 = 20", "18"), ("Answer: 17, answer: 18", None),
+    ("Answer: 7 + 8 = 15 trees.\nThen 15 + 3 = 18.\n#### 18", "18"), ("#### 17\nAnswer: 15 + 3 = 18", None),
+    ("Answer: 17\n#### 18", None),
     ("#### 2. Answer: The answer is 18.", "18"),
     ("Answer: 1. First, 3+2 = 5", None), ("#### 18 = the number of pens", "18"), ("#### 18 = 17", None),
     ("#### 18 = 3*20", None), ("#### 9 * 2 = 18", "18"),
