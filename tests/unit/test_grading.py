@@ -230,6 +230,18 @@ def test_strict_mode_accepts_gold_solutions_but_the_ambiguous() -> None:
     assert len(rejected) <= 3, rejected
 
 
+def test_the_first_row_decides_where_the_completions_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row without its completion must not be graded by the gold answer that stands beside it."""
+    rows = [
+        {"question": "3+2?", "answer": "#### 5", "completion": "#### 5"},
+        {"question": "3+2?", "answer": "#### 5", "completion": None},
+    ]
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(samples), "--gold", str(samples)]) == 1
+    assert "samples.jsonl:2" in capsys.readouterr().err
+
+
 def test_the_command_grades_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text(
