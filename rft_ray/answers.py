@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 MAX_ANSWER_CHARS = 200
 """How much of one final answer strict mode reads."""
@@ -80,7 +82,11 @@ _NUMBER = re.compile(
     r"(?P<percent>\s?%|\s?percent\b)?",
     re.ASCII,
 )
-_ENUMERATION = re.compile(r"\s*\d+\s*[.):]\s+[^\W\d]")
+_HEADING = re.compile(r"\s*\d+\s*[.):]\s+[^\W\d]")
+_FIRST_STEP = re.compile(r"\s*1\s*[.):]\s+[^\W\d]")
+_ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
+_SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
+_ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
 _SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
 _ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
 _LEAD_WORDS = re.compile(
@@ -89,22 +95,54 @@ _LEAD_WORDS = re.compile(
 )
 
 
-def read_number(written: str) -> Answer | None:
+def read_number(written: str, opener: str = "#") -> Answer | None:
     """The one number that a short text says: `$1,800.00 per day.` -> 1800; None where it says none.
 
-    Raises ConflictError where the text holds several numbers (`18 or 19`, `5:30`), so that no
+    Of an equation it is the last side (`9*2 = 18`); of several sentences, the first says it. `opener` is what stood
+    before the text, as in `_Claim`: after `#`, `1. Add the costs` is a heading; after `A` and `:` may come a whole
+    solution, so that its last equation decides unless a number opens it.
+    Raises ConflictError where the text holds several numbers (`18 or 19`, `5:30`, `18 = 19`), so that no
     choice among them would be the text's own.
     """
     written = _ANNOTATION.sub("", written)
     shown = _MARKS.sub(" ", _TEXT.sub(r" \1 ", _FRAC.sub(r" \1/\2 ", written.translate(_UNICODE)))).strip()
     shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
-    if "=" in shown:
-        shown = shown[shown.rindex("=") + 1 :]
-    match = _NUMBER.match(shown)
-    if match is None or _ENUMERATION.match(shown):
+    if (_HEADING if opener == "#" else _FIRST_STEP).match(shown) and opener in ("#", "A", ":"):
         return None
-    tail = shown[match.end() :]
-    if _SECOND_NUMBER.search(_without_aside(tail)):
+    shown = _ITEM.sub("", shown)
+    sentence = _SENTENCE.match(shown)
+    first, equals, sides = (sentence.group() if sentence else shown).partition("=")
+    if not equals:
+        return _number_of(first, written)
+    stated, explained = _stated(first)
+    if opener in ("A", ":") and not stated:
+        sides = shown.partition("=")[2]
+    if explained:
+        return stated
+    last = _number_of(sides.rpartition("=")[2], written)
+    if stated and last and stated.value != last.value:
+        raise ConflictError(f"final answer {written.strip()[:60]!r} holds several numbers")
+    return last or stated
+
+
+def _stated(side: str) -> tuple[Answer | None, bool]:
+    """The number that stands left of an `=`, None where that is arithmetic; whether an explanation follows it."""
+    match = _NUMBER.match(side)
+    if match is None or (match["under"] and not match["whole"]):
+        return None, False
+    tail = side[match.end() :]
+    said = _without_aside(tail) if "(" not in tail else tail
+    if _ARITHMETIC.search(said):
+        return None, False
+    return _answer_of(match), len(said) < len(tail)
+
+
+def _number_of(shown: str, written: str) -> Answer | None:
+    """The number that a text starts with, or None. Raises ConflictError where it holds another one."""
+    match = _NUMBER.match(shown)
+    if match is None:
+        return None
+    if _SECOND_NUMBER.search(_without_aside(shown[match.end() :])):
         raise ConflictError(f"final answer {written.strip()[:60]!r} holds several numbers")
     return _answer_of(match)
 
@@ -146,10 +184,10 @@ def canonical(value: Fraction) -> str:
     return f"{'-' if value < 0 else ''}{scaled[:-digits]}.{scaled[-digits:]}"
 
 
-_HASHES = re.compile(r"#{4,}([^\n]*)")
+_HASHES = re.compile(r"#{4,}")
 _PHRASE = re.compile(
-    r"\banswer\b[ \t]{0,2}(?:(?:to|for)\b[^\n.:=]{0,80}?)?[*_ \t]{0,4}(?:[:=]|\bis\b)[ \t]{0,2}[:=]?([^\n]*)"
-    r"|^[ \t*_]{0,8}A[*_]{0,2}:[*_]{0,2}([^\n]*)",
+    r"\banswer\b[ \t]{0,2}(?:(?:to|for)\b[^\n.:=]{0,80}?)?[*_ \t]{0,4}(?P<by>[:=]|\bis\b)[ \t]{0,2}[:=]?"
+    r"|^[ \t*_]{0,8}(?P<a>A)[*_]{0,2}:[*_]{0,2}",
     re.I | re.M,
 )
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
@@ -164,10 +202,10 @@ def strict_answer(text: str) -> Answer | None:
     claims = _candidates(text)
     if len(claims) > MAX_ANSWERS:
         raise ConflictError(f"{len(claims)} final answers, bound {MAX_ANSWERS}")
-    for written in claims:
+    for written, opener in claims:
         if len(written) > MAX_ANSWER_CHARS and written[:MAX_ANSWER_CHARS].strip(" \t$-").isdigit():
             raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
-        answer = read_number(written[:MAX_ANSWER_CHARS])
+        answer = read_number(written[:MAX_ANSWER_CHARS], opener)
         if answer is not None:
             found.setdefault(answer.value, answer)
     if len(found) > 1:
@@ -175,16 +213,56 @@ def strict_answer(text: str) -> Answer | None:
     return next(iter(found.values()), None)
 
 
-def _candidates(text: str) -> list[str]:
-    """Texts that claim to be the final answer; bold on the last line counts only without others."""
-    written = [match.group(1) for match in _HASHES.finditer(text)] if "####" in text else []
+class _Claim(NamedTuple):
+    """A place that claims to hold the final answer.
+
+    Example: _Claim(40, 54, "is", " 18 apples.") for `The answer is 18 apples.`
+    """
+
+    start: int
+    end: int
+    opener: str
+    """`#`, `box`, `is`, `:`, `=` (after `answer`) or `A` (`A:` at the beginning of a line)."""
+    written: str
+    """What follows on the line, one character more than is read."""
+
+
+def _candidates(text: str) -> list[tuple[str, str]]:
+    """Texts that claim to be the final answer, each with its opener.
+
+    Where other claims follow, `A:` and `Answer:` before an equation open the solution that ends in them, and so does
+    `A:` with another claim on its line. Bold on the last line counts only without others.
+    """
+    claims = [claim for claim in sorted(_claims(text)) if _has_digit(claim.written)]
+    found: list[tuple[str, str]] = []
+    for claim, after in itertools.zip_longest(claims, claims[1:]):
+        written, opener = claim.written, claim.opener
+        if after and opener in ("A", ":"):
+            on_line = text.find("\n", claim.end, after.start) < 0
+            written = text[claim.end : after.start][: MAX_ANSWER_CHARS + 1] if on_line else written
+            if "=" in written or (on_line and opener == "A"):
+                continue
+            opener = "is" if on_line else opener
+        found.append((written, opener))
+    if not found and "**" in text:
+        found = [(bold, "**") for bold in _BOLD.findall(text.rstrip().rpartition("\n")[2]) if _has_digit(bold)]
+    return found
+
+
+def _claims(text: str) -> Iterator[_Claim]:
+    if "####" in text:
+        for match in _HASHES.finditer(text):
+            yield _Claim(match.start(), match.end(), "#", _line(text, match.end()))
     if "\\boxed" in text:
-        boxes = itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1)
-        written += [_braced(text, match.end()) for match in boxes]
-    written += [match.group(1) or match.group(2) or "" for match in _PHRASE.finditer(text)]
-    if not any(_has_digit(line) for line in written) and "**" in text:
-        written += _BOLD.findall(text.rstrip().rpartition("\n")[2])
-    return [line for line in written if _has_digit(line)]
+        for match in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
+            yield _Claim(match.start(), match.end(), "box", _braced(text, match.end()))
+    for match in _PHRASE.finditer(text):
+        opener = "A" if match["a"] else match["by"].lower()
+        yield _Claim(match.start(), match.end(), opener, _line(text, match.end()))
+
+
+def _line(text: str, start: int) -> str:
+    return text[start : start + MAX_ANSWER_CHARS + 1].partition("\n")[0]
 
 
 def _has_digit(line: str) -> bool:

@@ -2,10 +2,11 @@
 
 Paper mode: every `<<...>>`, the left of the first `=` as Python evaluates it against the float between
 the first and the second `=`, within 1e-3. Strict mode: every field of every `<<...>>`, or, where there
-is none, the arithmetic of the text (`prose.py`), in exact rationals with rounding as people write it.
+is none, the arithmetic of the text (`prose.py`), in exact rationals with rounding as people write it: to the
+digits shown, and to a whole number only in a text that says so (`7/2 = 4` is a mistake more often than a rounding).
 
-Limits: those of `arithmetic.py` per expression; scanning is linear in the text. Results are cached by
-equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
+Limits: texts up to MAX_TEXT_CHARS; those of `arithmetic.py` per expression; scanning is linear in the text. Results
+are cached by equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
 """
 
 from __future__ import annotations
@@ -23,11 +24,22 @@ from rft_ray.prose import Field, read_annotation, read_chains
 Mode = Literal["strict", "paper"]
 MODES: tuple[Mode, ...] = ("strict", "paper")
 
+MAX_TEXT_CHARS = 131_072
+"""Longest text that is read; 32 K tokens of English are about as long."""
 CACHED_TEXT_CHARS = 4_096
 CACHED_EQUATION_CHARS = 200
 FEW_ANNOTATIONS = 50
 """Up to so many `<<` the regular expression finds them: faster, and its worst case is bounded."""
 _ANNOTATION = re.compile(r"<<([^>]*)>>")
+
+_ROUGH = re.compile(
+    r"[≈≃≅]|\\(?:approx|simeq)|~ ?\$?\d"
+    r"|\b(?:about|approx\w*|roughly|nearly|almost|nearest|rounded|rounding|rounds? (?:it )?(?:up|down|off|to))\b"
+    r"|\b(?:whole numbers?|remainder|left ?over|with \$?\d+ (?:\w+ )?(?:remaining|left))\b"
+    r"|\band (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)",
+    re.IGNORECASE,
+)
+"""Words by which a text says that a whole number stands for a value that is none: rounded, or its remainder named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +71,11 @@ class Checked:
 
 
 def equations_of(text: str, mode: str = "strict") -> Equations:
-    """Equations of a completion. Raises ValueError for an unknown mode."""
+    """Equations of a completion; over a bound, none, for a longer one than is read. ValueError for an unknown mode."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
+    if len(text) > MAX_TEXT_CHARS:
+        return Equations((), "", f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
     return _cached_equations(text, mode) if len(text) <= CACHED_TEXT_CHARS else _read(text, mode)
 
 
@@ -90,9 +104,14 @@ def _read(text: str, mode: str) -> Equations:
     if mode == "paper":
         checked = [_paper_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _paper_check(one) for one in written]
     elif written:
-        checked = [_strict_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _strict_check(one) for one in written]
+        rough = bool(_ROUGH.search(text))
+        checked = [
+            (_strict_cached if len(one) <= CACHED_EQUATION_CHARS else _strict_check)(one, rough) for one in written
+        ]
     else:
-        checked = [one for chain in read_chains(text) if (one := _check_prose(chain)) is not None]
+        chains = read_chains(text)
+        rough = bool(chains and _ROUGH.search(text))
+        checked = [one for chain in chains if (one := _check_prose(chain, rough)) is not None]
     listed = tuple([one.shown for one in checked])
     if not any(one.fault or one.over for one in checked):
         return Equations(listed, "", "")
@@ -129,26 +148,26 @@ def _paper_check(inside: str) -> Checked:
 _paper_cached = lru_cache(maxsize=16_384)(_paper_check)
 
 
-def _strict_check(inside: str) -> Checked:
+def _strict_check(inside: str, rough: bool) -> Checked:
     """Strict check of one `<<...>>`: a chain of fields, each pair of neighbours equal."""
     if len(inside) > 4 * CACHED_EQUATION_CHARS:
         return Checked(inside.replace(" ", ""), over=f"an equation of {len(inside)} characters, bound 800")
     chain = read_annotation(inside)
     if chain is None:
         return Checked(inside.replace(" ", ""), fault=f"{_quoted(inside)}: cannot be read")
-    return _check_chain(chain)
+    return _check_chain(chain, rough)
 
 
 _strict_cached = lru_cache(maxsize=16_384)(_strict_check)
 
 
-def _check_prose(chain: list[Field]) -> Checked | None:
+def _check_prose(chain: list[Field], rough: bool) -> Checked | None:
     """Check of a chain read from prose, or None where it fails and may have been misread.
 
     Two units of measurement (`3 feet + 6 inches = 42 inches`), a percent sign as unit of some fields
     only (`45 + 28 = 73%`), an added percentage: these are doubts about the reading, not the solution.
     """
-    checked = _check_chain(chain)
+    checked = _check_chain(chain, rough)
     if not checked.fault:
         return checked
     units = set().union(*(one.units for one in chain))
@@ -157,7 +176,7 @@ def _check_prose(chain: list[Field]) -> Checked | None:
     return None if doubtful else checked
 
 
-def _check_chain(chain: list[Field]) -> Checked:
+def _check_chain(chain: list[Field], rough: bool) -> Checked:
     shown = "=".join(one.shown for one in chain)
     try:
         values = [_value(one.source) for one in chain]
@@ -166,17 +185,22 @@ def _check_chain(chain: list[Field]) -> Checked:
     except (NotArithmeticError, ArithmeticError, ValueError) as error:
         return Checked(shown, fault=f"{_quoted(shown)}: {error}")
     for (left, left_value), (right, right_value) in pairwise(zip(chain, values, strict=True)):
-        if not _equal(left, left_value, right, right_value):
+        if not _equal(left, left_value, right, right_value, rough):
             return Checked(shown, fault=f"{_quoted(f'{left.shown}={right.shown}')}: does not hold")
     return Checked(shown)
 
 
-def _equal(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
+def _equal(left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: bool) -> bool:
     if left_value == right_value:
         return True
-    if not right.operators and shows(right_value, right.decimals, left_value):
+    if not right.operators and _may_round(right, left, rough) and shows(right_value, right.decimals, left_value):
         return True
-    return not left.operators and shows(left_value, left.decimals, right_value)
+    return not left.operators and _may_round(left, right, rough) and shows(left_value, left.decimals, right_value)
+
+
+def _may_round(shown: Field, other: Field, rough: bool) -> bool:
+    """Whether a number may be a rounded one: it shows decimals or stands beside them, or the text says so."""
+    return rough or shown.decimals > 0 or (other.decimals > 0 and not other.operators)
 
 
 def shows(shown: Fraction, decimals: int, true: Fraction) -> bool:

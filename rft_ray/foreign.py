@@ -92,7 +92,7 @@ def read_gold(source: str) -> Gold:
 
 def _gold_row(where: str, row: Mapping[str, Any]) -> tuple[Problem, bool]:
     """One gold row as a problem, and whether it has an answer only."""
-    question, answer = _text(where, row, "question").strip(), row.get("answer")
+    question, answer = text_of(where, row, "question").strip(), row.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
     if not isinstance(answer, str):
@@ -136,9 +136,9 @@ def read_files(
                 _column(where, row, completion_column, COMPLETION_COLUMNS, "--completion-column"),
             )
             model = _model(where, row, file, stems)
-            question = _text(where, row, columns[0])
+            question = text_of(where, row, columns[0])
             problem = by_question.get(question.strip()) or by_question.get(_spaced(question))
-            for text, reason in _samples(where, row, columns[1]):
+            for text, reason in samples_of(where, row, columns[1]):
                 if problem is None:
                     found.unknown[model] += 1
                     continue
@@ -215,15 +215,16 @@ def _model(where: str, row: Mapping[str, Any], file: str, stems: dict[str, str])
     return name
 
 
-def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+def text_of(where: str, row: Mapping[str, Any], column: str) -> str:
+    """The text in a column of a row. Raises DataError."""
     value = row.get(column)
     if not isinstance(value, str):
         raise DataError(f"{where}: {column!r} must be text, found {type(value).__name__}: correct or remove the row")
     return value
 
 
-def _samples(where: str, row: Mapping[str, Any], column: str) -> Iterator[tuple[str, str]]:
-    """(text, `stop` or `length`) of each of a row's completions: one text, or a list of them."""
+def samples_of(where: str, row: Mapping[str, Any], column: str) -> Iterator[tuple[str, str]]:
+    """(text, `stop` or `length`) of each of a row's completions: one text, or a list of them. Raises DataError."""
     value, reasons = row.get(column), row.get("finish_reason")
     texts = value if isinstance(value, list) else [value]
     if not isinstance(reasons, list):

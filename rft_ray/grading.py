@@ -25,11 +25,12 @@ executed, and no text makes `grade` raise: a failure inside is `undecided`, name
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from functools import lru_cache
 
 from rft_ray.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
-from rft_ray.equations import CACHED_TEXT_CHARS, MODES, Mode, equations_of
+from rft_ray.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, Mode, equations_of
 from rft_ray.records import Status, Verdict
 
 __all__ = ["COLLECTING", "EVALUATING", "MAX_TEXT_CHARS", "MODES", "Answer", "Mode", "extract_answer", "grade"]
@@ -38,8 +39,6 @@ COLLECTING = 0.0
 """Tolerance when collecting paths: the answer must equal the gold's exactly."""
 EVALUATING = 1e-4
 """Tolerance of the reference's evaluation: less than this apart."""
-MAX_TEXT_CHARS = 131_072
-"""Longest text that is graded; 32 K tokens of English are about as long."""
 MAX_GOLD_CHARS = 20_000
 
 
@@ -92,7 +91,7 @@ def _judge(text: str, gold_answer: str, mode: str, truncated: bool, tolerance: f
     answer = paper_answer(text) if mode == "paper" else strict_answer(text)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
-    if truncated and mode == "strict" and text[-1:].isdigit() and _ends_in_answer(text):
+    if truncated and mode == "strict" and _ends_in_answer(text):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
     if not equal_answers(answer, gold, tolerance):
         return Verdict(Status.WRONG_ANSWER, answer.text, f"answer {answer.text[:60]}, gold {gold.text[:60]}")
@@ -131,9 +130,18 @@ def _near(left: Fraction | float, right: Fraction | float, tolerance: float) -> 
     return abs(float(left) - float(right)) < tolerance
 
 
+_CUT = re.compile(r"\d(?:\s{1,3}[-+*/×÷x=]\s{0,3})?\Z", re.ASCII)
+
+
 def _ends_in_answer(text: str) -> bool:
-    """Whether the last line is what the final answer was read from: without it, there is another."""
-    before = text.rstrip("0123456789")
+    """Whether the text ends in the number that the final answer was read from, or in an operator after it.
+
+    Without that number, there is another answer, or none.
+    """
+    cut = _CUT.search(text, max(0, len(text) - 8))
+    if cut is None:
+        return False
+    before = text[: cut.start() + 1].rstrip("0123456789")
     try:
         return strict_answer(before) != strict_answer(text)
     except ConflictError:

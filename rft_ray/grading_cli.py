@@ -2,10 +2,11 @@
 
     python -m rft_ray.grading completions.jsonl --gold train.jsonl [--mode both] [--out verdicts.jsonl]
 
-FILE has one completion a row (JSONL, JSON or Parquet): the question under `question`, `problem`, `prompt`
+FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt`
 or `query`; the text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of
 strings; `finish_reason`, where present, tells truncated texts. GOLD has `question` and `answer` (the final
-answer or the whole solution). A gold file is itself a FILE, which must come out all correct.
+answer or the whole solution). The first row of a file says which of these columns it has. A gold file is
+itself a FILE, which must come out all correct.
 
 Limits: both files are read into memory; rows without a gold answer are counted and left out.
 """
@@ -17,14 +18,16 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_ray import foreign
 from rft_ray.equations import MODES
 from rft_ray.grading import COLLECTING, EVALUATING, grade
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
+from rft_ray.problems import DataError
 from rft_ray.records import Status, Verdict
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         gold = read_gold(options.gold)
         samples = list(read_samples(options.file))
-    except (OSError, ValueError) as error:
+    except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     known = [sample for sample in samples if sample.question in gold]
@@ -78,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rft_ray.grading", description=__doc__.split("\n")[0])
-    parser.add_argument("file", type=Path, help="completions: .jsonl, .json or .parquet")
+    parser.add_argument("file", type=Path, help="completions: .jsonl or .parquet")
     parser.add_argument("--gold", type=Path, required=True, help="questions with gold answers or solutions")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
@@ -86,52 +89,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl, .json (a list of objects) or .parquet file.
-
-    Raises ValueError, naming file and line, where a line is no JSON object.
-    """
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return rows
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        return [dict(row) for row in json.loads(text)]
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a JSON object ({error})") from None
-    return rows
-
-
 def read_gold(path: Path) -> dict[str, str]:
-    """Question (stripped) -> gold answer or solution. Raises ValueError where a column is missing."""
-    return {
-        str(_column(row, QUESTION_COLUMNS, path)).strip(): str(_column(row, GOLD_COLUMNS, path))
-        for row in read_rows(path)
-    }
+    """Question (stripped) -> gold answer or solution. Raises DataError where a row or a column cannot be read."""
+    found: dict[str, str] = {}
+    question = answer = ""
+    for where, row in foreign.rows(str(path)):
+        question = question or _column(where, row, QUESTION_COLUMNS)
+        answer = answer or _column(where, row, GOLD_COLUMNS)
+        if row.get(answer) is None:
+            raise DataError(f"{where}: no {answer!r}: add the gold answer or remove the row")
+        found[foreign.text_of(where, row, question).strip()] = str(row[answer])
+    return found
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Completions of a file, a list of texts flattened. Raises ValueError where a column is missing."""
-    for row in read_rows(path):
-        texts = _column(row, COMPLETION_COLUMNS, path)
-        reason = str(row.get("finish_reason", ""))
-        question = str(_column(row, QUESTION_COLUMNS, path)).strip()
-        for text in texts if isinstance(texts, list) else [texts]:
-            yield Sample(question, str(text), reason)
+    """Completions of a file, a list of texts flattened. Raises DataError where a row or a column cannot be read."""
+    question = completion = ""
+    for where, row in foreign.rows(str(path)):
+        question = question or _column(where, row, QUESTION_COLUMNS)
+        completion = completion or _column(where, row, COMPLETION_COLUMNS)
+        asked = foreign.text_of(where, row, question).strip()
+        for text, reason in foreign.samples_of(where, row, completion):
+            yield Sample(asked, text, reason)
 
 
-def _column(row: dict[str, Any], names: Iterable[str], path: Path) -> Any:
+def _column(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Which column of a file holds something: the first known one. The first row decides."""
     for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise ValueError(f"{path}: a row has none of the columns {', '.join(names)}; it has {', '.join(row)}")
+        if name in row:
+            return name
+    raise DataError(f"{where}: none of the columns {', '.join(names)}; it has: {', '.join(row) or 'none'}: rename one")
 
 
 def _texts_by_question(samples: list[Sample], verdicts: list[Verdict]) -> dict[str, list[str]]:

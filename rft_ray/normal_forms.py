@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
@@ -76,9 +77,11 @@ class _Printer:
             raise OverBoundError(f"expression nested deeper than {MAX_DEPTH}")
         if isinstance(node, ast.BinOp):
             if isinstance(node.op, ast.Add | ast.Sub):
-                return self._sum(node, depth)
+                added, taken = self._operands(node, ast.Add, ast.Sub, self.show, depth)
+                return "+".join(added) + "".join(f"-{term}" for term in taken)
             if isinstance(node.op, ast.Mult | ast.Div):
-                return self._product(node, depth)
+                factors, divisors = self._operands(node, ast.Mult, ast.Div, self._atom, depth)
+                return "*".join(factors) + "".join(f"/{part}" for part in divisors)
             symbol = _SYMBOLS.get(type(node.op))
             if symbol is None:
                 raise NotArithmeticError("unknown operator")
@@ -93,28 +96,22 @@ class _Printer:
         shown = self.show(node, depth + 1)
         return shown if isinstance(node, ast.Constant) else f"({shown})"
 
-    def _sum(self, node: ast.expr, depth: int) -> str:
-        added: list[str] = []
-        taken: list[str] = []
-        stack = [(node, False, depth)]
+    def _operands(
+        self,
+        node: ast.BinOp,
+        direct: type[ast.operator],
+        inverse: type[ast.operator],
+        show: Callable[[ast.expr, int], str],
+        depth: int,
+    ) -> tuple[list[str], list[str]]:
+        """The terms of a sum, added and taken, or the factors and divisors of a product; each list sorted."""
+        shown: tuple[list[str], list[str]] = ([], [])
+        stack: list[tuple[ast.expr, bool, int]] = [(node, False, depth)]
         while stack:
-            term, negative, level = stack.pop()
-            if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Add | ast.Sub):
-                stack.append((term.left, negative, level))
-                stack.append((term.right, negative ^ isinstance(term.op, ast.Sub), level + 1))
+            part, inverted, level = stack.pop()
+            if isinstance(part, ast.BinOp) and isinstance(part.op, direct | inverse):
+                stack.append((part.left, inverted, level))
+                stack.append((part.right, inverted ^ isinstance(part.op, inverse), level + 1))
             else:
-                (taken if negative else added).append(self.show(term, level + 1))
-        return "+".join(sorted(added)) + "".join(f"-{term}" for term in sorted(taken))
-
-    def _product(self, node: ast.expr, depth: int) -> str:
-        factors: list[str] = []
-        divisors: list[str] = []
-        stack = [(node, False, depth)]
-        while stack:
-            part, below, level = stack.pop()
-            if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult | ast.Div):
-                stack.append((part.left, below, level))
-                stack.append((part.right, below ^ isinstance(part.op, ast.Div), level + 1))
-            else:
-                (divisors if below else factors).append(self._atom(part, level + 1))
-        return "*".join(sorted(factors) or ["1"]) + "".join(f"/{part}" for part in sorted(divisors))
+                shown[inverted].append(show(part, level + 1))
+        return sorted(shown[False]), sorted(shown[True])

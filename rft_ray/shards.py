@@ -21,7 +21,7 @@ VERSIONS = {
     "model": 1,
     "training": 1,
     "completions": 1,
-    "verdicts": 1,
+    "verdicts": 2,
     "paths": 1,
     "corpus": 1,
     "evaluation": 1,

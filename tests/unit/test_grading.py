@@ -118,7 +118,8 @@ STATUSES = [
     ("<<1/3=0.334>>\n#### 5", "correct", "bad_equation"),
     ("<<007+1=8>>\n#### 5", "bad_equation", "correct"),
     ("<<1+2=3/1>>\n#### 5", "bad_equation", "correct"),
-    ("<<10/3=3>>\n#### 5", "bad_equation", "correct"),
+    ("<<10/3=3>>\n#### 5", "bad_equation", "bad_equation"),
+    ("About <<10/3=3>>3 each.\n#### 5", "bad_equation", "correct"),
     ("<<6^2=4>>\n#### 5", "correct", "bad_equation"),
     ("<<1_0+2=١٢ # dozen>>\n#### 5", "bad_equation", "bad_equation"),
     ("<<1_0+2=١٢>>\n#### 5", "correct", "bad_equation"),
@@ -152,7 +153,9 @@ def test_truncated_never_changes_what_paper_mode_accepts() -> None:
 
 def test_a_strict_answer_that_touches_the_cut_is_truncated() -> None:
     assert grade("#### 5", "5", truncated=True).status is Status.TRUNCATED
-    assert grade("#### 5\nQuestion: how many in 3", "5", truncated=True).status is Status.CORRECT
+    assert grade("The answer is 5 * ", "5", truncated=True).status is Status.TRUNCATED
+    for rest in ("Question: how many in 3", "Question: what is 3 + "):
+        assert grade(f"#### 5\n{rest}", "5", truncated=True).status is Status.CORRECT
 
 
 def test_the_evaluation_tolerance_is_the_references() -> None:
@@ -181,6 +184,19 @@ ANSWERS = [
     ("#### 1. Add the costs\nThe final answer is: **$18**", "18"), ("answer: x = 5", "5"), ("#### 2½ cups", "2.5"),
     ("The answer is 18 because 9*2 = 18.", "18"), ("the answer is 9*2=<<9*2=18>>18.", "18"), ("#### 18 m^2", "18"),
     ("#### Step 1: add", None), ("#### 18 or 19", None), ("#### 5:30", None), ("#### 12,34", None), ("18", None),
+    ("The answer is 18. She has 18 apples.", "18"), ("The answer is 18. To check: 20 - 3 = 17", "18"),
+    ("the answer is 9 + 9 = 18 years. Later it is 18 + 3 = 21 years", "18"),
+    ("the answer is 3. The answer is 18.", None),
+    ("A: There are 15 trees. So 15 + 3 = 18 grow. The answer is 18.", "18"), ("A: 15 + 3 = 18 trees.", "18"),
+    ("A: 7 + 8 = 15 trees. Then 15 + 3 = 18 trees.", "18"), ("A: 15 - 3 = 12. 12 + 6 = 18. #### 18", "18"),
+    ("Answer: 18. Check: 2*10 = 20", "18"), ("Answer: 17, answer: 18", None),
+    ("Answer: 7 + 8 = 15 trees.\nThen 15 + 3 = 18.\n#### 18", "18"), ("#### 17\nAnswer: 15 + 3 = 18", None),
+    ("Answer: 17\n#### 18", None),
+    ("#### 2. Answer: The answer is 18.", "18"),
+    ("Answer: 1. First, 3+2 = 5", None), ("#### 18 = the number of pens", "18"), ("#### 18 = 17", None),
+    ("#### 18 = 3*20", None), ("#### 9 * 2 = 18", "18"),
+    ("#### 36 / 2 = 18", "18"), ("#### 18\n#### 9 * 2 =", "18"), ("#### 2*(4+5) = 18", "18"),
+    ("the answer is 18, so 2 * 9 = 18", "18"),
     ("#### 1.5e3", None), ("The answer is 17.\n#### 18", None), ("#### " + "9" * 300, None), ("#### ٣", None),
 ]  # fmt: skip
 
@@ -212,6 +228,18 @@ def test_strict_mode_accepts_gold_solutions_but_the_ambiguous() -> None:
     rejected = [verdict for verdict in verdicts if verdict.status is not Status.CORRECT]
     assert len(rows) == 8792
     assert len(rejected) <= 3, rejected
+
+
+def test_the_first_row_decides_where_the_completions_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row without its completion must not be graded by the gold answer that stands beside it."""
+    rows = [
+        {"question": "3+2?", "answer": "#### 5", "completion": "#### 5"},
+        {"question": "3+2?", "answer": "#### 5", "completion": None},
+    ]
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(samples), "--gold", str(samples)]) == 1
+    assert "samples.jsonl:2" in capsys.readouterr().err
 
 
 def test_the_command_grades_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,22 @@ def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
     assert "bound" in grade("1" * (MAX_TEXT_CHARS + 1), "18").detail
 
 
+def test_a_text_over_the_bound_is_no_path() -> None:
+    long = "<<1+1=2>>\n" * (MAX_TEXT_CHARS // 10 + 1)
+    for mode in MODES:
+        assert equation_list(long, mode) == ()
+        assert select_distinct([long, "<<1+1=2>>", long], mode) == [1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_million_hostile_characters_take_less_than_a_second(mode: str) -> None:
+    for name, text in hostile_texts(1_000_000):
+        started = time.process_time()
+        grade(text, "18", mode)
+        select_distinct([text, text + "a"], mode)
+        assert time.process_time() - started < 1, name
+
+
 def fastest(text: str) -> float:
     """Seconds of the fastest of three readings: what the machine does beside only slows."""
     seconds = []

@@ -93,7 +93,10 @@ def test_strict_lists_of_prose_and_annotation_are_one() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [("5 apples * 3 = 16", True), ("10/3 = 3.33", False), ("10/3 = 3.3", False), ("10/3 = 3.4", True),
-     ("7/2 = 4", False), ("7/2 = 3", False), ("1/3 = 0", True), ("2/3 = 66.67%", False), ("3 + 2 = 5 * 4 = 20", True),
+     ("7/2 = 4", True), ("7/2 = 3", True), ("<<7/2=4>>", True), ("7/2 ≈ 4", False), ("7/2 = 3 with 1 left", False),
+     ("7/2 = 3 and 1/2", False), ("Rounded up, <<7/2=4>>", False), ("About 7/2 = 5", True), ("10/3 = 3.33 = 3", False),
+     ("4 = 7/2", True), ("1/3 = 0", True), ("nearly 1/3 = 0", True),
+     ("2/3 = 66.67%", False), ("3 + 2 = 5 * 4 = 20", True),
      ("5 = 10/2", False)],
 )  # fmt: skip
 def test_rounding_is_accepted_as_people_write_it(text: str, fault: bool) -> None:
