@@ -16,6 +16,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
 
     A model that cannot be loaded is told of at once, and raised when the others are sampled. Raises StageError.
     """
-    jobs = by_model(jobs)
+    jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
     shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
     if not shards:
@@ -59,11 +60,20 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     return receipts
 
 
-def by_model(jobs: Sequence[SamplingJob]) -> list[SamplingJob]:
-    """Each model's jobs side by side, and the models of one name: most likely of one architecture, which swap fast."""
-    names = list(dict.fromkeys(job.model.name for job in jobs))
+def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
+    """Each model's jobs side by side, and models of one architecture, which an engine swaps fast; else as they come.
+
+    Of one architecture are models of one name, and committed ones whose config.json is the same file.
+    """
     refs = list(dict.fromkeys(job.model for job in jobs))
-    return sorted(jobs, key=lambda job: (names.index(job.model.name), refs.index(job.model)))
+    likeness: dict[str, str] = {}
+    for ref in refs:
+        if ref.name not in likeness and ref.stage != "base":
+            with suppress(models.ModelError):  # a damaged manifest: told when the model is loaded
+                if manifest := models.committed_model(store, ref.fingerprint):
+                    likeness[ref.name] = manifest.files["config.json"].sha256
+    kinds = list(dict.fromkeys(likeness.get(ref.name, ref.name) for ref in refs))
+    return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
 
 
 def label_of(model: ModelRef) -> str:

@@ -44,6 +44,15 @@ def changed(source: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
+def damaged(source: Path, folder: Path) -> Path:
+    """A model that is complete as files go, and that vLLM refuses: a tensor is lacking."""
+    changed(source, folder, 8)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def untied(source: Path, folder: Path) -> Path:
     """A model of the same sizes whose output layer has weights of its own."""
     changed(source, folder, 9)
@@ -106,6 +115,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "a": changed(model_dir("tiny-s"), folder / "a", 0),
         "b": changed(model_dir("tiny-s"), folder / "b", 1),
+        "damaged": damaged(model_dir("tiny-s"), folder / "damaged"),
         "other": untied(model_dir("tiny-s"), folder / "other"),
     }
 
@@ -154,7 +164,7 @@ class Sampled:
 
 @pytest.fixture(scope="module")
 def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Sampled:
-    """One call for three models of two layouts and one that does not exist, which comes first."""
+    """One call for three models of two layouts, with one that does not exist before them, and a damaged one between."""
     store = open_store(str(tmp_path_factory.mktemp("run")))
     commit_problems(store, SET)
     jobs = {"gone": SamplingJob(ModelRef("gone", "sft", "0" * 16), SET.fingerprint, 24, 4, GREEDY, 1, 0)}
@@ -186,9 +196,17 @@ def test_models_of_one_layout_share_an_engine_and_others_get_their_own(sampled: 
     assert other[1] != a[1]
 
 
-def test_a_model_that_cannot_be_loaded_is_named_and_the_others_are_sampled(sampled: Sampled) -> None:
-    assert "sample gone (sft)" in sampled.error
+def test_a_model_that_does_not_exist_is_named(sampled: Sampled) -> None:
+    assert "sample gone (sft): " in sampled.error
     assert "0" * 16 in sampled.error
     assert len(sampled.error.splitlines()) == 1
+
+
+def test_a_model_that_vllm_refuses_is_named_and_the_next_is_sampled(sampled: Sampled) -> None:
+    assert "sample damaged (sft): " in sampled.error
+    assert "model.norm.weight" in sampled.error
+
+
+def test_every_model_that_can_be_loaded_is_sampled_whole(sampled: Sampled) -> None:
     counts = Counter({name: len(sampled.shards(name)) for name in sampled.jobs})
-    assert counts == {"gone": 0, "a": 6, "b": 6, "other": 6}
+    assert counts == {"gone": 0, "a": 6, "b": 6, "damaged": 0, "other": 6}
