@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def say(engine: VllmEngine) -> list[str]:
     return texts(engine.generate(requests, GREEDY))
 
 
-def with_engines(folders: dict[str, Path], other: Path) -> Texts:
+def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
     """Run in a process with the environment of a sampler: all texts by fresh engines, and by one that is swapped."""
     import psutil
 
@@ -95,17 +95,17 @@ def with_engines(folders: dict[str, Path], other: Path) -> Texts:
         resident.append(psutil.Process().memory_info().rss / 2**20)
 
     for name, folder in folders.items():
-        engine = VllmEngine(ENGINE, folder, gpu=False, seed=1)
+        engine = VllmEngine(ENGINE, folder, gpu=gpu, seed=1)
         fresh[name] = say(engine)
         close(engine)
-    engine = VllmEngine(ENGINE, next(iter(folders.values())), gpu=False, seed=1)
+    engine = VllmEngine(ENGINE, next(iter(folders.values())), gpu=gpu, seed=1)
     say(engine)  # its prefix cache now holds the prompts, as the first model sees them
     for name, folder in reversed(folders.items()):
         assert engine.swap(folder)
         swapped[name] = say(engine)
     refused = not engine.swap(other)
     close(engine)
-    close(VllmEngine(ENGINE, other, gpu=False, seed=2))
+    close(VllmEngine(ENGINE, other, gpu=gpu, seed=2))
     return Texts(fresh, swapped, refused, resident)
 
 
@@ -120,15 +120,29 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="module")
-def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
+def in_a_sampler(folders: dict[str, Path], gpu: bool) -> Texts:
     import ray
 
     tied = {name: folders[name] for name in ("a", "b")}
-    run: Callable[..., Any] = ray.remote(with_engines).options(
-        num_cpus=1, runtime_env={"env_vars": pool_of(ENGINE, False).env}
+    run: Any = ray.remote(with_engines).options(
+        num_cpus=1, num_gpus=int(gpu), runtime_env={"env_vars": pool_of(ENGINE, gpu).env}
     )
-    return ray.get(run.remote(tied, folders["other"]))  # type: ignore[attr-defined]
+    found: Texts = ray.get(run.remote(tied, folders["other"], gpu))
+    return found
+
+
+@pytest.fixture(scope="module")
+def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
+    return in_a_sampler(folders, gpu=False)
+
+
+@pytest.mark.gpu
+def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, folders: dict[str, Path]) -> None:
+    """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
+    if not stages.cluster_has_gpu("auto"):
+        pytest.skip("no GPU here")
+    on_gpu = in_a_sampler(folders, gpu=True)
+    assert on_gpu.swapped == on_gpu.fresh
 
 
 def test_a_swapped_engine_says_what_a_fresh_one_says(said: Texts) -> None:
