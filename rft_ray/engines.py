@@ -1,22 +1,26 @@
 """The one seam between sampling and whatever generates text.
 
 `Engine.generate` blocks until its requests are answered and may be called from many threads at once: vLLM
-then batches the requests of all callers continuously. `VllmEngine` is the real one; `ScriptedEngine` answers
-from the gold solutions, deterministically, so that everything around an engine can be tested in seconds.
+then batches the requests of all callers continuously. An engine holds one model at a time and can go over to
+another one (`swap`, `close`), because starting a process, importing vLLM and opening an engine take far longer than
+reading weights. `VllmEngine` is the real one; `ScriptedEngine` answers from the gold solutions, deterministically, so
+that everything around an engine can be tested in seconds.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rft_ray import config, prompts
+from rft_ray.layouts import layout
 from rft_ray.records import Problem
 from rft_ray.shards import SamplingSettings
 
@@ -61,6 +65,17 @@ class Engine(Protocol):
         """Answers in the order of the requests. Raises EngineDied when the engine is beyond use."""
         ...
 
+    def swap(self, folder: Path | None) -> bool:
+        """Go over to another model, its randomness going on; called while nobody generates.
+
+        False: that model needs an engine of its own. After an error this engine may only be closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back all that the engine holds; called while nobody generates, and last."""
+        ...
+
 
 def engine_seed(run_seed: int, incarnation: str) -> int:
     """Seed of one engine, 0 <= seed < 2**31, from the run's seed and a name that no other engine has.
@@ -84,13 +99,16 @@ class VllmEngine:
     """vLLM in this process, stepped by a thread of its own.
 
     All requests of all callers are in one scheduler: the next shard's requests fill the batch while the last
-    ones of the previous shard finish. Source: vllm/v1/engine/llm_engine.py (0.29).
+    ones of the previous shard finish. Limits: `swap` and `close` have been seen right on CPUs only; on a GPU they take
+    the same calls of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
     """
 
     def __init__(self, settings: config.Engine, folder: Path, *, gpu: bool, seed: int) -> None:
         from vllm import EngineArgs, LLMEngine
 
         self.seed = seed
+        self._gpu = gpu
+        self._layout = layout(folder)
         where = (
             {"gpu_memory_utilization": settings.gpu_memory_utilization}
             if gpu
@@ -107,23 +125,46 @@ class VllmEngine:
                 enforce_eager=settings.enforce_eager,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 **where,
             )
         )
         self._tokenizer = self._engine.get_tokenizer()
         self._context_tokens = int(self._engine.model_config.max_model_len)
-        self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
-        threading.Thread(target=self._serve, name="vllm-step", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="vllm-step", daemon=True)
+        self._thread.start()
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         pending = [self._submit(request, settings) for request in requests]
+        wait([answer for _, answer in pending if answer is not None])  # all, though one fail: nothing is left running
         return [
             Answered(
                 prompt_tokens, () if answer is None else tuple(map(_generated, _in_order(answer.result().outputs)))
             )
             for prompt_tokens, answer in pending
         ]
+
+    def swap(self, folder: Path | None) -> bool:
+        if self._failure is not None:
+            raise EngineDied(str(self._failure))
+        if folder is None or self._layout is None or layout(folder) != self._layout:
+            return False
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        if not self._gpu:
+            self._engine.collective_rpc(_pack_output_layer)
+        if not self._engine.reset_prefix_cache():  # it holds keys and values of the last model
+            raise RuntimeError("vLLM did not empty its prefix cache after the weights were swapped")
+        return True
+
+    def close(self) -> None:
+        """On a GPU vLLM runs in a process of its own, which ends here, and with it what it holds of the device."""
+        self._inbox.put(None)
+        self._thread.join()
+        self._engine.engine_core.shutdown()
+        del self._engine
+        gc.collect()
 
     def _submit(self, request: Request, settings: SamplingSettings) -> tuple[int, Future[Any] | None]:
         from vllm import SamplingParams
@@ -147,13 +188,15 @@ class VllmEngine:
         return len(ids), answer
 
     def _serve(self) -> None:
-        """Step the engine for ever; on a failure, fail every request and stop."""
+        """Step the engine until it is closed; on a failure, fail every request and stop."""
         waiting: dict[str, Future[Any]] = {}
         counter = 0
         try:
             while True:
                 while not waiting or not self._inbox.empty():
-                    ids, params, answer = self._inbox.get()
+                    if (asked := self._inbox.get()) is None:
+                        return
+                    ids, params, answer = asked
                     counter += 1
                     try:
                         self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
@@ -168,9 +211,19 @@ class VllmEngine:
             self._failure = failure
             died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}")
             while not self._inbox.empty():
-                self._inbox.get()[2].set_exception(died)
+                if (asked := self._inbox.get()) is not None:
+                    asked[2].set_exception(died)
             for answer in waiting.values():
                 answer.set_exception(died)
+
+
+def _pack_output_layer(worker: Any) -> None:
+    """On CPUs vLLM multiplies by a packed copy of the weights, which its `reload_weights` (0.29) makes anew for every
+    layer that the files have weights of. An output layer that is tied to the embedding is none of these, and would go
+    on with the last model's."""
+    for layer in worker.get_model().modules():
+        if type(layer).__name__ == "ParallelLMHead":
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 def _in_order(outputs: Sequence[Any]) -> list[Any]:
@@ -203,6 +256,12 @@ class ScriptedEngine:
             )
             for request in requests
         ]
+
+    def swap(self, folder: Path | None) -> bool:
+        return True  # it holds no model
+
+    def close(self) -> None:
+        pass
 
     @staticmethod
     def _sample(problem: Problem, index: int, temperature: float) -> Generated:

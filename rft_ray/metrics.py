@@ -9,20 +9,25 @@ from ray.util.metrics import Counter, Gauge
 
 
 class SamplerMetrics:
-    """What one sampler actor has committed: completions, tokens, shards."""
+    """What one sampler actor has committed, by model: completions, tokens, and the rate of the model it samples."""
 
-    def __init__(self, model: str) -> None:
-        self._tags = {"model": model}
+    def __init__(self) -> None:
         self.completions = Counter("rft_completions", "Completions committed", ("model",))
         self.tokens = Counter("rft_completion_tokens", "Tokens sampled, prompt excluded", ("model",))
         self.rate = Gauge("rft_tokens_per_s", "Tokens a second of the last shard", ("model",))
 
-    def shard(self, completions: int, tokens: int, seconds: float) -> None:
+    def committed(self, model: str, completions: int, tokens: int) -> None:
         if completions:
-            self.completions.inc(completions, self._tags)
+            self.completions.inc(completions, {"model": model})
         if tokens:
-            self.tokens.inc(tokens, self._tags)
-        self.rate.set(tokens / seconds if seconds > 0 else 0.0, self._tags)
+            self.tokens.inc(tokens, {"model": model})
+
+    def sampled(self, model: str, tokens: int, seconds: float) -> None:
+        self.rate.set(tokens / seconds if seconds > 0 else 0.0, {"model": model})
+
+    def left(self, model: str) -> None:
+        """The actor goes over to another model: a gauge would show its last value for ever."""
+        self.rate.set(0.0, {"model": model})
 
 
 class VerifierMetrics:

@@ -68,7 +68,7 @@ class Progress:
     def advance(self, count: int) -> None:
         now = time.monotonic()
         if self.done == 0:  # the rate is that of running, without the start of engines
-            self._started, self._before_first = now, count
+            self._started, self._before_first, self._shown = now, count, now
         self.done += count
         if now - self._shown >= self.every_s:
             self._shown = now
@@ -124,7 +124,7 @@ class ShardActor:
             receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
         except Exception as failure:
             traceback.print_exc()
-            raise StageError(CAUSE + " ".join(str(failure).split() or [type(failure).__name__])) from None
+            raise StageError(CAUSE + in_one_line(failure)) from None
         return {"receipt": [json.dumps(receipt) for receipt in receipts]}
 
 
@@ -167,6 +167,11 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) 
         max_task_retries=pool.max_restarts,
         runtime_env={"env_vars": pool.env},
     )
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says of itself, or its type where it says nothing; at most 600 characters."""
+    return " ".join(str(error).split() or [type(error).__name__])[:600]
 
 
 def cause_of(error: BaseException) -> str:

@@ -1,0 +1,226 @@
+"""Several models in one execution with real engines: swapped ones say what fresh ones say, closed ones free memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rft_ray import config, models, stages
+from rft_ray.engines import Answered, Request, VllmEngine
+from rft_ray.problems import ProblemSet, commit_problems, in_order
+from rft_ray.prompts import render_few_shot
+from rft_ray.records import Problem
+from rft_ray.sampling import pool_of, sample
+from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.store import Store, open_store, read_table
+from rft_ray.tiny import model_dir
+from rft_ray.tiny.generator import generate
+
+pytestmark = pytest.mark.timeout(300)
+
+PROBLEMS = in_order(generate(24, split="train", seed=3, steps=(1, 2)), 0)
+SET = ProblemSet(tuple(PROBLEMS), 24, "6" * 16)
+GREEDY = SamplingSettings(0.0, 1.0, 24, 1, "Question: {query}\nAnswer:", shots=3, shots_from=SET.fingerprint)
+"""Three worked examples fill more than one block of the prefix cache, whose 128 tokens are otherwise never full."""
+ENGINE = config.Engine(kv_cache_gib=0.1, max_model_len=512, shards_in_flight=3, threads_per_actor=1)
+
+
+def changed(source: Path, folder: Path, seed: int) -> Path:
+    """A model of the same layout with other weights."""
+    shutil.copytree(source, folder)
+    chance, weights = np.random.default_rng(seed), load_file(source / "model.safetensors")
+    for name, array in weights.items():
+        weights[name] = array + 0.3 * array.std() * chance.standard_normal(array.shape, dtype=np.float32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def damaged(source: Path, folder: Path) -> Path:
+    """A model that is complete as files go, and that vLLM refuses: a tensor is lacking."""
+    changed(source, folder, 8)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def untied(source: Path, folder: Path) -> Path:
+    """A model of the same sizes whose output layer has weights of its own."""
+    changed(source, folder, 9)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"][::-1].copy()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@dataclass
+class Texts:
+    """Greedy completions of all problems by each model, and the process's MiB after each closing of an engine."""
+
+    fresh: dict[str, list[str]]
+    swapped: dict[str, list[str]]
+    refused: bool
+    resident: list[float]
+
+
+def texts(answers: Sequence[Answered]) -> list[str]:
+    return [answer.samples[0].text for answer in answers]
+
+
+def say(engine: VllmEngine) -> list[str]:
+    shots: Sequence[Problem] = PROBLEMS[: GREEDY.shots]
+    requests = [Request(p, render_few_shot(GREEDY.prompt, p.question, shots), 0, 1) for p in PROBLEMS]
+    return texts(engine.generate(requests, GREEDY))
+
+
+def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
+    """Run in a process with the environment of a sampler: all texts by fresh engines, and by one that is swapped."""
+    import psutil
+
+    fresh, swapped, resident = {}, {}, []
+
+    def close(engine: VllmEngine) -> None:
+        engine.close()
+        resident.append(psutil.Process().memory_info().rss / 2**20)
+
+    for name, folder in folders.items():
+        engine = VllmEngine(ENGINE, folder, gpu=gpu, seed=1)
+        fresh[name] = say(engine)
+        close(engine)
+    engine = VllmEngine(ENGINE, next(iter(folders.values())), gpu=gpu, seed=1)
+    say(engine)  # its prefix cache now holds the prompts, as the first model sees them
+    for name, folder in reversed(folders.items()):
+        assert engine.swap(folder)
+        swapped[name] = say(engine)
+    refused = not engine.swap(other)
+    close(engine)
+    close(VllmEngine(ENGINE, other, gpu=gpu, seed=2))
+    return Texts(fresh, swapped, refused, resident)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "a": changed(model_dir("tiny-s"), folder / "a", 0),
+        "b": changed(model_dir("tiny-s"), folder / "b", 1),
+        "damaged": damaged(model_dir("tiny-s"), folder / "damaged"),
+        "other": untied(model_dir("tiny-s"), folder / "other"),
+    }
+
+
+def in_a_sampler(folders: dict[str, Path], gpu: bool) -> Texts:
+    import ray
+
+    tied = {name: folders[name] for name in ("a", "b")}
+    run: Any = ray.remote(with_engines).options(
+        num_cpus=1, num_gpus=int(gpu), runtime_env={"env_vars": pool_of(ENGINE, gpu).env}
+    )
+    found: Texts = ray.get(run.remote(tied, folders["other"], gpu))
+    return found
+
+
+@pytest.fixture(scope="module")
+def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
+    return in_a_sampler(folders, gpu=False)
+
+
+@pytest.mark.gpu
+def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, folders: dict[str, Path]) -> None:
+    """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
+    if not stages.cluster_has_gpu("auto"):
+        pytest.skip("no GPU here")
+    on_gpu = in_a_sampler(folders, gpu=True)
+    assert on_gpu.swapped == on_gpu.fresh
+
+
+def test_a_swapped_engine_says_what_a_fresh_one_says(said: Texts) -> None:
+    assert said.swapped == said.fresh
+
+
+def test_the_models_say_different_things(said: Texts) -> None:
+    assert sum(a == b for a, b in zip(said.fresh["a"], said.fresh["b"], strict=True)) < len(PROBLEMS) / 2
+
+
+def test_a_model_of_another_layout_is_refused(said: Texts) -> None:
+    assert said.refused
+
+
+def test_an_engine_that_is_closed_gives_its_memory_back(said: Texts) -> None:
+    kept = said.resident[-1] - said.resident[0]  # after three more engines
+    assert kept < ENGINE.kv_cache_gib * 1024, said.resident
+
+
+@dataclass
+class Sampled:
+    store: Store
+    jobs: dict[str, SamplingJob]
+    error: str
+
+    def shards(self, name: str) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        """Rows and metadata of each of the model's shards."""
+        found = [
+            read_table(self.store, key) for shard in self.jobs[name].shards() for key in self.store.list(shard.stem)
+        ]
+        return [(table.to_pylist(), metadata) for table, metadata in found]
+
+
+@pytest.fixture(scope="module")
+def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Sampled:
+    """One call for three models of two layouts, with one that does not exist before them, and a damaged one between."""
+    store = open_store(str(tmp_path_factory.mktemp("run")))
+    commit_problems(store, SET)
+    jobs = {"gone": SamplingJob(ModelRef("gone", "sft", "0" * 16), SET.fingerprint, 24, 4, GREEDY, 1, 0)}
+    for name, folder in folders.items():
+        model = ModelRef(name, "sft", name.ljust(16, "0"))
+        models.commit_model(store, model.fingerprint, folder, {})
+        jobs[name] = replace(jobs["gone"], model=model)
+    with pytest.raises(stages.StageError) as error:
+        sample(list(jobs.values()), store, ENGINE, run_seed=0)
+    return Sampled(store, jobs, str(error.value))
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_every_shard_is_by_its_own_model(sampled: Sampled, said: Texts, name: str) -> None:
+    by_problem = dict(zip((problem.problem_id for problem in PROBLEMS), said.fresh[name], strict=True))
+    rows = [row for rows, _ in sampled.shards(name) for row in rows]
+    assert len(rows) == len(PROBLEMS)
+    same = sum(row["text"] == by_problem[row["problem_id"]] for row in rows)
+    assert same >= 0.9 * len(rows)  # vLLM is not batch-invariant: not every text need be the same
+
+
+def test_models_of_one_layout_share_an_engine_and_others_get_their_own(sampled: Sampled) -> None:
+    engines = {name: [json.loads(data["engine"]) for _, data in sampled.shards(name)] for name in ("a", "b", "other")}
+    used = {name: {(e["incarnation"], e["seed"], e["swaps"]) for e in found} for name, found in engines.items()}
+    assert {name: len(found) for name, found in used.items()} == {"a": 1, "b": 1, "other": 1}, "models went to and fro"
+    [a], [b], [other] = used.values()
+    assert (a[:2], a[2], b[2], other[2]) == (b[:2], 0, 1, 0)
+    assert other[0] != a[0]
+    assert other[1] != a[1]
+
+
+def test_a_model_that_does_not_exist_is_named(sampled: Sampled) -> None:
+    assert "sample gone (sft): " in sampled.error
+    assert "0" * 16 in sampled.error
+    assert len(sampled.error.splitlines()) == 1
+
+
+def test_a_model_that_vllm_refuses_is_named_and_the_next_is_sampled(sampled: Sampled) -> None:
+    assert "sample damaged (sft): " in sampled.error
+    assert "model.norm.weight" in sampled.error
+
+
+def test_every_model_that_can_be_loaded_is_sampled_whole(sampled: Sampled) -> None:
+    counts = Counter({name: len(sampled.shards(name)) for name in sampled.jobs})
+    assert counts == {"gone": 0, "a": 6, "b": 6, "damaged": 0, "other": 6}

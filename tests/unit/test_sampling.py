@@ -1,0 +1,71 @@
+"""What the driver does around an execution: the order of the jobs, and what it says of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rft_ray import models
+from rft_ray.sampling import Following, by_model
+from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.store import open_store
+from rft_ray.tiny import model_dir
+
+SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}")
+
+
+def job(name: str, stage: str = "sft", fingerprint: str = "", k: int = 2) -> SamplingJob:
+    return SamplingJob(ModelRef(name, stage, fingerprint or name * 4), "5" * 16, 8, 4, SETTINGS, k, 0)
+
+
+def test_models_of_one_name_are_side_by_side_and_so_are_a_models_jobs(tmp_path: Path) -> None:
+    jobs = [job("s"), job("m"), job("s", "base", "b"), job("m", k=4), job("s", k=4)]
+    order = by_model(jobs, open_store(str(tmp_path)))
+    assert order == [jobs[0], jobs[4], jobs[2], jobs[1], jobs[3]]
+
+
+def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "run"))
+    for name, source in (("s1", "tiny-s"), ("m", "tiny-m"), ("s2", "tiny-s")):
+        folder = tmp_path / name
+        shutil.copytree(model_dir(source), folder)
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "name": name}))
+        models.commit_model(store, name * 4, folder, {})
+    names = [one.model.name for one in by_model([job("s1"), job("m"), job("s2"), job("unknown")], store)]
+    assert names == ["s1", "s2", "m", "unknown"]
+
+
+def following(*jobs: SamplingJob) -> Following:
+    return Following([shard for one in jobs for shard in one.shards()], {one.fingerprint: one for one in jobs})
+
+
+def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = job("s"), job("m")
+    follow = following(one, other)
+    assert capsys.readouterr().out == "  sample 2 models: starting the engine for 4 shards\n"
+    follow._progress.every_s = -1
+    for shard in [*one.shards(), *other.shards()]:
+        follow.advance({"shard": shard.stem, "rows": 8})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("  sample s (sft), model 1 of 2: 8/32 completions")
+    assert lines[-1].startswith("  sample m (sft), model 2 of 2: 32/32 completions")
+
+
+def test_what_is_unfinished_is_named_in_order() -> None:
+    jobs = [job(name) for name in "abcde"]
+    follow = following(*jobs)
+    for shard in jobs[0].shards():
+        follow.advance({"shard": shard.stem, "rows": 8})
+    assert follow.unfinished() == "b (sft), c (sft), d (sft) and 1 more"
+
+
+def test_a_model_that_is_left_out_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    one = job("s")
+    follow = following(one, job("m"))
+    for shard in one.shards():
+        follow.advance({"shard": shard.stem, "rows": 0, "unloadable": "no such file"})
+    assert capsys.readouterr().out.count("no such file") == 1
+    assert follow.left_out() == "sample s (sft): no such file"

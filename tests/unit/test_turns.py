@@ -1,0 +1,101 @@
+"""Turns: one key at a time, changes while nobody is inside, the present key first, no deadlock and no starvation."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rft_ray.turns import Turns
+
+
+class Shared:
+    """Records the changes and whether any thread was ever inside with another key, or during a change."""
+
+    def __init__(self) -> None:
+        self.turns: Turns[str] = Turns(self.change)
+        self.present, self.inside, self.most = "", 0, 0
+        self.changes: list[str] = []
+        self.wrong: list[str] = []
+        self.lock = threading.Lock()
+
+    def change(self, key: str) -> None:
+        if self.inside:
+            self.wrong.append(f"change to {key} with {self.inside} inside")
+        self.present = ""
+        time.sleep(0.001)
+        self.changes.append(key)
+        self.present = key
+
+    def call(self, key: str, seconds: float = 0.0) -> str:
+        with self.turns.turn(key):
+            with self.lock:
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+            if self.present != key:
+                self.wrong.append(f"{key} inside with {self.present}")
+            time.sleep(seconds)
+            if self.present != key:
+                self.wrong.append(f"{key} still inside with {self.present}")
+            with self.lock:
+                self.inside -= 1
+        return key
+
+
+def test_any_order_of_calls_ends_and_no_call_meets_another_key() -> None:
+    shared, chosen = Shared(), random.Random(0)
+    keys = [chosen.choice("abc") for _ in range(600)]
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(shared.call, key, chosen.random() / 500) for key in keys]
+        assert [call.result(timeout=30) for call in done] == keys
+    assert not shared.wrong
+    assert shared.most > 1
+
+
+def started(shared: Shared, key: str, waiting: int) -> threading.Thread:
+    """A thread that calls with the key; returns when `waiting` threads wait."""
+    thread = threading.Thread(target=shared.call, args=(key,))
+    thread.start()
+    while len(shared.turns._waiting) < waiting:
+        time.sleep(0.001)
+    return thread
+
+
+def test_while_others_wait_a_call_of_the_present_key_goes_in_without_a_change() -> None:
+    shared = Shared()
+    with shared.turns.turn("a"):
+        other = started(shared, "b", 1)
+        assert shared.call("a") == "a"
+        assert shared.changes == ["a"]
+    other.join(10)
+    assert shared.changes == ["a", "b"]
+
+
+def test_keys_that_wait_come_in_order_of_arrival_and_each_but_once() -> None:
+    shared = Shared()
+    with shared.turns.turn("a"):
+        threads = [started(shared, key, place) for place, key in enumerate("cbcb", 1)]
+    for thread in threads:
+        thread.join(10)
+    assert shared.changes == ["a", "c", "b"]
+    assert not shared.wrong
+
+
+def test_a_change_that_fails_is_its_callers_alone() -> None:
+    def change(key: str) -> None:
+        if key == "bad":
+            raise ValueError("no such key")
+
+    turns = Turns(change)
+
+    def call(key: str) -> str:
+        with turns.turn(key):
+            return key
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call, key) for key in ("a", "bad", "b", "bad", "a")]
+        assert [calls[i].result(10) for i in (0, 2, 4)] == ["a", "b", "a"]
+        for i in (1, 3):
+            with pytest.raises(ValueError, match="no such key"):
+                calls[i].result(10)
