@@ -28,8 +28,8 @@ help: ## Print this list
 setup: ## Create .venv with the pinned packages (once; a few minutes)
 	@bash cluster/setup.sh
 
-demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU
-	@$(CLUSTER) run jobs/configs/demo.yaml $(ARGS)
+demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU (CONTROLS=1: and why it helps)
+	@$(CLUSTER) run jobs/configs/demo.yaml $(if $(filter 1 true yes,$(CONTROLS)),--controls=true) $(ARGS)
 
 demo-smollm2: setup ## The same with SmolLM2-135M-Instruct on real GSM8K problems
 	@$(CLUSTER) run jobs/configs/smollm2.yaml $(ARGS)

@@ -202,8 +202,9 @@ class Grading(Section):
 
 
 class Corpus(Section):
-    dedup: Literal["equations", "none"] = "equations"
-    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation)."""
+    dedup: Literal["equations", "none", "random"] = "equations"
+    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation).
+    `random`: of each problem, as many correct paths as it has distinct lists, drawn at random."""
     normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
     """When two paths are one: equal equations as written (paper), with operands of + and * sorted, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
@@ -241,6 +242,9 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
     engine: Engine = Engine()
+    controls: bool = False
+    """Also train and evaluate, per model, what tells the reasons of RFT's gain apart: `rft_self` (RFT on the model's
+    own paths only) and `sft_same_steps` (gold only, as many optimizer steps as its RFT on the union)."""
 
     @model_validator(mode="after")
     def _sound_models(self) -> Config:

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rft_ray import stages
+from rft_ray.corpus import CorpusJob
 from rft_ray.evaluation import metrics, paired_difference, read_records
 from rft_ray.models import committed_model
-from rft_ray.plan import Plan
+from rft_ray.plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.shards import Shard, committed_keys
 from rft_ray.store import NotFound, Store, read_table
@@ -91,10 +92,11 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
         "samplers": {job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         "models": [
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
-            for job in (*plan.sft, *plan.rft)
+            for job in plan.trainings
         ],
         "ledger": {job.sampling.model.name: ledger_of(store, job, found) for job in plan.collected},
-        "corpus": _corpus(store, plan),
+        "corpus": _corpus(store, plan.corpus),
+        "own_corpora": {job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
         "complementarity": found,
         "evaluation": evaluation,
         "paired": _paired(store, plan),
@@ -176,32 +178,35 @@ def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     return total
 
 
-def _corpus(store: Store, plan: Plan) -> dict[str, Any]:
-    if not store.exists(plan.corpus.key):
+def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
+    if not store.exists(job.key):
         return {}
-    counts: dict[str, Any] = json.loads(read_table(store, plan.corpus.key)[1]["counts"])
-    return counts | {"file": plan.corpus.jsonl_key}
+    counts: dict[str, Any] = json.loads(read_table(store, job.key)[1]["counts"])
+    return counts | {"file": job.jsonl_key}
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, Any]:
-    """Per model: greedy accuracy of RFT minus SFT on the same problems."""
-    sft = {job.model.name: job for job in plan.evaluations_of("sft")}
-    return {
-        job.model.name: {
-            "rft_minus_sft": paired_difference(read_records(job, store), read_records(sft[job.model.name], store))
-        }
-        for job in plan.evaluations_of("rft")
-        if store.exists(job.key) and store.exists(sft[job.model.name].key)
-    }
+    """Per model: greedy accuracy of RFT minus that of each setting that it is held against, on the same problems."""
+    done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if store.exists(job.key)]
+    rft = {job.model.name: job for job in done if job.setting == "rft"}
+    found: dict[str, Any] = {}
+    for job in done:
+        name = job.model.name
+        if job.setting != "rft" and name in rft:
+            difference = paired_difference(read_records(rft[name], store), read_records(job, store))
+            found.setdefault(name, {})[f"rft_minus_{job.setting}"] = difference
+    return found
 
 
 def complete(store: Store, plan: Plan) -> bool:
     """Whether everything that the plan names is committed: nothing is left to do."""
-    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
-    shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards()), *plan.paths.shards()]
+    verdicts = [*plan.collected, *verdicts_of(plan.evaluations)]
+    shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards())]
+    shards += [shard for job in plan.path_jobs for shard in job.shards()]
+    corpora = [key for job in plan.corpora for key in (job.key, job.jsonl_key)]
     return (
-        all(committed_model(store, job.fingerprint) for job in (*plan.sft, *plan.rft))
-        and all(store.exists(key) for key in (plan.gold.key, plan.corpus.key, plan.corpus.jsonl_key))
+        all(committed_model(store, job.fingerprint) for job in plan.trainings)
+        and all(store.exists(key) for key in (plan.gold.key, *corpora))
         and all(store.exists(job.key) for job in plan.evaluations)
         and not stages.missing(store, shards)
     )
