@@ -62,7 +62,7 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
         seconds += took
     starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
-    lines.append(f"in all about {_duration(seconds + starts)} on {where}, {_duration(starts)} of it start-up")
+    lines.append(f"in all about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
 
 
@@ -86,10 +86,11 @@ def _rate(flops_per_token: float, flops: float) -> float:
 
 
 def _line(model: str, work: str, shards: int, count: int, tokens: float, seconds: float) -> str:
-    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {_duration(seconds):>9}"
+    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {duration(seconds):>9}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people. Example: `41 s`, `12 min`, `3.4 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rft_ray import stages
-from rft_ray.corpus import CorpusJob
+from rft_ray.corpus import CorpusJob, counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
 from rft_ray.models import committed_model
 from rft_ray.plan import CONTROLS, Plan, verdicts_of
@@ -105,14 +105,14 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
 
 def ledger_of(store: Store, job: VerdictJob, found: dict[str, Any]) -> dict[str, Any]:
     """The account of one model's samples of the training problems. `found`: what `complementarity` returned."""
-    completions = list(_metadata(store, job.sampling.shards()))
+    completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
     for metadata in completions:
         counts.update(json.loads(metadata["counts"]))
     verdicts: Counter[str] = Counter()
-    for metadata in _metadata(store, job.shards()):
+    for metadata in shard_metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
-    busy = _busy_seconds(completions)
+    busy = busy_seconds(completions)
     return {
         "planned": job.sampling.planned,
         "skipped": counts["skipped"],
@@ -136,7 +136,7 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     """
     found: Counter[str] = Counter()
     forms: Counter[str] = Counter()
-    for metadata in _metadata(store, plan.paths.shards()):
+    for metadata in shard_metadata(store, plan.paths.shards()):
         counts = json.loads(metadata["counts"])
         found.update(counts["found_by"])
         forms.update(counts["distinct_under"])
@@ -157,7 +157,7 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     return {"union": union, "by_model": by_model, "overlap": overlap, "distinct_under": dict(forms)}
 
 
-def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
+def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
     """Verified metadata of those of the shards that are committed."""
     shards = list(shards)
     committed: dict[str, str] = {}
@@ -168,7 +168,7 @@ def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]
         yield from pool.map(lambda key: read_table(store, key)[1], keys)
 
 
-def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
+def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     """Length of the union of the intervals in which the shards were being sampled."""
     spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
     total, end = 0.0, float("-inf")
@@ -181,8 +181,7 @@ def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
 def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
     if not store.exists(job.key):
         return {}
-    counts: dict[str, Any] = json.loads(read_table(store, job.key)[1]["counts"])
-    return counts | {"file": job.jsonl_key}
+    return counts_of(job, store) | {"file": job.jsonl_key}
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
     collected = tuple(
         collecting(config, job, train) for job, model in zip(sft, config.models, strict=True) if model.samples
     )
-    _refuse_twins(collected)
+    refuse_twins(collected)
     paths = path_job(config, collected)
     corpus = corpus_job(config, train, paths)
     trained = [model for model in config.models if model.rft]
@@ -135,7 +135,7 @@ def _controls(
         yield training_job(config, model, "sft_same_steps", bases, gold, same_steps_as=union)
 
 
-def _refuse_twins(collected: Sequence[VerdictJob]) -> None:
+def refuse_twins(collected: Sequence[VerdictJob]) -> None:
     """Two names for one sampler would count each sample twice. Raises ConfigError."""
     first: dict[str, str] = {}
     for job in collected:

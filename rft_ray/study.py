@@ -219,7 +219,7 @@ class Study:
     """`name` and `seconds` of each stage, over all runs of the study, and what it did."""
 
 
-_JSON = TypeAdapter(Study)
+_JSON: TypeAdapter[Study] = TypeAdapter(Study)
 
 
 def write_study(store: Store, study: Study) -> None:
