@@ -41,7 +41,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray import study_estimate, study_run
 
     plan, store = study_run.prepare(config)
-    missing = {stage: study_run.missing(plan, store, stage) for stage in ("sft", "rft")}
+    missing = {late: study_run.missing(plan, store, late=late) for late in (False, True)}
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:

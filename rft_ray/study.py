@@ -2,7 +2,8 @@
 
 The paper's questions, asked of the models at hand (arXiv 2308.01825):
 
-1. Does accuracy fall with pre-training loss?     fits `sft-loss`, `rft-loss`, `gain-loss`; comparisons `rft-sft`
+1. Does accuracy fall with pre-training loss?     fits `sft-loss`, `rft-loss`, `gain-loss`; comparisons `rft-sft`,
+                                                   `rft-steps`
 2. What does another doubling of gold data bring?  fits `sft-data` (one per model), `slope-loss`
 3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (one per model); comparisons
                                                    `distinct-all`, `distinct-thinned`, `distinct-random`
@@ -77,7 +78,8 @@ class Point:
     share: float
     """Of the gold problems, 1, 1/2, 1/4, …"""
     schedule: Literal["epochs", "steps"]
-    """`epochs`: the recipe's. `steps`: as many optimizer steps as on all gold problems, whatever the share."""
+    """`epochs`: the recipe's. `steps`: as many optimizer steps as on all gold problems; where the share is 1, as many
+    as the model's RFT on the union makes (the control of RFT's longer training)."""
     seed: int
     gold: int
     """Gold examples in its corpus."""

@@ -42,7 +42,9 @@ def sft(evidence: Evidence, model: str, share: float = 1.0, schedule: str = "epo
 
 
 def best_sft(evidence: Evidence, model: str, share: float) -> Series | None:
-    """The better of the two schedules."""
+    """The better of the two schedules; all of the data has one (there `steps` is the control of RFT)."""
+    if share == 1:
+        return sft(evidence, model)
     both = [sft(evidence, model, share, schedule) for schedule in ("epochs", "steps")]
     return max((one for one in both if one), key=lambda one: one.accuracy, default=None)
 
@@ -141,6 +143,9 @@ def comparisons(evidence: Evidence) -> list[Comparison]:
     made = [*_compare(evidence, 1, "rft-sft", "RFT on the union", "SFT", {
         name: _Pair(union(evidence, name), sft(evidence, name)) for name in names
     })]  # fmt: skip
+    made += _compare(evidence, 1, "rft-steps", "RFT on the union", "SFT of as many steps", {
+        name: _Pair(union(evidence, name), sft(evidence, name, schedule="steps")) for name in names
+    })  # fmt: skip
     others: dict[str, tuple[Selection, str]] = {
         "distinct-all": ("none", "all correct paths"),
         "distinct-thinned": ("thinned", "as many correct paths in all"),

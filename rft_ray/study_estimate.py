@@ -6,6 +6,7 @@ the paper's hours). The numbers of paths are those that the paper saw at the sam
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -31,22 +32,26 @@ ACCEPTED = 0.4
 
 def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> float:
     """Rough time of one training."""
-    recipe = point.training.recipe
+    recipe, spec = point.training.recipe, point.spec
     examples = point.corpus.problems + paths_guess(plan, point)
-    if point.spec.schedule == "steps":
-        examples = float(plan.train.count)
-    size = {model.name: model.parameters for model in plan.models}[point.spec.model]
+    if spec.schedule == "steps":
+        examples = float(plan.train.count) + (_distinct_guess(plan, plan.k, len(plan.collected)) if spec.control else 0)
+    size = {model.name: model.parameters for model in plan.models}[spec.model]
     fastest, flops = (GPU_TRAIN_TOKENS_PER_S, GPU_TRAIN_FLOPS) if gpu else (TRAIN_TOKENS_PER_S, CPU_FLOPS)
     return PER_MODEL_S + recipe.epochs * examples * sum(tokens(plan)) / min(fastest, flops / (6 * size))
 
 
 def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
-    """Sampled paths of a corpus: the paper's 1.17 distinct ones per problem at k=1, growing with its cube root."""
+    """Sampled paths of a corpus."""
     spec = point.spec
-    if spec.stage == "sft":
-        return 0.0
-    per_sampler = ACCEPTED * spec.k if spec.selection == "none" else min(spec.k, 1.17 * spec.k**0.33)
-    return plan.train.count * per_sampler * len(spec.samplers)
+    if spec.selection == "none":
+        return plan.train.count * ACCEPTED * spec.k * len(spec.samplers)
+    return _distinct_guess(plan, spec.k, len(spec.samplers))
+
+
+def _distinct_guess(plan: StudyPlan, k: int, samplers: int) -> float:
+    """The paper's 1.17 distinct paths per problem at k=1, growing with the cube root of k."""
+    return plan.train.count * min(k, 1.17 * math.pow(k, 0.33)) * samplers
 
 
 def tokens(plan: StudyPlan) -> tuple[float, float]:
@@ -65,25 +70,27 @@ def _sampling_seconds(plan: StudyPlan, samples: dict[str, int], *, gpu: bool) ->
     return sum(count * response / min(fastest, flops / (2 * sizes[name])) for name, count in samples.items())
 
 
-def describe(plan: StudyPlan, *, gpu: bool, missing: dict[str, Sequence[PlannedPoint]]) -> str:
-    """The study as a table for people. `missing`: stage -> the points of `plan.of(stage)` that are not trained yet."""
+def describe(plan: StudyPlan, *, gpu: bool, missing: dict[bool, Sequence[PlannedPoint]]) -> str:
+    """The study as a table for people. `missing`: late -> the points of `plan.of(late=late)` that are not trained."""
     collected = {job.sampling.model.name: job.sampling.planned for job in plan.collected}
     total, lines = 0.0, [f"{'stage':<24} {'models':>7} {'missing':>8} {'about':>9}"]
-    for stage in ("sft", "rft"):
-        points = plan.of(stage)
-        if stage == "rft" and collected:
+    for stage, late in (("sft", False), ("rft", True)):
+        points = plan.of(late=late)
+        if not points:
+            continue
+        if late:
             seconds = ENGINE_START_S + _sampling_seconds(plan, collected, gpu=gpu)
             total += seconds
             lines.append(_line("sample paths", len(collected), "", seconds))
         seconds = WORKERS_START_S + sum(training_seconds(plan, point, gpu=gpu) for point in points)
-        lines.append(_line(f"train {stage}", len(points), str(len(missing[stage])), seconds))
+        lines.append(_line(f"train {stage}", len(points), str(len(missing[late])), seconds))
         evaluated = Counter(point.spec.model for point in points)
         samples = {name: count * plan.test.count for name, count in evaluated.items()}
         asked = ENGINE_START_S + PER_MODEL_S * len(points) + _sampling_seconds(plan, samples, gpu=gpu)
         lines.append(_line(f"evaluate {stage}", len(points), "", asked))
         total += seconds + asked
     where = "one GPU" if gpu else "two CPU cores"
-    trained = sum(len(plan.of(stage)) for stage in ("sft", "rft"))
+    trained = sum(len(plan.of(late=late)) for late in (False, True))
     lines.append(f"{len(plan.points)} points, {trained} trainings and evaluations: about {duration(total)} on {where}")
     return "\n".join(lines)
 

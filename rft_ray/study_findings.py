@@ -74,6 +74,7 @@ def _of_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Finding]:
     """Paired differences: the mean over models, or the only model's."""
     asked = (
         ("gain", "rft-sft", 0.0, "RFT on pooled paths beats SFT."),
+        ("steps", "rft-steps", 0.0, "RFT's gain is more than that of training longer: gold alone, as many steps."),
         (
             "dedup",
             "distinct-all",

@@ -51,7 +51,18 @@ class Spec:
             kept = "" if self.selection == "equations" else f" {self.selection}"
             return f"{self.model} rft {'+'.join(self.samplers)} k={self.k}{kept} #{self.seed}"
         share = f" 1/{2**self.halvings}" if self.halvings else ""
-        return f"{self.model} sft{share}{' same steps' if self.schedule == 'steps' else ''} #{self.seed}"
+        steps = " same steps" if self.schedule == "steps" else ""
+        return f"{self.model} sft{share}{steps}{' as rft' if self.control else ''} #{self.seed}"
+
+    @property
+    def control(self) -> bool:
+        """Gold alone, with as many steps as its RFT on the union: known once the union's corpus is there."""
+        return self.stage == "sft" and self.schedule == "steps" and not self.halvings
+
+    @property
+    def late(self) -> bool:
+        """Whether it needs sampled paths."""
+        return self.stage == "rft" or self.control
 
 
 @dataclass(frozen=True)
@@ -90,11 +101,11 @@ class StudyPlan:
         """Names the outcome: equal for two configs that differ only in how to run."""
         return fingerprint("evaluation", study=[point.evaluation.key for point in self.points])
 
-    def of(self, stage: str) -> list[PlannedPoint]:
-        """The points of a stage whose models differ: two names of one base and seed are trained once."""
+    def of(self, *, late: bool) -> list[PlannedPoint]:
+        """The points before or after sampling whose models differ: two names of one base and seed are trained once."""
         found: dict[str, PlannedPoint] = {}
         for point in self.points:
-            if point.spec.stage == stage:
+            if point.spec.late == late:
                 found.setdefault(point.training.fingerprint, point)
         return list(found.values())
 
@@ -127,7 +138,7 @@ def make_study_plan(
     wanted = dict.fromkeys([*(Spec(model.name, "sft") for model in models if model.sampler), *specs(config, models)])
     order = {model.name: (model.parameters, place) for place, model in enumerate(models)}
     points = tuple(maker.point(spec) for spec in sorted(wanted, key=lambda spec: order[spec.model]))
-    needed = collected if any(spec.stage == "rft" for spec in wanted) else ()
+    needed = collected if any(spec.late for spec in wanted) else ()
     return StudyPlan(config, train, test, tuple(models), needed, points, tuple(skipped(config, models)))
 
 
@@ -155,6 +166,8 @@ def _seeds(spec: Spec, model: Model, samplers: tuple[str, ...], config: Config) 
 def _headline(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
     yield Spec(model.name, "sft")
     yield Spec(model.name, "rft", "equations", samplers, k)
+    if model.headline:
+        yield Spec(model.name, "sft", schedule="steps")
 
 
 def _by_data(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
@@ -219,8 +232,18 @@ class _Maker:
     def point(self, spec: Spec) -> PlannedPoint:
         model, corpus = self._specs[spec.model], self._corpus(spec)
         steps = self._gold if spec.schedule == "steps" else None
+        if spec.control:
+            samplers = tuple(name for name, one in self._specs.items() if one.samples)
+            k = self._config.sampling.samples_per_problem
+            steps = self._corpus(Spec(spec.model, "rft", "equations", samplers, k))
         training = training_job(
-            self._config, model, spec.stage, self._bases, corpus, same_steps_as=steps, seed=model.seed + spec.seed
+            self._config,
+            model,
+            "sft_same_steps" if spec.control else spec.stage,
+            self._bases,
+            corpus,
+            same_steps_as=steps,
+            seed=model.seed + spec.seed,
         )
         return PlannedPoint(spec, corpus, training, evaluation_job(self._config, training, self._test, samples=False))
 

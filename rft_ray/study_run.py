@@ -55,12 +55,12 @@ def run(plan: StudyPlan, store: Store, command: str) -> Study:
         _build([job for job in plan.corpora if job.paths is None], plan, store)
 
     with watch.stage("sft") as found:
-        found["trained"] = fine_tune(plan, "sft", store)
+        found["trained"] = fine_tune(plan, store, late=False)
 
     with watch.stage("sample") as found:
-        tests = [point.evaluation.greedy for point in plan.of("sft")]
+        tests = [point.evaluation.greedy for point in plan.of(late=False)]
         found["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
-        _evaluate(plan.of("sft"), store)
+        _evaluate(plan.of(late=False), store)
     answer(plan, store, watch, command)
 
     with watch.stage("select paths") as found:
@@ -68,12 +68,12 @@ def run(plan: StudyPlan, store: Store, command: str) -> Study:
         _build([job for job in plan.corpora if job.paths], plan, store)
 
     with watch.stage("rft") as found:
-        found["trained"] = fine_tune(plan, "rft", store)
+        found["trained"] = fine_tune(plan, store, late=True)
 
     with watch.stage("evaluate") as found:
-        tests = [point.evaluation.greedy for point in plan.of("rft")]
+        tests = [point.evaluation.greedy for point in plan.of(late=True)]
         found["shards"] = _sample_and_verify(tests, plan, store)
-        _evaluate(plan.of("rft"), store)
+        _evaluate(plan.of(late=True), store)
     return answer(plan, store, watch, command)
 
 
@@ -108,9 +108,9 @@ def complete(plan: StudyPlan, store: Store) -> bool:
     return all(store.exists(point.evaluation.key) for point in plan.points)
 
 
-def missing(plan: StudyPlan, store: Store, stage: str) -> list[PlannedPoint]:
-    """The points of a stage that are not trained yet."""
-    return [point for point in plan.of(stage) if models.committed_model(store, point.training.fingerprint) is None]
+def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:
+    """The points before or after sampling that are not trained yet."""
+    return [point for point in plan.of(late=late) if models.committed_model(store, point.training.fingerprint) is None]
 
 
 def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
@@ -123,9 +123,9 @@ def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
     return Stopwatch({"stages": [dict(stage) for stage in before.stages]} if same else None)
 
 
-def fine_tune(plan: StudyPlan, stage: str, store: Store) -> int:
-    """Train what is missing of a stage, all in one worker group. Returns how many were trained."""
-    points = missing(plan, store, stage)
+def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
+    """Train what is missing before or after sampling, in one worker group. Returns how many were trained."""
+    points = missing(plan, store, late=late)
     if not points:
         return 0
     jobs = [replace(point.training, model=point.spec.name) for point in points]
@@ -151,7 +151,8 @@ class Ticker:
         if done > before:
             rest = sum(self._weights.values()) - done
             left = f"; all: {duration(rest * (now - began) / (done - before))} left"
-        print(f"  {place + 1}/{len(self._names)} {progress}{left}", flush=True)
+        line = str(progress).removeprefix(f"{progress.stage} ")  # the point's name says it
+        print(f"  {place + 1}/{len(self._names)} {line}{left}", flush=True)
 
 
 def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:

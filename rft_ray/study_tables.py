@@ -40,8 +40,9 @@ def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
         loss = NOTHING if model.pretraining_loss is None else f"{model.pretraining_loss:.4f}"
         gain = points(gains[model.name]) if model.name in gains else NOTHING
         if before:
-            rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), _accuracy(after), gain))
-    columns = ("model", "parameters", "pre-training loss", "SFT", "RFT (union)", "gain")
+            longer = _percent(sft(evidence, model.name, schedule="steps"))
+            rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), longer, _accuracy(after), gain))
+    columns = ("model", "parameters", "pre-training loss", "SFT", "SFT, RFT's steps", "RFT (union)", "gain over SFT")
     note = "maj1@1 on the test problems with its 95 % interval of one seed; a number of seeds is their mean."
     return Table(1, "Accuracy against pre-training loss", columns, tuple(rows), note)
 

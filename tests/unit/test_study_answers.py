@@ -54,6 +54,7 @@ def evidence(truth: Truth, names: Sequence[str] = NAMES, *, steps_lift: float = 
         for share in (1.0, 0.5, 0.25, 0.125):
             add(model, share=share)
         add(model, share=0.5, schedule="steps", lift=steps_lift)
+        add(model, schedule="steps", lift=0.01)
         for k in (1, 2, 4, K):
             add(model, "equations", (model,), k)
         for choice in ("none", "random", "thinned"):
@@ -87,7 +88,8 @@ def test_in_a_world_where_the_paper_holds_every_finding_says_so() -> None:
     found, _, _ = answered(rising)
     assert {key: finding.holds for key, finding in found.items() if finding.holds != "yes"} == {}
     assert set(found) == {
-        *("loss", "weaker", "data", "data-better", "k", "paths", "gain", "dedup", "repeats", "choice", "pooling")
+        *("loss", "weaker", "data", "data-better", "k", "paths", "gain", "dedup", "repeats", "choice", "pooling"),
+        "steps",
     }
 
 
@@ -141,7 +143,7 @@ def test_differences_are_paired_and_the_mean_has_the_shorter_interval() -> None:
 
 def test_one_model_has_no_lines_over_models_and_no_pooling() -> None:
     found, lines, differences = answered(rising, ["a"])
-    assert set(found) == {"data", "k", "paths", "gain", "dedup", "repeats", "choice"}
+    assert set(found) == {"data", "k", "paths", "gain", "steps", "dedup", "repeats", "choice"}
     assert not [fit for fit in lines if not fit.group]
     assert {one.model for one in differences} == {"a"}
 

@@ -78,7 +78,7 @@ def test_a_larger_k_keeps_the_names_of_every_smaller_one() -> None:
         planned("--study.questions=[3]"),
         planned("--study.questions=[3]", "--sampling.samples_per_problem=24"),
     )
-    below = {point.training.fingerprint for point in small.points if point.spec.k < 12}
+    below = {point.training.fingerprint for point in small.points if point.spec.k < 12 and not point.spec.control}
     assert below < set(fingerprints(large))
     assert {s.key() for job in small.collected for s in job.sampling.shards()} < {
         s.key() for job in large.collected for s in job.sampling.shards()
@@ -109,6 +109,16 @@ def test_a_share_of_the_data_has_a_twin_with_as_many_steps_as_all_of_it() -> Non
     assert shares == {(40, "epochs"), (20, "epochs"), (20, "steps"), (10, "epochs"), (10, "steps")}
     whole = next(p.corpus.key for p in points if p.corpus.problems == 40)
     assert {p.training.same_steps_as for p in points if p.spec.schedule == "steps"} == {whole}
+
+
+def test_the_control_makes_as_many_steps_as_its_rft_on_the_union() -> None:
+    points = {p.spec: p for p in planned("--study.headline=[a]").points}
+    control = points[Spec("a", "sft", schedule="steps")]
+    union = points[Spec("a", "rft", "equations", NAMES, 12)]
+    assert control.training.same_steps_as == union.corpus.key
+    assert control.training.data_key == points[Spec("a", "sft")].corpus.key
+    assert control in planned("--study.headline=[a]").of(late=True)
+    assert Spec("b", "sft", schedule="steps") not in points
 
 
 def test_a_question_of_data_alone_samples_nothing() -> None:
