@@ -30,16 +30,28 @@ class Line:
 
 def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line | None:
     """The ordinary least-squares line through the points; None where there are too few of them."""
-    if len(xs) < 3 or len(set(xs)) < 2:
+    return fit_common_slope([(xs, ys)])
+
+
+def fit_common_slope(groups: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Line | None:
+    """One slope for several groups of (xs, ys), each of which has a level of its own; None for too few points.
+
+    The intercept is that of the mean level; R2 is of what varies within the groups.
+    """
+    groups = [(xs, ys) for xs, ys in groups if len(xs)]
+    if not groups:
         return None
-    x, y = np.asarray(xs, float), np.asarray(ys, float)
-    n, spread = len(x), float(((x - x.mean()) ** 2).sum())
-    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
-    intercept = float(y.mean() - slope * x.mean())
-    left, total = float(((y - intercept - slope * x) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    t, variance = t_quantile(n - 2), left / (n - 2)
+    x, y = (np.concatenate([np.asarray(group[i], float) for group in groups]) for i in (0, 1))
+    dx, dy = (np.concatenate([np.asarray(group[i], float) - np.mean(group[i]) for group in groups]) for i in (0, 1))
+    n, degrees, spread = len(x), len(x) - len(groups) - 1, float((dx**2).sum())
+    if degrees < 1 or spread == 0:
+        return None
+    slope = float((dx * dy).sum()) / spread
+    left, total = float(((dy - slope * dx) ** 2).sum()), float((dy**2).sum())
+    t, variance = t_quantile(degrees), left / degrees
     of_slope = t * math.sqrt(variance / spread)
     of_intercept = t * math.sqrt(variance * (1 / n + float(x.mean()) ** 2 / spread))
+    intercept = float(y.mean() - slope * x.mean())
     return Line(_around(slope, of_slope), _around(intercept, of_intercept), 1 - left / total if total > 0 else 0.0)
 
 

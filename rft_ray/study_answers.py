@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rft_ray.fits import fit_line, mean_difference
+from rft_ray.fits import fit_common_slope, mean_difference
 from rft_ray.study import Comparison, Fit, Point, Selection
 from rft_ray.study_points import Evidence
 
@@ -73,22 +73,27 @@ def _series(evidence: Evidence, wanted: Callable[[Point], bool]) -> Series | Non
 def fits(evidence: Evidence) -> list[Fit]:
     """All fits, by question."""
     made = [*_against_loss(evidence), *_against_data(evidence), *_against_paths(evidence)]
-    return sorted((fit for fit in made if fit), key=lambda fit: fit.question)
+    return sorted(made, key=lambda fit: fit.question)
 
 
-def _fit(question: int, name: str, group: str, x: str, y: str, points: Sequence[XY], *, log2_x: bool) -> Fit | None:
-    points = sorted(points)
-    line = fit_line([math.log2(point[0]) if log2_x else point[0] for point in points], [point[1] for point in points])
-    if line is None:
-        return None
-    return Fit(question, name, group, x, y, log2_x, line.slope, line.intercept, line.r2, tuple(points))
+def _fit(
+    question: int, name: str, x: str, y: str, groups: Mapping[str, Sequence[XY]], *, log2_x: bool = False
+) -> Iterator[Fit]:
+    """A line for each group of points; where there are several, also their common slope, a level for each."""
+    together = {"": list(groups)} if len(groups) > 1 else {}
+    for label, members in {**{group: [group] for group in groups}, **together}.items():
+        parts = [sorted(groups[member]) for member in members]
+        of = [([math.log2(p[0]) if log2_x else p[0] for p in part], [p[1] for p in part]) for part in parts]
+        if line := fit_common_slope(of):
+            points = tuple(point for part in parts for point in part)
+            yield Fit(question, name, label, x, y, log2_x, line.slope, line.intercept, line.r2, points)
 
 
 def _losses(evidence: Evidence) -> dict[str, float]:
     return {model.name: model.pretraining_loss for model in evidence.models if model.pretraining_loss is not None}
 
 
-def _against_loss(evidence: Evidence) -> Iterator[Fit | None]:
+def _against_loss(evidence: Evidence) -> Iterator[Fit]:
     """Question 1: one point per model."""
     before, after, gain = [], [], []
     for name, loss in _losses(evidence).items():
@@ -97,35 +102,38 @@ def _against_loss(evidence: Evidence) -> Iterator[Fit | None]:
         after += [(loss, b.accuracy, name)] if b else []
         gain += [(loss, b.accuracy - a.accuracy, name)] if a and b else []
     x = "pre-training loss"
-    yield _fit(1, "sft-loss", "", x, "SFT accuracy", before, log2_x=False)
-    yield _fit(1, "rft-loss", "", x, "RFT accuracy (union)", after, log2_x=False)
-    yield _fit(1, "gain-loss", "", x, "RFT (union) minus SFT", gain, log2_x=False)
+    yield from _fit(1, "sft-loss", x, "SFT accuracy", {"": before})
+    yield from _fit(1, "rft-loss", x, "RFT accuracy (union)", {"": after})
+    yield from _fit(1, "gain-loss", x, "RFT (union) minus SFT", {"": gain})
 
 
-def _against_data(evidence: Evidence) -> Iterator[Fit | None]:
-    """Question 2: per model, then how the slope goes with pre-training loss."""
-    slopes, losses = [], _losses(evidence)
+def _against_data(evidence: Evidence) -> Iterator[Fit]:
+    """Question 2: per model and over models, then how the slope goes with pre-training loss."""
+    by_model: dict[str, list[XY]] = {}
     for model in evidence.models:
-        mine = [point for point in evidence.points if point.model == model.name and point.stage == "sft"]
-        best = [best_sft(evidence, model.name, share) for share in sorted({point.share for point in mine})]
-        points = [(float(one.first.gold), one.accuracy, one.first.name) for one in best if one]
-        fit = _fit(2, "sft-data", model.name, "gold problems", "SFT accuracy", points, log2_x=True)
-        if fit and model.name in losses:
-            slopes.append((losses[model.name], fit.slope.value, model.name))
-        yield fit
-    yield _fit(2, "slope-loss", "", "pre-training loss", "SFT gain per doubling", slopes, log2_x=False)
+        shares = sorted({p.share for p in evidence.points if p.model == model.name and p.stage == "sft"})
+        best = [one for share in shares if (one := best_sft(evidence, model.name, share))]
+        by_model[model.name] = [(float(one.first.gold), one.accuracy, one.first.name) for one in best]
+    lines = list(_fit(2, "sft-data", "gold problems", "SFT accuracy", by_model, log2_x=True))
+    losses = _losses(evidence)
+    slopes = [(losses[fit.group], fit.slope.value, fit.group) for fit in lines if fit.group in losses]
+    yield from lines
+    yield from _fit(2, "slope-loss", "pre-training loss", "SFT gain per doubling", {"": slopes})
 
 
-def _against_paths(evidence: Evidence) -> Iterator[Fit | None]:
-    """Question 3: per model, against k of its own samples, and against distinct paths whoever sampled them."""
+def _against_paths(evidence: Evidence) -> Iterator[Fit]:
+    """Question 3: against k of a model's own samples, and against distinct paths whoever sampled them."""
+    own: dict[str, list[XY]] = {}
+    distinct: dict[str, list[XY]] = {}
     for name in evidence.headline:
         mine = [p for p in evidence.points if p.model == name and p.stage == "rft" and p.selection == "equations"]
         found = [one for key in dict.fromkeys((p.samplers, p.k) for p in mine) if (one := rft(evidence, name, *key))]
-        own = [(float(one.first.k), one.accuracy, one.first.name) for one in found if one.first.samplers == (name,)]
-        yield _fit(3, "rft-k", name, "samples per problem (own)", "RFT accuracy", own, log2_x=True)
-        distinct = [(1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found]
-        x = "examples per problem (gold and distinct paths)"
-        yield _fit(3, "rft-paths", name, x, "RFT accuracy", distinct, log2_x=True)
+        selfs = [one for one in found if one.first.samplers == (name,)]
+        own[name] = [(float(one.first.k), one.accuracy, one.first.name) for one in selfs]
+        distinct[name] = [(1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found]
+    yield from _fit(3, "rft-k", "samples per problem (own)", "RFT accuracy", own, log2_x=True)
+    x = "examples per problem (gold and distinct paths)"
+    yield from _fit(3, "rft-paths", x, "RFT accuracy", distinct, log2_x=True)
 
 
 # --- Comparisons ----------------------------------------------------------------------------------

@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from rft_ray.study import Comparison, Estimate, Finding, Fit, Holds
 
 LINEAR_R2 = 0.8
-"""From here on a line over models is called linear."""
-MOST, FEW = 0.75, 0.25
-"""Shares of the models that a finding per model must hold for to be `yes`, and may hold for at most to be `no`."""
+"""From here on points are said to lie on a line."""
 NO_WORSE = 0.02
 """A loss of accuracy that counts as none: two points."""
 
@@ -27,11 +25,6 @@ def findings(fits: Sequence[Fit], comparisons: Sequence[Comparison]) -> list[Fin
 def by_interval(estimate: Estimate, *, at_least: float = 0.0) -> Holds:
     """`yes` where the whole interval lies above the bound, `no` where it lies below, else `unclear`."""
     return "yes" if estimate.low > at_least else "no" if estimate.high < at_least else "unclear"
-
-
-def by_share(held: int, of: int) -> Holds:
-    """`yes` where most models agree, `no` where few do, else `unclear`."""
-    return "yes" if held >= MOST * of else "no" if held <= FEW * of else "unclear"
 
 
 def _of_loss(fits: Sequence[Fit]) -> Iterator[Finding]:
@@ -52,22 +45,22 @@ def _of_loss(fits: Sequence[Fit]) -> Iterator[Finding]:
 
 
 def _of_lines(fits: Sequence[Fit]) -> Iterator[Finding]:
-    """One line per model: in how many it rises."""
+    """Lines of several models: their common slope decides, or the only model's."""
     asked = (
-        ("data", 2, "sft-data", 0.9, "SFT accuracy is log-linear in the amount of gold data."),
+        ("data", 2, "sft-data", LINEAR_R2, "SFT accuracy is log-linear in the amount of gold data."),
         ("k", 3, "rft-k", 0.0, "RFT accuracy rises with the number of samples per problem."),
-        ("paths", 3, "rft-paths", 0.7, "RFT accuracy follows the number of distinct paths."),
+        ("paths", 3, "rft-paths", LINEAR_R2, "RFT accuracy follows the number of distinct paths."),
     )
     for key, question, name, r2, text in asked:
         mine = [fit for fit in fits if fit.name == name]
-        held = [fit for fit in mine if fit.slope.low > 0 and fit.r2 >= r2]
-        if mine:
-            rule = "the slope's interval lies above 0" + (f" and R2 >= {r2}" if r2 else "")
-            rule = (
-                f"per model: {rule}; yes for {MOST:.0%} of the models or more, no for {FEW:.0%} or fewer, else unclear"
-            )
-            here = f"{len(held)} of {len(mine)} models; " + "; ".join(f"{fit.group} {_told(fit)}" for fit in mine)
-            yield Finding(key, question, text, by_share(len(held), len(mine)), here, rule)
+        overall = next((fit for fit in mine if not fit.group), mine[0] if mine else None)
+        if overall:
+            holds = by_interval(overall.slope)
+            holds = holds if holds != "yes" or overall.r2 >= r2 else "unclear"
+            rule = "the slope's interval, common to all models, lies above 0" + (f" and R2 >= {r2}" if r2 else "")
+            each = [f"{fit.group} {_told(fit)}" for fit in mine if fit is not overall]
+            here = "; ".join([_told(overall), *each])
+            yield Finding(key, question, text, holds, here, f"yes: {rule}; no: it lies below 0; else unclear")
 
 
 def _of_comparisons(comparisons: Sequence[Comparison]) -> Iterator[Finding]:

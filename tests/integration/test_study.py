@@ -156,6 +156,17 @@ def test_markdown_and_dry_run_start_nothing(
     assert "not answered: question 1" in shown
 
 
+def test_the_study_of_one_real_model_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a GPU the same job runs SmolLM2; here its config is planned over other problems."""
+    config = str(Path(CONFIG).with_name("study_smollm2.yaml"))
+    problems = "--problems={train: {source: 'tiny:train:100'}, test: {source: 'tiny:test:20'}}"
+    assert main(["--config", config, problems, f"--run.store={tmp_path}", "--dry-run", "--gpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "smollm2 rft smollm2 k=96 thinned #0" in shown
+    assert "not answered: question 4: pooling needs two models that sample" in shown
+    assert "on one GPU" in shown
+
+
 def test_the_view_is_json_that_other_tools_read(done: Study, planned: tuple[StudyPlan, Store]) -> None:
     body = json.loads(planned[1].read("study.json"))
     assert {"points", "fits", "comparisons", "tables", "findings", "skipped", "stages"} <= set(body)

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from rft_ray.fits import fit_line, mean_difference, t_quantile
+from rft_ray.fits import fit_common_slope, fit_line, mean_difference, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,31 @@ def test_intervals_cover_the_true_slope_and_intercept() -> None:
         intercepts += line.intercept.low <= 0.5 <= line.intercept.high
     assert 0.935 <= slopes / rounds <= 0.965
     assert 0.935 <= intercepts / rounds <= 0.965
+
+
+def test_groups_of_different_levels_share_a_slope() -> None:
+    line = fit_common_slope([([1, 2, 3], [12, 14, 16]), ([4, 5, 6], [108, 110, 112])])
+    assert line is not None
+    assert (line.slope.value, line.r2) == pytest.approx((2, 1))
+    alone = fit_line([1, 2, 3, 4, 5, 6], [12, 14, 16, 108, 110, 112])
+    assert alone is not None
+    assert alone.slope.value > 20
+
+
+def test_the_common_slopes_interval_covers_it() -> None:
+    random, covered = Random(2), 0
+    for _ in range(1000):
+        groups = [([1.0, 2.0, 4.0], [level + 0.3 * x + random.gauss(0, 1) for x in (1, 2, 4)]) for level in (0, 5, 9)]
+        line = fit_common_slope(groups)
+        assert line is not None
+        covered += line.slope.low <= 0.3 <= line.slope.high
+    assert 0.93 <= covered / 1000 <= 0.97
+
+
+def test_groups_without_a_spread_of_x_have_no_slope() -> None:
+    assert fit_common_slope([([1, 1], [2, 3]), ([5, 5], [2, 3])]) is None
+    assert fit_common_slope([]) is None
+    assert fit_common_slope([([1, 2], [1, 2])]) is None
 
 
 def test_the_interval_of_a_difference_covers_its_mean() -> None:
