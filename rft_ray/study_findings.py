@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from rft_ray.study import Comparison, Estimate, Finding, Fit, Holds
 
-LINEAR_R2 = 0.8
-"""From here on points are said to lie on a line."""
+LINEAR_R2 = 0.75
+"""From here on points are said to lie on a line: by the same fits the paper's own figures have 0.78 to 0.98."""
 NO_WORSE = 0.02
 """A loss of accuracy that counts as none: two points."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -195,14 +196,27 @@ def test_the_page_has_every_table_finding_and_the_command(tmp_path_factory: pyte
 def test_the_papers_figures_bear_its_own_findings() -> None:
     """The rules, asked of the paper's tables, give what the paper says."""
     names = [model.name for model in paper.MODELS]
-    models = [Model(m.name, "x", 1, m.pretraining_loss, True, False) for m in paper.MODELS]
-    points = [
-        Point(
-            f"{name} {share}", name, "sft", "gold", (), 0, share, "epochs", 0, round(7473 * share), 0, 0.0, 0, 0, 0.0,
-            0, 0, 0.0, 0.0, 0.0, 0, 1319, Estimate(accuracy / 100, 0, 1), "f", "e",
-        )
-        for share, row in paper.SFT_BY_SHARE.items()
-        for name, accuracy in zip(names, row, strict=True)
-    ]  # fmt: skip
-    found = {one.key: one for one in findings(fits(Evidence(models, 100, 7473, points, {})), [])}
-    assert {key: found[key].holds for key in ("loss", "data-better")} == {"loss": "yes", "data-better": "yes"}
+    models = [Model(m.name, "x", 1, m.pretraining_loss, True, True) for m in paper.MODELS]
+    points = []
+
+    def add(
+        model: str, accuracy: float, share: float = 1.0, samplers: Sequence[str] = (), k: int = 0, paths: float = 0
+    ) -> None:
+        name, gold = f"{model} {share} {samplers} {k}", round(7473 * share)
+        selection: Selection = "equations" if samplers else "gold"
+        one = point(name, model, selection, tuple(samplers), k, share, "epochs", 0)
+        at = Estimate(accuracy / 100, 0.0, 1.0)
+        points.append(replace(one, accuracy=at, gold=gold, paths=round(paths * gold), paths_per_problem=paths))
+
+    for share, row in paper.SFT_BY_SHARE.items():
+        for model, accuracy in zip(names, row, strict=True):
+            add(model, accuracy, share)
+    for k, row in paper.RFT_BY_K.items():
+        for model, accuracy, paths in zip(names, row, paper.DISTINCT_PATHS_BY_K[k], strict=False):
+            add(model, accuracy, samplers=[model], k=k, paths=paths)
+    for one in paper.MODELS:
+        add(one.name, one.rft_u33b, samplers=names, k=100, paths=13.65)
+    found = findings(fits(Evidence(models, 100, 7473, points, {})), [])
+    assert {one.key: one.holds for one in found} == dict.fromkeys(
+        ("loss", "weaker", "data", "data-better", "k", "paths"), "yes"
+    )
