@@ -2,8 +2,8 @@
 
 Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command goes on after a
 kill, and a wider grid adds to what is there. `--dry-run` says how much there is to do, `--markdown FILE` writes the
-tables and findings of the last study.json. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`. Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data
-or a model cannot be used.
+tables and findings of the last study.json. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`.
+Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used.
 """
 
 from __future__ import annotations
