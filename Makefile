@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 serve down test check fuzz bench-verify lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test check fuzz bench-verify lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -28,11 +28,14 @@ help: ## Print this list
 setup: ## Create .venv with the pinned packages (once; a few minutes)
 	@bash cluster/setup.sh
 
-demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU
-	@$(CLUSTER) run jobs/configs/demo.yaml $(ARGS)
+demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU (CONTROLS=1: and why it helps)
+	@$(CLUSTER) run jobs/configs/demo.yaml $(if $(filter 1 true yes,$(CONTROLS)),--controls=true) $(ARGS)
 
 demo-smollm2: setup ## The same with SmolLM2-135M-Instruct on real GSM8K problems
 	@$(CLUSTER) run jobs/configs/smollm2.yaml $(ARGS)
+
+study: setup ## The scaling study on the tiny family, about two hours; resumable (ARGS="--dry-run" says how long)
+	$(PYTHON_IN_VENV) jobs/scaling_study.py --config jobs/configs/study.yaml $(ARGS)
 
 serve: setup ## Serve the newest finished run's model on loopback, until Ctrl-C
 	@$(CLUSTER) serve $(ARGS)

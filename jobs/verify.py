@@ -158,7 +158,7 @@ def grade_and_select(
     with watch.stage("verify") as counts:
         counts["new_shards"] = len(verify(jobs, store, actors))
     with watch.stage("select paths") as counts:
-        counts["new_blocks"] = sum(len(select_paths(job, store, actors)) for job in selected.values())
+        counts["new_blocks"] = len(select_paths(list(selected.values()), store, actors))
 
 
 def merge(job: PathJob, gold: foreign.Gold, store: Store, template: str) -> dict[str, Any]:

@@ -202,8 +202,9 @@ class Grading(Section):
 
 
 class Corpus(Section):
-    dedup: Literal["equations", "none"] = "equations"
-    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation)."""
+    dedup: Literal["equations", "none", "random"] = "equations"
+    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation).
+    `random`: of each problem, as many correct paths as it has distinct lists, drawn at random."""
     normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
     """When two paths are one: equal equations as written (paper), with operands of + and * sorted, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
@@ -226,6 +227,38 @@ class Evaluation(Section):
         return self
 
 
+class Study(Section):
+    """Which points the scaling study trains and evaluates (`jobs/scaling_study.py`); other jobs do not look at it.
+
+    The questions are numbered as in `study.py`. The largest k is `sampling.samples_per_problem`.
+    """
+
+    questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
+    headline: tuple[str, ...] = ()
+    """Models that every question is asked of, of others only 1 and 2; empty: those that sample."""
+    k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)
+    """Samples per problem that RFT is tried with: prefixes of what is sampled once; those above the largest are left
+    out."""
+    halvings: int = Field(3, ge=0, le=16)
+    """How often the gold data is halved: 3 is 1, 1/2, 1/4, 1/8."""
+    equal_steps: bool = True
+    """Train on each share of the gold data twice, once with as many steps as on all of it; the better one counts, as in
+    the paper."""
+    seeds: int = Field(3, ge=1)
+    """Training seeds of the headline points: SFT on all gold data, RFT on the union at the largest k."""
+    full_grid: bool = False
+    """Every question of every model, every point with every seed."""
+    pretraining_losses: dict[str, float] = {}
+    """Model name -> pre-training loss in nats per token, for models that bring no pretraining.json."""
+
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if any(one < 1 for one in k):
+            raise ValueError("every k must be 1 or more")
+        return tuple(sorted(set(k)))
+
+
 class Config(Section):
     """One run, complete. Sections that only say *how* to run (training, engine) enter no fingerprint."""
 
@@ -241,6 +274,10 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
     engine: Engine = Engine()
+    controls: bool = False
+    """Also train and evaluate, per model, what tells the reasons of RFT's gain apart: `rft_self` (RFT on the model's
+    own paths only) and `sft_same_steps` (gold only, as many optimizer steps as its RFT on the union)."""
+    study: Study = Study()
 
     @model_validator(mode="after")
     def _sound_models(self) -> Config:
@@ -249,6 +286,9 @@ class Config(Section):
             raise ValueError(f"models: the name {sorted(repeated)[0]!r} is given twice")
         if not any(model.samples for model in self.models):
             raise ValueError("models: at least one model must have samples: true")
+        for name in {*self.study.headline, *self.study.pretraining_losses} - set(names):
+            near = difflib.get_close_matches(name, names, 1, 0) or names
+            raise ValueError(f"study: there is no model {name!r}; nearest: {near[0]!r}")
         return self
 
     def to_yaml(self) -> str:

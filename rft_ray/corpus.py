@@ -7,6 +7,7 @@ SFT tool reads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ class CorpusJob:
     paths: PathJob | None = None
     max_paths: int | None = None
     """At most so many paths of one problem, gold not counted."""
+    as_many_as: CorpusJob | None = None
+    """Keep only as many paths, over all problems, as this corpus has, drawn at random; it must be built before."""
 
     @property
     def fingerprint(self) -> str:
@@ -41,6 +44,7 @@ class CorpusJob:
             count=self.problems,
             paths=self.paths.fingerprint if self.paths else None,
             max_paths=self.max_paths,
+            **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
         )
 
     @property
@@ -56,6 +60,8 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
     """Write the corpus where it is missing; as JSONL too where it has paths. Returns {gold, paths, by_model}."""
     if not store.exists(job.key):
         rows = list(_rows(job, store, problems.problems[: job.problems], mode))
+        if job.as_many_as:
+            rows = thinned(rows, counts_of(job.as_many_as, store)["paths"])
         counts = {
             "gold": sum(row.gold for row in rows),
             "paths": sum(not row.gold for row in rows),
@@ -68,6 +74,22 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
         store.create(job.jsonl_key, "".join(lines).encode())
     counts = json.loads(metadata["counts"])
     return dict(counts)
+
+
+def counts_of(job: CorpusJob, store: Store) -> dict[str, Any]:
+    """What `build_corpus` returned for a corpus that is committed. Raises NotFound."""
+    return dict(json.loads(read_table(store, job.key)[1]["counts"]))
+
+
+def thinned(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:
+    """All gold rows, and `paths` of the others, drawn at random but always the same ones; the order is kept."""
+
+    def draw(row: ReasoningPath) -> bytes:
+        return hashlib.sha256(f"{row.problem_id} {row.model} {row.sample_index}".encode()).digest()
+
+    chosen = sorted((row for row in rows if not row.gold), key=draw)[:paths]
+    kept = {(row.problem_id, row.model, row.sample_index) for row in chosen}
+    return [row for row in rows if row.gold or (row.problem_id, row.model, row.sample_index) in kept]
 
 
 def jsonl_line(row: ReasoningPath, template: str) -> str:

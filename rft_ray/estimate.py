@@ -12,7 +12,7 @@ from math import pow, prod
 from pathlib import Path
 
 from rft_ray.config import Config
-from rft_ray.plan import Plan
+from rft_ray.plan import Plan, verdicts_of
 from rft_ray.problems import ProblemSet
 
 CPU_FLOPS = 6.5e10
@@ -42,7 +42,7 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
     engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
     seconds = 0.0
-    for job in [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]:
+    for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
         sampling = job.sampling
         count, tokens = sampling.planned, sampling.planned * response
         work = f"sample ({sampling.model.stage}, {job.purpose})"
@@ -50,8 +50,11 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
         shards = sum(1 for _ in sampling.shards())
         lines.append(_line(sampling.model.name, work, shards, count, tokens, took))
         seconds += took
-    guess = {"sft": plan.train.count, "rft": plan.train.count * (1 + _paths_guess(plan))}
-    for training in (*plan.sft, *plan.rft):
+    per_sampler = _paths_guess(plan)
+    union = plan.train.count * (1 + per_sampler * len(plan.collected))
+    guess = {"sft": plan.train.count, "rft_self": plan.train.count * (1 + per_sampler)}
+    guess |= dict.fromkeys(("rft", "sft_same_steps"), union)
+    for training in plan.trainings:
         count = guess[training.stage] * training.recipe.epochs
         tokens = count * (prompt + response)
         took = tokens / _rate(6 * sizes[training.model], workers * GPU_TRAIN_FLOPS if gpu else CPU_FLOPS)
@@ -59,7 +62,7 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
         seconds += took
     starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
-    lines.append(f"in all about {_duration(seconds + starts)} on {where}, {_duration(starts)} of it start-up")
+    lines.append(f"in all about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
 
 
@@ -75,7 +78,7 @@ def _tokens(config: Config, problems: ProblemSet) -> tuple[int, int]:
 def _paths_guess(plan: Plan) -> int:
     """Distinct paths per problem and model that the paper saw at this k (5.25 at k=100, 1.17 at k=1)."""
     k = plan.config.sampling.samples_per_problem
-    return max(1, round(1.17 * pow(float(k), 0.33))) * len(plan.collected)
+    return max(1, round(1.17 * pow(float(k), 0.33)))
 
 
 def _rate(flops_per_token: float, flops: float) -> float:
@@ -83,10 +86,11 @@ def _rate(flops_per_token: float, flops: float) -> float:
 
 
 def _line(model: str, work: str, shards: int, count: int, tokens: float, seconds: float) -> str:
-    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {_duration(seconds):>9}"
+    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {duration(seconds):>9}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people. Example: `41 s`, `12 min`, `3.4 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

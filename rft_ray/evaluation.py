@@ -44,7 +44,7 @@ class EvaluationJob:
 
     model: ModelRef
     setting: str
-    """Key in the summary: `icl`, `sft`, `rft`."""
+    """Key in the summary: `icl`, `sft`, `rft`, and with controls `rft_self`, `sft_same_steps`."""
     greedy: VerdictJob
     samples: VerdictJob | None
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rft_ray import stages
+from rft_ray.corpus import CorpusJob, counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
 from rft_ray.models import committed_model
-from rft_ray.plan import Plan
+from rft_ray.plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.shards import Shard, committed_keys
 from rft_ray.store import NotFound, Store, read_table
@@ -91,10 +92,11 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
         "samplers": {job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         "models": [
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
-            for job in (*plan.sft, *plan.rft)
+            for job in plan.trainings
         ],
         "ledger": {job.sampling.model.name: ledger_of(store, job, found) for job in plan.collected},
-        "corpus": _corpus(store, plan),
+        "corpus": _corpus(store, plan.corpus),
+        "own_corpora": {job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
         "complementarity": found,
         "evaluation": evaluation,
         "paired": _paired(store, plan),
@@ -103,14 +105,14 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
 
 def ledger_of(store: Store, job: VerdictJob, found: dict[str, Any]) -> dict[str, Any]:
     """The account of one model's samples of the training problems. `found`: what `complementarity` returned."""
-    completions = list(_metadata(store, job.sampling.shards()))
+    completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
     for metadata in completions:
         counts.update(json.loads(metadata["counts"]))
     verdicts: Counter[str] = Counter()
-    for metadata in _metadata(store, job.shards()):
+    for metadata in shard_metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
-    busy = _busy_seconds(completions)
+    busy = busy_seconds(completions)
     return {
         "planned": job.sampling.planned,
         "skipped": counts["skipped"],
@@ -134,7 +136,7 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     """
     found: Counter[str] = Counter()
     forms: Counter[str] = Counter()
-    for metadata in _metadata(store, plan.paths.shards()):
+    for metadata in shard_metadata(store, plan.paths.shards()):
         counts = json.loads(metadata["counts"])
         found.update(counts["found_by"])
         forms.update(counts["distinct_under"])
@@ -155,7 +157,7 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     return {"union": union, "by_model": by_model, "overlap": overlap, "distinct_under": dict(forms)}
 
 
-def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
+def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
     """Verified metadata of those of the shards that are committed."""
     shards = list(shards)
     committed: dict[str, str] = {}
@@ -166,7 +168,7 @@ def _metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]
         yield from pool.map(lambda key: read_table(store, key)[1], keys)
 
 
-def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
+def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     """Length of the union of the intervals in which the shards were being sampled."""
     spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
     total, end = 0.0, float("-inf")
@@ -176,32 +178,34 @@ def _busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     return total
 
 
-def _corpus(store: Store, plan: Plan) -> dict[str, Any]:
-    if not store.exists(plan.corpus.key):
+def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
+    if not store.exists(job.key):
         return {}
-    counts: dict[str, Any] = json.loads(read_table(store, plan.corpus.key)[1]["counts"])
-    return counts | {"file": plan.corpus.jsonl_key}
+    return counts_of(job, store) | {"file": job.jsonl_key}
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, Any]:
-    """Per model: greedy accuracy of RFT minus SFT on the same problems."""
-    sft = {job.model.name: job for job in plan.evaluations_of("sft")}
-    return {
-        job.model.name: {
-            "rft_minus_sft": paired_difference(read_records(job, store), read_records(sft[job.model.name], store))
-        }
-        for job in plan.evaluations_of("rft")
-        if store.exists(job.key) and store.exists(sft[job.model.name].key)
-    }
+    """Per model: greedy accuracy of RFT minus that of each setting that it is held against, on the same problems."""
+    done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if store.exists(job.key)]
+    rft = {job.model.name: job for job in done if job.setting == "rft"}
+    found: dict[str, Any] = {}
+    for job in done:
+        name = job.model.name
+        if job.setting != "rft" and name in rft:
+            difference = paired_difference(read_records(rft[name], store), read_records(job, store))
+            found.setdefault(name, {})[f"rft_minus_{job.setting}"] = difference
+    return found
 
 
 def complete(store: Store, plan: Plan) -> bool:
     """Whether everything that the plan names is committed: nothing is left to do."""
-    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
-    shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards()), *plan.paths.shards()]
+    verdicts = [*plan.collected, *verdicts_of(plan.evaluations)]
+    shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards())]
+    shards += [shard for job in plan.path_jobs for shard in job.shards()]
+    corpora = [key for job in plan.corpora for key in (job.key, job.jsonl_key)]
     return (
-        all(committed_model(store, job.fingerprint) for job in (*plan.sft, *plan.rft))
-        and all(store.exists(key) for key in (plan.gold.key, plan.corpus.key, plan.corpus.jsonl_key))
+        all(committed_model(store, job.fingerprint) for job in plan.trainings)
+        and all(store.exists(key) for key in (plan.gold.key, *corpora))
         and all(store.exists(job.key) for job in plan.evaluations)
         and not stages.missing(store, shards)
     )

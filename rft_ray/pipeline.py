@@ -14,7 +14,7 @@ from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch, complete, read_summary, write_summary
-from rft_ray.plan import Plan, make_plan
+from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store
@@ -68,23 +68,24 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         found["shards"] = len(verify([*plan.collected, *tests], store, actors))
 
     with watch.stage("select paths") as found:
-        found["blocks"] = len(select_paths(plan.paths, store, actors))
+        found["blocks"] = len(select_paths(plan.path_jobs, store, actors))
 
     with watch.stage("corpus") as found:
-        found |= build_corpus(plan.corpus, store, plan.train, config.prompt.template, mode)
+        for corpus in reversed(plan.corpora):  # the union last: its counts are shown
+            found |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
     if not previous or not previous["finished"]:
         write_summary(store, plan, watch, finished=False)
 
     with watch.stage("rft") as found:
-        found["trained"] = fine_tune(plan.rft, store, config)
+        found["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
 
     with watch.stage("evaluate"):
-        tests = plan.evaluation_verdicts("rft")
+        tests = plan.evaluation_verdicts("rft", *CONTROLS)
         jobs = [job.sampling for job in tests]
         sample(jobs, store, config.engine, run_seed=config.run.seed)
         verify(tests, store, actors)
         for job in plan.evaluations:
-            print(f"  {job.model.name:>12} {job.setting:<4} {describe(evaluate(job, store))}", flush=True)
+            print(f"  {job.model.name:>12} {job.setting:<14} {describe(evaluate(job, store))}", flush=True)
 
     summary = write_summary(store, plan, watch, finished=True)
     if absent := sum(account["missing"] for account in summary["ledger"].values()):

@@ -17,6 +17,9 @@ from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard, finge
 from rft_ray.training import TrainingJob, check
 from rft_ray.verification import PathJob, Purpose, VerdictJob
 
+CONTROLS = ("rft_self", "sft_same_steps")
+"""Evaluation settings that `controls: true` adds."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -31,28 +34,51 @@ class Plan:
     """One per sampling model: its samples of the training problems, and how they are graded."""
     paths: PathJob
     corpus: CorpusJob
+    own: tuple[CorpusJob, ...]
+    """Controls only: per sampling model that RFT trains, the corpus of its own paths."""
     rft: tuple[TrainingJob, ...]
+    controls: tuple[TrainingJob, ...]
+    """Controls only: `rft_self` on `own`, and `sft_same_steps` on gold. Evaluated greedily only."""
     evaluations: tuple[EvaluationJob, ...]
 
     @property
     def fingerprint(self) -> str:
         """Names the outcome of the whole run: equal for two configs that differ only in how to run."""
         keys = [job.key for job in self.evaluations]
-        models = [job.fingerprint for job in (*self.sft, *self.rft)]
+        models = [job.fingerprint for job in self.trainings]
         return fingerprint("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
+
+    @property
+    def trainings(self) -> list[TrainingJob]:
+        """Every model that the run trains, in the order of the stages."""
+        return [*self.sft, *self.rft, *self.controls]
+
+    @property
+    def corpora(self) -> list[CorpusJob]:
+        """Every corpus that has sampled paths: the union first."""
+        return [self.corpus, *self.own]
+
+    @property
+    def path_jobs(self) -> list[PathJob]:
+        """What selects the paths of the corpora."""
+        return [job.paths for job in self.corpora if job.paths]
 
     def evaluations_of(self, *settings: str) -> list[EvaluationJob]:
         return [job for job in self.evaluations if job.setting in settings]
 
     def evaluation_verdicts(self, *settings: str) -> list[VerdictJob]:
         """The verdict jobs that those evaluations stand on."""
-        jobs = self.evaluations_of(*settings)
-        return [verdicts for job in jobs for verdicts in (job.greedy, job.samples) if verdicts]
+        return verdicts_of(self.evaluations_of(*settings))
 
     def completion_shards(self) -> Iterator[Shard]:
         """Every completion shard of the run, in the order of the stages."""
-        for job in [*self.collected, *self.evaluation_verdicts("icl", "sft", "rft")]:
+        for job in [*self.collected, *verdicts_of(self.evaluations)]:
             yield from job.sampling.shards()
+
+
+def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
+    """The verdict jobs that evaluations stand on."""
+    return [verdicts for job in evaluations for verdicts in (job.greedy, job.samples) if verdicts]
 
 
 def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> Plan:
@@ -60,25 +86,56 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
     for recipe in (config.sft, config.rft):
         check(config.training, recipe)
     gold = CorpusJob(train.fingerprint, train.count)
-    sft = tuple(_training(config, model, "sft", bases, gold) for model in config.models)
+    sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(
-        _verdicts(config, ModelRef(job.model, "sft", job.fingerprint), train, _collect(config), "collect")
-        for job, model in zip(sft, config.models, strict=True)
-        if model.samples
+        collecting(config, job, train) for job, model in zip(sft, config.models, strict=True) if model.samples
     )
-    _refuse_twins(collected)
-    paths = PathJob(collected, config.corpus.dedup, config.corpus.normal_form)
-    corpus = CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
-    rft = tuple(_training(config, model, "rft", bases, corpus) for model in config.models if model.rft)
-    evaluations = [
-        *_icl(config, train, test, bases),
-        *(_evaluation(config, ModelRef(job.model, "sft", job.fingerprint), "sft", test) for job in sft),
-        *(_evaluation(config, ModelRef(job.model, "rft", job.fingerprint), "rft", test) for job in rft),
-    ]
-    return Plan(config, train, test, gold, sft, collected, paths, corpus, rft, tuple(evaluations))
+    refuse_twins(collected)
+    paths = path_job(config, collected)
+    corpus = corpus_job(config, train, paths)
+    trained = [model for model in config.models if model.rft]
+    rft = tuple(training_job(config, model, "rft", bases, corpus) for model in trained)
+    own = _own_corpora(config, train, collected, trained) if config.controls else {}
+    evaluations = [*_icl(config, train, test, bases), *(evaluation_job(config, job, test) for job in (*sft, *rft))]
+    controls: tuple[TrainingJob, ...] = ()
+    if config.controls:
+        controls = tuple(_controls(config, trained, bases, gold, corpus, own))
+        evaluations += [evaluation_job(config, job, test, samples=False) for job in controls]
+    own_corpora = tuple(own.values())
+    return Plan(
+        config, train, test, gold, sft, collected, paths, corpus, own_corpora, rft, controls, tuple(evaluations)
+    )
 
 
-def _refuse_twins(collected: Sequence[VerdictJob]) -> None:
+def _own_corpora(
+    config: Config, train: ProblemSet, collected: Sequence[VerdictJob], trained: Sequence[BaseModelSpec]
+) -> dict[str, CorpusJob]:
+    """Model name -> the corpus of its own paths. None where one model samples: its paths are the union."""
+    if len(collected) == 1:
+        return {}
+    names = {model.name for model in trained}
+    return {
+        job.sampling.model.name: corpus_job(config, train, path_job(config, [job]))
+        for job in collected
+        if job.sampling.model.name in names
+    }
+
+
+def _controls(
+    config: Config,
+    trained: Sequence[BaseModelSpec],
+    bases: Mapping[str, str],
+    gold: CorpusJob,
+    union: CorpusJob,
+    own: Mapping[str, CorpusJob],
+) -> Iterator[TrainingJob]:
+    for model in trained:
+        if model.name in own:
+            yield training_job(config, model, "rft_self", bases, own[model.name])
+        yield training_job(config, model, "sft_same_steps", bases, gold, same_steps_as=union)
+
+
+def refuse_twins(collected: Sequence[VerdictJob]) -> None:
     """Two names for one sampler would count each sample twice. Raises ConfigError."""
     first: dict[str, str] = {}
     for job in collected:
@@ -87,17 +144,31 @@ def _refuse_twins(collected: Sequence[VerdictJob]) -> None:
             raise ConfigError(f"models {other!r} and {name!r} are one base with one seed: change one seed")
 
 
-def _training(
-    config: Config, model: BaseModelSpec, stage: str, bases: Mapping[str, str], data: CorpusJob
+def training_job(
+    config: Config,
+    model: BaseModelSpec,
+    stage: str,
+    bases: Mapping[str, str],
+    data: CorpusJob,
+    *,
+    same_steps_as: CorpusJob | None = None,
+    seed: int | None = None,
 ) -> TrainingJob:
+    """The training of one model on one corpus, by the SFT recipe in the stage `sft` and by the RFT recipe in others.
+
+    `same_steps_as`: as many steps as on that corpus. Its length is not known yet, so the name says which corpus.
+    """
     recipe: Recipe = config.sft if stage == "sft" else config.rft
+    seed = model.seed if seed is None else seed
+    steps = {"same_steps_as": same_steps_as.fingerprint} if same_steps_as else {}
     name = fingerprint(
         "training",
         base=bases[model.name],
         data=data.fingerprint,
         recipe=recipe.model_dump(mode="json"),
         prompt=config.prompt.template,
-        seed=model.seed,
+        seed=seed,
+        **steps,
     )
     return TrainingJob(
         model=model.name,
@@ -108,8 +179,28 @@ def _training(
         data_key=data.key,
         recipe=recipe,
         template=config.prompt.template,
-        seed=model.seed,
+        seed=seed,
+        same_steps_as=same_steps_as.key if same_steps_as else "",
     )
+
+
+def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
+    """The chosen paths of these samplers, pooled."""
+    return PathJob(tuple(collected), config.corpus.dedup, config.corpus.normal_form)
+
+
+def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:
+    """Gold and the paths."""
+    return CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
+
+
+def collecting(config: Config, sampler: TrainingJob, train: ProblemSet) -> VerdictJob:
+    """The samples of the training problems by a trained model, graded to be collected."""
+    return _verdicts(config, _trained(sampler), train, _collect(config), "collect")
+
+
+def _trained(job: TrainingJob) -> ModelRef:
+    return ModelRef(job.model, job.stage, job.fingerprint)
 
 
 def _collect(config: Config) -> tuple[SamplingSettings, int]:
@@ -141,10 +232,15 @@ def _verdicts(
     return VerdictJob(job, config.grading.mode, purpose)
 
 
+def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:
+    """A trained model on the test problems; its stage is the setting. `samples`: also maj@k and pass@k."""
+    return _evaluation(config, _trained(job), job.stage, test, config.evaluation.samples_per_problem if samples else 0)
+
+
 def _evaluation(
-    config: Config, model: ModelRef, setting: str, test: ProblemSet, shots: int = 0, shots_from: str = ""
+    config: Config, model: ModelRef, setting: str, test: ProblemSet, k: int, shots: int = 0, shots_from: str = ""
 ) -> EvaluationJob:
-    evaluation, k = config.evaluation, 0 if shots else config.evaluation.samples_per_problem
+    evaluation = config.evaluation
     greedy = replace(
         _collect(config)[0], temperature=0.0, top_p=1.0, samples_per_block=1, shots=shots, shots_from=shots_from
     )
@@ -162,6 +258,6 @@ def _icl(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str
     shots = config.evaluation.icl_shots
     distinct = {bases[model.name]: model for model in reversed(config.models)} if shots else {}
     return [
-        _evaluation(config, ModelRef(model.name, "base", name, model.source), "icl", test, shots, train.fingerprint)
+        _evaluation(config, ModelRef(model.name, "base", name, model.source), "icl", test, 0, shots, train.fingerprint)
         for name, model in distinct.items()
     ]

@@ -63,7 +63,7 @@ class ModelRef:
 
     name: str
     stage: str
-    """`base`, `sft`, `rft`, or `foreign`: another sampler's, named by its rows."""
+    """`base`, `sft`, `rft`, another training's stage, or `foreign`: another sampler's, named by its rows."""
     fingerprint: str
     source: str = ""
     """Where a base model comes from; a fine-tuned one lies in the run's store under its fingerprint."""

@@ -67,6 +67,9 @@ class TrainingJob:
     seed: int
     base_fingerprint: str = ""
     """What `models.files_fingerprint` must say of the base on every node; empty: not asked."""
+    same_steps_as: str = ""
+    """Store key of another training table: as many optimizer steps are made as the recipe would make on that one, in
+    place of the recipe's epochs. Its rows are counted when training begins; the name says only which table."""
 
 
 @dataclass(frozen=True)

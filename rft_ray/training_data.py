@@ -11,6 +11,7 @@ Limits: the whole table is tokenized in memory, on every worker.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from array import array
 from collections.abc import Iterable, Sequence
@@ -97,16 +98,26 @@ class Plan:
         return batches
 
 
-def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int) -> Plan:
-    """Every example once an epoch, in an order of its own for each epoch; an epoch's last step may be short."""
+def steps_of(examples: int, recipe: Recipe) -> int:
+    """Optimizer steps that a recipe makes on so many examples."""
+    return recipe.epochs * math.ceil(examples / recipe.batch_size)
+
+
+def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int, steps_wanted: int | None = None) -> Plan:
+    """Every example once an epoch, in an order of its own for each epoch; an epoch's last step may be short.
+
+    `steps_wanted`: so many steps, in as many epochs as they take, of which the last may be cut.
+    """
     steps: list[tuple[int, ...]] = []
+    if steps_wanted is not None:
+        epochs = math.ceil(steps_wanted / math.ceil(len(lengths) / batch_size))
     for epoch in range(epochs):
         order = list(range(len(lengths)))
         random.Random(f"{seed} {epoch}").shuffle(order)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             steps.append(tuple(sorted(batch, key=lambda index: (-lengths[index], index))))
-    return Plan(tuple(steps), batch_size)
+    return Plan(tuple(steps[:steps_wanted]), batch_size)
 
 
 def _pieces(step: tuple[int, ...], count: int) -> list[tuple[int, ...]]:

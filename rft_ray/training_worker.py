@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from rft_ray.checkpoints import Checkpoint
 from rft_ray.models import commit_model, committed_model, resolve, resolve_exactly
 from rft_ray.store import open_store, read_table
 from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
-from rft_ray.training_data import encode, plan
+from rft_ray.training_data import encode, plan, steps_of
 from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_trainer
 
 T = TypeVar("T")
@@ -112,19 +112,27 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
         raise TrainingError(f"the tokenizer of {job.base} has no EOS token, so no response could ever end")
-    table, _ = read_table(group.store, job.data_key)
-    rows = zip(table.column("question").to_pylist(), table.column("text").to_pylist(), strict=True)
     context = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
-    examples, skipped = encode(tokenizer, job.template, rows, limit)
+    examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
     if not examples:
         raise TrainingError(
-            f"no example is left to train on: {job.data_key} has {table.num_rows} rows, {skipped} of them longer than "
+            f"no example is left to train on: {job.data_key} has {skipped} rows, all {skipped} of them longer than "
             f"{limit} tokens (max_tokens={job.recipe.max_tokens}, the model's context is {context})"
         )
-    recipe = job.recipe
+    recipe, steps = job.recipe, None
+    if job.same_steps_as:
+        others, _ = encode(tokenizer, job.template, _rows(group, job.same_steps_as), limit)
+        steps = steps_of(len(others), recipe)
     lengths = [len(example.tokens) for example in examples]
-    return Task(job, base, tokenizer, examples, skipped, plan(lengths, recipe.epochs, recipe.batch_size, job.seed))
+    batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
+    return Task(job, base, tokenizer, examples, skipped, batches)
+
+
+def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
+    """(question, response) of every row of a training table."""
+    table, _ = read_table(group.store, key)
+    return zip(table.column("question").to_pylist(), table.column("text").to_pylist(), strict=True)
 
 
 def _train_one(group: Group, job: TrainingJob) -> None:

@@ -8,6 +8,7 @@ representative is kept depends on all of them (paper.md, "Representative" and "U
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ class CanaryError(RuntimeError):
 
 
 Purpose = Literal["collect", "evaluate"]
+Dedup = Literal["equations", "none", "random"]
+"""Which correct samples are kept: a representative of each equation list; all; or as many as there are lists, drawn."""
 VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
 
 
@@ -60,15 +63,22 @@ class VerdictJob:
 
 @dataclass(frozen=True, slots=True)
 class PathJob:
-    """The distinct correct paths over all samples of several models, pooled in the order given."""
+    """The paths chosen from the correct samples of several models, pooled in the order given."""
 
     verdicts: tuple[VerdictJob, ...]
-    dedup: str
+    dedup: Dedup
     normal_form: NormalForm
+    k: int | None = None
+    """Only each model's first k samples of a problem; None: all that the verdict jobs have, in whole sample blocks."""
 
     @property
     def mode(self) -> Mode:
         return self.verdicts[0].mode
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Names of the models whose samples are pooled."""
+        return tuple(job.sampling.model.name for job in self.verdicts)
 
     @property
     def fingerprint(self) -> str:
@@ -77,6 +87,7 @@ class PathJob:
             pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
             dedup=self.dedup,
             normal_form=self.normal_form,
+            **({} if self.k is None else {"k": self.k}),
         )
 
     def shards(self) -> list[Shard]:
@@ -89,10 +100,10 @@ def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[s
     return _run("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors, "completions")
 
 
-def select_paths(job: PathJob, store: Store, actors: int) -> list[dict[str, Any]]:
-    """Select the distinct paths of the problem blocks that miss them. One receipt per block made."""
-    shards = stages.missing(store, job.shards())
-    return _run("select paths", partial(Selector, store.url, job), shards, actors, "paths")
+def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[dict[str, Any]]:
+    """Select the paths of these jobs in the problem blocks that miss them. One receipt per job and block made."""
+    shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    return _run("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors, "paths")
 
 
 def _run(label: str, make: Any, shards: list[Shard], actors: int, unit: str) -> list[dict[str, Any]]:
@@ -198,27 +209,28 @@ def _committed(store: Store, shard: Shard) -> str:
 
 
 class Selector:
-    """Selects the distinct correct paths of one problem block, over all models; keeps nothing between calls."""
+    """Selects the correct paths of one job in one problem block; keeps nothing between calls."""
 
-    def __init__(self, store_url: str, job: PathJob) -> None:
+    def __init__(self, store_url: str, jobs: Sequence[PathJob]) -> None:
         self._store = open_store(store_url)
-        self._job = job
+        self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
         key = stages.key_to_write(self._store, shard)
         if key is None:
             return {"key": shard.stem, "rows": 0, "committed_here": False}
+        job = self._jobs[shard.fingerprint]
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
-        correct = self._correct(shard.problem_block)
+        correct = self._correct(job, shard.problem_block)
         kept: list[ReasoningPath] = []
         found: Counter[str] = Counter()
         forms: Counter[str] = Counter()
         for problem in problems:
             candidates = correct.get(problem.problem_id, [])
-            kept += distinct_paths(problem, candidates, self._job)
-            found.update(found_by(candidates, self._job))
-            forms.update(paths.distinct_counts([row.text for _, row in candidates], self._job.mode))
+            kept += distinct_paths(problem, candidates, job)
+            found.update(found_by(candidates, job))
+            forms.update(paths.distinct_counts([row.text for _, row in candidates], job.mode))
         counts = {
             "paths": dict(Counter(path.model for path in kept)),
             "found_by": dict(found),
@@ -229,26 +241,30 @@ class Selector:
             self._metrics.selected(len(kept))
         return stages.receipt_row(receipt, **counts)
 
-    def _correct(self, problem_block: int) -> dict[str, list[tuple[str, Completion]]]:
+    def _correct(self, job: PathJob, problem_block: int) -> dict[str, list[tuple[str, Completion]]]:
         """problem_id -> (model name, completion) of every correct sample: models in order, then samples in order."""
         pooled: dict[str, list[tuple[str, Completion]]] = {}
-        for job in self._job.verdicts:
-            for shard in (s for s in job.shards() if s.problem_block == problem_block):
-                for row, verdict in read_graded(self._store, job, shard):
-                    if verdict.status is Status.CORRECT:
-                        pooled.setdefault(row.problem_id, []).append((job.sampling.model.name, row))
+        for verdicts in job.verdicts:
+            for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
+                for row, verdict in read_graded(self._store, verdicts, shard):
+                    if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
+                        pooled.setdefault(row.problem_id, []).append((verdicts.sampling.model.name, row))
         return pooled
 
 
 def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]], job: PathJob) -> list[ReasoningPath]:
     """The representatives of one problem's correct samples, in the order of the reference's output list.
 
-    Without deduplication: every correct sample, in pooled order.
+    Without deduplication: every correct sample, in pooled order. Drawn: as many of them as there are equation lists.
     """
     texts = [row.text for _, row in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     shared = Counter(normalise(equations, job.normal_form) for equations in lists)
-    chosen = range(len(texts)) if job.dedup == "none" else paths.select_distinct(texts, job.mode, job.normal_form)
+    chosen: Sequence[int] = range(len(texts))
+    if job.dedup == "equations":
+        chosen = paths.select_distinct(texts, job.mode, job.normal_form)
+    elif job.dedup == "random":
+        chosen = sorted(random.Random(problem.problem_id).sample(chosen, len(shared)))
     return [
         ReasoningPath(
             problem_id=problem.problem_id,

@@ -88,7 +88,7 @@ def verify_and_select(store: Store) -> None:
     jobs = [VerdictJob(sampling_job(name, 20), "paper", "collect") for name in ("mA", "mB")]
     sample_all([job.sampling for job in jobs], store)
     verify(jobs, store, 1)
-    select_paths(PathJob(tuple(jobs), "equations", "as_written"), store, 1)
+    select_paths([PathJob(tuple(jobs), "equations", "as_written")], store, 1)
 
 
 @pytest.mark.s3

@@ -28,12 +28,12 @@ from tests.s3server import S3Server
 
 S = TypeVar("S", bound=Store)
 TEMPLATE = "Question: {query}\nAnswer:"
-DATA, LONG = "training/rows.parquet", "training/long.parquet"
+DATA, LONG, TWICE = "training/rows.parquet", "training/long.parquet", "training/twice.parquet"
 RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtype="float32")
 SETTINGS = Training(
     workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
 )
-PLAIN, SEEDED, LORA = "a" * 16, "b" * 16, "c" * 16
+PLAIN, SEEDED, LORA, SAME_STEPS = "a" * 16, "b" * 16, "c" * 16, "d" * 16
 
 
 def rows(count: int) -> list[tuple[str, str]]:
@@ -47,9 +47,13 @@ def rows(count: int) -> list[tuple[str, str]]:
 
 
 def filled(store: S) -> S:
-    """The store with 62 rows in it, two of them longer than `max_tokens`, and a table of too long rows only."""
+    """The store with 62 rows in it, two of them longer than `max_tokens`, and a table of too long rows only.
+
+    A third table makes twice the steps of the first.
+    """
     good, long = rows(60), [("why? " * 50, "5"), ("?", "1+1 " * 50)]
-    for key, table in ((DATA, [*good[:30], *long, *good[30:]]), (LONG, long)):
+    tables = {DATA: [*good[:30], *long, *good[30:]], LONG: long, TWICE: [*long, *rows(126)]}
+    for key, table in tables.items():
         questions, texts = zip(*table, strict=True)
         commit_table(store, key, pa.table({"question": list(questions), "text": list(texts)}), {})
     return store
@@ -109,12 +113,15 @@ def jobs(base: Path) -> dict[str, TrainingJob]:
         PLAIN: plain,
         SEEDED: replace(plain, fingerprint=SEEDED, seed=1),
         LORA: replace(plain, fingerprint=LORA, stage="rft", recipe=adapters),
+        SAME_STEPS: replace(
+            plain, fingerprint=SAME_STEPS, recipe=RECIPE.model_copy(update={"epochs": 2}), same_steps_as=TWICE
+        ),
     }
 
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Three jobs in one worker group, undisturbed."""
+    """Four jobs in one worker group, undisturbed."""
     return run(filled(LocalStore(tmp_path_factory.mktemp("run") / "store")), list(jobs.values()))
 
 
@@ -153,6 +160,11 @@ def test_every_row_is_accounted_for(trained: Trained, base: Path) -> None:
         assert result.tokens == epochs * sum(len(example.tokens) for example in examples)
         assert result.committed_here
         assert result.resumed_at_step == 0
+
+
+def test_as_many_steps_as_on_another_table_is_more_epochs_of_its_own(trained: Trained) -> None:
+    assert trained.results[SAME_STEPS].steps == trained.results[PLAIN].steps
+    assert trained.weights(SAME_STEPS) == trained.weights(PLAIN)
 
 
 def test_the_first_loss_is_the_bases_mean_over_response_tokens(trained: Trained, base: Path) -> None:

@@ -72,6 +72,13 @@ def test_every_example_is_seen_once_an_epoch(sizes: list[int], epochs: int, batc
         assert sorted(seen) == list(range(len(sizes)))
 
 
+@given(lengths, st.integers(1, 90), st.sampled_from([1, 6, 64]))
+def test_a_number_of_steps_is_a_prefix_of_as_many_epochs_as_it_takes(sizes: list[int], wanted: int, batch: int) -> None:
+    steps = plan(sizes, 1, batch, 0, wanted).steps
+    assert len(steps) == wanted
+    assert steps == plan(sizes, 90, batch, 0).steps[:wanted]
+
+
 @given(lengths, st.sampled_from([(1, 4), (1, 8), (2, 1), (2, 4), (4, 2), (8, 1)]))
 def test_workers_and_micro_batches_only_cut_a_step_into_pieces(sizes: list[int], cut: tuple[int, int]) -> None:
     whole = plan(sizes, 2, 8, 0)

@@ -1,0 +1,221 @@
+"""The study's points -> fits and comparisons, one function a question. Pure: no store, no Ray.
+
+In: `Evidence`. Out: what `study.Fit` and `study.Comparison` describe; a fit with too few points is left out.
+Seeds of one point are averaged. A share of the gold data counts with the better of its two schedules, as in the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rft_ray.fits import fit_common_slope, mean_difference
+from rft_ray.study import Comparison, Fit, Point, Selection
+from rft_ray.study_points import Evidence
+
+XY = tuple[float, float, str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The points that differ in their seeds only. Example: Series((Point(…, seed=0), Point(…, seed=1)))"""
+
+    points: tuple[Point, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds."""
+        return sum(point.accuracy.value for point in self.points) / len(self.points)
+
+    @property
+    def first(self) -> Point:
+        return self.points[0]
+
+
+def sft(evidence: Evidence, model: str, share: float = 1.0, schedule: str = "epochs") -> Series | None:
+    """A model fine-tuned on a share of the gold data."""
+    return _series(
+        evidence,
+        lambda p: (p.model, p.stage, p.share, p.schedule) == (model, "sft", share, schedule),
+    )
+
+
+def best_sft(evidence: Evidence, model: str, share: float) -> Series | None:
+    """The better of the two schedules; all of the data has one (there `steps` is the control of RFT)."""
+    if share == 1:
+        return sft(evidence, model)
+    both = [sft(evidence, model, share, schedule) for schedule in ("epochs", "steps")]
+    return max((one for one in both if one), key=lambda one: one.accuracy, default=None)
+
+
+def rft(
+    evidence: Evidence, model: str, samplers: Sequence[str], k: int | None = None, selection: Selection = "equations"
+) -> Series | None:
+    """A model fine-tuned on gold and the paths of these samplers."""
+    wanted = (model, "rft", tuple(samplers), k or evidence.k, selection)
+    return _series(evidence, lambda p: (p.model, p.stage, p.samplers, p.k, p.selection) == wanted)
+
+
+def union(evidence: Evidence, model: str) -> Series | None:
+    """A model fine-tuned on gold and the paths of all samplers."""
+    return rft(evidence, model, evidence.samplers)
+
+
+def _series(evidence: Evidence, wanted: Callable[[Point], bool]) -> Series | None:
+    found = tuple(point for point in evidence.points if wanted(point))
+    return Series(found) if found else None
+
+
+# --- Fits -----------------------------------------------------------------------------------------
+
+
+def fits(evidence: Evidence) -> list[Fit]:
+    """All fits, by question."""
+    made = [*_against_loss(evidence), *_against_data(evidence), *_against_paths(evidence)]
+    return sorted(made, key=lambda fit: fit.question)
+
+
+def _fit(
+    question: int, name: str, x: str, y: str, groups: Mapping[str, Sequence[XY]], *, log2_x: bool = False
+) -> Iterator[Fit]:
+    """A line for each group of points; where there are several, also their common slope, a level for each."""
+    together = {"": list(groups)} if len(groups) > 1 else {}
+    for label, members in {**{group: [group] for group in groups}, **together}.items():
+        parts = [sorted(groups[member]) for member in members]
+        of = [([math.log2(p[0]) if log2_x else p[0] for p in part], [p[1] for p in part]) for part in parts]
+        if line := fit_common_slope(of):
+            points = tuple(point for part in parts for point in part)
+            yield Fit(question, name, label, x, y, log2_x, line.slope, line.intercept, line.r2, points)
+
+
+def _losses(evidence: Evidence) -> dict[str, float]:
+    return {model.name: model.pretraining_loss for model in evidence.models if model.pretraining_loss is not None}
+
+
+def _against_loss(evidence: Evidence) -> Iterator[Fit]:
+    """Question 1: one point per model."""
+    before, after, gain = [], [], []
+    for name, loss in _losses(evidence).items():
+        a, b = sft(evidence, name), union(evidence, name)
+        before += [(loss, a.accuracy, name)] if a else []
+        after += [(loss, b.accuracy, name)] if b else []
+        gain += [(loss, b.accuracy - a.accuracy, name)] if a and b else []
+    x = "pre-training loss"
+    yield from _fit(1, "sft-loss", x, "SFT accuracy", {"": before})
+    yield from _fit(1, "rft-loss", x, "RFT accuracy (union)", {"": after})
+    yield from _fit(1, "gain-loss", x, "RFT (union) minus SFT", {"": gain})
+
+
+def _against_data(evidence: Evidence) -> Iterator[Fit]:
+    """Question 2: per model and over models, then how the slope goes with pre-training loss."""
+    by_model: dict[str, list[XY]] = {}
+    for model in evidence.models:
+        shares = sorted({p.share for p in evidence.points if p.model == model.name and p.stage == "sft"})
+        best = [one for share in shares if (one := best_sft(evidence, model.name, share))]
+        by_model[model.name] = [(float(one.first.gold), one.accuracy, one.first.name) for one in best]
+    lines = list(_fit(2, "sft-data", "gold problems", "SFT accuracy", by_model, log2_x=True))
+    losses = _losses(evidence)
+    slopes = [(losses[fit.group], fit.slope.value, fit.group) for fit in lines if fit.group in losses]
+    yield from lines
+    yield from _fit(2, "slope-loss", "pre-training loss", "SFT gain per doubling", {"": slopes})
+
+
+def _against_paths(evidence: Evidence) -> Iterator[Fit]:
+    """Question 3: against k of a model's own samples, and against distinct paths whoever sampled them."""
+    own: dict[str, list[XY]] = {}
+    distinct: dict[str, list[XY]] = {}
+    for name in evidence.headline:
+        mine = [p for p in evidence.points if p.model == name and p.stage == "rft" and p.selection == "equations"]
+        found = [one for key in dict.fromkeys((p.samplers, p.k) for p in mine) if (one := rft(evidence, name, *key))]
+        selfs = [one for one in found if one.first.samplers == (name,)]
+        own[name] = [(float(one.first.k), one.accuracy, one.first.name) for one in selfs]
+        distinct[name] = [(1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found]
+    yield from _fit(3, "rft-k", "samples per problem (own)", "RFT accuracy", own, log2_x=True)
+    x = "examples per problem (gold and distinct paths)"
+    yield from _fit(3, "rft-paths", x, "RFT accuracy", distinct, log2_x=True)
+
+
+# --- Comparisons ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: Series | None
+    second: Series | None
+
+
+def comparisons(evidence: Evidence) -> list[Comparison]:
+    """All comparisons, by question: each model's, then the mean over models."""
+    names = evidence.headline
+    made = [*_compare(evidence, 1, "rft-sft", "RFT on the union", "SFT", {
+        name: _Pair(union(evidence, name), sft(evidence, name)) for name in names
+    })]  # fmt: skip
+    made += _compare(evidence, 1, "rft-steps", "RFT on the union", "SFT of as many steps", {
+        name: _Pair(union(evidence, name), sft(evidence, name, schedule="steps")) for name in names
+    })  # fmt: skip
+    others: dict[str, tuple[Selection, str]] = {
+        "distinct-all": ("none", "all correct paths"),
+        "distinct-thinned": ("thinned", "as many correct paths in all"),
+        "distinct-random": ("random", "as many correct paths of each problem"),
+    }
+    for key, (selection, label) in others.items():
+        pairs = {
+            name: _Pair(rft(evidence, name, [name]), rft(evidence, name, [name], selection=selection)) for name in names
+        }
+        made += _compare(evidence, 3, key, "distinct paths", label, pairs)
+    return [*made, *_pooling(evidence)]
+
+
+def _pooling(evidence: Evidence) -> Iterator[Comparison]:
+    """Question 4. The best single sampler is chosen by the test accuracy itself, so the union has the harder side."""
+    names, samplers = evidence.headline, evidence.samplers
+    if len(samplers) < 2:
+        return
+    own = {name: _Pair(union(evidence, name), rft(evidence, name, [name])) for name in names if name in samplers}
+    yield from _compare(evidence, 4, "union-own", "union", "own paths", own)
+    best = {name: _Pair(union(evidence, name), best_single(evidence, name)) for name in names}
+    yield from _compare(evidence, 4, "union-best", "union", "best single sampler", best)
+    if len(samplers) < 3:
+        return
+    for left_out in samplers:
+        rest = [sampler for sampler in samplers if sampler != left_out]
+        pairs = {name: _Pair(union(evidence, name), rft(evidence, name, rest)) for name in names}
+        yield from _compare(evidence, 4, "union-without", "union", f"without {left_out}", pairs)
+
+
+def best_single(evidence: Evidence, model: str) -> Series | None:
+    """The model on the paths of that sampler which serves it best."""
+    singles = [rft(evidence, model, [sampler]) for sampler in evidence.samplers]
+    return max((one for one in singles if one), key=lambda one: one.accuracy, default=None)
+
+
+def _compare(
+    evidence: Evidence, question: int, name: str, first: str, second: str, pairs: Mapping[str, _Pair]
+) -> Iterator[Comparison]:
+    """One comparison per model; and, where there are several, their mean per test problem."""
+    found = {
+        model: differences
+        for model, pair in pairs.items()
+        if pair.first and pair.second and (differences := _paired(evidence, pair.first, pair.second))
+    }
+    for model, differences in found.items():
+        of_model = mean_difference(list(differences.values()))
+        yield Comparison(question, name, model, first, second, of_model, len(differences))
+    if len(found) > 1:
+        shared = set.intersection(*(set(one) for one in found.values()))
+        mean = [sum(one[problem] for one in found.values()) / len(found) for problem in sorted(shared)]
+        yield Comparison(question, name, "", first, second, mean_difference(mean), len(mean))
+
+
+def _paired(evidence: Evidence, first: Series, second: Series) -> dict[str, float]:
+    """Problem id -> how much oftener the first was right, over the seeds that both have."""
+    seeds = {point.seed for point in first.points} & {point.seed for point in second.points}
+    a, b = ([evidence.right[p.name] for p in one.points if p.seed in seeds] for one in (first, second))
+    if not seeds:
+        return {}
+    problems = set.intersection(*(set(records) for records in (*a, *b)))
+    return {
+        problem: (sum(one[problem] for one in a) - sum(one[problem] for one in b)) / len(seeds)
+        for problem in sorted(problems)
+    }

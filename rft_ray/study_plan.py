@@ -1,0 +1,294 @@
+"""Config -> every point of the scaling study, known before anything runs.
+
+In: a Config, the two problem sets, and what is known of the base models. Out: a StudyPlan, whose parts are the
+arguments of the stages. A point is named by what it is, so a point that two questions ask for is one point; samples are
+drawn once, at the largest k, and every smaller k is a prefix of them. Nothing here reads the store or starts Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rft_ray.config import BaseModelSpec, Config, ConfigError
+from rft_ray.corpus import CorpusJob
+from rft_ray.evaluation import EvaluationJob
+from rft_ray.plan import collecting, evaluation_job, refuse_twins, training_job
+from rft_ray.problems import ProblemSet
+from rft_ray.shards import fingerprint
+from rft_ray.study import Model, Selection, Skipped
+from rft_ray.training import TrainingJob, check
+from rft_ray.verification import Dedup, PathJob, VerdictJob
+
+Schedule = Literal["epochs", "steps"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a point is; see `study.Point` for the fields. Equal specs are one point.
+
+    Example: Spec("tiny-m", "rft", "equations", ("tiny-s", "tiny-m"), 48)
+    """
+
+    model: str
+    stage: Literal["sft", "rft"]
+    selection: Selection = "gold"
+    samplers: tuple[str, ...] = ()
+    k: int = 0
+    halvings: int = 0
+    """How often the gold data is halved."""
+    schedule: Schedule = "epochs"
+    seed: int = 0
+    """Added to the model's own seed."""
+
+    @property
+    def name(self) -> str:
+        if self.stage == "rft":
+            kept = "" if self.selection == "equations" else f" {self.selection}"
+            return f"{self.model} rft {'+'.join(self.samplers)} k={self.k}{kept} #{self.seed}"
+        share = f" 1/{2**self.halvings}" if self.halvings else ""
+        steps = " same steps" if self.schedule == "steps" else ""
+        return f"{self.model} sft{share}{steps}{' as rft' if self.control else ''} #{self.seed}"
+
+    @property
+    def control(self) -> bool:
+        """Gold alone, with as many steps as its RFT on the union: known once the union's corpus is there."""
+        return self.stage == "sft" and self.schedule == "steps" and not self.halvings
+
+    @property
+    def late(self) -> bool:
+        """Whether it needs sampled paths."""
+        return self.stage == "rft" or self.control
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """One point and the jobs that make it."""
+
+    spec: Spec
+    corpus: CorpusJob
+    training: TrainingJob
+    evaluation: EvaluationJob
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Everything that the study will make. Points are sorted by size, so that equal architectures are neighbours."""
+
+    config: Config
+    train: ProblemSet
+    test: ProblemSet
+    models: tuple[Model, ...]
+    collected: tuple[VerdictJob, ...]
+    """One per sampler: all its samples of the training problems. Empty where no question needs any."""
+    points: tuple[PlannedPoint, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def k(self) -> int:
+        return self.config.sampling.samples_per_problem
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return tuple(model.name for model in self.models if model.sampler)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the outcome: equal for two configs that differ only in how to run."""
+        return fingerprint("evaluation", study=[point.evaluation.key for point in self.points])
+
+    def of(self, *, late: bool) -> list[PlannedPoint]:
+        """The points before or after sampling whose models differ: two names of one base and seed are trained once."""
+        found: dict[str, PlannedPoint] = {}
+        for point in self.points:
+            if point.spec.late == late:
+                found.setdefault(point.training.fingerprint, point)
+        return list(found.values())
+
+    @property
+    def corpora(self) -> list[CorpusJob]:
+        """Every corpus once, each after the one that it is made as large as."""
+        found: dict[str, CorpusJob] = {}
+        for point in self.points:
+            for job in (point.corpus.as_many_as, point.corpus):
+                if job is not None:
+                    found.setdefault(job.fingerprint, job)
+        return list(found.values())
+
+    @property
+    def path_jobs(self) -> list[PathJob]:
+        return list({job.paths.fingerprint: job.paths for job in self.corpora if job.paths}.values())
+
+
+def make_study_plan(
+    config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], models: Sequence[Model]
+) -> StudyPlan:
+    """`bases`: model name -> fingerprint of its files. Raises ConfigError for what cannot run."""
+    for recipe in (config.sft, config.rft):
+        check(config.training, recipe)
+    if train.count >> config.study.halvings < 1:
+        raise ConfigError(f"study.halvings={config.study.halvings} leaves nothing of {train.count} training problems")
+    maker = _Maker(config, train, test, bases)
+    collected = tuple(maker.collected[model.name] for model in models if model.sampler)
+    refuse_twins(collected)
+    wanted = dict.fromkeys([*(Spec(model.name, "sft") for model in models if model.sampler), *specs(config, models)])
+    order = {model.name: (model.parameters, place) for place, model in enumerate(models)}
+    points = tuple(maker.point(spec) for spec in sorted(wanted, key=lambda spec: order[spec.model]))
+    needed = collected if any(spec.late for spec in wanted) else ()
+    return StudyPlan(config, train, test, tuple(models), needed, points, tuple(skipped(config, models)))
+
+
+# --- Which points each question asks for ----------------------------------------------------------
+
+
+def specs(config: Config, models: Sequence[Model]) -> Iterator[Spec]:
+    """The points of the config's questions; some are asked for more than once."""
+    study, k = config.study, config.sampling.samples_per_problem
+    samplers = tuple(model.name for model in models if model.sampler)
+    ask = {1: _headline, 2: _by_data, 3: _by_paths, 4: _by_samplers, 5: _headline}
+    for question in study.questions:
+        for model in models:
+            for spec in ask[question](config, model, samplers, k):
+                seeds = study.seeds if study.full_grid else _seeds(spec, model, samplers, config)
+                yield from (replace(spec, seed=seed) for seed in range(seeds))
+
+
+def _seeds(spec: Spec, model: Model, samplers: tuple[str, ...], config: Config) -> int:
+    """Several seeds for the headline points only: SFT on all gold data, RFT on the union at the largest k."""
+    union = Spec(model.name, "rft", "equations", samplers, config.sampling.samples_per_problem)
+    return config.study.seeds if model.headline and spec in (Spec(model.name, "sft"), union) else 1
+
+
+def _headline(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
+    yield Spec(model.name, "sft")
+    yield Spec(model.name, "rft", "equations", samplers, k)
+    if model.headline:
+        yield Spec(model.name, "sft", schedule="steps")
+
+
+def _by_data(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
+    yield Spec(model.name, "sft")
+    for halvings in range(1, config.study.halvings + 1):
+        yield Spec(model.name, "sft", halvings=halvings)
+        if config.study.equal_steps:
+            yield Spec(model.name, "sft", halvings=halvings, schedule="steps")
+
+
+def _by_paths(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
+    """On its own samples; a model that does not sample is not asked."""
+    if not model.headline or not model.sampler:
+        return
+    yield from _headline(config, model, samplers, k)
+    for size in sorted({k, *(one for one in config.study.k if one < k)}):
+        yield Spec(model.name, "rft", "equations", (model.name,), size)
+    for selection in ("none", "random", "thinned"):
+        yield Spec(model.name, "rft", selection, (model.name,), k)
+
+
+def _by_samplers(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
+    """On each sampler's paths alone, on all, and on all but one's."""
+    if not model.headline or len(samplers) < 2:
+        return
+    yield from _headline(config, model, samplers, k)
+    for sampler in samplers:
+        yield Spec(model.name, "rft", "equations", (sampler,), k)
+        yield Spec(model.name, "rft", "equations", tuple(one for one in samplers if one != sampler), k)
+
+
+def skipped(config: Config, models: Sequence[Model]) -> Iterator[Skipped]:
+    """The questions, or parts of them, that cannot be answered with these models and settings."""
+    study = config.study
+    for question in sorted({1, 2, 3, 4, 5} - set(study.questions)):
+        yield Skipped(question, "not asked for: study.questions leaves it out")
+    losses = {model.pretraining_loss for model in models if model.pretraining_loss is not None}
+    few = f"a line over pre-training loss needs 3 models of different known loss, and there are {len(losses)}"
+    if len(losses) < 3:
+        yield from (Skipped(question, few) for question in (1, 2) if question in study.questions)
+    if 2 in study.questions and study.halvings < 2:
+        yield Skipped(2, f"a line over data amounts needs 3 of them, and study.halvings={study.halvings}")
+    if 4 in study.questions and sum(model.sampler for model in models) < 2:
+        yield Skipped(4, "pooling needs two models that sample, and there is one")
+
+
+# --- The jobs of a point --------------------------------------------------------------------------
+
+
+class _Maker:
+    """Turns specs into jobs; holds what they share."""
+
+    def __init__(self, config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> None:
+        self._config, self._train, self._test, self._bases = config, train, test, bases
+        self._specs = {model.name: model for model in config.models}
+        self._gold = CorpusJob(train.fingerprint, train.count)
+        self.collected = {name: collecting(config, self._sft(model), train) for name, model in self._specs.items()}
+
+    def _sft(self, model: BaseModelSpec) -> TrainingJob:
+        return training_job(self._config, model, "sft", self._bases, self._gold)
+
+    def point(self, spec: Spec) -> PlannedPoint:
+        model, corpus = self._specs[spec.model], self._corpus(spec)
+        steps = self._gold if spec.schedule == "steps" else None
+        if spec.control:
+            samplers = tuple(name for name, one in self._specs.items() if one.samples)
+            k = self._config.sampling.samples_per_problem
+            steps = self._corpus(Spec(spec.model, "rft", "equations", samplers, k))
+        training = training_job(
+            self._config,
+            model,
+            "sft_same_steps" if spec.control else spec.stage,
+            self._bases,
+            corpus,
+            same_steps_as=steps,
+            seed=model.seed + spec.seed,
+        )
+        return PlannedPoint(spec, corpus, training, evaluation_job(self._config, training, self._test, samples=False))
+
+    def _corpus(self, spec: Spec) -> CorpusJob:
+        if spec.selection == "gold":
+            return replace(self._gold, problems=self._train.count >> spec.halvings)
+        dedup: Dedup = "none" if spec.selection == "thinned" else spec.selection
+        pooled = [prefix(self.collected[name], spec.k) for name in spec.samplers]
+        block = self._config.sampling.samples_per_block
+        paths = PathJob(tuple(pooled), dedup, self._config.corpus.normal_form, spec.k if spec.k % block else None)
+        size = self._corpus(replace(spec, selection="equations")) if spec.selection == "thinned" else None
+        return CorpusJob(
+            self._train.fingerprint, self._train.count, paths, self._config.corpus.max_paths_per_problem, size
+        )
+
+
+def prefix(job: VerdictJob, k: int) -> VerdictJob:
+    """The sample blocks that hold each problem's first k samples: their names do not depend on how many follow."""
+    block = job.sampling.settings.samples_per_block
+    return replace(job, sampling=replace(job.sampling, samples_per_problem=math.ceil(k / block) * block))
+
+
+# --- What is known of the base models -------------------------------------------------------------
+
+
+def facts_of(config: Config, folders: Mapping[str, Path], parameters: Mapping[str, int]) -> tuple[Model, ...]:
+    """`folders`: model name -> its files, whose pretraining.json tells the loss unless the config does."""
+    study = config.study
+    headline = study.headline or tuple(model.name for model in config.models if model.samples)
+    return tuple(
+        Model(
+            model.name,
+            model.source,
+            parameters[model.name],
+            study.pretraining_losses.get(model.name, _loss(folders[model.name])),
+            study.full_grid or model.name in headline,
+            model.samples,
+        )
+        for model in config.models
+    )
+
+
+def _loss(folder: Path) -> float | None:
+    path = folder / "pretraining.json"
+    if not path.is_file():
+        return None
+    loss = json.loads(path.read_text()).get("held_out_loss")
+    return None if loss is None else float(loss)

@@ -1,0 +1,172 @@
+"""The story of the scaling study: train, sample once, evaluate, answer.
+
+In: a Config. Out: `study.json`. Each stage does what is missing and nothing else, so running the same command again
+goes on, and a wider grid adds to what is there. All trainings of a stage share one worker group, all samples one
+execution.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rft_ray import models, problems
+from rft_ray.config import Config
+from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.estimate import duration, parameters
+from rft_ray.evaluation import describe, evaluate
+from rft_ray.ledger import Stopwatch
+from rft_ray.sampling import sample
+from rft_ray.shards import SamplingJob
+from rft_ray.store import NotFound, Store, open_store
+from rft_ray.study import Study, read_study, write_study
+from rft_ray.study_answers import comparisons, fits
+from rft_ray.study_estimate import training_seconds
+from rft_ray.study_findings import findings
+from rft_ray.study_plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
+from rft_ray.study_points import read_evidence
+from rft_ray.study_tables import tables
+from rft_ray.training import TrainingProgress, train
+from rft_ray.verification import VerdictJob, select_paths, verify
+
+
+def prepare(config: Config) -> tuple[StudyPlan, Store]:
+    """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
+    per_block, seed = config.problems.per_block, config.problems.order_seed
+    train_set = problems.prepare(config.problems.train, seed, per_block)
+    test_set = problems.prepare(config.problems.test, seed, per_block)
+    folders = {model.name: models.resolve(model.source) for model in config.models}
+    bases = {name: models.files_fingerprint(folder) for name, folder in folders.items()}
+    facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})
+    plan = make_study_plan(config, train_set, test_set, bases, facts)
+    return plan, open_store(f"{config.run.store}/{config.run.name}")
+
+
+def run(plan: StudyPlan, store: Store, command: str) -> Study:
+    """Do what is missing; Ray must be initialised. Returns the study, as written to the store."""
+    config = plan.config
+    watch = stopwatch(plan, store)
+    store.replace("config.yaml", config.to_yaml().encode())
+
+    with watch.stage("problems"):
+        problems.commit_problems(store, plan.train)
+        problems.commit_problems(store, plan.test)
+        _build([job for job in plan.corpora if job.paths is None], plan, store)
+
+    with watch.stage("sft") as found:
+        found["trained"] = fine_tune(plan, store, late=False)
+
+    with watch.stage("sample") as found:
+        tests = [point.evaluation.greedy for point in plan.of(late=False)]
+        found["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
+        _evaluate(plan.of(late=False), store)
+    answer(plan, store, watch, command)
+
+    with watch.stage("select paths") as found:
+        found["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
+        _build([job for job in plan.corpora if job.paths], plan, store)
+
+    with watch.stage("rft") as found:
+        found["trained"] = fine_tune(plan, store, late=True)
+
+    with watch.stage("evaluate") as found:
+        tests = [point.evaluation.greedy for point in plan.of(late=True)]
+        found["shards"] = _sample_and_verify(tests, plan, store)
+        _evaluate(plan.of(late=True), store)
+    return answer(plan, store, watch, command)
+
+
+def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Study:
+    """Rebuild `study.json` from what is committed."""
+    evidence = read_evidence(plan, store)
+    lines, differences = fits(evidence), comparisons(evidence)
+    study = Study(
+        run=plan.config.run.name,
+        fingerprint=plan.fingerprint,
+        command=command,
+        finished=len(evidence.points) == len(plan.points),
+        planned=len(plan.points),
+        train_problems=plan.train.count,
+        test_problems=plan.test.count,
+        k=plan.k,
+        models=plan.models,
+        points=tuple(evidence.points),
+        fits=tuple(lines),
+        comparisons=tuple(differences),
+        tables=tuple(tables(evidence, lines, differences)),
+        findings=tuple(findings(lines, differences)),
+        skipped=plan.skipped,
+        stages=tuple(watch.stages),
+    )
+    write_study(store, study)
+    return study
+
+
+def complete(plan: StudyPlan, store: Store) -> bool:
+    """Whether every point is evaluated: nothing is left but to answer."""
+    return all(store.exists(point.evaluation.key) for point in plan.points)
+
+
+def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:
+    """The points before or after sampling that are not trained yet."""
+    return [point for point in plan.of(late=late) if models.committed_model(store, point.training.fingerprint) is None]
+
+
+def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
+    """Goes on from the seconds that earlier runs of this study took."""
+    try:
+        before = read_study(store)
+    except (NotFound, ValueError):  # a view: made anew where it cannot be read
+        return Stopwatch(None)
+    same = before.fingerprint == plan.fingerprint
+    return Stopwatch({"stages": [dict(stage) for stage in before.stages]} if same else None)
+
+
+def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
+    """Train what is missing before or after sampling, in one worker group. Returns how many were trained."""
+    points = missing(plan, store, late=late)
+    if not points:
+        return 0
+    jobs = [replace(point.training, model=point.spec.name) for point in points]
+    results = train(jobs, store.url, plan.config.training, on_progress=Ticker(plan, points))
+    return sum(result.committed_here for result in results)
+
+
+class Ticker:
+    """Says which of the trainings runs, and how long all of them will take at the pace so far."""
+
+    def __init__(self, plan: StudyPlan, points: Sequence[PlannedPoint]) -> None:
+        self._weights = {point.spec.name: training_seconds(plan, point, gpu=False) for point in points}
+        self._names = list(self._weights)
+        self._started: tuple[float, float] | None = None
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        place, now = self._names.index(progress.model), time.monotonic()
+        done = sum(self._weights[name] for name in self._names[:place])
+        done += self._weights[progress.model] * progress.step / progress.steps
+        self._started = self._started or (now, done)
+        began, before = self._started
+        left = ""
+        if done > before:
+            rest = sum(self._weights.values()) - done
+            left = f"; all: {duration(rest * (now - began) / (done - before))} left"
+        line = str(progress).removeprefix(f"{progress.stage} ")  # the point's name says it
+        print(f"  {place + 1}/{len(self._names)} {line}{left}", flush=True)
+
+
+def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
+    for job in jobs:
+        build_corpus(job, store, plan.train, plan.config.prompt.template, plan.config.grading.mode)
+
+
+def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:
+    samplings: list[SamplingJob] = [job.sampling for job in jobs]
+    receipts = sample(samplings, store, plan.config.engine, run_seed=plan.config.run.seed)
+    verify(jobs, store, plan.config.grading.actors)
+    return len(receipts)
+
+
+def _evaluate(points: Sequence[PlannedPoint], store: Store) -> None:
+    for point in points:
+        print(f"  {point.spec.name:<44} {describe(evaluate(point.evaluation, store))}", flush=True)

@@ -1,0 +1,207 @@
+"""The study's points, fits and findings as tables of text, and the whole study as Markdown. Pure.
+
+In: `Evidence` and fits. Out: `study.Table`s, every cell ready to print; `markdown(study)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rft_ray import paper
+from rft_ray.study import Comparison, Fit, Selection, Study, Table
+from rft_ray.study_answers import Series, best_sft, rft, sft, union
+from rft_ray.study_findings import points
+from rft_ray.study_points import Evidence
+
+NOTHING = "-"
+CHOICES: tuple[Selection, ...] = ("equations", "random", "thinned", "none")
+
+
+def tables(evidence: Evidence, fits: Sequence[Fit], comparisons: Sequence[Comparison]) -> list[Table]:
+    """All tables that have a row, by question."""
+    made = [
+        _by_loss(evidence, comparisons),
+        _by_data(evidence, fits),
+        _by_k(evidence),
+        _by_choice(evidence),
+        _matrix(evidence),
+        _leave_one_out(comparisons),
+        _cost(evidence),
+        *_of_paper(),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
+    gains = {one.model: one.difference for one in comparisons if one.name == "rft-sft"}
+    rows = []
+    for model in evidence.models:
+        before, after = sft(evidence, model.name), union(evidence, model.name)
+        loss = NOTHING if model.pretraining_loss is None else f"{model.pretraining_loss:.4f}"
+        gain = points(gains[model.name]) if model.name in gains else NOTHING
+        if before:
+            longer = _percent(sft(evidence, model.name, schedule="steps"))
+            rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), longer, _accuracy(after), gain))
+    columns = ("model", "parameters", "pre-training loss", "SFT", "SFT, RFT's steps", "RFT (union)", "gain over SFT")
+    note = "maj1@1 on the test problems with its 95 % interval of one seed; a number of seeds is their mean."
+    return Table(1, "Accuracy against pre-training loss", columns, tuple(rows), note)
+
+
+def _by_data(evidence: Evidence, fits: Sequence[Fit]) -> Table:
+    shares = sorted({point.share for point in evidence.points if point.stage == "sft"}, reverse=True)
+    slopes = {fit.group: fit for fit in fits if fit.name == "sft-data"}
+    rows = []
+    for model in evidence.models:
+        best = [best_sft(evidence, model.name, share) for share in shares]
+        slope = points(slopes[model.name].slope) if model.name in slopes else NOTHING
+        r2 = f"{slopes[model.name].r2:.2f}" if model.name in slopes else NOTHING
+        if len(shares) > 1 and any(best):
+            rows.append((model.name, *(_share_cell(one) for one in best), slope, r2))
+    columns = ("model", *(f"1/{round(1 / share)}" if share < 1 else "all" for share in shares), "per doubling", "R2")
+    note = "The better of the recipe's epochs and (*) as many optimizer steps as on all gold problems, as in the paper."
+    return Table(2, "SFT accuracy against the share of the gold data", columns, tuple(rows), note)
+
+
+def _share_cell(best: Series | None) -> str:
+    return _percent(best) + ("*" if best and best.first.schedule == "steps" else "")
+
+
+def _by_k(evidence: Evidence) -> Table:
+    ladder = sorted({point.k for point in evidence.points if point.stage == "rft"})
+    rows = []
+    for k in ladder:
+        found = [rft(evidence, name, [name], k) for name in evidence.headline]
+        if any(found):
+            rows.append((str(k), *(_with_paths(one) for one in found)))
+    columns = ("k", *evidence.headline)
+    note = "Accuracy (distinct paths per problem, gold not counted); each model trained on its own distinct paths."
+    return Table(3, "RFT accuracy against samples per problem", columns, tuple(rows), note)
+
+
+def _by_choice(evidence: Evidence) -> Table:
+    rows = []
+    for name in evidence.headline:
+        found = [rft(evidence, name, [name], selection=choice) for choice in CHOICES]
+        if any(found[1:]):
+            rows.append((name, *(_with_paths(one) for one in found)))
+    columns = ("model", "distinct", "random, as many of each problem", "random, as many in all", "all correct")
+    note = f"Own paths at k = {evidence.k}: accuracy (paths per problem)."
+    return Table(3, "Which correct paths are kept", columns, tuple(rows), note)
+
+
+def _matrix(evidence: Evidence) -> Table:
+    rows = []
+    for name in evidence.headline:
+        found = [rft(evidence, name, [sampler]) for sampler in evidence.samplers]
+        if any(found) and len(evidence.samplers) > 1:
+            rows.append((name, *(_with_paths(one) for one in found), _with_paths(union(evidence, name))))
+    columns = ("trained model", *(f"paths of {name}" for name in evidence.samplers), "union")
+    return Table(4, "Which model's paths help which", columns, tuple(rows), "Accuracy (paths per problem).")
+
+
+def _leave_one_out(comparisons: Sequence[Comparison]) -> Table:
+    mine = [one for one in comparisons if one.name in ("union-own", "union-best", "union-without")]
+    rows = tuple((one.model or "mean", one.second, points(one.difference)) for one in mine)
+    note = "The best single sampler is chosen by the same test problems, so the union has the harder side."
+    return Table(
+        4, "The union, minus less than the union", ("trained model", "against", "union is better by"), rows, note
+    )
+
+
+def _cost(evidence: Evidence) -> Table:
+    rows = []
+    for model in evidence.models:
+        before, after = sft(evidence, model.name), union(evidence, model.name)
+        if before and after:
+            rows.append((model.name, *_costs(before, after)))
+    columns = (
+        *("model", "SFT FLOPs", "sampling FLOPs", "RFT FLOPs", "sampling s", "RFT s", "gain"),
+        *("FLOPs per point", "s per point"),
+    )
+    note = (
+        "RFT on the union. 6 FLOPs per parameter and trained token, 2 per sampled token; seconds on the machine of the "
+        "run. Sampling is the whole union's; the last two columns are (sampling + RFT) per point of accuracy gained."
+    )
+    return Table(5, "What a point costs", columns, tuple(rows), note)
+
+
+def _costs(before: Series, after: Series) -> tuple[str, ...]:
+    a, b = before.first, after.first
+    gain = 100 * (after.accuracy - before.accuracy)
+    flops, seconds = b.sampling_flops + b.training_flops, b.sampling_seconds + b.training_seconds
+    return (
+        *(f"{value:.1e}" for value in (a.training_flops, b.sampling_flops, b.training_flops)),
+        *(f"{value:,.0f}" for value in (b.sampling_seconds, b.training_seconds)),
+        f"{gain:+.1f}",
+        f"{flops / gain:.1e}" if gain > 0 else NOTHING,
+        f"{seconds / gain:,.0f}" if gain > 0 else NOTHING,
+    )
+
+
+def _of_paper() -> Iterator[Table]:
+    rows = tuple(
+        (
+            *(one.size, f"{one.sft_hours:g}", f"{one.sampling_hours:,g}", f"{one.rft_hours:,g}"),
+            f"{one.rft_u33b - one.sft:+.1f}",
+            f"{(one.sampling_hours + one.rft_hours) / (one.rft_u33b - one.sft):,.1f}",
+        )
+        for one in paper.COSTS
+    )
+    columns = ("LLaMA", "SFT h", "sampling h (own, k=100)", "RFT h (U33B)", "gain", "h per point")
+    note = "Hours of one A100-80GB; the last column counts a model's own sampling, not that of the whole union."
+    yield Table(5, "The paper's cost (arXiv 2308.01825)", columns, rows, note)
+
+
+def _percent(series: Series | None) -> str:
+    return f"{100 * series.accuracy:.1f}" if series else NOTHING
+
+
+def _accuracy(series: Series | None) -> str:
+    if series is None:
+        return NOTHING
+    interval = series.first.accuracy
+    seeds = f" ({len(series.points)} seeds)" if len(series.points) > 1 else ""
+    return f"{_percent(series)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]{seeds}"
+
+
+def _with_paths(series: Series | None) -> str:
+    return f"{_percent(series)} ({series.first.paths_per_problem:.2f})" if series else NOTHING
+
+
+# --- Markdown -------------------------------------------------------------------------------------
+
+
+def markdown(study: Study) -> str:
+    """The study as a page: findings, tables, fits, and the command that makes it again."""
+    return "\n".join(_lines(study)) + "\n"
+
+
+def _lines(study: Study) -> Iterator[str]:
+    done = "" if study.finished else f" Not finished: {len(study.points)} of {study.planned} points are there."
+    yield from ("# The scaling study", "", f"Made by `{study.command}`.{done}", "")
+    yield f"{len(study.models)} base models, {study.train_problems} training problems, k = {study.k},"
+    yield f"{study.test_problems} test problems, {len(study.points)} trained and evaluated models. Accuracy is greedy"
+    yield from ("maj1@1 in percent; intervals are 95 %; differences are paired by problem.", "", "## Findings", "")
+    found = [(one.paper, one.holds, one.here) for one in study.findings]
+    yield from _grid(("the paper's finding", "here", "figures"), found)
+    yield from ("", "Rules, written before the figures were seen:", "")
+    yield from (f"- {one.paper} {one.rule}." for one in study.findings)
+    for table in study.tables:
+        yield from ("", f"## {table.title}", "", *_grid(table.columns, table.rows))
+        yield from ("", table.note) if table.note else ()
+    yield from ("", "## Fits", "")
+    rows = [(one.name, one.group or "all", one.x, *_fit_cells(one)) for one in study.fits]
+    yield from _grid(("fit", "model", "x", "slope", "intercept", "R2", "n"), rows)
+    if study.skipped:
+        yield from ("", "## Not answered", "", *(f"- Question {one.question}: {one.reason}." for one in study.skipped))
+
+
+def _fit_cells(fit: Fit) -> tuple[str, str, str, str]:
+    slope = points(fit.slope) + (" per doubling" if fit.log2_x else "")
+    return slope, points(fit.intercept), f"{fit.r2:.2f}", str(len(fit.points))
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "-|" * len(columns)
+    yield from (f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,73 @@
+"""The plan of a run: what controls add, and that they change no name of what is there without them."""
+
+from rft_ray.config import Config, load
+from rft_ray.plan import Plan, make_plan
+from rft_ray.problems import ProblemSet, in_order
+from rft_ray.tiny.generator import generate
+
+BASES = {"a": "1" * 16, "b": "2" * 16}
+TRAIN = ProblemSet(tuple(in_order(generate(40, split="train", seed=1, steps=(1, 2)), 0)), 40, "3" * 16)
+TEST = ProblemSet(tuple(in_order(generate(20, split="test", seed=1, steps=(1, 2)), 0)), 20, "4" * 16)
+
+
+def config(*overrides: str) -> Config:
+    models = "--models=[{name: a, source: x}, {name: b, source: y}]"
+    return load(None, [models, "--sampling={samples_per_problem: 8, samples_per_block: 8}", *overrides])
+
+
+def planned(*overrides: str) -> Plan:
+    return make_plan(config(*overrides), TRAIN, TEST, BASES)
+
+
+def test_names_of_a_run_are_golden() -> None:
+    """If this fails, every model of every run has another name: raise the stage's version only on purpose."""
+    plan = planned()
+    assert [job.fingerprint for job in plan.trainings] == [
+        "821937a40d2dbd7e",
+        "a860988c75c0ead1",
+        "216a30ec831008dc",
+        "cfdfc996616f581c",
+    ]
+    assert plan.corpus.fingerprint == "5a906a0877fee2b1"
+
+
+def test_controls_only_add() -> None:
+    plain, more = planned(), planned("--controls=true")
+    assert {job.fingerprint for job in plain.trainings} < {job.fingerprint for job in more.trainings}
+    assert {job.key for job in plain.evaluations} < {job.key for job in more.evaluations}
+    assert {shard.key() for shard in plain.completion_shards()} < {shard.key() for shard in more.completion_shards()}
+    assert more.corpora[0] == plain.corpus
+    assert not plain.controls + plain.own
+
+
+def test_every_trained_model_has_both_controls() -> None:
+    plan = planned("--controls=true")
+    assert [(job.model, job.stage) for job in plan.controls] == [
+        *(("a", "rft_self"), ("a", "sft_same_steps")),
+        *(("b", "rft_self"), ("b", "sft_same_steps")),
+    ]
+    assert {job.setting for job in plan.evaluations} == {"sft", "rft", "rft_self", "sft_same_steps"}
+
+
+def test_the_self_control_is_trained_on_its_own_paths_by_the_rft_recipe() -> None:
+    plan = planned("--controls=true", "--rft.epochs=5")
+    assert [job.paths.samplers for job in plan.own if job.paths] == [("a",), ("b",)]
+    trained = [job for job in plan.controls if job.stage == "rft_self"]
+    assert [job.data_key for job in trained] == [job.key for job in plan.own]
+    assert {job.recipe.epochs for job in trained} == {5}
+
+
+def test_the_steps_control_names_the_union_corpus_that_it_counts() -> None:
+    plan = planned("--controls=true")
+    control = next(job for job in plan.controls if job.stage == "sft_same_steps")
+    assert (control.data_key, control.same_steps_as) == (plan.gold.key, plan.corpus.key)
+    larger = planned("--controls=true", "--sampling.samples_per_problem=16")
+    other = next(job for job in larger.controls if job.stage == "sft_same_steps")
+    assert control.fingerprint != other.fingerprint
+
+
+def test_one_sampler_has_no_self_control() -> None:
+    """Its own paths are the union."""
+    plan = planned("--controls=true", "--models.1.samples=false")
+    assert not plan.own
+    assert {job.stage for job in plan.controls} == {"sft_same_steps"}
