@@ -195,10 +195,13 @@ class Sampler:
         """Make the engine hold this model; nobody generates meanwhile. Raises Unloadable, EngineDied."""
         if model in self._unloadable:
             raise Unloadable(self._unloadable[model])
+        if model == self._loaded:  # one that cannot be loaded came between
+            return
         if self._loaded is not None:
             self._metrics.left(self._loaded.name)
         try:
             folder = None if self._settings.kind == "scripted" else model_folder(self._store, model)
+            self._loaded = None
             if not self._swapped(folder):
                 self._open(folder)
         except EngineDied:
