@@ -67,6 +67,11 @@ def read_summary(store: Store) -> dict[str, Any] | None:
     return summary
 
 
+def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
+    """Whether a summary's seconds count for this plan too: controls, say, add to a run and repeat nothing of it."""
+    return bool(summary.get("corpus", {}).get("file") == plan.corpus.jsonl_key)
+
+
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
     """Rebuild `summary.json` from the store (a view: replaced atomically) and return it."""
     summary = summarize(store, plan) | {

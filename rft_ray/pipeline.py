@@ -13,7 +13,7 @@ from rft_ray import models, problems
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import describe, evaluate
-from rft_ray.ledger import Stopwatch, complete, read_summary, write_summary
+from rft_ray.ledger import Stopwatch, complete, made_same_corpus, read_summary, write_summary
 from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.sampling import sample
@@ -43,12 +43,12 @@ def leaks(plan: Plan) -> list[Problem]:
 def run(plan: Plan, store: Store) -> dict[str, Any]:
     """Do what is missing of the plan; Ray must be initialised. Returns the summary, as written to the store."""
     config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
-    previous = read_summary(store)
-    previous = previous if previous and previous.get("fingerprint") == plan.fingerprint else None
+    before = read_summary(store)
+    previous = before if before and before.get("fingerprint") == plan.fingerprint else None
     if previous and previous["finished"] and complete(store, plan):
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
-    watch = Stopwatch(previous)
+    watch = Stopwatch(before if before and made_same_corpus(before, plan) else None)
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as found:

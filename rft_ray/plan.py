@@ -96,15 +96,14 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
     trained = [model for model in config.models if model.rft]
     rft = tuple(training_job(config, model, "rft", bases, corpus) for model in trained)
     own = _own_corpora(config, train, collected, trained) if config.controls else {}
-    evaluations = [*_icl(config, train, test, bases), *(evaluation_job(config, job, test) for job in (*sft, *rft))]
-    controls: tuple[TrainingJob, ...] = ()
-    if config.controls:
-        controls = tuple(_controls(config, trained, bases, gold, corpus, own))
-        evaluations += [evaluation_job(config, job, test, samples=False) for job in controls]
-    own_corpora = tuple(own.values())
-    return Plan(
-        config, train, test, gold, sft, collected, paths, corpus, own_corpora, rft, controls, tuple(evaluations)
+    controls = tuple(_controls(config, trained, bases, gold, corpus, own)) if config.controls else ()
+    evaluations = (
+        *_icl(config, train, test, bases),
+        *(evaluation_job(config, job, test) for job in (*sft, *rft)),
+        *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
+    own_corpora = tuple(own.values())
+    return Plan(config, train, test, gold, sft, collected, paths, corpus, own_corpora, rft, controls, evaluations)
 
 
 def _own_corpora(

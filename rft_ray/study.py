@@ -4,8 +4,8 @@ The paper's questions, asked of the models at hand (arXiv 2308.01825):
 
 1. Does accuracy fall with pre-training loss?     fits `sft-loss`, `rft-loss`, `gain-loss`; comparisons `rft-sft`,
                                                    `rft-steps`
-2. What does another doubling of gold data bring?  fits `sft-data` (per model and common), `slope-loss`
-3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (likewise); comparisons
+2. What does another doubling of gold data bring?  fits `sft-data` (one per model), `slope-loss`
+3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (one per model); comparisons
                                                    `distinct-all`, `distinct-thinned`, `distinct-random`
 4. Does pooling beat the best one; who helps whom? comparisons `union-own`, `union-best`, `union-without`; tables
 5. What does a point of accuracy cost?             tables
@@ -121,8 +121,7 @@ class Fit:
     name: str
     """One of the names in this module's docstring."""
     group: str
-    """The model that it is of; empty: over models, and where models have lines of their own (`sft-data`, `rft-k`,
-    `rft-paths`) their common slope, with a level for each of them."""
+    """The model that it is of; empty: over models."""
     x: str
     """Label of the axis."""
     y: str
@@ -133,6 +132,24 @@ class Fit:
     r2: float
     points: tuple[tuple[float, float, str], ...]
     """(x, y, name of the point or model), x not in logarithms."""
+
+
+@dataclass(frozen=True)
+class CommonSlope:
+    """One slope for the lines of several models, each of which has a level of its own.
+
+    Example: CommonSlope(2, "sft-data", Estimate(0.054, 0.046, 0.063), 0.90, 7, 28)
+    """
+
+    question: int
+    name: str
+    """That of the models' own fits."""
+    log2_x: bool
+    slope: Estimate
+    r2: float
+    """Of what varies within the models."""
+    models: int
+    points: int
 
 
 @dataclass(frozen=True)
@@ -214,6 +231,7 @@ class Study:
     """In the order of the config."""
     points: tuple[Point, ...] = ()
     fits: tuple[Fit, ...] = ()
+    slopes: tuple[CommonSlope, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rft_ray.fits import fit_common_slope, mean_difference
-from rft_ray.study import Comparison, Fit, Point, Selection
+from rft_ray.fits import fit_common_slope, fit_line, mean_difference
+from rft_ray.study import CommonSlope, Comparison, Fit, Point, Selection
 from rft_ray.study_points import Evidence
 
 XY = tuple[float, float, str]
@@ -70,30 +70,58 @@ def _series(evidence: Evidence, wanted: Callable[[Point], bool]) -> Series | Non
 # --- Fits -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """Points by model (or under no name), and what they are."""
+
+    question: int
+    name: str
+    x: str
+    y: str
+    groups: Mapping[str, Sequence[XY]]
+    log2_x: bool = False
+
+    def coordinates(self, group: str) -> tuple[list[float], list[float]]:
+        points = self.groups[group]
+        return [math.log2(x) if self.log2_x else x for x, _, _ in points], [y for _, y, _ in points]
+
+    def fits(self) -> Iterator[Fit]:
+        """A line for each group that has enough points."""
+        for group, points in self.groups.items():
+            if line := fit_line(*self.coordinates(group)):
+                at = (self.question, self.name, group, self.x, self.y, self.log2_x)
+                yield Fit(*at, line.slope, line.intercept, line.r2, tuple(points))
+
+    def common(self) -> CommonSlope | None:
+        """Their common slope, where there are several groups."""
+        line = fit_common_slope([self.coordinates(group) for group in self.groups]) if len(self.groups) > 1 else None
+        count = sum(map(len, self.groups.values()))
+        at = (self.question, self.name, self.log2_x)
+        return CommonSlope(*at, line.slope, line.r2, len(self.groups), count) if line else None
+
+
 def fits(evidence: Evidence) -> list[Fit]:
     """All fits, by question."""
-    made = [*_against_loss(evidence), *_against_data(evidence), *_against_paths(evidence)]
-    return sorted(made, key=lambda fit: fit.question)
+    data = list(_against_data(evidence).fits())
+    losses = _losses(evidence)
+    slopes = sorted((losses[fit.group], fit.slope.value, fit.group) for fit in data if fit.group in losses)
+    of_slopes = _Lines(2, "slope-loss", "pre-training loss", "SFT gain per doubling", {"": slopes})
+    over_loss = [fit for lines in _against_loss(evidence) for fit in lines.fits()]
+    over_paths = [fit for lines in _against_paths(evidence) for fit in lines.fits()]
+    return [*over_loss, *data, *of_slopes.fits(), *over_paths]
 
 
-def _fit(
-    question: int, name: str, x: str, y: str, groups: Mapping[str, Sequence[XY]], *, log2_x: bool = False
-) -> Iterator[Fit]:
-    """A line for each group of points; where there are several, also their common slope, a level for each."""
-    together = {"": list(groups)} if len(groups) > 1 else {}
-    for label, members in {**{group: [group] for group in groups}, **together}.items():
-        parts = [sorted(groups[member]) for member in members]
-        of = [([math.log2(p[0]) if log2_x else p[0] for p in part], [p[1] for p in part]) for part in parts]
-        if line := fit_common_slope(of):
-            points = tuple(point for part in parts for point in part)
-            yield Fit(question, name, label, x, y, log2_x, line.slope, line.intercept, line.r2, points)
+def slopes(evidence: Evidence) -> list[CommonSlope]:
+    """The common slopes of lines that each model has, by question."""
+    found = [lines.common() for lines in (_against_data(evidence), *_against_paths(evidence))]
+    return [one for one in found if one]
 
 
 def _losses(evidence: Evidence) -> dict[str, float]:
     return {model.name: model.pretraining_loss for model in evidence.models if model.pretraining_loss is not None}
 
 
-def _against_loss(evidence: Evidence) -> Iterator[Fit]:
+def _against_loss(evidence: Evidence) -> Iterator[_Lines]:
     """Question 1: one point per model."""
     before, after, gain = [], [], []
     for name, loss in _losses(evidence).items():
@@ -102,26 +130,22 @@ def _against_loss(evidence: Evidence) -> Iterator[Fit]:
         after += [(loss, b.accuracy, name)] if b else []
         gain += [(loss, b.accuracy - a.accuracy, name)] if a and b else []
     x = "pre-training loss"
-    yield from _fit(1, "sft-loss", x, "SFT accuracy", {"": before})
-    yield from _fit(1, "rft-loss", x, "RFT accuracy (union)", {"": after})
-    yield from _fit(1, "gain-loss", x, "RFT (union) minus SFT", {"": gain})
+    yield _Lines(1, "sft-loss", x, "SFT accuracy", {"": sorted(before)})
+    yield _Lines(1, "rft-loss", x, "RFT accuracy (union)", {"": sorted(after)})
+    yield _Lines(1, "gain-loss", x, "RFT (union) minus SFT", {"": sorted(gain)})
 
 
-def _against_data(evidence: Evidence) -> Iterator[Fit]:
-    """Question 2: per model and over models, then how the slope goes with pre-training loss."""
-    by_model: dict[str, list[XY]] = {}
+def _against_data(evidence: Evidence) -> _Lines:
+    """Question 2: one point per share of the gold data."""
+    groups: dict[str, list[XY]] = {}
     for model in evidence.models:
         shares = sorted({p.share for p in evidence.points if p.model == model.name and p.stage == "sft"})
         best = [one for share in shares if (one := best_sft(evidence, model.name, share))]
-        by_model[model.name] = [(float(one.first.gold), one.accuracy, one.first.name) for one in best]
-    lines = list(_fit(2, "sft-data", "gold problems", "SFT accuracy", by_model, log2_x=True))
-    losses = _losses(evidence)
-    slopes = [(losses[fit.group], fit.slope.value, fit.group) for fit in lines if fit.group in losses]
-    yield from lines
-    yield from _fit(2, "slope-loss", "pre-training loss", "SFT gain per doubling", {"": slopes})
+        groups[model.name] = [(float(one.first.gold), one.accuracy, one.first.name) for one in best]
+    return _Lines(2, "sft-data", "gold problems", "SFT accuracy", groups, log2_x=True)
 
 
-def _against_paths(evidence: Evidence) -> Iterator[Fit]:
+def _against_paths(evidence: Evidence) -> Iterator[_Lines]:
     """Question 3: against k of a model's own samples, and against distinct paths whoever sampled them."""
     own: dict[str, list[XY]] = {}
     distinct: dict[str, list[XY]] = {}
@@ -129,11 +153,11 @@ def _against_paths(evidence: Evidence) -> Iterator[Fit]:
         mine = [p for p in evidence.points if p.model == name and p.stage == "rft" and p.selection == "equations"]
         found = [one for key in dict.fromkeys((p.samplers, p.k) for p in mine) if (one := rft(evidence, name, *key))]
         selfs = [one for one in found if one.first.samplers == (name,)]
-        own[name] = [(float(one.first.k), one.accuracy, one.first.name) for one in selfs]
-        distinct[name] = [(1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found]
-    yield from _fit(3, "rft-k", "samples per problem (own)", "RFT accuracy", own, log2_x=True)
+        own[name] = sorted((float(one.first.k), one.accuracy, one.first.name) for one in selfs)
+        distinct[name] = sorted((1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found)
+    yield _Lines(3, "rft-k", "samples per problem (own)", "RFT accuracy", own, log2_x=True)
     x = "examples per problem (gold and distinct paths)"
-    yield from _fit(3, "rft-paths", x, "RFT accuracy", distinct, log2_x=True)
+    yield _Lines(3, "rft-paths", x, "RFT accuracy", distinct, log2_x=True)
 
 
 # --- Comparisons ----------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """The paper's findings, held against the study's fits and comparisons by rules that were written beforehand.
 
-In: fits and comparisons. Out: `Finding`s. A finding whose figures are missing is left out. Intervals are 95 %, not
-corrected for asking several questions: of twenty findings that do not hold, one would look as if it did.
+In: fits, slopes and comparisons. Out: `Finding`s. A finding whose figures are missing is left out. Intervals are
+95 %, not corrected for asking several questions: of twenty findings that do not hold, one would look as if it did.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rft_ray.study import Comparison, Estimate, Finding, Fit, Holds
+from rft_ray.study import CommonSlope, Comparison, Estimate, Finding, Fit, Holds
 
 LINEAR_R2 = 0.75
 """From here on points are said to lie on a line: by the same fits the paper's own figures have 0.78 to 0.98."""
@@ -16,9 +16,9 @@ NO_WORSE = 0.02
 """A loss of accuracy that counts as none: two points."""
 
 
-def findings(fits: Sequence[Fit], comparisons: Sequence[Comparison]) -> list[Finding]:
+def findings(fits: Sequence[Fit], slopes: Sequence[CommonSlope], comparisons: Sequence[Comparison]) -> list[Finding]:
     """Every finding that there are figures for, by question."""
-    made = [*_of_loss(fits), *_of_lines(fits), *_of_comparisons(comparisons)]
+    made = [*_of_loss(fits), *_of_lines(fits, slopes), *_of_comparisons(comparisons)]
     return sorted(made, key=lambda finding: finding.question)
 
 
@@ -44,7 +44,7 @@ def _of_loss(fits: Sequence[Fit]) -> Iterator[Finding]:
         yield Finding("data-better", 2, text, by_interval(fit.slope), _told(fit), rule)
 
 
-def _of_lines(fits: Sequence[Fit]) -> Iterator[Finding]:
+def _of_lines(fits: Sequence[Fit], slopes: Sequence[CommonSlope]) -> Iterator[Finding]:
     """Lines of several models: their common slope decides, or the only model's."""
     asked = (
         ("data", 2, "sft-data", LINEAR_R2, "SFT accuracy is log-linear in the amount of gold data."),
@@ -53,12 +53,13 @@ def _of_lines(fits: Sequence[Fit]) -> Iterator[Finding]:
     )
     for key, question, name, r2, text in asked:
         mine = [fit for fit in fits if fit.name == name]
-        overall = next((fit for fit in mine if not fit.group), mine[0] if mine else None)
+        common = next((slope for slope in slopes if slope.name == name), None)
+        overall = common or (mine[0] if mine else None)
         if overall:
             holds = by_interval(overall.slope)
             holds = holds if holds != "yes" or overall.r2 >= r2 else "unclear"
             rule = "the slope's interval, common to all models, lies above 0" + (f" and R2 >= {r2}" if r2 else "")
-            each = [f"{fit.group} {_told(fit)}" for fit in mine if fit is not overall]
+            each = [f"{fit.group} {_told(fit)}" for fit in mine if common]
             here = "; ".join([_told(overall), *each])
             yield Finding(key, question, text, holds, here, f"yes: {rule}; no: it lies below 0; else unclear")
 
@@ -99,9 +100,10 @@ def points(estimate: Estimate) -> str:
     return f"{100 * estimate.value:+.1f} points [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _told(fit: Fit) -> str:
-    per = "per doubling" if fit.log2_x else "per 1.0 of loss"
-    return f"{points(fit.slope)} {per}, R2 {fit.r2:.2f}, n {len(fit.points)}"
+def _told(line: Fit | CommonSlope) -> str:
+    per = "per doubling" if line.log2_x else "per 1.0 of loss"
+    count = line.points if isinstance(line, CommonSlope) else len(line.points)
+    return f"{points(line.slope)} {per}, R2 {line.r2:.2f}, n {count}"
 
 
 def _negated(estimate: Estimate) -> Estimate:

@@ -21,7 +21,7 @@ from rft_ray.sampling import sample
 from rft_ray.shards import SamplingJob
 from rft_ray.store import NotFound, Store, open_store
 from rft_ray.study import Study, read_study, write_study
-from rft_ray.study_answers import comparisons, fits
+from rft_ray.study_answers import comparisons, fits, slopes
 from rft_ray.study_estimate import training_seconds
 from rft_ray.study_findings import findings
 from rft_ray.study_plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
@@ -80,7 +80,7 @@ def run(plan: StudyPlan, store: Store, command: str) -> Study:
 def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Study:
     """Rebuild `study.json` from what is committed."""
     evidence = read_evidence(plan, store)
-    lines, differences = fits(evidence), comparisons(evidence)
+    lines, common, differences = fits(evidence), slopes(evidence), comparisons(evidence)
     study = Study(
         run=plan.config.run.name,
         fingerprint=plan.fingerprint,
@@ -93,9 +93,10 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Stu
         models=plan.models,
         points=tuple(evidence.points),
         fits=tuple(lines),
+        slopes=tuple(common),
         comparisons=tuple(differences),
         tables=tuple(tables(evidence, lines, differences)),
-        findings=tuple(findings(lines, differences)),
+        findings=tuple(findings(lines, common, differences)),
         skipped=plan.skipped,
         stages=tuple(watch.stages),
     )

@@ -190,7 +190,11 @@ def _lines(study: Study) -> Iterator[str]:
         yield from ("", f"## {table.title}", "", *_grid(table.columns, table.rows))
         yield from ("", table.note) if table.note else ()
     yield from ("", "## Fits", "")
-    rows = [(one.name, one.group or "all", one.x, *_fit_cells(one)) for one in study.fits]
+    rows = [(one.name, one.group or "over models", one.x, *_fit_cells(one)) for one in study.fits]
+    rows += [
+        (one.name, "common slope", "", f"{points(one.slope)} per doubling", "", f"{one.r2:.2f}", str(one.points))
+        for one in study.slopes
+    ]
     yield from _grid(("fit", "model", "x", "slope", "intercept", "R2", "n"), rows)
     if study.skipped:
         yield from ("", "## Not answered", "", *(f"- Question {one.question}: {one.reason}." for one in study.skipped))

@@ -103,5 +103,12 @@ def test_own_corpora_hold_the_models_own_paths_only(runs: Runs) -> None:
     assert runs.controlled["corpus"] == runs.plain["corpus"]
 
 
+def test_the_seconds_of_the_run_that_controls_were_added_to_count(runs: Runs) -> None:
+    before, after = ({one["name"]: one["seconds"] for one in run["stages"]} for run in (runs.plain, runs.controlled))
+    assert list(before) == list(after)
+    assert all(after[name] >= before[name] for name in before)
+    assert after["evaluate"] > before["evaluate"]
+
+
 def test_a_finished_run_with_controls_is_complete(runs: Runs) -> None:
     assert complete(runs.store, runs.plan)
