@@ -17,7 +17,7 @@ import vl_convert
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
-WIDE, NARROW = 660, 308
+WIDE, NARROW = 692, 318
 """Width of a chart in CSS pixels: beside its margins on a desktop's page, and on a phone 360 pixels wide."""
 SERIES = 8
 VEGA_LITE = "6.1"
@@ -26,7 +26,7 @@ FONT = "system-ui, sans-serif"
 CONFIG: Spec = {
     "background": None,
     "font": FONT,
-    "padding": 2,
+    "padding": {"left": 1, "right": 8, "top": 4, "bottom": 2},
     "view": {"stroke": None},
     "axis": {
         "domain": False,
@@ -49,7 +49,8 @@ CONFIG: Spec = {
         "labelFontSize": 12.5,
         "labelLimit": 260,
         "symbolSize": 110,
-        "symbolStrokeWidth": 0,
+        "symbolOpacity": 1,
+        "symbolType": "circle",
         "padding": 0,
         "offset": 14,
         "columnPadding": 16,
@@ -75,9 +76,11 @@ def draw(name: str, make: Callable[..., Spec], *args: Any, **kwargs: Any) -> Cha
 
 
 def _svg(name: str, spec: Spec) -> str:
-    whole = {"config": CONFIG, "autosize": {"type": "pad", "contains": "padding"}, **spec}
+    autosize = {"type": "pad" if "facet" in spec else "fit-x", "contains": "padding"}
+    whole = {"config": CONFIG, "autosize": autosize, **spec}
     svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE, allowed_base_urls=[])
-    svg = re.sub(r'\b(id="|url\(#)', rf"\g<1>{name}-", svg)
+    ids = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))  # the library numbers them on and on in a process
+    svg = re.sub(r'\b(id="|url\(#)([^")]+)', lambda match: f"{match[1]}{name}-{ids.index(match[2])}", svg)
     return svg.replace("<svg ", '<svg focusable="false" ', 1)
 
 
@@ -98,7 +101,7 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
         "color": _encode("group", "nominal", scale=scale, legend=legend),
         "description": _encode("text", "nominal"),
     }
-    axis = _percent_axis("+.0%" if differences else ".0%", width)
+    axis = _points_axis(width) if differences else _percent_axis(width)
     x = _encode("value", title=None, axis=axis, scale={"zero": True, "nice": True, "padding": 12})
     layers: list[Spec] = [
         {
@@ -113,7 +116,7 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
     ]
     zero: Spec = {"mark": {"type": "rule", "color": MUTED, "aria": False}, "encoding": {"x": {"datum": 0}}}
     return {
-        "width": width - _label_width(rows, "row"),
+        "width": width,
         "height": {"step": 34, "for": "offset"} if len(groups) > 1 else {"step": 44},
         "data": {"values": rows},
         "layer": [zero, *layers] if differences else layers,
@@ -126,13 +129,13 @@ def shares(width: int, rows: Rows, colours: Mapping[str, str]) -> Spec:
     rows = [{**row, "order": parts.index(row["part"])} for row in rows if row["part"] in parts]
     scale = {"domain": parts, "range": [colours[name] for name in parts]}
     return {
-        "width": width - _label_width(rows, "row"),
+        "width": width,
         "height": {"step": 46},
         "data": {"values": rows},
         "mark": {"type": "bar", "stroke": "var(--paper)", "strokeWidth": 1, "height": {"band": 0.62}},
         "encoding": {
             "y": _encode("row", "nominal", sort=None, title=None, axis={"labelColor": INK, "labelFontSize": 13}),
-            "x": _encode("count", stack="normalize", title=None, axis=_percent_axis(".0%", width)),
+            "x": _encode("count", stack="normalize", title=None, axis=_percent_axis(width)),
             "color": _encode("part", "nominal", scale=scale, legend={"columns": _columns(parts, width)}),
             "order": _encode("order"),
             "description": _encode("text", "nominal"),
@@ -158,7 +161,7 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
     y = _encode("paths", title=y_title, scale={"zero": True}, axis={"tickCount": 5})
     line = {"x": x, "y": y, "color": colour}
     return {
-        "width": width - 56,
+        "width": width,
         "height": 300 if width > 400 else 240,
         "layer": [
             {
@@ -183,7 +186,8 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
 
 def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
     """A square of shares: of a row's paths, those that the column found too. Rows: row, column, share, shown, text."""
-    side = min((width - _label_width(rows, "row")) / len(names), 108)
+    labels = min(130, 7.4 * max(map(len, names)))
+    side = min((width - labels - 24) / len(names), 108)
     x = _encode(
         "column",
         "nominal",
@@ -194,7 +198,7 @@ def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
     y = _encode("row", "nominal", sort=list(names), title=None, axis={"labelColor": INK, "labelFontSize": 13})
     square = {"x": x, "y": y}
     return {
-        "width": side * len(names),
+        "width": side * len(names) + labels + 24,
         "height": min(side, 64) * len(names),
         "data": {"values": rows},
         "layer": [
@@ -222,13 +226,13 @@ def histograms(
     parts = [name for name in colours if any(row["part"] == name and row["count"] for row in rows)]
     rows = [{**row, "stack": parts.index(row["part"])} for row in rows if row["part"] in parts]
     columns = 2 if width > 400 and len(models) > 1 else 1
-    inner = (width - 64 * columns) / columns
+    inner = (width - 58 - 22 * (columns - 1)) / columns
     every = max(1, round(len(order) * 34 / inner))
     return {
         "data": {"values": rows},
         "facet": _encode("model", "nominal", sort=models, header={"labelAnchor": "start"}),
         "columns": columns,
-        "spacing": 26,
+        "spacing": 22,
         "spec": {
             "width": inner,
             "height": 150,
@@ -242,7 +246,7 @@ def histograms(
                     scale={"domain": list(order)},
                     axis={"labelAngle": 0, "values": list(order)[::every], "grid": False},
                 ),
-                "y": _encode("count", title=y_title, axis={"tickCount": 4, "format": "~s"}),
+                "y": _encode("count", title=y_title, axis={"tickCount": 4, "format": ",d"}),
                 "order": _encode("stack"),
                 "color": _encode(
                     "part",
@@ -272,10 +276,10 @@ def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, 
         "data": {"values": rows},
         "facet": _encode("stage", "nominal", sort=list(stages), header={"labelAnchor": "start"}),
         "columns": columns,
-        "spacing": 26,
+        "spacing": 22,
         "resolve": {"scale": {"x": "independent"}},
         "spec": {
-            "width": (width - 64 * columns) / columns,
+            "width": (width - 58 - 22 * (columns - 1)) / columns,
             "height": 190,
             "layer": [
                 {
@@ -299,9 +303,10 @@ def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, 
 def seconds(width: int, rows: Rows) -> Spec:
     """Seconds per stage, one bar each. Rows: stage, seconds, shown, text."""
     y = _encode("stage", "nominal", sort=None, title=None, axis={"labelColor": INK, "labelFontSize": 13})
-    x = _encode("seconds", title=None, axis=None, scale={"padding": 44, "nice": False, "zero": True})
+    longest = max(row["seconds"] for row in rows)
+    x = _encode("seconds", title=None, axis=None, scale={"domain": [0, longest * (1.16 if width > 400 else 1.6)]})
     return {
-        "width": width - _label_width(rows, "stage"),
+        "width": width,
         "height": {"step": 30},
         "data": {"values": rows},
         "layer": [
@@ -324,17 +329,17 @@ def _encode(field: str, kind: str = "quantitative", **more: Any) -> Spec:
     return {"field": field, "type": kind, **more}
 
 
-def _percent_axis(form: str, width: int) -> Spec:
-    return {"format": form, "tickCount": 6 if width > 400 else 4}
+def _percent_axis(width: int) -> Spec:
+    return {"tickCount": 6 if width > 400 else 3, "labelExpr": "format(100 * datum.value, '.0f') + ' %'"}
+
+
+def _points_axis(width: int) -> Spec:
+    text = "datum.value == 0 ? '0' : replace(format(100 * datum.value, '+.0f'), '-', '−')"
+    return {"tickCount": 6 if width > 400 else 4, "labelExpr": text}
 
 
 def _names(rows: Iterable[Mapping[str, Any]], field: str) -> list[str]:
     return list(dict.fromkeys(str(row[field]) for row in rows))
-
-
-def _label_width(rows: Rows, field: str) -> float:
-    """Room that an axis of names takes, in pixels, with the margin on its other side."""
-    return min(130, 7.4 * max(len(name) for name in _names(rows, field))) + 34
 
 
 def _columns(names: Sequence[str], width: int) -> int:

@@ -94,6 +94,6 @@ def doubling_weight(hits: int, n: int) -> float:
 
     (-1)^(hits+1) P(Bin(n, 1/2) >= hits): Good and Toulmin's term for doubling, smoothed.
     """
-    n = min(n, 64)  # beyond, the tail of the hits that matter is 1 to many digits
-    tail = sum(math.comb(n, i) for i in range(hits, n + 1)) / 2**n
+    n = min(n, 64)  # beyond, the weight of the few hits that matter is 1 to many digits
+    tail = float(sum(math.comb(n, i) for i in range(hits, n + 1)) / (1 << n))
     return tail if hits % 2 else -tail

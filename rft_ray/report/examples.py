@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PROBLEMS = 200
 KEPT = 8
-REJECTED = 8
+REJECTED = 6
 TEXT_CHARS = 1_200
 """Longest text that is shown; what is cut is said."""
 BUDGET = 1_200_000
@@ -119,7 +119,9 @@ def _paths_of(corpus: pa.Table | None, chosen: set[str]) -> dict[str, list[dict[
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     if corpus is not None:
         wanted = pc.and_(pc.is_in(corpus["problem_id"], pa.array(sorted(chosen))), pc.invert(corpus["gold"]))
-        for row in corpus.filter(wanted).select(["problem_id", "model", "sample_index", "text", "shared_by"]).to_pylist():
+        for row in (
+            corpus.filter(wanted).select(["problem_id", "model", "sample_index", "text", "shared_by"]).to_pylist()
+        ):
             found[row["problem_id"]].append(row)
     return found
 

@@ -1,8 +1,9 @@
 """A run's store -> what its report shows. Reads committed data only, one problem block at a time.
 
 In: `summary.json`, `config.yaml`, manifests of models, and the shards of completions and verdicts that the summary's
-samplers name. Out: `RunFacts`: sums, histograms of bounded size, and examples from a bounded, seeded sample of problems.
-Memory: one problem block's samples, the problems, and the corpus as an Arrow table.
+samplers name. Out: `RunFacts`: sums, histograms of bounded size, and examples from a fixed, bounded sample of problems.
+Memory: one problem block's samples, the problems, and the corpus as an Arrow table. Verdicts on other completions than
+those that are there now are refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rft_ray.ledger import read_summary
 from rft_ray.models import committed_model
 from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.pairs import Source, verified_blocks
+from rft_ray.parquet import content_hash
 from rft_ray.paths import equation_list
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Status, from_table
@@ -103,10 +105,15 @@ def gather(store: Store) -> RunFacts:
     summary = read_summary(store)
     if summary is None:
         raise StoreError(f"{store.url} has no summary.json: name the folder of a run that has made its corpus")
+    if "evaluation" not in summary:
+        raise StoreError(
+            f"{store.url} is no run of jobs/rft_pipeline.py: there is nothing to report beyond its summary.json"
+        )
     config_text = _config_text(store)
     config: dict[str, Any] = yaml.safe_load(config_text) or {}
     samples: dict[str, Samples] = {}
-    paths, examples, seen, unsolved = None, [], 0, 0
+    examples: list[Example] = []
+    paths, seen, unsolved = None, 0, 0
     if any(account["sampled"] - account["ungraded"] for account in summary["ledger"].values()):
         reading = _Reading(store, summary, config)
         paths, examples = reading.read()
@@ -168,8 +175,12 @@ class _Reading:
         for source in block:
             table, metadata = read_table(self._store, source.completions_key)
             model = json.loads(metadata["model"])["name"]
-            graded = from_table(read_table(self._store, source.verdicts_key)[0], GradedCompletion)
-            verdicts = {(row.problem_id, row.sample_index): row for row in graded}
+            judged, about = read_table(self._store, source.verdicts_key)
+            if about["completions"] != content_hash(table):
+                raise StoreError(
+                    f"{self._store.url}/{source.verdicts_key}: verdicts on other completions; move it away"
+                )
+            verdicts = {(row.problem_id, row.sample_index): row for row in from_table(judged, GradedCompletion)}
             for row in from_table(table, Completion):
                 verdict = verdicts.get((row.problem_id, row.sample_index))
                 if verdict and row.sample_index < self._k:

@@ -25,8 +25,8 @@ def examples(facts: RunFacts) -> str:
         "examples",
         "Examples",
         paragraph(
-            f"What the models wrote for {sample} of the training set: gold, the paths that were kept, and some that were "
-            "rejected, with the text that decided. Long texts are cut."
+            f"What the models wrote for {sample} of the training set: gold, the paths that were kept, and some that "
+            "were rejected, with the text that decided. Long texts are cut."
         ),
         _form([status for status in REJECTIONS if status in found]),
         "".join(map(_problem, facts.examples)),
@@ -66,8 +66,8 @@ def _problem(example: Example) -> str:
 
 
 def _reasons(example: Example) -> str:
-    counted = [f"{example.counts[one]} {STATUSES[one]}" for one in REJECTIONS if example.counts.get(one)]
-    return escape(", ".join(counted) or "0 samples")
+    counted = [f"{STATUSES[one]} {example.counts[one]}" for one in REJECTIONS if example.counts.get(one)]
+    return escape(", ".join(counted) or "none")
 
 
 def _kept(shown: Shown) -> str:

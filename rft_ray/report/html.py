@@ -73,7 +73,8 @@ def figure(name: str, caption: str, told: str, chart: Chart, figures: str) -> st
 
 def section(name: str, title: str, *parts: str) -> str:
     body = "\n".join(part for part in parts if part)
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{body}</section>'
+    heading = f'<h2 id="{name}-title">{escape(title)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{body}</section>'
 
 
 def paragraph(text: str, kind: str = "") -> str:

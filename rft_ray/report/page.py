@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rft_ray.report import gallery, sections, workings
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.html import document, escape
-from rft_ray.report.words import duration, listed, percent, points, several
+from rft_ray.report.words import duration, listed, percent, points, several, signed
 
+Effect = tuple[str, float, float, Mapping[str, float]]
+"""A model evaluated after SFT and after RFT: its name, both accuracies, and the paired difference."""
 NAMED = 3
 """Models that the headline names; of more, it gives the range."""
 SECTIONS = (
     ("accuracy", "Accuracy", sections.accuracy),
     ("samples", "Samples", sections.verdicts),
-    ("paths", "Distinct paths", sections.diversity),
+    ("paths", "Paths", sections.diversity),
     ("models", "Models", sections.models),
     ("difficulty", "Difficulty", sections.difficulty),
     ("lengths", "Lengths", sections.lengths),
@@ -30,7 +32,8 @@ def run_page(facts: RunFacts) -> str:
     """The whole report as one HTML file."""
     made = [(name, label, make(facts)) for name, label, make in SECTIONS]
     run = facts.summary["run"]
-    footer = f"Made by rft-ray from what the run has committed, and rebuilt by <code>jobs/report.py --run {escape(facts.url)}</code>."
+    again = f"<code>python jobs/report.py --run {escape(facts.url)}</code>"
+    footer = f"Made by rft-ray from what the run has committed; made again by {again}."
     return document(f"{run}: rejection-sampling fine-tuning", header(facts), [one for one in made if one[2]], footer)
 
 
@@ -53,31 +56,30 @@ def header(facts: RunFacts) -> str:
 def headline(summary: Mapping[str, Any]) -> tuple[str, str]:
     """What happened: one sentence as HTML, and how sure it is, as plain text."""
     effects = _effects(summary)
-    paths, test = summary["corpus"].get("paths", 0), summary["problems"]["test"]
-    several_models = len(summary["ledger"]) > 1
-    whose = f"of {several(len(summary['ledger']), 'model')}" if several_models else "of its own"
-    corpus = f"Fine-tuning on {several(paths, 'distinct correct path')} {whose}"
+    paths = several(summary["corpus"].get("paths", 0), "distinct correct path")
     if not effects:
-        sampled = sum(account["sampled"] for account in summary["ledger"].values())
-        accepted = sum(account["accepted"] for account in summary["ledger"].values())
-        return (
-            f"{sampled:,} samples gave <b>{several(paths, 'distinct correct path')}</b>, from {accepted:,} correct ones. "
-            "No model has been evaluated before and after RFT yet.",
-            "",
-        )
+        accounts = summary["ledger"].values()
+        sampled, accepted = (sum(one[name] for one in accounts) for name in ("sampled", "accepted"))
+        text = f"{several(sampled, 'sample')}, {accepted:,} of them accepted, gave <b>{paths}</b>"
+        return f"{text}. No model has been evaluated both after SFT and after RFT yet.", ""
+    count = len(summary["ledger"])
+    whose = "of its own" if count == 1 else f"of {count} models"
     verb = "raised" if all(effect["value"] > 0 for _, _, _, effect in effects) else "changed"
+    test = several(summary["problems"]["test"], "unseen problem")
+    return f"Fine-tuning on {paths} {whose} {verb} accuracy on {test}{_changes(effects)}.", _certainty(effects)
+
+
+def _changes(effects: Sequence[Effect]) -> str:
     if len(effects) <= NAMED:
-        shown = listed([f"{escape(name)} from {percent(before)} to <b>{percent(after)}</b>" for name, before, after, _ in effects])
-        lead = "; ".join(f"{name} {points(effect)}" for name, _, _, effect in effects)
-    else:
-        gains = sorted(effect["value"] for _, _, _, effect in effects)
-        shown = f"of {len(effects)} models by <b>{100 * gains[0]:+.1f} to {100 * gains[-1]:+.1f} points</b>".replace("-", "−")
-        lead = f"Paired differences with 95 % intervals stand below"
-    return f"{corpus} {verb} accuracy on {several(test, 'unseen problem')}: {shown}.", f"{lead}. {_certainty(effects)}"
+        one_by_one = [
+            f"{escape(name)} from {percent(before)} to <b>{percent(after)}</b>" for name, before, after, _ in effects
+        ]
+        return f": {listed(one_by_one)}"
+    gains = sorted(100 * effect["value"] for _, _, _, effect in effects)
+    return f", for {len(effects)} models by <b>{signed(f'{gains[0]:+.1f} to {gains[-1]:+.1f} points')}</b>"
 
 
-def _effects(summary: Mapping[str, Any]) -> list[tuple[str, float, float, Mapping[str, float]]]:
-    """Per model evaluated after SFT and after RFT: name, both accuracies, and the paired difference."""
+def _effects(summary: Mapping[str, Any]) -> list[Effect]:
     return [
         (name, by["sft"]["maj1@1"]["value"], by["rft"]["maj1@1"]["value"], summary["paired"][name]["rft_minus_sft"])
         for name, by in summary["evaluation"].items()
@@ -85,15 +87,17 @@ def _effects(summary: Mapping[str, Any]) -> list[tuple[str, float, float, Mappin
     ]
 
 
-def _certainty(effects: list[tuple[str, float, float, Mapping[str, float]]]) -> str:
-    """Whether the differences are clear of zero. Says no more than the intervals do."""
+def _certainty(effects: Sequence[Effect]) -> str:
+    """The differences, and whether they are clear of zero. Says no more than the intervals do."""
+    shown = listed([f"{name} {points(effect)}" for name, _, _, effect in effects])
     clear = [name for name, _, _, effect in effects if effect["low"] > 0 or effect["high"] < 0]
-    what = "On the same problems against SFT, 95 % intervals"
     if len(clear) == len(effects):
-        return f"{what}: " + ("clear of zero." if len(effects) == 1 else "all clear of zero.")
-    if not clear:
-        return f"{what}: none is clear of zero, so this run alone shows no effect."
-    return f"{what}: clear of zero for {listed(clear)} only."
+        verdict = {1: "It is", 2: "Both are"}.get(len(effects), "All are") + " clear of zero."
+    elif clear:
+        verdict = f"Clear of zero for {listed(clear)} only."
+    else:
+        verdict = "None is clear of zero: this run alone shows no effect."
+    return f"Against SFT, on the same problems, with 95 % intervals: {shown}. {verdict}"
 
 
 def unfinished(summary: Mapping[str, Any]) -> str:
@@ -109,7 +113,11 @@ def unfinished(summary: Mapping[str, Any]) -> str:
         )
         if count
     ]
-    return f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below are of what is committed." if absent else ""
+    return (
+        f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below are of what is committed."
+        if absent
+        else ""
+    )
 
 
 def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:

@@ -25,6 +25,7 @@ from rft_ray.report.words import (
     setting_order,
     several,
     signed,
+    whole_percent,
 )
 
 UNION = "all models together"
@@ -54,7 +55,7 @@ def accuracy(facts: RunFacts) -> str:
         "Accuracy by stage and model",
         paragraph(
             f"Share of {several(count, 'unseen test problem')} whose answer is right when the model answers once, "
-            "greedily (maj1@1). Bars are 95 % Wilson intervals."
+            "greedily (maj1@1). Bars are 95 % Wilson intervals."
         ),
         figure(
             "accuracy-chart",
@@ -76,7 +77,7 @@ def _metrics_table(evaluation: Mapping[str, Any]) -> str:
     ]
     k = next((found["maj@k"]["k"] for one in evaluation.values() for found in one.values() if "maj@k" in found), "k")
     return table(
-        "Accuracy in percent with 95 % intervals",
+        "Accuracy in percent with 95 % intervals",
         ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
         rows,
     )
@@ -113,7 +114,7 @@ def _differences(facts: RunFacts) -> str:
         "Gain of RFT: " + "; ".join(str(row["text"]) for row in rows),
         draw("gain", charts.intervals, rows, colours, differences=True),
         table(
-            "Paired differences of greedy accuracy with 95 % intervals (Agresti and Min)",
+            "Paired differences of greedy accuracy with 95 % intervals (Agresti and Min)",
             ["Comparison", "Difference"],
             [[f"{row['row']}, RFT {row['group']}", points(row)] for row in rows],
         ),
@@ -176,8 +177,8 @@ def diversity(facts: RunFacts) -> str:
     per_problem = paths.curves[""][-1][1]
     says = (
         f"With k = {paths.k} a problem has {per_problem:.2f} distinct correct paths on average, gold not counted. "
-        f"Doubling k should add {whole.gain:.2f} more, 95 % interval {whole.low:.2f} to {whole.high:.2f}: "
-        f"{whole.gain / per_problem:+.0%}."
+        f"Doubling k should add {whole.gain:.2f} more, 95 % interval {whole.low:.2f} to {whole.high:.2f}: "
+        f"+{whole_percent(whole.gain / per_problem)}."
     )
     tried = ""
     if paths.check:
@@ -254,7 +255,7 @@ def models(facts: RunFacts) -> str:
             "row": a,
             "column": b,
             "share": shares[a][b],
-            "shown": f"{shares[a][b]:.0%}" if a != b else f"{found['overlap'][a][a]:,}",
+            "shown": whole_percent(shares[a][b]) if a != b else f"{found['overlap'][a][a]:,}",
             "text": f"Of the {found['overlap'][a][a]:,} paths of {a}, {b} found {found['overlap'][a][b]:,} too"
             if a != b
             else f"{a} found {found['overlap'][a][a]:,} distinct paths",
@@ -266,8 +267,8 @@ def models(facts: RunFacts) -> str:
         "models",
         "What each model adds",
         paragraph(
-            f"The union has {several(found['union'], 'distinct path')}; {alone:,} of them ({alone / found['union']:.0%}) "
-            "were found by one model only. That is what pooling buys."
+            f"The union has {several(found['union'], 'distinct path')}; {alone:,} of them "
+            f"({whole_percent(alone / found['union'])}) were found by one model only. That is what pooling buys."
         ),
         figure(
             "overlap-chart",
@@ -308,8 +309,9 @@ def difficulty(facts: RunFacts) -> str:
         "difficulty",
         "How hard the problems were",
         paragraph(
-            f"Of {several(seen, 'training problem')}, {facts.unsolved:,} ({facts.unsolved / max(seen, 1):.0%}) got no "
-            "correct path from any model: the corpus has only their gold solution."
+            f"Of {several(seen, 'training problem')}, {facts.unsolved:,} "
+            f"({whole_percent(facts.unsolved / max(seen, 1))}) got no correct path from any model: "
+            "the corpus has only their gold solution."
         ),
         figure(
             "difficulty-chart",
@@ -377,9 +379,7 @@ def lengths(facts: RunFacts) -> str:
             "length-chart",
             "Samples by length in tokens",
             f"Lengths of samples. Cut at the token limit: {cut}",
-            draw(
-                "lengths", charts.histograms, rows, parts, [str(start) for start in starts], "tokens", "samples"
-            ),
+            draw("lengths", charts.histograms, rows, parts, [str(start) for start in starts], "tokens", "samples"),
             table(
                 "Length of samples in tokens",
                 ["Model and verdict", "samples", "median", "90 % are at most", "longest"],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rft_ray.report import charts
@@ -36,7 +35,16 @@ def training(facts: RunFacts) -> str:
             draw("losses", charts.losses, rows, [setting_name(one) for one in stages], model_colours(names)),
             table(
                 "Trainings",
-                ["Model and stage", "examples", "left out, too long", "steps", "tokens", "time", "tokens/s", "last loss"],
+                [
+                    "Model and stage",
+                    "examples",
+                    "left out, too long",
+                    "steps",
+                    "tokens",
+                    "time",
+                    "tokens/s",
+                    "last loss",
+                ],
                 [_training_row(one) for one in facts.trainings if "training" in one],
             ),
         ),
@@ -98,8 +106,8 @@ def time(facts: RunFacts) -> str:
     split = ""
     if fitting > trained > 0:
         split = (
-            f" Of the {duration(fitting)} of fine-tuning, optimizer steps took {duration(trained)}; the rest is starting "
-            "workers, loading and committing models."
+            f" Of the {duration(fitting)} of fine-tuning, optimizer steps took {duration(trained)}; the rest is "
+            "starting workers, loading and committing models."
         )
     return section(
         "time",
