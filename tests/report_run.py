@@ -24,13 +24,15 @@ from rft_ray.store import Store, commit_table, open_store
 from rft_ray.training import TrainingJob
 from rft_ray.verification import VerdictJob, distinct_paths, found_by, grade_row
 
-K, TRAIN, TEST = 8, 60, 40
+K, TRAIN, TEST = 8, 60, 20
 Write = Callable[[Problem, str, int], str]
 """(problem, model, sample index) -> the text that the model gives."""
 
 
 def gold_or_wrong(problem: Problem, model: str, index: int) -> str:
-    """Right and wrong by turns; the right ones in a few ways, of which each model has one of its own."""
+    """Right and wrong by turns, but for the easiest problems; each model has a right path of its own."""
+    if problem.problem_id < "2":
+        return problem.solution
     turn = (sum(problem.problem_id.encode()) + index * (3 if model == "a" else 5)) % 7
     if turn < 2:
         return problem.solution

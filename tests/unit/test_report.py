@@ -32,10 +32,10 @@ HOSTILE = (
     "NUL \x00 bell \x07 escape \x1b[31m delete \x7f c1 \x9b",
     "right to left \u202e override \u2066 isolate \u200b unseen \ufeff \U000e0041 tag",
     "<" * 5000,
-    "<<1+1=2>>" * 20_000,
-    "one line of a megabyte " + "x" * 1_000_000,
+    "<<1+1=2>>" * 2_000,
     "z\u0335\u0336" * 3000,
 )
+MEGABYTE = "one line of a megabyte " + "x" * 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def facts(run: Store) -> RunFacts:
     return gather(run)
+
+
+@pytest.fixture(scope="module")
+def page(run: Store) -> str:
+    """The report of `run`."""
+    write_report(run)
+    return run.read("report.html").decode()
 
 
 class Page(HTMLParser):
@@ -123,11 +130,9 @@ def test_samples_beyond_the_runs_k_are_left_out(tmp_path: Path) -> None:
     assert sum(sum(by.values()) for one in facts.samples.values() for by in one.lengths.values()) == sampled // 2
 
 
-def test_the_report_is_the_same_for_the_same_data(run: Store) -> None:
+def test_the_report_is_the_same_for_the_same_data(run: Store, page: str) -> None:
     write_report(run)
-    first = run.read("report.html")
-    write_report(run)
-    assert run.read("report.html") == first
+    assert run.read("report.html").decode() == page
 
 
 def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None:
@@ -158,7 +163,8 @@ def test_a_run_without_a_summary_is_refused(tmp_path: Path) -> None:
 
 
 def hostile_writer(problem: Problem, model: str, index: int) -> str:
-    text = HOSTILE[(sum(problem.problem_id.encode()) + index) % len(HOSTILE)]
+    turn = sum(problem.problem_id.encode()) + index
+    text = MEGABYTE if turn % 100 == 0 else HOSTILE[turn % len(HOSTILE)]
     right = f"\n#### {problem.answer}" if index % 2 else "\n#### 1234567"
     return text + right
 
@@ -170,16 +176,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return store.read("report.html").decode()
 
 
-def test_no_text_of_a_model_becomes_markup(hostile: str, run: Store) -> None:
-    write_report(run)
-    harmless = Page(run.read("report.html").decode())
-    page = Page(hostile)
-    assert page.tags.count("script") == harmless.tags.count("script") == 1
-    assert set(page.tags) <= {*harmless.tags, "mark", "button"}
-    assert not {name for name in page.attributes if name.startswith("on")}
+def test_no_text_of_a_model_becomes_markup(hostile: str, page: str) -> None:
+    found, harmless = Page(hostile), Page(page)
+    assert found.tags.count("script") == harmless.tags.count("script") == 1
+    assert found.tags.count("h1") == 1
+    assert set(found.tags) <= set(harmless.tags)
+    assert not {name for name in found.attributes if name.startswith("on")}
     assert "pwned" in hostile  # it is there, as text
-    assert "h1" in page.tags
-    assert page.tags.count("h1") == 1
 
 
 def test_nothing_invisible_reaches_the_page(hostile: str) -> None:
