@@ -1,8 +1,9 @@
-"""Rebuild a run's report from what the run has committed.
+"""Rebuild the report of a run, or of a scaling study, from what it has committed.
 
     python jobs/report.py --run runs/demo
 
-Starts no Ray and needs no network, except for a run on S3. Replaces `report.html` in the run. Exit codes: 0 done, 2 the
+Starts no Ray and needs no network, except for a run on S3. Replaces `report.html` in the run, or `study.html` in
+the study. Exit codes: 0 done, 2 the
 run cannot be read or has no summary yet.
 """
 
@@ -17,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 
 from rft_ray.models import ModelError
 from rft_ray.problems import DataError
-from rft_ray.report import write_report
+from rft_ray.report import write_report, write_study_report
 from rft_ray.store import StoreError, open_store
+from rft_ray.study import KEY
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,8 +28,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run")
     options = parser.parse_args(argv)
     try:
-        print(write_report(open_store(options.run)))
-    except (DataError, ModelError, StoreError) as error:
+        store = open_store(options.run)
+        print(write_study_report(store) if store.exists(KEY) else write_report(store))
+    except (DataError, ModelError, StoreError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_
 T = TypeVar("T")
 
 REPORT_EVERY_S = 5.0
+RECORDED = ("torch", "transformers", "deepspeed", "ray")
+"""Packages whose versions a model's manifest tells."""
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +191,7 @@ def _account(
         "curve": curve,
         "settings": group.settings.model_dump(mode="json"),
         "device": "gpu" if group.gpu else "cpu",
+        "versions": {name: version(name) for name in RECORDED},
     }
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
