@@ -26,7 +26,7 @@ FONT = "system-ui, sans-serif"
 CONFIG: Spec = {
     "background": None,
     "font": FONT,
-    "padding": {"left": 1, "right": 8, "top": 4, "bottom": 2},
+    "padding": {"left": 3, "right": 8, "top": 4, "bottom": 2},
     "view": {"stroke": None},
     "axis": {
         "domain": False,
@@ -96,7 +96,14 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
     scale = {"domain": groups, "range": [colours[name] for name in groups]}
     legend = {"columns": _columns(groups, width)} if len(groups) > 1 else None
     shared = {
-        "y": _encode("row", "nominal", sort=None, title=None, axis={"labelColor": INK, "labelFontSize": 13}),
+        "y": _encode(
+            "row",
+            "nominal",
+            sort=None,
+            title=None,
+            axis={"labelColor": INK, "labelFontSize": 13},
+            scale={"paddingInner": 0.5 / (len(groups) + 0.5), "paddingOuter": 0.1},
+        ),
         "yOffset": _encode("group", "nominal", sort=groups),
         "color": _encode("group", "nominal", scale=scale, legend=legend),
         "description": _encode("text", "nominal"),

@@ -27,6 +27,8 @@ TOGETHER = {"rft-loss": "sft-loss"}
 """Fits that are drawn in another's chart."""
 DIFFERENCES = ("gain-loss", "slope-loss")
 HOLDS = {"yes": "holds", "no": "does not hold", "unclear": "unclear"}
+LONG = 10
+"""Rows of a table that is shown at once; a longer one opens."""
 STEPS = 40
 """Points of a drawn line."""
 
@@ -57,8 +59,8 @@ def _header(study: Study) -> str:
     lead = (
         f"{several(len(study.models), 'base model')} of {sizes[0]:.2g} to {sizes[-1]:.2g} million parameters; "
         f"{several(study.train_problems, 'training problem')}, k = {study.k}; "
-        f"{several(len(study.points), 'model')} trained "
-        f"and evaluated on {several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1, intervals are 95\u00a0%."
+        f"{several(len(study.points), 'model')} trained and evaluated on "
+        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1, intervals are 95\u00a0%."
     )
     missing = study.planned - len(study.points)
     warning = (
@@ -101,7 +103,10 @@ def _question(study: Study, number: int, title: str) -> str:
 
 def _table(one: Table) -> str:
     note = paragraph(one.note, "note") if one.note else ""
-    return table(one.title, one.columns, one.rows) + note
+    whole = table(one.title, one.columns, one.rows) + note
+    if len(one.rows) <= LONG:
+        return whole
+    return f'<details class="plain"><summary>{escape(one.title)}</summary>{whole}</details>'
 
 
 # --- Fits -----------------------------------------------------------------------------------------
@@ -182,37 +187,44 @@ def _metric(estimate: Estimate) -> dict[str, float]:
 
 
 def _comparison_figures(study: Study, number: int) -> Iterator[str]:
-    """One chart for all comparisons of a question that have the same first side."""
+    """One chart for all comparisons of a question that have the same first side; leaving out is a chart of its own."""
     mine = [one for one in study.comparisons if one.question == number]
-    for first in dict.fromkeys(one.first for one in mine):
-        yield _comparison_figure(number, first, [one for one in mine if one.first == first])
+    for first, without in dict.fromkeys((one.first, _leaves_out(one)) for one in mine):
+        these = [one for one in mine if (one.first, _leaves_out(one)) == (first, without)]
+        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, these)
 
 
-def _comparison_figure(number: int, first: str, mine: Sequence[Comparison]) -> str:
-    colours = {
-        f"over {name}": f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(one.second for one in mine))
-    }
+def _leaves_out(one: Comparison) -> bool:
+    return one.second.startswith("without ")
+
+
+def _against(one: Comparison) -> str:
+    return f"over {'the union ' if _leaves_out(one) else ''}{one.second}"
+
+
+def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str:
+    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, mine)))}
+    first = "the union" if first == "union" else first
     rows = [
         {
             "row": one.model or "mean of models",
-            "group": f"over {one.second}",
+            "group": _against(one),
             "shown": f"{100 * one.difference.value:+.1f}".replace("-", "\u2212"),
-            "text": f"{one.model or 'mean of models'}, {first} over {one.second}: {points(_metric(one.difference))}",
+            "text": f"{one.model or 'mean of models'}, {first} {_against(one)}: {points(_metric(one.difference))}",
             **_metric(one.difference),
         }
         for one in mine
     ]
-    name = f"q{number}-{'-'.join(first.lower().split())}"
     return figure(
         f"{name}-chart",
-        f"What {first} {'add' if first.endswith('s') else 'adds'}, on the same problems (percentage points)",
+        f"Gain of {first}, on the same problems (percentage points)",
         "; ".join(str(row["text"]) for row in rows),
         draw(name, charts.intervals, rows, colours, differences=True),
         table(
             "Differences of accuracy, paired by test problem, with 95\u00a0% intervals",
             ["Model", "Comparison", "Difference"],
             [
-                [one.model or "mean of models", f"{first} over {one.second}", points(_metric(one.difference))]
+                [one.model or "mean of models", f"{first} {_against(one)}", points(_metric(one.difference))]
                 for one in mine
             ],
         ),

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from rft_ray.report import write_report
+from rft_ray.report import write_report, write_study_report
+from rft_ray.store import open_store
+from rft_ray.study import write_study
 from tests.report_run import make_run
+from tests.study_result import STUDY
 from tests.unit.test_report import hostile_writer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -140,6 +143,18 @@ def test_dark_mode_changes_page_and_plots(browser: Any, report: Path) -> None:
     light, dark = colours("light"), colours("dark")
     assert light[0] == "rgb(255, 255, 255)"
     assert all(one != other for one, other in zip(light, dark, strict=True))
+
+
+def test_the_studys_page_is_drawn_on_a_phone(browser: Any, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_study(store, STUDY)
+    found = opened(browser, Path(write_study_report(store)), 360)
+    figures = found.page.locator("figure")
+    assert figures.count() > 8
+    for figure in figures.all():
+        assert figure.locator("svg:visible .role-mark [aria-label]").count() > 0
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert found.wrong == []
 
 
 def test_hostile_texts_do_nothing(browser: Any, tmp_path: Path) -> None:
