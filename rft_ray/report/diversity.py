@@ -72,7 +72,7 @@ class Diversity:
         mean = self.gain / count
         variance = max(0.0, self.gain_squared / count - mean * mean)
         half = Z95 * math.sqrt(variance / count)
-        return Doubling(mean, mean - half, mean + half)
+        return Doubling(mean, max(0.0, mean - half), mean + half)
 
 
 def grid(k: int, points: int = 14) -> tuple[int, ...]:

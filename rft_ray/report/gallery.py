@@ -12,6 +12,7 @@ from rft_ray.report.html import escape, paragraph, quoted, section
 from rft_ray.report.words import STATUSES, several
 
 SOLVED = {"never": "by no sample", "sometimes": "by some samples", "always": "by every sample"}
+_ANSWER = re.compile(r"####\s*\S")
 _EQUATION = re.compile(r"'?(.+?)'?: ")
 
 
@@ -91,7 +92,7 @@ def deciding(shown: Shown) -> str:
     """The part of a rejected text that decided, as it stands there; empty where no part did."""
     text = shown.text.text
     if shown.status is Status.WRONG_ANSWER:
-        return next((line for line in reversed(text.split("\n")) if "####" in line), "")
+        return next((line for line in reversed(text.split("\n")) if _ANSWER.search(line)), "")
     if shown.status in (Status.BAD_EQUATION, Status.UNDECIDED) and (match := _EQUATION.match(shown.detail.text)):
         written = f"<<{match[1]}>>"
         return written if written in text else match[1] if match[1] in text else ""

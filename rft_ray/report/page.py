@@ -64,9 +64,15 @@ def headline(summary: Mapping[str, Any]) -> tuple[str, str]:
         return f"{text}. No model has been evaluated both after SFT and after RFT yet.", ""
     count = len(summary["ledger"])
     whose = "of its own" if count == 1 else f"of {count} models"
-    verb = "raised" if all(effect["value"] > 0 for _, _, _, effect in effects) else "changed"
     test = several(summary["problems"]["test"], "unseen problem")
-    return f"Fine-tuning on {paths} {whose} {verb} accuracy on {test}{_changes(effects)}.", _certainty(effects)
+    return f"Fine-tuning on {paths} {whose} {_verb(effects)} accuracy on {test}{_changes(effects)}.", _certainty(
+        effects
+    )
+
+
+def _verb(effects: Sequence[Effect]) -> str:
+    signs = {(effect["value"] > 0) - (effect["value"] < 0) for _, _, _, effect in effects}
+    return {1: "raised", -1: "lowered", 0: "did not change"}[signs.pop()] if len(signs) == 1 else "changed"
 
 
 def _changes(effects: Sequence[Effect]) -> str:
@@ -96,7 +102,8 @@ def _certainty(effects: Sequence[Effect]) -> str:
     elif clear:
         verdict = f"Clear of zero for {listed(clear)} only."
     else:
-        verdict = "None is clear of zero: this run alone shows no effect."
+        none = "None is" if len(effects) > 1 else "It is not"
+        verdict = f"{none} clear of zero: this run alone shows no effect."
     return f"Against SFT, on the same problems, with 95 % intervals: {shown}. {verdict}"
 
 

@@ -143,7 +143,8 @@ def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None
     assert "raised" in told(0.01, 0.05)[0]
     assert "clear of zero." in told(0.01, 0.05)[1]
     assert "no effect" in told(-0.01, 0.05)[1]
-    assert "raised" not in told(-0.2, -0.05)[0]
+    assert "lowered" in told(-0.2, -0.15)[0]
+    assert "did not change" in told(-0.1, 0.0)[0]
 
 
 def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
