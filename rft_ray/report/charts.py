@@ -40,14 +40,12 @@ CONFIG: Spec = {
         "titleFontWeight": "normal",
         "titlePadding": 10,
     },
-    "axisY": {"labelLimit": 130},
     "legend": {
         "orient": "top",
         "direction": "horizontal",
         "title": None,
         "labelColor": INK,
         "labelFontSize": 12.5,
-        "labelLimit": 260,
         "symbolSize": 110,
         "symbolOpacity": 1,
         "symbolType": "circle",
@@ -72,12 +70,12 @@ class Chart:
 
 def draw(name: str, make: Callable[..., Spec], *args: Any, **kwargs: Any) -> Chart:
     """`make(width, …)` drawn at both widths. `name` makes the ids inside unlike those of the page's other charts."""
-    return Chart(*(_svg(f"{name}-{width}", make(width, *args, **kwargs)) for width in (WIDE, NARROW)))
+    return Chart(*(_svg(f"{name}-{width}", make(width, *args, **kwargs), width) for width in (WIDE, NARROW)))
 
 
-def _svg(name: str, spec: Spec) -> str:
+def _svg(name: str, spec: Spec, width: int) -> str:
     autosize = {"type": "pad" if "facet" in spec else "fit-x", "contains": "padding"}
-    whole = {"config": CONFIG, "autosize": autosize, **spec}
+    whole = {"config": {**CONFIG, **_limits(width)}, "autosize": autosize, **spec}
     svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE, allowed_base_urls=[])
     ids = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))  # the library numbers them on and on in a process
     svg = re.sub(r'\b(id="|url\(#)([^")]+)', lambda match: f"{match[1]}{name}-{ids.index(match[2])}", svg)
@@ -94,7 +92,7 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
     """
     groups = [name for name in colours if any(row["group"] == name for row in rows)]
     scale = {"domain": groups, "range": [colours[name] for name in groups]}
-    legend = {"columns": _columns(groups, width)} if len(groups) > 1 else None
+    legend = {"columns": _columns(groups, width - _names_width(width))} if len(groups) > 1 else None
     shared = {
         "y": _encode(
             "row",
@@ -124,7 +122,7 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
     zero: Spec = {"mark": {"type": "rule", "color": MUTED, "aria": False}, "encoding": {"x": {"datum": 0}}}
     return {
         "width": width,
-        "height": {"step": 34, "for": "offset"} if len(groups) > 1 else {"step": 44},
+        "height": {"step": 34 if len(groups) == 2 else 29, "for": "offset"} if len(groups) > 1 else {"step": 44},
         "data": {"values": rows},
         "layer": [zero, *layers] if differences else layers,
     }
@@ -143,7 +141,9 @@ def shares(width: int, rows: Rows, colours: Mapping[str, str]) -> Spec:
         "encoding": {
             "y": _encode("row", "nominal", sort=None, title=None, axis={"labelColor": INK, "labelFontSize": 13}),
             "x": _encode("count", stack="normalize", title=None, axis=_percent_axis(width)),
-            "color": _encode("part", "nominal", scale=scale, legend={"columns": _columns(parts, width)}),
+            "color": _encode(
+                "part", "nominal", scale=scale, legend={"columns": _columns(parts, width - _names_width(width))}
+            ),
             "order": _encode("order"),
             "description": _encode("text", "nominal"),
         },
@@ -193,14 +193,19 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
 
 def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
     """A square of shares: of a row's paths, those that the column found too. Rows: row, column, share, shown, text."""
-    labels = min(130, 7.4 * max(map(len, names)))
+    labels = min(_names_width(width), 7.4 * max(map(len, names)))
     side = min((width - labels - 24) / len(names), 108)
     x = _encode(
         "column",
         "nominal",
         sort=list(names),
         title="… were found by this one too",
-        axis={"orient": "top", "labelAngle": 0 if side > 90 else -35, "labelColor": INK, "labelLimit": 110},
+        axis={
+            "orient": "top",
+            "labelAngle": 0 if side > 90 else -40,
+            "labelColor": INK,
+            "labelLimit": min(110, 2 * side),
+        },
     )
     y = _encode("row", "nominal", sort=list(names), title=None, axis={"labelColor": INK, "labelFontSize": 13})
     square = {"x": x, "y": y}
@@ -218,7 +223,7 @@ def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
                 },
             },
             {
-                "mark": {"type": "text", "fontSize": 13, "color": INK, "aria": False},
+                "mark": {"type": "text", "fontSize": min(13, side / 3.6), "color": INK, "aria": False},
                 "encoding": {**square, "text": _encode("shown", "nominal")},
             },
         ],
@@ -329,6 +334,16 @@ def seconds(width: int, rows: Rows) -> Spec:
     }
 
 
+def _limits(width: int) -> Spec:
+    """How long names may be, in pixels."""
+    header: Spec = {**CONFIG["header"], "labelLimit": 0.42 * width if width > 400 else 0.8 * width}
+    return {
+        "axisY": {"labelLimit": _names_width(width)},
+        "legend": {**CONFIG["legend"], "labelLimit": 0.6 * width},
+        "header": header,
+    }
+
+
 # --- Parts of specifications ----------------------------------------------------------------------
 
 
@@ -349,7 +364,12 @@ def _names(rows: Iterable[Mapping[str, Any]], field: str) -> list[str]:
     return list(dict.fromkeys(str(row[field]) for row in rows))
 
 
-def _columns(names: Sequence[str], width: int) -> int:
+def _names_width(width: int) -> int:
+    """The most that an axis of names takes."""
+    return 130 if width > 400 else 96
+
+
+def _columns(names: Sequence[str], width: float) -> int:
     """Columns of a legend: as many as fit."""
     longest = max((len(name) for name in names), default=1)
     return max(1, min(len(names), int(width // (36 + 7.2 * longest))))

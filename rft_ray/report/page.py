@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rft_ray.report import gallery, sections, workings
+from rft_ray.report import effects, gallery, sections, workings
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.html import document, escape
 from rft_ray.report.words import duration, listed, percent, points, several, signed
@@ -15,7 +15,7 @@ Effect = tuple[str, float, float, Mapping[str, float]]
 NAMED = 3
 """Models that the headline names; of more, it gives the range."""
 SECTIONS = (
-    ("accuracy", "Accuracy", sections.accuracy),
+    ("accuracy", "Accuracy", effects.accuracy),
     ("samples", "Samples", sections.verdicts),
     ("paths", "Paths", sections.diversity),
     ("models", "Models", sections.models),
@@ -55,9 +55,9 @@ def header(facts: RunFacts) -> str:
 
 def headline(summary: Mapping[str, Any]) -> tuple[str, str]:
     """What happened: one sentence as HTML, and how sure it is, as plain text."""
-    effects = _effects(summary)
+    changes = _effects(summary)
     paths = several(summary["corpus"].get("paths", 0), "distinct correct path")
-    if not effects:
+    if not changes:
         accounts = summary["ledger"].values()
         sampled, accepted = (sum(one[name] for one in accounts) for name in ("sampled", "accepted"))
         text = f"{several(sampled, 'sample')}, {accepted:,} of them accepted, gave <b>{paths}</b>"
@@ -65,24 +65,23 @@ def headline(summary: Mapping[str, Any]) -> tuple[str, str]:
     count = len(summary["ledger"])
     whose = "of its own" if count == 1 else f"of {count} models"
     test = several(summary["problems"]["test"], "unseen problem")
-    return f"Fine-tuning on {paths} {whose} {_verb(effects)} accuracy on {test}{_changes(effects)}.", _certainty(
-        effects
-    )
+    text = f"Fine-tuning on {paths} {whose} {_verb(changes)} accuracy on {test}{_shown(changes)}."
+    return text, _certainty(changes)
 
 
-def _verb(effects: Sequence[Effect]) -> str:
-    signs = {(effect["value"] > 0) - (effect["value"] < 0) for _, _, _, effect in effects}
+def _verb(changes: Sequence[Effect]) -> str:
+    signs = {(effect["value"] > 0) - (effect["value"] < 0) for _, _, _, effect in changes}
     return {1: "raised", -1: "lowered", 0: "did not change"}[signs.pop()] if len(signs) == 1 else "changed"
 
 
-def _changes(effects: Sequence[Effect]) -> str:
-    if len(effects) <= NAMED:
+def _shown(changes: Sequence[Effect]) -> str:
+    if len(changes) <= NAMED:
         one_by_one = [
-            f"{escape(name)} from {percent(before)} to <b>{percent(after)}</b>" for name, before, after, _ in effects
+            f"{escape(name)} from {percent(before)} to <b>{percent(after)}</b>" for name, before, after, _ in changes
         ]
         return f": {listed(one_by_one)}"
-    gains = sorted(100 * effect["value"] for _, _, _, effect in effects)
-    return f", for {len(effects)} models by <b>{signed(f'{gains[0]:+.1f} to {gains[-1]:+.1f} points')}</b>"
+    gains = sorted(100 * effect["value"] for _, _, _, effect in changes)
+    return f", for {len(changes)} models by <b>{signed(f'{gains[0]:+.1f} to {gains[-1]:+.1f} points')}</b>"
 
 
 def _effects(summary: Mapping[str, Any]) -> list[Effect]:
@@ -93,18 +92,19 @@ def _effects(summary: Mapping[str, Any]) -> list[Effect]:
     ]
 
 
-def _certainty(effects: Sequence[Effect]) -> str:
+def _certainty(changes: Sequence[Effect]) -> str:
     """The differences, and whether they are clear of zero. Says no more than the intervals do."""
-    shown = listed([f"{name} {points(effect)}" for name, _, _, effect in effects])
-    clear = [name for name, _, _, effect in effects if effect["low"] > 0 or effect["high"] < 0]
-    if len(clear) == len(effects):
-        verdict = {1: "It is", 2: "Both are"}.get(len(effects), "All are") + " clear of zero."
+    shown = listed([f"{name} {points(effect)}" for name, _, _, effect in changes[:NAMED]])
+    shown += f", and {len(changes) - NAMED} more below" if len(changes) > NAMED else ""
+    clear = [name for name, _, _, effect in changes if effect["low"] > 0 or effect["high"] < 0]
+    if len(clear) == len(changes):
+        verdict = {1: "It is", 2: "Both are"}.get(len(changes), "All are") + " clear of zero."
     elif clear:
         verdict = f"Clear of zero for {listed(clear)} only."
     else:
-        none = "None is" if len(effects) > 1 else "It is not"
+        none = "None is" if len(changes) > 1 else "It is not"
         verdict = f"{none} clear of zero: this run alone shows no effect."
-    return f"Against SFT, on the same problems, with 95 % intervals: {shown}. {verdict}"
+    return f"Against SFT, on the same problems, with 95\u00a0% intervals: {shown}. {verdict}"
 
 
 def unfinished(summary: Mapping[str, Any]) -> str:
@@ -120,11 +120,9 @@ def unfinished(summary: Mapping[str, Any]) -> str:
         )
         if count
     ]
-    return (
-        f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below are of what is committed."
-        if absent
-        else ""
-    )
+    if not absent:
+        return ""
+    return f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below are of what is committed."
 
 
 def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:

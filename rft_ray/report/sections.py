@@ -14,111 +14,16 @@ from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Samples
 from rft_ray.report.html import figure, paragraph, section, table
 from rft_ray.report.words import (
-    SETTING_COLOURS,
     STATUS_COLOURS,
     STATUSES,
-    interval,
     model_colours,
     percent,
-    points,
-    setting_name,
-    setting_order,
     several,
-    signed,
     whole_percent,
 )
 
 UNION = "all models together"
 BINS = 24
-
-
-def accuracy(facts: RunFacts) -> str:
-    evaluation = facts.summary["evaluation"]
-    if not evaluation:
-        return ""
-    rows = [
-        {
-            "row": model,
-            "group": setting_name(setting),
-            "shown": f"{100 * found['maj1@1']['value']:.1f}",
-            "text": f"{model}, {setting_name(setting)}: {percent(found['maj1@1']['value'])} "
-            f"{interval(found['maj1@1'])}",
-            **found["maj1@1"],
-        }
-        for model, by_setting in evaluation.items()
-        for setting, found in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
-    ]
-    colours = SETTING_COLOURS | {str(row["group"]): "var(--s3)" for row in rows if row["group"] not in SETTING_COLOURS}
-    count = facts.summary["problems"]["test"]
-    return section(
-        "accuracy",
-        "Accuracy by stage and model",
-        paragraph(
-            f"Share of {several(count, 'unseen test problem')} whose answer is right when the model answers once, "
-            "greedily (maj1@1). Bars are 95 % Wilson intervals."
-        ),
-        figure(
-            "accuracy-chart",
-            f"Greedy accuracy on {several(count, 'test problem')}",
-            "Accuracy: " + "; ".join(str(row["text"]) for row in rows),
-            draw("accuracy", charts.intervals, rows, colours),
-            _metrics_table(evaluation),
-        ),
-        _differences(facts),
-    )
-
-
-def _metrics_table(evaluation: Mapping[str, Any]) -> str:
-    names = list(dict.fromkeys(name for one in evaluation.values() for found in one.values() for name in found))
-    rows = [
-        [f"{model}, {setting_name(setting)}", *(_metric(by_setting[setting].get(name)) for name in names)]
-        for model, by_setting in evaluation.items()
-        for setting in setting_order(list(by_setting))
-    ]
-    k = next((found["maj@k"]["k"] for one in evaluation.values() for found in one.values() if "maj@k" in found), "k")
-    return table(
-        "Accuracy in percent with 95 % intervals",
-        ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
-        rows,
-    )
-
-
-def _metric(metric: Mapping[str, float] | None) -> str:
-    return f"{100 * metric['value']:.1f} {interval(metric)}" if metric else "–"
-
-
-def _differences(facts: RunFacts) -> str:
-    rows = [
-        {
-            "row": model,
-            "group": "over " + setting_name(name.removeprefix("rft_minus_")),
-            "shown": signed(f"{100 * found['value']:+.1f}"),
-            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(found)}",
-            "setting": name.removeprefix("rft_minus_"),
-            **found,
-        }
-        for model, by_name in facts.summary["paired"].items()
-        for name, found in by_name.items()
-    ]
-    if not rows:
-        return ""
-    colours = {
-        "over " + setting_name(name): SETTING_COLOURS.get(setting_name(name), "var(--s3)")
-        for name in setting_order(list(dict.fromkeys(str(row["setting"]) for row in rows)))
-    }
-    if len(colours) == 1:
-        colours = dict.fromkeys(colours, "var(--accent)")
-    return figure(
-        "gain-chart",
-        "What RFT adds, on the same problems (percentage points)",
-        "Gain of RFT: " + "; ".join(str(row["text"]) for row in rows),
-        draw("gain", charts.intervals, rows, colours, differences=True),
-        table(
-            "Paired differences of greedy accuracy with 95 % intervals (Agresti and Min)",
-            ["Comparison", "Difference"],
-            [[f"{row['row']}, RFT {row['group']}", points(row)] for row in rows],
-        ),
-    )
 
 
 def verdicts(facts: RunFacts) -> str:
@@ -177,7 +82,7 @@ def diversity(facts: RunFacts) -> str:
     per_problem = paths.curves[""][-1][1]
     says = (
         f"With k = {paths.k} a problem has {per_problem:.2f} distinct correct paths on average, gold not counted. "
-        f"Doubling k should add {whole.gain:.2f} more, 95 % interval {whole.low:.2f} to {whole.high:.2f}: "
+        f"Doubling k should add {whole.gain:.2f} more, 95\u00a0% interval {whole.low:.2f} to {whole.high:.2f}: "
         f"+{whole_percent(whole.gain / per_problem)}."
     )
     tried = ""
@@ -310,8 +215,8 @@ def difficulty(facts: RunFacts) -> str:
         "How hard the problems were",
         paragraph(
             f"Of {several(seen, 'training problem')}, {facts.unsolved:,} "
-            f"({whole_percent(facts.unsolved / max(seen, 1))}) got no correct path from any model: "
-            "the corpus has only their gold solution."
+            f"({whole_percent(facts.unsolved / max(seen, 1))}) got no correct path from any model"
+            + (": the corpus has only their gold solution." if facts.unsolved else ".")
         ),
         figure(
             "difficulty-chart",

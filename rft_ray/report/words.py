@@ -41,12 +41,12 @@ STATUS_COLOURS = {
 
 def percent(share: float) -> str:
     """Example: `35.0 %`, which no line break parts."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def whole_percent(share: float) -> str:
     """Example: `35 %`."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}\u00a0%"
 
 
 def interval(metric: Mapping[str, float]) -> str:
@@ -57,7 +57,7 @@ def interval(metric: Mapping[str, float]) -> str:
 def points(difference: Mapping[str, float]) -> str:
     """Example: `+7.7 points [+2.6, +12.7]`."""
     value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
-    return signed(f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]")
+    return signed(f"{value:+.1f} points [{low:+.1f},\u00a0{high:+.1f}]")
 
 
 def signed(text: str) -> str:
