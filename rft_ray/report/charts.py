@@ -280,7 +280,7 @@ def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, 
         "model",
         "nominal",
         scale={"domain": names, "range": [colours[name] for name in names]},
-        legend={"columns": _columns(names, width)},
+        legend={"columns": _columns(names, width), "symbolSize": 50, "symbolStrokeWidth": 6},
     )
     x = _encode("step", title="optimizer step", axis={"grid": False, "tickCount": 4}, scale={"nice": False})
     y = _encode("loss", title="loss", scale={"zero": False}, axis={"tickCount": 5})

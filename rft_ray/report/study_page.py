@@ -77,15 +77,15 @@ def _findings(study: Study) -> str:
     if not study.findings:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{escape(one.paper)}</th>'
-        f'<td><span class="holds {one.holds}">{HOLDS[one.holds]}</span></td><td>{escape(one.here)}</td></tr>'
+        f'<tr role="row"><th role="rowheader" scope="row">{escape(one.paper)}</th><td role="cell">'
+        f'<span class="holds {one.holds}">{HOLDS[one.holds]}</span></td><td role="cell">{escape(one.here)}</td></tr>'
         for one in study.findings
     )
     rules = "".join(f"<li>{escape(one.paper)} {escape(one.rule)}.</li>" for one in study.findings)
     return section(
         "findings",
         "The paper's findings, here",
-        '<div class="scroll" role="region" tabindex="0" aria-label="Findings"><table class="findings">'
+        '<div class="scroll" role="region" tabindex="0" aria-label="Findings"><table class="findings" role="table">'
         "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
         '<thead><tr><th scope="col">In the paper</th>'
         f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
