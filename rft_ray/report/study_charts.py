@@ -25,7 +25,13 @@ def fitted(
     Points: series, x, y, text. Lines: series, x, y, low, high. What of a band lies far beyond the points is cut off.
     """
     scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field("x", "quantitative", title=titles[0], scale=scale, axis={"grid": False, "tickCount": 6, "format": "~r"})
+    x = _field(
+        "x",
+        "quantitative",
+        title=titles[0],
+        scale=scale,
+        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
+    )
     shown = (
         "replace(format(100 * datum.value, '+.3~g'), '-', '\u2212')"
         if differences
@@ -60,7 +66,13 @@ def paper_lines(
 ) -> Spec:
     """The paper's figures: points, joined, or with a least-squares line each. Rows: series, x, y, text."""
     scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field("x", "quantitative", title=titles[0], scale=scale, axis={"grid": False, "tickCount": 6, "format": "~r"})
+    x = _field(
+        "x",
+        "quantitative",
+        title=titles[0],
+        scale=scale,
+        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
+    )
     axis = {"tickCount": 5, "labelExpr": f"datum.label + '{unit}'"}
     y = _field("y", "quantitative", title=titles[1], scale={"zero": False}, axis=axis)
     names = [name for name in colours if any(row["series"] == name for row in rows)]
