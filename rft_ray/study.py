@@ -4,8 +4,8 @@ The paper's questions, asked of the models at hand (arXiv 2308.01825):
 
 1. Does accuracy fall with pre-training loss?     fits `sft-loss`, `rft-loss`, `gain-loss`; comparisons `rft-sft`,
                                                    `rft-steps`
-2. What does another doubling of gold data bring?  fits `sft-data` (one per model), `slope-loss`
-3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (one per model); comparisons
+2. What does another doubling of gold data bring?  fits `sft-data` (per model and common), `slope-loss`
+3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (likewise); comparisons
                                                    `distinct-all`, `distinct-thinned`, `distinct-random`
 4. Does pooling beat the best one; who helps whom? comparisons `union-own`, `union-best`, `union-without`; tables
 5. What does a point of accuracy cost?             tables
@@ -121,7 +121,8 @@ class Fit:
     name: str
     """One of the names in this module's docstring."""
     group: str
-    """The model that it is of; empty: over models."""
+    """The model that it is of; empty: over models, and where models have lines of their own (`sft-data`, `rft-k`,
+    `rft-paths`) their common slope, with a level for each of them."""
     x: str
     """Label of the axis."""
     y: str

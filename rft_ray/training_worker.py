@@ -7,6 +7,7 @@ and told to the others.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import math
@@ -17,7 +18,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -191,7 +191,7 @@ def _account(
         "curve": curve,
         "settings": group.settings.model_dump(mode="json"),
         "device": "gpu" if group.gpu else "cpu",
-        "versions": {name: version(name) for name in RECORDED},
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED},
     }
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}

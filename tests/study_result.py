@@ -64,7 +64,7 @@ STUDY = Study(
     points=tuple(map(point, MODELS)),
     fits=(
         fit("sft-loss", 1, "", -0.05, log2_x=False),
-        *(fit("sft-data", 2, model.name, 0.04, log2_x=True) for model in MODELS),
+        *(fit("sft-data", 2, group, 0.04, log2_x=True) for group in (*(model.name for model in MODELS), "")),
     ),
     comparisons=tuple(
         compared(question, name, model, first, second)

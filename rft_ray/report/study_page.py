@@ -120,18 +120,20 @@ def _fit_figures(study: Study, number: int) -> Iterator[str]:
 
 
 def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
-    series = [fit.group or fit.y for fit in fits]
+    drawn = [fit for fit in fits if fit.group] or fits  # a common slope has no line of its own
+    series = [fit.group or fit.y for fit in drawn]
     known = model_colours([model.name for model in study.models])
     colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
     differences = name in DIFFERENCES
     spots = [
         {"series": one, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
-        for one, fit in zip(series, fits, strict=True)
+        for one, fit in zip(series, drawn, strict=True)
         for x, y, point in fit.points
     ]
-    lines = [row for one, fit in zip(series, fits, strict=True) for row in band(one, fit)]
+    lines = [row for one, fit in zip(series, drawn, strict=True) for row in band(one, fit)]
     y = fits[0].y if len({fit.y for fit in fits}) == 1 else "accuracy"
-    says = "; ".join(f"{one} {_slope(fit)}, R2 {fit.r2:.2f}" for one, fit in zip(series, fits, strict=True))
+    names = [fit.group or (fit.y if fit in drawn else "common slope") for fit in fits]
+    says = "; ".join(f"{one} {_slope(fit)}, R2 {fit.r2:.2f}" for one, fit in zip(names, fits, strict=True))
     return figure(
         f"{name}-chart",
         f"{y[0].upper()}{y[1:]} against {fits[0].x}",
@@ -149,7 +151,7 @@ def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
         table(
             f"Least-squares fits of {y} against {'log2 of ' if fits[0].log2_x else ''}{fits[0].x}",
             ["Series", "slope", "R2", "points"],
-            [[one, _slope(fit), f"{fit.r2:.2f}", len(fit.points)] for one, fit in zip(series, fits, strict=True)],
+            [[one, _slope(fit), f"{fit.r2:.2f}", len(fit.points)] for one, fit in zip(names, fits, strict=True)],
         ),
     )
 

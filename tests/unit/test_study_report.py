@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_every_part_of_the_study_is_on_the_page(page: str) -> None:
     for chart in ("sft-loss", "sft-data", "q1-rft", "q3-distinct", "q4-union", "q4-without", "paper-loss", "paper-k"):
         assert f'id="{chart}-chart"' in page
     assert "2 planned points missing" in page
+
+
+def test_a_common_slope_is_told_and_not_drawn(page: str) -> None:
+    [figure] = re.findall(r'<figure id="sft-data-chart">.*?</figure>', page, re.S)
+    assert '<th scope="row">common slope</th>' in figure
+    wide = figure[figure.index('class="wide"') : figure.index('class="narrow"')]
+    assert wide.count('aria-roledescription="point"') == 3 * len(STUDY.models)
 
 
 def test_cells_are_escaped(page: str) -> None:
