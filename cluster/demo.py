@@ -181,6 +181,7 @@ def _say_where(cluster: Cluster, run_dir: str) -> None:
     if "://" not in run_dir:
         run_dir = str((ROOT / run_dir).resolve())
     print(f"\nResults          {run_dir}")
+    print(f"Report           {run_dir}/report.html (open it in a browser)")
     print(f"Figures          {run_dir}/summary.json")
     print(f"Ray dashboard    {_dashboard(cluster)}")
     print("Serve the model  make serve")

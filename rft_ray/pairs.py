@@ -73,7 +73,7 @@ def export(
 
     `mode`: whose verdicts; None: strict where the run has them, else paper. Raises StoreError where there are none.
     """
-    mode, found = _choose(store, mode)
+    mode, found = verified_blocks(store, mode)
     for block in found:
         samples = _samples(store, block)
         for problem in read_problems(store, block[0].problems_fingerprint):
@@ -137,8 +137,11 @@ def _round_robin(good: Sequence[Sample], bad: Sequence[Sample]) -> Iterator[tupl
 # --- The run's shards -----------------------------------------------------------------------------
 
 
-def _choose(store: Store, mode: Mode | None) -> tuple[Mode, list[list[Source]]]:
-    """The mode whose verdicts are used, and the shards of each problem block that have them."""
+def verified_blocks(store: Store, mode: Mode | None) -> tuple[Mode, list[list[Source]]]:
+    """The mode whose verdicts are used, and the shards of each problem block that have them, in order.
+
+    `mode` None: strict where the run has such verdicts, else paper. Raises StoreError where there are none.
+    """
     samplers = set(((read_summary(store) or {}).get("samplers") or {}).values())
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")

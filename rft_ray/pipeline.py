@@ -16,6 +16,7 @@ from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch, complete, made_same_corpus, read_summary, write_summary
 from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
+from rft_ray.report import write_report
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store
 from rft_ray.training import TrainingJob, train
@@ -88,6 +89,7 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
             print(f"  {job.model.name:>12} {job.setting:<14} {describe(evaluate(job, store))}", flush=True)
 
     summary = write_summary(store, plan, watch, finished=True)
+    print(f"report: {write_report(store)}", flush=True)
     if absent := sum(account["missing"] for account in summary["ledger"].values()):
         raise Incomplete(f"{absent} planned samples are missing; run the same command again")
     return summary

@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from rft_ray import parquet
 
-VIEWS = frozenset({"summary.json", "study.json", "report.html", "config.yaml", "progress.json"})
+VIEWS = frozenset({"summary.json", "study.json", "report.html", "study.html", "config.yaml", "progress.json"})
 """The only keys that `Store.replace` accepts."""
 
 _KEY = re.compile(r"(\.probe/)?[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")

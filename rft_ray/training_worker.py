@@ -7,6 +7,7 @@ and told to the others.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import math
@@ -31,6 +32,8 @@ from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_
 T = TypeVar("T")
 
 REPORT_EVERY_S = 5.0
+RECORDED = ("torch", "transformers", "deepspeed", "ray")
+"""Packages whose versions a model's manifest tells."""
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +199,7 @@ def _account(
         "curve": curve,
         "settings": group.settings.model_dump(mode="json"),
         "device": "gpu" if group.gpu else "cpu",
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED},
     }
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}

@@ -1,0 +1,32 @@
+"""A run's directory -> one self-contained HTML report: `report.html` of a run, `study.html` of a scaling study.
+
+In: a store, of which only committed data is read (`facts.py`). Out: one file that needs no network, with charts drawn
+beforehand as SVG, a bounded number of examples, and every text of a model escaped (`html.py`). It is a view: replaced
+atomically, rebuilt at will, the same for the same data.
+
+    python jobs/report.py --run runs/demo
+"""
+
+from __future__ import annotations
+
+from rft_ray.report.facts import gather
+from rft_ray.report.page import run_page
+from rft_ray.report.study_page import study_page
+from rft_ray.store import Store
+from rft_ray.study import read_study
+
+__all__ = ["write_report", "write_study_report"]
+
+REPORT, STUDY = "report.html", "study.html"
+
+
+def write_report(store: Store) -> str:
+    """Write a run's report and return where it is. Raises StoreError where the run has no summary yet."""
+    store.replace(REPORT, run_page(gather(store)).encode())
+    return f"{store.url}/{REPORT}"
+
+
+def write_study_report(store: Store) -> str:
+    """Write a study's page and return where it is. Raises what `read_study` raises."""
+    store.replace(STUDY, study_page(read_study(store)).encode())
+    return f"{store.url}/{STUDY}"

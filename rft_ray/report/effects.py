@@ -1,0 +1,110 @@
+"""The first section of a run's report: accuracy by stage and model, and what RFT adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rft_ray.report import charts
+from rft_ray.report.charts import draw
+from rft_ray.report.facts import RunFacts
+from rft_ray.report.html import figure, paragraph, section, table
+from rft_ray.report.words import (
+    SETTING_COLOURS,
+    interval,
+    percent,
+    points,
+    setting_name,
+    setting_order,
+    several,
+    signed,
+)
+
+
+def accuracy(facts: RunFacts) -> str:
+    evaluation = facts.summary["evaluation"]
+    if not evaluation:
+        return ""
+    rows = [
+        {
+            "row": model,
+            "group": setting_name(setting),
+            "shown": f"{100 * found['maj1@1']['value']:.1f}",
+            "text": f"{model}, {setting_name(setting)}: {percent(found['maj1@1']['value'])} "
+            f"{interval(found['maj1@1'])}",
+            **found["maj1@1"],
+        }
+        for model, by_setting in evaluation.items()
+        for setting, found in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
+    ]
+    colours = SETTING_COLOURS | {str(row["group"]): "var(--s3)" for row in rows if row["group"] not in SETTING_COLOURS}
+    count = facts.summary["problems"]["test"]
+    return section(
+        "accuracy",
+        "Accuracy by stage and model",
+        paragraph(
+            f"Share of {several(count, 'unseen test problem')} whose answer is right when the model answers once, "
+            "greedily (maj1@1). Bars are 95\u00a0% Wilson intervals."
+        ),
+        figure(
+            "accuracy-chart",
+            f"Greedy accuracy on {several(count, 'test problem')}",
+            "Accuracy: " + "; ".join(str(row["text"]) for row in rows),
+            draw("accuracy", charts.intervals, rows, colours),
+            _metrics_table(evaluation),
+        ),
+        _differences(facts),
+    )
+
+
+def _metrics_table(evaluation: Mapping[str, Any]) -> str:
+    names = list(dict.fromkeys(name for one in evaluation.values() for found in one.values() for name in found))
+    rows = [
+        [f"{model}, {setting_name(setting)}", *(_metric(by_setting[setting].get(name)) for name in names)]
+        for model, by_setting in evaluation.items()
+        for setting in setting_order(list(by_setting))
+    ]
+    k = next((found["maj@k"]["k"] for one in evaluation.values() for found in one.values() if "maj@k" in found), "k")
+    return table(
+        "Accuracy in percent with 95\u00a0% intervals",
+        ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
+        rows,
+    )
+
+
+def _metric(metric: Mapping[str, float] | None) -> str:
+    return f"{100 * metric['value']:.1f} {interval(metric)}" if metric else "–"
+
+
+def _differences(facts: RunFacts) -> str:
+    rows = [
+        {
+            "row": model,
+            "group": "over " + setting_name(name.removeprefix("rft_minus_")),
+            "shown": signed(f"{100 * found['value']:+.1f}"),
+            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(found)}",
+            "setting": name.removeprefix("rft_minus_"),
+            **found,
+        }
+        for model, by_name in facts.summary["paired"].items()
+        for name, found in by_name.items()
+    ]
+    if not rows:
+        return ""
+    colours = {
+        "over " + setting_name(name): SETTING_COLOURS.get(setting_name(name), "var(--s3)")
+        for name in setting_order(list(dict.fromkeys(str(row["setting"]) for row in rows)))
+    }
+    if len(colours) == 1:
+        colours = dict.fromkeys(colours, "var(--accent)")
+    return figure(
+        "gain-chart",
+        "What RFT adds, on the same problems (percentage points)",
+        "Gain of RFT: " + "; ".join(str(row["text"]) for row in rows),
+        draw("gain", charts.intervals, rows, colours, differences=True),
+        table(
+            "Paired differences of greedy accuracy with 95\u00a0% intervals (Agresti and Min)",
+            ["Comparison", "Difference"],
+            [[f"{row['row']}, RFT {row['group']}", points(row)] for row in rows],
+        ),
+    )

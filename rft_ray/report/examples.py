@@ -1,0 +1,146 @@
+"""Which samples a reader sees: a seeded sample of problems, a few texts of each, every text cut to a bound.
+
+In: the problems, and one problem's graded samples after another. Out: `Example`s, at most `PROBLEMS` of them with at
+most `KEPT` kept paths and `REJECTED` rejected samples each, and within `BUDGET` characters in all: the report's size
+does not grow with the run. Texts come from models: whoever shows them must escape them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rft_ray.records import Problem, Status
+
+if TYPE_CHECKING:
+    from rft_ray.report.facts import Sampled
+
+PROBLEMS = 200
+KEPT = 8
+REJECTED = 6
+TEXT_CHARS = 1_200
+"""Longest text that is shown; what is cut is said."""
+BUDGET = 1_200_000
+"""Characters of all texts together."""
+TELLING = (Status.BAD_EQUATION, Status.UNDECIDED, Status.WRONG_ANSWER, Status.NO_ANSWER, Status.TRUNCATED)
+"""Reasons to reject, those that teach most first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The start of a text, and how many characters were cut off.
+
+    Example: Excerpt("3+2 = <<3+2=5>>5\\n#### 5", 0)
+    """
+
+    text: str
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One sample as shown. `shared_by`: how many correct samples have a kept path's equations; 0 for a rejected one.
+
+    Example: Shown("tiny-m", 17, Status.BAD_EQUATION, "48+24=71: does not hold", Excerpt("…", 0), 0)
+    """
+
+    model: str
+    sample_index: int
+    status: Status
+    detail: Excerpt
+    text: Excerpt
+    shared_by: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One problem with what became of its samples."""
+
+    problem_id: str
+    question: Excerpt
+    gold: Excerpt
+    counts: dict[Status, int]
+    """Verdict -> number of samples, over all models."""
+    kept: tuple[Shown, ...]
+    kept_in_all: int
+    rejected: tuple[Shown, ...]
+
+    @property
+    def size(self) -> int:
+        shown = (*self.kept, *self.rejected)
+        texts = [self.question, self.gold, *(one.text for one in shown), *(one.detail for one in shown)]
+        return sum(len(text.text) for text in texts)
+
+
+def excerpt(text: str, most: int = TEXT_CHARS) -> Excerpt:
+    return Excerpt(text[:most], max(0, len(text) - most))
+
+
+class Gallery:
+    """Collects the examples as problems pass by.
+
+    The sample of problems is fixed beforehand, by the hash of their ids, so the same run shows the same ones.
+    """
+
+    def __init__(self, problems: Sequence[Problem], samples: int, corpus: pa.Table | None) -> None:
+        ranked = sorted(problems, key=lambda problem: hashlib.sha256(problem.problem_id.encode()).digest())
+        self._chosen = {problem.problem_id for problem in ranked[:PROBLEMS]}
+        self._samples = samples
+        self._kept = _paths_of(corpus, self._chosen)
+        self._left = BUDGET
+        self.examples: list[Example] = []
+
+    def add(self, problem: Problem, rows: Sequence[Sampled]) -> None:
+        """Take in one problem's samples, if it was chosen and there is room."""
+        if problem.problem_id not in self._chosen or self._left <= 0:
+            return
+        kept = self._kept.get(problem.problem_id, [])
+        example = Example(
+            problem.problem_id,
+            excerpt(problem.question),
+            excerpt(problem.solution),
+            dict(Counter(row.status for row in rows)),
+            tuple(_shown_path(path) for path in kept[:KEPT]),
+            len(kept),
+            tuple(_telling(rows)),
+        )
+        self._left -= example.size
+        self.examples.append(example)
+
+
+def _paths_of(corpus: pa.Table | None, chosen: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """problem_id -> the sampled paths of the corpus, in its order."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    if corpus is not None:
+        wanted = pc.and_(pc.is_in(corpus["problem_id"], pa.array(sorted(chosen))), pc.invert(corpus["gold"]))
+        for row in (
+            corpus.filter(wanted).select(["problem_id", "model", "sample_index", "text", "shared_by"]).to_pylist()
+        ):
+            found[row["problem_id"]].append(row)
+    return found
+
+
+def _shown_path(path: dict[str, Any]) -> Shown:
+    return Shown(
+        path["model"], path["sample_index"], Status.CORRECT, Excerpt("", 0), excerpt(path["text"]), path["shared_by"]
+    )
+
+
+def _telling(rows: Sequence[Sampled]) -> list[Shown]:
+    """Up to REJECTED samples: of each reason in turn, the models in turn within it, no text twice."""
+    by_reason: dict[Status, dict[str, Sampled]] = {status: {} for status in TELLING}
+    for row in sorted(rows, key=lambda row: (row.sample_index, row.model)):
+        if row.status in by_reason:
+            by_reason[row.status].setdefault(row.text, row)
+    queues = [list(texts.values()) for texts in by_reason.values()]
+    turns = [row for turn in range(REJECTED) for queue in queues if turn < len(queue) for row in [queue[turn]]]
+    return [
+        Shown(row.model, row.sample_index, row.status, excerpt(row.detail, 300), excerpt(row.text), 0)
+        for row in turns[:REJECTED]
+    ]

@@ -1,0 +1,240 @@
+"""A run's store -> what its report shows. Reads committed data only, one problem block at a time.
+
+In: `summary.json`, `config.yaml`, manifests of models, and the shards of completions and verdicts that the summary's
+samplers name. Out: `RunFacts`: sums, histograms of bounded size, and examples from a fixed, bounded sample of problems.
+Memory: one problem block's samples, the problems, and the corpus as an Arrow table. Verdicts on other completions than
+those that are there now are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from rft_ray.equations import Mode
+from rft_ray.ledger import read_summary
+from rft_ray.models import committed_model
+from rft_ray.normal_forms import NormalForm, normalise
+from rft_ray.pairs import Source, verified_blocks
+from rft_ray.parquet import content_hash
+from rft_ray.paths import equation_list
+from rft_ray.problems import read_problems
+from rft_ray.records import Completion, GradedCompletion, Status, from_table
+from rft_ray.report.diversity import Diversity, Doubling, grid
+from rft_ray.report.examples import Example, Gallery
+from rft_ray.store import NotFound, Store, StoreError, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One graded sample of a training problem, with what the report needs of it.
+
+    Example: Sampled("tiny-m", 17, "3+2 = …", Status.CORRECT, "", 24, "stop")
+    """
+
+    model: str
+    sample_index: int
+    text: str
+    status: Status
+    detail: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(slots=True)
+class Samples:
+    """What one model's samples of the training problems add up to."""
+
+    right_of_k: Counter[int] = field(default_factory=Counter)
+    """Number of correct samples of a problem -> number of problems."""
+    lengths: dict[Status, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """Verdict -> length in tokens -> number of samples."""
+    cut: int = 0
+    """Samples that stopped at the token limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The doubling estimate tried on the run itself: made from the first half of the samples, held against the rest.
+
+    Example: Check(4, 0.61, 0.58)
+    """
+
+    k: int
+    """Samples per problem and model that the estimate was made from."""
+    expected: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True)
+class PathFacts:
+    """Distinct paths per problem against k: one curve per model, and one of their union (named "")."""
+
+    k: int
+    curves: dict[str, list[tuple[int, float]]]
+    doubling: dict[str, Doubling]
+    check: Check | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Everything that a run's report shows."""
+
+    url: str
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    """The resolved config; empty where the store has none."""
+    config_text: str
+    samples: dict[str, Samples]
+    paths: PathFacts | None
+    examples: list[Example]
+    problems_seen: int
+    unsolved: int
+    """Problems without a correct sample."""
+    trainings: list[dict[str, Any]]
+    """Metadata of each committed model's manifest, in the summary's order, with its fingerprint."""
+
+
+def gather(store: Store) -> RunFacts:
+    """Read a run. Raises StoreError where there is no summary, or where something committed cannot be read."""
+    summary = read_summary(store)
+    if summary is None:
+        raise StoreError(f"{store.url} has no summary.json: name the folder of a run that has made its corpus")
+    if "evaluation" not in summary:
+        raise StoreError(
+            f"{store.url} is no run of jobs/rft_pipeline.py: there is nothing to report beyond its summary.json"
+        )
+    config_text = _config_text(store)
+    config: dict[str, Any] = yaml.safe_load(config_text) or {}
+    samples: dict[str, Samples] = {}
+    examples: list[Example] = []
+    paths, seen, unsolved = None, 0, 0
+    if any(account["sampled"] - account["ungraded"] for account in summary["ledger"].values()):
+        reading = _Reading(store, summary, config)
+        paths, examples = reading.read()
+        samples, seen, unsolved = reading.samples, reading.seen, reading.unsolved
+    trainings = list(_trainings(store, summary))
+    return RunFacts(store.url, summary, config, config_text, samples, paths, examples, seen, unsolved, trainings)
+
+
+def _config_text(store: Store) -> str:
+    try:
+        return store.read("config.yaml").decode()
+    except NotFound:
+        return ""
+
+
+def _trainings(store: Store, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for model in summary["models"]:
+        manifest = committed_model(store, model["fingerprint"])
+        if manifest is not None:
+            yield {**manifest.metadata, **model}
+
+
+class _Reading:
+    """One pass over the blocks of the training problems."""
+
+    def __init__(self, store: Store, summary: dict[str, Any], config: dict[str, Any]) -> None:
+        self._store, self._summary = store, summary
+        mode = config["grading"]["mode"] if config else None
+        self._mode: Mode
+        self._mode, self._blocks = verified_blocks(store, mode)
+        self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
+        self._models = list(summary["ledger"])
+        self._count = summary["problems"]["train"]
+        planned = max(account["planned"] for account in summary["ledger"].values())
+        self._k = max(1, planned // max(self._count, 1))
+        self.samples = {model: Samples() for model in self._models}
+        self._own = {model: Diversity(grid(self._k)) for model in self._models}
+        self._union = Diversity(grid(self._k), len(self._models))
+        self._half = Diversity((max(self._k // 2, 1),), len(self._models))
+        self._after_half = 0
+        self.seen = self.unsolved = 0
+
+    def read(self) -> tuple[PathFacts, list[Example]]:
+        gallery: Gallery | None = None
+        for block in self._blocks:
+            problems = read_problems(self._store, block[0].problems_fingerprint)[: self._count]
+            if gallery is None:
+                gallery = Gallery(problems, self._k * len(self._models), self._kept_paths())
+            sampled = self._samples_of(block)
+            for problem in problems:
+                if rows := sampled.get(problem.problem_id):
+                    self._add(rows)
+                    gallery.add(problem, rows)
+        return self._paths(), gallery.examples if gallery else []
+
+    def _samples_of(self, block: Sequence[Source]) -> dict[str, list[Sampled]]:
+        """problem_id -> its graded samples, within the k that the run asks for."""
+        found: dict[str, list[Sampled]] = defaultdict(list)
+        for source in block:
+            table, metadata = read_table(self._store, source.completions_key)
+            model = json.loads(metadata["model"])["name"]
+            judged, about = read_table(self._store, source.verdicts_key)
+            if about["completions"] != content_hash(table):
+                raise StoreError(
+                    f"{self._store.url}/{source.verdicts_key}: verdicts on other completions; move it away"
+                )
+            verdicts = {(row.problem_id, row.sample_index): row for row in from_table(judged, GradedCompletion)}
+            for row in from_table(table, Completion):
+                verdict = verdicts.get((row.problem_id, row.sample_index))
+                if verdict and row.sample_index < self._k:
+                    found[row.problem_id].append(
+                        Sampled(
+                            model,
+                            row.sample_index,
+                            row.text,
+                            verdict.status,
+                            verdict.detail,
+                            row.completion_tokens,
+                            row.finish_reason,
+                        )
+                    )
+        return found
+
+    def _add(self, rows: Sequence[Sampled]) -> None:
+        """Count one problem's samples."""
+        self.seen += 1
+        right: Counter[str] = Counter()
+        hits: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        early: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for row in rows:
+            mine = self.samples[row.model]
+            mine.lengths[row.status][row.tokens] += 1
+            mine.cut += row.finish_reason == "length"
+            if row.status is Status.CORRECT:
+                right[row.model] += 1
+                path = normalise(equation_list(row.text, self._mode), self._form)
+                hits[path][row.model] += 1
+                if row.sample_index < self._k // 2:
+                    early[path][row.model] += 1
+        self.unsolved += not hits
+        for model in {row.model for row in rows}:
+            self.samples[model].right_of_k[right[model]] += 1
+        for model in self._models:
+            self._own[model].add(self._k, [{model: by[model]} for by in hits.values() if by[model]])
+        self._union.add(self._k, hits.values())
+        self._half.add(max(self._k // 2, 1), early.values())
+        self._after_half += len(hits) - len(early)
+
+    def _paths(self) -> PathFacts:
+        named = {**self._own, "": self._union}
+        check = None
+        if self._k >= 4 and self._half.problems:
+            check = Check(self._k // 2, self._half.doubling.gain, self._after_half / self._half.problems)
+        return PathFacts(
+            self._k,
+            {name: one.curve for name, one in named.items()},
+            {name: one.doubling for name, one in named.items()},
+            check,
+        )
+
+    def _kept_paths(self) -> Any:
+        """The corpus as an Arrow table; None where it is not made yet."""
+        file = self._summary["corpus"].get("file")
+        return read_table(self._store, file.replace(".jsonl", ".parquet"))[0] if file else None

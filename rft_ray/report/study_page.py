@@ -1,0 +1,317 @@
+"""`study.json` -> `study.html`: which of the paper's findings hold here, and the figures that decide.
+
+In: a `Study`. Out: one file, as the report of a run. A line's band is the 95 % interval of its mean, made from the
+intervals of slope and intercept, so that it is the study's own and not fitted again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rft_ray import paper
+from rft_ray.report import charts, study_charts
+from rft_ray.report.charts import draw
+from rft_ray.report.html import document, escape, figure, paragraph, section, table
+from rft_ray.report.words import duration, listed, model_colours, points, several
+from rft_ray.study import Comparison, Estimate, Fit, Study, Table
+
+QUESTIONS = {
+    1: ("Loss", "Does accuracy fall with pre-training loss?"),
+    2: ("Data", "What does another doubling of gold data bring?"),
+    3: ("Paths", "What do k and distinct paths bring?"),
+    4: ("Pooling", "Does pooling beat the best one, and who helps whom?"),
+    5: ("Cost", "What does a point of accuracy cost?"),
+}
+TOGETHER = {"rft-loss": "sft-loss"}
+"""Fits that are drawn in another's chart."""
+DIFFERENCES = ("gain-loss", "slope-loss")
+HOLDS = {"yes": "holds", "no": "does not hold", "unclear": "unclear"}
+LONG = 10
+"""Rows of a table that is shown at once; a longer one opens."""
+STEPS = 40
+"""Points of a drawn line."""
+
+
+def study_page(study: Study) -> str:
+    """The whole page as one HTML file."""
+    sections = [("findings", "Findings", _findings(study))]
+    sections += [(f"q{number}", short, _question(study, number, title)) for number, (short, title) in QUESTIONS.items()]
+    sections.append(("points", "Points", _workings(study)))
+    footer = f"Made by rft-ray: <code>{escape(study.command)}</code>"
+    return document(f"{study.run}: scaling study", _header(study), [one for one in sections if one[2]], footer)
+
+
+def headline(study: Study) -> str:
+    """What the study found, in one sentence, as HTML."""
+    count = {key: sum(one.holds == key for one in study.findings) for key in HOLDS}
+    models = several(len(study.models), "model")
+    if not study.findings:
+        return f"No finding of the paper can be judged yet, from {several(len(study.points), 'point')} of {models}."
+    parts = [f"<b>{count['yes']} hold{'s' if count['yes'] == 1 else ''}</b>"]
+    parts += [f"{count['no']} do{'es' if count['no'] == 1 else ''} not"] if count["no"] else []
+    parts += [f"{count['unclear']} {'is' if count['unclear'] == 1 else 'are'} unclear"] if count["unclear"] else []
+    return f"Of {several(len(study.findings), 'finding')} of the paper, {listed(parts)} on these {models}."
+
+
+def _header(study: Study) -> str:
+    sizes = sorted(model.parameters / 1e6 for model in study.models)
+    lead = (
+        f"{several(len(study.models), 'base model')} of {sizes[0]:.2g} to {sizes[-1]:.2g} million parameters; "
+        f"{several(study.train_problems, 'training problem')}, k = {study.k}; "
+        f"{several(len(study.points), 'model')} trained and evaluated on "
+        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1, intervals are 95\u00a0%."
+    )
+    missing = study.planned - len(study.points)
+    warning = (
+        '<p class="warning" role="note"><strong>Not finished.</strong> '
+        f"{escape(several(missing, 'planned point'))} missing; the figures below are of the points that are there.</p>"
+    )
+    return (
+        f'<header><p class="eyebrow">rft-ray <span>scaling study {escape(study.run)}</span></p>'
+        f'<h1>{headline(study)}</h1><p class="lead">{escape(lead)}</p>{"" if study.finished else warning}</header>'
+    )
+
+
+def _findings(study: Study) -> str:
+    if not study.findings:
+        return ""
+    rows = "".join(
+        f'<tr role="row"><th role="rowheader" scope="row">{escape(one.paper)}</th><td role="cell">'
+        f'<span class="holds {one.holds}">{HOLDS[one.holds]}</span></td><td role="cell">{escape(one.here)}</td></tr>'
+        for one in study.findings
+    )
+    rules = "".join(f"<li>{escape(one.paper)} {escape(one.rule)}.</li>" for one in study.findings)
+    return section(
+        "findings",
+        "The paper's findings, here",
+        '<div class="scroll" role="region" tabindex="0" aria-label="Findings"><table class="findings" role="table">'
+        "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
+        '<thead><tr><th scope="col">In the paper</th>'
+        f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
+        '<details class="plain"><summary>How each was decided: rules written before the figures were seen</summary>'
+        f"<ul>{rules}</ul></details>",
+    )
+
+
+def _question(study: Study, number: int, title: str) -> str:
+    parts = [*_fit_figures(study, number), *_comparison_figures(study, number), *_paper_figures(number)]
+    parts += [_table(one) for one in study.tables if one.question == number]
+    notes = [paragraph(f"Not answered: {one.reason}.", "note") for one in study.skipped if one.question == number]
+    return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else ""
+
+
+def _table(one: Table) -> str:
+    note = paragraph(one.note, "note") if one.note else ""
+    whole = table(one.title, one.columns, one.rows) + note
+    if len(one.rows) <= LONG:
+        return whole
+    return f'<details class="plain"><summary>{escape(one.title)}</summary>{whole}</details>'
+
+
+# --- Fits -----------------------------------------------------------------------------------------
+
+
+def _fit_figures(study: Study, number: int) -> Iterator[str]:
+    """One chart for all fits of a name: one series a model, or one a measured quantity."""
+    fits = [fit for fit in study.fits if fit.question == number]
+    for name in dict.fromkeys(TOGETHER.get(fit.name, fit.name) for fit in fits):
+        yield _fit_figure(study, name, [fit for fit in fits if TOGETHER.get(fit.name, fit.name) == name])
+
+
+def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
+    drawn = [fit for fit in fits if fit.group] or fits  # a common slope has no line of its own
+    series = [fit.group or fit.y for fit in drawn]
+    known = model_colours([model.name for model in study.models])
+    colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
+    differences = name in DIFFERENCES
+    spots = [
+        {"series": one, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
+        for one, fit in zip(series, drawn, strict=True)
+        for x, y, point in fit.points
+    ]
+    lines = [row for one, fit in zip(series, drawn, strict=True) for row in band(one, fit)]
+    y = fits[0].y if len({fit.y for fit in fits}) == 1 else "accuracy"
+    names = [fit.group or (fit.y if fit in drawn else "common slope") for fit in fits]
+    says = "; ".join(f"{one} {_slope(fit)}, R2 {fit.r2:.2f}" for one, fit in zip(names, fits, strict=True))
+    return figure(
+        f"{name}-chart",
+        f"{y[0].upper()}{y[1:]} against {fits[0].x}",
+        f"Fitted slopes: {says}",
+        draw(
+            name,
+            study_charts.fitted,
+            spots,
+            lines,
+            colours,
+            (fits[0].x, "percentage points" if differences else "accuracy"),
+            log2_x=fits[0].log2_x,
+            differences=differences,
+        ),
+        table(
+            f"Least-squares fits of {y} against {'log2 of ' if fits[0].log2_x else ''}{fits[0].x}",
+            ["Series", "slope", "R2", "points"],
+            [[one, _slope(fit), f"{fit.r2:.2f}", len(fit.points)] for one, fit in zip(names, fits, strict=True)],
+        ),
+    )
+
+
+def band(series: str, fit: Fit) -> Iterator[dict[str, float | str]]:
+    """The line at points between the smallest and the largest x, with the 95 % interval of its mean.
+
+    Half the interval at x is h sqrt(S) sqrt(1/n + (x - mean)^2 / S): h is half the slope's, S the spread of the x.
+    """
+    xs = [math.log2(x) if fit.log2_x else x for x, _, _ in fit.points]
+    mean = sum(xs) / len(xs)
+    spread = sum((x - mean) ** 2 for x in xs)
+    half_slope = (fit.slope.high - fit.slope.low) / 2
+    for step in range(STEPS + 1):
+        x = min(xs) + (max(xs) - min(xs)) * step / STEPS
+        y = fit.intercept.value + fit.slope.value * x
+        half = half_slope * math.sqrt(spread) * math.sqrt(1 / len(xs) + (x - mean) ** 2 / spread)
+        yield {"series": series, "x": 2**x if fit.log2_x else x, "y": y, "low": y - half, "high": y + half}
+
+
+def _slope(fit: Fit) -> str:
+    per = " a doubling" if fit.log2_x else f" per unit of {fit.x}"
+    return points(_metric(fit.slope)) + per
+
+
+def _share(value: float, differences: bool) -> str:
+    return f"{100 * value:+.1f} points".replace("-", "\u2212") if differences else f"{100 * value:.1f}\u00a0%"
+
+
+def _metric(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+# --- Comparisons ----------------------------------------------------------------------------------
+
+
+def _comparison_figures(study: Study, number: int) -> Iterator[str]:
+    """One chart for all comparisons of a question that have the same first side; leaving out is a chart of its own."""
+    mine = [one for one in study.comparisons if one.question == number]
+    for first, without in dict.fromkeys((one.first, _leaves_out(one)) for one in mine):
+        these = [one for one in mine if (one.first, _leaves_out(one)) == (first, without)]
+        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, these)
+
+
+def _leaves_out(one: Comparison) -> bool:
+    return one.second.startswith("without ")
+
+
+def _against(one: Comparison) -> str:
+    return f"over {'the union ' if _leaves_out(one) else ''}{one.second}"
+
+
+def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str:
+    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, mine)))}
+    first = "the union" if first == "union" else first
+    rows = [
+        {
+            "row": one.model or "mean of models",
+            "group": _against(one),
+            "shown": f"{100 * one.difference.value:+.1f}".replace("-", "\u2212"),
+            "text": f"{one.model or 'mean of models'}, {first} {_against(one)}: {points(_metric(one.difference))}",
+            **_metric(one.difference),
+        }
+        for one in mine
+    ]
+    return figure(
+        f"{name}-chart",
+        f"Gain of {first}, on the same problems (percentage points)",
+        "; ".join(str(row["text"]) for row in rows),
+        draw(name, charts.intervals, rows, colours, differences=True),
+        table(
+            "Differences of accuracy, paired by test problem, with 95\u00a0% intervals",
+            ["Model", "Comparison", "Difference"],
+            [
+                [one.model or "mean of models", f"{first} {_against(one)}", points(_metric(one.difference))]
+                for one in mine
+            ],
+        ),
+    )
+
+
+# --- The paper ------------------------------------------------------------------------------------
+
+
+def _paper_figures(number: int) -> Iterator[str]:
+    if number == 1:
+        rows = [
+            (name, model.pretraining_loss, value, model.name)
+            for model in paper.MODELS
+            if model.pretraining_loss is not None
+            for name, value in (("SFT", model.sft), ("RFT, U13B", model.rft_u13b))
+        ]
+        yield _paper_figure(
+            "loss", "accuracy against pre-training loss", rows, ("pre-training loss", "accuracy"), False
+        )
+    if number == 2:
+        rows = [
+            (model.name, 7473 * share, value, f"{share:g} of the data")
+            for share, values in paper.SFT_BY_SHARE.items()
+            for model, value in zip(paper.MODELS, values, strict=True)
+        ]
+        yield _paper_figure("data", "SFT accuracy against gold problems", rows, ("gold problems", "accuracy"), True)
+    if number == 3:
+        rows = [
+            (model.name, float(k), value, f"k = {k}")
+            for k, values in paper.RFT_BY_K.items()
+            for model, value in zip(paper.MODELS, values, strict=False)
+        ]
+        yield _paper_figure("k", "RFT accuracy against k", rows, ("samples per problem (own)", "accuracy"), True)
+
+
+def _paper_figure(
+    key: str, what: str, rows: Sequence[tuple[str, float, float, str]], titles: tuple[str, str], join: bool
+) -> str:
+    names = list(dict.fromkeys(row[0] for row in rows))
+    spots = [{"series": name, "x": x, "y": y, "text": f"{name}, {where}: {y:.1f}\u00a0%"} for name, x, y, where in rows]
+    return figure(
+        f"paper-{key}-chart",
+        f"In the paper, on GSM8K: {what}",
+        f"The paper's {what}: " + "; ".join(str(spot["text"]) for spot in spots),
+        draw(
+            f"paper-{key}",
+            study_charts.paper_lines,
+            spots,
+            model_colours(names),
+            titles,
+            log2_x=join,
+            join=join,
+            unit=" %",
+        ),
+        table(
+            f"The paper's {what} (percent)",
+            ["Series", titles[0], titles[1], "point"],
+            [[name, f"{x:,.4g}", f"{y:.1f}", where] for name, x, y, where in rows],
+        ),
+    )
+
+
+def _workings(study: Study) -> str:
+    head = ["Point", "accuracy", "gold", "paths", "a problem", "steps", "training", "sampling", "model"]
+    rows: list[list[object]] = [
+        [
+            one.name,
+            f"{100 * one.accuracy.value:.1f} [{100 * one.accuracy.low:.1f}, {100 * one.accuracy.high:.1f}]",
+            one.gold,
+            one.paths,
+            f"{one.paths_per_problem:.2f}",
+            one.steps,
+            duration(one.training_seconds),
+            duration(one.sampling_seconds),
+            one.training,
+        ]
+        for one in study.points
+    ]
+    times = [[str(stage["name"]), duration(float(stage["seconds"]))] for stage in study.stages]
+    return section(
+        "points",
+        "Every point",
+        paragraph(f"Fingerprint of the study: {study.fingerprint}.", "note"),
+        f'<details class="plain"><summary>{escape(several(len(rows), "model"))} trained and evaluated</summary>'
+        f"{table('Trained and evaluated models', head, rows)}</details>",
+        table("Time by stage, over all runs of the study", ["Stage", "time"], times) if times else "",
+    )

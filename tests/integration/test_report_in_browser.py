@@ -1,0 +1,167 @@
+"""The report in a real browser: plots are drawn, examples filter, nothing is fetched, and it fits a phone.
+
+Needs Chromium; without one it is skipped, except in continuous integration (`CI=true`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_ray.report import write_report, write_study_report
+from rft_ray.store import open_store
+from rft_ray.study import write_study
+from tests.report_run import make_run
+from tests.study_result import STUDY
+from tests.unit.test_report import hostile_writer
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PLOTS = ("accuracy", "gain", "verdict", "path", "overlap", "difficulty", "length", "loss", "time")
+
+
+@dataclass
+class Opened:
+    """A report in a page, with what went wrong and what was asked for while it was open."""
+
+    page: Any
+    wrong: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"none of these browsers is installed: {', '.join(BROWSERS)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    return Path(write_report(make_run(folder)[1]))
+
+
+def opened(browser: Any, report: Path, width: int = 1100, scheme: str = "light") -> Opened:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    found = Opened(context.new_page())
+    found.page.on("console", lambda message: found.wrong.append(message.text))
+    found.page.on("pageerror", lambda error: found.wrong.append(str(error)))
+    found.page.on("dialog", lambda dialog: (found.wrong.append(dialog.message), dialog.dismiss()))
+    found.page.on("request", lambda request: found.fetched.append(request.url))
+    found.page.goto(report.as_uri())
+    return found
+
+
+@pytest.mark.parametrize("width", [1100, 360])
+def test_every_plot_is_drawn_and_the_page_is_as_wide_as_the_screen(browser: Any, report: Path, width: int) -> None:
+    found = opened(browser, report, width)
+    for name in PLOTS:
+        plot = found.page.locator(f"#{name}-chart .plot")
+        marks = plot.locator("svg:visible .role-mark [aria-label]")
+        assert marks.count() > 0, name
+        box = plot.locator("svg:visible").bounding_box()
+        assert box["height"] > 50, name
+        assert box["width"] <= width, name
+        assert len(plot.get_attribute("aria-label")) > 20, name
+        assert found.page.locator(f"#{name}-chart table caption").count() == 1, name
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.page.locator("figure").count() == len(PLOTS)
+    assert found.wrong == []
+    assert found.fetched == [report.as_uri()]
+
+
+def test_examples_filter(browser: Any, report: Path) -> None:
+    page = opened(browser, report).page
+    visible = page.locator("details.problem:visible")
+    assert visible.count() == 20  # a page of them
+    page.get_by_role("button", name="Show 20 more").click()
+    assert visible.count() == 40
+    page.get_by_role("combobox", name="Solved").select_option("always")
+    always = visible.count()
+    assert 0 < always < 20
+    page.get_by_role("combobox", name="Solved").select_option("sometimes")
+    assert visible.count() == 20
+    page.get_by_role("combobox", name="Rejected for").select_option("bad_equation")
+    assert set(visible.evaluate_all("all => all.map((one) => one.dataset.reasons.includes('bad_equation'))")) == {True}
+    question = visible.first.locator(".question").inner_text()
+    page.get_by_role("searchbox").fill(question.upper())
+    assert visible.count() == 1
+    assert page.locator("#shown").inner_text() == "1 of 1 fitting examples shown"
+    page.get_by_role("searchbox").fill("no such words")
+    assert visible.count() == 0
+
+
+def test_an_example_opens_by_keyboard_and_shows_why_a_sample_was_rejected(browser: Any, report: Path) -> None:
+    page = opened(browser, report).page
+    page.get_by_role("combobox", name="Rejected for").select_option("bad_equation")
+    example = page.locator("details.problem:visible").first
+    example.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert example.locator(".rejected:visible mark", has_text="<<2+2=5>>").count() > 0
+    assert "2+2=5: does not hold" in example.locator(".rejected").first.inner_text()
+
+
+def test_a_mark_tells_its_figure_under_the_pointer(browser: Any, report: Path) -> None:
+    page = opened(browser, report).page
+    mark = page.locator("#accuracy-chart svg:visible .role-mark [aria-label]").first
+    mark.hover()
+    assert page.locator("#tip").inner_text() == mark.get_attribute("aria-label")
+
+
+def test_dark_mode_changes_page_and_plots(browser: Any, report: Path) -> None:
+    def colours(scheme: str) -> list[str]:
+        page = opened(browser, report, scheme=scheme).page
+        mark = "#time-chart svg:not(.narrow) .role-mark path[aria-label]"
+        return [
+            page.evaluate("getComputedStyle(document.body).backgroundColor"),
+            page.evaluate(f"getComputedStyle(document.querySelector({mark!r})).fill"),
+        ]
+
+    light, dark = colours("light"), colours("dark")
+    assert light[0] == "rgb(255, 255, 255)"
+    assert all(one != other for one, other in zip(light, dark, strict=True))
+
+
+def test_the_studys_page_is_drawn_on_a_phone(browser: Any, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_study(store, STUDY)
+    found = opened(browser, Path(write_study_report(store)), 360)
+    figures = found.page.locator("figure")
+    assert figures.count() > 8
+    for figure in figures.all():
+        assert figure.locator("svg:visible .role-mark [aria-label]").count() > 0
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert found.wrong == []
+
+
+def test_hostile_texts_do_nothing(browser: Any, tmp_path: Path) -> None:
+    report = Path(write_report(make_run(tmp_path, hostile_writer, ("a",))[1]))
+    found = opened(browser, report, 360)
+    found.page.evaluate("[...document.querySelectorAll('details')].slice(0, 30).forEach((one) => { one.open = true; })")
+    assert found.page.locator("h1").count() == 1
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert found.wrong == []
+    assert found.fetched == [report.as_uri()]

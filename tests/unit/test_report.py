@@ -1,0 +1,232 @@
+"""The report: its figures are the store's, and no text of a model acts in it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rft_ray.records import Problem, Status
+from rft_ray.report import write_report
+from rft_ray.report.diversity import Diversity, grid
+from rft_ray.report.examples import BUDGET, KEPT, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Shown
+from rft_ray.report.facts import RunFacts, gather
+from rft_ray.report.gallery import deciding
+from rft_ray.report.html import escape, quoted
+from rft_ray.report.page import headline, run_page
+from rft_ray.store import Store, StoreError, open_store
+from tests.report_run import TRAIN, K, make_run
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    "</pre></details></main><h1 onclick=alert(3)>pwned</h1>",
+    '"><img src=x onerror=alert(4)>',
+    "<!-- -->]]><svg onload=alert(5)>",
+    "&lt;script&gt;alert(6)&lt;/script&gt; \ud83d lone",
+    "NUL \x00 bell \x07 escape \x1b[31m delete \x7f c1 \x9b",
+    "right to left \u202e override \u2066 isolate \u200b unseen \ufeff \U000e0041 tag",
+    "<" * 5000,
+    "<<1+1=2>>" * 2_000,
+    "z\u0335\u0336" * 3000,
+)
+MEGABYTE = "one line of a megabyte " + "x" * 1_000_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_run(tmp_path_factory.mktemp("report"))[1]
+
+
+@pytest.fixture(scope="module")
+def facts(run: Store) -> RunFacts:
+    return gather(run)
+
+
+@pytest.fixture(scope="module")
+def page(run: Store) -> str:
+    """The report of `run`."""
+    write_report(run)
+    return run.read("report.html").decode()
+
+
+class Page(HTMLParser):
+    """Tags, attributes and the policy of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.values: list[tuple[str, str]] = []
+        self.policy = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.values += [(name, value or "") for name, value in attrs]
+        if tag == "meta" and ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"] or ""
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def test_every_sample_of_the_ledger_is_in_the_histograms(facts: RunFacts) -> None:
+    for model, account in facts.summary["ledger"].items():
+        samples = facts.samples[model]
+        by_status = {status: sum(by.values()) for status, by in samples.lengths.items()}
+        assert by_status.pop(Status.CORRECT) == account["accepted"] > 0
+        assert {str(s): n for s, n in by_status.items()} == {s: n for s, n in account["rejected"].items() if n}
+        assert sum(samples.right_of_k.values()) == TRAIN
+        assert sum(right * n for right, n in samples.right_of_k.items()) == account["accepted"]
+
+
+def test_the_curve_ends_at_the_paths_of_the_corpus(facts: RunFacts) -> None:
+    assert facts.paths is not None
+    assert facts.paths.curves[""][-1] == (K, pytest.approx(facts.summary["corpus"]["paths"] / TRAIN))
+    for model, found in facts.summary["complementarity"]["by_model"].items():
+        assert facts.paths.curves[model][-1][1] == pytest.approx(found["distinct"] / TRAIN)
+
+
+def test_the_curve_is_the_mean_over_all_choices_of_samples() -> None:
+    draws: Sequence[str | None] = ["p", "p", None, "q", "p", "r"]  # None: a rejected sample
+    curve = Diversity(grid(6))
+    curve.add(6, [{"m": draws.count(path)} for path in "pqr"])
+    for k, expected in curve.curve:
+        chosen = list(itertools.combinations(draws, k))
+        assert expected == pytest.approx(sum(len(set(one) - {None}) for one in chosen) / len(chosen))
+
+
+@pytest.mark.parametrize("k", [4, 8, 32])
+def test_the_estimate_foretells_what_doubling_k_brings(k: int) -> None:
+    rng = random.Random(k)
+    weights = [1 / (rank + 1) for rank in range(60)]
+    known, new = Diversity(grid(k)), 0
+    for _ in range(500):
+        right = rng.random()
+        first, second = (
+            [path for path in rng.choices(range(60), weights, k=k) if rng.random() < right] for _ in range(2)
+        )
+        known.add(k, [{"m": first.count(path)} for path in set(first)])
+        new += len(set(second) - set(first))
+    expected = known.doubling
+    assert expected.gain == pytest.approx(new / 500, rel=0.15)
+    assert expected.low < expected.gain < expected.high
+
+
+def test_samples_beyond_the_runs_k_are_left_out(tmp_path: Path) -> None:
+    plan, store = make_run(tmp_path)
+    summary = store.read("summary.json").decode()
+    sampled = len(plan.collected) * TRAIN * K
+    assert f'"planned": {TRAIN * K}' in summary
+    store.replace("summary.json", summary.replace(f'"planned": {TRAIN * K}', f'"planned": {TRAIN * 4}').encode())
+    facts = gather(store)
+    assert sum(sum(by.values()) for one in facts.samples.values() for by in one.lengths.values()) == sampled // 2
+
+
+def test_the_report_is_the_same_for_the_same_data(run: Store, page: str) -> None:
+    write_report(run)
+    assert run.read("report.html").decode() == page
+
+
+def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None:
+    def told(low: float, value: float) -> tuple[str, str]:
+        paired = {"rft_minus_sft": {"value": value, "low": low, "high": value + 0.1, "n": 40}}
+        return headline({**facts.summary, "paired": {"a": paired}})
+
+    assert "raised" in told(0.01, 0.05)[0]
+    assert "clear of zero." in told(0.01, 0.05)[1]
+    assert "no effect" in told(-0.01, 0.05)[1]
+    assert "lowered" in told(-0.2, -0.15)[0]
+    assert "did not change" in told(-0.1, 0.0)[0]
+
+
+def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
+    summary = {**facts.summary, "finished": False, "evaluation": {}, "paired": {}, "corpus": {}}
+    summary["ledger"] = {name: {**one, "missing": 7} for name, one in facts.summary["ledger"].items()}
+    page = run_page(RunFacts(**{**{name: getattr(facts, name) for name in facts.__slots__}, "summary": summary}))
+    assert "14 planned samples missing and stages are still to come" in page
+    assert 'id="accuracy-chart"' not in page
+
+
+def test_a_run_without_a_summary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no summary\.json"):
+        write_report(open_store(str(tmp_path)))
+
+
+# --- Hostile texts --------------------------------------------------------------------------------
+
+
+def hostile_writer(problem: Problem, model: str, index: int) -> str:
+    turn = sum(problem.problem_id.encode()) + index
+    text = MEGABYTE if turn % 100 == 0 else HOSTILE[turn % len(HOSTILE)]
+    right = f"\n#### {problem.answer}" if index % 2 else "\n#### 1234567"
+    return text + right
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = make_run(tmp_path_factory.mktemp("hostile"), hostile_writer)[1]
+    write_report(store)
+    return store.read("report.html").decode()
+
+
+def test_no_text_of_a_model_becomes_markup(hostile: str, page: str) -> None:
+    found, harmless = Page(hostile), Page(page)
+    assert found.tags.count("script") == harmless.tags.count("script") == 1
+    assert found.tags.count("h1") == 1
+    assert set(found.tags) <= set(harmless.tags)
+    assert not {name for name in found.attributes if name.startswith("on")}
+    assert "pwned" in hostile  # it is there, as text
+
+
+def test_nothing_invisible_reaches_the_page(hostile: str) -> None:
+    assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]", hostile)
+    for shown in ("␀", "␛[31m", "⟦U+202E⟧", "⟦U+200B⟧"):
+        assert shown in hostile
+
+
+def test_long_texts_are_cut_and_the_report_stays_small(hostile: str) -> None:
+    assert "more characters, cut here" in hostile
+    assert max(map(len, re.findall(r"<pre dir=\"auto\">(.*?)</pre>", hostile, re.S))) <= TEXT_CHARS * len("&quot;")
+    assert len(hostile.encode()) < 4_000_000
+
+
+def test_the_policy_lets_nothing_be_fetched_and_no_other_script_run(hostile: str) -> None:
+    page = Page(hostile)
+    assert "default-src 'none'" in page.policy
+    [scripts] = re.findall(r"script-src ([^;]+);", page.policy)
+    assert re.fullmatch(r"'sha256-[A-Za-z0-9+/=]{44}'", scripts)
+    assert page.tags.count("script") == 1
+    fetched = [
+        value for name, value in page.values if name in {"src", "href", "action", "data", "srcset", "xlink:href"}
+    ]
+    assert all(value.startswith("#") for value in fetched)
+    assert not re.findall(r"@import|url\((?!#)", hostile)
+
+
+def test_a_surrogate_that_reaches_the_page_is_replaced() -> None:
+    assert escape("a\ud800b").encode() == "a\ufffdb".encode()
+
+
+def test_what_decided_is_marked() -> None:
+    text = "2+2 = <<2+2=4>>4\n<<4+4=9>>9\n#### 9"
+    false = Shown("a", 0, Status.BAD_EQUATION, Excerpt("4+4=9: does not hold", 0), Excerpt(text, 0), 0)
+    wrong = Shown("a", 0, Status.WRONG_ANSWER, Excerpt("answer 9, gold 8", 0), Excerpt(text, 0), 0)
+    assert deciding(false) == "<<4+4=9>>"
+    assert deciding(wrong) == "#### 9"
+    assert "<mark>&lt;&lt;4+4=9&gt;&gt;</mark>9" in quoted(false.text, deciding(false))
+
+
+def test_examples_are_bounded(facts: RunFacts) -> None:
+    assert 0 < len(facts.examples) <= PROBLEMS
+    assert all(len(one.kept) <= KEPT and len(one.rejected) <= REJECTED for one in facts.examples)
+    assert sum(one.size for one in facts.examples) < BUDGET
+    reasons = {shown.status for one in facts.examples for shown in one.rejected}
+    assert {Status.BAD_EQUATION, Status.WRONG_ANSWER, Status.NO_ANSWER} <= reasons
