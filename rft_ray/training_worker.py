@@ -7,7 +7,7 @@ and told to the others.
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import json
 import logging
 import math
@@ -199,7 +199,7 @@ def _account(
         "curve": curve,
         "settings": group.settings.model_dump(mode="json"),
         "device": "gpu" if group.gpu else "cpu",
-        "versions": {name: importlib.metadata.version(name) for name in RECORDED},
+        "versions": {name: str(importlib.import_module(name).__version__) for name in RECORDED},
     }
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}

@@ -153,6 +153,9 @@ def _commit_model(store: Store, job: TrainingJob, folder: Path) -> None:
         "seconds": 0.001,
         "tokens_per_s": 900.0,
         "final_loss": 0.1,
+        "resumed_at_step": 0,
+        "checkpoints_passed_over": 0,
+        "attempt": "0" * 12,
         "curve": [[step, 1 / step, 1e-3] for step in range(1, 31)],
         "versions": {"torch": "2.13.0"},
     }

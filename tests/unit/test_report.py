@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray import pipeline
 from rft_ray.records import Problem, Status
 from rft_ray.report import write_report
 from rft_ray.report.diversity import Diversity, grid
@@ -153,6 +154,16 @@ def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
     page = run_page(RunFacts(**{**{name: getattr(facts, name) for name in facts.__slots__}, "summary": summary}))
     assert "14 planned samples missing and stages are still to come" in page
     assert 'id="accuracy-chart"' not in page
+
+
+def test_the_pipeline_ends_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, store = make_run(tmp_path)
+    summary = store.local_path("summary.json")
+    assert summary
+    summary.unlink()  # else it says that nothing is left to do; every shard and model is there, so nothing is made
+    pipeline.run(plan, store)
+    assert f"report: {store.url}/report.html" in capsys.readouterr().out
+    assert b"<h1>" in store.read("report.html")
 
 
 def test_a_run_without_a_summary_is_refused(tmp_path: Path) -> None:
