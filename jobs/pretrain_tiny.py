@@ -3,7 +3,7 @@
 Documents are generated one- and two-step problems (and a few longer ones), each `prompt` + `solution` + EOS,
 every document seen once. Plain PyTorch and transformers' LlamaForCausalLM in float32, on the GPU where there is
 one. Writes a Hugging Face model directory with its recipe and loss curve (`pretraining.json`, `README.md`), weights
-rounded to bfloat16; and one more for each of the model's SNAPSHOTS on the way, beside it (`tiny-m-25`).
+rounded to bfloat16; and one more for each of the model's SNAPSHOTS on the way, beside it (`tiny-s-25`).
 A checkpoint lies beside the output: the same command goes on after a kill, with the same data order.
 """
 
@@ -57,14 +57,14 @@ class Recipe:
 
 
 RECIPES = {
-    "tiny-xs": Recipe(hidden=64, layers=2, heads=2, documents=96_000),
+    "tiny-xs": Recipe(hidden=64, layers=2, heads=2, documents=48_000),
     "tiny-s": Recipe(hidden=96, layers=3, heads=3, documents=64_000),
-    "tiny-m": Recipe(hidden=128, layers=4, heads=4, documents=96_000),
-    "tiny-l": Recipe(hidden=160, layers=4, heads=5, documents=96_000),
+    "tiny-m": Recipe(hidden=96, layers=3, heads=3, documents=96_000),
+    "tiny-l": Recipe(hidden=128, layers=4, heads=4, documents=96_000),
 }
 
 
-SNAPSHOTS: dict[str, tuple[int, ...]] = {"tiny-m": (25, 50)}
+SNAPSHOTS: dict[str, tuple[int, ...]] = {"tiny-s": (25, 50, 75)}
 """Percentages of a model's pre-training after which it is written as it is then, as `<model>-<percentage>`.
 
 The learning rate has not come down by then: each is a stage of one run, no run of its own. Multiples of 100/POINTS.
@@ -325,7 +325,7 @@ def _card(facts: dict[str, Any], recipe: Recipe, curve: Curve) -> Iterator[str]:
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """`tiny-m-25` as the recipe's name, a dash and the percentage; a finished model's name has only the first."""
+    """`tiny-s-25` as the recipe's name, a dash and the percentage; a finished model's name has only the first."""
     return (name, "", "") if name in RECIPES else name.rpartition("-")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FAMILY: tuple[str, ...] = ("tiny-xs", "tiny-s", "tiny-m", "tiny-l")
 """Shipped base models, smallest first: each has a lower pre-training loss than the one before it."""
-SNAPSHOTS: tuple[str, ...] = ("tiny-m-25", "tiny-m-50")
+SNAPSHOTS: tuple[str, ...] = ("tiny-s-25", "tiny-s-50", "tiny-s-75")
 """Stages of one of them: after that percentage of its pre-training. Models like any other."""
 MODELS: tuple[str, ...] = (*FAMILY, *SNAPSHOTS)
 
