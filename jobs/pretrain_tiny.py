@@ -2,21 +2,24 @@
 
 Documents are generated one- and two-step problems (and a few longer ones), each `prompt` + `solution` + EOS,
 every document seen once. Plain PyTorch and transformers' LlamaForCausalLM in float32, on the GPU where there is
-one. Writes a Hugging Face model directory with its recipe and loss curve (`pretraining.json`, `README.md`).
+one. Writes a Hugging Face model directory with its recipe and loss curve (`pretraining.json`, `README.md`), weights
+rounded to bfloat16; and one more for each of the model's SNAPSHOTS on the way, beside it (`tiny-s-25`).
 A checkpoint lies beside the output: the same command goes on after a kill, with the same data order.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -25,7 +28,9 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from rft_ray.tiny.generator import Split, drills, generate
 from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer
 
-IGNORED = -100
+POINTS = 12
+"""Points of the loss curve."""
+Curve = list[dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,18 @@ class Recipe:
 
 
 RECIPES = {
-    "tiny-xs": Recipe(hidden=64, layers=2, heads=2, documents=96_000),
-    "tiny-s": Recipe(hidden=96, layers=3, heads=3, documents=96_000),
-    "tiny-m": Recipe(hidden=128, layers=4, heads=4, documents=96_000),
-    "tiny-l": Recipe(hidden=160, layers=4, heads=5, documents=96_000),
+    "tiny-xs": Recipe(hidden=64, layers=2, heads=2, documents=48_000),
+    "tiny-s": Recipe(hidden=96, layers=3, heads=3, documents=64_000),
+    "tiny-m": Recipe(hidden=96, layers=3, heads=3, documents=96_000),
+    "tiny-l": Recipe(hidden=128, layers=4, heads=4, documents=96_000),
 }
+
+
+SNAPSHOTS: dict[str, tuple[int, ...]] = {"tiny-s": (25, 50, 75)}
+"""Percentages of a model's pre-training after which it is written as it is then, as `<model>-<percentage>`.
+
+The learning rate has not come down by then: each is a stage of one run, no run of its own. Multiples of 100/POINTS.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +89,15 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer).to(device)
-    curve = pretrain(model, tokenizer, recipe, out.with_name(out.name + ".checkpoint.pt"), args.checkpoint_every)
-    export(model, tokenizer, recipe, curve, args.model, out)
-    print(f"{out}: held-out loss {curve[-1]['held_out_loss']:.4f}", flush=True)
+
+    def write(curve: Curve) -> None:
+        """Writes the model where it is a snapshot, or done."""
+        percent = round(100 * len(curve) / POINTS)
+        if percent in (*SNAPSHOTS.get(args.model, ()), 100):
+            suffix = "" if percent == 100 else f"-{percent}"
+            export(model, tokenizer, recipe, curve, args.model + suffix, out.with_name(out.name + suffix))
+
+    pretrain(model, tokenizer, recipe, out.with_name(out.name + ".checkpoint.pt"), args.checkpoint_every, write)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -104,15 +122,20 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
 
 
 def pretrain(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, checkpoint: Path, every: int
-) -> list[dict[str, float]]:
-    """Trains in place; returns the loss curve: `{step, documents, train_loss, held_out_loss}` a point."""
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    checkpoint: Path,
+    every: int,
+    on_point: Callable[[Curve], None],
+) -> None:
+    """Trains in place; shows each new point of the loss curve, `{step, documents, train_loss, held_out_loss}`."""
     batches = _batches(documents(tokenizer, recipe), recipe)
     held_out = _held_out(tokenizer, recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    curve: list[dict[str, float]] = []
+    curve: Curve = []
     start, started, recent = _resume(checkpoint, model, optimizer, curve, recipe), time.monotonic(), []
-    points = {math.ceil(len(batches) * i / 12) for i in range(1, 13)}
+    points = {math.ceil(len(batches) * i / POINTS) for i in range(1, POINTS + 1)}
     for step in range(start, len(batches)):
         for group in optimizer.param_groups:
             group["lr"] = _lr(recipe, step, len(batches))
@@ -126,10 +149,10 @@ def pretrain(
             curve.append(_point(model, held_out, recipe, step + 1, recent))
             recent = []
             _say(curve[-1], len(batches), (time.monotonic() - started) / (step + 1 - start))
+            on_point(curve)
         if (step + 1) % every == 0:
             _save(checkpoint, model, optimizer, curve, step + 1, recipe)
     checkpoint.unlink(missing_ok=True)
-    return curve
 
 
 def documents(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, split: Split = "pretrain") -> list[Document]:
@@ -189,14 +212,22 @@ def _lr(recipe: Recipe, step: int, total: int) -> float:
 def _point(
     model: LlamaForCausalLM, held_out: list[list[Document]], recipe: Recipe, step: int, recent: list[float]
 ) -> dict[str, float]:
-    with torch.no_grad():
-        unseen = sum(float(_loss(model, batch, 0.0)) for batch in held_out) / len(held_out)
     return {
         "step": step,
         "documents": min(step * recipe.batch, recipe.documents),
         "train_loss": round(sum(recent) / max(1, len(recent)), 4),
-        "held_out_loss": round(unseen, 4),
+        "held_out_loss": _mean_loss(model, held_out),
     }
+
+
+def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> float:
+    """Nats per response token on problems that pre-training never sees; the same for all recipes."""
+    return _mean_loss(model, _held_out(tokenizer, recipe))
+
+
+@torch.no_grad()
+def _mean_loss(model: LlamaForCausalLM, batches: list[list[Document]]) -> float:
+    return round(sum(float(_loss(model, batch, 0.0)) for batch in batches) / len(batches), 4)
 
 
 def _say(point: dict[str, float], total: int, seconds_per_step: float) -> None:
@@ -226,9 +257,7 @@ def _save(
     os.replace(partial, path)
 
 
-def _resume(
-    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: list[dict[str, float]], recipe: Recipe
-) -> int:
+def _resume(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: Curve, recipe: Recipe) -> int:
     """Loads the checkpoint where there is one; returns the step to start with. Refuses another recipe's."""
     if not path.exists():
         return 0
@@ -246,11 +275,15 @@ def export(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
-    curve: list[dict[str, float]],
+    curve: Curve,
     name: str,
     out: Path,
 ) -> None:
-    """Writes the model directory: weights, configs, tokenizer, `pretraining.json` and a model card."""
+    """Writes the model directory: weights in bfloat16, configs, tokenizer, `pretraining.json` and a model card.
+
+    The held-out loss in both is that of the rounded weights, computed in float32.
+    """
+    model = copy.deepcopy(model).bfloat16()
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -258,29 +291,42 @@ def export(
     (out / "model.safetensors").chmod(0o644)  # it comes readable to its owner only
     tokenizer.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())
+    loss = held_out_loss(model.float(), tokenizer, recipe)
     facts = {
         "model": name,
         "parameters": parameters,
         "recipe": asdict(recipe),
         "template": TEMPLATE,
-        "held_out_loss": curve[-1]["held_out_loss"],
+        "weights": "bfloat16",
+        "held_out_loss": loss,
         "curve": curve,
     }
     (out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (out / "README.md").write_text("\n".join(_card(name, parameters, recipe, curve)) + "\n")
+    print(f"{out}: held-out loss {loss:.4f}", flush=True)
+    (out / "README.md").write_text("\n".join(_card(facts, recipe, curve)) + "\n")
 
 
-def _card(name: str, parameters: int, recipe: Recipe, curve: list[dict[str, float]]) -> Iterator[str]:
+def _card(facts: dict[str, Any], recipe: Recipe, curve: Curve) -> Iterator[str]:
+    name, (made_by, _, percent) = facts["model"], _parts(facts["model"])
     yield from ("---", "license: apache-2.0", "language: en", "---", "", f"# {name}", "")
-    yield f"A base model of {parameters / 1e6:.2f} M parameters (Llama architecture, {recipe.hidden} x {recipe.layers},"
-    yield "float32) for trying rejection-sampling fine-tuning without a GPU. It knows nothing but the word problems of"
-    yield "`rft_ray.tiny.generator`: it was pre-trained on short ones, so that fine-tuning on longer ones has something"
-    yield "to teach. Its held-out loss is per response token."
+    yield f"A base model of {facts['parameters'] / 1e6:.2f} M parameters (Llama architecture, {recipe.hidden} x"
+    yield f"{recipe.layers}, bfloat16) for trying rejection-sampling fine-tuning without a GPU. It knows nothing but"
+    yield "the word problems of `rft_ray.tiny.generator`: it was pre-trained on short ones, so that fine-tuning on"
+    yield "longer ones has something to teach. Its held-out loss is"
+    yield f"{facts['held_out_loss']:.4f} nats per response token."
+    if percent:
+        yield f"It is {made_by} after {percent} % of its pre-training, before its learning rate came down."
     yield from ("", f"Prompt: `{TEMPLATE!r}`, then the response, then EOS.".replace("'", ""), "")
-    yield f"Made by `python jobs/pretrain_tiny.py --model {name}`. Recipe:"
+    yield f"Made by `python jobs/pretrain_tiny.py --model {made_by}`. Recipe:"
     yield from ("", *(f"- {key}: {value}" for key, value in asdict(recipe).items()), "")
+    yield from ("Losses while it was trained, in float32:", "")
     yield from ("| documents | train loss | held-out loss |", "|-|-|-|")
     yield from (f"| {p['documents']} | {p['train_loss']:.4f} | {p['held_out_loss']:.4f} |" for p in curve)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """`tiny-s-25` as the recipe's name, a dash and the percentage; a finished model's name has only the first."""
+    return (name, "", "") if name in RECIPES else name.rpartition("-")
 
 
 def _parse() -> argparse.Namespace:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODELS: tuple[str, ...] = ("tiny-s", "tiny-m")
-"""Shipped base models, smallest first."""
+FAMILY: tuple[str, ...] = ("tiny-xs", "tiny-s", "tiny-m", "tiny-l")
+"""Shipped base models, smallest first: each has a lower pre-training loss than the one before it."""
+SNAPSHOTS: tuple[str, ...] = ("tiny-s-25", "tiny-s-50", "tiny-s-75")
+"""Stages of one of them: after that percentage of its pre-training. Models like any other."""
+MODELS: tuple[str, ...] = (*FAMILY, *SNAPSHOTS)
 
 
 def model_dir(name: str) -> Path:

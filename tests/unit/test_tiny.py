@@ -7,14 +7,18 @@ import json
 import operator
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
+from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from jobs import pretrain_tiny
 from rft_ray.records import problem_id
-from rft_ray.tiny import MODELS, model_dir
+from rft_ray.tiny import FAMILY, MODELS, SNAPSHOTS, model_dir
 from rft_ray.tiny.generator import Split, generate, solutions, stories
 from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE
 
@@ -38,6 +42,11 @@ def value(expression: str) -> Fraction:
         return Fraction(str(node.value))
 
     return walk(ast.parse(expression, mode="eval").body)
+
+
+def pretraining(name: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((model_dir(name) / "pretraining.json").read_text())
+    return facts
 
 
 def equations(solution: str) -> list[str]:
@@ -172,10 +181,40 @@ def test_a_long_problem_takes_few_tokens(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_model_loads_and_says_how_it_was_pretrained(name: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(model_dir(name))
-    facts = json.loads((model_dir(name) / "pretraining.json").read_text())
-    assert sum(p.numel() for p in model.parameters()) == facts["parameters"]
-    assert facts["curve"][-1]["held_out_loss"] == facts["held_out_loss"] < facts["curve"][0]["held_out_loss"]
+    model = AutoModelForCausalLM.from_pretrained(model_dir(name), dtype=torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in model.parameters()) == pretraining(name)["parameters"]
+    assert pretraining(name)["curve"][-1]["held_out_loss"] == pytest.approx(
+        pretraining(name)["held_out_loss"], abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shipped_models_recorded_loss_is_that_of_its_weights(name: str) -> None:
+    facts = pretraining(name)
+    recipe = pretrain_tiny.Recipe(**facts["recipe"])
+    tokenizer = AutoTokenizer.from_pretrained(model_dir(name))
+    model = AutoModelForCausalLM.from_pretrained(model_dir(name), dtype=torch.float32)
+    assert pretrain_tiny.held_out_loss(model, tokenizer, recipe) == pytest.approx(facts["held_out_loss"], abs=1e-3)
+
+
+def test_each_shipped_model_has_a_clearly_lower_loss_than_the_one_before() -> None:
+    losses = [pretraining(name)["held_out_loss"] for name in FAMILY]
+    assert all(after < 0.95 * before for before, after in pairwise(losses)), losses
+
+
+def test_snapshots_are_stages_of_the_model_that_they_are_named_after() -> None:
+    for name in SNAPSHOTS:
+        whole, facts = pretraining(name.rpartition("-")[0]), pretraining(name)
+        assert facts["recipe"] == whole["recipe"]
+        assert facts["curve"] == whole["curve"][: len(facts["curve"])] != whole["curve"]
+
+
+def test_shipped_recipes_are_those_of_the_job() -> None:
+    assert {name: pretraining(name)["recipe"] for name in FAMILY} == {
+        name: asdict(recipe) for name, recipe in pretrain_tiny.RECIPES.items()
+    }
+    assert set(SNAPSHOTS) == {f"{name}-{share}" for name, shares in pretrain_tiny.SNAPSHOTS.items() for share in shares}
 
 
 def test_shipped_models_share_one_vocabulary() -> None:
