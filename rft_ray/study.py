@@ -199,7 +199,7 @@ class Finding:
     here: str
     """The figures that decide, as a sentence."""
     rule: str
-    """How `holds` was decided: written before the figures were seen, the same for every run."""
+    """How `holds` was decided: a rule in code, the same for every run."""
 
 
 @dataclass(frozen=True)

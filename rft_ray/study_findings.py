@@ -1,4 +1,6 @@
-"""The paper's findings, held against the study's fits and comparisons by rules that were written beforehand.
+"""The paper's findings, held against the study's fits and comparisons by rules that are the same for every run.
+
+Asked of the paper's own tables, the rules for lines say `yes` throughout (a test holds it): that set their bounds.
 
 In: fits, slopes and comparisons. Out: `Finding`s. A finding whose figures are missing is left out. Intervals are
 95 %, not corrected for asking several questions: of twenty findings that do not hold, one would look as if it did.
