@@ -17,6 +17,7 @@ from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.estimate import duration, parameters
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch
+from rft_ray.report import write_study_report
 from rft_ray.sampling import sample
 from rft_ray.shards import SamplingJob
 from rft_ray.store import NotFound, Store, open_store
@@ -101,6 +102,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Stu
         stages=tuple(watch.stages),
     )
     write_study(store, study)
+    print(f"page: {write_study_report(store)}", flush=True)
     return study
 
 

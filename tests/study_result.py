@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rft_ray.study import Comparison, Estimate, Finding, Fit, Model, Point, Skipped, Study, Table
+from rft_ray.study import CommonSlope, Comparison, Estimate, Finding, Fit, Model, Point, Skipped, Study, Table
 
 MODELS = tuple(
     Model(name, f"tiny:{name}", 10**5 * (at + 1), 0.5 - at / 10, True, True) for at, name in enumerate("abc")
@@ -64,8 +64,9 @@ STUDY = Study(
     points=tuple(map(point, MODELS)),
     fits=(
         fit("sft-loss", 1, "", -0.05, log2_x=False),
-        *(fit("sft-data", 2, group, 0.04, log2_x=True) for group in (*(model.name for model in MODELS), "")),
+        *(fit("sft-data", 2, model.name, 0.04, log2_x=True) for model in MODELS),
     ),
+    slopes=(CommonSlope(2, "sft-data", True, Estimate(0.04, 0.03, 0.05), 0.9, len(MODELS), 9),),
     comparisons=tuple(
         compared(question, name, model, first, second)
         for question, name, first, second in (

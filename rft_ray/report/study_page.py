@@ -14,7 +14,7 @@ from rft_ray.report import charts, study_charts
 from rft_ray.report.charts import draw
 from rft_ray.report.html import document, escape, figure, paragraph, section, table
 from rft_ray.report.words import duration, listed, model_colours, points, several
-from rft_ray.study import Comparison, Estimate, Fit, Study, Table
+from rft_ray.study import CommonSlope, Comparison, Estimate, Fit, Study, Table
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),
@@ -89,7 +89,7 @@ def _findings(study: Study) -> str:
         "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
         '<thead><tr><th scope="col">In the paper</th>'
         f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
-        '<details class="plain"><summary>How each was decided: rules written before the figures were seen</summary>'
+        '<details class="plain"><summary>How each was decided: by rules in code, tried on the tables of the paper</summary>'
         f"<ul>{rules}</ul></details>",
     )
 
@@ -120,20 +120,21 @@ def _fit_figures(study: Study, number: int) -> Iterator[str]:
 
 
 def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
-    drawn = [fit for fit in fits if fit.group] or fits  # a common slope has no line of its own
-    series = [fit.group or fit.y for fit in drawn]
+    series = [fit.group or fit.y for fit in fits]
     known = model_colours([model.name for model in study.models])
     colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
     differences = name in DIFFERENCES
     spots = [
         {"series": one, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
-        for one, fit in zip(series, drawn, strict=True)
+        for one, fit in zip(series, fits, strict=True)
         for x, y, point in fit.points
     ]
-    lines = [row for one, fit in zip(series, drawn, strict=True) for row in band(one, fit)]
+    lines = [row for one, fit in zip(series, fits, strict=True) for row in band(one, fit)]
     y = fits[0].y if len({fit.y for fit in fits}) == 1 else "accuracy"
-    names = [fit.group or (fit.y if fit in drawn else "common slope") for fit in fits]
-    says = "; ".join(f"{one} {_slope(fit)}, R2 {fit.r2:.2f}" for one, fit in zip(names, fits, strict=True))
+    common = [slope for slope in study.slopes if slope.name == name]
+    slopes: list[tuple[str, Fit | CommonSlope]] = [*zip(series, fits, strict=True)]
+    slopes += [("common slope", slope) for slope in common]
+    says = "; ".join(f"{one} {_slope(fit, fits[0].x)}, R2 {fit.r2:.2f}" for one, fit in slopes)
     return figure(
         f"{name}-chart",
         f"{y[0].upper()}{y[1:]} against {fits[0].x}",
@@ -151,7 +152,7 @@ def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
         table(
             f"Least-squares fits of {y} against {'log2 of ' if fits[0].log2_x else ''}{fits[0].x}",
             ["Series", "slope", "R2", "points"],
-            [[one, _slope(fit), f"{fit.r2:.2f}", len(fit.points)] for one, fit in zip(names, fits, strict=True)],
+            [[one, _slope(fit, fits[0].x), f"{fit.r2:.2f}", _count(fit)] for one, fit in slopes],
         ),
     )
 
@@ -172,8 +173,12 @@ def band(series: str, fit: Fit) -> Iterator[dict[str, float | str]]:
         yield {"series": series, "x": 2**x if fit.log2_x else x, "y": y, "low": y - half, "high": y + half}
 
 
-def _slope(fit: Fit) -> str:
-    per = " a doubling" if fit.log2_x else f" per unit of {fit.x}"
+def _count(fit: Fit | CommonSlope) -> int:
+    return fit.points if isinstance(fit, CommonSlope) else len(fit.points)
+
+
+def _slope(fit: Fit | CommonSlope, x: str) -> str:
+    per = " a doubling" if fit.log2_x else f" per unit of {x}"
     return points(_metric(fit.slope)) + per
 
 
