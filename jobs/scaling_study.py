@@ -38,7 +38,8 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print every point, and an estimate. Starts neither Ray nor an engine."""
-    from rft_ray import study_estimate, study_run
+    from rft_ray.study import estimate
+    from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
     missing = {late: study_run.missing(plan, store, late=late) for late in (False, True)}
@@ -46,7 +47,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:
         print(f"not answered: question {skip.question}: {skip.reason}")
-    print(study_estimate.describe(plan, gpu=gpu, missing=missing))
+    print(estimate.describe(plan, gpu=gpu, missing=missing))
     print(f"store: {store.url}")
 
 
@@ -54,7 +55,7 @@ def write_markdown(config: Config, file: Path) -> None:
     """The last study.json of this config's store as a Markdown page."""
     from rft_ray.store import open_store
     from rft_ray.study import read_study
-    from rft_ray.study_tables import markdown
+    from rft_ray.study.tables import markdown
 
     file.write_text(markdown(read_study(open_store(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")
     print(f"written: {file}")
@@ -76,10 +77,11 @@ def main(argv: Sequence[str]) -> int:
 
     from ray.exceptions import RayError
 
-    from rft_ray import stages, study_run
+    from rft_ray import stages
     from rft_ray.models import ModelError
     from rft_ray.problems import DataError
     from rft_ray.store import StoreError
+    from rft_ray.study import run as study_run
     from rft_ray.training import TrainingError
 
     try:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from rft_ray import paper
 from rft_ray.report import charts, study_charts
 from rft_ray.report.charts import draw
 from rft_ray.report.html import document, escape, figure, paragraph, section, table
 from rft_ray.report.words import duration, listed, model_colours, points, several
-from rft_ray.study import CommonSlope, Comparison, Estimate, Fit, Study, Table
+from rft_ray.study import CommonSlope, Comparison, Estimate, Fit, Study, Table, paper
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),
@@ -89,7 +88,7 @@ def _findings(study: Study) -> str:
         "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
         '<thead><tr><th scope="col">In the paper</th>'
         f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
-        '<details class="plain"><summary>How each was decided: by rules in code, tried on the tables of the paper</summary>'
+        '<details class="plain"><summary>How each was decided: rules in code, tried on the paper</summary>'
         f"<ul>{rules}</ul></details>",
     )
 

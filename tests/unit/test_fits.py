@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from rft_ray.fits import fit_common_slope, fit_line, mean_difference, t_quantile
+from rft_ray.study.fits import fit_common_slope, fit_line, mean_difference, t_quantile
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,24 @@ from random import Random
 
 import pytest
 
-from rft_ray import paper
 from rft_ray.store import LocalStore
-from rft_ray.study import Comparison, Estimate, Finding, Fit, Model, Point, Selection, Study, read_study, write_study
-from rft_ray.study_answers import best_sft, comparisons, fits, slopes
-from rft_ray.study_findings import by_interval, findings
-from rft_ray.study_points import Evidence, SamplingCost
-from rft_ray.study_tables import markdown, tables
+from rft_ray.study import (
+    Comparison,
+    Estimate,
+    Finding,
+    Fit,
+    Model,
+    Point,
+    Selection,
+    Study,
+    paper,
+    read_study,
+    write_study,
+)
+from rft_ray.study.answers import best_sft, comparisons, fits, slopes
+from rft_ray.study.findings import by_interval, findings
+from rft_ray.study.points import Evidence, SamplingCost
+from rft_ray.study.tables import markdown, tables
 
 NAMES = ("a", "b", "c", "d")
 LOSSES = dict(zip(NAMES, (0.5, 0.4, 0.3, 0.2), strict=True))

@@ -9,7 +9,7 @@ import pytest
 from rft_ray.config import Config, ConfigError, load
 from rft_ray.problems import ProblemSet, in_order
 from rft_ray.study import Model
-from rft_ray.study_plan import Spec, StudyPlan, facts_of, make_study_plan
+from rft_ray.study.plan import Spec, StudyPlan, facts_of, make_study_plan
 from rft_ray.tiny import model_dir
 from rft_ray.tiny.generator import generate
 

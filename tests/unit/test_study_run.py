@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from rft_ray.study_estimate import describe, training_seconds
-from rft_ray.study_plan import PlannedPoint
-from rft_ray.study_run import Ticker
+from rft_ray.study.estimate import describe, training_seconds
+from rft_ray.study.plan import PlannedPoint
+from rft_ray.study.run import Ticker
 from rft_ray.training import TrainingProgress
 from tests.unit.test_study_plan import planned
 

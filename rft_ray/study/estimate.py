@@ -19,7 +19,7 @@ from rft_ray.estimate import (
     WORKERS_START_S,
     duration,
 )
-from rft_ray.study_plan import PlannedPoint, StudyPlan
+from rft_ray.study.plan import PlannedPoint, StudyPlan
 
 TRAIN_TOKENS_PER_S, SAMPLE_TOKENS_PER_S = 15_000.0, 5_000.0
 """Two CPU cores, where a model is too small to be bound by arithmetic."""

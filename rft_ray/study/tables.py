@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rft_ray import paper
-from rft_ray.study import Comparison, Fit, Selection, Study, Table
-from rft_ray.study_answers import Series, best_sft, rft, sft, union
-from rft_ray.study_findings import points
-from rft_ray.study_points import Evidence
+from rft_ray.study import Comparison, Fit, Selection, Study, Table, paper
+from rft_ray.study.answers import Series, best_sft, rft, sft, union
+from rft_ray.study.findings import points
+from rft_ray.study.points import Evidence
 
 NOTHING = "-"
 CHOICES: tuple[Selection, ...] = ("equations", "random", "thinned", "none")

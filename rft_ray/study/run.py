@@ -22,12 +22,12 @@ from rft_ray.sampling import sample
 from rft_ray.shards import SamplingJob
 from rft_ray.store import NotFound, Store, open_store
 from rft_ray.study import Study, read_study, write_study
-from rft_ray.study_answers import comparisons, fits, slopes
-from rft_ray.study_estimate import training_seconds
-from rft_ray.study_findings import findings
-from rft_ray.study_plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
-from rft_ray.study_points import read_evidence
-from rft_ray.study_tables import tables
+from rft_ray.study.answers import comparisons, fits, slopes
+from rft_ray.study.estimate import training_seconds
+from rft_ray.study.findings import findings
+from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
+from rft_ray.study.points import read_evidence
+from rft_ray.study.tables import tables
 from rft_ray.training import TrainingProgress, train
 from rft_ray.verification import VerdictJob, select_paths, verify
 

@@ -17,7 +17,7 @@ from rft_ray.ledger import busy_seconds, shard_metadata
 from rft_ray.models import committed_model
 from rft_ray.store import Store
 from rft_ray.study import Estimate, Model, Point
-from rft_ray.study_plan import PlannedPoint, StudyPlan
+from rft_ray.study.plan import PlannedPoint, StudyPlan
 from rft_ray.verification import VerdictJob
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2

@@ -12,7 +12,7 @@ The paper's questions, asked of the models at hand (arXiv 2308.01825):
 
 Units: accuracies and differences are shares in 0..1 (greedy maj1@1 on the test problems), losses nats per token,
 costs FLOPs and seconds of the hardware at hand. All intervals are 95 %. What could not be asked is in `skipped`, with
-the reason. `study_plan.py` says which points there are, `study_answers.py` makes everything else from them.
+the reason. `plan.py` says which points there are, `answers.py` makes everything else from them.
 """
 
 from __future__ import annotations
