@@ -80,9 +80,9 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
 ) -> None:
     assert main([*data, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    # 2 models x (2 train blocks x 1 + 2 test blocks x (greedy + samples) x (sft + rft)) = 20
-    assert "shards of completions: 20, missing: 20" in shown
-    assert "samples_per_problem: 8" in shown
+    # 3 models x (2 train blocks + 2 test blocks x (sft + rft)) = 18
+    assert "shards of completions: 18, missing: 18" in shown
+    assert "samples_per_problem: 16" in shown
     assert "in all about" in shown
     assert not ray.is_initialized()
     assert not (tmp_path / "runs" / "demo" / "completions").exists()
@@ -90,4 +90,4 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
 
 def test_limit_is_rounded_up_to_whole_blocks(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*data, "--dry-run", "--limit", "3"]) == 0
-    assert "shards of completions: 18" in capsys.readouterr().out
+    assert "shards of completions: 15" in capsys.readouterr().out
