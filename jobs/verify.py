@@ -32,7 +32,7 @@ from rft_ray.normal_forms import NORMAL_FORMS
 from rft_ray.problems import DataError, commit_problems
 from rft_ray.records import ReasoningPath, Status, from_table
 from rft_ray.shards import SamplingJob
-from rft_ray.store import Store, StoreError, open_store, read_table
+from rft_ray.store import Store, StoreError, open_store, present, read_table
 from rft_ray.verification import PathJob, VerdictJob, select_paths, verify
 
 
@@ -166,7 +166,7 @@ def merge(job: PathJob, gold: foreign.Gold, store: Store, template: str) -> dict
     if gold.solved:
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
         counts = build_corpus(corpus, store, gold.problems, template, job.mode)
-        return counts | {"file": corpus.jsonl_key, "table": corpus.key}
+        return counts | {"file": present(store, corpus.jsonl_key), "table": present(store, corpus.key)}
     tables = [read_table(store, key)[0] for shard in job.shards() if (key := stages.committed_key(store, shard))]
     rows = [row for table in tables for row in from_table(table, ReasoningPath)]
     key = f"corpus/{job.fingerprint}.jsonl"

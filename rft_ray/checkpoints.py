@@ -39,8 +39,8 @@ class Checkpoint:
     step: int
     seconds: float
     """Training time that it took, over all attempts."""
-    layout: Mapping[str, int]
-    """How the state is cut into files: it loads only where this is the same."""
+    layout: Mapping[str, int | str]
+    """How the state is cut into files, and what it was trained on: it loads only where this is the same."""
     files: Mapping[str, str]
     """Relative path -> SHA-256."""
 
@@ -72,11 +72,14 @@ def commit(store: Store, checkpoint: Checkpoint) -> None:
     store.create(f"{checkpoint.folder}/{MANIFEST}", manifest.encode())
 
 
-def newest(store: Store, fingerprint: str, layout: Mapping[str, int], scratch: Path) -> tuple[Checkpoint | None, int]:
+def newest(
+    store: Store, fingerprint: str, layout: Mapping[str, int | str], scratch: Path
+) -> tuple[Checkpoint | None, int]:
     """The furthest checkpoint that can be loaded, and how many complete ones were passed over.
 
     One is passed over, and that logged, where it was saved under another layout (number of workers, ZeRO
-    stage) or a file of it is missing or altered. What a distant store holds is copied to `scratch` for that.
+    stage, data made anew since) or a file of it is missing or altered. What a distant store holds is copied to
+    `scratch` for that.
     """
     passed_over = 0
     for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True):

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rft_ray import paths, prompts, stages
+from rft_ray import generations, paths, prompts, stages
 from rft_ray.grading import Mode
 from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.problems import ProblemSet
+from rft_ray.provenance import identity, noted
 from rft_ray.records import Problem, ReasoningPath, from_table, to_table
 from rft_ray.shards import fingerprint
-from rft_ray.store import Store, StoreError, commit_table, read_table
+from rft_ray.store import Store, StoreError, commit_table, present, read_table, writable
 from rft_ray.verification import PathJob
 
 
@@ -58,20 +59,25 @@ class CorpusJob:
 
 def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
     """Write the corpus where it is missing; as JSONL too where it has paths. Returns {gold, paths, by_model}."""
-    if not store.exists(job.key):
-        rows = list(_rows(job, store, problems.problems[: job.problems], mode))
+    if not present(store, job.key):
+        made_from: dict[str, str] = {}
+        rows = list(_rows(job, store, problems.problems[: job.problems], mode, made_from))
         if job.as_many_as:
+            other = read_table(store, job.as_many_as.key)[0]
+            made_from[generations.split(job.as_many_as.key)[0]] = identity(other)
             rows = thinned(rows, counts_of(job.as_many_as, store)["paths"])
+        lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
         counts = {
             "gold": sum(row.gold for row in rows),
             "paths": sum(not row.gold for row in rows),
             "by_model": dict(Counter(row.model for row in rows if not row.gold)),
         }
-        commit_table(store, job.key, to_table(rows, ReasoningPath), {"counts": json.dumps(counts)})
+        metadata = {"counts": json.dumps(counts), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
+        commit_table(store, job.key, to_table(rows, ReasoningPath), metadata | noted(made_from))
     table, metadata = read_table(store, job.key)
-    if job.paths and not store.exists(job.jsonl_key):
-        lines = (jsonl_line(row, template) for row in from_table(table, ReasoningPath))
-        store.create(job.jsonl_key, "".join(lines).encode())
+    if job.paths and not present(store, job.jsonl_key):
+        lines = "".join(jsonl_line(row, template) for row in from_table(table, ReasoningPath))
+        store.create(writable(store, job.jsonl_key), lines.encode())
     counts = json.loads(metadata["counts"])
     return dict(counts)
 
@@ -98,9 +104,14 @@ def jsonl_line(row: ReasoningPath, template: str) -> str:
     return json.dumps(example, ensure_ascii=False) + "\n"
 
 
-def _rows(job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode) -> Iterator[ReasoningPath]:
-    """Gold first, then the paths, problem by problem; one block of paths in memory at a time."""
-    for start, stop, chosen in _path_blocks(job, store):
+def _rows(
+    job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode, made_from: dict[str, str]
+) -> Iterator[ReasoningPath]:
+    """Gold first, then the paths, problem by problem; one block of paths in memory at a time.
+
+    Fills `made_from` with what it reads: stem -> identity.
+    """
+    for start, stop, chosen in _path_blocks(job, store, made_from):
         by_problem: dict[str, list[ReasoningPath]] = {}
         for path in chosen:
             by_problem.setdefault(path.problem_id, []).append(path)
@@ -110,7 +121,9 @@ def _rows(job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode)
             yield from fair_share(found, job.max_paths)
 
 
-def _path_blocks(job: CorpusJob, store: Store) -> Iterator[tuple[int, int, list[ReasoningPath]]]:
+def _path_blocks(
+    job: CorpusJob, store: Store, made_from: dict[str, str]
+) -> Iterator[tuple[int, int, list[ReasoningPath]]]:
     if job.paths is None:
         yield 0, job.problems, []
         return
@@ -118,7 +131,9 @@ def _path_blocks(job: CorpusJob, store: Store) -> Iterator[tuple[int, int, list[
         key = stages.committed_key(store, shard)
         if key is None:
             raise StoreError(f"{store.url}/{shard.stem}: the paths of this block are not committed yet")
-        yield shard.problem_start, shard.problem_stop, from_table(read_table(store, key)[0], ReasoningPath)
+        table = read_table(store, key)[0]
+        made_from[shard.stem] = identity(table)
+        yield shard.problem_start, shard.problem_stop, from_table(table, ReasoningPath)
 
 
 def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:

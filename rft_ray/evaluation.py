@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from rft_ray.problems import read_problems
+from rft_ray.provenance import noted
 from rft_ray.records import GradedCompletion, Status
 from rft_ray.shards import ModelRef, fingerprint
-from rft_ray.store import Store, commit_table, read_table
+from rft_ray.store import Store, commit_table, present, read_table
 from rft_ray.verification import VerdictJob, read_verdicts
 
 Z95 = 1.959963984540054
@@ -66,14 +67,15 @@ class EvaluationJob:
 
 def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
     """Metrics of one model from its committed verdicts; the per-problem records are committed beside."""
-    if not store.exists(job.key):
-        greedy = read_verdicts(store, job.greedy)
-        sampled = read_verdicts(store, job.samples) if job.samples else []
+    if not present(store, job.key):
+        made_from: dict[str, str] = {}
+        greedy = read_verdicts(store, job.greedy, made_from=made_from)
+        sampled = read_verdicts(store, job.samples, made_from=made_from) if job.samples else []
         sampling = job.greedy.sampling
         problems = read_problems(store, sampling.problems_fingerprint)[: sampling.problems]
         rows = problem_records([problem.problem_id for problem in problems], greedy, sampled, job.k)
         metadata = {"model": job.model.name, "setting": job.setting, "k": str(job.k), "n": str(len(rows))}
-        commit_table(store, job.key, pa.Table.from_pylist(rows, schema=RECORDS), metadata)
+        commit_table(store, job.key, pa.Table.from_pylist(rows, schema=RECORDS), metadata | noted(made_from))
     return metrics(read_records(job, store), job.k)
 
 

@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from rft_ray import stages
+from rft_ray import generations, stages
 from rft_ray.corpus import CorpusJob, counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
 from rft_ray.models import committed_model
 from rft_ray.plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.shards import Shard, committed_keys
-from rft_ray.store import NotFound, Store, read_table
+from rft_ray.store import NotFound, Store, present, read_table
 from rft_ray.verification import VerdictJob
 
 READERS = 8
@@ -69,7 +69,8 @@ def read_summary(store: Store) -> dict[str, Any] | None:
 
 def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
     """Whether a summary's seconds count for this plan too: controls, say, add to a run and repeat nothing of it."""
-    return bool(summary.get("corpus", {}).get("file") == plan.corpus.jsonl_key)
+    made = summary.get("corpus", {}).get("file") or ""
+    return generations.split(made)[0] == generations.split(plan.corpus.jsonl_key)[0]
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
     found = complementarity(store, plan)
     evaluation: dict[str, dict[str, Any]] = {}
     for job in plan.evaluations:
-        if store.exists(job.key):
+        if present(store, job.key):
             evaluation.setdefault(job.model.name, {})[job.setting] = metrics(read_records(job, store), job.k)
     return {
         "run": plan.config.run.name,
@@ -184,14 +185,14 @@ def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
 
 
 def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
-    if not store.exists(job.key):
+    if not present(store, job.key):
         return {}
-    return counts_of(job, store) | {"file": job.jsonl_key}
+    return counts_of(job, store) | {"file": present(store, job.jsonl_key)}
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, Any]:
     """Per model: greedy accuracy of RFT minus that of each setting that it is held against, on the same problems."""
-    done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if store.exists(job.key)]
+    done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if present(store, job.key)]
     rft = {job.model.name: job for job in done if job.setting == "rft"}
     found: dict[str, Any] = {}
     for job in done:
@@ -210,7 +211,7 @@ def complete(store: Store, plan: Plan) -> bool:
     corpora = [key for job in plan.corpora for key in (job.key, job.jsonl_key)]
     return (
         all(committed_model(store, job.fingerprint) for job in plan.trainings)
-        and all(store.exists(key) for key in (plan.gold.key, *corpora))
-        and all(store.exists(job.key) for job in plan.evaluations)
+        and all(present(store, key) for key in (plan.gold.key, *corpora))
+        and all(present(store, job.key) for job in plan.evaluations)
         and not stages.missing(store, shards)
     )

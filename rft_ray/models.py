@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import hub, shards
-from rft_ray.store import NotFound, Store, open_store
+from rft_ray.store import Store, open_store, present, writable
 
 CACHE = "RFT_CACHE"
 """Environment variable: where downloaded and converted models are kept."""
@@ -122,7 +122,7 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
     Only files of `MODEL_FILES` are taken. A commit that was cut off before leaves files without a manifest,
     which nobody reads; the same files are not sent again. Raises ModelError and StoreError.
     """
-    if store.exists(_manifest_key(fingerprint)):
+    if present(store, _manifest_key(fingerprint)):
         return False
     _complete(folder, str(folder))
     files = {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in _model_files(folder)}
@@ -131,18 +131,16 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
     text = _manifest_text(manifest)
     for name in files:
         store.create_file(f"{manifest.folder}/{name}", folder / name)
-    return store.create(_manifest_key(fingerprint), text.encode())
+    return store.create(writable(store, _manifest_key(fingerprint)), text.encode())
 
 
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:
-    """The manifest of a committed model, None where there is none. Raises ModelError where it is damaged."""
-    key = _manifest_key(fingerprint)
-    try:
-        data = store.read(key)
-    except NotFound:
+    """The manifest of a committed model; None where there is none, or it is void. Raises ModelError if damaged."""
+    key = present(store, _manifest_key(fingerprint))
+    if key is None:
         return None
     try:
-        body = json.loads(data)
+        body = json.loads(store.read(key))
         if body.pop("sha256") != _digest(body):
             raise ValueError("it does not have the hash that it carries")
         body["files"] = {name: FileEntry(**entry) for name, entry in body["files"].items()}

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from rft_ray import config, hub, shards
 from rft_ray.answers import ConflictError, read_number
 from rft_ray.records import Problem, from_table, problem_id, to_table
-from rft_ray.store import NotFound, Store, commit_table, open_store, read_table
+from rft_ray.store import NotFound, Store, commit_table, open_store, present, read_table
 
 GSM8K = "openai/gsm8k"
 GSM8K_DIR = "RFT_GSM8K_DIR"
@@ -111,7 +111,7 @@ def overlap(train: Iterable[Problem], test: Iterable[Problem]) -> list[Problem]:
 def commit_problems(store: Store, problem_set: ProblemSet) -> str:
     """Commit the whole data set to a run's store, unless it is there, and return its key."""
     key = problems_key(problem_set.fingerprint)
-    if not store.exists(key):
+    if not present(store, key):
         metadata = {"problems_fingerprint": problem_set.fingerprint}
         commit_table(store, key, to_table(problem_set.problems, Problem), metadata)
     return key

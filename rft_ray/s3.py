@@ -16,6 +16,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -144,9 +145,14 @@ class S3Store:
 
     def _make_client(self, config: Config) -> S3Client:
         try:
-            return boto3.session.Session().client("s3", config=config)
+            client = boto3.session.Session().client("s3", config=config)
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
+        if "RFT_STORE_FAULTS" in os.environ:
+            from rft_ray import faults
+
+            faults.hook(client)
+        return client
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)

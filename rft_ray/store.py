@@ -8,20 +8,17 @@ that a torn, truncated or bit-flipped file is named and never taken for data.
 
 Limits: one table is made in memory; a local store needs hard links. S3: see `s3.py`.
 
-    python -m rft_ray.store ls|verify|du URL
+    python -m rft_ray.store ls|du|verify|prune URL        (store_cli.py)
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
 import shutil
-import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -31,7 +28,7 @@ from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
-from rft_ray import parquet
+from rft_ray import generations, parquet
 
 VIEWS = frozenset({"summary.json", "study.json", "report.html", "study.html", "config.yaml", "progress.json"})
 """The only keys that `Store.replace` accepts."""
@@ -97,8 +94,18 @@ def open_store(url: str) -> Store:
     """The store at a local path or `s3://bucket/prefix`. Touches neither disk nor network.
 
     S3's endpoint, region and credentials come from the usual AWS variables and files of the
-    process that uses the store; a Ray worker needs them as much as the driver.
+    process that uses the store; a Ray worker needs them as much as the driver. With RFT_STORE_FAULTS set, the store
+    fails as that plans: see `faults.py`.
     """
+    store = _opened(url)
+    if "RFT_STORE_FAULTS" in os.environ:
+        from rft_ray import faults
+
+        return faults.FaultyStore(store, faults.current())
+    return store
+
+
+def _opened(url: str) -> Store:
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "s3":
         from rft_ray.s3 import S3Store
@@ -182,8 +189,11 @@ class LocalStore:
         return (key for key, _ in self.sizes(prefix))
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        folder = prefix.rpartition("/")[0]
+        if folder and (not is_key(folder) or folder.startswith(".")):
+            return
         with self._explained(prefix):
-            yield from self._walk("", prefix)
+            yield from self._walk(f"{folder}/" if folder else "", prefix)  # not from the root: it may have many folders
 
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
@@ -232,7 +242,7 @@ class LocalStore:
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
         """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them."""
         found: list[os.DirEntry[str]] = []
-        with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as entries:
             found = [e for e in entries if is_key(e.name)]
         names = [f"{folder}{e.name}" for e in found if e.is_file()]
         names += [f"{folder}{e.name}/" for e in found if e.is_dir(follow_symlinks=False)]
@@ -306,81 +316,50 @@ class Receipt:
     seconds: float
 
 
+def present(store: Store, key: str) -> str | None:
+    """Where the file that `key` names without a generation lies now; None where it is not there, or void."""
+    stem, _, ending = generations.split(key)
+    return generations.living(store.list(f"{stem}.")).get((stem, ending))
+
+
+def writable(store: Store, key: str) -> str:
+    """Where the file that `key` names is to be created: a generation past its newest tombstone."""
+    if generations.is_numbered(key):
+        return key
+    return generations.to_write(key, store.list(f"{generations.split(key)[0]}."))
+
+
 def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, str]) -> Receipt:
     """Commit `table` as one immutable Parquet file; the same table and metadata give the same bytes.
+
+    A key without a generation is that of the first one that is not void.
 
     Column types: see `parquet.encode`. ValueError for metadata keys that start with `store.`.
     """
     start = time.perf_counter()
     data = parquet.encode(table, metadata)
+    key = writable(store, key)
     committed = store.create(key, data)
     return Receipt(key, table.num_rows, len(data), committed, time.perf_counter() - start)
 
 
 def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
     """The table and metadata that `commit_table` put there. Raises NotFound and CorruptShard."""
+    if not generations.is_numbered(key):
+        named, key = key, present(store, key) or ""
+        if not key:
+            raise NotFound(f"not found: {named} in {store.url}")
     try:
         return parquet.decode(store.read(key))
     except parquet.Damaged as damage:
         raise CorruptShard(
-            f"corrupt shard {key} in {store.url}: {damage}. Put an intact copy in its place, or move it away "
-            "and run the same command again: only this shard is then made anew"
+            f"corrupt shard {key} in {store.url}: {damage}. Put an intact copy in its place, or run "
+            f"`python -m rft_ray.store verify --repair {store.url}` and then the same command again: only this "
+            "shard, and what was made from it, is then made anew"
         ) from damage
 
 
-def _verify(store: Store) -> int:
-    """Read every table; print the corrupt ones. Returns 1 if there are any."""
-
-    def damage(key: str) -> str:
-        try:
-            read_table(store, key)
-        except CorruptShard as error:
-            return str(error)
-        return ""
-
-    keys = [key for key in store.list() if key.endswith(".parquet")]
-    if not keys:
-        raise StoreError(f"no .parquet file in {store.url}: nothing to verify")
-    with ThreadPoolExecutor(8) as pool:
-        corrupt = [report for report in pool.map(damage, keys) if report]
-    print(*corrupt, f"{len(keys)} tables read, {len(corrupt)} corrupt", sep="\n")
-    return 1 if corrupt else 0
-
-
-def _summary(store: Store, unit: str) -> int:
-    """Print the number of files, or of bytes, by the first two parts of their keys."""
-    totals: Counter[str] = Counter()
-    for key, size in store.sizes():
-        totals["/".join(key.split("/")[:2])] += size if unit == "bytes" else 1
-    for name, total in sorted(totals.items()):
-        print(f"{total:>15,}  {name}")
-    print(f"{totals.total():>15,}  {unit} in {store.url}")
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit codes: 0, 1 (verify found corrupt tables), 2 (the store cannot be read)."""
-    parser = argparse.ArgumentParser(prog="python -m rft_ray.store", description="Look into a run's store.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|verify|du")
-    for name, text in {
-        "ls": "count files by the first two parts of their keys",
-        "verify": "read every table and name the corrupt ones",
-        "du": "add up bytes by the first two parts of the keys",
-    }.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
-    options = parser.parse_args(arguments)
-    try:
-        store = open_store(options.url)
-        if options.command == "verify":
-            return _verify(store)
-        return _summary(store, "files" if options.command == "ls" else "bytes")
-    except StoreError as error:
-        print(error, file=sys.stderr)
-        return 2
-
-
 if __name__ == "__main__":
-    from rft_ray import store as module  # not __main__: s3.py's exceptions are that module's
+    from rft_ray.store_cli import main
 
-    sys.exit(module.main())
+    raise SystemExit(main())

@@ -12,8 +12,8 @@ import gc
 import hashlib
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ class Group:
     rank: int
     local_rank: int
     world_size: int
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    """Stem -> identity of the tables that the job at hand trains on."""
 
     @property
-    def layout(self) -> dict[str, int]:
-        """How DeepSpeed cuts the state into files."""
-        return {"workers": self.world_size, "zero_stage": self.settings.zero_stage}
+    def layout(self) -> dict[str, int | str]:
+        """What a checkpoint must agree in to be loaded: how DeepSpeed cuts the state into files, and the data."""
+        return {"workers": self.world_size, "zero_stage": self.settings.zero_stage, **self.made_from}
 
     @property
     def scratch(self) -> Path:

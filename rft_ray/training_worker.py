@@ -18,12 +18,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rft_ray import checkpoints
+from rft_ray import checkpoints, generations
 from rft_ray.checkpoints import Checkpoint
 from rft_ray.models import commit_model, committed_model, resolve, resolve_exactly
+from rft_ray.provenance import identity, noted
 from rft_ray.store import open_store, read_table
 from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
 from rft_ray.training_data import encode, plan, steps_of
@@ -138,10 +140,17 @@ def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
     return zip(table.column("question").to_pylist(), table.column("text").to_pylist(), strict=True)
 
 
+def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
+    """Stem -> identity of each table that decides what the job trains on, and how long."""
+    keys = filter(None, (job.data_key, job.same_steps_as))
+    return {generations.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
+
+
 def _train_one(group: Group, job: TrainingJob) -> None:
     if _told_by_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
         return
     _mark_started(group, job)
+    group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
     _clear_scratch(group, job)
     start, passed_over = _told_by_rank_0(
@@ -203,6 +212,7 @@ def _account(
     }
     job = task.job
     told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
+    told |= noted(group.made_from)
     return {**told, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
 
 

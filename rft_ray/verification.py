@@ -21,6 +21,7 @@ from rft_ray.metrics import VerifierMetrics
 from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.parquet import content_hash
 from rft_ray.problems import read_problems
+from rft_ray.provenance import identity, noted
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
 from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards, verdicts_fingerprint
@@ -136,6 +137,7 @@ class Verifier:
         rows = [grade_row(row, problems[row.problem_id], job) for row in samples if row.finish_reason != SKIPPED]
         counts = dict(Counter(str(row.status) for row in rows))
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
+        metadata |= noted({replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem: content})
         receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
         if receipt.committed_here:
             self._metrics.graded(counts)
@@ -180,8 +182,10 @@ def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list
     return from_table(table, Completion), content_hash(table)
 
 
-def read_graded(store: Store, job: VerdictJob, shard: Shard) -> list[tuple[Completion, GradedCompletion]]:
-    """Each sampled completion of a verdict shard with its verdict, in order.
+def read_graded(
+    store: Store, job: VerdictJob, shard: Shard, made_from: dict[str, str] | None = None
+) -> list[tuple[Completion, GradedCompletion]]:
+    """Each sampled completion of a verdict shard with its verdict, in order; notes in `made_from` what was read.
 
     Raises StoreError where one is missing, or where the verdicts are of other completions than those that are there
     now: an engine never repeats itself, so a shard of completions that was made anew needs new verdicts.
@@ -190,15 +194,23 @@ def read_graded(store: Store, job: VerdictJob, shard: Shard) -> list[tuple[Compl
     table, metadata = read_table(store, key)
     samples, content = read_completions(store, job.sampling, shard)
     if metadata["completions"] != content:
-        raise StoreError(f"{store.url}/{key}: verdicts on other completions than those there are now; move it away")
+        raise StoreError(
+            f"{store.url}/{key}: verdicts on other completions than those there are now: run "
+            f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
+        )
+    if made_from is not None:
+        made_from[shard.stem] = identity(table)
+        made_from[replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem] = content
     sampled = [row for row in samples if row.finish_reason != SKIPPED]
     return list(zip(sampled, from_table(table, GradedCompletion), strict=True))
 
 
-def read_verdicts(store: Store, job: VerdictJob, problem_block: int | None = None) -> list[GradedCompletion]:
+def read_verdicts(
+    store: Store, job: VerdictJob, problem_block: int | None = None, made_from: dict[str, str] | None = None
+) -> list[GradedCompletion]:
     """All committed verdicts of a job, or those of one problem block, in shard order. Raises StoreError."""
     shards = [shard for shard in job.shards() if problem_block in (None, shard.problem_block)]
-    return [verdict for shard in shards for _, verdict in read_graded(store, job, shard)]
+    return [verdict for shard in shards for _, verdict in read_graded(store, job, shard, made_from)]
 
 
 def _committed(store: Store, shard: Shard) -> str:
@@ -222,7 +234,8 @@ class Selector:
             return {"key": shard.stem, "rows": 0, "committed_here": False}
         job = self._jobs[shard.fingerprint]
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
-        correct = self._correct(job, shard.problem_block)
+        made_from: dict[str, str] = {}
+        correct = self._correct(job, shard.problem_block, made_from)
         kept: list[ReasoningPath] = []
         found: Counter[str] = Counter()
         forms: Counter[str] = Counter()
@@ -236,17 +249,20 @@ class Selector:
             "found_by": dict(found),
             "distinct_under": dict(forms),
         }
-        receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), {"counts": json.dumps(counts)})
+        metadata = {"counts": json.dumps(counts)} | noted(made_from)
+        receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), metadata)
         if receipt.committed_here:
             self._metrics.selected(len(kept))
         return stages.receipt_row(receipt, **counts)
 
-    def _correct(self, job: PathJob, problem_block: int) -> dict[str, list[tuple[str, Completion]]]:
+    def _correct(
+        self, job: PathJob, problem_block: int, made_from: dict[str, str]
+    ) -> dict[str, list[tuple[str, Completion]]]:
         """problem_id -> (model name, completion) of every correct sample: models in order, then samples in order."""
         pooled: dict[str, list[tuple[str, Completion]]] = {}
         for verdicts in job.verdicts:
             for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
-                for row, verdict in read_graded(self._store, verdicts, shard):
+                for row, verdict in read_graded(self._store, verdicts, shard, made_from):
                     if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
                         pooled.setdefault(row.problem_id, []).append((verdicts.sampling.model.name, row))
         return pooled

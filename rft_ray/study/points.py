@@ -15,7 +15,7 @@ from rft_ray.corpus import counts_of
 from rft_ray.evaluation import read_records, wilson
 from rft_ray.ledger import busy_seconds, shard_metadata
 from rft_ray.models import committed_model
-from rft_ray.store import Store
+from rft_ray.store import Store, present
 from rft_ray.study import Estimate, Model, Point
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 from rft_ray.verification import VerdictJob
@@ -67,7 +67,7 @@ class SamplingCost:
 
 def read_evidence(plan: StudyPlan, store: Store) -> Evidence:
     """Everything that is committed of the plan's points."""
-    done = [point for point in plan.points if store.exists(point.evaluation.key)]
+    done = [point for point in plan.points if present(store, point.evaluation.key)]
     samplers = {name for point in done for name in point.spec.samplers}
     jobs = {job.sampling.model.name: job for job in plan.collected}
     costs = {name: sampling_cost(jobs[name], store) for name in sorted(samplers)}

@@ -20,7 +20,7 @@ from rft_ray.ledger import Stopwatch
 from rft_ray.report import write_study_report
 from rft_ray.sampling import sample
 from rft_ray.shards import SamplingJob
-from rft_ray.store import NotFound, Store, open_store
+from rft_ray.store import NotFound, Store, open_store, present
 from rft_ray.study import Study, read_study, write_study
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.estimate import training_seconds
@@ -108,7 +108,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Stu
 
 def complete(plan: StudyPlan, store: Store) -> bool:
     """Whether every point is evaluated: nothing is left but to answer."""
-    return all(store.exists(point.evaluation.key) for point in plan.points)
+    return all(present(store, point.evaluation.key) for point in plan.points)
 
 
 def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:

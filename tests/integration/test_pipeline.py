@@ -17,6 +17,7 @@ import pytest
 from rft_ray.paths import select_distinct
 from rft_ray.records import Completion, GradedCompletion, ReasoningPath, from_table
 from rft_ray.store import open_store, read_table
+from rft_ray.store_cli import main
 from rft_ray.tiny.generator import generate
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,8 @@ class Run:
     environment: dict[str, str]
     before_kill: dict[str, bytes]
     summary: dict
+    log: str
+    """All that the two submissions printed."""
 
     def table(self, prefix: str, record: type) -> list:
         store = open_store(str(self.folder))
@@ -75,7 +78,7 @@ def run(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "--sft.epochs=1",
         "--rft.epochs=1",
     ]
-    environment = {**os.environ, "RAY_ADDRESS": ray_cluster, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster, "PYTHONUNBUFFERED": "1", "HF_TOKEN": "hf_7secret0000000"}
     shards = folder / "r" / "completions"
     with (folder / "first.log").open("w") as log:
         driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -90,7 +93,8 @@ def run(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr
     summary = json.loads((folder / "r" / "summary.json").read_text())
-    return Run(folder / "r", command, environment, before, summary)
+    log = (folder / "first.log").read_text() + again.stdout + again.stderr
+    return Run(folder / "r", command, environment, before, summary, log)
 
 
 def test_the_driver_was_killed_in_the_middle_of_sampling(run: Run) -> None:
@@ -161,6 +165,20 @@ def test_base_sft_and_rft_are_evaluated_on_every_test_problem(run: Run) -> None:
     for setting, metrics in found.items():
         assert set(metrics) == ({"maj1@1"} if setting == "icl" else {"maj1@1", "maj@k", "pass@k", "pass@1"})
         assert all(0 <= m["low"] <= m["value"] <= m["high"] <= 1 and m["n"] == TEST for m in metrics.values())
+
+
+def test_no_credential_lands_in_the_run_or_in_what_it_prints(run: Run) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "HF_TOKEN")
+    secrets = [run.environment[name].encode() for name in names]
+    said = [path.read_bytes() for path in run.folder.rglob("*") if path.is_file()] + [run.log.encode()]
+    store = open_store(str(run.folder))
+    for table, metadata in (read_table(store, key) for key in store.list() if key.endswith(".parquet")):
+        said.append(repr((table.to_pylist(), metadata)).encode())
+    assert not [secret for secret in secrets for text in said if secret in text]
+
+
+def test_the_finished_run_verifies_link_by_link(run: Run) -> None:
+    assert main(["verify", str(run.folder)]) == 0
 
 
 def test_a_finished_run_does_nothing(run: Run) -> None:

@@ -27,10 +27,10 @@ from rft_ray.store import (
     Store,
     StoreError,
     commit_table,
-    main,
     open_store,
     read_table,
 )
+from rft_ray.store_cli import main
 from tests.s3server import BUCKET, S3Server, s3_server
 
 TABLE = pa.table({"problem_id": ["a", "b"], "steps": [["3+2=5"], []]})

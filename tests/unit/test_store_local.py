@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import pickle
 import random
 import signal
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 
 from rft_ray import parquet
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
-from rft_ray.store import CorruptShard, StoreError, commit_table, main, open_store, read_table
+from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, read_table
+from rft_ray.store_cli import main
 
 ROOT = Path(__file__).parents[2]
 TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)
@@ -102,6 +104,26 @@ def test_temporary_files_are_gone_after_a_commit(tmp_path: Path) -> None:
     store.create("a", b"1")
     store.create("a", b"2")
     assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_listing_one_shard_reads_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker asks so before each shard, in runs of ten thousands of folders."""
+    store, read, scandir = open_store(str(tmp_path)), [], os.scandir
+    for block in range(20):
+        store.create(f"completions/p/p{block}/f.g0.parquet", b"")
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or scandir(folder))
+    assert list(store.list("completions/p/p7/f.g")) == ["completions/p/p7/f.g0.parquet"]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "a", "a/", "a/b", "a/b/", "a/b.", "a/b/c", "a/bc/", "b", "..", "../", ".tmp/", "a//"]
+)
+def test_a_listing_is_every_key_that_starts_so_in_order(tmp_path: Path, prefix: str) -> None:
+    store, keys = open_store(str(tmp_path)), ["a/b.x", "a/b/c", "a/b/d.y", "a/bc/e", "a-b", "ab", "c/a/b"]
+    for key in keys:
+        store.create(key, b"")
+    assert list(store.list(prefix)) == sorted(key for key in keys if key.startswith(prefix))
 
 
 def test_foreign_files_are_not_listed(tmp_path: Path) -> None:
@@ -317,7 +339,7 @@ def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert [line.split(" in ")[0] for line in done.stdout.splitlines()] == [
         "corrupt shard completions/tiny/p1.parquet",
-        "3 tables read, 1 corrupt",
+        "3 files read, 1 corrupt, 0 made from what no longer counts",
     ]
 
 

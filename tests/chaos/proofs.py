@@ -1,0 +1,292 @@
+"""Storage faults over a whole small run, and what is left of it: `python -m tests.chaos.proofs` prints the table.
+
+Each trial fails a run as planned, once or twice (the second time while it recovers), then submits it again and compares
+every file that counts with the fault-free run's, row by row. Kinds of trial:
+
+    kills     SIGKILL of a process of its own, before and after every operation
+    zombies   SIGSTOP there; another process finishes the run; SIGCONT
+    singles   every operation x before, after x error (after: a lost acknowledgement), simulated kill, zombie thread
+    pairs     ordered pairs of such, drawn by a seed; the second strikes the recovery from the first
+    http      S3 only: answers of 503, 500 and 429, no connection, and lost answers, once and beyond all retries
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rft_ray import faults, repair
+from rft_ray.store import open_store
+from tests.chaos.small_run import ROWS, Outcome, outcome, run
+
+SIMULATED = ("error", "die", "pause")
+Trial = tuple[str, ...]
+"""The faults of the attempts at one run, one plan each."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came of a number of trials."""
+
+    trials: int = 0
+    faults: int = 0
+    rows: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    phantom: int = 0
+    overwritten: int = 0
+    """Committed files that changed or went."""
+    unlike: int = 0
+    """Trials whose files are not those of the fault-free run, or do not verify."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+def attempt(url: str) -> None:
+    """One submission of the run, which may fail."""
+    with suppress(RuntimeError, faults.Died):
+        run(url)
+
+
+def operations(url: str) -> int:
+    """How many operations of the store a whole run asks for."""
+    with faults.injected("") as injection:
+        run(url)
+    return injection.operations
+
+
+class Watch:
+    """Sees that whatever was committed stays as it was."""
+
+    def __init__(self, url: str) -> None:
+        self.overwritten = 0
+        self._url = url
+        self._seen: dict[str, bytes] = {}
+
+    def look(self) -> None:
+        store = open_store(self._url)
+        now = {key: store.read(key) for key in store.list() if "/" in key}  # views lie at the top
+        self.overwritten += sum(now.get(key) != data for key, data in self._seen.items())
+        self._seen = now
+
+
+def struck(url: str, trial: Trial, watch: Watch) -> int:
+    """Fail the run as planned, attempt after attempt, and finish it; zombies go on at the end. Faults that struck."""
+    zombies: list[tuple[faults.Injection, threading.Thread]] = []
+    count = 0
+    for plan in trial:
+        with faults.injected(plan) as injection:
+            thread = threading.Thread(target=attempt, args=(url,))
+            thread.start()
+            while thread.is_alive() and not injection.paused.wait(0.002):
+                pass
+            if injection.paused.is_set():
+                zombies.append((injection, thread))
+            count += len(injection.struck)
+        watch.look()
+    run(url)
+    watch.look()
+    for injection, thread in zombies:
+        injection.resume()
+        thread.join(faults.PAUSE_TIMEOUT_S)
+    watch.look()
+    return count
+
+
+def judge(url: str, expected: Outcome, faults_struck: int, watch: Watch) -> Tally:
+    """Compare a finished run with the fault-free one, and verify it."""
+    found = outcome(url)
+    sound = found.files == expected.files and not repair.find(repair.examine(open_store(url)))
+    return Tally(
+        1, faults_struck, ROWS, found.lost, found.duplicated, found.phantom, watch.overwritten, 0 if sound else 1
+    )
+
+
+def conduct(root: str, trial: Trial, expected: Outcome) -> Tally:
+    """One trial in a store of its own below `root`; a local one is removed if all is well."""
+    url = f"{root}/{'-'.join(trial).replace(':', '_').replace(',', '-')}-{random.randrange(10**9)}"
+    watch = Watch(url)
+    tally = judge(url, expected, struck(url, trial, watch), watch)
+    if not url.startswith("s3://") and not tally.unlike:
+        shutil.rmtree(url)
+    return tally
+
+
+def singles(last: int, step: int = 1) -> Iterator[Trial]:
+    for at, when, kind in itertools.product(range(1, last + 1, step), ("before", "after"), SIMULATED):
+        yield (f"{at}:{when}:{kind}",)
+
+
+def pairs(last: int, count: int, seed: int) -> Iterator[Trial]:
+    """The second strikes where the recovery is still at work: what comes after operation `first` is left to do."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        first = draw.randint(1, last)
+        second = draw.randint(1, last - first + 8)
+        yield tuple(f"{at}:{draw.choice(('before', 'after'))}:{draw.choice(SIMULATED)}" for at in (first, second))
+
+
+def requests(last: int, step: int) -> Iterator[Trial]:
+    """HTTP faults: once, which a client retries, and in a burst that outlasts its retries."""
+    for at, kind in itertools.product(range(1, last + 1, step), faults.HTTP):
+        yield (f"{at}:http:{kind}",)
+    for kind in faults.HTTP:
+        yield (f"{last // 2}:http:{kind}:5",)
+
+
+def kept(trials: Iterable[Trial], root: str, expected: Outcome, processes: int) -> Tally:
+    """Conduct trials, in several processes."""
+    if processes == 1:
+        return sum((conduct(root, trial, expected) for trial in trials), Tally())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        work = [pool.submit(conduct, root, trial, expected) for trial in trials]
+        return sum((each.result() for each in work), Tally())
+
+
+# --- Real processes -------------------------------------------------------------------------------
+
+
+def _child(url: str, plan: str) -> None:
+    os.environ[faults.VARIABLE] = plan
+    run(url)
+
+
+def real(root: str, plans: Sequence[str], expected: Outcome) -> Tally:
+    """One process for each plan, which kills or stops itself; the run is finished here, then what stopped goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.small_run"])
+    total = Tally()
+    for plan in plans:
+        url = f"{root}/{plan.replace(':', '_')}"
+        process = context.Process(target=_child, args=(url, plan))
+        process.start()
+        stopped, watch = _ends_or_stops(process), Watch(url)
+        watch.look()
+        run(url)
+        watch.look()
+        if stopped:
+            os.kill(process.pid or 0, signal.SIGCONT)
+        process.join(60)
+        expected_code = 0 if stopped else -signal.SIGKILL
+        if process.exitcode != expected_code:
+            raise RuntimeError(f"{plan}: the process ended with {process.exitcode}, not {expected_code}")
+        watch.look()
+        total += judge(url, expected, 1, watch)
+        shutil.rmtree(url, ignore_errors=True)
+    return total
+
+
+def _ends_or_stops(process: multiprocessing.process.BaseProcess) -> bool:
+    """Wait until a process has ended (False) or is stopped (True)."""
+    while process.is_alive():
+        with suppress(OSError):
+            state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "T":
+                return True
+        time.sleep(0.002)
+    return False
+
+
+# --- The table ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def timed(name: str, where: str) -> Iterator[list[Tally]]:
+    """Print a line of the table for what the block puts into the list."""
+    start = time.monotonic()
+    found: list[Tally] = []
+    yield found
+    tally, seconds = sum(found, Tally()), time.monotonic() - start
+    print(
+        f"| {name} | {where} | {tally.trials:,} | {tally.faults:,} | {tally.rows:,} | {tally.lost} | "
+        f"{tally.duplicated} | {tally.phantom} | {tally.overwritten} | {tally.unlike} | {seconds:.0f} |",
+        flush=True,
+    )
+    if replace(tally, trials=0, faults=0, rows=0) != Tally():
+        raise SystemExit(f"{name} on {where}: the run is not what it is without faults; see its folder")
+
+
+COLUMNS = (
+    "faults",
+    "store",
+    "runs",
+    "faults struck",
+    "rows",
+    "lost",
+    "duplicated",
+    "phantom",
+    "overwritten",
+    "unlike",
+    "s",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def local(folder: str, count: int, seed: int, processes: int) -> None:
+    """The proofs on local disk."""
+    expected_url = f"{folder}/free"
+    last = operations(expected_url)
+    expected = outcome(expected_url)
+    for kind, name in (("kill", "SIGKILL"), ("stop", "SIGSTOP, SIGCONT")):
+        plans = [f"{at}:{when}:{kind}" for at in range(1, last + 1) for when in ("before", "after")]
+        with timed(f"one {name} of a process", "local disk") as found:
+            found.append(real(folder, plans, expected))
+    with timed("one error, lost acknowledgement, kill or zombie", "local disk") as found:
+        found.append(kept(singles(last), folder, expected, processes))
+    with timed("two of them, in order", "local disk") as found:
+        found.append(kept(pairs(last, count, seed), folder, expected, processes))
+
+
+def s3(root: str, count: int, seed: int, processes: int) -> None:
+    """The proofs on an S3 server that this process's environment points to."""
+    last = operations(f"{root}/free")
+    expected = outcome(f"{root}/free")
+    with faults.injected("1000000:http:503") as injection:
+        run(f"{root}/requests")
+    with timed("one error, lost acknowledgement, kill or zombie", "S3") as found:
+        found.append(kept(singles(last, 5), root, expected, processes))
+    with timed("two of them, in order", "S3") as found:
+        found.append(kept(pairs(last, count, seed), root, expected, processes))
+    with timed("503, 500, 429, no connection, lost answer", "S3") as found:
+        found.append(kept(requests(injection.requests, 12), root, expected, processes))
+
+
+def main() -> int:
+    from tests.s3server import s3_server
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
+    parser.add_argument("--pairs", type=int, default=2500, help="0: nothing on local disk")
+    parser.add_argument("--s3-pairs", type=int, default=100, help="0: no S3 server is started")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    print(HEAD, flush=True)
+    with tempfile.TemporaryDirectory(prefix="rft-faults-", dir=options.folder) as folder:
+        if options.pairs:
+            local(folder, options.pairs, options.seed, options.processes)
+        if options.s3_pairs:
+            with s3_server(Path(folder)) as server:
+                os.environ |= server.environment()
+                s3(server.url("faults"), options.s3_pairs, options.seed, options.processes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

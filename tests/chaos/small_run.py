@@ -1,0 +1,101 @@
+"""A whole run in little, without Ray: the stages' own workers, called one after another, over a scripted engine.
+
+`run(url)` does what is missing and nothing else, as the main job does; `outcome(url)` is what the run has come to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from rft_ray import config, generations, stages
+from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.problems import ProblemSet, commit_problems, in_order
+from rft_ray.records import Completion, from_table
+from rft_ray.sampling import Sampler
+from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard
+from rft_ray.store import Store, open_store, read_table
+from rft_ray.tiny.generator import generate
+from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier
+
+K, PER_BLOCK = 4, 2
+PROBLEMS = ProblemSet(tuple(in_order(generate(4, split="train", seed=3, steps=(1, 1)), 0)), 4, "c" * 16)
+SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}", engine="scripted")
+ENGINE = config.Engine(kind="scripted")
+MODELS = ("mA", "mB")
+
+
+def verdict_job(model: str) -> VerdictJob:
+    sampling = SamplingJob(
+        ModelRef(model, "sft", model * 4), PROBLEMS.fingerprint, PROBLEMS.count, PER_BLOCK, SETTINGS, K, 0
+    )
+    return VerdictJob(sampling, "paper", "collect")
+
+
+JOBS = tuple(map(verdict_job, MODELS))
+PATHS = PathJob(JOBS, "equations", "as_written")
+CORPUS = CorpusJob(PROBLEMS.fingerprint, PROBLEMS.count, PATHS)
+ROWS = sum(job.sampling.planned for job in JOBS)
+
+
+def run(url: str) -> None:
+    """Everything that is missing, stage by stage."""
+    store = open_store(url)
+    commit_problems(store, PROBLEMS)
+    for job in JOBS:
+        _work(store, list(job.sampling.shards()), lambda job=job: sampler(url, job.sampling))  # type: ignore[misc]
+    _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(url, JOBS))
+    _work(store, PATHS.shards(), lambda: Selector(url, [PATHS]))
+    build_corpus(CORPUS, store, PROBLEMS, SETTINGS.prompt, PATHS.mode)
+    store.replace("summary.json", json.dumps(counts(store)).encode())
+
+
+def sampler(url: str, job: SamplingJob) -> Sampler:
+    return Sampler(url, [job], ENGINE, False, 0)
+
+
+def _work(store: Store, shards: list[Shard], make: object) -> None:
+    if missing := stages.missing(store, shards):
+        worker = make()  # type: ignore[operator]
+        for shard in missing:
+            worker(shard)
+
+
+def counts(store: Store) -> dict[str, int]:
+    """Rows that count, by stage."""
+    return dict(Counter(key.split("/")[0] for key in generations.living(store.list()).values() if "/" in key))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to: every file that counts, and how its samples differ from the plan."""
+
+    files: dict[str, object]
+    """Key -> rows, or bytes, of every file that counts; of any other, that it is there."""
+    lost: int
+    duplicated: int
+    phantom: int
+
+
+def outcome(url: str) -> Outcome:
+    store = open_store(url)
+    keys = [key for key in store.list() if "/" in key]
+    present = generations.living(keys)
+    files = dict.fromkeys(keys) | {
+        key: read_table(store, key)[0].to_pylist() if ending == "parquet" else store.read(key)
+        for (_, ending), key in present.items()
+    }
+    found: Counter[tuple[str, str, int]] = Counter()
+    for key in present.values():
+        if key.startswith("completions/"):
+            table, metadata = read_table(store, key)
+            name = json.loads(metadata["model"])["name"]
+            found.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
+    planned = {(name, p.problem_id, i) for name in MODELS for p in PROBLEMS.problems for i in range(K)}
+    return Outcome(
+        files,
+        lost=len(planned - set(found)),
+        duplicated=sum(count - 1 for count in found.values()),
+        phantom=len(set(found) - planned),
+    )

@@ -1,0 +1,87 @@
+"""Short proofs on local disk and S3: whatever fails, and whenever, nothing is lost, repeated, invented or overwritten.
+
+The long ones: `python -m tests.chaos.proofs`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rft_ray import faults
+from tests.chaos.proofs import Tally, kept, operations, pairs, real, singles
+from tests.chaos.small_run import Outcome, outcome, run
+from tests.s3server import s3_server
+
+
+def sound(tally: Tally, least_faults: int) -> bool:
+    return replace(tally, trials=0, faults=0, rows=0) == Tally() and tally.faults >= least_faults
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """On a disk in memory, where there is one: a run syncs some two hundred times."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Outcome]:
+    """Operations of a run without faults, and what it comes to."""
+    url = str(tmp_path_factory.mktemp("free"))
+    return operations(url), outcome(url)
+
+
+def test_the_fault_free_run_has_every_planned_row(free: tuple[int, Outcome]) -> None:
+    last, expected = free
+    assert last > 50
+    assert (expected.lost, expected.duplicated, expected.phantom) == (0, 0, 0)
+    assert len([key for key in expected.files if key.startswith("paths/")]) == 2
+
+
+def test_one_fault_anywhere_changes_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+    last, expected = free
+    trials = [*singles(last, 40)]
+    assert sound(kept(trials, folder, expected, 1), len(trials))
+
+
+def test_two_faults_in_order_change_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+    last, expected = free
+    assert sound(kept(pairs(last, 10, seed=5), folder, expected, 1), 16)
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop"])
+def test_a_process_killed_or_stopped_at_an_operation_changes_nothing(
+    folder: str, free: tuple[int, Outcome], kind: str
+) -> None:
+    last, expected = free
+    plans = [f"{at}:{'before' if at % 2 else 'after'}:{kind}" for at in range(2, last, 35)]
+    assert sound(real(folder, plans, expected), len(plans))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server.url("chaos")
+
+
+@pytest.mark.s3
+def test_on_s3_one_fault_changes_nothing(server: str, free: tuple[int, Outcome]) -> None:
+    last, _ = free
+    run(f"{server}/free")
+    expected = outcome(f"{server}/free")
+    assert expected.files == free[1].files
+    trials = [*pairs(last, 1, seed=1), *([trial] for trial in ("40:http:lost", "60:http:503"))]
+    assert sound(kept([tuple(trial) for trial in trials], server, expected, 1), 4)
+
+
+def test_a_plan_that_says_nothing_known_is_refused() -> None:
+    for text in ("7", "7:after", "7:during:error", "7:after:503", "7:http:kill", "x:after:error"):
+        with pytest.raises(ValueError, match=r"7|x|fault"):
+            faults.parse(text)

@@ -1,0 +1,273 @@
+"""What is corrupt is named, given up by a tombstone, and made anew with what was made from it, and nothing else is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rft_ray import engines, faults, generations, models, prune, repair, sampling
+from rft_ray.config import load
+from rft_ray.corpus import CorpusJob
+from rft_ray.provenance import identity, noted
+from rft_ray.shards import ModelRef
+from rft_ray.store import NotFound, Store, StoreError, open_store, present, read_table
+from rft_ray.store_cli import main
+from tests.chaos.proofs import Watch
+from tests.chaos.small_run import CORPUS, JOBS, outcome, run, sampler
+
+LAST = JOBS[1].sampling
+COMPLETIONS, VERDICTS = (f"{stage}/{LAST.problems_fingerprint}/p000001" for stage in ("completions", "verdicts"))
+
+
+class Moody(engines.ScriptedEngine):
+    """As a real engine, it never says the same again."""
+
+    def generate(self, requests: list[engines.Request], settings: sampling.SamplingSettings) -> list[engines.Answered]:  # type: ignore[override]
+        later = [replace(request, sample_start=request.sample_start + self.seed % 1000 + 7) for request in requests]
+        return super().generate(later, settings)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A finished run."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        run(name)
+        yield name
+
+
+@pytest.fixture
+def moody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "open_engine", lambda *_, seed, **__: Moody(seed))
+
+
+def flip(url: str, key: str) -> None:
+    path = Path(url) / key
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def first(url: str, prefix: str) -> str:
+    """The first file that counts."""
+    return min(generations.living(open_store(url).list(prefix)).values())
+
+
+def rows(store: Store) -> dict[tuple[str, str], object]:
+    """What counts, without generations; the corpus as its lines."""
+    living = generations.living(key for key in store.list() if key.split("/")[0] in ("verdicts", "paths", "corpus"))
+    return {
+        name: read_table(store, key)[0].to_pylist() if name[1] == "parquet" else store.read(key)
+        for name, key in living.items()
+    }
+
+
+def recomputed(store: Store, folder: str) -> dict[tuple[str, str], object]:
+    """The same from the committed completions alone, in a store of its own."""
+    copy = open_store(folder)
+    for (stem, ending), key in generations.living(store.list("completions/")).items():
+        copy.create(f"{stem}.g0.{ending}", store.read(key))
+    run(folder)
+    return rows(copy)
+
+
+def test_a_sound_run_verifies(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", url]) == 0
+    assert capsys.readouterr().out == "20 files read, 0 corrupt, 0 made from what no longer counts\n"
+
+
+@pytest.mark.usefixtures("moody")
+def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, lost = open_store(url), first(url, COMPLETIONS)
+    before = {key: store.read(key) for key in store.list()}
+    flip(url, lost)
+    assert main(["verify", url]) == 1
+    assert f"corrupt shard {lost} in {url}" in capsys.readouterr().out
+    assert main(["verify", "--repair", url]) == 0
+    assert "run the same command again" in capsys.readouterr().out
+    run(url)
+    new = {key for key in store.list() if key not in before}
+    remade = {key for key in new if ".g1." in key}
+    assert {key.split("/")[0] for key in remade} == {"completions", "verdicts", "paths", "corpus"}
+    assert len(remade) == 5, "one shard of completions, its verdicts, its block of paths, the corpus in both formats"
+    assert len(new - remade) == 4, "one tombstone each; one for both formats of the corpus"
+    assert all(store.read(key) == data for key, data in before.items() if key not in (lost, "summary.json"))
+    assert rows(store) == recomputed(store, str(tmp_path))
+    assert (outcome(url).lost, outcome(url).duplicated, outcome(url).phantom) == (0, 0, 0)
+    assert store.read(present(store, CORPUS.jsonl_key) or "") != before[CORPUS.jsonl_key]
+    assert main(["verify", url]) == 0
+
+
+@pytest.mark.parametrize("prefix", ["verdicts/", "paths/", "corpus/", "problems/"])
+def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> None:
+    store, lost = open_store(url), min(k for k in open_store(url).list(prefix) if k.endswith(".parquet"))
+    before, keys = rows(store), set(store.list())
+    flip(url, lost)
+    assert main(["verify", "--repair", url]) == 0
+    assert set(store.list()) - keys == {generations.tombstone(lost)}
+    run(url)
+    assert rows(store) == before
+    assert main(["verify", url]) == 0
+
+
+def test_a_damaged_jsonl_is_named_and_written_anew(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(url)
+    intact = store.read(CORPUS.jsonl_key)
+    flip(url, CORPUS.jsonl_key)
+    assert main(["verify", "--repair", url]) == 0
+    assert f"corrupt file {CORPUS.jsonl_key}" in capsys.readouterr().out
+    run(url)
+    assert store.read(present(store, CORPUS.jsonl_key) or "") == intact
+
+
+@pytest.mark.usefixtures("moody")
+def test_of_a_corrupt_file_between_corrupt_ones_nothing_is_assumed(url: str, tmp_path: Path) -> None:
+    store = open_store(url)
+    for prefix in (COMPLETIONS, VERDICTS, "paths/"):
+        flip(url, first(url, prefix))
+    assert main(["verify", "--repair", url]) == 0
+    run(url)
+    assert rows(store) == recomputed(store, str(tmp_path))
+    assert main(["verify", url]) == 0
+
+
+@pytest.mark.usefixtures("moody")
+def test_a_repair_that_is_cut_off_anywhere_is_finished_by_the_next(url: str, tmp_path: Path) -> None:
+    """Also where the run was submitted in between."""
+    for at, when in itertools.product((1, 2, 4), ("before", "after")):
+        flip(url, first(url, COMPLETIONS))
+        files = repair.find(repair.examine(open_store(url)))
+        with faults.injected(f"{at}:{when}:die"), pytest.raises(faults.Died):
+            repair.void(open_store(url), files)
+        if at == 2:
+            with suppress(StoreError):  # it may need the corrupt shard
+                run(url)
+        assert main(["verify", "--repair", url]) in (0, 1)
+        run(url)
+        assert main(["verify", url]) == 0
+        assert (outcome(url).lost, outcome(url).duplicated, outcome(url).phantom) == (0, 0, 0)
+        assert rows(open_store(url)) == recomputed(open_store(url), str(tmp_path / f"{at}{when}"))
+
+
+@pytest.mark.usefixtures("moody")
+def test_samples_that_were_moved_away_by_hand_make_the_rest_stale(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path(url) / first(url, COMPLETIONS)).unlink()
+    assert main(["verify", url]) == 1
+    run(url)
+    capsys.readouterr()
+    assert main(["verify", "--repair", url]) == 0
+    assert "made from other rows than those of" in capsys.readouterr().out
+    run(url)
+    assert rows(open_store(url)) == recomputed(open_store(url), str(tmp_path))
+
+
+def rft_model(store: Store) -> str:
+    """Commit a model that was trained on the run's corpus, and samples of it."""
+    made_from = noted({generations.split(CORPUS.key)[0]: identity(read_table(store, CORPUS.key)[0])})
+    models.commit_model(store, "f" * 16, models.resolve("tiny:tiny-s"), made_from)
+    job = replace(LAST, model=ModelRef("mA", "rft", "f" * 16), seed=9)
+    for shard in job.shards():
+        sampler(store.url, job)(shard)
+    return job.fingerprint
+
+
+@pytest.mark.usefixtures("moody")
+def test_a_model_trained_on_lost_samples_is_void_and_so_are_its_samples(url: str) -> None:
+    store = open_store(url)
+    samples = rft_model(store)
+    assert main(["verify", url]) == 0
+    flip(url, first(url, COMPLETIONS))
+    assert main(["verify", "--repair", url]) == 0
+    assert models.committed_model(store, "f" * 16) is None
+    assert not [key for stem, key in generations.living(store.list("completions/")).items() if samples in stem[0]]
+    run(url)
+    rft_model(store)
+    assert models.committed_model(store, "f" * 16) is not None
+    assert main(["verify", url]) == 0
+
+
+def test_a_damaged_model_is_named_and_its_samples_stay(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rft_model(open_store(url))
+    [weights] = Path(url).glob("models/*/*/model.safetensors")
+    weights.chmod(0o644)
+    flip(url, str(weights.relative_to(url)))
+    assert main(["verify", "--repair", url]) == 1
+    assert "model.safetensors" in (told := capsys.readouterr().out)
+    assert "1 corrupt, 0 made from" in told
+    assert not [key for key in open_store(url).list() if key.endswith(generations.TOMBSTONE)]
+
+
+def test_a_void_file_is_not_found(url: str) -> None:
+    store = open_store(url)
+    store.create(generations.tombstone(CORPUS.key), b"{}")
+    assert present(store, CORPUS.key) is None
+    with pytest.raises(NotFound, match=CORPUS.key):
+        read_table(store, CORPUS.key)
+
+
+# --- Pruning --------------------------------------------------------------------------------------
+
+
+def test_checkpoints_of_committed_models_and_void_files_can_go(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(url)
+    rft_model(store)
+    for fingerprint in ("f" * 16, "e" * 16):
+        store.create(f"work/{fingerprint}/a1/checkpoint-3/state.bin", b"123")
+    lost = first(url, "paths/")
+    flip(url, lost)
+    main(["verify", "--repair", url])
+    run(url)
+    for name, age_s in (("old", 2 * prune.LEFT_AFTER_S), ("new", 0)):
+        (Path(url) / ".tmp" / name).write_bytes(b"half")
+        os.utime(Path(url) / ".tmp" / name, (time.time() - age_s,) * 2)
+    watch = Watch(url)
+    assert main(["prune", url]) == 0
+    assert "nothing was deleted" in capsys.readouterr().out
+    watch.look()
+    assert main(["prune", "--yes", url]) == 0
+    gone = {f"work/{'f' * 16}/a1/checkpoint-3/state.bin", lost}
+    watch.look()
+    assert watch.overwritten == len(gone)
+    assert not gone & set(store.list())
+    assert [path.name for path in (Path(url) / ".tmp").iterdir()] == ["new"]
+    assert main(["verify", url]) == 0
+
+
+def test_superseded_recipes_can_go_and_what_the_plan_names_cannot(url: str) -> None:
+    store = open_store(url)
+    samples = rft_model(store)
+    plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
+    found = prune.unneeded(store, plan)
+    assert {prune.recipe_of(one.key) for one in found} == {samples, "f" * 16}
+    prune.delete(store, [one.key for one in found])
+    run(url)
+    assert main(["verify", url]) == 0
+
+
+def test_without_its_config_nothing_is_called_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", "--superseded", url]) == 2
+    assert "no config.yaml" in capsys.readouterr().err
+
+
+def test_the_demo_plan_names_every_recipe(tmp_path: Path) -> None:
+    """`recipes` finds each part of a real plan."""
+    from rft_ray import pipeline
+
+    config = load("jobs/configs/demo.yaml", [f"--run.store={tmp_path}", "--problems.train.limit=20"])
+    plan, _ = pipeline.prepare(config)
+    names = set(prune.recipes(plan))
+    parts = [*plan.sft, *plan.rft, *plan.collected, plan.paths, plan.corpus, plan.gold]
+    assert {part.fingerprint for part in parts} <= names
+    assert {shard.fingerprint for shard in plan.completion_shards()} <= names
+    assert {prune.recipe_of(job.key) for job in plan.evaluations} <= names
