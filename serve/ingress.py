@@ -7,10 +7,11 @@ Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from ray import serve
@@ -21,18 +22,25 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from serve import errors, schemas
+from serve import errors, page, schemas
 from serve.auth import Guard, Keys
 from serve.errors import Refusal
-from serve.voting import Outcome, Path, vote
+
+T = TypeVar("T")
 
 READY_TIMEOUT_S = 5.0
+CLIENT_CLOSED = 499
+UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the vote, or its events"}
+}
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),
     "readyz": lambda app: app.get("/readyz", tags=["health"]),
-    "solve": lambda app: app.post("/solve", tags=["solve"]),
+    "solve": lambda app: app.post("/solve", tags=["solve"], responses=STREAM),
     "models": lambda app: app.get("/v1/models", tags=["openai"]),
     "model_data": lambda app: app.get("/v1/models/{model:path}", tags=["openai"]),
     "chat": lambda app: app.post("/v1/chat/completions", tags=["openai"]),
@@ -76,31 +84,37 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
         """OpenAI chat completion: the model's chat template renders the prompt that it was trained on."""
         self._check(body, prompts=1)
-        answer: Response = await super().chat(body, request)
-        return answer
+        return _noticing(await _unless_hung_up(request, super().chat(body, request)))
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """OpenAI text completion: the prompt goes to the model as it is."""
         many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
         self._check(body, prompts=len(body.prompt) if many else 1)
-        answer: Response = await super().completions(body, request)
-        return answer
+        return _noticing(await _unless_hung_up(request, super().completions(body, request)))
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
-        """Sample k reasoning paths of one question in one request, and put their answers to the vote."""
-        started = time.monotonic()
+        """Sample k reasoning paths of one question in one request, and put their answers to the vote.
+
+        With `stream`: server-sent events `start`, `path` and `vote` for each path, `text` with `deltas`, and at the end
+        `result` or `error`.
+        """
         model = self._known(body.model or next(iter(self._cards)))
-        asked = ChatCompletionRequest(
-            model=model,
-            messages=[{"role": "user", "content": body.question}],
-            n=body.k,
-            temperature=body.temperature,
-            top_p=1.0,
-            max_completion_tokens=body.max_tokens,
-        )
-        answers = self._get_response(body=asked, call_method="chat", raw_request=request)
-        outcome = vote(_paths(await anext(answers)))
-        return _solved(outcome, body.k, model, time.monotonic() - started)
+        events = self._events(body, model)
+        first = await _unless_hung_up(request, anext(events))
+        if isinstance(first, schemas.Refused):
+            raise Refusal(first.status, first.message, param=first.param, code=first.code)
+        if body.stream:
+            return EventStream(_written(first, events), media_type="text/event-stream", headers=UNCACHED)  # type: ignore[return-value]
+        return await _unless_hung_up(request, _result(events))
+
+    async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
+        """The events of one question. Closing it, or being cancelled, cancels the request in the engine."""
+        response = self._get_configured_serve_handle(model).solve.remote(body)
+        try:
+            async for event in response:
+                yield event
+        finally:
+            response.cancel()
 
     def _known(self, model: str) -> str:
         if model not in self._cards:
@@ -118,28 +132,69 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
 
 
-def _paths(answer: Any) -> list[Path]:
-    """The sampled paths of an engine's answer. Raises OpenAIHTTPException where it refused the request."""
-    if hasattr(answer, "error"):
-        raise OpenAIHTTPException(answer.error.code, answer.error.message, answer.error.type)
-    return [Path(choice.message.content or "", choice.finish_reason) for choice in answer.choices]
+async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveResponse:
+    """The last of the events."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, schemas.SolveResponse):
+                return event
+    raise RuntimeError("the engine's events ended without a result")
 
 
-def _solved(outcome: Outcome, k: int, model: str, seconds: float) -> schemas.SolveResponse:
-    shown = outcome.path and schemas.ShownPath(text=outcome.path.text, equations=list(outcome.equations))
-    return schemas.SolveResponse(
-        answer=outcome.answer,
-        confidence=outcome.confidence,
-        votes=[schemas.Vote(answer=answer, count=count) for answer, count in outcome.votes],
-        path=shown,
-        k=k,
-        distinct_paths=outcome.distinct_paths,
-        undecided=outcome.undecided,
-        no_answer=outcome.no_answer,
-        truncated=outcome.truncated,
-        model=model,
-        seconds=round(seconds, 3),
-    )
+async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, None]) -> AsyncGenerator[str, None]:
+    """Events as server-sent events. A failure is an event too: a stream never just ends."""
+    yield _line(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
+    ended = False
+    try:
+        async with aclosing(events):
+            async for event in events:
+                ended = isinstance(event, schemas.SolveResponse)
+                yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
+    except Exception:
+        logging.getLogger("ray.serve").exception("a stream of /solve failed")
+    if not ended:
+        yield _line("error", bytes(errors.response(503, "the engine failed: ask again").body).decode())
+
+
+def _line(event: str, data: str) -> str:
+    return f"event: {event}\ndata: {data}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A stream that ends its generator as soon as the client is gone, also while there is nothing to send.
+
+    From ASGI 2.4 on Starlette waits for a failing `send`, and Ray Serve's never fails.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__({**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}, receive, send)
+
+
+def _noticing(answer: Response) -> Response:
+    if not isinstance(answer, StreamingResponse):
+        return answer
+    return EventStream(answer.body_iterator, answer.status_code, media_type=answer.media_type, headers=UNCACHED)
+
+
+async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:
+    """The answer; cancelled, and refused, when the client goes away first."""
+    working = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Refusal(CLIENT_CLOSED, "the client went away", code="client_closed")
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _engine_refused(_: Request, error: Any) -> Response:
@@ -157,7 +212,8 @@ def fastapi_app(keys: Keys) -> FastAPI:
     app.add_exception_handler(OpenAIHTTPException, _engine_refused)
     for busy in (RayActorError, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
-    app.add_middleware(Guard, keys=keys)
+    app.add_middleware(Guard, keys=keys, open_files=page.FILES)
+    page.install(app)
     return app
 
 
