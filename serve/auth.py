@@ -3,8 +3,8 @@
 Keys come from a file (one a line, `#` comments) and from a comma-separated variable; only their SHA-256 is kept, and
 a presented key is compared with all of them in constant time. Without keys the guard answers this machine alone:
 the peer must be a loopback address, and the Host header must name one, so that no web page can reach the service
-through a name that resolves to 127.0.0.1. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that is there
-within `BODY_TIMEOUT_S`; keys are read once, at start.
+through a name that resolves to 127.0.0.1. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that
+is there within `BODY_TIMEOUT_S`; keys are read once, at start.
 """
 
 from __future__ import annotations

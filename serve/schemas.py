@@ -69,7 +69,7 @@ class Saved(BaseModel):
     paths: int = Field(0, description="samples cancelled before they had finished")
     tokens: int = Field(
         0,
-        description="estimate of the tokens that these would still have taken: as long as the finished paths on average",
+        description="estimate of what these would still have taken, if as long as the finished paths on average",
     )
 
 
