@@ -8,8 +8,8 @@ Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
+from contextlib import ExitStack, aclosing
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionReq
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serve import errors, page, schemas
+from serve import bounds, errors, page, schemas
 from serve.auth import Guard, Keys
 from serve.errors import Refusal
 
@@ -52,9 +52,16 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     """Answers the routes; one Serve handle per model. The first card is the model of requests that name none."""
 
     def __init__(
-        self, llm_deployments: dict[str, DeploymentHandle], cards: Sequence[schemas.ServedModel], *, seeds: bool
+        self,
+        llm_deployments: dict[str, DeploymentHandle],
+        cards: Sequence[schemas.ModelDetails],
+        *,
+        seeds: bool,
+        capacity: int,
     ) -> None:
+        """`capacity`: paths that each model may have under way."""
         super().__init__(llm_deployments, {card.id: card for card in cards})
+        self._admission = bounds.Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
         self._seeds = seeds
 
@@ -77,20 +84,35 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """The served models."""
         return schemas.ServedModels(data=list(self._cards.values()))
 
-    async def model_data(self, model: str) -> schemas.ServedModel:
-        """One served model."""
+    async def model_data(self, model: str) -> schemas.ModelDetails:
+        """One served model: what it was trained from, on and with, and how well it does on the run's test problems."""
         return self._cards[self._known(model)]
 
     async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
         """OpenAI chat completion: the model's chat template renders the prompt that it was trained on."""
-        self._check(body, prompts=1)
-        return _noticing(await _unless_hung_up(request, super().chat(body, request)))
+        bounds.check_chat(body)
+        return await self._admitted(super().chat, body, request, paths=body.n or 1)
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """OpenAI text completion: the prompt goes to the model as it is."""
+        bounds.check_completion(body)
         many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
-        self._check(body, prompts=len(body.prompt) if many else 1)
-        return _noticing(await _unless_hung_up(request, super().completions(body, request)))
+        return await self._admitted(
+            super().completions, body, request, paths=(body.n or 1) * (len(body.prompt) if many else 1)
+        )
+
+    async def _admitted(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
+        """An OpenAI answer; its room is held until the last byte of a stream."""
+        body.model = self._known(body.model or next(iter(self._cards)))
+        if body.seed is not None and not self._seeds:
+            raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
+        with ExitStack() as room:
+            room.enter_context(self._admission.admitted(body.model, paths))
+            answered: Response = await _unless_hung_up(request, answer(body, request))
+            if isinstance(answered, StreamingResponse):
+                kept = _until_sent(answered.body_iterator, room.pop_all())
+                return EventStream(kept, media_type="text/event-stream", headers=UNCACHED)
+            return answered
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
         """Sample k reasoning paths of one question in one request, and put their answers to the vote.
@@ -98,8 +120,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         With `stream`: server-sent events `start`, `path` and `vote` for each path, `text` with `deltas`, and at the end
         `result` or `error`.
         """
-        model = self._known(body.model or next(iter(self._cards)))
-        events = self._events(body, model)
+        events = self._events(body, self._known(body.model or next(iter(self._cards))))
         first = await _unless_hung_up(request, anext(events))
         if isinstance(first, schemas.Refused):
             raise Refusal(first.status, first.message, param=first.param, code=first.code)
@@ -109,27 +130,19 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
 
     async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
         """The events of one question. Closing it, or being cancelled, cancels the request in the engine."""
-        response = self._get_configured_serve_handle(model).solve.remote(body)
-        try:
-            async for event in response:
-                yield event
-        finally:
-            response.cancel()
+        with self._admission.admitted(model, body.k):
+            response = self._get_configured_serve_handle(model).solve.remote(body)
+            try:
+                async for event in response:
+                    yield event
+            finally:
+                response.cancel()
 
     def _known(self, model: str) -> str:
         if model not in self._cards:
             served = ", ".join(self._cards)
             raise Refusal(404, f"no such model; served: {served}", param="model", code="model_not_found")
         return model
-
-    def _check(self, body: Any, *, prompts: int) -> None:
-        """Refuse what no engine here should be asked: an unknown model, too many paths, a seed on CPU."""
-        if body.model is not None:
-            self._known(body.model)
-        if (body.n or 1) * prompts > schemas.MAX_PATHS:
-            raise Refusal(400, f"n times the number of prompts must be at most {schemas.MAX_PATHS}", param="n")
-        if body.seed is not None and not self._seeds:
-            raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
 
 
 async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveResponse:
@@ -170,10 +183,10 @@ class EventStream(StreamingResponse):
         await super().__call__({**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}, receive, send)
 
 
-def _noticing(answer: Response) -> Response:
-    if not isinstance(answer, StreamingResponse):
-        return answer
-    return EventStream(answer.body_iterator, answer.status_code, media_type=answer.media_type, headers=UNCACHED)
+async def _until_sent(chunks: AsyncIterable[Any], room: ExitStack) -> AsyncGenerator[Any, None]:
+    with room:
+        async for chunk in chunks:
+            yield chunk
 
 
 async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:
@@ -205,7 +218,7 @@ async def _engine_refused(_: Request, error: Any) -> Response:
 def fastapi_app(keys: Keys) -> FastAPI:
     """The application without its routes: `make_fastapi_ingress` adds those of `ENDPOINTS`."""
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 503)
+        status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 429, 503)
     }
     app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
     errors.install(app)
@@ -218,9 +231,16 @@ def fastapi_app(keys: Keys) -> FastAPI:
 
 
 def deploy(
-    models: Mapping[str, Application], cards: Sequence[schemas.ServedModel], keys: Keys, *, seeds: bool
+    models: Mapping[str, Application],
+    cards: Sequence[schemas.ModelDetails],
+    keys: Keys,
+    *,
+    seeds: bool,
+    capacity: int,
 ) -> Application:
     """The Serve application: this ingress in front of the models' deployments."""
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=fastapi_app(keys))
     options = {"name": "ingress", "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
-    return serve.deployment(ingress, **options).bind(llm_deployments=dict(models), cards=list(cards), seeds=seeds)
+    return serve.deployment(ingress, **options).bind(
+        llm_deployments=dict(models), cards=list(cards), seeds=seeds, capacity=capacity
+    )

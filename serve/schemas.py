@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -209,6 +209,39 @@ class ServedModel(BaseModel):
     stage: str
     base: str
     fingerprint: str
+
+
+class Metric(BaseModel):
+    """A share of the test problems, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(description="problems")
+    k: int | None = Field(None, description="samples of each problem; null where the answer is greedy")
+
+
+class Sampler(BaseModel):
+    model: str
+    paths: int
+    share: float = Field(description="of the corpus's paths")
+
+
+class Corpus(BaseModel):
+    """What a model was trained on. The counts are null where the run's summary is of another corpus."""
+
+    fingerprint: str
+    gold: int | None = None
+    paths: int | None = None
+    samplers: list[Sampler] = []
+
+
+class ModelDetails(ServedModel):
+    """GET /v1/models/{id}: a model's lineage."""
+
+    corpus: Corpus | None = None
+    settings: dict[str, Any] = Field({}, description="how it was trained: recipe, seed and prompt template")
+    evaluation: dict[str, Metric] = Field({}, description="by metric: maj1@1 (greedy), maj@k, pass@k, pass@1")
 
 
 class ServedModels(BaseModel):

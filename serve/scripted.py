@@ -149,22 +149,23 @@ class LocalResponse:
         self._closing = asyncio.ensure_future(self._items.aclose())
 
 
-def application(servers: Mapping[str, ScriptedServer], keys: Keys, **options: Any) -> FastAPI:
+def application(servers: Mapping[str, ScriptedServer], keys: Keys, *, capacity: int = 1_000) -> FastAPI:
     """The real application, with its routes, in front of scripted deployments."""
     from serve import ingress
 
     cards = [card(name) for name in servers]
     handles: Any = {name: LocalHandle(server) for name, server in servers.items()}
-    answers = ingress.Ingress(handles, cards, seeds=False, **options)
+    answers = ingress.Ingress(handles, cards, seeds=False, capacity=capacity)
     app = ingress.fastapi_app(keys)
     for method, route in ingress.ENDPOINTS.items():
-        route(app)(getattr(answers, method))
+        add: Any = route
+        add(app)(getattr(answers, method))
     return app
 
 
-def card(name: str) -> schemas.ServedModel:
+def card(name: str) -> schemas.ModelDetails:
     """A card for a model that was never trained."""
-    return schemas.ServedModel(
+    return schemas.ModelDetails(
         id=name, created=0, run="scripted", stage=name.rpartition("-")[2], base="none", fingerprint="0" * 16
     )
 
