@@ -54,6 +54,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
         The engine is asked below its OpenAI layer, which would write and read JSON for every token of every sample.
         """
+        from vllm.exceptions import VLLMClientError
+
         chat = self.engine._oai_serving_chat
         request = ChatCompletionRequest(
             model=self._llm_config.model_id,
@@ -66,13 +68,16 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         )
         try:
             rendered = await chat.render_chat_request(request)
-        except ValueError as error:  # the prompt is longer than the context
-            yield Refused(status=400, message=str(error), param="question", code="context_length_exceeded")
+            if hasattr(rendered, "error"):
+                yield Refused(status=int(rendered.error.code), message=rendered.error.message)
+                return
+            prompt = rendered[1][0]
+            params = _sampling(chat, request, prompt)
+        except (ValueError, VLLMClientError):
+            context = chat.model_config.max_model_len
+            message = f"the question does not fit the model's context of {context} tokens"
+            yield Refused(status=400, message=message, param="question", code="context_length_exceeded")
             return
-        if hasattr(rendered, "error"):
-            yield Refused(status=int(rendered.error.code), message=rendered.error.message)
-            return
-        prompt, params = rendered[1][0], _sampling(chat, request, rendered[1][0])
         pieces = _pieces(self.engine._engine_client.generate(prompt, params, f"solve-{secrets.token_hex(8)}"))
         async with aclosing(solving.events(pieces, asked, self._llm_config.model_id, params.max_tokens)) as events:
             async for event in events:
@@ -80,7 +85,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
 
 def _sampling(chat: Any, request: ChatCompletionRequest, prompt: Any) -> Any:
-    """vLLM's parameters of a chat request, as its own server makes them."""
+    """vLLM's parameters of a chat request, as its own server makes them. Raises ValueError where no token fits."""
     from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 
     max_tokens = get_max_tokens(
