@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
-from serve.auth import Guard, Keys, KeysError, deeper_than, is_loopback, load_keys
+from serve.auth import OPEN_PATHS, Guard, Keys, KeysError, deeper_than, is_loopback, load_keys
 
 KEY = "a-good-key"
 KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
@@ -213,3 +215,12 @@ def test_loopback_names(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "", None, "127.0.0.1.example.com"])
 def test_other_names(host: str | None) -> None:
     assert not is_loopback(host)
+
+
+def test_kubernetes_probes_the_application_where_it_needs_no_key() -> None:
+    manifest = yaml.safe_load((Path(__file__).parents[2] / "k8s" / "rayservice.yaml").read_text())
+    (group,) = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    probed = re.findall(r"localhost:8000(/\S+)", " ".join(container["readinessProbe"]["exec"]["command"]))
+    assert probed == ["/-/healthz", "/readyz"]  # the first is the proxy's own
+    assert set(probed[1:]) <= OPEN_PATHS
