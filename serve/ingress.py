@@ -9,7 +9,7 @@ Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -106,12 +106,11 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         body.model = self._known(body.model or next(iter(self._cards)))
         if body.seed is not None and not self._seeds:
             raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
-        with ExitStack() as room:
-            room.enter_context(self._admission.admitted(body.model, paths))
+        async with AsyncExitStack() as held:
+            held.enter_context(self._admission.admitted(body.model, paths))
             answered: Response = await _unless_hung_up(request, answer(body, request))
             if isinstance(answered, StreamingResponse):
-                kept = _until_sent(answered.body_iterator, room.pop_all())
-                return EventStream(kept, media_type="text/event-stream", headers=UNCACHED)
+                return EventStream(answered.body_iterator, held.pop_all())
             return answered
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
@@ -121,22 +120,27 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         `result` or `error`.
         """
         events = self._events(body, self._known(body.model or next(iter(self._cards))))
-        first = await _unless_hung_up(request, anext(events))
-        if isinstance(first, schemas.Refused):
-            raise Refusal(first.status, first.message, param=first.param, code=first.code)
-        if body.stream:
-            return EventStream(_written(first, events), media_type="text/event-stream", headers=UNCACHED)  # type: ignore[return-value]
-        return await _unless_hung_up(request, _result(events))
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(aclosing(events))
+            first = await _unless_hung_up(request, anext(events))
+            if isinstance(first, schemas.Refused):
+                raise Refusal(first.status, first.message, param=first.param, code=first.code)
+            if body.stream:
+                return EventStream(_written(first, events), held.pop_all())  # type: ignore[return-value]
+            return await _unless_hung_up(request, _result(events))
 
     async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
         """The events of one question. Closing it, or being cancelled, cancels the request in the engine."""
         with self._admission.admitted(model, body.k):
             response = self._get_configured_serve_handle(model).solve.remote(body)
+            ended = False
             try:
                 async for event in response:
                     yield event
+                ended = True
             finally:
-                response.cancel()
+                if not ended:
+                    response.cancel()
 
     def _known(self, model: str) -> str:
         if model not in self._cards:
@@ -147,22 +151,20 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
 
 async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveResponse:
     """The last of the events."""
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, schemas.SolveResponse):
-                return event
+    async for event in events:
+        if isinstance(event, schemas.SolveResponse):
+            return event
     raise RuntimeError("the engine's events ended without a result")
 
 
 async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, None]) -> AsyncGenerator[str, None]:
     """Events as server-sent events. A failure is an event too: a stream never just ends."""
-    yield _line(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
     ended = False
     try:
-        async with aclosing(events):
-            async for event in events:
-                ended = isinstance(event, schemas.SolveResponse)
-                yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
+        yield _line(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
+        async for event in events:
+            ended = isinstance(event, schemas.SolveResponse)
+            yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
     except Exception:
         logging.getLogger("ray.serve").exception("a stream of /solve failed")
     if not ended:
@@ -179,14 +181,19 @@ class EventStream(StreamingResponse):
     From ASGI 2.4 on Starlette waits for a failing `send`, and Ray Serve's never fails.
     """
 
+    def __init__(self, content: AsyncIterable[Any], held: AsyncExitStack) -> None:
+        """`held`: what is closed when the stream has ended, even one that never began."""
+        super().__init__(content, media_type="text/event-stream", headers=UNCACHED)
+        self._held = held
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__({**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}, receive, send)
-
-
-async def _until_sent(chunks: AsyncIterable[Any], room: ExitStack) -> AsyncGenerator[Any, None]:
-    with room:
-        async for chunk in chunks:
-            yield chunk
+        async with self._held:
+            try:
+                older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
+                await super().__call__(older, receive, send)
+            finally:
+                if isinstance(self.body_iterator, AsyncGenerator):
+                    await self.body_iterator.aclose()
 
 
 async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:

@@ -164,6 +164,18 @@ def test_more_than_the_engines_can_hold_is_refused_at_once(running: Running) -> 
         assert answer.json()["error"]["code"] == "overloaded"
 
 
+def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> None:
+    with running.client as client:
+        for _ in range(8):
+            client.post("/solve", json=asked(k=64))
+            client.post("/solve", json=asked(k=64, model="other"))
+            client.post("/v1/chat/completions", json=chat(n=64))
+            with client.stream("POST", "/solve", json=asked(k=64, stream=True)) as left:
+                next(left.iter_text())
+            assert within(2, lambda: running.engines["tiny-rft"].running == 0)
+        assert client.post("/solve", json=asked(k=64)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
