@@ -33,8 +33,10 @@ class Run {
     this.folds = new Map();
     this.answer = el("p", "answer", "?");
     this.sure = el("p", "sure", "waiting for the first path");
-    this.sure.setAttribute("role", "status");
-    this.sure.setAttribute("aria-live", "polite");
+    this.live = el("p", "heard");
+    this.live.setAttribute("role", "status");
+    this.live.setAttribute("aria-live", "polite");
+    this.spoken = 0;
     this.progress = document.createElement("progress");
     this.progress.max = body.k;
     this.progress.value = 0;
@@ -48,7 +50,7 @@ class Run {
     this.paths.setAttribute("aria-label", "Reasoning paths");
     this.origin = el("details", "origin", el("summary", "", "Where this model comes from"));
     this.origin.addEventListener("toggle", () => this.showOrigin(), { once: true });
-    this.root = el("article", "run", el("h2", "", body.model), el("div", "verdict",
+    this.root = el("article", "run", el("h2", "", body.model), this.live, el("div", "verdict",
       el("div", "said", this.answer, this.sure, this.progress), el("div", "tally", this.votes, this.silent)),
       this.note, el("h3", "", "Paths"), this.paths, this.origin);
     this.root.setAttribute("aria-label", body.model);
@@ -102,6 +104,14 @@ class Run {
       ? `${leader.count} of ${plural(vote.came, "path")} so far · ${percent(vote.confidence)}`
       : `${plural(vote.came, "path")}, no vote yet`;
     this.showVotes(vote);
+    if (leader) this.say(`${leader.answer} leads with ${this.sure.textContent}`, 3000);
+  }
+
+  /** To a screen reader: not every vote of sixty, but every few seconds, and the end. */
+  say(text, after = 0) {
+    if (performance.now() - this.spoken < after) return;
+    this.spoken = performance.now();
+    this.live.textContent = `${this.body.model}: ${text}`;
   }
 
   on_result(result) {
@@ -110,6 +120,7 @@ class Run {
     this.root.classList.add("final");
     this.answer.textContent = result.answer ?? "no answer";
     const { low, high } = result.interval;
+    this.say(result.answer === null ? "no answer" : `the answer is ${result.answer}, with ${percent(result.confidence)} of the paths`);
     this.sure.replaceChildren(el("strong", "", percent(result.confidence)), " of the paths",
       el("span", "range", ` (95 % interval ${Math.round(100 * low)}–${Math.round(100 * high)} %)`));
     const spared = result.saved.paths
@@ -120,7 +131,13 @@ class Run {
       card.root.classList.toggle("winner", result.answer !== null && card.root.dataset.answer === result.answer);
     }
     const rank = (card) => (card.root.classList.contains("winner") ? -1000 : 0) + (card.root.classList.contains("mute") ? 1000 : 0) - card.count;
-    this.paths.append(...[...this.folds.values()].sort((a, b) => rank(a) - rank(b)).map((card) => card.root));
+    const ranked = [...this.folds.values()].sort((a, b) => rank(a) - rank(b)).map((card) => card.root);
+    const [mute, voting] = [true, false].map((quiet) => ranked.filter((root) => root.classList.contains("mute") === quiet));
+    this.paths.append(...voting);
+    if (mute.length && voting.length) {
+      const list = el("ol", "paths", ...mute);
+      this.paths.after(el("details", "unheard", el("summary", "", `${plural(mute.length, "path")} without a vote`), list));
+    }
   }
 
   on_error({ error }) {
@@ -168,6 +185,7 @@ class Run {
     this.finish();
     this.answer.textContent = "—";
     this.sure.textContent = message;
+    this.say(message);
     this.root.classList.add("failed");
   }
 
@@ -188,15 +206,20 @@ function write(body, text, equations) {
   const inline = pieces.length === equations.length + 1 && equations.length > 0;
   body.replaceChildren();
   if (!inline) {
-    body.append(el("p", "", text));
+    body.append(el("p", "", ...told(text)));
     if (equations.length) body.append(el("p", "", ...equations.flatMap((one) => [mark(one), " "])));
     return;
   }
   pieces.forEach((piece, at) => {
     const before = at > 0 ? withoutStart(piece, equations[at - 1].equation) : piece;
-    body.append(at < equations.length ? withoutEnd(before, equations[at].equation) : before);
+    body.append(...told(at < equations.length ? withoutEnd(before, equations[at].equation) : before));
     if (at < equations.length) body.append(mark(equations[at]));
   });
+}
+
+/** Text with its `#### 8` lines set apart. */
+function told(text) {
+  return text.split(/^(####[^\n]*)$/m).map((part) => (part.startsWith("####") ? el("strong", "last", part.slice(4).trim()) : part));
 }
 
 /** `gives 2*4 = <<2*4=8>>8 pens` says all twice: what stands before and after a mark just as in it is left out. */
@@ -307,6 +330,7 @@ function stop() {
 }
 
 function wantKey(message) {
+  document.querySelector("nav").hidden = true; // a link cannot carry the key
   $("key-box").hidden = false;
   complain(message);
   $("key").focus();
