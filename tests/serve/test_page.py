@@ -1,7 +1,11 @@
-"""The page in a headless browser, against scripted engines: ask, watch, compare; nothing that a model writes runs."""
+"""The page in a headless browser, against scripted engines: ask, watch, compare; nothing that a model writes runs.
+
+Needs Chromium; without one it is skipped, except in continuous integration (`CI=true`).
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +16,7 @@ from serve.auth import Keys, load_keys
 from serve.scripted import ScriptedServer, arithmetic
 from tests.serve.test_ingress import KEY, Running, serving
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -25,16 +28,21 @@ ARGUMENTS = [
 QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> 2*4 = <<2*4=8>>8 <b>#### 8'
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"none of these browsers is installed: {', '.join(BROWSERS)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield launched
         launched.close()
 
