@@ -26,6 +26,7 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
+TWICE = "He has 2*4 = <<2*4=8>>8 pens, 13+4 = <<3+4=7>>7.5 and 10 = <<9+1=10>>100.\n#### 8"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> 2*4 = <<2*4=8>>8 <b>#### 8'
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,7 +49,8 @@ def browser() -> Iterator[Any]:
 
 
 def script(question: str, index: int) -> tuple[str, str]:
-    return (HOSTILE, "stop") if "hostile" in question else arithmetic(question, index)
+    fixed = {"hostile": HOSTILE, "twice": TWICE}.get(question)
+    return (fixed, "stop") if fixed else arithmetic(question, index)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,13 @@ def test_what_a_model_writes_stays_text(page: Page) -> None:
     assert page.tab.locator(".path img, .path script, .path b").count() == 0
     assert "<img src=x" in page.tab.locator(".path").first.inner_text()
     assert page.tab.title() == title
+
+
+def test_only_what_a_mark_repeats_to_the_letter_is_left_out(page: Page) -> None:
+    page.ask("twice")
+    page.finished()
+    text = page.tab.locator(".path .text").first.text_content().replace("\u00a0✓ (right)", "✓")
+    assert text == "He has 2*4=8✓ pens, 13+4 = 3+4=7✓7.5 and 10 = 9+1=10✓100.\n8"
 
 
 def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running: Running) -> None:
