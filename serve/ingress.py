@@ -21,7 +21,6 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -88,18 +87,16 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """One served model: what it was trained from, on and with, and how well it does on the run's test problems."""
         return self._cards[self._known(model)]
 
-    async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
+    async def chat(self, body: bounds.ChatRequest, request: Request) -> Response:
         """OpenAI chat completion: the model's chat template renders the prompt that it was trained on."""
         bounds.check_chat(body)
         return await self._admitted(super().chat, body, request, paths=body.n or 1)
 
-    async def completions(self, body: CompletionRequest, request: Request) -> Response:
+    async def completions(self, body: bounds.TextRequest, request: Request) -> Response:
         """OpenAI text completion: the prompt goes to the model as it is."""
         bounds.check_completion(body)
-        many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
-        return await self._admitted(
-            super().completions, body, request, paths=(body.n or 1) * (len(body.prompt) if many else 1)
-        )
+        paths = (body.n or 1) * bounds.prompts_of(body)
+        return await self._admitted(super().completions, body, request, paths=paths)
 
     async def _admitted(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
         """An OpenAI answer; its room is held until the last byte of a stream."""

@@ -3,7 +3,7 @@
     python -m serve.scripted [--port 8010] [--token-s 0.02]
 
 serves the page and `/solve` in this process, without Ray, to work on them and to test them in seconds. It answers
-`/solve` and short chat completions; the sums it does are of the numbers in the question, whatever the question asks.
+`/solve` and OpenAI requests that are not streamed; it adds up the numbers of the question, whatever the question asks.
 """
 
 from __future__ import annotations
@@ -96,19 +96,28 @@ class ScriptedServer:
         """A chat completion that is not streamed."""
         from ray.serve.llm.openai_api_models import ChatCompletionResponse
 
-        self.running += 1
+        texts = await self._texts(str(body.messages[-1]["content"]), body.n or 1)
+        said = [{"role": "assistant", "content": text} for text in texts]
+        choices = [{"index": i, "message": one, "finish_reason": "stop"} for i, one in enumerate(said)]
+        yield ChatCompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage={})
+
+    async def completions(self, body: Any, _: Any = None) -> AsyncGenerator[Any, None]:
+        """A text completion that is not streamed."""
+        from ray.serve.llm.openai_api_models import CompletionResponse
+
+        texts = await self._texts(str(body.prompt), body.n or 1)
+        choices = [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)]
+        yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage={})
+
+    async def _texts(self, question: str, n: int) -> list[str]:
+        """n whole samples, after the time that they take."""
+        self.running += n
         try:
-            question = str(body.messages[-1]["content"])
-            texts = [self.script(question, index)[0] for index in range(body.n or 1)]
+            texts = [self.script(question, index)[0] for index in range(n)]
             await asyncio.sleep(self.token_s * max(map(len, texts)) / 4)
-            message = [{"role": "assistant", "content": text} for text in texts]
-            choices = [{"index": i, "message": one, "finish_reason": "stop"} for i, one in enumerate(message)]
-            usage = {"prompt_tokens": len(question.split()), "total_tokens": 0, "completion_tokens": 0}
-            yield ChatCompletionResponse(
-                id="chatcmpl-scripted", created=int(time.time()), model=self.model, choices=choices, usage=usage
-            )
+            return texts
         finally:
-            self.running -= 1
+            self.running -= n
 
     async def check_health(self) -> AsyncGenerator[None, None]:
         yield None

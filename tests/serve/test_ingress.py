@@ -180,6 +180,11 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
     ("path", "body", "param"),
     [
         ("/v1/chat/completions", chat(n=65), "n"),
+        ("/v1/chat/completions", chat(n=-64), "n"),  # would make room for others
+        ("/v1/chat/completions", chat(n=0), "n"),
+        ("/v1/chat/completions", chat(messages=None), "messages"),
+        ("/v1/chat/completions", chat(messages=[{"role": "user", "content": "\ud800"}]), "messages.0.content"),
+        ("/v1/chat/completions", chat(stream_options={"include_usage": True}), "stream_options"),
         ("/v1/chat/completions", chat(max_tokens=5000), "max_tokens"),
         ("/v1/chat/completions", chat(max_completion_tokens=5000), "max_completion_tokens"),
         ("/v1/chat/completions", chat(stop=["a"] * 17), "stop"),
@@ -207,7 +212,7 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
 )
 def test_what_is_out_of_bounds_is_refused_by_name(running: Running, path: str, body: Any, param: str) -> None:
     with running.client as client:
-        answer = client.post(path, json=body)
+        answer = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 404)
     error = answer.json()["error"]
     assert (error["param"].removesuffix(".str"), error["type"]) == (param, "invalid_request_error")
@@ -215,9 +220,13 @@ def test_what_is_out_of_bounds_is_refused_by_name(running: Running, path: str, b
 
 def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
+    earlier = {"role": "assistant", "content": "8", "refusal": None, "tool_calls": None, "annotations": []}
     plain = {"stop": ["\n\n"], "user": "me", "metadata": {"a": "b"}, "response_format": {"type": "text"}, "tools": None}
     with running.client as client:
-        assert client.post("/v1/chat/completions", json=chat(messages=[message], **plain)).status_code == 200
+        assert (
+            client.post("/v1/chat/completions", json=chat(messages=[message, earlier, message], **plain)).status_code
+            == 200
+        )
 
 
 def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:
