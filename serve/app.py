@@ -156,7 +156,7 @@ def _examples(url: str, model: str, keyed: bool) -> str:
     chat = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{question}"}}]}}'
     return "\n".join(
         [
-            f"ready: {url} (Ctrl-C ends it)",
+            f"ready: {url} (a page for the browser; Ctrl-C ends it)",
             "",
             f'curl {url}/solve{header}{json_type} -d \'{{"question": "{question}", "k": 8}}\'',
             f"curl {url}/v1/chat/completions{header}{json_type} -d '{chat}'",
