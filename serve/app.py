@@ -1,6 +1,6 @@
 """Serve the models of a finished run: run URL -> OpenAI's API and `POST /solve` over HTTP.
 
-    python -m serve.app --run runs/demo [--model NAME] [--stage rft] [--port 8000] [--host 127.0.0.1]
+    python -m serve.app --run runs/demo [--model NAME] [--stage rft|sft|all] [--port 8000] [--host 127.0.0.1]
     python -m serve.app --newest runs
     serve run serve.app:build run=s3://bucket/runs/demo device=gpu
 
@@ -13,7 +13,6 @@ authentication does not cover Serve's HTTP; Serve's proxy answers `/-/healthz` a
 import argparse
 import os
 import sys
-import time
 from collections.abc import Mapping
 from math import floor
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +23,7 @@ from serve import catalog
 from serve.auth import Keys, KeysError, is_loopback, load_keys
 from serve.catalog import CatalogError, Entry, Resources, Settings
 from serve.runner import StartError, run_until_stopped
-from serve.schemas import MAX_TOKENS, ServedModel
+from serve.schemas import MAX_PATHS, MAX_TOKENS
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -42,7 +41,8 @@ class Args(BaseModel):
     """Folder or s3:// address of a finished run."""
     model: str | None = None
     """One model of the run; default: all of the stage."""
-    stage: Literal["sft", "rft"] = "rft"
+    stage: Literal["sft", "rft", "all"] = "rft"
+    """`all`: to compare them."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: GPUs where the cluster has one now. A cluster that scales up from none needs `gpu`."""
     replicas: int = Field(1, ge=1)
@@ -73,7 +73,10 @@ def _application(args: Args, entries: list[Entry], keys: Keys) -> "Application":
     resources = _resources(args, recorded, len(entries) * args.replicas, cluster)
     run = catalog.address(args.run)
     models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}
-    return ingress.deploy(models, [_card(entry, run) for entry in entries], keys, seeds=resources.gpu)
+    # one batch in the engines and one that waits: more would wait longer than clients do
+    capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
+    cards = [catalog.details(run, entry) for entry in entries]
+    return ingress.deploy(models, cards, keys, seeds=resources.gpu, capacity=capacity)
 
 
 def _resources(args: Args, recorded: Settings, engines: int, cluster: Mapping[str, float]) -> Resources:
@@ -91,17 +94,6 @@ def _resources(args: Args, recorded: Settings, engines: int, cluster: Mapping[st
         cpus=min(threads, floor(10 * cpus / engines) / 10) or threads,  # none: the cluster scales up from nothing
         replicas=args.replicas,
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),
-    )
-
-
-def _card(entry: Entry, run: str) -> ServedModel:
-    return ServedModel(
-        id=entry.served_as,
-        created=int(time.time()),
-        run=run.rpartition("/")[2],
-        stage=entry.stage,
-        base=entry.base,
-        fingerprint=entry.fingerprint,
     )
 
 
@@ -164,7 +156,7 @@ def _examples(url: str, model: str, keyed: bool) -> str:
     chat = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{question}"}}]}}'
     return "\n".join(
         [
-            f"ready: {url} (Ctrl-C ends it)",
+            f"ready: {url} (a page for the browser; Ctrl-C ends it)",
             "",
             f'curl {url}/solve{header}{json_type} -d \'{{"question": "{question}", "k": 8}}\'',
             f"curl {url}/v1/chat/completions{header}{json_type} -d '{chat}'",
@@ -179,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--run", metavar="URL", help="folder or s3:// address of a finished run")
     source.add_argument("--newest", metavar="FOLDER", help="serve the run under this folder that finished last")
     parser.add_argument("--model", metavar="NAME", help="one model of the run (default: all of the stage)")
-    parser.add_argument("--stage", choices=("rft", "sft"), default="rft", help="default: rft")
+    parser.add_argument("--stage", choices=("rft", "sft", "all"), default="rft", help="default: rft; all: both")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need API keys")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--address", help="a running Ray cluster to join, or auto (default: start a Ray of its own)")

@@ -3,27 +3,33 @@
 Keys come from a file (one a line, `#` comments) and from a comma-separated variable; only their SHA-256 is kept, and
 a presented key is compared with all of them in constant time. Without keys the guard answers this machine alone:
 the peer must be a loopback address, and the Host header must name one, so that no web page can reach the service
-through a name that resolves to 127.0.0.1. Limits: a body of at most `MAX_BODY_BYTES`; keys are read once, at start.
+through a name that resolves to 127.0.0.1. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that
+is there within `BODY_TIMEOUT_S`; keys are read once, at start.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import errors
+from serve.errors import Refusal
 
-OPEN_PATHS = frozenset({"/healthz"})
-"""Answered to anyone: says that the process is up, and nothing else."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""Answered to anyone, for probes have no key. They name the served models, and nothing else."""
 MAX_BODY_BYTES = 1 << 20
+BODY_TIMEOUT_S = 20.0
+MAX_JSON_DEPTH = 16
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that is not closed goes to the end: linear
+_BRACKETS = re.compile(rb"[\[\]{}]")
 _KEY = re.compile(r"[!-~]+")
 
 
@@ -97,8 +103,18 @@ def is_loopback(host: str | None) -> bool:
 class Guard:
     """ASGI middleware around the whole application, documentation and unknown paths included."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        self.app, self.keys, self.max_body_bytes = app, keys, max_body_bytes
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+        open_files: Collection[str] = (),
+    ) -> None:
+        """`open_files`: what anyone may GET where keys are configured, because it is public anyway."""
+        self.app, self.keys, self.open_files = app, keys, frozenset(open_files)
+        self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -111,14 +127,17 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        refusal = None if path in OPEN_PATHS else self._refusal(scope, headers)
-        length = headers.get(b"content-length", "0")
-        if refusal is None and (not length.isdigit() or int(length) > self.max_body_bytes):
-            refusal = errors.response(413, self._too_large)
+        is_open = path in OPEN_PATHS or (self.keys and scope["method"] == "GET" and path in self.open_files)
+        refusal = None if is_open else self._refusal(scope, headers)
+        if refusal is None:
+            try:
+                body = await self._body(headers.get(b"content-length", "0"), receive)
+            except Refusal as refused:
+                refusal = errors.response(refused.status, refused.message, code=refused.code)
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
-            await self.app(scope, self._bounded(receive), send)
+            await self.app(scope, _replaying(body, receive), send)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, str]) -> ASGIApp | None:
         """The response for a caller who may not call, or None."""
@@ -132,20 +151,42 @@ class Guard:
             return None
         return errors.response(403, "no API keys are configured, so only this machine is answered")
 
-    @property
-    def _too_large(self) -> str:
-        return f"the body is larger than {self.max_body_bytes} bytes"
+    async def _body(self, declared: str, receive: Receive) -> bytes:
+        """The whole body. Raises Refusal where it is too large, too slow or too deep."""
+        too_large = Refusal(413, f"the body is larger than {self.max_body_bytes} bytes")
+        if not declared.isdigit() or int(declared) > self.max_body_bytes:
+            raise too_large
+        body, more = b"", True
+        try:
+            async with asyncio.timeout(self.body_timeout_s):
+                while more:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > self.max_body_bytes:
+                        raise too_large
+        except TimeoutError:
+            raise Refusal(408, f"the body took longer than {self.body_timeout_s:g} s") from None
+        if deeper_than(body, MAX_JSON_DEPTH):
+            raise Refusal(400, f"the body is nested deeper than {MAX_JSON_DEPTH} levels", code="too_deep")
+        return body
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """`receive` that refuses a body whose size was not declared, or declared wrong, once it is too large."""
-        seen = 0
 
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_body_bytes:
-                raise HTTPException(413, self._too_large)
-            return message
+def deeper_than(body: bytes, bound: int) -> bool:
+    """Whether brackets outside of JSON strings nest deeper than the bound. Linear in the body."""
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > bound:
+            return True
+    return False
 
-        return bounded
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives the whole body first."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replaying() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replaying

@@ -1,16 +1,17 @@
-"""What a finished run has to serve: run URL -> the chosen models and the run's own engine settings.
+"""What a finished run has to serve: run URL -> the chosen models, their lineage, and the run's own engine settings.
 
-Reads `summary.json` and `config.yaml` of the run; imports no ray, torch or vllm, so that a wrong name is refused
-before anything starts.
+Reads `summary.json`, `config.yaml` and the models' manifests; imports no ray, torch or vllm, so that a wrong name is
+refused before anything starts.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rft_ray import config
 from rft_ray.models import ModelError, committed_model
 from rft_ray.store import NotFound, Store, StoreError, open_store
+from serve import schemas
 
 
 class CatalogError(ValueError):
@@ -68,27 +70,74 @@ class Resources:
     """Tokens of one completion at most, on every route."""
 
 
+class _CorpusCounts(BaseModel):
+    gold: int
+    paths: int
+    by_model: dict[str, int] = {}
+    file: str = ""
+
+
 class _Summary(BaseModel):
     finished: bool = False
     models: list[Entry] = []
+    corpus: _CorpusCounts | None = None
+    evaluation: dict[str, dict[str, dict[str, schemas.Metric]]] = {}
 
 
 def choose(run: str, model: str | None, stage: str) -> list[Entry]:
-    """The models of a finished run to serve: all of one stage, or the one named. Raises CatalogError."""
+    """The models of a finished run to serve: all of one stage or of `all`, or the one named. Raises CatalogError."""
     summary = _summary(run)
     if not summary.finished:
         raise CatalogError(f"{run} is not finished: run its pipeline again, it goes on where it stopped")
     if not summary.models:
         raise CatalogError(f"{run}/summary.json lists no models: nothing to serve")
-    staged = [entry for entry in summary.models if entry.stage == stage]
+    staged = [entry for entry in summary.models if stage in ("all", entry.stage)]
     if not staged:
         stages = ", ".join(sorted({entry.stage for entry in summary.models}))
         raise CatalogError(f"{run} has no model of stage {stage!r}; it has: {stages}")
     chosen = [entry for entry in staged if model in (None, entry.model, entry.served_as)]
     if not chosen:
-        raise CatalogError(f"{run} has no {stage} model {model!r}; {_nearest(str(model), [e.model for e in staged])}")
+        kind = "" if stage == "all" else f"{stage} "
+        raise CatalogError(f"{run} has no {kind}model {model!r}; {_nearest(str(model), [e.model for e in staged])}")
     _check_committed(run, chosen)
     return chosen
+
+
+def details(run: str, entry: Entry) -> schemas.ModelDetails:
+    """Where a model comes from and how good it is, from its manifest and the run's summary. Raises CatalogError."""
+    summary, store = _summary(run), _open(run)
+    try:
+        manifest = committed_model(store, entry.fingerprint)
+    except (StoreError, ModelError) as error:
+        raise CatalogError(_first_line(error)) from None
+    recorded = manifest.metadata if manifest else {}
+    settings = dict(recorded.get("recipe") or {})
+    settings |= {name: recorded[name] for name in ("seed", "template") if name in recorded}
+    return schemas.ModelDetails(
+        id=entry.served_as,
+        created=int(time.time()),
+        run=store.url.rstrip("/").rpartition("/")[2],
+        stage=entry.stage,
+        base=entry.base,
+        fingerprint=entry.fingerprint,
+        corpus=_corpus(str(recorded.get("data") or ""), summary.corpus),
+        settings=settings,
+        evaluation=summary.evaluation.get(entry.model, {}).get(entry.stage, {}),
+    )
+
+
+def _corpus(data: str, counts: _CorpusCounts | None) -> schemas.Corpus | None:
+    """The corpus file that a manifest names, with its counts where the summary counts the same one."""
+    if not data:
+        return None
+    fingerprint = PurePosixPath(data).stem
+    if counts is None or PurePosixPath(counts.file).stem != fingerprint:
+        return schemas.Corpus(fingerprint=fingerprint)
+    samplers = [
+        schemas.Sampler(model=model, paths=paths, share=paths / max(1, counts.paths))
+        for model, paths in counts.by_model.items()
+    ]
+    return schemas.Corpus(fingerprint=fingerprint, gold=counts.gold, paths=counts.paths, samplers=samplers)
 
 
 def address(run: str) -> str:

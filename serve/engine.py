@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.deployment import Application
@@ -18,7 +20,10 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from rft_ray import config
 from rft_ray.models import fetch_model
 from rft_ray.store import open_store
+from serve import solving
 from serve.catalog import Entry, Resources
+from serve.schemas import Event, Refused, SolveRequest
+from serve.solving import Piece, Pieces
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]
@@ -43,6 +48,67 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         answer = await anext(self.engine.chat(probe))
         if hasattr(answer, "error"):
             raise RuntimeError(f"the model cannot answer: {answer.error.message}")
+
+    async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
+        """The events of one question: k samples of one request, so that the prompt is read once.
+
+        The engine is asked below its OpenAI layer, which would write and read JSON for every token of every sample.
+        """
+        from vllm.exceptions import VLLMClientError
+
+        chat = self.engine._oai_serving_chat
+        request = ChatCompletionRequest(
+            model=self._llm_config.model_id,
+            messages=[{"role": "user", "content": asked.question}],
+            n=asked.k,
+            temperature=asked.temperature,
+            top_p=1.0,
+            max_completion_tokens=asked.max_tokens,
+            stream=True,
+        )
+        try:
+            rendered = await chat.render_chat_request(request)
+            if hasattr(rendered, "error"):
+                yield Refused(status=int(rendered.error.code), message=rendered.error.message)
+                return
+            prompt = rendered[1][0]
+            params = _sampling(chat, request, prompt)
+        except (ValueError, VLLMClientError):
+            context = chat.model_config.max_model_len
+            message = f"the question does not fit the model's context of {context} tokens"
+            yield Refused(status=400, message=message, param="question", code="context_length_exceeded")
+            return
+        pieces = _pieces(self.engine._engine_client.generate(prompt, params, f"solve-{secrets.token_hex(8)}"))
+        async with aclosing(solving.events(pieces, asked, self._llm_config.model_id, params.max_tokens)) as events:
+            async for event in events:
+                yield event
+
+
+def _sampling(chat: Any, request: ChatCompletionRequest, prompt: Any) -> Any:
+    """vLLM's parameters of a chat request, as its own server makes them. Raises ValueError where no token fits."""
+    from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+
+    max_tokens = get_max_tokens(
+        chat.model_config.max_model_len,
+        request.max_completion_tokens,
+        chat._extract_prompt_len(prompt),
+        chat.default_sampling_params,
+        chat.override_max_tokens,
+    )
+    return request.to_sampling_params(max_tokens, chat.default_sampling_params)
+
+
+async def _pieces(outputs: AsyncGenerator[Any, None]) -> Pieces:
+    """What vLLM yields, in this service's terms. Closing it aborts the request in the engine."""
+    async with aclosing(outputs):
+        async for output in outputs:
+            yield [Piece(one.index, one.text, len(one.token_ids), _reason(one.finish_reason)) for one in output.outputs]
+
+
+def _reason(finish_reason: str | None) -> str | None:
+    if finish_reason in (None, "stop", "length"):
+        return finish_reason
+    raise RuntimeError(f"the engine gave a sample up: {finish_reason}")
 
 
 def deploy(entry: Entry, run: str, engine: config.Engine, resources: Resources) -> Application:

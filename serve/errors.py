@@ -23,6 +23,7 @@ _CODES = {
     405: "method_not_allowed",
     408: "timeout",
     413: "request_too_large",
+    429: "overloaded",
     503: "unavailable",
 }
 
@@ -45,9 +46,17 @@ class ErrorBody(BaseModel):
 class Refusal(Exception):
     """A request that is answered with an error. Raised by this service's own code."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
 
 
 def response(
@@ -79,14 +88,14 @@ async def unavailable(_: Request, error: Exception) -> Response:
 
 
 async def _refused(_: Request, error: Any) -> Response:
-    return response(error.status, error.message, param=error.param, code=error.code)
+    return response(error.status, error.message, param=error.param, code=error.code, headers=error.headers)
 
 
 async def _invalid(_: Request, error: Any) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return response(400, "the body is not valid JSON", code="invalid_json")
-    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    param = ".".join(str(part) for part in first["loc"][1:])[:100] or None
     message = str(first["msg"]).removeprefix("Value error, ")
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "invalid_value")
     return response(400, f"{param}: {message}" if param else message, param=param, code=code)

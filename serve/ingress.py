@@ -7,10 +7,11 @@ Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from ray import serve
@@ -20,19 +21,25 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from serve import errors, schemas
+from serve import bounds, errors, page, schemas
 from serve.auth import Guard, Keys
 from serve.errors import Refusal
-from serve.voting import Outcome, Path, vote
+
+T = TypeVar("T")
 
 READY_TIMEOUT_S = 5.0
+CLIENT_CLOSED = 499
+UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the vote, or its events"}
+}
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),
     "readyz": lambda app: app.get("/readyz", tags=["health"]),
-    "solve": lambda app: app.post("/solve", tags=["solve"]),
+    "solve": lambda app: app.post("/solve", tags=["solve"], responses=STREAM),
     "models": lambda app: app.get("/v1/models", tags=["openai"]),
     "model_data": lambda app: app.get("/v1/models/{model:path}", tags=["openai"]),
     "chat": lambda app: app.post("/v1/chat/completions", tags=["openai"]),
@@ -44,9 +51,16 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     """Answers the routes; one Serve handle per model. The first card is the model of requests that name none."""
 
     def __init__(
-        self, llm_deployments: dict[str, DeploymentHandle], cards: Sequence[schemas.ServedModel], *, seeds: bool
+        self,
+        llm_deployments: dict[str, DeploymentHandle],
+        cards: Sequence[schemas.ModelDetails],
+        *,
+        seeds: bool,
+        capacity: int,
     ) -> None:
+        """`capacity`: paths that each model may have under way."""
         super().__init__(llm_deployments, {card.id: card for card in cards})
+        self._admission = bounds.Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
         self._seeds = seeds
 
@@ -69,38 +83,61 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """The served models."""
         return schemas.ServedModels(data=list(self._cards.values()))
 
-    async def model_data(self, model: str) -> schemas.ServedModel:
-        """One served model."""
+    async def model_data(self, model: str) -> schemas.ModelDetails:
+        """One served model: what it was trained from, on and with, and how well it does on the run's test problems."""
         return self._cards[self._known(model)]
 
-    async def chat(self, body: ChatCompletionRequest, request: Request) -> Response:
+    async def chat(self, body: bounds.ChatRequest, request: Request) -> Response:
         """OpenAI chat completion: the model's chat template renders the prompt that it was trained on."""
-        self._check(body, prompts=1)
-        answer: Response = await super().chat(body, request)
-        return answer
+        bounds.check_chat(body)
+        return await self._admitted(super().chat, body, request, paths=body.n or 1)
 
-    async def completions(self, body: CompletionRequest, request: Request) -> Response:
+    async def completions(self, body: bounds.TextRequest, request: Request) -> Response:
         """OpenAI text completion: the prompt goes to the model as it is."""
-        many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
-        self._check(body, prompts=len(body.prompt) if many else 1)
-        answer: Response = await super().completions(body, request)
-        return answer
+        bounds.check_completion(body)
+        paths = (body.n or 1) * bounds.prompts_of(body)
+        return await self._admitted(super().completions, body, request, paths=paths)
+
+    async def _admitted(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
+        """An OpenAI answer; its room is held until the last byte of a stream."""
+        body.model = self._known(body.model or next(iter(self._cards)))
+        if body.seed is not None and not self._seeds:
+            raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
+        async with AsyncExitStack() as held:
+            held.enter_context(self._admission.admitted(body.model, paths))
+            answered: Response = await _unless_hung_up(request, answer(body, request))
+            if isinstance(answered, StreamingResponse):
+                return EventStream(answered.body_iterator, held.pop_all())
+            return answered
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
-        """Sample k reasoning paths of one question in one request, and put their answers to the vote."""
-        started = time.monotonic()
-        model = self._known(body.model or next(iter(self._cards)))
-        asked = ChatCompletionRequest(
-            model=model,
-            messages=[{"role": "user", "content": body.question}],
-            n=body.k,
-            temperature=body.temperature,
-            top_p=1.0,
-            max_completion_tokens=body.max_tokens,
-        )
-        answers = self._get_response(body=asked, call_method="chat", raw_request=request)
-        outcome = vote(_paths(await anext(answers)))
-        return _solved(outcome, body.k, model, time.monotonic() - started)
+        """Sample k reasoning paths of one question in one request, and put their answers to the vote.
+
+        With `stream`: server-sent events `start`, `path` and `vote` for each path, `text` with `deltas`, and at the end
+        `result` or `error`.
+        """
+        events = self._events(body, self._known(body.model or next(iter(self._cards))))
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(aclosing(events))
+            first = await _unless_hung_up(request, anext(events))
+            if isinstance(first, schemas.Refused):
+                raise Refusal(first.status, first.message, param=first.param, code=first.code)
+            if body.stream:
+                return EventStream(_written(first, events), held.pop_all())  # type: ignore[return-value]
+            return await _unless_hung_up(request, _result(events))
+
+    async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
+        """The events of one question. Closing it, or being cancelled, cancels the request in the engine."""
+        with self._admission.admitted(model, body.k):
+            response = self._get_configured_serve_handle(model).solve.remote(body)
+            ended = False
+            try:
+                async for event in response:
+                    yield event
+                ended = True
+            finally:
+                if not ended:
+                    response.cancel()
 
     def _known(self, model: str) -> str:
         if model not in self._cards:
@@ -108,38 +145,73 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             raise Refusal(404, f"no such model; served: {served}", param="model", code="model_not_found")
         return model
 
-    def _check(self, body: Any, *, prompts: int) -> None:
-        """Refuse what no engine here should be asked: an unknown model, too many paths, a seed on CPU."""
-        if body.model is not None:
-            self._known(body.model)
-        if (body.n or 1) * prompts > schemas.MAX_PATHS:
-            raise Refusal(400, f"n times the number of prompts must be at most {schemas.MAX_PATHS}", param="n")
-        if body.seed is not None and not self._seeds:
-            raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
+
+async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveResponse:
+    """The last of the events."""
+    async for event in events:
+        if isinstance(event, schemas.SolveResponse):
+            return event
+    raise RuntimeError("the engine's events ended without a result")
 
 
-def _paths(answer: Any) -> list[Path]:
-    """The sampled paths of an engine's answer. Raises OpenAIHTTPException where it refused the request."""
-    if hasattr(answer, "error"):
-        raise OpenAIHTTPException(answer.error.code, answer.error.message, answer.error.type)
-    return [Path(choice.message.content or "", choice.finish_reason) for choice in answer.choices]
+async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, None]) -> AsyncGenerator[str, None]:
+    """Events as server-sent events. A failure is an event too: a stream never just ends."""
+    ended = False
+    try:
+        yield _line(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
+        async for event in events:
+            ended = isinstance(event, schemas.SolveResponse)
+            yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
+    except Exception:
+        logging.getLogger("ray.serve").exception("a stream of /solve failed")
+    if not ended:
+        yield _line("error", bytes(errors.response(503, "the engine failed: ask again").body).decode())
 
 
-def _solved(outcome: Outcome, k: int, model: str, seconds: float) -> schemas.SolveResponse:
-    shown = outcome.path and schemas.ShownPath(text=outcome.path.text, equations=list(outcome.equations))
-    return schemas.SolveResponse(
-        answer=outcome.answer,
-        confidence=outcome.confidence,
-        votes=[schemas.Vote(answer=answer, count=count) for answer, count in outcome.votes],
-        path=shown,
-        k=k,
-        distinct_paths=outcome.distinct_paths,
-        undecided=outcome.undecided,
-        no_answer=outcome.no_answer,
-        truncated=outcome.truncated,
-        model=model,
-        seconds=round(seconds, 3),
-    )
+def _line(event: str, data: str) -> str:
+    return f"event: {event}\ndata: {data}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A stream that ends its generator as soon as the client is gone, also while there is nothing to send.
+
+    From ASGI 2.4 on Starlette waits for a failing `send`, and Ray Serve's never fails.
+    """
+
+    def __init__(self, content: AsyncIterable[Any], held: AsyncExitStack) -> None:
+        """`held`: what is closed when the stream has ended, even one that never began."""
+        super().__init__(content, media_type="text/event-stream", headers=UNCACHED)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            try:
+                older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
+                await super().__call__(older, receive, send)
+            finally:
+                if isinstance(self.body_iterator, AsyncGenerator):
+                    await self.body_iterator.aclose()
+
+
+async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:
+    """The answer; cancelled, and refused, when the client goes away first."""
+    working = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Refusal(CLIENT_CLOSED, "the client went away", code="client_closed")
+    finally:
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _engine_refused(_: Request, error: Any) -> Response:
@@ -150,21 +222,29 @@ async def _engine_refused(_: Request, error: Any) -> Response:
 def fastapi_app(keys: Keys) -> FastAPI:
     """The application without its routes: `make_fastapi_ingress` adds those of `ENDPOINTS`."""
     refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 503)
+        status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 429, 503)
     }
     app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
     errors.install(app)
     app.add_exception_handler(OpenAIHTTPException, _engine_refused)
     for busy in (RayActorError, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
-    app.add_middleware(Guard, keys=keys)
+    app.add_middleware(Guard, keys=keys, open_files=page.FILES)
+    page.install(app)
     return app
 
 
 def deploy(
-    models: Mapping[str, Application], cards: Sequence[schemas.ServedModel], keys: Keys, *, seeds: bool
+    models: Mapping[str, Application],
+    cards: Sequence[schemas.ModelDetails],
+    keys: Keys,
+    *,
+    seeds: bool,
+    capacity: int,
 ) -> Application:
     """The Serve application: this ingress in front of the models' deployments."""
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=fastapi_app(keys))
     options = {"name": "ingress", "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
-    return serve.deployment(ingress, **options).bind(llm_deployments=dict(models), cards=list(cards), seeds=seeds)
+    return serve.deployment(ingress, **options).bind(
+        llm_deployments=dict(models), cards=list(cards), seeds=seeds, capacity=capacity
+    )

@@ -1,8 +1,8 @@
-"""The request and response of `POST /solve` and of the health routes, with their bounds and examples."""
+"""Requests, responses and stream events of this service's own routes, with their bounds and examples."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -35,6 +35,10 @@ class SolveRequest(BaseModel):
         description="tokens of one path at most; never more than the server's own limit or the model's context",
     )
 
+    early_stop: bool = Field(True, description="cancel the samples that can no longer change the answer")
+    stream: bool = Field(False, description="answer with server-sent events: start, path, vote, … and result or error")
+    deltas: bool = Field(False, description="with stream: also send unfinished texts as they grow, as text events")
+
     @model_validator(mode="after")
     def _greedy_once(self) -> SolveRequest:
         if self.temperature == 0 and self.k > 1:
@@ -54,8 +58,23 @@ class ShownPath(BaseModel):
     equations: list[str]
 
 
+class Interval(BaseModel):
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+
+
+class Saved(BaseModel):
+    """What early stopping spared."""
+
+    paths: int = Field(0, description="samples cancelled before they had finished")
+    tokens: int = Field(
+        0,
+        description="estimate of what these would still have taken, if as long as the finished paths on average",
+    )
+
+
 class SolveResponse(BaseModel):
-    """k = sum of the votes' counts + undecided + no_answer + truncated."""
+    """k = sum of the votes' counts + undecided + no_answer + truncated + saved.paths."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -63,13 +82,17 @@ class SolveResponse(BaseModel):
                 {
                     "answer": "11",
                     "confidence": 0.75,
+                    "interval": {"low": 0.409, "high": 0.929},
                     "votes": [{"answer": "11", "count": 6}, {"answer": "9", "count": 1}],
                     "path": {"text": "2*4 = <<2*4=8>>8\n3+8 = <<3+8=11>>11\n#### 11", "equations": ["2*4=8", "3+8=11"]},
-                    "k": 8,
+                    "k": 10,
+                    "came": 8,
                     "distinct_paths": 2,
                     "undecided": 0,
                     "no_answer": 1,
                     "truncated": 0,
+                    "saved": {"paths": 2, "tokens": 31},
+                    "tokens": 412,
                     "model": "tiny-m-rft",
                     "seconds": 0.84,
                 }
@@ -78,19 +101,90 @@ class SolveResponse(BaseModel):
     )
 
     answer: str | None = Field(description="the answer with most votes, in canonical form; null where no path voted")
-    confidence: float = Field(ge=0, le=1, description="the answer's votes over k")
+    confidence: float = Field(ge=0, le=1, description="the answer's votes over the paths that came, voting or not")
+    interval: Interval = Field(description="Wilson 95 % interval of the confidence")
     votes: list[Vote] = Field(description="most votes first; a tie is broken by the answers' Unicode order")
     path: ShownPath | None = Field(
         description="for the answer: a path whose equations all hold where there is one, then the commonest, then the "
         "shortest"
     )
-    k: int
+    k: int = Field(description="paths asked for")
+    came: int = Field(description="paths that were finished")
     distinct_paths: int = Field(description="distinct equation lists among the answer's paths")
     undecided: int = Field(description="paths with several final answers that differ")
     no_answer: int
     truncated: int = Field(description="paths cut at the token limit; they do not vote")
+    saved: Saved
+    tokens: int = Field(description="tokens generated, those of cancelled samples included")
     model: str
     seconds: float
+
+
+class Started(BaseModel):
+    """Event `start`: the samples are with the engine."""
+
+    model: str
+    k: int
+    max_tokens: int
+
+
+class Grown(BaseModel):
+    """Event `text`: what unfinished paths have gained, by index."""
+
+    texts: dict[int, str]
+
+
+class MarkedEquation(BaseModel):
+    equation: str
+    holds: bool | None = Field(description="null where the grader cannot tell")
+
+
+class CamePath(BaseModel):
+    """Event `path`: one path is finished."""
+
+    index: int = Field(description="0 to k-1; paths come in any order")
+    text: str
+    finish_reason: str
+    answer: str | None = Field(description="what it votes for; null where it does not vote")
+    silent: Literal["undecided", "no_answer", "truncated"] | None = Field(description="why it does not vote")
+    equations: list[MarkedEquation]
+    sound: bool = Field(description="whether it votes and all its equations hold")
+    distinct: int | None = Field(description="number of its distinct path, from 1 in order of arrival")
+    tokens: int
+    seconds: float
+
+
+class RunningVote(BaseModel):
+    """Event `vote`: how things stand after each path."""
+
+    votes: list[Vote]
+    undecided: int
+    no_answer: int
+    truncated: int
+    came: int
+    k: int
+    confidence: float
+    interval: Interval
+    decided: bool = Field(description="whether no path that is still missing can change the answer")
+
+
+class Refused(BaseModel):
+    """A request that the engine's side turns down: sent in place of `start`, and answered as an error."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+Event = Started | Grown | CamePath | RunningVote | SolveResponse | Refused
+EVENT_NAMES: dict[type[BaseModel], str] = {
+    Started: "start",
+    Grown: "text",
+    CamePath: "path",
+    RunningVote: "vote",
+    SolveResponse: "result",
+}
 
 
 class Health(BaseModel):
@@ -115,6 +209,39 @@ class ServedModel(BaseModel):
     stage: str
     base: str
     fingerprint: str
+
+
+class Metric(BaseModel):
+    """A share of the test problems, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(description="problems")
+    k: int | None = Field(None, description="samples of each problem; null where the answer is greedy")
+
+
+class Sampler(BaseModel):
+    model: str
+    paths: int
+    share: float = Field(description="of the corpus's paths")
+
+
+class Corpus(BaseModel):
+    """What a model was trained on. The counts are null where the run's summary is of another corpus."""
+
+    fingerprint: str
+    gold: int | None = None
+    paths: int | None = None
+    samplers: list[Sampler] = []
+
+
+class ModelDetails(ServedModel):
+    """GET /v1/models/{id}: a model's lineage."""
+
+    corpus: Corpus | None = None
+    settings: dict[str, Any] = Field({}, description="how it was trained: recipe, seed and prompt template")
+    evaluation: dict[str, Metric] = Field({}, description="by metric: maj1@1 (greedy), maj@k, pass@k, pass@1")
 
 
 class ServedModels(BaseModel):

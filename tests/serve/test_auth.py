@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
-from serve.auth import Guard, Keys, KeysError, is_loopback, load_keys
+from serve.auth import OPEN_PATHS, Guard, Keys, KeysError, deeper_than, is_loopback, load_keys
 
 KEY = "a-good-key"
 KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
@@ -21,11 +27,17 @@ KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
 def guarded(keys: Keys, max_body_bytes: int = 100) -> FastAPI:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes)
+    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes, body_timeout_s=0.3, open_files=["/file"])
 
     @app.get("/healthz")
+    @app.get("/readyz")
     async def healthz() -> str:
         return "ok"
+
+    @app.get("/file")
+    @app.post("/file")
+    async def file() -> str:
+        return "public"
 
     @app.post("/echo")
     async def echo(request: Request) -> int:
@@ -111,7 +123,13 @@ def test_with_a_key_routes_answer() -> None:
     caller = client(KEYS, host="any.example", peer="10.1.2.3")
     assert caller.post("/echo", headers=bearer(KEY), content=b"123").json() == 3
     assert caller.get("/openapi.json", headers=bearer(KEY)).status_code == 200
-    assert caller.get("/healthz").json() == "ok"
+    assert caller.get("/healthz").json() == caller.get("/readyz").json() == "ok"
+
+
+def test_open_files_are_for_reading_and_where_there_are_no_keys_for_this_machine() -> None:
+    assert client(KEYS, peer="10.1.2.3").get("/file").json() == "public"
+    assert client(KEYS, peer="10.1.2.3").post("/file").status_code == 401
+    assert client(Keys(), peer="10.1.2.3").get("/file").status_code == 403
 
 
 def test_a_websocket_is_closed() -> None:
@@ -150,6 +168,45 @@ def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
         assert answer.json()["error"]["code"] == "request_too_large"
 
 
+def test_a_body_that_does_not_come_times_out() -> None:
+    async def ask() -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            await asyncio.sleep(0.1)
+            return {"type": "http.request", "body": b"1", "more_body": True}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/echo", "headers": headers, "client": ("127.0.0.1", 1)}
+        await guarded(Keys())(scope, receive, send)
+        return sent
+
+    sent = asyncio.run(ask())
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("body", "depth"),
+    [(b"1", 0), (b"[[]]", 2), (b'{"a": [1, {}]}', 3), (b'"[[["', 0), (b'["\\"[[", []]', 2), (b'["\\\\", [[]]]', 3)],
+)
+def test_depth_is_that_of_brackets_outside_of_strings(body: bytes, depth: int) -> None:
+    assert not deeper_than(body, depth)
+    assert depth == 0 or deeper_than(body, depth - 1)
+
+
+def test_a_deep_body_is_refused_and_finding_out_is_fast() -> None:
+    answer = client(Keys()).post("/echo", content=b"[" * 50)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_deep")
+    for body in (b'"' * (1 << 20), b'"\\' * (1 << 19), b"[]" * (1 << 19), b'["' + b"\\" * (1 << 20)):
+        began = time.monotonic()
+        deeper_than(body, 16)
+        assert time.monotonic() - began < 2
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST"])
 def test_loopback_names(host: str) -> None:
     assert is_loopback(host)
@@ -158,3 +215,12 @@ def test_loopback_names(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "", None, "127.0.0.1.example.com"])
 def test_other_names(host: str | None) -> None:
     assert not is_loopback(host)
+
+
+def test_kubernetes_probes_the_application_where_it_needs_no_key() -> None:
+    manifest = yaml.safe_load((Path(__file__).parents[2] / "k8s" / "rayservice.yaml").read_text())
+    (group,) = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    probed = re.findall(r"localhost:8000(/\S+)", " ".join(container["readinessProbe"]["exec"]["command"]))
+    assert probed == ["/-/healthz", "/readyz"]  # the first is the proxy's own
+    assert set(probed[1:]) <= OPEN_PATHS

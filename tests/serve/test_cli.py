@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from rft_ray.models import commit_model
 from rft_ray.store import open_store
 from serve import app, catalog
 from serve.app import Args
@@ -58,6 +61,42 @@ def test_all_rft_models_are_served_by_default(run: Path) -> None:
 @pytest.mark.parametrize("name", ["tiny-s", "tiny-s-sft"])
 def test_one_model_is_named_with_or_without_its_stage(run: Path, name: str) -> None:
     assert [entry.served_as for entry in catalog.choose(str(run), name, "sft")] == ["tiny-s-sft"]
+
+
+def test_all_stages_are_served_to_compare_them(run: Path) -> None:
+    served = [entry.served_as for entry in catalog.choose(str(run), "tiny-s", "all")]
+    assert served == ["tiny-s-sft", "tiny-s-rft"]
+
+
+def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path) -> None:
+    metric = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    run = write_summary(
+        tmp_path / "demo",
+        corpus={"gold": 4, "paths": 10, "by_model": {"tiny-m": 7, "tiny-s": 3}, "file": "corpus/c0ffee.jsonl"},
+        evaluation={"tiny-m": {"rft": {"maj1@1": metric, "maj@k": metric | {"k": 4}}}},
+    )
+    rft, sft = (catalog._summary(str(run)).models[i] for i in (1, 0))
+    for entry, data in ((rft, "c0ffee"), (sft, "decade")):
+        recorded = {"data": f"corpus/{data}.parquet", "recipe": {"epochs": 3}, "seed": 7, "training": {"curve": []}}
+        (tmp_path / entry.stage).mkdir()
+        for name in ("config.json", "tokenizer.json"):
+            (tmp_path / entry.stage / name).write_text("{}")
+        save_file({"a": np.zeros(1)}, tmp_path / entry.stage / "model.safetensors")
+        commit_model(open_store(str(run)), entry.fingerprint, tmp_path / entry.stage, recorded)
+    details = catalog.details(str(run), rft)
+    assert (details.id, details.run, details.base, details.settings) == (
+        "tiny-m-rft",
+        "demo",
+        "tiny:tiny-m",
+        {"epochs": 3, "seed": 7},
+    )
+    assert details.corpus is not None
+    assert (details.corpus.fingerprint, details.corpus.gold, details.corpus.paths) == ("c0ffee", 4, 10)
+    assert [(one.model, one.share) for one in details.corpus.samplers] == [("tiny-m", 0.7), ("tiny-s", 0.3)]
+    assert details.evaluation["maj@k"].k == 4
+    before = catalog.details(str(run), sft)
+    assert before.corpus is not None
+    assert (before.corpus.fingerprint, before.corpus.paths, before.evaluation) == ("decade", None, {})
 
 
 def test_a_wrong_model_is_refused_with_the_nearest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,8 +78,9 @@ def test_the_examples_are_valid() -> None:
 
 def test_a_votes_account_in_the_example_adds_up() -> None:
     shown = SolveResponse.model_validate(SolveResponse.model_json_schema()["examples"][0])
-    assert sum(v.count for v in shown.votes) + shown.undecided + shown.no_answer + shown.truncated == shown.k
-    assert shown.confidence == shown.votes[0].count / shown.k
+    assert sum(v.count for v in shown.votes) + shown.undecided + shown.no_answer + shown.truncated == shown.came
+    assert shown.came + shown.saved.paths == shown.k
+    assert shown.confidence == shown.votes[0].count / shown.came
 
 
 @pytest.mark.parametrize(

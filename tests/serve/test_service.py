@@ -164,7 +164,7 @@ def chat(**changes: Any) -> dict[str, Any]:
 def test_health_needs_no_key_and_readiness_names_the_models(service: Service) -> None:
     with service.client(None) as stranger, service.client() as client:
         assert stranger.get("/healthz").json() == {"status": "ok"}
-        assert client.get("/readyz").json() == {"status": "ready", "models": [MODEL]}
+        assert stranger.get("/readyz").json() == client.get("/readyz").json() == {"status": "ready", "models": [MODEL]}
 
 
 def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
@@ -175,8 +175,10 @@ def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
     paths = [*ROUTES, "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/nothing", "/", "/v1/embeddings"]
     for key in (None, "wrong"):
         with service.client(key) as stranger:
-            for path in set(paths) - {"/healthz"}:
+            for path in set(paths) - {"/healthz", "/readyz"}:
                 for method in ("GET", "POST", "OPTIONS"):
+                    if path == "/" and method == "GET":  # the page: static files without any secret
+                        continue
                     answer = stranger.request(method, path, headers={"Origin": "https://example.com"})
                     assert answer.status_code == 401, (method, path)
                     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -186,7 +188,9 @@ def test_models_say_where_they_come_from(service: Service) -> None:
     with service.client() as client:
         listed = client.get("/v1/models").json()
         assert [model["id"] for model in listed["data"]] == [MODEL]
-        assert client.get(f"/v1/models/{MODEL}").json() == listed["data"][0]
+        details = client.get(f"/v1/models/{MODEL}").json()
+        assert listed["data"][0].items() < details.items()
+        assert (details["settings"], details["corpus"]) == ({}, None)
         assert listed["data"][0]["stage"] == "rft"
         assert client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
 
@@ -197,13 +201,43 @@ def test_solve_accounts_for_every_path(service: Service) -> None:
     solved = answer.json()
     assert answer.status_code == 200, solved
     silent = solved["undecided"] + solved["no_answer"] + solved["truncated"]
-    assert sum(vote["count"] for vote in solved["votes"]) + silent == solved["k"] == 12
+    assert sum(vote["count"] for vote in solved["votes"]) + silent == solved["came"]
+    assert solved["came"] + solved["saved"]["paths"] == solved["k"] == 12
     assert solved["model"] == MODEL
     if solved["votes"]:
         assert solved["answer"] == solved["votes"][0]["answer"]
-        assert solved["confidence"] == pytest.approx(solved["votes"][0]["count"] / 12)
+        assert solved["confidence"] == pytest.approx(solved["votes"][0]["count"] / solved["came"])
         assert solved["answer"] in solved["path"]["text"]
         assert solved["distinct_paths"] >= 1
+
+
+def test_a_streamed_solve_tells_of_every_path_and_ends_with_the_result(service: Service) -> None:
+    body = {"question": QUESTION, "k": 6, "temperature": 1, "stream": True, "early_stop": False, "deltas": True}
+    with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
+        told = [(e, json.loads(d)) for e, d in (block.split("\ndata: ") for block in blocks(answer.iter_text()))]
+    kinds = [kind.removeprefix("event: ") for kind, _ in told]
+    assert (kinds[0], kinds[-1]) == ("start", "result")
+    assert kinds.count("path") == kinds.count("vote") == told[-1][1]["came"] == 6
+    assert kinds.index("text") < kinds.index("path")
+
+
+def blocks(texts: Iterator[str]) -> list[str]:
+    return "".join(texts).strip().split("\n\n")
+
+
+def test_a_client_that_hangs_up_frees_its_samples(service: Service) -> None:
+    """64 paths of 256 tokens, left after the first event, five times: the engine is free at once."""
+    body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
+    with service.client() as client:
+        began = time.monotonic()
+        client.post("/solve", json=body | {"stream": False})
+        whole_s = time.monotonic() - began
+        for _ in range(5):
+            with client.stream("POST", "/solve", json=body) as answer:
+                next(answer.iter_text())
+        began = time.monotonic()
+        client.post("/solve", json={"question": QUESTION, "k": 1, "max_tokens": 4})
+        assert time.monotonic() - began < whole_s
 
 
 def test_paths_of_one_request_differ(service: Service) -> None:

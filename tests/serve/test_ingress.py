@@ -1,0 +1,264 @@
+"""The real application in front of scripted engines, over HTTP, without Ray: streams, hang-ups, keys, bounds."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi.routing import APIRoute
+
+from serve import page
+from serve.auth import Keys, load_keys
+from serve.scripted import ScriptedServer, application
+
+KEY = "a-good-key"
+QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
+CAPACITY = 100
+
+
+@dataclass(frozen=True)
+class Running:
+    """A served application, its scripted engines, and a client that may use it."""
+
+    app: Any
+    engines: dict[str, ScriptedServer]
+    url: str
+
+    @property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    engines = {name: ScriptedServer(name, token_s=0.01) for name in ("tiny-sft", "tiny-rft")}
+    yield from serving(engines, load_keys(None, {"RFT_API_KEYS": KEY}))
+
+
+def serving(engines: dict[str, ScriptedServer], keys: Keys) -> Iterator[Running]:
+    app = application(engines, keys, capacity=CAPACITY)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+        thread.start()
+        yield Running(app, engines, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        server.should_exit = True
+        thread.join(10)
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    return {"question": QUESTION, "k": 8, "model": "tiny-rft"} | changes
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    return {"model": "tiny-rft", "messages": [{"role": "user", "content": QUESTION}]} | changes
+
+
+def events(answer: httpx.Response) -> list[tuple[str, Any]]:
+    blocks = [block.split("\ndata: ") for block in answer.text.strip().split("\n\n")]
+    return [(kind.removeprefix("event: "), json.loads(data)) for kind, data in blocks]
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_stream_is_the_plain_answer_told_step_by_step(running: Running) -> None:
+    with running.client as client:
+        streamed = client.post("/solve", json=asked(stream=True, early_stop=False, deltas=True))
+        plain = client.post("/solve", json=asked(early_stop=False)).json()
+    told = events(streamed)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.headers["cache-control"] == "no-store"
+    assert [kind for kind, _ in told if kind != "text"] == ["start", *["path", "vote"] * 8, "result"]
+    assert {**told[-1][1], "seconds": 0} == {**plain, "seconds": 0}
+    votes = [data for kind, data in told if kind == "vote"]
+    assert [vote["came"] for vote in votes] == list(range(1, 9))
+    assert votes[-1]["votes"] == plain["votes"]
+
+
+def test_paths_come_before_the_last_is_finished(running: Running) -> None:
+    with running.client as client, client.stream("POST", "/solve", json=asked(stream=True, k=32)) as answer:
+        texts = answer.iter_text()
+        seen = next(texts)
+        while "event: path" not in seen:
+            seen += next(texts)
+        assert running.engines["tiny-rft"].running > 0
+
+
+def test_stopping_early_saves_samples_and_tokens_and_keeps_the_answer(running: Running) -> None:
+    with running.client as client:
+        early, whole = (client.post("/solve", json=asked(k=32, early_stop=early)).json() for early in (True, False))
+    assert early["answer"] == whole["answer"]
+    assert early["saved"]["paths"] == 32 - early["came"] > 0
+    assert early["tokens"] < whole["tokens"]
+    assert running.engines["tiny-rft"].running == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/solve", "/v1/chat/completions"])
+def test_a_client_that_hangs_up_frees_the_engine(running: Running, path: str, stream: bool) -> None:
+    engine = running.engines["tiny-sft"]
+    engine.token_s = 0.5
+    body = asked(k=20, model="tiny-sft", stream=stream) if path == "/solve" else chat(model="tiny-sft", n=20)
+    try:
+        with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as client:
+            content = json.dumps(body).encode()
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            client.sendall(head.encode() + content)
+            assert within(5, lambda: engine.running > 0)
+        assert within(2, lambda: engine.running == 0)
+    finally:
+        engine.token_s = 0.01
+    with running.client as client:  # and its room with the model is free
+        assert client.post("/solve", json=asked(k=64, model="tiny-sft")).status_code == 200
+
+
+def test_an_engine_that_fails_ends_the_stream_with_an_error(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(question: str, index: int) -> tuple[str, str]:
+        if index == 3:
+            raise RuntimeError("secret")
+        return "#### 1", "stop"
+
+    monkeypatch.setattr(running.engines["tiny-rft"], "script", fail)
+    with running.client as client:
+        told = events(client.post("/solve", json=asked(stream=True)))
+        plain = client.post("/solve", json=asked())
+    assert [told[0][0], told[-1][0]] == ["start", "error"]
+    assert told[-1][1]["error"]["type"] == plain.json()["error"]["type"] == "server_error"
+    assert plain.status_code == 500
+    assert "secret" not in plain.text + str(told)
+
+
+def test_more_than_the_engines_can_hold_is_refused_at_once(running: Running) -> None:
+    engine = running.engines["tiny-sft"]
+    engine.token_s = 0.3
+    try:
+        with running.client as client, client.stream("POST", "/solve", json=asked(k=64, model="tiny-sft", stream=True)):
+            began = time.monotonic()
+            refused = client.post("/solve", json=asked(k=64, model="tiny-sft"))
+            chatted = client.post("/v1/chat/completions", json=chat(model="tiny-sft", n=60))
+            took_s = time.monotonic() - began
+            assert client.post("/solve", json=asked(k=64)).status_code == 200  # the other model has room
+    finally:
+        engine.token_s = 0.01
+    assert took_s < 1
+    for answer in (refused, chatted):
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["error"]["code"] == "overloaded"
+
+
+def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> None:
+    with running.client as client:
+        for _ in range(8):
+            client.post("/solve", json=asked(k=64))
+            client.post("/solve", json=asked(k=64, model="other"))
+            client.post("/v1/chat/completions", json=chat(n=64))
+            with client.stream("POST", "/solve", json=asked(k=64, stream=True)) as left:
+                next(left.iter_text())
+            assert within(2, lambda: running.engines["tiny-rft"].running == 0)
+        assert client.post("/solve", json=asked(k=64)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", chat(n=65), "n"),
+        ("/v1/chat/completions", chat(n=-64), "n"),  # would make room for others
+        ("/v1/chat/completions", chat(n=0), "n"),
+        ("/v1/chat/completions", chat(messages=None), "messages"),
+        ("/v1/chat/completions", chat(messages=[{"role": "user", "content": "\ud800"}]), "messages.0.content"),
+        ("/v1/chat/completions", chat(stream_options={"include_usage": True}), "stream_options"),
+        ("/v1/chat/completions", chat(max_tokens=5000), "max_tokens"),
+        ("/v1/chat/completions", chat(max_completion_tokens=5000), "max_completion_tokens"),
+        ("/v1/chat/completions", chat(stop=["a"] * 17), "stop"),
+        ("/v1/chat/completions", chat(stop="a" * 201), "stop"),
+        ("/v1/chat/completions", chat(seed=1), "seed"),
+        ("/v1/chat/completions", chat(logit_bias={str(i): 1 for i in range(301)}), "logit_bias"),
+        ("/v1/chat/completions", chat(logprobs=True, top_logprobs=21), "top_logprobs"),
+        ("/v1/chat/completions", chat(chat_template="{{ 1 }}"), "chat_template"),
+        ("/v1/chat/completions", chat(structured_outputs={"regex": "(a+)+"}), "structured_outputs"),
+        ("/v1/chat/completions", chat(use_beam_search=True), "use_beam_search"),
+        ("/v1/chat/completions", chat(colour="red"), "colour"),
+        ("/v1/chat/completions", chat(response_format={"type": "json_object"}), "response_format"),
+        ("/v1/chat/completions", chat(messages=[{"role": "user", "content": "a"}] * 65), "messages"),
+        (
+            "/v1/chat/completions",
+            chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/"}}]}]),
+            "messages.0.content",
+        ),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": ["a"] * 65}, "n"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 21}, "logprobs"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "use_beam_search": True}, "use_beam_search"),
+        ("/solve", asked(stream="yes please"), "stream"),
+        ("/solve", asked(model="other"), "model"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_name(running: Running, path: str, body: Any, param: str) -> None:
+    with running.client as client:
+        answer = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 404)
+    error = answer.json()["error"]
+    assert (error["param"].removesuffix(".str"), error["type"]) == (param, "invalid_request_error")
+
+
+def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
+    earlier = {"role": "assistant", "content": "8", "refusal": None, "tool_calls": None, "annotations": []}
+    plain = {"stop": ["\n\n"], "user": "me", "metadata": {"a": "b"}, "response_format": {"type": "text"}, "tools": None}
+    with running.client as client:
+        assert (
+            client.post("/v1/chat/completions", json=chat(messages=[message, earlier, message], **plain)).status_code
+            == 200
+        )
+
+
+def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:
+    """The page's files hold no secret: they are the same for everyone, and what they show needs the key."""
+    routes = [(route.path, method) for route in running.app.routes for method in getattr(route, "methods", ())]
+    assert {path for path, _ in routes} >= {"/solve", "/openapi.json", "/docs", *page.FILES}
+    assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 7 + len(page.FILES)
+    is_open = {(path, "GET") for path in ("/healthz", "/readyz", *page.FILES)}
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        with httpx.Client(base_url=running.url, headers=headers) as stranger:
+            for path, method in [*routes, ("/nothing", "GET"), ("/page/../solve", "POST")]:
+                answer = stranger.request(method, path.replace("{model:path}", "tiny-rft"))
+                expected = 200 if (path, method) in is_open else 401
+                probe = path in ("/healthz", "/readyz")
+                assert answer.status_code == expected or (probe and method != "GET"), (method, path)
+
+
+def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:
+    with running.client as client:
+        listed = client.get("/v1/models").json()["data"]
+        one = client.get("/v1/models/tiny-rft").json()
+    assert [model["id"] for model in listed] == ["tiny-sft", "tiny-rft"]
+    assert "evaluation" not in listed[1]
+    assert listed[1].items() < one.items()
+
+
+def test_the_page_lets_nothing_run_but_its_own_script(running: Running) -> None:
+    for path, (_, media_type) in page.FILES.items():
+        answer = httpx.get(running.url + path)
+        assert answer.headers["content-type"] == media_type
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"):
+            assert forbidden not in answer.text, path
+        assert "https://" not in answer.text.replace("http://www.w3.org", ""), path

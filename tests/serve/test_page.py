@@ -1,0 +1,223 @@
+"""The page in a headless browser, against scripted engines: ask, watch, compare; nothing that a model writes runs.
+
+Needs Chromium; without one it is skipped, except in continuous integration (`CI=true`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from serve.auth import Keys, load_keys
+from serve.scripted import ScriptedServer, arithmetic
+from tests.serve.test_ingress import KEY, Running, serving
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
+TWICE = "He has 2*4 = <<2*4=8>>8 pens, 13+4 = <<3+4=7>>7.5 and 10 = <<9+1=10>>100.\n#### 8"
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> 2*4 = <<2*4=8>>8 <b>#### 8'
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"none of these browsers is installed: {', '.join(BROWSERS)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+def script(question: str, index: int) -> tuple[str, str]:
+    fixed = {"hostile": HOSTILE, "twice": TWICE}.get(question)
+    return (fixed, "stop") if fixed else arithmetic(question, index)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    engines = {name: ScriptedServer(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft")}
+    yield from serving(engines, Keys())
+
+
+class Page:
+    """An opened page, and what its console said."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(20_000)
+        self.tab = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(url)
+
+    def ask(self, question: str, k: int = 12, other: str | None = None) -> None:
+        self.tab.fill("#question", question)
+        self.tab.locator("#k").fill(str(k))
+        if other:
+            self.tab.select_option("#other", other)
+        self.tab.click("#go")
+
+    def finished(self, runs: int = 1) -> None:
+        for number in range(runs):
+            self.tab.locator(".run.final").nth(number).wait_for()
+
+
+@pytest.fixture
+def page(browser: Any, running: Running) -> Iterator[Page]:
+    opened = Page(browser, running.url)
+    opened.tab.locator("#model option").first.wait_for(state="attached")
+    yield opened
+    assert opened.said == []
+    assert all(url.startswith(running.url) for url in opened.asked)
+    opened.context.close()
+
+
+def test_asking_shows_paths_votes_and_the_answer_as_the_service_gives_them(page: Page, running: Running) -> None:
+    page.ask(QUESTION)
+    page.tab.locator(".path.writing").first.wait_for()
+    page.finished()
+    with running.client as client:
+        solved = client.post("/solve", json={"question": QUESTION, "k": 12}).json()
+    assert page.tab.locator(".answer").inner_text() == solved["answer"]
+    bars = page.tab.locator(".votes li")
+    assert bars.evaluate_all("bars => bars.map(bar => bar.textContent)") == [
+        f"{vote['answer']}{vote['count']}" for vote in solved["votes"]
+    ]
+    assert page.tab.locator(".path.winner").count() == solved["distinct_paths"]
+    silent = solved["undecided"] + solved["no_answer"] + solved["truncated"]
+    assert page.tab.locator(".path.mute").count() == silent
+    assert page.tab.locator(".writing").count() == 0
+    marks = page.tab.locator(".winner .equation")
+    assert marks.count() >= 2
+    assert page.tab.locator(".sure").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
+
+
+def test_wrong_equations_are_marked_for_eye_and_ear(page: Page) -> None:
+    page.tab.locator("#early").uncheck()
+    page.ask(QUESTION, k=40)
+    page.finished()
+    wrong = page.tab.locator(".equation.wrong").first.text_content()
+    assert "✗" in wrong
+    assert "(wrong)" in wrong
+    assert "the answer is" in page.tab.locator("[aria-live=polite]").text_content()
+    assert page.tab.locator(".times", has_text="×").count() > 0
+
+
+def test_two_models_answer_side_by_side(page: Page) -> None:
+    page.ask(QUESTION, other="tiny-rft")
+    page.finished(2)
+    boxes = [page.tab.locator(".run").nth(number).bounding_box() for number in (0, 1)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft"]
+
+
+def test_what_a_model_writes_stays_text(page: Page) -> None:
+    title = page.tab.title()
+    page.ask("hostile")
+    page.finished()
+    assert page.tab.locator(".path img, .path script, .path b").count() == 0
+    assert "<img src=x" in page.tab.locator(".path").first.inner_text()
+    assert page.tab.title() == title
+
+
+def test_only_what_a_mark_repeats_to_the_letter_is_left_out(page: Page) -> None:
+    page.ask("twice")
+    page.finished()
+    text = page.tab.locator(".path .text").first.text_content().replace("\u00a0✓ (right)", "✓")
+    assert text == "He has 2*4=8✓ pens, 13+4 = 3+4=7✓7.5 and 10 = 9+1=10✓100.\n8"
+
+
+def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running: Running) -> None:
+    engine = running.engines["tiny-sft"]
+    engine.token_s = 0.3
+    try:
+        page.tab.fill("#question", QUESTION)
+        page.tab.keyboard.press("Control+Enter")
+        page.tab.locator(".path.writing").first.wait_for()
+        assert engine.running > 0
+        page.tab.keyboard.press("Escape")
+        page.tab.get_by_text("Stopped by you").wait_for()
+        for _ in range(100):
+            if engine.running == 0:
+                break
+            page.tab.wait_for_timeout(20)
+        assert engine.running == 0
+    finally:
+        engine.token_s = 0.01
+
+
+def test_the_calls_shown_are_those_on_screen(page: Page) -> None:
+    page.ask("What's 3 + 4?", k=5)
+    page.finished()
+    assert '"k":5' in page.tab.locator("#code").inner_text()
+    assert "What'\\''s 3 + 4?" in page.tab.locator("#code").inner_text()
+    page.tab.locator("#tab-curl").press("ArrowRight")
+    assert "n=5" in page.tab.locator("#code").inner_text()
+    assert "from openai import OpenAI" in page.tab.locator("#code").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(browser: Any, running: Running, scheme: str) -> None:
+    phone = Page(browser, running.url, viewport={"width": 360, "height": 700}, color_scheme=scheme, has_touch=True)
+    phone.ask(QUESTION + " " + "x" * 300, other="tiny-rft")
+    phone.finished(2)
+    assert phone.tab.evaluate("document.documentElement.scrollWidth") <= 360
+    ground = phone.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(ground.removeprefix("rgb(").partition(",")[0])
+    assert (red < 60) == (scheme == "dark")
+    small = phone.tab.locator("button:visible, select:visible").evaluate_all(
+        "all => all.filter(one => one.getBoundingClientRect().height < 30).length"
+    )
+    assert small == 0
+    assert phone.said == []
+    phone.context.close()
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    page.ask(QUESTION)
+    page.finished()
+    unnamed = page.tab.locator("button, select, textarea, input, progress").evaluate_all(
+        "all => all.filter(e => !e.textContent.trim() && !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)"
+    )
+    assert unnamed == []
+
+
+def test_the_key_is_asked_for_and_kept_in_the_tab_only(browser: Any) -> None:
+    engines = {"tiny-rft": ScriptedServer("tiny-rft")}
+    for running in serving(engines, load_keys(None, {"RFT_API_KEYS": KEY})):
+        opened = Page(browser, running.url)
+        opened.tab.locator("#key").wait_for()
+        opened.tab.fill("#key", KEY)
+        opened.tab.keyboard.press("Tab")
+        opened.tab.locator("#model option").first.wait_for(state="attached")
+        opened.ask(QUESTION)
+        opened.finished()
+        assert KEY not in opened.tab.content()
+        assert "RFT_API_KEY" in opened.tab.locator("#code").inner_text()
+        assert opened.tab.evaluate("localStorage.length + document.cookie.length") == 0
+        assert KEY not in " ".join(opened.asked)
+        opened.context.close()
