@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test check fuzz bench-verify lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test check fuzz chaos bench-store bench-verify lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ check: setup ## Lint, format, types
 
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
+
+chaos: setup ## All single storage faults and thousands of pairs over a small run; prints its table; long
+	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
+
+bench-store: setup ## What planning, listing and commits cost
+	$(PYTHON_IN_VENV) benchmarks/store.py $(ARGS)
 
 bench-verify: setup ## Grading and path selection against the plain rules, as ratios
 	$(PYTHON_IN_VENV) benchmarks/verify.py $(ARGS)

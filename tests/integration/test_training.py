@@ -222,7 +222,7 @@ def test_adapters_are_merged_into_weights_of_the_recipes_type(trained: Trained, 
 def test_progress_reaches_the_driver(trained: Trained) -> None:
     ended = {(progress.stage, progress.step) for progress in trained.progress if progress.step == progress.steps}
     assert ended == {("sft", 32), ("rft", 8)}
-    assert str(trained.progress[-1]).startswith("rft tiny: step 8/8, loss ")
+    assert any(str(progress).startswith("rft tiny: step 8/8, loss ") for progress in trained.progress)
 
 
 def test_a_finished_job_is_not_trained_again(trained: Trained) -> None:
