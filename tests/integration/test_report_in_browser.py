@@ -5,9 +5,6 @@ Needs Chromium; without one it is skipped, except in continuous integration (`CI
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +18,6 @@ from tests.report_run import make_run
 from tests.study_result import STUDY
 from tests.unit.test_report import hostile_writer
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PLOTS = ("accuracy", "gain", "verdict", "path", "overlap", "difficulty", "length", "loss", "time")
 
 
@@ -40,22 +28,6 @@ class Opened:
     page: Any
     wrong: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"none of these browsers is installed: {', '.join(BROWSERS)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

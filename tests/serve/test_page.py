@@ -5,8 +5,6 @@ Needs Chromium; without one it is skipped, except in continuous integration (`CI
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,36 +14,11 @@ from serve.auth import Keys, load_keys
 from serve.scripted import ScriptedServer, arithmetic
 from tests.serve.test_ingress import KEY, Running, serving
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
 TWICE = "He has 2*4 = <<2*4=8>>8 pens, 13+4 = <<3+4=7>>7.5 and 10 = <<9+1=10>>100.\n#### 8"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=2</script> 2*4 = <<2*4=8>>8 <b>#### 8'
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"none of these browsers is installed: {', '.join(BROWSERS)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 def script(question: str, index: int) -> tuple[str, str]:
