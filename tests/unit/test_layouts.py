@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from rft_ray.layouts import layout
 from rft_ray.tiny import model_dir
@@ -24,7 +24,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def edit_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
@@ -42,7 +42,7 @@ def test_other_weights_and_what_saving_adds_make_no_difference(model: Path) -> N
     ("file", "changes"),
     [
         ("config.json", {"rms_norm_eps": 1e-5}),
-        ("config.json", {"dtype": "bfloat16"}),
+        ("config.json", {"dtype": "float16"}),
         ("generation_config.json", {"eos_token_id": 5}),
         ("tokenizer_config.json", {"eos_token": "?"}),
         ("tokenizer.json", {"added_tokens": []}),

@@ -29,7 +29,7 @@ def test_models_of_one_name_are_side_by_side_and_so_are_a_models_jobs(tmp_path: 
 
 def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "run"))
-    for name, source in (("s1", "tiny-s"), ("m", "tiny-m"), ("s2", "tiny-s")):
+    for name, source in (("s1", "tiny-s"), ("m", "tiny-l"), ("s2", "tiny-s")):
         folder = tmp_path / name
         shutil.copytree(model_dir(source), folder)
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "name": name}))
