@@ -1,8 +1,9 @@
-"""The picture at the top of README: the first screen of a run's report, taken by headless Chromium.
+"""Pictures of reports for README and docs, taken by headless Chromium.
 
     python docs/picture.py runs/demo/report.html docs/report.png
+    python docs/picture.py runs/study/study.html docs/study.png sft-loss-chart rft-paths-chart
 
-Input: a report. Output: a PNG from its headline to its chart of gains. Needs Chromium and the `dev` extra.
+Input: a report. Output: a PNG, from its headline to its chart of gains, or of the figures that are named. Needs Chromium and the `dev` extra.
 """
 
 from __future__ import annotations
@@ -11,23 +12,41 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 WIDTH, HEIGHT = 880, 1600
+ONLY = """figures => {
+    const found = figures.map(id => document.getElementById(id));
+    const home = found[0].parentElement;
+    home.replaceChildren(...found);
+    const main = document.querySelector('main');
+    main.replaceChildren(home);
+    main.style.padding = '0 24px 16px';
+    document.querySelectorAll('body > :not(main), details').forEach(one => one.remove());
+}"""
 
 
-def main(report: str, picture: str) -> None:
+def first_screen(page: Page, picture: str) -> None:
+    box = page.locator("#gain-chart .plot").bounding_box()
+    if box is None:
+        sys.exit("the report has no chart of gains: the run is not finished")
+    height = box["y"] + box["height"] + 8
+    page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+
+
+def main(report: str, picture: str, *figures: str) -> None:
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(
-            viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", device_scale_factor=1.5
+            viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", device_scale_factor=1.5, bypass_csp=True
         )
         page.goto(Path(report).resolve().as_uri())
-        box = page.locator("#gain-chart .plot").bounding_box()
-        if box is None:
-            sys.exit(f"{report} has no chart of gains: the run is not finished")
-        page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 8})
+        if figures:
+            page.evaluate(ONLY, list(figures))
+            page.locator("main").screenshot(path=picture)
+        else:
+            first_screen(page, picture)
         browser.close()
 
 
