@@ -3,7 +3,8 @@
     python docs/picture.py runs/demo/report.html docs/report.png
     python docs/picture.py runs/study/study.html docs/study.png sft-loss-chart rft-paths-chart
 
-Input: a report. Output: a PNG, from its headline to its chart of gains, or of the figures that are named. Needs Chromium and the `dev` extra.
+Input: a report. Output: a PNG, from its headline to its chart of gains, or of the figures named.
+Needs Chromium and the `dev` extra.
 """
 
 from __future__ import annotations
