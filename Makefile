@@ -34,7 +34,7 @@ demo: setup ## The whole of RFT with the shipped tiny models, in minutes, withou
 demo-smollm2: setup ## The same with SmolLM2-135M-Instruct on real GSM8K problems
 	@$(CLUSTER) run jobs/configs/smollm2.yaml $(ARGS)
 
-study: setup ## The scaling study on the tiny family, about two hours; resumable (ARGS="--dry-run" says how long)
+study: setup ## The scaling study on the tiny family, hours; resumable (ARGS="--dry-run" says how long)
 	$(PYTHON_IN_VENV) jobs/scaling_study.py --config jobs/configs/study.yaml $(ARGS)
 
 serve: setup ## Serve the newest finished run's model on loopback, until Ctrl-C

@@ -63,9 +63,9 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
         made_from: dict[str, str] = {}
         rows = list(_rows(job, store, problems.problems[: job.problems], mode, made_from))
         if job.as_many_as:
-            other = read_table(store, job.as_many_as.key)[0]
+            other, about = read_table(store, job.as_many_as.key)
             made_from[generations.split(job.as_many_as.key)[0]] = identity(other)
-            rows = thinned(rows, counts_of(job.as_many_as, store)["paths"])
+            rows = thinned(rows, json.loads(about["counts"])["paths"])
         lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
         counts = {
             "gold": sum(row.gold for row in rows),
