@@ -45,10 +45,12 @@ class TextSet:
         if self._lanes:
             self._put(range(place, place + 1))
 
-    def distances(self, text: str, hints: Sequence[int]) -> list[int]:
-        """Levenshtein distances to all texts, in order. `hints`: about what they will be; speed only."""
+    def distances(self, text: str, hints: Sequence[int] = ()) -> list[int]:
+        """Levenshtein distances to all texts, in order. `hints`: about what they will be, if known; speed only."""
         if self._lanes:
             return self._lanes.distances(text)
+        if not hints:
+            return [distance(text, other) for other in self.texts]
         return [distance(text, other, score_hint=h + HINT_MARGIN) for other, h in zip(self.texts, hints, strict=True)]
 
     def _put(self, places: range) -> None:
@@ -79,8 +81,9 @@ class _Lanes:
 
     def put(self, place: int, text: str) -> bool:
         """Put a text into a lane; False where it does not fit."""
-        for character in {c for c in text if not "\0" < c < "\x80"}:
-            self._rows.setdefault(character, 128 + len(self._rows))
+        if not _plain(text):
+            for character in {c for c in text if not "\0" < c < "\x80"}:
+                self._rows.setdefault(character, 128 + len(self._rows))
         if len(text) > MAX_CHARACTERS or len(self._rows) > ROWS - 128:
             return False
         self._count = max(self._count, place + 1)
@@ -98,7 +101,7 @@ class _Lanes:
             self._lengths = np.pad(self._lengths, (0, more_lanes))
 
     def _codes(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        if text.isascii() and "\0" not in text:
+        if _plain(text):
             return np.frombuffer(text.encode(), np.uint8)
         rows = self._rows
         return np.array([ord(c) if "\0" < c < "\x80" else rows.get(c, 0) for c in text], np.uint8)
@@ -107,3 +110,8 @@ class _Lanes:
         lanes = self._masks.shape[2]
         found: list[int] = self._kernel.distances(self._codes(text), self._masks, self._lengths, lanes).tolist()
         return found[: self._count]
+
+
+def _plain(text: str) -> bool:
+    """Whether its characters are their own rows."""
+    return text.isascii() and "\0" not in text

@@ -51,9 +51,9 @@ class Equations:
 
     listed: tuple[str, ...]
     """In the order of the text. Paper: as written, blanks removed. Strict: in canonical notation."""
-    fault: str
+    fault: str = ""
     """The first equation that does not hold or is none, and why; empty if all hold."""
-    over: str
+    over: str = ""
     """The first bound that kept an equation from being decided; empty if none did."""
 
     @property
@@ -113,13 +113,11 @@ def _read(text: str, mode: str) -> Equations:
         rough = bool(chains and _ROUGH.search(text))
         checked = [one for chain in chains if (one := _check_prose(chain, rough)) is not None]
     listed = tuple([one.shown for one in checked])
-    if not any(one.fault or one.over for one in checked):
-        return Equations(listed, "", "")
-    return Equations(
-        listed,
-        next((one.fault for one in checked if one.fault), ""),
-        next((one.over for one in checked if one.over), ""),
-    )
+    bad = [one for one in checked if one.fault or one.over]
+    if not bad:
+        return Equations(listed)
+    fault, over = next((one.fault for one in bad if one.fault), ""), next((one.over for one in bad if one.over), "")
+    return Equations(listed, fault, over)
 
 
 _cached_equations = lru_cache(maxsize=4_096)(_read)

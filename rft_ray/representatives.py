@@ -39,7 +39,7 @@ class KeptPaths:
 
     def append(self, index: int, text: str) -> None:
         """Keeps the first text of a new equation list."""
-        distances = [distance(text, other) for other in self.texts]
+        distances = self._set.distances(text)
         for place, found in enumerate(distances):
             self._between[place].append(found)
             self._sums[place] += found
@@ -52,10 +52,16 @@ class KeptPaths:
 
     def challenge(self, slot: int, index: int, text: str) -> None:
         """Replaces the kept text of a slot by another of the same equations if that is farther out."""
-        version, known = self._seen.get(text, (-1, []))
-        if version == self._version or text == self.texts[slot]:
+        if text == self.texts[slot]:
             return
-        distances = self._distances(text, slot, version, known)
+        seen = self._seen.get(text)
+        if seen is None:
+            distances = self._set.distances(text, self._between[slot])
+            distances[slot] = 0
+        elif seen[0] == self._version:
+            return
+        else:
+            distances = self._renewed(text, slot, *seen)
         self._seen[text] = self._version, distances
         total = sum(distances)
         if total <= self._sums[slot]:
@@ -70,7 +76,7 @@ class KeptPaths:
         self._version += 1
         self._kept_at[slot] = self._version
 
-    def _distances(self, text: str, slot: int, version: int, known: list[int]) -> list[int]:
+    def _renewed(self, text: str, slot: int, version: int, known: list[int]) -> list[int]:
         """Distances to all kept texts but the one of its slot; `known` are those to the texts kept at `version`."""
         changed = [place for place, kept_at in enumerate(self._kept_at) if kept_at > version and place != slot]
         if len(changed) > FEW:
