@@ -31,7 +31,7 @@ from rapidfuzz.distance import Levenshtein
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
-from rft_ray import equations, grading, normal_forms, paths
+from rft_ray import answers, equations, grading, normal_forms, paths
 from rft_ray.records import Status
 from tests.unit import reference_rules
 
@@ -155,7 +155,7 @@ def transcription(rules: ModuleType, distance: Distance) -> Callable[[list[Probl
 
 
 def empty_caches() -> None:
-    for module in (equations, grading, normal_forms):
+    for module in (answers, equations, grading, normal_forms):
         for cached in vars(module).values():
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()

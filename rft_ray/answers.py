@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_ANSWER_CHARS = 200
@@ -54,12 +55,19 @@ def paper_answer(text: str) -> Answer | None:
     match = _PAPER.search(text if nul < 0 else text[:nul])
     if match is None:
         return None
-    number = match.group(1).replace(",", "")
+    written = match.group(1)
+    return _cached_paper_number(written) if len(written) <= MAX_ANSWER_CHARS else _paper_number(written)
+
+
+def _paper_number(written: str) -> Answer | None:
+    number = written.replace(",", "")
     try:
         return Answer(number, float(number))
     except ValueError:
         return None
 
+
+_cached_paper_number = lru_cache(maxsize=4_096)(_paper_number)
 
 _UNICODE = str.maketrans(
     {

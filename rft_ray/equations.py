@@ -100,18 +100,30 @@ def annotated(text: str) -> list[str]:
 
 
 def _read(text: str, mode: str) -> Equations:
-    written = annotated(text)
+    written = tuple(annotated(text))
+    if written or mode == "paper":
+        rough = mode == "strict" and bool(_ROUGH.search(text))
+        return (_cached_annotations if len(text) <= CACHED_TEXT_CHARS else _annotations)(written, mode, rough)
+    chains = read_chains(text)
+    rough = bool(chains and _ROUGH.search(text))
+    return _together([one for chain in chains if (one := _check_prose(chain, rough)) is not None])
+
+
+def _annotations(written: tuple[str, ...], mode: str, rough: bool) -> Equations:
+    """The equations that stand in `<<...>>`. Many samples of one problem share theirs, word for word."""
     if mode == "paper":
-        checked = [_paper_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _paper_check(one) for one in written]
-    elif written:
-        rough = bool(_ROUGH.search(text))
-        checked = [
-            (_strict_cached if len(one) <= CACHED_EQUATION_CHARS else _strict_check)(one, rough) for one in written
-        ]
-    else:
-        chains = read_chains(text)
-        rough = bool(chains and _ROUGH.search(text))
-        checked = [one for chain in chains if (one := _check_prose(chain, rough)) is not None]
+        return _together(
+            [_paper_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _paper_check(one) for one in written]
+        )
+    return _together(
+        [(_strict_cached if len(one) <= CACHED_EQUATION_CHARS else _strict_check)(one, rough) for one in written]
+    )
+
+
+_cached_annotations = lru_cache(maxsize=4_096)(_annotations)
+
+
+def _together(checked: list[Checked]) -> Equations:
     listed = tuple([one.shown for one in checked])
     bad = [one for one in checked if one.fault or one.over]
     if not bad:
