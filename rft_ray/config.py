@@ -17,6 +17,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rft_ray.engine_faults import parse
+
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
     "request.\n\n### Instruction:\n{query}\n\n### Response:"
@@ -187,11 +189,29 @@ class Engine(Section):
     enforce_eager: bool = True
     """False compiles the model first: faster sampling on a long run, a slower start."""
     max_restarts: int = Field(3, ge=0)
+    """How often a sampler's process may be lost for no fault of a shard; what `max_failures` costs comes on top."""
+    stall_seconds: float = Field(1800, gt=0)
+    """An engine that answers no request for so long, or loads a model for so long, hangs: its process is ended."""
+    max_failures: int = Field(3, ge=1)
+    """How often a shard may fail an engine that it has for itself before it is quarantined: docs/reliability.md."""
+    max_quarantined: int = Field(10, ge=0)
+    """With more shards quarantined in one go the engine is at fault, not they: sampling stops."""
+    on_failed_shard: Literal["stop", "continue"] = "stop"
+    """When all else is sampled and shards are quarantined: end with exit code 1, or go on without their samples."""
+    retry_quarantined: bool = False
+    """Give shards that were quarantined before another `max_failures` tries."""
+    drain_seconds: float = Field(30, ge=0)
+    """After SIGTERM, how long shards in flight may take to be committed."""
+    script: str = ""
+    """Faults of the scripted engine, to try what happens then: `engine_faults.py`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Engine:
         if self.max_actors < self.min_actors:
             raise ValueError(f"max_actors={self.max_actors} is less than min_actors={self.min_actors}")
+        if self.script and self.kind != "scripted":
+            raise ValueError("script is for kind: scripted")
+        parse(self.script)
         return self
 
 
