@@ -19,7 +19,6 @@ import sys
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -39,6 +38,7 @@ from rft_ray.engines import (
     open_engine,
     out_of_memory,
 )
+from rft_ray.following import Following, label_of
 from rft_ray.foreman import Foreman, Line, hire
 from rft_ray.metrics import SamplerMetrics
 from rft_ray.problems import read_problems
@@ -124,54 +124,6 @@ def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
     return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
 
 
-def label_of(model: ModelRef) -> str:
-    """Example: tiny-m (sft)"""
-    return f"{model.name} ({model.stage})"
-
-
-class Following:
-    """What the driver sees of an execution: a line of progress, what is unfinished, which models cannot be loaded."""
-
-    def __init__(self, shards: Sequence[Shard], job_of: dict[str, SamplingJob]) -> None:
-        self.unloadable: dict[ModelRef, str] = {}
-        self.given_up = ""
-        self._models = {shard.stem: job_of[shard.fingerprint].model for shard in shards}
-        self._left = Counter(self._models.values())
-        self._place = {model: place for place, model in enumerate(self._left, 1)}
-        sizes = [(s.problem_stop - s.problem_start) * job_of[s.fingerprint].settings.samples_per_block for s in shards]
-        self._progress = stages.Progress("sample", sum(sizes), "completions")
-        of = f"{len(self._left)} models" if len(self._left) > 1 else label_of(next(iter(self._left)))
-        print(f"  sample {of}: starting the engine for {len(shards)} shards", flush=True)
-
-    def advance(self, receipt: dict[str, Any]) -> None:
-        model = self._models[receipt["shard"]]
-        if why := receipt.get("left_out"):
-            if why == "quarantined":
-                print(f"  sample {label_of(model)}: {receipt['shard']} is quarantined: {receipt['why']}", flush=True)
-            elif why == "given up":
-                self.given_up = receipt["why"]
-            return
-        self._left[model] -= 1
-        if (why := receipt.get("unloadable")) and model not in self.unloadable:
-            self.unloadable[model] = why
-            print(f"  sample {label_of(model)}: {why}: it is left out, the others go on", flush=True)
-        place = f", model {self._place[model]} of {len(self._place)}" if len(self._place) > 1 else ""
-        self._progress.label = f"sample {label_of(model)}{place}"
-        self._progress.advance(receipt["rows"])
-
-    def unfinished(self) -> str:
-        """The first three models with shards to come; they are sampled in this order."""
-        return _few([label_of(model) for model, left in self._left.items() if left], ", ")
-
-    def left_out(self) -> str:
-        """What to tell of the models that could not be loaded, in one line."""
-        return _few([f"sample {label_of(model)}: {why}" for model, why in self.unloadable.items()], "; ")
-
-
-def _few(texts: Sequence[str], separator: str) -> str:
-    return separator.join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
-
-
 def pool_of(engine: config.Engine, gpu: bool) -> stages.Pool:
     """The actor pool of an engine config: GPUs where there are some, else CPUs with bounded threads."""
     threads = str(engine.threads_per_actor)
@@ -222,7 +174,7 @@ class Sampler:
         self._drawn_from: dict[str, Any] = {}
         self._loaded: ModelRef | None = None
         self._unloadable: dict[ModelRef, str] = {}
-        self._turns = Turns(lambda turn: self._load(turn[0]))
+        self._turns: Turns[tuple[ModelRef, str]] = Turns(lambda turn: self._load(turn[0]))
         """By model, and by shard where one is to be alone in the engine."""
         self._watchdog = Watchdog(engine.stall_seconds, self._answered, self._stalled, hard=self._foreman.distant)
         self._metrics = SamplerMetrics()

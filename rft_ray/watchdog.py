@@ -41,6 +41,7 @@ class Watchdog:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
                 self._thread.start()
+            self._arm(True)  # here: what is done next may freeze before the thread runs
         try:
             yield
         finally:
@@ -53,7 +54,7 @@ class Watchdog:
         while True:
             with self._lock:
                 now, under_way = (self._changes, self._progress()), list(self._under_way)
-            self._arm(bool(under_way))
+                self._arm(bool(under_way))
             if now != seen or not under_way:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since >= self._limit_s:
