@@ -1,4 +1,4 @@
-"""Engines that misbehave, and drivers that are told to go, on Ray: what can be sampled is, once, and the rest is told."""
+"""Engines that misbehave, and drivers that are told to go, on Ray: what can be sampled is, once; the rest is told."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config, quarantine, stages
+from rft_ray import config, pipeline, quarantine, stages
+from rft_ray.config import load
+from rft_ray.ledger import read_summary
 from rft_ray.problems import commit_problems
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store, read_table
+from rft_ray.store_cli import main
 from tests.integration.sampling_driver import JOB, PROBLEMS, SET
+from tests.integration.test_controls import CONFIG, arguments, trained
 
 DRIVER = Path(__file__).with_name("sampling_driver.py")
 POISON = PROBLEMS[7].question[:25]
@@ -59,7 +63,7 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One shard kills its process, the other one's answers are endless; then the fault is mended."""
-    with pytest.raises(stages.StageError, match="2 shards .20 samples. are quarantined"):
+    with pytest.raises(stages.StageError, match=r"2 shards \(20 samples\) are quarantined"):
         sample([JOB], store, engine(f"die:{POISON}:4:{tmp_path},endless:{POISON}", max_failures=2), run_seed=0)
     assert rows(store) == SPARED
     shown = capsys.readouterr().out
@@ -82,7 +86,7 @@ def test_an_engine_that_fails_on_everything_is_given_up_soon(store: Store) -> No
 def test_a_model_that_hangs_or_finds_no_memory_is_tried_again_and_one_that_is_refused_is_told(
     store: Store, tmp_path: Path
 ) -> None:
-    with pytest.raises(stages.StageError, match="sample mA .sft.: the engine refuses"):
+    with pytest.raises(stages.StageError, match=r"sample mA \(sft\): the engine refuses"):
         sample([JOB], store, engine("open-refuse:"), run_seed=0)
     with pytest.raises(stages.StageError, match=r"out of memory.* \(1 times\)"):
         sample([JOB], store, engine("open-oom:", max_failures=1), run_seed=0)
@@ -148,3 +152,47 @@ def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: 
     assert rows(store) == WHOLE
     makers = {json.loads(read_table(store, key)[1]["engine"])["incarnation"] for key in store.list("completions/")}
     assert len(makers) == 2, "one of the two did all the work: nothing was tried"
+
+
+# --- The whole run --------------------------------------------------------------------------------
+
+
+def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_again(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    given = arguments(tmp_path)
+    plan, store = pipeline.prepare(load(CONFIG, given))
+    name = plan.train.problems[3].question  # of the first of two problem blocks
+    broken = [*given, f"--engine={{kind: scripted, max_failures: 1, script: 'raise:{name[:25]}'}}"]
+    stems = [s.stem for job in plan.collected for s in job.sampling.shards() if s.problem_block == 0]
+
+    plan, _ = pipeline.prepare(load(CONFIG, broken))
+    trained(plan, store)
+    with pytest.raises(stages.StageError, match="4 shards"):
+        pipeline.run(plan, store)
+    assert account(store) == {"planned": 160, "missing": 160 - 80, "quarantined": 80, "sampled": 80}
+    assert sorted(one["shard"] for one in read_summary(store)["quarantine"]) == sorted(stems)  # type: ignore[index]
+
+    plan, _ = pipeline.prepare(load(CONFIG, [*broken, "--engine.on_failed_shard=continue"]))
+    trained(plan.past(stems), store)
+    without = pipeline.run(plan, store)
+    assert without["finished"]
+    assert without["corpus"]["gold"] == 20
+    assert account(store)["missing"] == account(store)["quarantined"] == 80
+    assert pipeline.run(plan, store) == without  # nothing to do
+    assert main(["verify", store.url]) == 0
+
+    plan, _ = pipeline.prepare(load(CONFIG, [*given, "--engine.retry_quarantined=true"]))
+    whole = pipeline.run(plan, store)
+    assert account(store) == {"planned": 160, "missing": 0, "quarantined": 0, "sampled": 160}
+    assert whole["corpus"]["file"] != without["corpus"]["file"]
+    assert whole["corpus"]["paths"] > without["corpus"]["paths"]
+
+
+def account(store: Store) -> dict[str, int]:
+    """Both models' accounts, added up; each must add up by itself."""
+    total: Counter[str] = Counter()
+    for one in (read_summary(store) or {})["ledger"].values():
+        assert one["planned"] == one["sampled"] + one["skipped"] + one["missing"]
+        total.update({key: one[key] for key in ("planned", "missing", "quarantined", "sampled")})
+    return dict(total)

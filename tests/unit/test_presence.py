@@ -26,9 +26,9 @@ with announced(open_store(sys.argv[1]), "job"):
 
 def test_two_jobs_may_be_at_work_and_a_repair_not_beside_them(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    with announced(store, "job"), announced(store, "job"), pytest.raises(Busy, match=f"process {os.getpid()}"):
-        with announced(store, "repair"):
-            pass
+    jobs = announced(store, "job"), announced(store, "job")
+    with jobs[0], jobs[1], pytest.raises(Busy, match=f"process {os.getpid()}"), announced(store, "repair"):
+        pass
     with announced(store, "repair"), pytest.raises(Busy, match="a repair"), announced(store, "job"):
         pass
     with announced(store, "job"):
