@@ -62,7 +62,7 @@ def _with_ray(work: Callable[[], None]) -> int:
         print(f"stopped; {AGAIN}", file=sys.stderr)
         return 130
     except preemption.Preempted as notice:
-        print(f"stopped by SIGTERM ({notice or 'between samples'}); {AGAIN}", file=sys.stderr, flush=True)
+        print(f"stopped by SIGTERM ({notice or 'not while sampling'}); {AGAIN}", file=sys.stderr, flush=True)
         last = threading.Timer(END_S, os._exit, (preemption.EXIT_CODE,))
         last.daemon = True
         last.start()
