@@ -121,6 +121,15 @@ def held_shards(store: Store, plan: Plan) -> list[quarantine.Held]:
     return quarantine.held(store, jobs, stages.missing(store, shards), plan.config.engine.max_failures)
 
 
+def past_quarantine(plan: Plan, store: Store) -> Plan:
+    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
+    if plan.config.engine.on_failed_shard == "stop" or not quarantine.histories(store):
+        return plan
+    for _ in range(2):  # models that are trained without some samples have shards of their own
+        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
+    return plan
+
+
 def ledger_of(
     store: Store, job: VerdictJob, found: dict[str, Any], held: Sequence[quarantine.Held] = ()
 ) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import models, presence, problems, quarantine, stages
+from rft_ray import models, presence, problems, stages
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import describe, evaluate
-from rft_ray.ledger import Stopwatch, complete, held_shards, made_same_corpus, read_summary, write_summary
+from rft_ray.ledger import Stopwatch, complete, made_same_corpus, past_quarantine, read_summary, write_summary
 from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.report import try_report
@@ -112,15 +112,6 @@ def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stop
         write_summary(store, plan, watch, finished=False)
         raise
     return past_quarantine(plan, store), len(made)
-
-
-def past_quarantine(plan: Plan, store: Store) -> Plan:
-    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
-    if plan.config.engine.on_failed_shard == "stop" or not quarantine.histories(store):
-        return plan
-    for _ in range(2):  # models that are trained without some samples have shards of their own
-        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
-    return plan
 
 
 def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:
