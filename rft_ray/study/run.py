@@ -170,7 +170,8 @@ def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
 
 def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:
     samplings: list[SamplingJob] = [job.sampling for job in jobs]
-    receipts = sample(samplings, store, plan.config.engine, run_seed=plan.config.run.seed)
+    engine = plan.config.engine.model_copy(update={"on_failed_shard": "stop"})  # its points are of whole samples
+    receipts = sample(samplings, store, engine, run_seed=plan.config.run.seed)
     verify(jobs, store, plan.config.grading.actors)
     return len(receipts)
 
