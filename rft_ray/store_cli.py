@@ -81,14 +81,16 @@ def _prune(store: Store, superseded: bool, yes: bool) -> int:
 
 
 def _plan(store: Store) -> Any:
-    """The plan of the run whose config the store holds. Reads its data sets and finds its base models."""
+    """The plan of the run whose config the store holds, whole and without what is quarantined. Reads its data sets."""
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
+    from rft_ray.ledger import past_quarantine
     from rft_ray.models import ModelError
     from rft_ray.problems import DataError
 
     try:
-        return pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))[0]
+        plan, _ = pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))
+        return plan, past_quarantine(plan, store)
     except NotFound:
         raise StoreError(f"{store.url} holds no config.yaml: what is superseded cannot be told") from None
     except (ConfigError, DataError, ModelError, ValueError) as error:
