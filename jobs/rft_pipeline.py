@@ -1,20 +1,21 @@
 """The whole of RFT as one job: `ray job submit -- python jobs/rft_pipeline.py --config FILE [--section.key=value …]`.
 
 Submitting the same run again resumes it; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples
-are missing, 2 the config, the data or a model cannot be used.
+are missing, 2 the config, the data or a model cannot be used, 143 stopped by SIGTERM (docs/reliability.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
-from rft_ray.cluster import prepare_environment, start_ray
-from rft_ray.config import Config, ConfigError, load
+from jobs.running import carry_out
+from rft_ray.cluster import prepare_environment
+from rft_ray.config import Config, load
 
 
 def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,46 +51,29 @@ def dry_run(config: Config, *, gpu: bool) -> None:
 def main(argv: Sequence[str]) -> int:
     options, overrides = arguments(argv)
     prepare_environment()
-    try:
-        config = load(options.config, overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return carry_out(lambda: prepare(options, overrides))
 
-    from ray.exceptions import RayError
+
+def prepare(options: argparse.Namespace, overrides: Sequence[str]) -> Callable[[], None] | None:
+    """Read and check everything. Returns the run, to be started; None after a dry run."""
+    config = load(options.config, overrides)
+    if options.dry_run:
+        dry_run(config, gpu=options.gpu)
+        return None
 
     from rft_ray import pipeline, stages
-    from rft_ray.models import ModelError
-    from rft_ray.problems import DataError
-    from rft_ray.store import StoreError
-    from rft_ray.training import TrainingError
 
-    try:
-        if options.dry_run:
-            dry_run(config, gpu=options.gpu)
-            return 0
-        plan, store = pipeline.prepare(config)
-        store.check()
-        for problem in pipeline.leaks(plan):
-            print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
-    except (ConfigError, DataError, ModelError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        start_ray()
+    plan, store = pipeline.prepare(config)
+    store.check()
+    for problem in pipeline.leaks(plan):
+        print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
+
+    def work() -> None:
         stages.check_shared(store)
         summary = pipeline.run(plan, store)
-    except (pipeline.Incomplete, stages.StageError, TrainingError, StoreError, ModelError) as error:
-        print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
-        return 1
-    except (ConnectionError, RayError) as error:
-        print(f"error: Ray: {stages.cause_of(error)}\nwhat is committed stays", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is committed stays: run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
-    return 0
+        print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
+
+    return work
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command goes on after a
 kill, and a wider grid adds to what is there. `--dry-run` says how much there is to do, `--markdown FILE` writes the
 tables and findings of the last study.json. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`.
-Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used.
+Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used, 143 stopped by
+SIGTERM (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
-from rft_ray.cluster import prepare_environment, start_ray
-from rft_ray.config import Config, ConfigError, load
+from jobs.running import carry_out
+from rft_ray.cluster import prepare_environment
+from rft_ray.config import Config, load
+
+if TYPE_CHECKING:
+    from rft_ray.store import Store
+    from rft_ray.study import Study
 
 
 def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -69,54 +76,38 @@ def command_of(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     options, overrides = arguments(argv)
     prepare_environment()
-    try:
-        config = load(options.config, overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return carry_out(lambda: prepare(options, overrides, command_of(argv)))
 
-    from ray.exceptions import RayError
+
+def prepare(options: argparse.Namespace, overrides: Sequence[str], command: str) -> Callable[[], None] | None:
+    """Read and check everything. Returns the study, to be started; None where nothing is left that needs Ray."""
+    config = load(options.config, overrides)
+    if options.markdown:
+        return write_markdown(config, options.markdown)
+    if options.dry_run:
+        return dry_run(config, gpu=options.gpu)
 
     from rft_ray import stages
-    from rft_ray.models import ModelError
-    from rft_ray.problems import DataError
-    from rft_ray.store import StoreError
     from rft_ray.study import run as study_run
-    from rft_ray.training import TrainingError
 
-    try:
-        if options.markdown:
-            write_markdown(config, options.markdown)
-            return 0
-        if options.dry_run:
-            dry_run(config, gpu=options.gpu)
-            return 0
-        plan, store = study_run.prepare(config)
-        store.check()
-    except (ConfigError, DataError, ModelError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        if study_run.complete(plan, store):
-            print("nothing to do: every point is trained and evaluated", flush=True)
-            study = study_run.answer(plan, store, study_run.stopwatch(plan, store), command_of(argv))
-        else:
-            start_ray()
-            stages.check_shared(store)
-            study = study_run.run(plan, store, command_of(argv))
-    except (stages.StageError, TrainingError, StoreError, ModelError) as error:
-        print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
-        return 1
-    except (ConnectionError, RayError) as error:
-        print(f"error: Ray: {stages.cause_of(error)}\nwhat is committed stays", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is committed stays: run the same command again to go on", file=sys.stderr)
-        return 130
+    plan, store = study_run.prepare(config)
+    store.check()
+    if study_run.complete(plan, store):
+        print("nothing to do: every point is trained and evaluated", flush=True)
+        return tell(study_run.answer(plan, store, study_run.stopwatch(plan, store), command), store)
+
+    def work() -> None:
+        stages.check_shared(store)
+        tell(study_run.run(plan, store, command), store)
+
+    return work
+
+
+def tell(study: Study, store: Store) -> None:
+    """The findings, and where they are."""
     for finding in study.findings:
         print(f"  {finding.holds:<8} {finding.paper}\n{'':11}{finding.here}")
     print(f"finished: {store.url}/study.json ({len(study.points)} of {study.planned} points)")
-    return 0
 
 
 if __name__ == "__main__":

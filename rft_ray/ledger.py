@@ -1,6 +1,7 @@
 """What a run's committed files say: `summary.json`, and every sample accounted for.
 
-planned = sampled + skipped + missing, and sampled = accepted + sum of rejected, per model. Made from the store alone,
+planned = sampled + skipped + missing, and sampled = accepted + sum of rejected, per model; of what is missing,
+`quarantined` is what engines failed on, listed with reasons under `quarantine`. Made from the store alone,
 so it can be rebuilt at any time; `stages` (seconds per stage, summed over resumed runs) is carried from the last one.
 """
 
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from rft_ray import generations, stages
+from rft_ray import generations, quarantine, stages
 from rft_ray.corpus import CorpusJob, counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
 from rft_ray.models import committed_model
@@ -87,6 +88,7 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
 def summarize(store: Store, plan: Plan) -> dict[str, Any]:
     """Everything a report would show, from committed files; see README, "A run's anatomy"."""
     found = complementarity(store, plan)
+    held = held_shards(store, plan)
     evaluation: dict[str, dict[str, Any]] = {}
     for job in plan.evaluations:
         if present(store, job.key):
@@ -100,7 +102,8 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
             for job in plan.trainings
         ],
-        "ledger": {job.sampling.model.name: ledger_of(store, job, found) for job in plan.collected},
+        "ledger": {job.sampling.model.name: ledger_of(store, job, found, held) for job in plan.collected},
+        "quarantine": quarantine.as_data(held),
         "corpus": _corpus(store, plan.corpus),
         "own_corpora": {job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
         "complementarity": found,
@@ -109,7 +112,27 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
     }
 
 
-def ledger_of(store: Store, job: VerdictJob, found: dict[str, Any]) -> dict[str, Any]:
+def held_shards(store: Store, plan: Plan) -> list[quarantine.Held]:
+    """The run's quarantined shards of completions, those it goes on without included."""
+    if not quarantine.histories(store):
+        return []
+    jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
+    shards = [shard for job in dict.fromkeys(jobs) for shard in job.shards()]
+    return quarantine.held(store, jobs, stages.missing(store, shards), plan.config.engine.max_failures)
+
+
+def past_quarantine(plan: Plan, store: Store) -> Plan:
+    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
+    if plan.config.engine.on_failed_shard == "stop" or not quarantine.histories(store):
+        return plan
+    for _ in range(2):  # models that are trained without some samples have shards of their own
+        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
+    return plan
+
+
+def ledger_of(
+    store: Store, job: VerdictJob, found: dict[str, Any], held: Sequence[quarantine.Held] = ()
+) -> dict[str, Any]:
     """The account of one model's samples of the training problems. `found`: what `complementarity` returned."""
     completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
@@ -123,6 +146,7 @@ def ledger_of(store: Store, job: VerdictJob, found: dict[str, Any]) -> dict[str,
         "planned": job.sampling.planned,
         "skipped": counts["skipped"],
         "missing": job.sampling.planned - counts["sampled"] - counts["skipped"],
+        "quarantined": sum(one.samples for one in held if one.shard.fingerprint == job.sampling.fingerprint),
         "sampled": counts["sampled"],
         "accepted": verdicts[Status.CORRECT],
         "rejected": {str(status): verdicts[status] for status in REJECTIONS},

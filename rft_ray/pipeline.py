@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import models, problems
+from rft_ray import models, presence, problems, stages
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import describe, evaluate
-from rft_ray.ledger import Stopwatch, complete, made_same_corpus, read_summary, write_summary
+from rft_ray.ledger import Stopwatch, complete, made_same_corpus, past_quarantine, read_summary, write_summary
 from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
-from rft_ray.report import write_report
+from rft_ray.report import try_report
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store
 from rft_ray.training import TrainingJob, train
-from rft_ray.verification import select_paths, verify
+from rft_ray.verification import VerdictJob, select_paths, verify
 
 
 class Incomplete(RuntimeError):
@@ -43,13 +43,20 @@ def leaks(plan: Plan) -> list[Problem]:
 
 def run(plan: Plan, store: Store) -> dict[str, Any]:
     """Do what is missing of the plan; Ray must be initialised. Returns the summary, as written to the store."""
-    config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
+    if not plan.config.engine.retry_quarantined:
+        plan = past_quarantine(plan, store)
     before = read_summary(store)
     previous = before if before and before.get("fingerprint") == plan.fingerprint else None
     if previous and previous["finished"] and complete(store, plan):
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
     watch = Stopwatch(before if before and made_same_corpus(before, plan) else None)
+    with presence.announced(store, "job"):
+        return _run(plan, store, watch, was_finished=bool(previous and previous["finished"]))
+
+
+def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> dict[str, Any]:
+    config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as found:
@@ -61,9 +68,9 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         found["trained"] = fine_tune(plan.sft, store, config)
 
     with watch.stage("sample") as found:
+        jobs = [*plan.collected, *plan.evaluation_verdicts("icl", "sft")]
+        plan, found["shards"] = sample_all(jobs, plan, store, watch)
         tests = plan.evaluation_verdicts("icl", "sft")
-        jobs = [job.sampling for job in [*plan.collected, *tests]]
-        found["shards"] = len(sample(jobs, store, config.engine, run_seed=config.run.seed))
 
     with watch.stage("verify") as found:
         found["shards"] = len(verify([*plan.collected, *tests], store, actors))
@@ -74,25 +81,37 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     with watch.stage("corpus") as found:
         for corpus in reversed(plan.corpora):  # the union last: its counts are shown
             found |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
-    if not previous or not previous["finished"]:
+    if not was_finished:
         write_summary(store, plan, watch, finished=False)
 
     with watch.stage("rft") as found:
         found["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
 
     with watch.stage("evaluate"):
-        tests = plan.evaluation_verdicts("rft", *CONTROLS)
-        jobs = [job.sampling for job in tests]
-        sample(jobs, store, config.engine, run_seed=config.run.seed)
-        verify(tests, store, actors)
+        plan, _ = sample_all(plan.evaluation_verdicts("rft", *CONTROLS), plan, store, watch)
+        verify(plan.evaluation_verdicts("rft", *CONTROLS), store, actors)
         for job in plan.evaluations:
             print(f"  {job.model.name:>12} {job.setting:<14} {describe(evaluate(job, store))}", flush=True)
 
     summary = write_summary(store, plan, watch, finished=True)
-    print(f"report: {write_report(store)}", flush=True)
-    if absent := sum(account["missing"] for account in summary["ledger"].values()):
+    print(try_report(store), flush=True)
+    if absent := sum(account["missing"] - account["quarantined"] for account in summary["ledger"].values()):
         raise Incomplete(f"{absent} planned samples are missing; run the same command again")
     return summary
+
+
+def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stopwatch) -> tuple[Plan, int]:
+    """Sample what is missing. Returns the plan, without what is quarantined, and the number of shards made.
+
+    Where shards are quarantined and the run is not to go on, the summary says which before StageError is raised.
+    """
+    config = plan.config
+    try:
+        made = sample([job.sampling for job in jobs], store, config.engine, run_seed=config.run.seed)
+    except stages.StageError:
+        write_summary(store, plan, watch, finished=False)
+        raise
+    return past_quarantine(plan, store), len(made)
 
 
 def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:

@@ -6,7 +6,7 @@ arguments of the stages. Nothing here reads the store or starts Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
@@ -40,6 +40,18 @@ class Plan:
     controls: tuple[TrainingJob, ...]
     """Controls only: `rft_self` on `own`, and `sft_same_steps` on gold. Evaluated greedily only."""
     evaluations: tuple[EvaluationJob, ...]
+    bases: Mapping[str, str]
+    without: frozenset[str] = frozenset()
+    """Stems of completions that are quarantined: paths are made without them."""
+    left_out: tuple[EvaluationJob, ...] = ()
+    """Evaluations that need some of these, and are not made."""
+
+    def past(self, quarantined: Collection[str]) -> Plan:
+        """The same run, going on without these completions as well."""
+        without = self.without.union(quarantined)
+        if without == self.without:
+            return self
+        return make_plan(self.config, self.train, self.test, self.bases, without)
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +85,7 @@ class Plan:
     def completion_shards(self) -> Iterator[Shard]:
         """Every completion shard of the run, in the order of the stages."""
         for job in [*self.collected, *verdicts_of(self.evaluations)]:
-            yield from job.sampling.shards()
+            yield from (shard for shard in job.sampling.shards() if shard.stem not in self.without)
 
 
 def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
@@ -81,14 +93,18 @@ def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
     return [verdicts for job in evaluations for verdicts in (job.greedy, job.samples) if verdicts]
 
 
-def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> Plan:
-    """`bases`: model name -> fingerprint of the base model's files. Raises ConfigError for what cannot run."""
+def make_plan(
+    config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
+) -> Plan:
+    """`bases`: model name -> fingerprint of the base model's files. `without`: see Plan. Raises ConfigError."""
     for recipe in (config.sft, config.rft):
         check(config.training, recipe)
     gold = CorpusJob(train.fingerprint, train.count)
     sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(
-        collecting(config, job, train) for job, model in zip(sft, config.models, strict=True) if model.samples
+        collecting(config, job, train).past(without)
+        for job, model in zip(sft, config.models, strict=True)
+        if model.samples
     )
     refuse_twins(collected)
     paths = path_job(config, collected)
@@ -102,8 +118,25 @@ def make_plan(config: Config, train: ProblemSet, test: ProblemSet, bases: Mappin
         *(evaluation_job(config, job, test) for job in (*sft, *rft)),
         *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
+    left_out = tuple(job for job in evaluations if any(one.past(without).without for one in verdicts_of([job])))
     own_corpora = tuple(own.values())
-    return Plan(config, train, test, gold, sft, collected, paths, corpus, own_corpora, rft, controls, evaluations)
+    return Plan(
+        config,
+        train,
+        test,
+        gold,
+        sft,
+        collected,
+        paths,
+        corpus,
+        own_corpora,
+        rft,
+        controls,
+        tuple(job for job in evaluations if job not in left_out),
+        bases,
+        frozenset(without),
+        left_out,
+    )
 
 
 def _own_corpora(

@@ -13,8 +13,8 @@ What was made from a file is known by `provenance.py`. Tombstones are written do
 cut off leaves the cause in place, and the next one goes on from there. A damaged weight file is named and left (its
 samples were drawn while it was whole): put a copy in its place, or move the model away to have it trained again.
 
-Limits: no job may be writing to the run meanwhile: one that has read a file before it was voided commits what it made
-from it. The next `verify` names that.
+Limits: no job may be writing to the run meanwhile (`presence.py` sees to that): one that has read a file before it was
+voided commits what it made from it. The next `verify` names that.
 """
 
 from __future__ import annotations

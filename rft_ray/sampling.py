@@ -4,32 +4,49 @@ All models' missing shards are one execution, sorted by model: an actor holds on
 where it is, so that a process, its imports and an engine are started once and not once a model. Each shard is one
 request per problem with n = samples_per_block; several shards of a model are in one engine at once. The actor that
 sampled a shard commits it, after asking once more whether it is still missing. Receipts come back.
+
+An engine that has failed, hangs or answers what cannot be an answer is not used again: its process ends, Ray puts
+another one in its place, and its shards are tried again. A foreman keeps count (`foreman.py`), a watchdog sees to it
+that a hung engine ends (`watchdog.py`), and what fails too often is quarantined (`quarantine.py`).
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from rft_ray import config, models, prompts, stages
-from rft_ray.engines import Answered, Engine, EngineDied, Request, engine_seed, open_engine
+from rft_ray import config, models, preemption, prompts, quarantine, stages
+from rft_ray.engines import (
+    Answered,
+    Engine,
+    EngineDied,
+    Misbehaved,
+    Request,
+    check_answers,
+    engine_seed,
+    open_engine,
+    out_of_memory,
+)
+from rft_ray.following import Following, label_of
+from rft_ray.foreman import Foreman, Line, hire
 from rft_ray.metrics import SamplerMetrics
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, Problem, to_table
 from rft_ray.shards import ModelRef, SamplingJob, Shard
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.turns import Turns
+from rft_ray.watchdog import Watchdog
 
 SKIPPED = "skipped"
 """finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
@@ -38,25 +55,56 @@ SKIPPED = "skipped"
 def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[dict[str, Any]]:
     """Sample what is missing of these jobs. Returns one receipt per shard made.
 
-    A model that cannot be loaded is told of at once, and raised when the others are sampled. Raises StageError.
+    A model that cannot be loaded is told of at once, a shard that is quarantined too, and raised when the others are
+    sampled. Raises StageError, and Preempted after SIGTERM.
     """
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
-    shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
-    if not shards:
-        return []
+    missing = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    held = quarantine.held(store, jobs, missing, engine.max_failures)
+    if engine.retry_quarantined:
+        quarantine.retry(store, held)
+        held = []
+    untouched = {one.shard.stem for one in held}
+    shards = [shard for shard in missing if shard.stem not in untouched]
+    receipts = _sampled(jobs, job_of, shards, store, engine, run_seed) if shards else []
+    held = quarantine.held(store, jobs, missing, engine.max_failures) if missing else []
+    if held:
+        print(f"missing, quarantined after failures:\n{quarantine.table(held)}", flush=True)
+        if engine.on_failed_shard == "stop":
+            raise stages.StageError(quarantine.told(held))
+    return receipts
+
+
+def _sampled(
+    jobs: Sequence[SamplingJob],
+    job_of: dict[str, SamplingJob],
+    shards: Sequence[Shard],
+    store: Store,
+    engine: config.Engine,
+    run_seed: int,
+) -> list[dict[str, Any]]:
+    """Sample these shards, one receipt each; fewer where some are quarantined."""
     gpu = stages.cluster_has_gpu(engine.device)
-    make = partial(Sampler, store.url, jobs, engine, gpu, run_seed)
+    failed_before = [stem for stem, past in quarantine.histories(store).items() if past.failures]
+    foreman = hire(store.url, engine.max_failures, engine.max_quarantined, failed_before)
+    make = partial(Sampler, store.url, jobs, engine, gpu, run_seed, foreman)
     follow = Following(shards, job_of)
     receipts = []
     try:
-        for receipt in stages.run_actors("sample", make, shards, pool_of(engine, gpu)):
-            follow.advance(receipt)
-            receipts.append(receipt)
+        with preemption.draining(lambda: foreman.drain.remote(), engine.drain_seconds):
+            for receipt in stages.run_actors("sample", make, shards, pool_of(engine, gpu)):
+                follow.advance(receipt)
+                if "left_out" not in receipt:
+                    receipts.append(receipt)
     except stages.StageError as error:
         raise stages.StageError(f"{error} (unfinished: {follow.unfinished()})") from None
+    except preemption.Preempted:
+        raise preemption.Preempted(f"sampling: {len(receipts)} of {len(shards)} shards were committed") from None
     if follow.unloadable:
         raise stages.StageError(follow.left_out())
+    if follow.given_up:
+        raise stages.StageError(f"sample: {follow.given_up}; unfinished: {follow.unfinished()}")
     return receipts
 
 
@@ -76,47 +124,6 @@ def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
     return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
 
 
-def label_of(model: ModelRef) -> str:
-    """Example: tiny-m (sft)"""
-    return f"{model.name} ({model.stage})"
-
-
-class Following:
-    """What the driver sees of an execution: a line of progress, what is unfinished, which models cannot be loaded."""
-
-    def __init__(self, shards: Sequence[Shard], job_of: dict[str, SamplingJob]) -> None:
-        self.unloadable: dict[ModelRef, str] = {}
-        self._models = {shard.stem: job_of[shard.fingerprint].model for shard in shards}
-        self._left = Counter(self._models.values())
-        self._place = {model: place for place, model in enumerate(self._left, 1)}
-        sizes = [(s.problem_stop - s.problem_start) * job_of[s.fingerprint].settings.samples_per_block for s in shards]
-        self._progress = stages.Progress("sample", sum(sizes), "completions")
-        of = f"{len(self._left)} models" if len(self._left) > 1 else label_of(next(iter(self._left)))
-        print(f"  sample {of}: starting the engine for {len(shards)} shards", flush=True)
-
-    def advance(self, receipt: dict[str, Any]) -> None:
-        model = self._models[receipt["shard"]]
-        self._left[model] -= 1
-        if (why := receipt.get("unloadable")) and model not in self.unloadable:
-            self.unloadable[model] = why
-            print(f"  sample {label_of(model)}: {why}: it is left out, the others go on", flush=True)
-        place = f", model {self._place[model]} of {len(self._place)}" if len(self._place) > 1 else ""
-        self._progress.label = f"sample {label_of(model)}{place}"
-        self._progress.advance(receipt["rows"])
-
-    def unfinished(self) -> str:
-        """The first three models with shards to come; they are sampled in this order."""
-        return _few([label_of(model) for model, left in self._left.items() if left], ", ")
-
-    def left_out(self) -> str:
-        """What to tell of the models that could not be loaded, in one line."""
-        return _few([f"sample {label_of(model)}: {why}" for model, why in self.unloadable.items()], "; ")
-
-
-def _few(texts: Sequence[str], separator: str) -> str:
-    return separator.join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
-
-
 def pool_of(engine: config.Engine, gpu: bool) -> stages.Pool:
     """The actor pool of an engine config: GPUs where there are some, else CPUs with bounded threads."""
     threads = str(engine.threads_per_actor)
@@ -132,7 +139,7 @@ def pool_of(engine: config.Engine, gpu: bool) -> stages.Pool:
         max_actors=engine.max_actors,
         gpus=engine.tensor_parallel_size if gpu else 0,
         shards_in_flight=engine.shards_in_flight,
-        max_restarts=engine.max_restarts,
+        max_restarts=engine.max_restarts + (engine.max_failures + 1) * (engine.max_quarantined + 1),
         env=env,
     )
 
@@ -149,50 +156,103 @@ class Sampler:
     """
 
     def __init__(
-        self, store_url: str, jobs: Sequence[SamplingJob], engine: config.Engine, gpu: bool, run_seed: int
+        self,
+        store_url: str,
+        jobs: Sequence[SamplingJob],
+        engine: config.Engine,
+        gpu: bool,
+        run_seed: int,
+        foreman: Any = None,
     ) -> None:
+        """`foreman`: an actor; None: one of its own, for use outside Ray."""
         self._store = open_store(store_url)
+        self._foreman = Line(foreman or Foreman(store_url, engine.max_failures, engine.max_quarantined))
+        self._name, self._process = stages.actor_id(), uuid.uuid4().hex
         self._jobs = {job.fingerprint: job for job in jobs}
         self._settings, self._gpu, self._run_seed = engine, gpu, run_seed
         self._engine: Engine | None = None
         self._drawn_from: dict[str, Any] = {}
         self._loaded: ModelRef | None = None
         self._unloadable: dict[ModelRef, str] = {}
-        self._turns = Turns(self._load)
+        self._turns: Turns[tuple[ModelRef, str]] = Turns(lambda turn: self._load(turn[0]))
+        """By model, and by shard where one is to be alone in the engine."""
+        self._watchdog = Watchdog(engine.stall_seconds, self._answered, self._stalled, hard=self._foreman.distant)
         self._metrics = SamplerMetrics()
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
         key = stages.key_to_write(self._store, shard)
         if key is None:
             return {"shard": shard.stem, "key": shard.stem, "rows": 0, "committed_here": False}
+        untouched = {"shard": shard.stem, "key": shard.stem, "rows": 0, "committed_here": False}
+        order, why_not = self._foreman("order", shard.stem, self._name, self._process)
+        if order not in ("together", "alone"):
+            return {**untouched, "left_out": order, "why": why_not}
         job = self._jobs[shard.fingerprint]
         try:
             requests = self._requests(job, shard)
-            rows, drawn_from, seconds = self._sampled(job, requests)
+            rows, drawn_from, seconds = self._sampled(job, requests, shard.stem, alone=order == "alone")
             return {"shard": shard.stem, **self._commit(key, job, rows, drawn_from, seconds)}
         except EngineDied as death:
-            print(f"sample {label_of(job.model)}: {death}; ending this process", file=sys.stderr, flush=True)
-            os._exit(1)  # Ray restarts the actor, a bounded number of times
+            self._foreman("died", self._name, self._process, str(death), shard.stem * isinstance(death, Misbehaved))
+            self._end(f"{label_of(job.model)}: {death}")
         except Unloadable as why:
-            receipt = {"shard": shard.stem, "key": shard.stem, "rows": 0, "committed_here": False}
-            return {**receipt, "unloadable": str(why)}
+            return {**untouched, "unloadable": str(why)}
         except Exception as failure:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
 
-    def _sampled(self, job: SamplingJob, requests: list[Request]) -> tuple[list[Completion], dict[str, Any], float]:
+    def _sampled(
+        self, job: SamplingJob, requests: list[Request], stem: str, *, alone: bool
+    ) -> tuple[list[Completion], dict[str, Any], float]:
         """The rows, what their randomness came from, and the seconds they took."""
-        with self._turns.turn(job.model):
-            assert self._engine is not None
+        with self._turns.turn((job.model, stem if alone else "")):
+            self._foreman("begun", stem, self._name, self._process)
             started = time.monotonic()
-            answers = self._engine.generate(requests, job.settings)
+            answers = self._answers(job, requests)
+            self._foreman("ended", stem, self._name, self._process)
             seconds, drawn_from = time.monotonic() - started, self._drawn_from
             tokens = sum(generated.tokens for answer in answers for generated in answer.samples)
             self._metrics.sampled(job.model.name, tokens, seconds)
         rows = [row for request, answer in zip(requests, answers, strict=True) for row in completions(request, answer)]
         return rows, drawn_from, seconds
 
+    def _answers(self, job: SamplingJob, requests: list[Request]) -> list[Answered]:
+        """What the engine says. Raises EngineDied, and of these Misbehaved where it is about these requests."""
+        assert self._engine is not None
+        with self._watchdog.during("sampling"):
+            try:
+                answers = self._engine.generate(requests, job.settings)
+            except EngineDied:
+                raise
+            except Exception as failure:
+                traceback.print_exc()
+                kind = EngineDied if out_of_memory(failure) else Misbehaved
+                raise kind(stages.in_one_line(failure)) from None
+        check_answers(requests, answers, job.settings)
+        return answers
+
+    def _answered(self) -> int:
+        return self._engine.answered if self._engine else 0
+
+    def _stalled(self, reason: str, under_way: list[str]) -> None:
+        """Called by the watchdog: the engine does not return any more."""
+        loading = [what for what in under_way if what != "sampling"]
+        with suppress(Exception):  # whoever cannot be told finds out
+            for model in loading:
+                self._foreman("refused", model, f"{reason} while it was loaded")
+            self._foreman("died", self._name, self._process, f"{reason} while it was sampled")
+        self._end(f"{reason}: {', '.join(sorted(set(under_way)))}")
+
+    def _end(self, why: str) -> NoReturn:
+        """End this process and its engine's; Ray puts another one in its place, a bounded number of times."""
+        print(f"sample {why}; ending this process", file=sys.stderr, flush=True)
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(1)
+
     def _load(self, model: ModelRef) -> None:
         """Make the engine hold this model; nobody generates meanwhile. Raises Unloadable, EngineDied."""
+        if why := self._foreman("unloadable", model.fingerprint):
+            self._unloadable[model] = why
         if model in self._unloadable:
             raise Unloadable(self._unloadable[model])
         if model == self._loaded:  # one that cannot be loaded came between
@@ -200,14 +260,18 @@ class Sampler:
         if self._loaded is not None:
             self._metrics.left(self._loaded.name)
         try:
-            folder = None if self._settings.kind == "scripted" else model_folder(self._store, model)
-            self._loaded = None
-            if not self._swapped(folder):
-                self._open(folder)
+            with self._watchdog.during(model.fingerprint):
+                folder = None if self._settings.kind == "scripted" else model_folder(self._store, model)
+                self._loaded = None
+                if not self._swapped(folder):
+                    self._open(folder)
         except EngineDied:
             raise
         except Exception as failure:
             traceback.print_exc()
+            if out_of_memory(failure):  # another process may find some
+                self._foreman("refused", model.fingerprint, stages.in_one_line(failure))
+                self._end(f"{label_of(model)}: {stages.in_one_line(failure)}")
             self._unloadable[model] = stages.in_one_line(failure)
             raise Unloadable(self._unloadable[model]) from None
         self._loaded = model

@@ -169,6 +169,11 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) 
     )
 
 
+def actor_id() -> str:
+    """Names the actor that this code runs in, the same after each restart; empty outside of one."""
+    return (ray.get_runtime_context().get_actor_id() or "") if ray.is_initialized() else ""
+
+
 def in_one_line(error: BaseException) -> str:
     """What an error says of itself, or its type where it says nothing; at most 600 characters."""
     return " ".join(str(error).split() or [type(error).__name__])[:600]

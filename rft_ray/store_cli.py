@@ -19,8 +19,18 @@ import yaml
 from rft_ray.store import NotFound, Store, StoreError, open_store
 
 
-def _verify(store: Store, repair: bool) -> int:
-    """Read everything that counts and name what must not."""
+def _verify(store: Store, repair: bool, alone: bool) -> int:
+    """Read everything that counts and name what must not; to void it, no job may be at work."""
+    if not repair:
+        return _verified(store, repair=False)
+    from rft_ray import presence
+
+    with presence.announced(store, "repair", alone=alone):
+        return _verified(store, repair=True)
+
+
+def _verified(store: Store, *, repair: bool) -> int:
+    from rft_ray import quarantine
     from rft_ray import repair as repairs  # imports what reads models: not needed by ls and du
 
     files = repairs.examine(store)
@@ -31,6 +41,9 @@ def _verify(store: Store, repair: bool) -> int:
         print(finding.reason if finding.corrupt else f"stale file {finding.key} in {store.url}: {finding.reason}")
     corrupt = sum(finding.corrupt for finding in found)
     print(f"{len(files)} files read, {corrupt} corrupt, {len(found) - corrupt} made from what no longer counts")
+    failed = {stem: past for stem, past in quarantine.histories(store).items() if past.failures}
+    for stem in sorted(set(failed) - {file.stem for file in files}):
+        print(f"not sampled: {stem}: its engine failed {failed[stem].failures} times ({failed[stem].last_failure})")
     if not found or not repair:
         return 1 if found else 0
     done = repairs.void(store, found)
@@ -68,14 +81,16 @@ def _prune(store: Store, superseded: bool, yes: bool) -> int:
 
 
 def _plan(store: Store) -> Any:
-    """The plan of the run whose config the store holds. Reads its data sets and finds its base models."""
+    """The plan of the run whose config the store holds, whole and without what is quarantined. Reads its data sets."""
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
+    from rft_ray.ledger import past_quarantine
     from rft_ray.models import ModelError
     from rft_ray.problems import DataError
 
     try:
-        return pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))[0]
+        plan, _ = pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))
+        return plan, past_quarantine(plan, store)
     except NotFound:
         raise StoreError(f"{store.url} holds no config.yaml: what is superseded cannot be told") from None
     except (ConfigError, DataError, ModelError, ValueError) as error:
@@ -95,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
         if name == "verify":
-            command.add_argument("--repair", action="store_true", help="void what is named; no job may be running")
+            command.add_argument("--repair", action="store_true", help="void what is named; refused while a job runs")
+            command.add_argument("--no-job-runs", action="store_true", help="with --repair: I know that no job runs")
         if name == "prune":
             command.add_argument("--superseded", action="store_true", help="also what the saved config does not name")
             command.add_argument("--yes", action="store_true", help="delete")
@@ -103,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         store = open_store(options.url)
         if options.command == "verify":
-            return _verify(store, options.repair)
+            return _verify(store, options.repair, options.no_job_runs)
         if options.command == "prune":
             return _prune(store, options.superseded, options.yes)
         return _summary(store, "files" if options.command == "ls" else "bytes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -53,13 +53,21 @@ class VerdictJob:
     mode: Mode
     purpose: Purpose
     """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
+    without: tuple[str, ...] = ()
+    """Stems of completions that are quarantined and gone without: what is made of the others has another name."""
 
     @property
     def fingerprint(self) -> str:
         return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose)
 
     def shards(self) -> list[Shard]:
-        return list(self.sampling.shards("verdicts", self.fingerprint))
+        pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)
+        return [verdicts for completions, verdicts in pairs if completions.stem not in self.without]
+
+    def past(self, quarantined: Collection[str]) -> VerdictJob:
+        """The same job, without its share of these completions."""
+        mine = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
+        return replace(self, without=tuple(mine))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,14 @@ class PathJob:
 
     @property
     def fingerprint(self) -> str:
+        lacking = [stem for job in self.verdicts for stem in job.without]
         return fingerprint(
             "paths",
             pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
             dedup=self.dedup,
             normal_form=self.normal_form,
             **({} if self.k is None else {"k": self.k}),
+            **({"without": sorted(lacking)} if lacking else {}),
         )
 
     def shards(self) -> list[Shard]:

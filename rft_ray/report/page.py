@@ -110,11 +110,13 @@ def _certainty(changes: Sequence[Effect]) -> str:
 def unfinished(summary: Mapping[str, Any]) -> str:
     """What is missing of the run; empty where nothing is."""
     missing = sum(account["missing"] for account in summary["ledger"].values())
+    held = sum(account.get("quarantined", 0) for account in summary["ledger"].values())
+    reasons = f" ({held:,} of them quarantined: summary.json says why)" if held else ""
     ungraded = sum(account["ungraded"] for account in summary["ledger"].values())
     absent = [
         text
         for text, count in (
-            (f"{several(missing, 'planned sample')} missing", missing),
+            (f"{several(missing, 'planned sample')} missing{reasons}", missing),
             (f"{several(ungraded, 'sample')} not graded yet", ungraded),
             ("stages are still to come", not summary["finished"]),
         )

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rft_ray import models, problems
+from rft_ray import models, presence, problems
 from rft_ray.config import Config
 from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.estimate import duration, parameters
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch
-from rft_ray.report import write_study_report
+from rft_ray.report import try_study_report
 from rft_ray.sampling import sample
 from rft_ray.shards import SamplingJob
 from rft_ray.store import NotFound, Store, open_store, present
@@ -46,6 +46,11 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
 
 def run(plan: StudyPlan, store: Store, command: str) -> Study:
     """Do what is missing; Ray must be initialised. Returns the study, as written to the store."""
+    with presence.announced(store, "job"):
+        return _run(plan, store, command)
+
+
+def _run(plan: StudyPlan, store: Store, command: str) -> Study:
     config = plan.config
     watch = stopwatch(plan, store)
     store.replace("config.yaml", config.to_yaml().encode())
@@ -102,7 +107,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Stu
         stages=tuple(watch.stages),
     )
     write_study(store, study)
-    print(f"page: {write_study_report(store)}", flush=True)
+    print(try_study_report(store), flush=True)
     return study
 
 
@@ -165,7 +170,8 @@ def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
 
 def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:
     samplings: list[SamplingJob] = [job.sampling for job in jobs]
-    receipts = sample(samplings, store, plan.config.engine, run_seed=plan.config.run.seed)
+    engine = plan.config.engine.model_copy(update={"on_failed_shard": "stop"})  # its points are of whole samples
+    receipts = sample(samplings, store, engine, run_seed=plan.config.run.seed)
     verify(jobs, store, plan.config.grading.actors)
     return len(receipts)
 

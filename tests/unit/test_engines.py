@@ -1,6 +1,8 @@
 """The engine seam: seeds never repeat, the scripted engine is a function of problem and sample index."""
 
-from rft_ray.engines import Answered, Generated, Request, ScriptedEngine, engine_seed
+import pytest
+
+from rft_ray.engines import Answered, Generated, Misbehaved, Request, ScriptedEngine, check_answers, engine_seed
 from rft_ray.grading import grade
 from rft_ray.records import Problem, Status
 from rft_ray.sampling import SKIPPED, completions
@@ -44,3 +46,17 @@ def test_a_prompt_beyond_the_context_is_skipped_sample_by_sample() -> None:
 def test_text_without_a_utf8_form_is_stored_replaced() -> None:
     rows = completions(Request(PROBLEM, "q", 0, 1), Answered(3, (Generated("5 \ud800", "stop", 2),)))
     assert rows[0].text == "5 ?"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("few:", "7 samples instead of 8"), ("empty:", "without a s"), ("endless:", "4000000 t")],
+)
+def test_what_no_sound_engine_says_is_refused(fault: str, told: str) -> None:
+    asked = [Request(PROBLEM, "q", 0, 8)]
+    check_answers(asked, ScriptedEngine(0).generate(asked, SETTINGS), SETTINGS)
+    check_answers(asked, [Answered(9000, ())], SETTINGS)  # a prompt that is too long
+    with pytest.raises(Misbehaved, match=told):
+        check_answers(asked, ScriptedEngine(0, fault).generate(asked, SETTINGS), SETTINGS)
+    with pytest.raises(Misbehaved, match="0 answers to 1"):
+        check_answers(asked, [], SETTINGS)

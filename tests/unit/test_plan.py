@@ -71,3 +71,29 @@ def test_one_sampler_has_no_self_control() -> None:
     plan = planned("--controls=true", "--models.1.samples=false")
     assert not plan.own
     assert {job.stage for job in plan.controls} == {"sft_same_steps"}
+
+
+def test_going_on_without_a_shard_renames_what_is_made_of_samples_and_nothing_else() -> None:
+    plan = planned()
+    assert plan.past([]) is plan
+    lost = next(iter(plan.collected[0].sampling.shards())).stem
+    past = plan.past([lost])
+    assert {job.fingerprint for job in past.sft} == {job.fingerprint for job in plan.sft}
+    assert [job.fingerprint for job in past.collected] == [job.fingerprint for job in plan.collected]
+    assert past.corpus.fingerprint != plan.corpus.fingerprint
+    assert not {job.fingerprint for job in past.rft} & {job.fingerprint for job in plan.rft}
+    assert past.fingerprint != plan.fingerprint
+    assert {shard.stem for shard in plan.collected[0].sampling.shards()} - {lost} == {
+        shard.stem for shard in past.completion_shards() if shard.fingerprint == plan.collected[0].sampling.fingerprint
+    }
+    assert len(past.collected[0].shards()) == len(plan.collected[0].shards()) - 1
+    assert past.past([lost]) is past
+
+
+def test_an_evaluation_that_lacks_a_shard_is_left_out_and_no_other() -> None:
+    plan = planned()
+    lost = next(iter(plan.evaluations_of("sft")[0].greedy.sampling.shards())).stem
+    past = plan.past([lost])
+    assert past.left_out == plan.evaluations[:1]
+    assert past.evaluations == plan.evaluations[1:]
+    assert past.corpus.fingerprint == plan.corpus.fingerprint

@@ -166,6 +166,21 @@ def test_the_pipeline_ends_with_the_report(tmp_path: Path, capsys: pytest.Captur
     assert b"<h1>" in store.read("report.html")
 
 
+def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, store = make_run(tmp_path)
+    for name in ("summary.json", "report.html"):
+        path = store.local_path(name)
+        assert path
+        path.unlink(missing_ok=True)
+    path.mkdir()  # a folder of the report's name
+    assert pipeline.run(plan, store)["finished"]
+    shown = capsys.readouterr().out
+    assert "warning: the report could not be written (" in shown
+    assert f"python jobs/report.py --run {store.url}" in shown
+
+
 def test_a_run_without_a_summary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no summary\.json"):
         write_report(open_store(str(tmp_path)))

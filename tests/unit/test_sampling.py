@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rft_ray import models
-from rft_ray.sampling import Following, by_model
+from rft_ray.following import Following
+from rft_ray.sampling import by_model
 from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
 from rft_ray.tiny import model_dir

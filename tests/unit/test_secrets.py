@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.config import load
+from rft_ray.config import ConfigError, load
 from rft_ray.store import StoreError, open_store, read_table
 from tests.chaos.small_run import run
 
@@ -55,6 +55,20 @@ def test_no_credential_lands_in_an_error(monkeypatch: pytest.MonkeyPatch, endpoi
 def test_a_store_url_with_credentials_is_refused_and_not_repeated() -> None:
     with pytest.raises(StoreError) as error:
         open_store("s3://AKIA7:secretword@bucket/prefix")
+    assert "secretword" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.store=s3://AKIA7:secretword@bucket/prefix",
+        "problems.train.source=https://user:secretword@host/train.jsonl",
+        "models.0.source=s3://AKIA7:secretword@bucket/model",
+    ],
+)
+def test_a_config_with_credentials_is_refused_and_not_repeated(override: str) -> None:
+    with pytest.raises(ConfigError, match="credentials come from the environment") as error:
+        load(ROOT / "jobs/configs/demo.yaml", [override])
     assert "secretword" not in str(error.value)
 
 

@@ -1,0 +1,199 @@
+"""Engines that misbehave, and drivers that are told to go, on Ray: what can be sampled is, once; the rest is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rft_ray import config, pipeline, quarantine, stages
+from rft_ray.config import load
+from rft_ray.ledger import read_summary
+from rft_ray.problems import commit_problems
+from rft_ray.records import Completion, from_table
+from rft_ray.sampling import sample
+from rft_ray.store import Store, open_store, read_table
+from rft_ray.store_cli import main
+from tests.integration.sampling_driver import JOB, PROBLEMS, SET
+from tests.integration.test_controls import CONFIG, arguments, trained
+
+DRIVER = Path(__file__).with_name("sampling_driver.py")
+POISON = PROBLEMS[7].question[:25]
+"""In the second problem block: two shards of sixteen."""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def engine(script: str, **settings: object) -> config.Engine:
+    return config.Engine.model_validate({"kind": "scripted", "script": script, "stall_seconds": 2, **settings})
+
+
+def rows(store: Store) -> Counter[tuple[str, int]]:
+    """How often each sample is committed."""
+    found = [from_table(read_table(store, key)[0], Completion) for key in store.list("completions/")]
+    return Counter((row.problem_id, row.sample_index) for one in found for row in one)
+
+
+WHOLE = {(problem.problem_id, index): 1 for problem in PROBLEMS for index in range(4)}
+SPARED = {place: 1 for place in WHOLE if place[0] not in {problem.problem_id for problem in PROBLEMS[5:10]}}
+
+
+@pytest.fixture
+def store(ray_cluster: str, tmp_path: Path) -> Store:
+    store = open_store(str(tmp_path / "run"))
+    commit_problems(store, SET)
+    return store
+
+
+def test_engines_that_fail_in_every_way_cost_no_sample(store: Store, tmp_path: Path) -> None:
+    """Each way once, at another problem; the model is not loaded at the first two tries."""
+    ways = ["die", "hang", "oom", "raise", "empty"]
+    faults = [f"{way}:{PROBLEMS[7 * place].question[:25]}:1:{tmp_path}" for place, way in enumerate(ways)]
+    script = ",".join([*faults, f"open-oom::1:{tmp_path}", f"open-hang::1:{tmp_path}"])
+    sample([JOB], store, engine(script), run_seed=0)
+    assert {path.name for path in tmp_path.glob("*.0")} == {f"{way}.0" for way in [*ways, "open-oom", "open-hang"]}
+    assert rows(store) == WHOLE
+    assert all(past.failures < 3 for past in quarantine.histories(store).values())
+
+
+def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One shard kills its process, the other one's answers are endless; then the fault is mended."""
+    once = {"max_failures": 1, "shards_in_flight": 1}
+    with pytest.raises(stages.StageError, match=r"2 shards \(20 samples\) are quarantined"):
+        sample([JOB], store, engine(f"die:{POISON}:1:{tmp_path},endless:{POISON}", **once), run_seed=0)
+    assert rows(store) == SPARED
+    shown = capsys.readouterr().out
+    assert "an endless sample: 4000000 tokens" in shown
+    assert "5-9" in shown
+    with pytest.raises(stages.StageError, match="retry_quarantined"):  # on record: nothing is tried again
+        sample([JOB], store, engine("", **once), run_seed=0)
+    assert rows(store) == SPARED
+    sample([JOB], store, engine("", **once, retry_quarantined=True), run_seed=0)
+    assert rows(store) == WHOLE
+    assert {past.failures for past in quarantine.histories(store).values()} == {0}
+
+
+def test_an_engine_that_fails_on_everything_is_given_up_soon(store: Store) -> None:
+    with pytest.raises(stages.StageError, match="the engine, not they, seems at fault"):
+        sample([JOB], store, engine("few:", max_failures=1, max_quarantined=0), run_seed=0)
+    assert len(quarantine.histories(store)) <= 2
+
+
+def test_a_model_that_is_refused_or_finds_no_memory_is_told(store: Store) -> None:
+    with pytest.raises(stages.StageError, match=r"sample mA \(sft\): the engine refuses"):
+        sample([JOB], store, engine("open-refuse:"), run_seed=0)
+    with pytest.raises(stages.StageError, match=r"out of memory.* \(1 times\)"):
+        sample([JOB], store, engine("open-oom:", max_failures=1), run_seed=0)
+    assert not rows(store)
+    assert not quarantine.histories(store)
+
+
+# --- Drivers ---------------------------------------------------------------------------------------
+
+
+def driver(folder: Path, cluster: str, *overrides: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_ADDRESS": cluster, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(DRIVER), str(folder), "--engine.shards_in_flight=2", *overrides]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def after_a_shard(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("completions/*/*/*.parquet")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no shard was committed in time"
+        time.sleep(0.02)
+
+
+def test_sigterm_drains_and_the_same_command_goes_on(ray_cluster: str, tmp_path: Path) -> None:
+    """Each problem takes 0.1 s: a shard half a second."""
+    first = driver(tmp_path, ray_cluster, "--engine.script='slow=0.1:'")
+    after_a_shard(tmp_path, first)
+    first.send_signal(signal.SIGTERM)
+    told, _ = first.communicate(timeout=60)
+    assert first.returncode == 143, told
+    made = len(list(tmp_path.glob("completions/*/*/*.parquet")))
+    assert 1 <= made < 16
+    assert f"sampling: {made} of 16 shards were committed" in told
+    assert "run the same command again" in told
+    again = driver(tmp_path, ray_cluster)
+    told, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, told
+    assert f"made {16 - made} shards" in told
+    assert rows(open_store(str(tmp_path))) == WHOLE
+
+
+def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_path: Path) -> None:
+    first = driver(tmp_path, ray_cluster, f"--engine.script='hang:{POISON}'", "--engine.drain_seconds=1")
+    after_a_shard(tmp_path, first)
+    time.sleep(1)
+    first.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    told, _ = first.communicate(timeout=60)
+    assert first.returncode == 143, told
+    assert time.monotonic() - started < 30
+    assert set(rows(open_store(str(tmp_path))).values()) == {1}
+    assert not list(tmp_path.glob("failures/**/*.json"))
+
+
+def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: Path) -> None:
+    both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.05:'") for _ in range(2)]
+    told = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    store = open_store(str(tmp_path))
+    assert rows(store) == WHOLE
+    makers = {json.loads(read_table(store, key)[1]["engine"])["incarnation"] for key in store.list("completions/")}
+    assert len(makers) == 2, "one of the two did all the work: nothing was tried"
+
+
+# --- The whole run --------------------------------------------------------------------------------
+
+
+def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_again(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    given = arguments(tmp_path)
+    plan, store = pipeline.prepare(load(CONFIG, given))
+    name = plan.train.problems[3].question  # of the first of two problem blocks
+    broken = [*given, f"--engine={{kind: scripted, max_failures: 1, script: 'raise:{name[:25]}'}}"]
+    stems = [s.stem for job in plan.collected for s in job.sampling.shards() if s.problem_block == 0]
+
+    plan, _ = pipeline.prepare(load(CONFIG, broken))
+    trained(plan, store)
+    with pytest.raises(stages.StageError, match="4 shards"):
+        pipeline.run(plan, store)
+    assert account(store) == {"planned": 160, "missing": 160 - 80, "quarantined": 80, "sampled": 80}
+    assert sorted(one["shard"] for one in read_summary(store)["quarantine"]) == sorted(stems)  # type: ignore[index]
+
+    plan, _ = pipeline.prepare(load(CONFIG, [*broken, "--engine.on_failed_shard=continue"]))
+    trained(plan.past(stems), store)
+    without = pipeline.run(plan, store)
+    assert without["finished"]
+    assert without["corpus"]["gold"] == 20
+    assert account(store)["missing"] == account(store)["quarantined"] == 80
+    assert pipeline.run(plan, store) == without  # nothing to do
+    assert main(["verify", store.url]) == 0
+
+    plan, _ = pipeline.prepare(load(CONFIG, [*given, "--engine.retry_quarantined=true"]))
+    whole = pipeline.run(plan, store)
+    assert account(store) == {"planned": 160, "missing": 0, "quarantined": 0, "sampled": 160}
+    assert whole["corpus"]["file"] != without["corpus"]["file"]
+    assert whole["corpus"]["paths"] > without["corpus"]["paths"]
+
+
+def account(store: Store) -> dict[str, int]:
+    """Both models' accounts, added up; each must add up by itself."""
+    total: Counter[str] = Counter()
+    for one in (read_summary(store) or {})["ledger"].values():
+        assert one["planned"] == one["sampled"] + one["skipped"] + one["missing"]
+        total.update({key: one[key] for key in ("planned", "missing", "quarantined", "sampled")})
+    return dict(total)

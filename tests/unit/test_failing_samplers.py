@@ -1,0 +1,54 @@
+"""A sampler whose engine fails, in a process of its own: the process ends, and says on record whose fault it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rft_ray.store import open_store
+
+SAMPLER = """
+import sys
+from rft_ray import config
+from rft_ray.problems import commit_problems
+from rft_ray.sampling import Sampler
+from rft_ray.store import open_store
+from tests.chaos.small_run import JOBS, PROBLEMS
+
+job = JOBS[0].sampling
+commit_problems(open_store(sys.argv[1]), PROBLEMS)
+engine = config.Engine(kind="scripted", script=sys.argv[2], stall_seconds=1)
+sampler = Sampler(sys.argv[1], [job], engine, False, 0)
+print(sampler(next(iter(job.shards()))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("hang:", "no answer for 1 s while it was sampled"),
+        ("oom:", "out of memory"),
+        ("empty:", "without a single token"),
+    ],
+)
+def test_the_process_ends_and_the_failure_is_on_record(tmp_path: Path, fault: str, reason: str) -> None:
+    command = [sys.executable, "-c", SAMPLER, str(tmp_path), fault]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "ending this process" in ended.stderr
+    store = open_store(str(tmp_path))
+    [record] = store.list("failures/")
+    assert reason in json.loads(store.read(record))["reason"]
+    assert not list(store.list("completions/"))
+
+
+def test_a_model_that_is_refused_is_no_failure_of_a_shard(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAMPLER, str(tmp_path), "open-refuse:"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 0, ended.stderr
+    assert "'unloadable': 'the engine refuses, by a script'" in ended.stdout
+    assert not list(open_store(str(tmp_path)).list("failures/"))

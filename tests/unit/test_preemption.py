@@ -1,0 +1,59 @@
+"""SIGTERM to a real process: what is in flight is waited for within a bound, a second signal does not wait."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+DRIVER = """
+import sys, threading, time
+from rft_ray import preemption
+
+drained = threading.Event()
+preemption.heed()
+print("ready", flush=True)
+try:
+    if sys.argv[1] == "outside":
+        time.sleep(30)
+    with preemption.draining(drained.set, float(sys.argv[2])):
+        drained.wait() if sys.argv[1] == "finishes" else time.sleep(30)
+        print("finished", flush=True)
+    print("went on", flush=True)
+except Exception:
+    print("taken for an error")
+except preemption.Preempted:
+    sys.exit(preemption.EXIT_CODE)
+"""
+
+
+def told_to_go(how: str, bound_s: float, signals: int = 1) -> tuple[int, str, float]:
+    """Exit code, what was printed, seconds from the first signal."""
+    command = [sys.executable, "-c", DRIVER, how, str(bound_s)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout
+    assert driver.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    started = time.monotonic()
+    for _ in range(signals):
+        driver.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    said = driver.communicate(timeout=25)[0]
+    return driver.returncode, said, time.monotonic() - started
+
+
+def test_what_is_in_flight_is_finished_and_nothing_after_it() -> None:
+    code, said, _ = told_to_go("finishes", 20)
+    assert (code, "finished" in said, "went on" in said) == (143, True, False)
+    assert "20 s to be committed" in said
+
+
+@pytest.mark.parametrize(("how", "bound_s", "signals"), [("hangs", 1, 1), ("hangs", 25, 2), ("outside", 25, 1)])
+def test_nobody_waits_longer_than_the_bound_nor_without_reason(how: str, bound_s: float, signals: int) -> None:
+    code, said, seconds = told_to_go(how, bound_s, signals)
+    assert code == 143
+    assert "finished" not in said
+    assert seconds < 20

@@ -1,0 +1,32 @@
+"""Quarantined shards in what a run says of itself: the ledger still adds up, and the reason is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rft_ray import quarantine, stages
+from rft_ray.ledger import past_quarantine, summarize
+from rft_ray.store_cli import main
+from tests.report_run import make_run
+
+
+def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, store = make_run(tmp_path)
+    [lost, *_] = plan.collected[0].sampling.shards()
+    for stem in (lost.stem, next(iter(plan.collected[1].sampling.shards())).stem):  # the second one is committed
+        for _ in range(3):
+            quarantine.note(store, stem, quarantine.FAILED, "it hangs")
+    key = stages.committed_key(store, lost)
+    assert key
+    Path(store.url, key).unlink()
+    summary = summarize(store, plan)
+    mine, other = summary["ledger"].values()
+    assert mine["planned"] == mine["sampled"] + mine["skipped"] + mine["missing"]
+    assert mine["missing"] == mine["quarantined"] > 0 == other["missing"] == other["quarantined"]
+    [told] = summary["quarantine"]
+    assert (told["shard"], told["failures"], told["reason"]) == (lost.stem, 3, "it hangs")
+    assert past_quarantine(plan, store) is plan  # it is to stop
+    main(["verify", store.url])
+    assert f"not sampled: {lost.stem}: its engine failed 3 times" in capsys.readouterr().out
