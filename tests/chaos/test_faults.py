@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rft_ray import faults
-from tests.chaos.proofs import Tally, kept, operations, pairs, real, singles
+from tests.chaos.proofs import kept, operations, pairs, real, singles
 from tests.chaos.small_run import Outcome, outcome, run
+from tests.chaos.table import Tally
 from tests.s3server import s3_server
 
 
 def sound(tally: Tally, least_faults: int) -> bool:
-    return replace(tally, trials=0, faults=0, rows=0) == Tally() and tally.faults >= least_faults
+    return tally.sound and tally.faults >= least_faults
 
 
 @pytest.fixture
