@@ -279,6 +279,7 @@ def main() -> int:
     from tests.s3server import s3_server
 
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the S3 server ends too
     first, _, step = options.part.partition("/")
     part = Part(options.only, int(first) - 1, int(step), options.processes, options.log)
     print(table.HEAD, flush=True)
