@@ -55,8 +55,10 @@ check: setup ## Lint, format, types
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
 
-chaos: setup ## All single storage faults and thousands of pairs over a small run; prints its table; long
+chaos: setup ## Whatever fails, nothing is lost: storage faults (~35 min), killed processes (~25 min), a real engine (~5 min)
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
+	$(PYTHON_IN_VENV) -m tests.chaos.kills $(ARGS)
+	$(PYTHON_IN_VENV) -m tests.chaos.kills --vllm $(ARGS)
 
 bench-store: setup ## What planning, listing and commits cost
 	$(PYTHON_IN_VENV) benchmarks/store.py $(ARGS)

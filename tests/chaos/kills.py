@@ -109,7 +109,7 @@ class Campaign:
     def conduct(self, kills: int) -> None:
         """Start the run, kill until `kills` have struck or it is done, and go on until it is done. Raises Stalled."""
         progress, since = -1, time.monotonic()
-        due = self._next_kill()
+        due, ready = self._next_kill(), 3 if self.run.engine == "vllm" else 0  # a real engine must be generating
         while True:
             self._restore()
             if self._driver is None:
@@ -118,9 +118,9 @@ class Campaign:
                 self._driver = None
                 if code == 0:
                     return
-            if len(self.killed) < kills and time.monotonic() >= due and self._strike():
-                due = self._next_kill()
+            if len(self.killed) < kills and progress >= ready and time.monotonic() >= due and self._strike():
                 since = time.monotonic()
+                due, ready = self._next_kill(), progress + 1 if self.run.engine == "vllm" else 0
             if (now := self._watch()) != progress:
                 progress, since = now, time.monotonic()
             if time.monotonic() - since > STALLED_S:
@@ -165,8 +165,13 @@ class Campaign:
     def _actor(self, *stages: str) -> bool:
         if self._stage() not in stages or self._driver is None:
             return False
-        found = sorted(actors(self.nodes))
+        found = sorted(pid for root in self.nodes.workers() for pid in actors(root))
         return bool(found) and kill(self.chance.choice(found))
+
+    def _busy_node(self) -> int:
+        """A worker node with an actor on it; 0 if there is none."""
+        busy = [root for root in sorted(self.nodes.workers()) if actors(root)]
+        return self.chance.choice(busy) if busy and self._driver else 0
 
     def _strike_sampler(self) -> bool:
         return self._actor("sample")
@@ -175,7 +180,9 @@ class Campaign:
         return self._actor("verify", "paths")
 
     def _strike_raylet(self) -> bool:
-        self.nodes.kill(self.chance.choice(sorted(self.nodes.workers())))
+        if not (root := self._busy_node()):
+            return False
+        self.nodes.kill(root)
         self.nodes.add()
         return True
 
@@ -197,9 +204,8 @@ class Campaign:
 
     def _strike_cut(self) -> bool:
         assert isinstance(self.nodes, NamespaceNodes)
-        if self._cut:
+        if self._cut or not (root := self._busy_node()):
             return False
-        root = self.chance.choice(sorted(self.nodes.workers()))
         self.nodes.cut(root, up=False)
         self._cut.append((time.monotonic() + CUT_S, root))
         self.nodes.add()
@@ -295,7 +301,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
     parser.add_argument("--only", default="", choices=("", *NAMES), help="one kind")
     parser.add_argument("--kills", type=int, default=24, help="of each kind (of the whole cluster: half as many)")
-    parser.add_argument("--rows", type=int, default=8000, help="of each run; a multiple of 2,000")
+    parser.add_argument("--rows", type=int, default=16000, help="of each run; a multiple of 4,000")
     parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="a run of each kind with each of these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vllm", action="store_true", help="a real engine, the tiny models: sampler and driver only")

@@ -86,10 +86,10 @@ def tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def actors(nodes: Nodes) -> list[int]:
-    """Pids of the Ray Data actors at work on the worker nodes."""
+def actors(root: int) -> list[int]:
+    """Pids of the Ray Data actors on one node."""
     found = []
-    for process in (p for root in nodes.workers() for p in tree(root)):
+    for process in tree(root):
         with contextlib.suppress(psutil.Error):
             if "MapWorker" in " ".join(process.cmdline()):
                 found.append(process.pid)
@@ -119,7 +119,8 @@ class LoopbackNodes:
 
     def __init__(self, workers: int, environ: Mapping[str, str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="rk")  # socket paths must be short
-        self._environ, self._count = environ, 0
+        # Ray notes the last cluster there, and others on this machine would take this one for theirs
+        self._environ, self._count = {**environ, "RAY_TMPDIR": self._folder}, 0
         with self._environment():
             from ray.cluster_utils import Cluster
 
@@ -227,7 +228,7 @@ class NamespaceNodes:
         self._bridge, self._tag, self._count = f"rftb{tag}", tag, 0
         self._net = f"10.{64 + os.getpid() % 64}.{secrets.randbelow(256)}"
         self._folder = tempfile.mkdtemp(prefix="rk")
-        self._environ = {**os.environ, **environ}
+        self._environ = {**os.environ, **environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # 0: none but loopback
         self._nodes: dict[int, str] = {}
         """Root of each worker node that counts -> its namespace."""
         self._roots: dict[int, subprocess.Popen[bytes]] = {}

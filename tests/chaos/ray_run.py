@@ -26,7 +26,7 @@ from rft_ray.store import LocalStore, open_store, read_table
 from rft_ray.tiny.generator import generate
 from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier, select_paths, verify
 
-PER_BLOCK, SAMPLES_PER_BLOCK = 10, 10
+PER_BLOCK, SAMPLES_PER_BLOCK = 10, 20
 TEMPLATE = "Question: {query}\nAnswer:"
 STAGES = ("problems", "sample", "verify", "paths", "corpus", "done")
 
@@ -35,12 +35,12 @@ STAGES = ("problems", "sample", "verify", "paths", "corpus", "done")
 class Run:
     """What a run is, and how many actors work on it. Only the number of actors may differ between equal outcomes.
 
-    Example: Run("/tmp/run", problems=100, k=60, actors=2)
+    Example: Run("/tmp/run", problems=100, k=80, actors=2)
     """
 
     folder: str
     problems: int = 100
-    k: int = 60
+    k: int = 80
     actors: int = 2
     engine: str = "scripted"
 
