@@ -119,20 +119,23 @@ class LoopbackNodes:
 
     def __init__(self, workers: int, environ: Mapping[str, str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="rk")  # socket paths must be short
-        # Ray notes the last cluster there, and others on this machine would take this one for theirs
+        # Ray notes the last cluster there: nobody else on this machine is to take this one for theirs
         self._environ, self._count = {**environ, "RAY_TMPDIR": self._folder}, 0
+        os.mkdir(f"{self._folder}/ray")
         with self._environment():
             from ray.cluster_utils import Cluster
 
-            self._cluster = Cluster(
-                initialize_head=True,
-                shutdown_at_exit=False,
-                head_node_args={**self._arguments(0), "include_dashboard": False, "dashboard_port": _free_port()},
-            )
+            self._cluster = Cluster(shutdown_at_exit=False)
+            head = {"include_dashboard": False, "dashboard_port": _free_port()}
+            self._cluster.add_node(**self._arguments(0), **head)
         self.address = str(self._cluster.address)
-        for _ in range(workers):
-            self.add()
-        self._cluster.wait_for_nodes(START_TIMEOUT_S)
+        try:
+            for _ in range(workers):
+                self.add()
+            self._cluster.wait_for_nodes(START_TIMEOUT_S)
+        except BaseException:
+            self.close()
+            raise
 
     def command(self, command: Sequence[str]) -> list[str]:
         return list(command)
