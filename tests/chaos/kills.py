@@ -100,6 +100,8 @@ class Campaign:
     overwritten: int = 0
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _driver: subprocess.Popen[bytes] | None = None
+    _logged: int = 0
+    """Length of the log when the driver was started."""
     _cut: list[tuple[float, int]] = field(default_factory=list)
 
     @property
@@ -135,6 +137,7 @@ class Campaign:
 
     def _start(self) -> None:
         self.started += 1
+        self._logged = self.log.stat().st_size if self.log.exists() else 0
         run = json.dumps(asdict(self.run))
         with self.log.open("ab") as log:
             self._driver = subprocess.Popen(
@@ -150,9 +153,12 @@ class Campaign:
         return time.monotonic() + self.chance.expovariate(1 / mean)
 
     def _stage(self) -> str:
-        """The stage that the driver has last said that it is in."""
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("stage: ")]
-        return said[-1].removeprefix("stage: ") if said else STAGES[0]
+        """The stage that the driver says that it is in; empty before it has said so."""
+        if self._driver is None:
+            return ""
+        log = self.log.read_bytes()[self._logged :].decode(errors="replace")
+        said = [line.removeprefix("stage: ") for line in log.splitlines() if line.startswith("stage: ")]
+        return said[-1] if said else ""
 
     def _strike(self) -> bool:
         """Kill something of one of the kinds, if there is such a thing now."""
@@ -163,7 +169,7 @@ class Campaign:
         return True
 
     def _actor(self, *stages: str) -> bool:
-        if self._stage() not in stages or self._driver is None:
+        if self._stage() not in stages:
             return False
         found = sorted(pid for root in self.nodes.workers() for pid in actors(root))
         return bool(found) and kill(self.chance.choice(found))
@@ -189,7 +195,7 @@ class Campaign:
     _strike_node = _strike_raylet
 
     def _strike_driver(self) -> bool:
-        if self._driver is None or self._stage() == STAGES[-1]:
+        if self._driver is None or self._stage() not in STAGES[1:-1]:
             return False
         kill_tree(self._driver.pid)
         self._driver.wait()
@@ -197,7 +203,8 @@ class Campaign:
         return True
 
     def _strike_cluster(self) -> bool:
-        self._strike_driver()
+        if not self._strike_driver():
+            return False
         self.nodes.close()
         self.nodes = type(self.nodes)(WORKERS, self.environ)  # type: ignore[call-arg]
         return True
