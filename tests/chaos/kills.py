@@ -306,7 +306,7 @@ def prove(kind: str, runs: Sequence[Run], kills: int, seed: int, expected: Outco
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
-    parser.add_argument("--only", default="", choices=("", *NAMES), help="one kind")
+    parser.add_argument("--only", nargs="+", default=[], choices=NAMES, metavar="KIND", help="some kinds")
     parser.add_argument("--kills", type=int, default=24, help="of each kind (of the whole cluster: half as many)")
     parser.add_argument("--rows", type=int, default=16000, help="of each run; a multiple of 4,000")
     parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="a run of each kind with each of these")
@@ -323,7 +323,7 @@ def main() -> int:
         os.execve(sys.executable, command, {**os.environ, **environment("")} | {"RFT_STORE_FAULTS": ""})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # what was started ends too
     engine = "vllm" if options.vllm else "scripted"
-    kinds = [options.only] if options.only else ["sampler", "driver"] if options.vllm else list(NAMES)
+    kinds = options.only or (["sampler", "driver"] if options.vllm else list(NAMES))
     if {*IN_NAMESPACES} & {*kinds} and (why := namespaces_refused()):
         print(f"no nodes in network namespaces here, those kinds are left out: {why}", file=sys.stderr)
         kinds = [kind for kind in kinds if kind not in IN_NAMESPACES]
