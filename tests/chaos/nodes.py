@@ -155,8 +155,8 @@ class LoopbackNodes:
     def close(self) -> None:
         self._cluster.global_state.disconnect()
         own = [p for n in self._cluster.list_all_nodes() for infos in n.all_processes.values() for p in infos]
-        for info in own:
-            kill_tree(info.process.pid)
+        for process in psutil.Process().children(recursive=True):  # nothing else was started from here, or is dead
+            kill(process.pid)
         for info in own:
             info.process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
