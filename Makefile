@@ -55,7 +55,8 @@ check: setup ## Lint, format, types
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
 
-chaos: setup ## Whatever fails, nothing is lost: storage faults (~35 min), killed processes (~25 min), a real engine (~5 min)
+# ARGS: --seed, --log and --folder (a disk in memory is faster: /dev/shm); other options go to one of them alone.
+chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; about an hour
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills --vllm $(ARGS)

@@ -51,7 +51,7 @@ from tests.chaos.table import Tally
 
 SLOW = "1:before:slow:15,1:after:slow:15"
 WORKERS = 2
-STALLED_S = 120.0
+STALLED_S = 180.0
 """A driver that commits nothing for so long, though nothing is killed, has lost something: the proof fails."""
 CUT_S = 6.0
 ACTORS = (1, 2, 4)
@@ -307,13 +307,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
     parser.add_argument("--only", nargs="+", default=[], choices=NAMES, metavar="KIND", help="some kinds")
-    parser.add_argument("--kills", type=int, default=24, help="of each kind (of the whole cluster: half as many)")
-    parser.add_argument("--rows", type=int, default=16000, help="of each run; a multiple of 4,000")
-    parser.add_argument("--actors", type=int, nargs="+", default=ACTORS, help="a run of each kind with each of these")
+    parser.add_argument("--kills", type=int, help="of each kind, and half as many of the cluster (24; vLLM: 3)")
+    parser.add_argument("--rows", type=int, help="of each run; a multiple of 4,000 (16,000; vLLM: 4,000)")
+    parser.add_argument("--actors", type=int, nargs="+", help="a run of each kind with each of these (1 2 4; vLLM: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vllm", action="store_true", help="a real engine, the tiny models: sampler and driver only")
     parser.add_argument("--log", type=Path, help="add the lines to this file, for `python -m tests.chaos.table`")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.kills = options.kills or (3 if options.vllm else 24)
+    options.rows = options.rows or (4000 if options.vllm else 16000)
+    options.actors = options.actors or ([1] if options.vllm else ACTORS)
+    return options
 
 
 def main() -> int:
