@@ -55,8 +55,11 @@ check: setup ## Lint, format, types
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
 
-chaos: setup ## All single storage faults and thousands of pairs over a small run; prints its table; long
+# ARGS: --seed, --log and --folder (a disk in memory is faster: /dev/shm); other options go to one of them alone.
+chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; about an hour
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
+	$(PYTHON_IN_VENV) -m tests.chaos.kills $(ARGS)
+	$(PYTHON_IN_VENV) -m tests.chaos.kills --vllm $(ARGS)
 
 bench-store: setup ## What planning, listing and commits cost
 	$(PYTHON_IN_VENV) benchmarks/store.py $(ARGS)

@@ -9,7 +9,8 @@ child processes inherit, or in code:
 
 Kinds: `error` (before: nothing was done; after: a lost acknowledgement), `kill` (SIGKILL of this process), `stop`
 (SIGSTOP: a zombie, until somebody sends SIGCONT), `die` (as a kill, but an exception that no handler of the product
-takes: many deaths in one process), `pause` (a zombie thread: waits for `Injection.resume`).
+takes: many deaths in one process), `pause` (a zombie thread: waits for `Injection.resume`), `slow` (from the N-th
+operation on, each takes `extra` milliseconds longer: what is killed meanwhile dies in the middle of something).
 
 On S3, `http` in place of when counts requests instead of operations, of which `extra` in a row fail (1 if not given):
 `503` (SlowDown), `500`, `429`, `unsent` (no connection), `lost` (the server did it, the answer never came).
@@ -23,6 +24,7 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ class Fault:
     """`before`, `after` or `http`."""
     kind: str
     times: int = 1
+    """`http`: requests that fail in a row. `slow`: milliseconds."""
 
 
 @dataclass
@@ -76,7 +79,9 @@ class Injection:
     def strike(self, at: int, when: str, what: str) -> None:
         """Fail here, if the plan says so."""
         for fault in self.plan:
-            if (fault.at, fault.when) == (at, when):
+            if fault.kind == "slow" and fault.when == when and at >= fault.at:
+                time.sleep(fault.times / 1000)
+            elif (fault.at, fault.when) == (at, when):
                 self.struck.append(fault)
                 self._strike(fault, what)
 
@@ -107,9 +112,9 @@ def parse(text: str) -> tuple[Fault, ...]:
     faults = []
     for part in filter(None, text.split(",")):
         at, when, kind, *times = part.split(":")
-        known = HTTP if when == "http" else ("error", "die", "pause", "kill", "stop")
+        known = HTTP if when == "http" else ("error", "die", "pause", "kill", "stop", "slow")
         if when not in ("before", "after", "http") or kind not in known or len(times) > 1:
-            raise ValueError(f"bad fault {part!r}: write N:before|after:kind or N:http:kind[:times]")
+            raise ValueError(f"bad fault {part!r}: write N:before|after:kind[:ms] or N:http:kind[:times]")
         faults.append(Fault(int(at), when, kind, *map(int, times)))
     return tuple(faults)
 

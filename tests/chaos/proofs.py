@@ -13,6 +13,7 @@ every file that counts with the fault-free run's, row by row. Kinds of trial:
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import multiprocessing
 import os
@@ -24,37 +25,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rft_ray import faults, repair
 from rft_ray.store import open_store
+from tests.chaos import table
 from tests.chaos.small_run import ROWS, Outcome, outcome, run
+from tests.chaos.table import Tally
 
+KINDS = ("kills", "zombies", "singles", "pairs", "http")
 SIMULATED = ("error", "die", "pause")
 Trial = tuple[str, ...]
 """The faults of the attempts at one run, one plan each."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What came of a number of trials."""
-
-    trials: int = 0
-    faults: int = 0
-    rows: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    phantom: int = 0
-    overwritten: int = 0
-    """Committed files that changed or went."""
-    unlike: int = 0
-    """Trials whose files are not those of the fault-free run, or do not verify."""
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
 def attempt(url: str) -> None:
@@ -104,7 +89,8 @@ def struck(url: str, trial: Trial, watch: Watch) -> int:
     for injection, thread in zombies:
         injection.resume()
         thread.join(faults.PAUSE_TIMEOUT_S)
-    watch.look()
+    if zombies:
+        watch.look()
     return count
 
 
@@ -149,14 +135,32 @@ def requests(last: int, step: int) -> Iterator[Trial]:
         yield (f"{last // 2}:http:{kind}:5",)
 
 
-def kept(trials: Iterable[Trial], root: str, expected: Outcome, processes: int) -> Tally:
-    """Conduct trials, in several processes."""
+def kept(trials: Sequence[Trial], root: str, expected: Outcome, processes: int, *, progress: bool = False) -> Tally:
+    """Conduct trials, in several processes; with a line of progress on stderr every few seconds."""
+    total, shown = Tally(), time.monotonic()
+    for tally in conducted(trials, root, expected, processes):
+        total += tally
+        if progress and time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            print(f"  {total.trials:,}/{len(trials):,} runs, {total.faults:,} faults", file=sys.stderr, flush=True)
+    return total
+
+
+def conducted(trials: Sequence[Trial], root: str, expected: Outcome, processes: int) -> Iterator[Tally]:
     if processes == 1:
-        return sum((conduct(root, trial, expected) for trial in trials), Tally())
+        yield from (conduct(root, trial, expected) for trial in trials)
+        return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=share_service_models) as pool:
         work = [pool.submit(conduct, root, trial, expected) for trial in trials]
-        return sum((each.result() for each in work), Tally())
+        yield from (each.result() for each in as_completed(work))
+
+
+def share_service_models() -> None:
+    """Let all boto3 sessions of this process parse the descriptions of S3 once: a trial opens some ten stores."""
+    import botocore.loaders
+
+    botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 
 
 # --- Real processes -------------------------------------------------------------------------------
@@ -206,85 +210,86 @@ def _ends_or_stops(process: multiprocessing.process.BaseProcess) -> bool:
 # --- The table ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def timed(name: str, where: str) -> Iterator[list[Tally]]:
-    """Print a line of the table for what the block puts into the list."""
-    start = time.monotonic()
-    found: list[Tally] = []
-    yield found
-    tally, seconds = sum(found, Tally()), time.monotonic() - start
-    print(
-        f"| {name} | {where} | {tally.trials:,} | {tally.faults:,} | {tally.rows:,} | {tally.lost} | "
-        f"{tally.duplicated} | {tally.phantom} | {tally.overwritten} | {tally.unlike} | {seconds:.0f} |",
-        flush=True,
-    )
-    if replace(tally, trials=0, faults=0, rows=0) != Tally():
-        raise SystemExit(f"{name} on {where}: the run is not what it is without faults; see its folder")
+@dataclass(frozen=True)
+class Part:
+    """Which of the trials are conducted, and how.
+
+    Example: Part("pairs", 1, 4, 2, None) conducts every fourth of the pairs, from the second on, in two processes.
+    """
+
+    only: str
+    """A kind, or "" for all of them."""
+    first: int
+    step: int
+    processes: int
+    log: Path | None
+
+    def conduct(self, kind: str, name: str, root: str, trials: Iterable[Trial], expected: Outcome) -> None:
+        """Print the line of one kind, if it is asked for."""
+        if self.only in ("", kind):
+            with table.line(name, place(root), self.log) as found:
+                found.append(kept([*trials][self.first :: self.step], root, expected, self.processes, progress=True))
 
 
-COLUMNS = (
-    "faults",
-    "store",
-    "runs",
-    "faults struck",
-    "rows",
-    "lost",
-    "duplicated",
-    "phantom",
-    "overwritten",
-    "unlike",
-    "s",
-)
-HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+def place(root: str) -> str:
+    return "S3" if root.startswith("s3://") else "local disk"
 
 
-def local(folder: str, count: int, seed: int, processes: int) -> None:
+ONE, TWO = "one error, lost acknowledgement, kill or zombie", "two of them, in order"
+
+
+def local(folder: str, count: int, seed: int, part: Part) -> None:
     """The proofs on local disk."""
-    expected_url = f"{folder}/free"
-    last = operations(expected_url)
-    expected = outcome(expected_url)
-    for kind, name in (("kill", "SIGKILL"), ("stop", "SIGSTOP, SIGCONT")):
-        plans = [f"{at}:{when}:{kind}" for at in range(1, last + 1) for when in ("before", "after")]
-        with timed(f"one {name} of a process", "local disk") as found:
-            found.append(real(folder, plans, expected))
-    with timed("one error, lost acknowledgement, kill or zombie", "local disk") as found:
-        found.append(kept(singles(last), folder, expected, processes))
-    with timed("two of them, in order", "local disk") as found:
-        found.append(kept(pairs(last, count, seed), folder, expected, processes))
+    last = operations(f"{folder}/free")
+    expected = outcome(f"{folder}/free")
+    for kind, signal_, name in (("kills", "kill", "SIGKILL"), ("zombies", "stop", "SIGSTOP, SIGCONT")):
+        if part.only in ("", kind):
+            plans = [f"{at}:{when}:{signal_}" for at in range(1, last + 1) for when in ("before", "after")]
+            with table.line(f"one {name} of a process", "local disk", part.log) as found:
+                found.append(real(folder, plans[part.first :: part.step], expected))
+    part.conduct("singles", ONE, folder, singles(last), expected)
+    part.conduct("pairs", TWO, folder, pairs(last, count, seed), expected)
 
 
-def s3(root: str, count: int, seed: int, processes: int) -> None:
+def s3(root: str, count: int, seed: int, part: Part) -> None:
     """The proofs on an S3 server that this process's environment points to."""
     last = operations(f"{root}/free")
     expected = outcome(f"{root}/free")
     with faults.injected("1000000:http:503") as injection:
         run(f"{root}/requests")
-    with timed("one error, lost acknowledgement, kill or zombie", "S3") as found:
-        found.append(kept(singles(last, 5), root, expected, processes))
-    with timed("two of them, in order", "S3") as found:
-        found.append(kept(pairs(last, count, seed), root, expected, processes))
-    with timed("503, 500, 429, no connection, lost answer", "S3") as found:
-        found.append(kept(requests(injection.requests, 12), root, expected, processes))
+    part.conduct("singles", ONE, root, singles(last), expected)
+    part.conduct("pairs", TWO, root, pairs(last, count, seed), expected)
+    part.conduct("http", "503, 500, 429, no connection, lost answer", root, requests(injection.requests, 2), expected)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
+    parser.add_argument("--pairs", type=int, default=2500, help="0: nothing on local disk")
+    parser.add_argument("--s3-pairs", type=int, default=400, help="0: no S3 server is started")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", default="", choices=("", *KINDS), help="one kind of trial")
+    parser.add_argument("--part", default="1/1", help="i/n: every n-th trial of a kind, from the i-th on")
+    parser.add_argument("--log", type=Path, help="add the lines to this file, for `python -m tests.chaos.table`")
+    return parser.parse_args()
 
 
 def main() -> int:
     from tests.s3server import s3_server
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
-    parser.add_argument("--pairs", type=int, default=2500, help="0: nothing on local disk")
-    parser.add_argument("--s3-pairs", type=int, default=100, help="0: no S3 server is started")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    print(HEAD, flush=True)
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the S3 server ends too
+    first, _, step = options.part.partition("/")
+    part = Part(options.only, int(first) - 1, int(step), options.processes, options.log)
+    print(table.HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="rft-faults-", dir=options.folder) as folder:
         if options.pairs:
-            local(folder, options.pairs, options.seed, options.processes)
+            local(folder, options.pairs, options.seed, part)
         if options.s3_pairs:
             with s3_server(Path(folder)) as server:
                 os.environ |= server.environment()
-                s3(server.url("faults"), options.s3_pairs, options.seed, options.processes)
+                s3(server.url("faults"), options.s3_pairs, options.seed, part)
     return 0
 
 

@@ -6,20 +6,21 @@ The long ones: `python -m tests.chaos.proofs`.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rft_ray import faults
-from tests.chaos.proofs import Tally, kept, operations, pairs, real, singles
+from tests.chaos.proofs import kept, operations, pairs, real, singles
 from tests.chaos.small_run import Outcome, outcome, run
+from tests.chaos.table import Tally
 from tests.s3server import s3_server
 
 
 def sound(tally: Tally, least_faults: int) -> bool:
-    return replace(tally, trials=0, faults=0, rows=0) == Tally() and tally.faults >= least_faults
+    return tally.sound and tally.faults >= least_faults
 
 
 @pytest.fixture
@@ -85,3 +86,13 @@ def test_a_plan_that_says_nothing_known_is_refused() -> None:
     for text in ("7", "7:after", "7:during:error", "7:after:503", "7:http:kill", "x:after:error"):
         with pytest.raises(ValueError, match=r"7|x|fault"):
             faults.parse(text)
+
+
+def test_a_slow_store_takes_its_time_and_changes_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+    last, expected = free
+    start = time.monotonic()
+    with faults.injected("11:before:slow:3") as injection:
+        run(f"{folder}/slow")
+    assert time.monotonic() - start >= (last - 10) * 0.003
+    assert injection.struck == []
+    assert outcome(f"{folder}/slow").files == expected.files

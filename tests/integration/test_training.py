@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -146,6 +149,65 @@ def kill_after_checkpoint(store: LocalStore, fingerprint: str, copy: Path) -> No
     attempt = found[0].split("/")[2]
     os.kill(json.loads(store.read(f"work/{fingerprint}/{attempt}/{STARTED}"))["pid"], signal.SIGKILL)
     shutil.copytree(store.local_path(f"work/{fingerprint}"), copy)
+
+
+JOB = """
+import pickle, sys, ray
+from rft_ray.training import train
+ray.init(log_to_driver=False)
+train(*pickle.load(open(sys.argv[1], "rb")))
+"""
+
+
+@dataclass(frozen=True)
+class KilledJob:
+    """A job that was killed while it wrote a checkpoint, and what submitting it again gave."""
+
+    complete: int
+    """Step of the newest checkpoint that had its manifest."""
+    half: Path
+    again: Trained
+
+
+@pytest.fixture(scope="module")
+def killed_job(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory) -> KilledJob:
+    """`kill -9` of the rank 0 worker in the middle of a checkpoint that is not the first, then of the driver."""
+    folder = tmp_path_factory.mktemp("killed")
+    store = filled(LocalStore(folder / "store"))
+    (folder / "job").write_bytes(pickle.dumps(([jobs[PLAIN]], store.url, SETTINGS)))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", JOB, str(folder / "job")],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "RAY_ADDRESS": ray_cluster},
+    )
+    half = kill_inside_checkpoint(store, PLAIN, driver)
+    complete = max(checkpoint.step for checkpoint in committed(store, PLAIN))
+    return KilledJob(complete, half, run(store, [jobs[PLAIN]]))
+
+
+def kill_inside_checkpoint(store: LocalStore, fingerprint: str, driver: subprocess.Popen[bytes]) -> Path:
+    """Kill where one checkpoint is complete and another is being written; that one's folder."""
+    work = store.local_path(f"work/{fingerprint}")
+    while True:
+        assert driver.poll() is None, "the job ended before it could be killed"
+        saved = sorted(work.glob("*/checkpoint-*"))
+        half = [path for path in saved if not (path / MANIFEST).exists()]
+        if half and len(half) < len(saved):
+            os.kill(json.loads((half[0].parent / STARTED).read_bytes())["pid"], signal.SIGKILL)
+            driver.kill()
+            driver.wait()
+            if not (half[0] / MANIFEST).exists():
+                return half[0]
+            pytest.fail("the checkpoint was complete before the worker was dead")
+        time.sleep(0.001)
+
+
+def test_a_job_killed_inside_a_checkpoint_resumes_from_the_last_complete_one(
+    trained: Trained, killed_job: KilledJob
+) -> None:
+    assert killed_job.again.results[PLAIN].resumed_at_step == killed_job.complete > 0
+    assert int(killed_job.half.name.rpartition("-")[2]) > killed_job.complete
+    assert killed_job.again.weights(PLAIN) == trained.weights(PLAIN)
 
 
 def test_every_row_is_accounted_for(trained: Trained, base: Path) -> None:

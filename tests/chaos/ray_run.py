@@ -1,0 +1,205 @@
+"""A run through the product's own stages on Ray, as a process that may be killed: `python -m tests.chaos.ray_run JSON`.
+
+In: a `Run` as JSON and RAY_ADDRESS. Out: completions, verdicts, paths and a corpus of two models in the run's folder;
+one line on stdout as each stage begins. `outcome` is what a folder has come to, `expected` what it must be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rft_ray import config, generations, models
+from rft_ray.cluster import start_ray
+from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.problems import ProblemSet, commit_problems, in_order
+from rft_ray.records import Completion, from_table
+from rft_ray.sampling import Sampler, sample
+from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard
+from rft_ray.stages import StageError, check_shared, missing
+from rft_ray.store import LocalStore, open_store, read_table
+from rft_ray.tiny.generator import generate
+from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier, select_paths, verify
+
+PER_BLOCK, SAMPLES_PER_BLOCK = 10, 20
+TEMPLATE = "Question: {query}\nAnswer:"
+STAGES = ("problems", "sample", "verify", "paths", "corpus", "done")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is, and how many actors work on it. Only the number of actors may differ between equal outcomes.
+
+    Example: Run("/tmp/run", problems=100, k=80, actors=2)
+    """
+
+    folder: str
+    problems: int = 100
+    k: int = 80
+    actors: int = 2
+    engine: str = "scripted"
+
+    @property
+    def rows(self) -> int:
+        return sum(job.sampling.planned for job in self.verdicts)
+
+    @cached_property
+    def set(self) -> ProblemSet:
+        problems = in_order(generate(self.problems, split="train", seed=3, steps=(1, 2)), 0)
+        return ProblemSet(tuple(problems), self.problems, "c" * 16)
+
+    @cached_property
+    def verdicts(self) -> tuple[VerdictJob, ...]:
+        settings = SamplingSettings(0.7, 1.0, 64, SAMPLES_PER_BLOCK, TEMPLATE, engine=self.engine)
+        return tuple(
+            VerdictJob(
+                SamplingJob(ref, self.set.fingerprint, self.problems, PER_BLOCK, settings, self.k, 0),
+                "paper",
+                "collect",
+            )
+            for ref in _models(self.engine)
+        )
+
+    @property
+    def paths(self) -> PathJob:
+        return PathJob(self.verdicts, "equations", "as_written")
+
+    @property
+    def corpus(self) -> CorpusJob:
+        return CorpusJob(self.set.fingerprint, self.problems, self.paths)
+
+
+def _models(engine: str) -> list[ModelRef]:
+    """Two shipped base models, for the scripted engine by name only."""
+    if engine == "scripted":
+        return [ModelRef(name, "sft", name * 4) for name in ("mA", "mB")]
+    sources = {name: f"tiny:{name}" for name in ("tiny-xs", "tiny-s")}
+    return [
+        ModelRef(name, "base", models.files_fingerprint(models.resolve(source)), source)
+        for name, source in sources.items()
+    ]
+
+
+def work(run: Run) -> None:
+    """Everything that is missing, stage by stage, on the Ray that is connected."""
+    store = open_store(run.folder)
+    _begin("problems")
+    commit_problems(store, run.set)
+    _begin("sample")
+    sample([job.sampling for job in run.verdicts], store, engine_of(run), run_seed=0)
+    _begin("verify")
+    verify(run.verdicts, store, run.actors)
+    _begin("paths")
+    select_paths([run.paths], store, run.actors)
+    _begin("corpus")
+    build_corpus(run.corpus, store, run.set, TEMPLATE, run.paths.mode)
+    _begin("done")
+
+
+def engine_of(run: Run) -> config.Engine:
+    return config.Engine(
+        kind="scripted" if run.engine == "scripted" else "vllm",
+        min_actors=run.actors,
+        max_actors=run.actors,
+        shards_in_flight=2,
+        threads_per_actor=1,
+        kv_cache_gib=0.1,
+        max_model_len=256,
+    )
+
+
+def _begin(stage: str) -> None:
+    print(f"stage: {stage}", flush=True)
+
+
+# --- What it came to ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hashes of the rows, or bytes, of every file that counts, and how its samples differ from the plan.
+
+    Example: Outcome({"completions/…": "5f…"}, ("completions/…",), 0, 0, 0)
+    """
+
+    files: dict[str, str]
+    void: tuple[str, ...]
+    """Keys beside those: a run whose processes die has none."""
+    lost: int
+    duplicated: int
+    phantom: int
+
+
+def outcome(run: Run) -> Outcome:
+    store = LocalStore(run.folder)  # not the one that may have faults
+    keys = [key for key in store.list() if "/" in key]
+    counting = generations.living(keys)
+    files: dict[str, str] = {}
+    found: Counter[tuple[str, str, int]] = Counter()
+    for (_, ending), key in counting.items():
+        if ending != "parquet":
+            files[key] = hashlib.sha256(store.read(key)).hexdigest()
+            continue
+        table, metadata = read_table(store, key)
+        files[key] = hashlib.sha256(json.dumps(table.to_pylist(), sort_keys=True).encode()).hexdigest()
+        if key.startswith("completions/"):
+            name = json.loads(metadata["model"])["name"]
+            found.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
+    planned = {
+        (job.sampling.model.name, problem.problem_id, index)
+        for job in run.verdicts
+        for problem in run.set.problems
+        for index in range(run.k)
+    }
+    return Outcome(
+        files,
+        tuple(sorted(set(keys) - set(counting.values()))),
+        lost=len(planned - set(found)),
+        duplicated=found.total() - len(found),
+        phantom=len(set(found) - planned),
+    )
+
+
+def alone(run: Run, completions_of: str = "") -> Outcome:
+    """What a run comes to without Ray and faults: by the stages' own workers, one after another.
+
+    `completions_of`: a folder whose completions are taken over, so that everything downstream is made anew from them.
+    """
+    store = LocalStore(run.folder)
+    commit_problems(store, run.set)
+    if completions_of:
+        source = LocalStore(completions_of)
+        for key in source.list("completions/"):
+            store.create(key, source.read(key))
+    sampling = [job.sampling for job in run.verdicts]
+    workers: list[tuple[Iterable[Shard], Callable[[Shard], object]]] = [
+        ([s for job in sampling for s in job.shards()], Sampler(run.folder, sampling, engine_of(run), False, 0)),
+        ([s for job in run.verdicts for s in job.shards()], Verifier(run.folder, run.verdicts)),
+        (run.paths.shards(), Selector(run.folder, [run.paths])),
+    ]
+    for shards, worker in workers:
+        for shard in missing(store, shards):
+            worker(shard)
+    build_corpus(run.corpus, store, run.set, TEMPLATE, run.paths.mode)
+    return outcome(run)
+
+
+def main(argv: Sequence[str]) -> int:
+    run = Run(**json.loads(argv[0]))
+    start_ray()
+    check_shared(LocalStore(run.folder))
+    try:
+        work(run)
+    except StageError as error:
+        print(f"error: {error}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
