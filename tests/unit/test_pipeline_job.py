@@ -90,7 +90,7 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
     assert main([*data, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     # 3 models x (2 train blocks + 2 test blocks x (sft + rft)) = 18
-    assert "shards of completions: 18, missing: 18" in shown
+    assert "shards of completions: 24, missing: 24" in shown
     assert "samples_per_problem: 16" in shown
     assert "in all about" in shown
     assert not (tmp_path / "runs" / "demo" / "completions").exists()
