@@ -89,13 +89,13 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
 ) -> None:
     assert main([*data, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    # 3 models x (2 train blocks + 2 test blocks x (sft + rft)) = 18
+    # 3 models x (2 train blocks x 2 sample blocks + 2 test blocks x (sft + rft)) = 24
     assert "shards of completions: 24, missing: 24" in shown
-    assert "samples_per_problem: 16" in shown
+    assert "samples_per_problem: 32" in shown
     assert "in all about" in shown
     assert not (tmp_path / "runs" / "demo" / "completions").exists()
 
 
 def test_limit_is_rounded_up_to_whole_blocks(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*data, "--dry-run", "--limit", "3"]) == 0
-    assert "shards of completions: 15" in capsys.readouterr().out
+    assert "shards of completions: 18" in capsys.readouterr().out
