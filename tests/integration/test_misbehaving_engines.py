@@ -146,7 +146,7 @@ def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_pa
 
 
 def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: Path) -> None:
-    both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.05:'") for _ in range(2)]
+    both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.2:'") for _ in range(2)]
     told = [one.communicate(timeout=120)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], told
     store = open_store(str(tmp_path))
