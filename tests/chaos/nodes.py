@@ -122,20 +122,18 @@ class LoopbackNodes:
         # Ray notes the last cluster there: nobody else on this machine is to take this one for theirs
         self._environ, self._count = {**environ, "RAY_TMPDIR": self._folder}, 0
         os.mkdir(f"{self._folder}/ray")
-        with self._environment():
-            from ray.cluster_utils import Cluster
+        from ray.cluster_utils import Cluster
 
-            self._cluster = Cluster(shutdown_at_exit=False)
-            head = {"include_dashboard": False, "dashboard_port": _free_port()}
-            self._cluster.add_node(**self._arguments(0), **head)
-        self.address = str(self._cluster.address)
+        self._cluster = Cluster(shutdown_at_exit=False)
         try:
+            self._add(0, include_dashboard=False, dashboard_port=_free_port())
             for _ in range(workers):
                 self.add()
             self._cluster.wait_for_nodes(START_TIMEOUT_S)
         except BaseException:
             self.close()
             raise
+        self.address = str(self._cluster.address)
 
     def command(self, command: Sequence[str]) -> list[str]:
         return list(command)
@@ -144,8 +142,7 @@ class LoopbackNodes:
         return [_raylet(node) for node in self._cluster.worker_nodes]
 
     def add(self) -> None:
-        with self._environment():
-            self._cluster.add_node(wait=False, **self._arguments(CPUS_PER_NODE))
+        self._add(CPUS_PER_NODE)
 
     def kill(self, root: int) -> None:
         """Of the raylet alone: its workers end by themselves, some having gone on for a moment."""
@@ -153,7 +150,8 @@ class LoopbackNodes:
         self._cluster.worker_nodes = {n for n in self._cluster.worker_nodes if _raylet(n) != root}
 
     def close(self) -> None:
-        self._cluster.global_state.disconnect()
+        if self._cluster.head_node:
+            self._cluster.global_state.disconnect()
         own = [p for n in self._cluster.list_all_nodes() for infos in n.all_processes.values() for p in infos]
         for process in psutil.Process().children(recursive=True):  # nothing else was started from here, or is dead
             kill(process.pid)
@@ -161,14 +159,18 @@ class LoopbackNodes:
             info.process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _arguments(self, cpus: int) -> dict[str, Any]:
-        self._count += 1
-        return {
-            "num_cpus": cpus,
-            "node_ip_address": "127.0.0.1",
-            "temp_dir": f"{self._folder}/{self._count}",
-            "object_store_memory": STORE_MEMORY,
-        }
+    def _add(self, cpus: int, **more: Any) -> None:
+        """Start a node; once more where a busy machine took longer than Ray waits."""
+        for last in (False, True):
+            self._count += 1
+            place = {"node_ip_address": "127.0.0.1", "temp_dir": f"{self._folder}/{self._count}"}
+            try:
+                with self._environment():
+                    self._cluster.add_node(wait=False, num_cpus=cpus, object_store_memory=STORE_MEMORY, **place, **more)
+                return
+            except Exception as slow:
+                if last or "timed out" not in str(slow):
+                    raise
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[None]:

@@ -282,6 +282,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the S3 server ends too
     first, _, step = options.part.partition("/")
     part = Part(options.only, int(first) - 1, int(step), options.processes, options.log)
+    share_service_models()
     print(table.HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="rft-faults-", dir=options.folder) as folder:
         if options.pairs:

@@ -124,11 +124,11 @@ def _begin(stage: str) -> None:
 class Outcome:
     """Hashes of the rows, or bytes, of every file that counts, and how its samples differ from the plan.
 
-    Example: Outcome({"completions/…": "5f…"}, ("completions/…",), 0, 0, 0)
+    Example: Outcome({"completions/…": "5f…"}, [], 0, 0, 0)
     """
 
     files: dict[str, str]
-    void: tuple[str, ...]
+    void: list[str]
     """Keys beside those: a run whose processes die has none."""
     lost: int
     duplicated: int
@@ -158,7 +158,7 @@ def outcome(run: Run) -> Outcome:
     }
     return Outcome(
         files,
-        tuple(sorted(set(keys) - set(counting.values()))),
+        sorted(set(keys) - set(counting.values())),
         lost=len(planned - set(found)),
         duplicated=found.total() - len(found),
         phantom=len(set(found) - planned),
