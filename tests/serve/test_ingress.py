@@ -16,7 +16,7 @@ import uvicorn
 from fastapi.routing import APIRoute
 
 from serve import page
-from serve.auth import Keys, load_keys
+from serve.keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
 
 KEY = "a-good-key"
