@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi.routing import APIRoute
+from starlette.testclient import TestClient
 
 from serve import page
 from serve.keys import Keys, load_keys
@@ -22,6 +23,7 @@ from serve.scripted import ScriptedServer, application
 KEY = "a-good-key"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 CAPACITY = 100
+ORIGIN = "https://app.example.org"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,20 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
                 expected = 200 if (path, method) in is_open else 401
                 probe = path in ("/healthz", "/readyz")
                 assert answer.status_code == expected or (probe and method != "GET"), (method, path)
+
+
+def test_cors_is_open_to_the_named_origin_alone() -> None:
+    app = application({"tiny": ScriptedServer("tiny")}, load_keys(None, {"RFT_API_KEYS": KEY}), cors_origins=[ORIGIN])
+    client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
+    wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    for origin, let in ((ORIGIN, ORIGIN), ("https://other.example", None)):
+        asked_first = client.options("/solve", headers={"Origin": origin} | wanted)
+        answer = client.get("/v1/models", headers={"Origin": origin, "Authorization": f"Bearer {KEY}"})
+        refused = client.get("/v1/models", headers={"Origin": origin})
+        assert (asked_first.status_code == 200) == bool(let)
+        assert [one.headers.get("access-control-allow-origin") for one in (asked_first, answer, refused)] == [let] * 3
+        assert (answer.status_code, refused.status_code) == (200, 401)
+        assert "access-control-allow-credentials" not in answer.headers
 
 
 def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:
