@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -47,6 +47,22 @@ class ErrorDetail(BaseModel):
 
 class ErrorBody(BaseModel):
     """What every answer with a status of 400 or more holds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "message": "k: Input should be less than or equal to 64",
+                        "type": "invalid_request_error",
+                        "param": "k",
+                        "code": "invalid_value",
+                    },
+                    "request_id": "0a0a6fbc-3a3c-4a0e-8b39-bf6b3f4c6c3f",
+                }
+            ]
+        }
+    )
 
     error: ErrorDetail
     request_id: str | None = None

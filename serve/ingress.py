@@ -40,7 +40,10 @@ T = TypeVar("T")
 READY_TIMEOUT_S = 5.0
 UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the vote, or its events"}
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": schemas.EXAMPLE_EVENTS}},
+        "description": "the vote, or its events",
+    }
 }
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),

@@ -236,7 +236,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--token-s", type=float, default=0.03, help="seconds between two words")
     options = parser.parse_args()
-    slow = {name: ScriptedServer(name, token_s=options.token_s) for name in ("scripted-sft", "scripted-rft")}
+    slow = {
+        name: ScriptedServer(name, token_s=options.token_s)
+        for name in ("scripted-rft", "scripted-sft", "scripted-base")
+    }
     uvicorn.run(application(slow, Keys()), host="127.0.0.1", port=options.port)
 
 
