@@ -105,8 +105,8 @@ class ScriptedServer:
         from ray.serve.llm.openai_api_models import ChatCompletionResponse
 
         texts, usage = await self._texts(question, body)
-        said = [{"role": "assistant", "content": text} for text in texts]
-        choices = [{"index": i, "message": one, "finish_reason": "stop"} for i, one in enumerate(said)]
+        said = [({"role": "assistant", "content": text}, reason) for text, reason in texts]
+        choices = [{"index": i, "message": one, "finish_reason": reason} for i, (one, reason) in enumerate(said)]
         yield ChatCompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
     async def completions(self, body: Any, _: Any = None) -> AsyncGenerator[Any, None]:
@@ -118,17 +118,18 @@ class ScriptedServer:
         from ray.serve.llm.openai_api_models import CompletionResponse
 
         texts, usage = await self._texts(str(body.prompt), body)
-        choices = [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)]
+        choices = [{"index": i, "text": text, "finish_reason": reason} for i, (text, reason) in enumerate(texts)]
         yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
-    async def _texts(self, question: str, body: Any) -> tuple[list[str], dict[str, int]]:
-        """n whole samples, after the time that they take, and their usage; a word is a token."""
+    async def _texts(self, question: str, body: Any) -> tuple[list[tuple[str, str]], dict[str, int]]:
+        """n whole samples with their finish reasons, after the time that they take; and their usage."""
         n = body.n or 1
         self.running += n
         try:
-            texts = [self.script(question, index)[0] for index in range(n)]
-            await asyncio.sleep(self.token_s * max(map(len, texts)) / 4)
-            return texts, _usage(question, sum(len(text.split()) for text in texts))
+            made = [self._words(question, index, _limit(body)) for index in range(n)]
+            await asyncio.sleep(self.token_s * max(len(words) for words, _ in made))
+            usage = _usage(question, sum(len(words) for words, _ in made))
+            return [("".join(words), reason) for words, reason in made], usage
         finally:
             self.running -= n
 
@@ -136,7 +137,7 @@ class ScriptedServer:
         """OpenAI's events of n samples, a word each."""
         chunk = {"id": "scripted", "object": kind, "created": int(time.time()), "model": self.model}
         tokens = 0
-        async with aclosing(self._pieces(question, body.n or 1, body.max_tokens or MAX_TOKENS)) as batches:
+        async with aclosing(self._pieces(question, body.n or 1, _limit(body))) as batches:
             async for batch in batches:
                 tokens += len(batch)
                 choices = [{"index": one.index, "finish_reason": one.finish_reason, **delta(one.text)} for one in batch]
@@ -151,6 +152,11 @@ class ScriptedServer:
 
 
 _Delta = Callable[[str], dict[str, Any]]
+
+
+def _limit(body: Any) -> int:
+    asked: int | None = getattr(body, "max_completion_tokens", None) or body.max_tokens
+    return min(MAX_TOKENS, asked or MAX_TOKENS)
 
 
 def _chat_delta(text: str) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from serve.keys import load_keys
 from serve.scripted import ScriptedServer
 
 MODEL = "scripted-rft"
-TOKEN_S = 0.15
-KEYS = load_keys(sys.argv[2], {}) if len(sys.argv) > 2 else None
+TOKEN_S = 0.08
 
 
 class Engine(ScriptedServer):
@@ -36,9 +35,9 @@ def build() -> Any:
     options: dict[str, Any] = {"num_replicas": 2, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     options["graceful_shutdown_timeout_s"] = runner.DRAIN_S
     engine = serve.deployment(Engine, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
-    assert KEYS is not None
+    keys = load_keys(sys.argv[2], {})
     return ingress.deploy(
-        {MODEL: engine}, [scripted.card(MODEL)], KEYS, seeds=False, capacity=1000, max_tokens=256, replicas=2
+        {MODEL: engine}, [scripted.card(MODEL)], keys, seeds=False, capacity=1000, max_tokens=256, replicas=2
     )
 
 
