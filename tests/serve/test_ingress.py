@@ -55,6 +55,7 @@ def serving(engines: dict[str, ScriptedServer], keys: Keys) -> Iterator[Running]
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
+        assert within(30, lambda: server.started)
         yield Running(app, engines, f"http://127.0.0.1:{taken.getsockname()[1]}")
         server.should_exit = True
         thread.join(10)
