@@ -107,6 +107,7 @@ def serve(cluster: Cluster, state: Path, options: Sequence[str]) -> int:
         return 1
     given = {option.partition("=")[0] for option in options}
     source = [] if given & {"--run", "--newest"} else ["--newest", "runs"]
+    source += [] if "--stage" in given else ["--stage", "compare"]
     port = [] if "--port" in given else ["--port", str(free_port(SERVE_PORT))]
     command = [sys.executable, "-m", "serve.app", "--address", cluster.address, *source, *port, *options]
     child = subprocess.Popen(command, cwd=ROOT, env=cluster.environment())

@@ -1,6 +1,6 @@
 """Serve the models of a finished run: run URL -> OpenAI's API and `POST /solve` over HTTP.
 
-    python -m serve.app --run runs/demo [--model NAME] [--stage rft|sft|all] [--port 8000] [--host 127.0.0.1]
+    python -m serve.app --run runs/demo [--model NAME] [--stage compare] [--port 8000] [--host 127.0.0.1]
     python -m serve.app --newest runs
     serve run serve.app:build run=s3://bucket/runs/demo device=gpu
 
@@ -15,18 +15,23 @@ import os
 import sys
 from collections.abc import Mapping
 from math import floor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from serve import catalog
-from serve.auth import Keys, KeysError, is_loopback, load_keys
+from serve.auth import is_loopback
 from serve.catalog import CatalogError, Entry, Resources, Settings
+from serve.keys import Keys, KeysError, load_keys
+from serve.limits import Limits
 from serve.runner import StartError, run_until_stopped
 from serve.schemas import MAX_PATHS, MAX_TOKENS
 
 if TYPE_CHECKING:
     from ray.serve import Application
+
+
+ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$"
 
 
 class Args(BaseModel):
@@ -41,8 +46,8 @@ class Args(BaseModel):
     """Folder or s3:// address of a finished run."""
     model: str | None = None
     """One model of the run; default: all of the stage."""
-    stage: Literal["sft", "rft", "all"] = "rft"
-    """`all`: to compare them."""
+    stage: Literal["sft", "rft", "base", "all", "compare"] = "rft"
+    """`all`: every trained one. `compare`: RFT, SFT and base of one model."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: GPUs where the cluster has one now. A cluster that scales up from none needs `gpu`."""
     replicas: int = Field(1, ge=1)
@@ -50,6 +55,18 @@ class Args(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Tokens of one completion at most; default: what the run sampled with."""
     api_keys_file: str | None = None
+    ingresses: int = Field(1, ge=1)
+    """Replicas of the HTTP side: with two, one may be lost."""
+    cors_origins: list[Annotated[str, StringConstraints(pattern=ORIGIN)]] = []
+    """Origins whose pages browsers let read the answers; `*`: any."""
+    requests_per_minute: int | None = Field(None, ge=1)
+    """Of each key that the key file gives no limits of its own, like the next two."""
+    tokens_per_minute: int | None = Field(None, ge=1)
+    concurrency: int | None = Field(None, ge=1)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
 
 
 def build(args: Args) -> "Application":
@@ -57,7 +74,7 @@ def build(args: Args) -> "Application":
 
     Raises CatalogError and KeysError. Serve reads the annotation of `args` at run time, to turn a mapping into it.
     """
-    keys = load_keys(args.api_keys_file, os.environ)
+    keys = load_keys(args.api_keys_file, os.environ, args.limits)
     return _application(args, catalog.choose(args.run, args.model, args.stage), keys)
 
 
@@ -76,7 +93,16 @@ def _application(args: Args, entries: list[Entry], keys: Keys) -> "Application":
     # one batch in the engines and one that waits: more would wait longer than clients do
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
     cards = [catalog.details(run, entry) for entry in entries]
-    return ingress.deploy(models, cards, keys, seeds=resources.gpu, capacity=capacity)
+    return ingress.deploy(
+        models,
+        cards,
+        keys,
+        seeds=resources.gpu,
+        capacity=capacity,
+        max_tokens=resources.max_tokens,
+        replicas=args.ingresses,
+        cors_origins=args.cors_origins,
+    )
 
 
 def _resources(args: Args, recorded: Settings, engines: int, cluster: Mapping[str, float]) -> Resources:
@@ -118,21 +144,16 @@ def _refuse(message: str, code: int) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Check everything that can be checked before Ray starts, then serve until a signal."""
-    keys = load_keys(options.api_keys_file, os.environ)
+    named = {name: value for name, value in vars(options).items() if name in Args.model_fields and name != "run"}
+    args = Args(run=options.run or catalog.newest(options.newest), **named)
+    keys = load_keys(args.api_keys_file, os.environ, args.limits)
     if not keys and not is_loopback(options.host):
         raise KeysError(
             f"--host {options.host} is reachable from other machines and there are no API keys: give --api-keys-file "
             "FILE (or RFT_API_KEYS), or leave --host out"
         )
-    args = Args(
-        run=options.run or catalog.newest(options.newest),
-        model=options.model,
-        stage=options.stage,
-        device=options.device,
-        replicas=options.replicas,
-        max_tokens=options.max_tokens,
-        api_keys_file=options.api_keys_file,
-    )
+    if not keys and "*" in args.cors_origins:
+        raise KeysError("--cors-origin '*' lets any web page use the models: name the origins, or give API keys")
     entries = catalog.choose(args.run, args.model, args.stage)
     catalog.settings(args.run)
     names = [entry.served_as for entry in entries]
@@ -171,7 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--run", metavar="URL", help="folder or s3:// address of a finished run")
     source.add_argument("--newest", metavar="FOLDER", help="serve the run under this folder that finished last")
     parser.add_argument("--model", metavar="NAME", help="one model of the run (default: all of the stage)")
-    parser.add_argument("--stage", choices=("rft", "sft", "all"), default="rft", help="default: rft; all: both")
+    parser.add_argument(
+        "--stage",
+        choices=("rft", "sft", "base", "all", "compare"),
+        default="rft",
+        help="default: rft; all: every trained one; compare: RFT, SFT and base of one model",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need API keys")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--address", help="a running Ray cluster to join, or auto (default: start a Ray of its own)")
@@ -179,6 +205,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--replicas", type=int, default=1, help="engines per model")
     parser.add_argument("--max-tokens", type=int, help="tokens of one completion at most (default: as the run sampled)")
     parser.add_argument("--api-keys-file", metavar="FILE", help="accepted API keys, one a line (or RFT_API_KEYS_FILE)")
+    parser.add_argument("--requests-per-minute", type=int, metavar="N", help="of each key (default: no limit)")
+    parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="generated for each key (default: no limit)")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="requests at once of each key (default: no limit)")
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        dest="cors_origins",
+        metavar="ORIGIN",
+        help="let pages of this origin, like https://app.example.org, read the answers",
+    )
+    parser.add_argument("--ingresses", type=int, default=1, help="replicas of the HTTP side")
     parser.add_argument("--verbose", action="store_true", help="show the logs of Ray and vLLM")
     return parser
 

@@ -1,27 +1,26 @@
-"""API keys and the guard in front of every route: request -> answered, or refused before any route sees it.
+"""The guard in front of every route: request -> answered, or refused before any route sees it.
 
-Keys come from a file (one a line, `#` comments) and from a comma-separated variable; only their SHA-256 is kept, and
-a presented key is compared with all of them in constant time. Without keys the guard answers this machine alone:
-the peer must be a loopback address, and the Host header must name one, so that no web page can reach the service
-through a name that resolves to 127.0.0.1. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that
-is there within `BODY_TIMEOUT_S`; keys are read once, at start.
+Without keys (`serve.keys`) it answers this machine alone: the peer must be a loopback address, and the Host header must
+name one, so that no web page can reach the service through a name that resolves to 127.0.0.1. It says in the request's
+state who calls, and gives the request its id. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that
+is there within `BODY_TIMEOUT_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import ipaddress
 import re
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import errors
 from serve.errors import Refusal
+from serve.keys import KeyRing, Keys
+from serve.limits import Limits
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered to anyone, for probes have no key. They name the served models, and nothing else."""
@@ -30,61 +29,19 @@ BODY_TIMEOUT_S = 20.0
 MAX_JSON_DEPTH = 16
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that is not closed goes to the end: linear
 _BRACKETS = re.compile(rb"[\[\]{}]")
-_KEY = re.compile(r"[!-~]+")
-
-
-class KeysError(ValueError):
-    """API keys that cannot be used. The message says where and why, and never shows a key."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The hashes of the accepted API keys; empty: none are configured.
+class Caller:
+    """Whose request it is: the state of every request that the guard lets through.
 
-    Example: Keys(frozenset({hashlib.sha256(b"secret").digest()}))
+    Example: Caller("9b1a…", Limits(requests=60))
     """
 
-    digests: frozenset[bytes] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.digests)
-
-    def accept(self, authorization: str | None) -> bool:
-        """Whether an Authorization header's value is `Bearer <one of the keys>`."""
-        scheme, _, key = (authorization or "").partition(" ")
-        presented = _digest(key.strip())
-        matches = [hmac.compare_digest(presented, digest) for digest in self.digests]
-        return scheme.lower() == "bearer" and any(matches)
-
-
-def load_keys(file: str | None, environment: Mapping[str, str]) -> Keys:
-    """Keys from `file` (or RFT_API_KEYS_FILE) and RFT_API_KEYS. Raises KeysError for a file without keys."""
-    listed = [key.strip() for key in environment.get("RFT_API_KEYS", "").split(",")]
-    keys = {key: "RFT_API_KEYS" for key in listed if key}
-    name = file or environment.get("RFT_API_KEYS_FILE")
-    if name:
-        keys |= _read_keys(Path(name))
-    for key, where in keys.items():
-        if not _KEY.fullmatch(key):
-            raise KeysError(f"{where}: an API key must be printable ASCII without spaces")
-    return Keys(frozenset(map(_digest, keys)))
-
-
-def _read_keys(path: Path) -> dict[str, str]:
-    """Key -> where it stands, of a key file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeysError(f"API key file {path} cannot be read: {error}") from None
-    keys = {line.strip(): f"{path}, line {number}" for number, line in enumerate(lines, 1)}
-    keys = {key: where for key, where in keys.items() if key and not key.startswith("#")}
-    if not keys:
-        raise KeysError(f"API key file {path} holds no key: write one a line")
-    return keys
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    key: str
+    """The key's hash in hex; empty: no keys are configured."""
+    limits: Limits
 
 
 def is_loopback(host: str | None) -> bool:
@@ -111,9 +68,14 @@ class Guard:
         max_body_bytes: int = MAX_BODY_BYTES,
         body_timeout_s: float = BODY_TIMEOUT_S,
         open_files: Collection[str] = (),
+        names_requests: bool = True,
     ) -> None:
-        """`open_files`: what anyone may GET where keys are configured, because it is public anyway."""
-        self.app, self.keys, self.open_files = app, keys, frozenset(open_files)
+        """`open_files`: what anyone may GET where keys are configured, because it is public anyway.
+
+        `names_requests`: answer with the header X-Request-Id; Serve's proxy does so by itself.
+        """
+        self.app, self.ring, self.open_files = app, KeyRing(keys), frozenset(open_files)
+        self.names_requests = names_requests
         self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,30 +88,22 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        named = fit_request_id(headers.get(b"x-request-id"))
+        errors.request_id.set(named)
+        if self.names_requests:
+            send = _naming(named, send)
+        keys = self.ring.current()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_open = path in OPEN_PATHS or (self.keys and scope["method"] == "GET" and path in self.open_files)
-        refusal = None if is_open else self._refusal(scope, headers)
-        if refusal is None:
-            try:
-                body = await self._body(headers.get(b"content-length", "0"), receive)
-            except Refusal as refused:
-                refusal = errors.response(refused.status, refused.message, code=refused.code)
-        if refusal is not None:
-            await refusal(scope, receive, send)
+        is_open = path in OPEN_PATHS or (keys and scope["method"] == "GET" and path in self.open_files)
+        try:
+            if not is_open:
+                scope.setdefault("state", {})["caller"] = _caller(keys, scope, headers)
+            body = await self._body(headers.get(b"content-length", "0"), receive)
+        except Refusal as refused:
+            answer = errors.response(refused.status, refused.message, code=refused.code, headers=refused.headers)
+            await answer(scope, receive, send)
         else:
             await self.app(scope, _replaying(body, receive), send)
-
-    def _refusal(self, scope: Scope, headers: Mapping[bytes, str]) -> ASGIApp | None:
-        """The response for a caller who may not call, or None."""
-        if self.keys:
-            if self.keys.accept(headers.get(b"authorization")):
-                return None
-            message = "give a valid API key: Authorization: Bearer <key>"
-            return errors.response(401, message, headers={"WWW-Authenticate": "Bearer"})
-        host = re.sub(r":\d+$", "", headers.get(b"host", ""))
-        if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
-            return None
-        return errors.response(403, "no API keys are configured, so only this machine is answered")
 
     async def _body(self, declared: str, receive: Receive) -> bytes:
         """The whole body. Raises Refusal where it is too large, too slow or too deep."""
@@ -170,6 +124,36 @@ class Guard:
         if deeper_than(body, MAX_JSON_DEPTH):
             raise Refusal(400, f"the body is nested deeper than {MAX_JSON_DEPTH} levels", code="too_deep")
         return body
+
+
+def _caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
+    """Who calls. Raises Refusal for a caller who may not."""
+    if keys:
+        key = keys.identify(headers.get(b"authorization"))
+        if key is None:
+            message = "give a valid API key: Authorization: Bearer <key>"
+            raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
+        return Caller(key.hex(), keys.limits_of(key))
+    host = re.sub(r":\d+$", "", headers.get(b"host", ""))
+    if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
+        return Caller("", keys.default)
+    raise Refusal(403, "no API keys are configured, so only this machine is answered")
+
+
+def fit_request_id(given: str | None) -> str:
+    """A request's id: the client's own where it is short and plain, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def _naming(named: str, send: Send) -> Send:
+    """`send` that adds the request's id to the answer's headers."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", named.encode())]
+        await send(message)
+
+    return sending
 
 
 def deeper_than(body: bytes, bound: int) -> bool:

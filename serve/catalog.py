@@ -28,7 +28,7 @@ class CatalogError(ValueError):
 
 
 class Entry(BaseModel):
-    """One trained model of a run, as its summary lists it.
+    """One model of a run: a trained one as its summary lists it, or a base model (stage `base`).
 
     Example: Entry(model="tiny-m", stage="rft", fingerprint="5f0c…", base="tiny:tiny-m")
     """
@@ -39,6 +39,8 @@ class Entry(BaseModel):
     stage: str
     fingerprint: str
     base: str
+    prompted_as: str = ""
+    """Of a base model: the fingerprint of a model trained from it, whose chat template it is asked with."""
 
     @property
     def served_as(self) -> str:
@@ -70,6 +72,10 @@ class Resources:
     """Tokens of one completion at most, on every route."""
 
 
+COMPARED = ("rft", "sft", "base")
+"""In this order: the first served answers requests that name no model."""
+
+
 class _CorpusCounts(BaseModel):
     gold: int
     paths: int
@@ -85,29 +91,59 @@ class _Summary(BaseModel):
 
 
 def choose(run: str, model: str | None, stage: str) -> list[Entry]:
-    """The models of a finished run to serve: all of one stage or of `all`, or the one named. Raises CatalogError."""
+    """The models of a finished run to serve: all of one stage or of `all`, or the one named. Raises CatalogError.
+
+    `compare`: RFT, SFT and base of one model, the one named or else the one that answers best.
+    """
     summary = _summary(run)
     if not summary.finished:
         raise CatalogError(f"{run} is not finished: run its pipeline again, it goes on where it stopped")
     if not summary.models:
         raise CatalogError(f"{run}/summary.json lists no models: nothing to serve")
-    staged = [entry for entry in summary.models if stage in ("all", entry.stage)]
+    if stage == "compare" and model is None:
+        model = _best(summary)
+    wanted = COMPARED if stage == "compare" else (stage,)
+    known = [*summary.models, *_bases(summary.models)]
+    staged = [
+        entry for one in wanted for entry in known if one == entry.stage or (one, entry.prompted_as) == ("all", "")
+    ]
     if not staged:
-        stages = ", ".join(sorted({entry.stage for entry in summary.models}))
+        stages = ", ".join(sorted({entry.stage for entry in known}))
         raise CatalogError(f"{run} has no model of stage {stage!r}; it has: {stages}")
     chosen = [entry for entry in staged if model in (None, entry.model, entry.served_as)]
     if not chosen:
-        kind = "" if stage == "all" else f"{stage} "
+        kind = "" if stage in ("all", "compare") else f"{stage} "
         raise CatalogError(f"{run} has no {kind}model {model!r}; {_nearest(str(model), [e.model for e in staged])}")
     _check_committed(run, chosen)
     return chosen
+
+
+def _bases(trained: Iterable[Entry]) -> list[Entry]:
+    """The base models that a run's models were trained from."""
+    first: dict[str, Entry] = {}
+    for entry in trained:
+        first.setdefault(entry.model, entry)
+    return [
+        Entry(model=one.model, stage="base", fingerprint="", base=one.base, prompted_as=one.fingerprint)
+        for one in first.values()
+    ]
+
+
+def _best(summary: _Summary) -> str:
+    """The model whose RFT answers most test problems right; the last listed where the run does not say."""
+
+    def right(model: str) -> float:
+        metric = summary.evaluation.get(model, {}).get("rft", {}).get("maj1@1")
+        return metric.value if metric else 0.0
+
+    return max(reversed([entry.model for entry in summary.models]), key=right)
 
 
 def details(run: str, entry: Entry) -> schemas.ModelDetails:
     """Where a model comes from and how good it is, from its manifest and the run's summary. Raises CatalogError."""
     summary, store = _summary(run), _open(run)
     try:
-        manifest = committed_model(store, entry.fingerprint)
+        manifest = committed_model(store, entry.fingerprint) if entry.fingerprint else None
     except (StoreError, ModelError) as error:
         raise CatalogError(_first_line(error)) from None
     recorded = manifest.metadata if manifest else {}
@@ -193,7 +229,8 @@ def _summary(run: str) -> _Summary:
 
 def _check_committed(run: str, entries: Iterable[Entry]) -> None:
     try:
-        missing = [entry for entry in entries if committed_model(_open(run), entry.fingerprint) is None]
+        store = _open(run)
+        missing = [one for one in entries if committed_model(store, one.fingerprint or one.prompted_as) is None]
     except (StoreError, ModelError) as error:
         raise CatalogError(_first_line(error)) from None
     if missing:

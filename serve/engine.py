@@ -1,27 +1,35 @@
 """One model behind ray.serve.llm: a trained model of a run -> a Serve deployment that holds its vLLM engine.
 
 The replica itself fetches the model to its node's disk, so that the node that builds the application needs no weights.
+A base model is asked with the chat template of a model that was trained from it. Adapters are merged when training
+ends, so a LoRA-trained model is one like the others here.
 Sources: ray/llm/_internal/serve/core/server/llm_server.py and engines/vllm/vllm_models.py (Ray 2.60).
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import secrets
+import shutil
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from ray.serve.deployment import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from transformers import AutoTokenizer
 
-from rft_ray import config
-from rft_ray.models import fetch_model
-from rft_ray.store import open_store
+from rft_ray import config, prompts
+from rft_ray.models import committed_model, fetch_model, resolve
+from rft_ray.store import Store, open_store
 from serve import solving
 from serve.catalog import Entry, Resources
+from serve.runner import DRAIN_S
 from serve.schemas import Event, Refused, SolveRequest
 from serve.solving import Piece, Pieces
 
@@ -29,8 +37,8 @@ from serve.solving import Piece, Pieces
 class ModelServer(LLMServer):  # type: ignore[misc]
     """An LLMServer that fetches its model from the run, seeds its engine, and is up once it has answered."""
 
-    async def __init__(self, llm_config: LLMConfig, *, run: str, fingerprint: str) -> None:  # type: ignore[misc]
-        folder = await asyncio.to_thread(fetch_model, open_store(run), fingerprint)
+    async def __init__(self, llm_config: LLMConfig, *, run: str, entry: Entry) -> None:  # type: ignore[misc]
+        folder = await asyncio.to_thread(_fetch, open_store(run), entry)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds every engine with 0: two replicas, or one restarted, would sample the same paths
         llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
@@ -84,6 +92,23 @@ class ModelServer(LLMServer):  # type: ignore[misc]
                 yield event
 
 
+def _fetch(store: Store, entry: Entry) -> Path:
+    """The folder of a model on this node's disk, its tokenizer with the chat template of training."""
+    if not entry.prompted_as:
+        return fetch_model(store, entry.fingerprint)
+    trained, base = committed_model(store, entry.prompted_as), resolve(entry.base)
+    if trained is None:
+        raise RuntimeError(f"{entry.served_as}: the run has lost the model {entry.prompted_as}")
+    folder = Path(tempfile.mkdtemp(prefix="rft-base-"))  # for as long as the replica
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path in base.iterdir():
+        if not path.name.startswith("chat_template"):
+            (folder / path.name).symlink_to(path.absolute())
+    template = prompts.chat_template(AutoTokenizer.from_pretrained(base), str(trained.metadata["template"]))
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
 def _sampling(chat: Any, request: ChatCompletionRequest, prompt: Any) -> Any:
     """vLLM's parameters of a chat request, as its own server makes them. Raises ValueError where no token fits."""
     from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
@@ -116,14 +141,14 @@ def deploy(entry: Entry, run: str, engine: config.Engine, resources: Resources) 
     return build_llm_deployment(
         llm_config_of(entry, engine, resources),
         name_prefix="model:",
-        bind_kwargs={"run": run, "fingerprint": entry.fingerprint},
+        bind_kwargs={"run": run, "entry": entry},
         deployment_cls=ModelServer,
     )
 
 
 def llm_config_of(entry: Entry, engine: config.Engine, resources: Resources) -> LLMConfig:
     """The LLMConfig of one model: the run's own engine settings, on GPUs or CPUs."""
-    deployment: dict[str, Any] = {"num_replicas": resources.replicas}
+    deployment: dict[str, Any] = {"num_replicas": resources.replicas, "graceful_shutdown_timeout_s": DRAIN_S}
     if resources.gpu:
         where: dict[str, Any] = {"accelerator_config": {"kind": "gpu"}}
     else:
@@ -139,7 +164,7 @@ def llm_config_of(entry: Entry, engine: config.Engine, resources: Resources) -> 
             "runtime_env": {"env_vars": environment},
         }
     return LLMConfig(
-        model_loading_config={"model_id": entry.served_as, "model_source": entry.fingerprint},
+        model_loading_config={"model_id": entry.served_as, "model_source": entry.fingerprint or entry.base},
         engine_kwargs=_engine_kwargs(engine, resources),
         deployment_config=deployment,
         **where,

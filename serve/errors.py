@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -28,10 +29,17 @@ _CODES = {
 }
 
 
+CLIENT_CLOSED = 499
+"""The status of a request whose client is gone: nobody reads it."""
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that this task answers."""
+
+
 class ErrorDetail(BaseModel):
     message: str
     type: str
-    """`invalid_request_error` (the caller's to mend) or `server_error`."""
+    """`invalid_request_error` (the caller's to mend) or `server_error`; of a key's limit `requests`, `tokens` or
+    `concurrency`."""
     param: str | None = None
     """The request field at fault, dotted."""
     code: str | None = None
@@ -40,7 +48,25 @@ class ErrorDetail(BaseModel):
 class ErrorBody(BaseModel):
     """What every answer with a status of 400 or more holds."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "message": "k: Input should be less than or equal to 64",
+                        "type": "invalid_request_error",
+                        "param": "k",
+                        "code": "invalid_value",
+                    },
+                    "request_id": "0a0a6fbc-3a3c-4a0e-8b39-bf6b3f4c6c3f",
+                }
+            ]
+        }
+    )
+
     error: ErrorDetail
+    request_id: str | None = None
+    """As in the header X-Request-Id."""
 
 
 class Refusal(Exception):
@@ -53,10 +79,12 @@ class Refusal(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        kind: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+        self.kind = kind
 
 
 def response(
@@ -65,12 +93,13 @@ def response(
     *,
     param: str | None = None,
     code: str | None = None,
+    kind: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The HTTP response of one refusal. ASCII JSON: a lone surrogate in a field's name cannot break it."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
     detail = ErrorDetail(message=message, type=kind, param=param, code=code or _CODES.get(status))
-    body = json.dumps(ErrorBody(error=detail).model_dump())
+    body = json.dumps(ErrorBody(error=detail, request_id=request_id.get()).model_dump())
     return Response(body, status, headers=headers, media_type="application/json")
 
 
@@ -88,7 +117,9 @@ async def unavailable(_: Request, error: Exception) -> Response:
 
 
 async def _refused(_: Request, error: Any) -> Response:
-    return response(error.status, error.message, param=error.param, code=error.code, headers=error.headers)
+    return response(
+        error.status, error.message, param=error.param, code=error.code, kind=error.kind, headers=error.headers
+    )
 
 
 async def _invalid(_: Request, error: Any) -> Response:

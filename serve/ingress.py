@@ -1,12 +1,14 @@
 """The HTTP face: OpenAI's routes as ray.serve.llm has them, `POST /solve`, and health, behind one guard.
 
 `fastapi_app(keys)` is the application with the guard and the error shape; `Ingress` holds what answers its routes.
-There is no CORS: a browser page of another origin can read nothing. Health: `/healthz` says that the process is
-up, `/readyz` that every model's engine answers.
+CORS is closed, but for the origins that are named: a browser page of another origin can read nothing. Health:
+`/healthz` says that the process is up, `/readyz` that every model's engine answers. A request whose engine is lost goes
+to another one as long as nothing of its answer is out; after that a stream ends with an error event.
 Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -15,26 +17,33 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from ray import serve
-from ray.exceptions import RayActorError
 from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
 from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from vllm.entrypoints.generate.base.protocol import StreamOptions
 
 from serve import bounds, errors, page, schemas
-from serve.auth import Guard, Keys
-from serve.errors import Refusal
+from serve.auth import Caller, Guard
+from serve.errors import CLIENT_CLOSED, Refusal
+from serve.keys import Keys
+from serve.liveness import LOST, RETRIES, Liveness
+from serve.metering import Charge, Meter, SharedCounter
+from serve.runner import DRAIN_S
 
 T = TypeVar("T")
 
 READY_TIMEOUT_S = 5.0
-CLIENT_CLOSED = 499
 UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "the vote, or its events"}
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": schemas.EXAMPLE_EVENTS}},
+        "description": "the vote, or its events",
+    }
 }
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),
@@ -57,9 +66,16 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         *,
         seeds: bool,
         capacity: int,
+        max_tokens: int = schemas.MAX_TOKENS,
+        counter: Any = None,
     ) -> None:
-        """`capacity`: paths that each model may have under way."""
+        """`capacity`: paths that each model may have under way. `max_tokens`: of a path that asks for no number.
+
+        `counter`: the handle of the limits' `SharedCounter`.
+        """
         super().__init__(llm_deployments, {card.id: card for card in cards})
+        self._liveness = Liveness(self._default_serve_handles)
+        self._meter, self._max_tokens = Meter(counter), max_tokens
         self._admission = bounds.Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
         self._seeds = seeds
@@ -103,12 +119,33 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         body.model = self._known(body.model or next(iter(self._cards)))
         if body.seed is not None and not self._seeds:
             raise Refusal(400, "seed is not supported where models run on CPUs", param="seed")  # it ends vLLM's engine
+        asked = getattr(body, "max_completion_tokens", None) or body.max_tokens
         async with AsyncExitStack() as held:
-            held.enter_context(self._admission.admitted(body.model, paths))
-            answered: Response = await _unless_hung_up(request, answer(body, request))
+            charge = await self._room(held, request, body.model, paths, asked)
+            hidden = _count_tokens(body) if charge.counted else False
+            answered: Response = await _unless_hung_up(request, self._answered(answer, body, request))
             if isinstance(answered, StreamingResponse):
-                return EventStream(answered.body_iterator, held.pop_all())
+                return EventStream(_openai_events(answered.body_iterator, charge, hidden), held.pop_all())
+            if charge.counted:
+                await charge.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
             return answered
+
+    async def _room(self, held: AsyncExitStack, request: Request, model: str, paths: int, tokens: int | None) -> Charge:
+        """Room with the model's engines and in the key's limits, until `held` is closed. Raises Refusal."""
+        await self._liveness.up(model)
+        held.enter_context(self._admission.admitted(model, paths))
+        caller: Caller = request.state.caller
+        reserved = paths * min(tokens or self._max_tokens, self._max_tokens)
+        return await held.enter_async_context(self._meter.admitted(caller.key, caller.limits, reserved))
+
+    async def _answered(self, answer: Any, body: Any, request: Request) -> Response:
+        """The answer, or the beginning of a stream, of the first engine that is not lost over it."""
+        for _ in range(RETRIES):
+            try:
+                return await answer(body, request)  # type: ignore[no-any-return]
+            except LOST:
+                await self._liveness.survivor(body.model)
+        return await answer(body, request)  # type: ignore[no-any-return]
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
         """Sample k reasoning paths of one question in one request, and put their answers to the vote.
@@ -116,28 +153,48 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         With `stream`: server-sent events `start`, `path` and `vote` for each path, `text` with `deltas`, and at the end
         `result` or `error`.
         """
-        events = self._events(body, self._known(body.model or next(iter(self._cards))))
+        model = self._known(body.model or next(iter(self._cards)))
         async with AsyncExitStack() as held:
-            await held.enter_async_context(aclosing(events))
+            charge = await self._room(held, request, model, body.k, body.max_tokens)
+            events = await held.enter_async_context(aclosing(self._events(body, model)))
             first = await _unless_hung_up(request, anext(events))
             if isinstance(first, schemas.Refused):
                 raise Refusal(first.status, first.message, param=first.param, code=first.code)
             if body.stream:
-                return EventStream(_written(first, events), held.pop_all())  # type: ignore[return-value]
-            return await _unless_hung_up(request, _result(events))
+                return EventStream(_written(first, events, charge), held.pop_all())  # type: ignore[return-value]
+            result = await _unless_hung_up(request, _result(events))
+            await charge.settle(result.tokens)
+            return result
 
     async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
-        """The events of one question. Closing it, or being cancelled, cancels the request in the engine."""
-        with self._admission.admitted(model, body.k):
-            response = self._get_configured_serve_handle(model).solve.remote(body)
-            ended = False
+        """The events of one question; from the start again where the engine is lost, unless some are streamed already.
+
+        Closing it, or being cancelled, cancels the request in the engine.
+        """
+        for attempt in range(RETRIES + 1):
+            told = False
             try:
-                async for event in response:
-                    yield event
-                ended = True
-            finally:
-                if not ended:
-                    response.cancel()
+                async with aclosing(self._sampled(body, model)) as events:
+                    async for event in events:
+                        told = True
+                        yield event
+                return
+            except LOST:
+                if (told and body.stream) or attempt == RETRIES:
+                    raise
+            await self._liveness.survivor(model)
+
+    async def _sampled(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
+        """The events that one engine sends."""
+        response = self._get_configured_serve_handle(model).solve.remote(body)
+        ended = False
+        try:
+            async for event in response:
+                yield event
+            ended = True
+        finally:
+            if not ended:
+                response.cancel()
 
     def _known(self, model: str) -> str:
         if model not in self._cards:
@@ -154,18 +211,74 @@ async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveR
     raise RuntimeError("the engine's events ended without a result")
 
 
-async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, None]) -> AsyncGenerator[str, None]:
+async def _written(
+    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], charge: Charge
+) -> AsyncGenerator[str, None]:
     """Events as server-sent events. A failure is an event too: a stream never just ends."""
     ended = False
     try:
         yield _line(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
         async for event in events:
-            ended = isinstance(event, schemas.SolveResponse)
+            if isinstance(event, schemas.SolveResponse):
+                ended = True
+                await charge.settle(event.tokens)
             yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
-    except Exception:
-        logging.getLogger("ray.serve").exception("a stream of /solve failed")
+    except Exception as error:
+        _log_broken("/solve", error)
     if not ended:
-        yield _line("error", bytes(errors.response(503, "the engine failed: ask again").body).decode())
+        await charge.settle(0)
+        yield _line("error", _broken())
+
+
+async def _openai_events(packets: AsyncIterable[Any], charge: Charge, hidden: bool) -> AsyncGenerator[str, None]:
+    """OpenAI's events as they come. A failure is an event too, which the SDK raises as an error.
+
+    `hidden`: the client did not ask for the usage, which is there to be counted.
+    """
+    used: int | None = None
+    try:
+        async for packet in packets:
+            told = str(packet)
+            if charge.counted:
+                told, used = _counted(told, hidden, used)
+            if told.rstrip().endswith("data: [DONE]"):
+                await charge.settle(used)
+            if told:
+                yield told
+    except Exception as error:
+        _log_broken("OpenAI's", error)
+        await charge.settle(0)
+        yield f"data: {_broken()}\n\n"
+
+
+def _count_tokens(body: Any) -> bool:
+    """Have a stream end with its usage; whether that is to be hidden from the client."""
+    if not body.stream or (body.stream_options is not None and body.stream_options.include_usage):
+        return False
+    body.stream_options = StreamOptions(include_usage=True)
+    return True
+
+
+def _counted(packet: str, hidden: bool, used: int | None) -> tuple[str, int | None]:
+    """A packet of events without its usage, where that is hidden; and the tokens that it, or one before it, tells."""
+    kept = []
+    for event in packet.split("\n\n"):
+        if '"usage":{' in event:
+            chunk = json.loads(event.removeprefix("data: "))
+            used = chunk["usage"]["completion_tokens"]
+            if hidden and not chunk["choices"]:
+                continue
+        kept.append(event)
+    return "\n\n".join(kept), used
+
+
+def _broken() -> str:
+    return bytes(errors.response(503, "the engine failed: ask again").body).decode()
+
+
+def _log_broken(what: str, error: Exception) -> None:
+    """Without the error's text, which may hold what was asked; the engine's own log has it."""
+    logging.getLogger("ray.serve").error("a stream of %s failed: %s", what, type(error).__name__)
 
 
 def _line(event: str, data: str) -> str:
@@ -219,17 +332,25 @@ async def _engine_refused(_: Request, error: Any) -> Response:
     return errors.response(status, str(error.message) if status < 500 else HTTPStatus(status).phrase)
 
 
-def fastapi_app(keys: Keys) -> FastAPI:
-    """The application without its routes: `make_fastapi_ingress` adds those of `ENDPOINTS`."""
+def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), names_requests: bool = True) -> FastAPI:
+    """The application without its routes: `make_fastapi_ingress` adds those of `ENDPOINTS`.
+
+    `cors_origins`: whose pages a browser lets read the answers. `names_requests`: as in `Guard`.
+    """
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 429, 503)
     }
     app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
     errors.install(app)
     app.add_exception_handler(OpenAIHTTPException, _engine_refused)
-    for busy in (RayActorError, BackPressureError, DeploymentUnavailableError):
+    for busy in (*LOST, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
-    app.add_middleware(Guard, keys=keys, open_files=page.FILES)
+    app.add_middleware(Guard, keys=keys, open_files=page.FILES, names_requests=names_requests)
+    if cors_origins:  # outside of the guard: a browser asks first, and without a key
+        shown = ["X-Request-Id", "Retry-After"]
+        methods = ["GET", "POST"]
+        allowed: dict[str, Any] = {"allow_origins": cors_origins, "allow_headers": ["*"], "allow_methods": methods}
+        app.add_middleware(CORSMiddleware, **allowed, expose_headers=shown)
     page.install(app)
     return app
 
@@ -241,10 +362,21 @@ def deploy(
     *,
     seeds: bool,
     capacity: int,
+    max_tokens: int = schemas.MAX_TOKENS,
+    replicas: int = 1,
+    cors_origins: Sequence[str] = (),
 ) -> Application:
-    """The Serve application: this ingress in front of the models' deployments."""
-    ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=fastapi_app(keys))
-    options = {"name": "ingress", "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
-    return serve.deployment(ingress, **options).bind(
-        llm_deployments=dict(models), cards=list(cards), seeds=seeds, capacity=capacity
+    """The Serve application: `replicas` of this ingress, and one counter for them, in front of the models."""
+    app = fastapi_app(keys, cors_origins=cors_origins, names_requests=False)
+    ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=app)
+    common: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+    drained = {"num_replicas": replicas, "graceful_shutdown_timeout_s": DRAIN_S}
+    counter = serve.deployment(SharedCounter, name="limits", **common).bind()
+    return serve.deployment(ingress, name="ingress", **common, **drained).bind(
+        llm_deployments=dict(models),
+        cards=list(cards),
+        seeds=seeds,
+        capacity=-(-capacity // replicas),
+        max_tokens=max_tokens,
+        counter=counter,
     )

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from serve import edge
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 APP = "rft"
 PORTS_TRIED = 100
 POLL_S = 0.5
-END_TIMEOUT_S = 40.0
-"""A replica gets 20 s to finish what it has begun."""
+DRAIN_S = 45.0
+"""What a replica that is taken away or replaced may take to finish what it has begun."""
+END_TIMEOUT_S = DRAIN_S + 10
 
 
 class StartError(RuntimeError):
@@ -117,7 +120,8 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    options = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    options["runtime_env"] = {"env_vars": {edge.VARIABLE: edge.IMPORT_PATH}}
     try:
         ray.init(**options, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

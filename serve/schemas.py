@@ -18,7 +18,13 @@ class SolveRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"question": QUESTION, "k": 8}]},
+        json_schema_extra={
+            "examples": [
+                {"question": QUESTION, "k": 8},
+                {"question": QUESTION, "k": 1, "temperature": 0, "model": "tiny-m-sft"},
+                {"question": QUESTION, "k": 16, "stream": True, "deltas": True, "early_stop": False},
+            ]
+        },
     )
 
     question: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUESTION_CHARS)] = (
@@ -187,12 +193,27 @@ EVENT_NAMES: dict[type[BaseModel], str] = {
 }
 
 
+EXAMPLE_EVENTS = """event: start
+data: {"model":"tiny-m-rft","k":1,"max_tokens":256}
+
+event: path
+data: {"index":0,"text":"3+4 = <<3+4=7>>7\\n#### 7","finish_reason":"stop","answer":"7","silent":null,"equations":[\
+{"equation":"3+4=7","holds":true}],"sound":true,"distinct":1,"tokens":14,"seconds":0.21}
+
+event: error
+data: {"error":{"message":"the engine failed: ask again","type":"server_error","param":null,"code":"unavailable"}}
+
+"""
+
+
 class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
 class Readiness(BaseModel):
     """Whether each model's engine answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "models": ["tiny-m-rft"]}]})
 
     status: Literal["ready"] = "ready"
     models: list[str]
@@ -238,6 +259,31 @@ class Corpus(BaseModel):
 
 class ModelDetails(ServedModel):
     """GET /v1/models/{id}: a model's lineage."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "tiny-m-rft",
+                    "object": "model",
+                    "created": 1767225600,
+                    "owned_by": "rft-ray",
+                    "run": "demo",
+                    "stage": "rft",
+                    "base": "tiny:tiny-m",
+                    "fingerprint": "e120e43e5ee212fc",
+                    "corpus": {
+                        "fingerprint": "8fac0452414ecce7",
+                        "gold": 400,
+                        "paths": 703,
+                        "samplers": [{"model": "tiny-m", "paths": 400, "share": 0.569}],
+                    },
+                    "settings": {"epochs": 3, "seed": 0, "template": "Question: {query}\nAnswer:"},
+                    "evaluation": {"maj1@1": {"value": 0.31, "low": 0.26, "high": 0.364, "n": 300, "k": None}},
+                }
+            ]
+        }
+    )
 
     corpus: Corpus | None = None
     settings: dict[str, Any] = Field({}, description="how it was trained: recipe, seed and prompt template")

@@ -3,24 +3,25 @@
     python -m serve.scripted [--port 8010] [--token-s 0.02]
 
 serves the page and `/solve` in this process, without Ray, to work on them and to test them in seconds. It answers
-`/solve` and OpenAI requests that are not streamed; it adds up the numbers of the question, whatever the question asks.
+`/solve` and OpenAI's routes; it adds up the numbers of the question, whatever the question asks.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI
 
 from serve import schemas, solving
-from serve.auth import Keys
+from serve.keys import Keys
 from serve.schemas import Event, SolveRequest
 from serve.solving import Piece, Pieces
 
@@ -59,13 +60,15 @@ class ScriptedServer:
     async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
         """The events of one question."""
         limit = min(MAX_TOKENS, asked.max_tokens or MAX_TOKENS)
-        async with aclosing(solving.events(self._pieces(asked, limit), asked, self.model, limit)) as events:
+        async with aclosing(
+            solving.events(self._pieces(asked.question, asked.k, limit), asked, self.model, limit)
+        ) as events:
             async for event in events:
                 yield event
 
-    async def _pieces(self, asked: SolveRequest, limit: int) -> Pieces:
+    async def _pieces(self, question: str, k: int, limit: int) -> Pieces:
         """All samples together, a word each at a time, some slower than others."""
-        left = {index: self._words(asked.question, index, limit) for index in range(asked.k)}
+        left = {index: self._words(question, index, limit) for index in range(k)}
         self.running += len(left)
         turn = 0
         try:
@@ -93,34 +96,84 @@ class ScriptedServer:
         return Piece(index, word, 1, None if words else reason)
 
     async def chat(self, body: Any, _: Any = None) -> AsyncGenerator[Any, None]:
-        """A chat completion that is not streamed."""
+        """A chat completion."""
+        question = str(body.messages[-1]["content"])
+        if body.stream:
+            async for event in self._streamed(body, question, "chat.completion.chunk", _chat_delta):
+                yield event
+            return
         from ray.serve.llm.openai_api_models import ChatCompletionResponse
 
-        texts = await self._texts(str(body.messages[-1]["content"]), body.n or 1)
-        said = [{"role": "assistant", "content": text} for text in texts]
-        choices = [{"index": i, "message": one, "finish_reason": "stop"} for i, one in enumerate(said)]
-        yield ChatCompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage={})
+        texts, usage = await self._texts(question, body)
+        said = [({"role": "assistant", "content": text}, reason) for text, reason in texts]
+        choices = [{"index": i, "message": one, "finish_reason": reason} for i, (one, reason) in enumerate(said)]
+        yield ChatCompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
     async def completions(self, body: Any, _: Any = None) -> AsyncGenerator[Any, None]:
-        """A text completion that is not streamed."""
+        """A text completion."""
+        if body.stream:
+            async for event in self._streamed(body, str(body.prompt), "text_completion", _text_delta):
+                yield event
+            return
         from ray.serve.llm.openai_api_models import CompletionResponse
 
-        texts = await self._texts(str(body.prompt), body.n or 1)
-        choices = [{"index": i, "text": text, "finish_reason": "stop"} for i, text in enumerate(texts)]
-        yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage={})
+        texts, usage = await self._texts(str(body.prompt), body)
+        choices = [{"index": i, "text": text, "finish_reason": reason} for i, (text, reason) in enumerate(texts)]
+        yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
-    async def _texts(self, question: str, n: int) -> list[str]:
-        """n whole samples, after the time that they take."""
+    async def _texts(self, question: str, body: Any) -> tuple[list[tuple[str, str]], dict[str, int]]:
+        """n whole samples with their finish reasons, after the time that they take; and their usage."""
+        n = body.n or 1
         self.running += n
         try:
-            texts = [self.script(question, index)[0] for index in range(n)]
-            await asyncio.sleep(self.token_s * max(map(len, texts)) / 4)
-            return texts
+            made = [self._words(question, index, _limit(body)) for index in range(n)]
+            await asyncio.sleep(self.token_s * max(len(words) for words, _ in made))
+            usage = _usage(question, sum(len(words) for words, _ in made))
+            return [("".join(words), reason) for words, reason in made], usage
         finally:
             self.running -= n
 
+    async def _streamed(self, body: Any, question: str, kind: str, delta: _Delta) -> AsyncGenerator[str, None]:
+        """OpenAI's events of n samples, a word each."""
+        chunk = {"id": "scripted", "object": kind, "created": int(time.time()), "model": self.model}
+        tokens = 0
+        async with aclosing(self._pieces(question, body.n or 1, _limit(body))) as batches:
+            async for batch in batches:
+                tokens += len(batch)
+                choices = [{"index": one.index, "finish_reason": one.finish_reason, **delta(one.text)} for one in batch]
+                if choices:
+                    yield _event(chunk | {"choices": choices})
+        if body.stream_options is not None and body.stream_options.include_usage:
+            yield _event(chunk | {"choices": [], "usage": _usage(question, tokens)})
+        yield "data: [DONE]\n\n"
+
     async def check_health(self) -> AsyncGenerator[None, None]:
         yield None
+
+
+_Delta = Callable[[str], dict[str, Any]]
+
+
+def _limit(body: Any) -> int:
+    asked: int | None = getattr(body, "max_completion_tokens", None) or body.max_tokens
+    return min(MAX_TOKENS, asked or MAX_TOKENS)
+
+
+def _chat_delta(text: str) -> dict[str, Any]:
+    return {"delta": {"role": "assistant", "content": text}}
+
+
+def _text_delta(text: str) -> dict[str, Any]:
+    return {"text": text}
+
+
+def _usage(question: str, tokens: int) -> dict[str, int]:
+    asked = len(question.split())
+    return {"prompt_tokens": asked, "completion_tokens": tokens, "total_tokens": asked + tokens}
+
+
+def _event(chunk: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
 
 
 class LocalHandle:
@@ -158,14 +211,16 @@ class LocalResponse:
         self._closing = asyncio.ensure_future(self._items.aclose())
 
 
-def application(servers: Mapping[str, ScriptedServer], keys: Keys, *, capacity: int = 1_000) -> FastAPI:
+def application(
+    servers: Mapping[str, ScriptedServer], keys: Keys, *, capacity: int = 1_000, cors_origins: Sequence[str] = ()
+) -> FastAPI:
     """The real application, with its routes, in front of scripted deployments."""
     from serve import ingress
 
     cards = [card(name) for name in servers]
     handles: Any = {name: LocalHandle(server) for name, server in servers.items()}
-    answers = ingress.Ingress(handles, cards, seeds=False, capacity=capacity)
-    app = ingress.fastapi_app(keys)
+    answers = ingress.Ingress(handles, cards, seeds=False, capacity=capacity, max_tokens=MAX_TOKENS)
+    app = ingress.fastapi_app(keys, cors_origins=cors_origins)
     for method, route in ingress.ENDPOINTS.items():
         add: Any = route
         add(app)(getattr(answers, method))
@@ -187,7 +242,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8010)
     parser.add_argument("--token-s", type=float, default=0.03, help="seconds between two words")
     options = parser.parse_args()
-    slow = {name: ScriptedServer(name, token_s=options.token_s) for name in ("scripted-sft", "scripted-rft")}
+    slow = {
+        name: ScriptedServer(name, token_s=options.token_s)
+        for name in ("scripted-rft", "scripted-sft", "scripted-base")
+    }
     uvicorn.run(application(slow, Keys()), host="127.0.0.1", port=options.port)
 
 

@@ -10,6 +10,7 @@ const EXAMPLES = [
   ["Coins", "Max has 4 trays of 3 coins. Max buys 5 more boxes of 4 coins. Max sells 6 coins. How many coins does Max have now?"],
   ["Apples", "Leo has 16 apples. Max has 12 more apples than Leo. They put all their apples together. They buy 4 more bags of 6 apples. How many apples do they have now?"],
 ];
+const ALL = "*"; // in place of one model to compare with
 const SILENT = { undecided: "several answers", no_answer: "no answer", truncated: "cut off" };
 const $ = (id) => document.getElementById(id);
 
@@ -246,7 +247,8 @@ function mark({ equation, holds }) {
 }
 
 function facts(card) {
-  const found = [["Run", card.run], ["Stage", card.stage], ["Base model", card.base], ["Fingerprint", card.fingerprint]];
+  const found = [["Run", card.run], ["Stage", card.stage], ["Base model", card.base]];
+  if (card.fingerprint) found.push(["Fingerprint", card.fingerprint]);
   if (card.corpus?.fingerprint) found.push(["Corpus", `${card.corpus.fingerprint} (${card.corpus.gold} gold, ${card.corpus.paths} paths)`]);
   for (const one of card.corpus?.samplers ?? []) found.push([`from ${one.model}`, `${one.paths} paths, ${percent(one.share)}`]);
   for (const [name, value] of Object.entries(card.evaluation ?? {})) {
@@ -309,9 +311,11 @@ async function ask() {
   stop();
   const mine = (current = new AbortController());
   complain("");
-  const chosen = [$("model").value, $("other").value].filter(Boolean);
+  const all = [...$("model").options].map((one) => one.value);
+  const others = $("other").value === ALL ? all.filter((one) => one !== $("model").value) : [$("other").value];
+  const chosen = [$("model").value, ...others].filter(Boolean);
   const runs = chosen.map((model) => new Run(asked(model)));
-  $("results").className = runs.length > 1 ? "two" : "";
+  $("results").className = runs.length > 2 ? "two more" : runs.length > 1 ? "two" : "";
   $("results").replaceChildren(...runs.map((run) => run.root));
   $("stop").hidden = false;
   $("call").hidden = false;
@@ -341,6 +345,7 @@ async function loadModels() {
     const served = await models();
     $("model").replaceChildren(...served.map((one) => new Option(one.id, one.id)));
     $("other").replaceChildren(new Option("no other", ""), ...served.map((one) => new Option(one.id, one.id)));
+    if (served.length > 2) $("other").append(new Option("all of them", ALL));
     $("other").disabled = served.length < 2;
     complain("");
   } catch (error) {

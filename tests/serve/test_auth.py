@@ -18,7 +18,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
-from serve.auth import OPEN_PATHS, Guard, Keys, KeysError, deeper_than, is_loopback, load_keys
+from serve.auth import OPEN_PATHS, Guard, deeper_than, is_loopback
+from serve.keys import Keys, KeysError, load_keys
 
 KEY = "a-good-key"
 KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
@@ -62,7 +63,7 @@ def test_keys_come_from_file_and_variable_and_only_hashes_are_kept(tmp_path: Pat
         load_keys(None, {"RFT_API_KEYS_FILE": str(file), "RFT_API_KEYS": "env-key,"}),
     ):
         assert keys.digests == {hashlib.sha256(key).digest() for key in (b"file-key", b"env-key")}
-        assert "key" not in repr(keys).replace("Keys", "")
+        assert not [key for key in ("file-key", "env-key") if key in repr(keys)]
 
 
 @pytest.mark.parametrize("content", [None, "", "# only a comment\n", "two words\n", "ключ\n"])
@@ -79,7 +80,7 @@ def test_a_key_file_without_a_usable_key_is_refused_without_showing_it(tmp_path:
 def test_no_keys_are_no_keys() -> None:
     assert not load_keys(None, {})
     assert not load_keys(None, {"RFT_API_KEYS": " , "})
-    assert not Keys().accept(None)
+    assert not Keys().identify(None)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,11 @@ def test_no_keys_are_no_keys() -> None:
     [None, "", KEY, f"Basic {KEY}", "Bearer", "Bearer ", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer \udcff"],
 )
 def test_anything_but_a_whole_key_is_refused(header: str | None) -> None:
-    assert not KEYS.accept(header)
+    assert not KEYS.identify(header)
 
 
 def test_each_key_is_accepted_and_the_scheme_has_any_case() -> None:
-    assert all(KEYS.accept(f"{scheme} {key}") for key in (KEY, "another-key") for scheme in ("Bearer", "bearer"))
+    assert all(KEYS.identify(f"{scheme} {key}") for key in (KEY, "another-key") for scheme in ("Bearer", "bearer"))
 
 
 PATHS = [

@@ -137,7 +137,7 @@ def test_a_model_whose_files_are_gone_is_refused(tmp_path: Path, capsys: pytest.
 
 def test_a_stage_that_the_run_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     only = [{"model": "m", "stage": "sft", "fingerprint": "f", "base": "b"}]
-    assert "it has: sft" in refused(capsys, "--run", str(write_summary(tmp_path / "r", models=only)))[1]
+    assert "it has: base, sft" in refused(capsys, "--run", str(write_summary(tmp_path / "r", models=only)))[1]
 
 
 def test_a_store_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,18 @@ import httpx
 import pytest
 import uvicorn
 from fastapi.routing import APIRoute
+from ray.exceptions import RayActorError
+from starlette.testclient import TestClient
 
 from serve import page
-from serve.auth import Keys, load_keys
+from serve.keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
+from serve.solving import Pieces
 
 KEY = "a-good-key"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 CAPACITY = 100
+ORIGIN = "https://app.example.org"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def serving(engines: dict[str, ScriptedServer], keys: Keys) -> Iterator[Running]
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
+        assert within(30, lambda: server.started)
         yield Running(app, engines, f"http://127.0.0.1:{taken.getsockname()[1]}")
         server.should_exit = True
         thread.join(10)
@@ -242,6 +248,88 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
                 expected = 200 if (path, method) in is_open else 401
                 probe = path in ("/healthz", "/readyz")
                 assert answer.status_code == expected or (probe and method != "GET"), (method, path)
+
+
+class Dying(ScriptedServer):
+    """An engine whose process dies over its first `deaths` requests, after so many events or words."""
+
+    deaths, after = 0, 0
+
+    async def _pieces(self, question: str, k: int, limit: int) -> Pieces:
+        told = 0
+        async with aclosing(super()._pieces(question, k, limit)) as batches:
+            async for batch in batches:
+                if self.deaths and told >= self.after:
+                    self.deaths -= 1
+                    raise RayActorError
+                told += 1
+                yield batch
+
+
+@pytest.fixture(scope="module")
+def dying() -> Iterator[Running]:
+    yield from serving({"tiny-rft": Dying("tiny-rft", token_s=0.001)}, load_keys(None, {"RFT_API_KEYS": KEY}))
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_lost_engine_costs_a_plain_request_nothing_and_a_begun_stream_an_error_event(
+    dying: Running, after: int
+) -> None:
+    engine: Any = dying.engines["tiny-rft"]
+    engine.after = after
+    with dying.client as client:
+        whole = client.post("/solve", json=asked(early_stop=False)).json()
+        engine.deaths = 2
+        again = client.post("/solve", json=asked(early_stop=False))
+        assert {**again.json(), "seconds": 0} == {**whole, "seconds": 0}
+        assert engine.deaths == 0
+        engine.deaths = 1
+        told = events(client.post("/solve", json=asked(stream=True), headers={"X-Request-Id": "mine"}))
+        assert told[-1][0] == "error"  # its start was out already
+        assert told[-1][1]["request_id"] == "mine"
+        engine.deaths = 1
+        lines = client.post("/v1/chat/completions", json=chat(stream=True)).text.split("\n\n")[:-1]
+        assert engine.deaths == 0
+        if after:
+            assert json.loads(lines[-1].removeprefix("data: "))["error"]["type"] == "server_error"
+        else:
+            assert lines[-1] == "data: [DONE]"
+    assert within(2, lambda: engine.running == 0)
+
+
+def test_an_engine_that_is_lost_for_good_is_503_at_once(dying: Running) -> None:
+    engine: Any = dying.engines["tiny-rft"]
+    engine.after, engine.deaths = 0, 100
+    try:
+        with dying.client as client:
+            answer = client.post("/v1/chat/completions", json=chat(stream=True))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert engine.deaths == 100 - 4
+    finally:
+        engine.deaths = 0
+
+
+def test_a_request_has_one_id_in_header_and_error(running: Running) -> None:
+    with running.client as client:
+        for given in ("mine-1", "two words", "x" * 101):
+            answer = client.post("/solve", json={"k": 1}, headers={"X-Request-Id": given})
+            assert answer.headers["x-request-id"] == answer.json()["request_id"]
+            assert (answer.headers["x-request-id"] == given) == (given == "mine-1")
+
+
+def test_cors_is_open_to_the_named_origin_alone() -> None:
+    app = application({"tiny": ScriptedServer("tiny")}, load_keys(None, {"RFT_API_KEYS": KEY}), cors_origins=[ORIGIN])
+    client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
+    wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    for origin, let in ((ORIGIN, ORIGIN), ("https://other.example", None)):
+        asked_first = client.options("/solve", headers={"Origin": origin} | wanted)
+        answer = client.get("/v1/models", headers={"Origin": origin, "Authorization": f"Bearer {KEY}"})
+        refused = client.get("/v1/models", headers={"Origin": origin})
+        assert (asked_first.status_code == 200) == bool(let)
+        assert [one.headers.get("access-control-allow-origin") for one in (asked_first, answer, refused)] == [let] * 3
+        assert (answer.status_code, refused.status_code) == (200, 401)
+        assert "access-control-allow-credentials" not in answer.headers
 
 
 def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:

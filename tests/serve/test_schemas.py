@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from serve import errors
+from serve import errors, schemas
 from serve.schemas import SolveRequest, SolveResponse
 
 
@@ -113,3 +113,14 @@ def test_every_refusal_has_openais_shape(
 def test_unknown_paths_and_methods_have_openais_shape(caller: TestClient) -> None:
     assert caller.get("/nothing").json()["error"]["code"] == "not_found"
     assert caller.get("/solve").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_the_examples_of_the_document_are_what_the_schemas_take() -> None:
+    shown = (schemas.SolveRequest, schemas.SolveResponse, schemas.ModelDetails, schemas.Readiness, errors.ErrorBody)
+    for model in shown:
+        examples = model.model_json_schema()["examples"]
+        assert all(model.model_validate(one).model_dump(include=set(one)).keys() == one.keys() for one in examples)
+    for block in schemas.EXAMPLE_EVENTS.strip().split("\n\n"):
+        name, data = (line.partition(": ")[2] for line in block.split("\n"))
+        known = {event: model for model, event in schemas.EVENT_NAMES.items()} | {"error": errors.ErrorBody}
+        known[name].model_validate_json(data)

@@ -5,6 +5,7 @@ One process for the whole module, on a Ray of its own that listens on loopback a
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -35,7 +36,8 @@ ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 280
 END_TIMEOUT_S = 60
 KEY = "the-key-of-the-test"
-MODEL = "tiny-rft"
+LIMITED = "the-key-with-limits"
+MODEL, BASE = "tiny-rft", "tiny-base"
 QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
 TEMPLATE = "Question: {query}\nAnswer:"
 ROUTES = {
@@ -73,9 +75,25 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     ray_folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # socket paths under it must stay short
     port, mark, log = free_port(), uuid.uuid4().hex, folder / "log"
+    keys = folder / "keys"
+    keys.write_text(f"{LIMITED} tokens=600\n")
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serve.app", "--run", str(a_run(folder)), "--port", str(port), "--device", "cpu"],
+            [
+                sys.executable,
+                "-m",
+                "serve.app",
+                "--run",
+                str(a_run(folder)),
+                "--port",
+                str(port),
+                "--device",
+                "cpu",
+                "--stage",
+                "compare",
+                "--api-keys-file",
+                str(keys),
+            ],
             cwd=ROOT,
             env=environment(ray_folder) | {"RFT_TEST_MARK": mark, "RFT_API_KEYS": KEY},
             stdout=output,
@@ -104,8 +122,8 @@ def a_run(folder: Path) -> Path:
     tokenizer.chat_template = prompts.chat_template(tokenizer, TEMPLATE)
     tokenizer.save_pretrained(folder / "model")
     store, fingerprint = open_store(str(folder / "run")), "0123456789abcdef"
-    commit_model(store, fingerprint, folder / "model", {})
-    entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": "tiny:tiny"}
+    commit_model(store, fingerprint, folder / "model", {"template": TEMPLATE})
+    entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": str(base)}
     settings = config.Config.model_validate(
         {"models": [{"name": "tiny", "source": "tiny:tiny"}], "engine": {"dtype": "float32", "kv_cache_gib": 0.25}}
     )
@@ -164,7 +182,11 @@ def chat(**changes: Any) -> dict[str, Any]:
 def test_health_needs_no_key_and_readiness_names_the_models(service: Service) -> None:
     with service.client(None) as stranger, service.client() as client:
         assert stranger.get("/healthz").json() == {"status": "ok"}
-        assert stranger.get("/readyz").json() == client.get("/readyz").json() == {"status": "ready", "models": [MODEL]}
+        assert (
+            stranger.get("/readyz").json()
+            == client.get("/readyz").json()
+            == {"status": "ready", "models": [MODEL, BASE]}
+        )
 
 
 def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
@@ -187,10 +209,10 @@ def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
 def test_models_say_where_they_come_from(service: Service) -> None:
     with service.client() as client:
         listed = client.get("/v1/models").json()
-        assert [model["id"] for model in listed["data"]] == [MODEL]
+        assert [model["id"] for model in listed["data"]] == [MODEL, BASE]
         details = client.get(f"/v1/models/{MODEL}").json()
         assert listed["data"][0].items() < details.items()
-        assert (details["settings"], details["corpus"]) == ({}, None)
+        assert (details["settings"], details["corpus"]) == ({"template": TEMPLATE}, None)
         assert listed["data"][0]["stage"] == "rft"
         assert client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
 
@@ -269,7 +291,7 @@ def test_chat_sees_the_prompt_that_training_saw(service: Service) -> None:
 
 def test_the_openai_sdk_works(service: Service) -> None:
     client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
-    assert [model.id for model in client.models.list()] == [MODEL]
+    assert [model.id for model in client.models.list()] == [MODEL, BASE]
     messages: Any = chat()["messages"]
     whole = client.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=16, temperature=0.7)
     assert len(whole.choices) == 2
@@ -281,6 +303,72 @@ def test_the_openai_sdk_works(service: Service) -> None:
         openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0).models.list()
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=messages)
+
+
+def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
+    assert client.models.retrieve(MODEL).id == MODEL
+    messages: Any = chat()["messages"]
+    ask = functools.partial(client.chat.completions.create, model=MODEL, messages=messages, temperature=0)
+    told = ask(max_tokens=8, logprobs=True, top_logprobs=3)
+    assert told.usage is not None
+    assert told.usage.completion_tokens <= 8
+    assert told.usage.total_tokens == told.usage.prompt_tokens + told.usage.completion_tokens
+    scored = told.choices[0].logprobs and told.choices[0].logprobs.content
+    assert scored
+    assert all(one.logprob <= 0 and len(one.top_logprobs) == 3 for one in scored)
+    text = told.choices[0].message.content or ""
+    stop = text[len(text) // 2]
+    assert (ask(max_tokens=8, stop=[stop]).choices[0].message.content or "") == text.partition(stop)[0]
+    plain = client.completions.create(model=MODEL, prompt="Question: 1+1?\nAnswer:", n=2, max_tokens=4, temperature=1)
+    assert [choice.index for choice in plain.choices] == [0, 1]
+    chunks = list(ask(max_tokens=8, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].usage == told.usage
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(max_tokens=5000)
+    assert (refused.value.param, refused.value.type) == ("max_tokens", "invalid_request_error")
+    assert refused.value.request_id
+    with pytest.raises(openai.APITimeoutError):
+        ask(max_tokens=256, n=1, timeout=0.001)
+
+
+def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
+    """What follows depends on every token before it: token by token the same log-probabilities."""
+    tokenizer = AutoTokenizer.from_pretrained(next(service.log.parent.glob("model")))
+    ids = prompts.encode_prompt(tokenizer, prompts.render(TEMPLATE, QUESTION))
+    with service.client() as client:
+        chatted = client.post("/v1/chat/completions", json=chat(temperature=0, logprobs=True)).json()
+        plain = client.post(
+            "/v1/completions",
+            json={"model": MODEL, "prompt": ids, "temperature": 0, "max_tokens": 16, "logprobs": 1},
+        ).json()
+    assert chatted["usage"]["prompt_tokens"] == len(ids)
+    told = [one["logprob"] for one in chatted["choices"][0]["logprobs"]["content"]]
+    assert told == pytest.approx(plain["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
+
+
+def test_the_base_model_is_asked_as_the_trained_one(service: Service) -> None:
+    """Served beside it, from the same weights here: the same answer, and a lineage of its own."""
+    with service.client() as client:
+        trained, base = (
+            client.post("/v1/chat/completions", json=chat(model=name, temperature=0)).json() for name in (MODEL, BASE)
+        )
+        told = client.get(f"/v1/models/{BASE}").json()
+    assert base["choices"][0]["message"]["content"] == trained["choices"][0]["message"]["content"]
+    assert base["usage"] == trained["usage"]
+    assert (told["stage"], told["fingerprint"], told["corpus"]) == ("base", "", None)
+
+
+def test_a_keys_tokens_are_counted_and_limited(service: Service) -> None:
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=LIMITED, timeout=60, max_retries=0)
+    messages: Any = chat()["messages"]
+    ask = functools.partial(client.chat.completions.create, model=MODEL, messages=messages, max_tokens=60)
+    chunks = list(ask(stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)  # counted, and not shown
+    with pytest.raises(openai.RateLimitError) as refused:
+        assert [ask(n=4) for _ in range(30)] == []
+    assert refused.value.type == "tokens"
+    assert int(refused.value.response.headers["retry-after"]) >= 1
 
 
 def test_a_stream_ends_with_done(service: Service) -> None:
@@ -343,6 +431,7 @@ def test_logs_hold_no_key_and_no_question(service: Service) -> None:
     for log in [service.log, *written]:
         content = log.read_text(errors="replace")
         assert KEY not in content, log
+        assert LIMITED not in content, log
         assert QUESTION not in content, log
 
 

@@ -23,6 +23,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from rft_ray import config
+from serve import edge
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "k8s").rglob("*.yaml"))
@@ -221,6 +222,22 @@ def test_serve_config_builds_an_application_of_the_tree() -> None:
         fields, required = builder_arguments(application["import_path"])
         assert set(application["args"]) <= fields
         assert required <= set(application["args"])
+
+
+def test_serving_pods_have_keys_from_a_secret_and_the_proxys_middleware() -> None:
+    spec = manifest("RayService")["spec"]["rayClusterConfig"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for pod in (group["template"]["spec"] for group in groups):
+        [container] = pod["containers"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        assert variables[edge.VARIABLE] == edge.IMPORT_PATH
+        file = Path(str(variables["RFT_API_KEYS_FILE"]))
+        [mount] = [one for one in container["volumeMounts"] if one["mountPath"] == str(file.parent)]
+        [volume] = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        assert file.name in [item["path"] for item in volume["secret"]["items"]]
+    for group in spec["workerGroupSpecs"]:
+        [container] = group["template"]["spec"]["containers"]
+        assert "localhost:8000/readyz" in container["readinessProbe"]["exec"]["command"][-1]
 
 
 def test_serve_config_holds_no_key_that_serve_would_ignore() -> None:

@@ -1,0 +1,57 @@
+"""The service through Ray Serve with scripted engines: two replicas of the ingress and of the engine.
+
+    python -m tests.serve.replicated PORT KEY_FILE
+
+runs until SIGTERM; SIGUSR1 deploys everything again, as a rolling update. A process of its own, on a Ray of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+from serve import runner, scripted
+from serve.keys import load_keys
+from serve.scripted import ScriptedServer
+
+MODEL = "scripted-rft"
+TOKEN_S = 0.08
+
+
+class Engine(ScriptedServer):
+    """A scripted engine in a Serve replica, whose health Serve asks for itself."""
+
+    async def check_health(self) -> None:  # type: ignore[override]
+        return None
+
+
+def build() -> Any:
+    from ray import serve
+
+    from serve import ingress
+
+    options: dict[str, Any] = {"num_replicas": 2, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+    options["graceful_shutdown_timeout_s"] = runner.DRAIN_S
+    engine = serve.deployment(Engine, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
+    keys = load_keys(sys.argv[2], {})
+    return ingress.deploy(
+        {MODEL: engine}, [scripted.card(MODEL)], keys, seeds=False, capacity=1000, max_tokens=256, replicas=2
+    )
+
+
+def redeploy(*_: object) -> None:
+    threading.Thread(target=lambda: (runner._deploy(build()), print("deployed again", flush=True))).start()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, redeploy)
+    runner.run_until_stopped(
+        build,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        address=None,
+        verbose=False,
+        ready=lambda url: print(f"ready: {url}", flush=True),
+    )
