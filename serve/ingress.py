@@ -24,7 +24,7 @@ from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serve import bounds, errors, page, schemas
+from serve import bounds, errors, ledger, page, schemas
 from serve.auth import Guard, Keys
 from serve.errors import Refusal
 
@@ -123,7 +123,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             if isinstance(first, schemas.Refused):
                 raise Refusal(first.status, first.message, param=first.param, code=first.code)
             if body.stream:
-                return EventStream(_written(first, events), held.pop_all())  # type: ignore[return-value]
+                return EventStream(_written(first, events, request.scope), held.pop_all())  # type: ignore[return-value]
             return await _unless_hung_up(request, _result(events))
 
     async def _events(self, body: schemas.SolveRequest, model: str) -> AsyncGenerator[schemas.Event, None]:
@@ -154,7 +154,9 @@ async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveR
     raise RuntimeError("the engine's events ended without a result")
 
 
-async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, None]) -> AsyncGenerator[str, None]:
+async def _written(
+    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], scope: Scope
+) -> AsyncGenerator[str, None]:
     """Events as server-sent events. A failure is an event too: a stream never just ends."""
     ended = False
     try:
@@ -165,6 +167,7 @@ async def _written(first: schemas.Event, events: AsyncGenerator[schemas.Event, N
     except Exception:
         logging.getLogger("ray.serve").exception("a stream of /solve failed")
     if not ended:
+        ledger.broken(scope)
         yield _line("error", bytes(errors.response(503, "the engine failed: ask again").body).decode())
 
 
@@ -231,6 +234,7 @@ def fastapi_app(keys: Keys) -> FastAPI:
         app.add_exception_handler(busy, errors.unavailable)
     app.add_middleware(Guard, keys=keys, open_files=page.FILES)
     page.install(app)
+    ledger.install(app)
     return app
 
 
