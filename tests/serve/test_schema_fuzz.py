@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 
 from serve.auth import Guard, Keys
+from serve.bounds import CHAT_FIELDS, COMPLETION_FIELDS
 from serve.scripted import ScriptedServer
 from tests.serve.test_ingress import Running, serving, within
 
@@ -78,6 +79,12 @@ def test_what_the_document_allows_or_forbids_gets_an_answer(running: Running, pa
     assert within(5, lambda: open_requests(running) == 1)  # the one that asks
     assert running.engines["tiny"].running == 0
     assert open_files() <= before + 10
+
+
+def test_the_document_lists_no_field_that_is_refused_by_name(running: Running) -> None:
+    schemas = running.app.openapi()["components"]["schemas"]
+    assert {"messages", "n"} <= set(schemas["ChatRequest"]["properties"]) <= CHAT_FIELDS
+    assert {"prompt", "n"} <= set(schemas["TextRequest"]["properties"]) <= COMPLETION_FIELDS
 
 
 def raw(running: Running, request: bytes, timeout_s: float = 10) -> bytes:
