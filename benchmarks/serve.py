@@ -13,6 +13,7 @@ import asyncio
 import os
 import platform
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="mixed ones, in `scripted`")
     parser.add_argument("--demo", type=Path, default=ROOT / "runs/demo", help="a finished run, for saving")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| | measured | bound |\n|-|-|-|", flush=True)
     for name in options.only or PARTS:
