@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test check fuzz chaos bench-store bench-verify lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test check fuzz fuzz-serve chaos bench-store bench-verify bench-serve lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ check: setup ## Lint, format, types
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
 
+fuzz-serve: setup ## Thousands of hostile requests to the service (RFT_FUZZ_CASES=6000 by hand and by schema each); long
+	RFT_FUZZ_CASES=$(or $(RFT_FUZZ_CASES),6000) $(PYTHON_IN_VENV) -m pytest tests/serve/test_hostile.py tests/serve/test_schema_fuzz.py $(ARGS)
+
 # ARGS: --seed, --log and --folder (a disk in memory is faster: /dev/shm); other options go to one of them alone.
 chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; about an hour
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
@@ -66,6 +69,9 @@ bench-store: setup ## What planning, listing and commits cost
 
 bench-verify: setup ## Grading and path selection against the plain rules, as ratios
 	$(PYTHON_IN_VENV) benchmarks/verify.py $(ARGS)
+
+bench-serve: setup ## The service against the engine alone, and under ten times its load, as ratios; long
+	$(PYTHON_IN_VENV) -m benchmarks.serve $(ARGS)
 
 lock: setup ## Refresh requirements/cpu.lock from pyproject.toml
 	@$(PYTHON_IN_VENV) cluster/lock.py

@@ -41,6 +41,10 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
         return _read(_plain(given, CHAT_FIELDS, _check_messages), read)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return _documented(handler.resolve_ref_schema(handler(core)), CHAT_FIELDS)
+
 
 class TextRequest(CompletionRequest):  # type: ignore[misc]
     """The engine's completion request."""
@@ -49,6 +53,16 @@ class TextRequest(CompletionRequest):  # type: ignore[misc]
     @classmethod
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
         return _read(_plain(given, COMPLETION_FIELDS, _check_prompt), read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return _documented(handler.resolve_ref_schema(handler(core)), COMPLETION_FIELDS)
+
+
+def _documented(schema: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The engine's schema without the fields that this service refuses."""
+    properties = {name: field for name, field in schema["properties"].items() if name in known}
+    return {**schema, "properties": properties}
 
 
 def check_chat(body: ChatRequest) -> None:

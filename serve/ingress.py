@@ -27,7 +27,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from vllm.entrypoints.generate.base.protocol import StreamOptions
 
-from serve import bounds, errors, page, schemas
+from serve import bounds, errors, ledger, page, schemas
 from serve.auth import Caller, Guard
 from serve.errors import CLIENT_CLOSED, Refusal
 from serve.keys import Keys
@@ -125,7 +125,9 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             hidden = _count_tokens(body) if charge.counted else False
             answered: Response = await _unless_hung_up(request, self._answered(answer, body, request))
             if isinstance(answered, StreamingResponse):
-                return EventStream(_openai_events(answered.body_iterator, charge, hidden), held.pop_all())
+                return EventStream(
+                    _openai_events(answered.body_iterator, charge, request.scope, hidden), held.pop_all()
+                )
             if charge.counted:
                 await charge.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
             return answered
@@ -161,7 +163,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             if isinstance(first, schemas.Refused):
                 raise Refusal(first.status, first.message, param=first.param, code=first.code)
             if body.stream:
-                return EventStream(_written(first, events, charge), held.pop_all())  # type: ignore[return-value]
+                return EventStream(_written(first, events, charge, request.scope), held.pop_all())  # type: ignore[return-value]
             result = await _unless_hung_up(request, _result(events))
             await charge.settle(result.tokens)
             return result
@@ -212,7 +214,7 @@ async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveR
 
 
 async def _written(
-    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], charge: Charge
+    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], charge: Charge, scope: Scope
 ) -> AsyncGenerator[str, None]:
     """Events as server-sent events. A failure is an event too: a stream never just ends."""
     ended = False
@@ -226,11 +228,14 @@ async def _written(
     except Exception as error:
         _log_broken("/solve", error)
     if not ended:
+        ledger.broken(scope)
         await charge.settle(0)
         yield _line("error", _broken())
 
 
-async def _openai_events(packets: AsyncIterable[Any], charge: Charge, hidden: bool) -> AsyncGenerator[str, None]:
+async def _openai_events(
+    packets: AsyncIterable[Any], charge: Charge, scope: Scope, hidden: bool
+) -> AsyncGenerator[str, None]:
     """OpenAI's events as they come. A failure is an event too, which the SDK raises as an error.
 
     `hidden`: the client did not ask for the usage, which is there to be counted.
@@ -247,6 +252,7 @@ async def _openai_events(packets: AsyncIterable[Any], charge: Charge, hidden: bo
                 yield told
     except Exception as error:
         _log_broken("OpenAI's", error)
+        ledger.broken(scope)
         await charge.settle(0)
         yield f"data: {_broken()}\n\n"
 
@@ -352,6 +358,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), names_requests:
         allowed: dict[str, Any] = {"allow_origins": cors_origins, "allow_headers": ["*"], "allow_methods": methods}
         app.add_middleware(CORSMiddleware, **allowed, expose_headers=shown)
     page.install(app)
+    ledger.install(app)
     return app
 
 

@@ -3,7 +3,8 @@
     python -m serve.scripted [--port 8010] [--token-s 0.02]
 
 serves the page and `/solve` in this process, without Ray, to work on them and to test them in seconds. It answers
-`/solve` and OpenAI's routes; it adds up the numbers of the question, whatever the question asks.
+`/solve` and OpenAI's routes; it adds up the numbers of the question, whatever the question asks. `deployed` is the same
+through Ray Serve, for benchmarks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -24,6 +25,9 @@ from serve import schemas, solving
 from serve.keys import Keys
 from serve.schemas import Event, SolveRequest
 from serve.solving import Piece, Pieces
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 Script = Callable[[str, int], tuple[str, str]]
 """(question, sample index) -> (text, finish_reason)."""
@@ -232,6 +236,24 @@ def card(name: str) -> schemas.ModelDetails:
     return schemas.ModelDetails(
         id=name, created=0, run="scripted", stage=name.rpartition("-")[2], base="none", fingerprint="0" * 16
     )
+
+
+class Deployed(ScriptedServer):
+    """A scripted engine in a Serve replica, whose health Serve asks for itself."""
+
+    async def check_health(self) -> None:  # type: ignore[override]
+        return None
+
+
+def deployed(token_s: float, capacity: int) -> Application:
+    """The Serve application of one scripted model. Needs a running Ray."""
+    from ray import serve
+
+    from serve import ingress
+
+    engine = serve.deployment(Deployed, name="scripted", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
+    models = {"scripted-rft": engine.bind("scripted-rft", token_s=token_s)}
+    return ingress.deploy(models, [card("scripted-rft")], Keys(), seeds=False, capacity=capacity)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def serving(engines: dict[str, ScriptedServer], keys: Keys) -> Iterator[Running]
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
-        assert within(30, lambda: server.started)
+        assert within(60, lambda: server.started)
         yield Running(app, engines, f"http://127.0.0.1:{taken.getsockname()[1]}")
         server.should_exit = True
         thread.join(10)
@@ -239,7 +239,7 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
     """The page's files hold no secret: they are the same for everyone, and what they show needs the key."""
     routes = [(route.path, method) for route in running.app.routes for method in getattr(route, "methods", ())]
     assert {path for path, _ in routes} >= {"/solve", "/openapi.json", "/docs", *page.FILES}
-    assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 7 + len(page.FILES)
+    assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 8 + len(page.FILES)
     is_open = {(path, "GET") for path in ("/healthz", "/readyz", *page.FILES)}
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         with httpx.Client(base_url=running.url, headers=headers) as stranger:

@@ -43,6 +43,7 @@ TEMPLATE = "Question: {query}\nAnswer:"
 ROUTES = {
     "/healthz": "get",
     "/readyz": "get",
+    "/metrics": "get",
     "/solve": "post",
     "/v1/models": "get",
     "/v1/models/{model}": "get",

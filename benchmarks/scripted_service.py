@@ -1,0 +1,41 @@
+"""A scripted engine behind the real ingress and Ray Serve, until a signal: `python -m benchmarks.scripted_service`.
+
+What `python -m serve.app` starts, but for the model: Serve's proxy, the ingress and the engine's replica are processes
+of their own. Prints `ready: URL` once it answers. For `benchmarks/serve.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from serve.runner import run_until_stopped
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--token-s", type=float, default=0.03, help="seconds between two words")
+    parser.add_argument("--capacity", type=int, default=64, help="paths that may be under way")
+    options = parser.parse_args()
+
+    def build() -> Application:
+        from serve import scripted  # not before: it imports Ray, which the runner sets up first
+
+        return scripted.deployed(options.token_s, options.capacity)
+
+    run_until_stopped(
+        build,
+        host="127.0.0.1",
+        port=options.port,
+        address=None,
+        verbose=False,
+        ready=lambda url: print(f"ready: {url}", flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

