@@ -12,29 +12,21 @@ import sys
 import threading
 from typing import Any
 
-from serve import runner, scripted
-from serve.keys import load_keys
-from serve.scripted import ScriptedServer
+from serve import runner
 
 MODEL = "scripted-rft"
 TOKEN_S = 0.08
 
 
-class Engine(ScriptedServer):
-    """A scripted engine in a Serve replica, whose health Serve asks for itself."""
-
-    async def check_health(self) -> None:  # type: ignore[override]
-        return None
-
-
 def build() -> Any:
-    from ray import serve
+    from ray import serve  # not before: the runner sets up Ray's environment first
 
-    from serve import ingress
+    from serve import ingress, scripted
+    from serve.keys import load_keys
 
     options: dict[str, Any] = {"num_replicas": 2, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     options["graceful_shutdown_timeout_s"] = runner.DRAIN_S
-    engine = serve.deployment(Engine, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
+    engine = serve.deployment(scripted.Deployed, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
     keys = load_keys(sys.argv[2], {})
     return ingress.deploy(
         {MODEL: engine}, [scripted.card(MODEL)], keys, seeds=False, capacity=1000, max_tokens=256, replicas=2
