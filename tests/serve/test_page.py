@@ -28,7 +28,7 @@ def script(question: str, index: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    engines = {name: ScriptedServer(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft")}
+    engines = {name: ScriptedServer(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft", "tiny-base")}
     yield from serving(engines, Keys())
 
 
@@ -106,6 +106,13 @@ def test_two_models_answer_side_by_side(page: Page) -> None:
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft"]
+
+
+def test_base_sft_and_rft_are_compared_at_once(page: Page) -> None:
+    page.ask(QUESTION, other="*")
+    page.finished(3)
+    assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft", "tiny-base"]
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= page.tab.evaluate("innerWidth")
 
 
 def test_what_a_model_writes_stays_text(page: Page) -> None:
