@@ -34,6 +34,8 @@ class Foreman:
         self._quarantined: dict[str, str] = {}
         self._inside: dict[str, tuple[str, set[str]]] = {}
         """Sampler -> its present process, and the shards in that process's engine."""
+        self._ended: set[str] = set()
+        """Processes at their end: what another of their threads begins is begun in vain, and not to blame."""
         self._refusals: Counter[str] = Counter()
         self._unloadable: dict[str, str] = {}
         self._draining = False
@@ -52,6 +54,8 @@ class Foreman:
 
     def begun(self, stem: str, sampler: str, process: str) -> None:
         """The shard is in the process's engine from now on."""
+        if process in self._ended:
+            return
         self._inside.setdefault(sampler, (process, set()))[1].add(stem)
 
     def ended(self, stem: str, sampler: str, process: str) -> None:
@@ -61,6 +65,7 @@ class Foreman:
 
     def died(self, sampler: str, process: str, reason: str, guilty: str = "") -> None:
         """The process is at its end. `guilty`: the shard that the engine misbehaved on, where that is known."""
+        self._ended.add(process)
         if self._inside.get(sampler, ("", set()))[0] != process:
             return  # another thread of it has said so
         inside = self._inside.pop(sampler)[1]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import engines, faults, generations, models, prune, repair, sampling
+from rft_ray import engines, faults, generations, models, presence, prune, repair, sampling
 from rft_ray.config import load
 from rft_ray.corpus import CorpusJob
 from rft_ray.provenance import identity, noted
@@ -83,6 +83,11 @@ def test_a_sound_run_verifies(url: str, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "20 files read, 0 corrupt, 0 made from what no longer counts\n"
 
 
+def listed(store: Store) -> set[str]:
+    """What a run is made of: all but the records of who is at work."""
+    return {key for key in store.list() if not key.startswith(presence.FOLDER)}
+
+
 @pytest.mark.usefixtures("moody")
 def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -95,7 +100,7 @@ def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
     assert main(["verify", "--repair", url]) == 0
     assert "run the same command again" in capsys.readouterr().out
     run(url)
-    new = {key for key in store.list() if key not in before}
+    new = {key for key in listed(store) if key not in before}
     remade = {key for key in new if ".g1." in key}
     assert {key.split("/")[0] for key in remade} == {"completions", "verdicts", "paths", "corpus"}
     assert len(remade) == 5, "one shard of completions, its verdicts, its block of paths, the corpus in both formats"
@@ -110,10 +115,10 @@ def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
 @pytest.mark.parametrize("prefix", ["verdicts/", "paths/", "corpus/", "problems/"])
 def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> None:
     store, lost = open_store(url), min(k for k in open_store(url).list(prefix) if k.endswith(".parquet"))
-    before, keys = rows(store), set(store.list())
+    before, keys = rows(store), listed(store)
     flip(url, lost)
     assert main(["verify", "--repair", url]) == 0
-    assert set(store.list()) - keys == {generations.tombstone(lost)}
+    assert listed(store) - keys == {generations.tombstone(lost)}
     run(url)
     assert rows(store) == before
     assert main(["verify", url]) == 0

@@ -56,6 +56,13 @@ def test_a_shard_that_the_engine_names_is_blamed_and_its_company_is_not(foreman:
     assert foreman.order(B, "s", "p2")[0] == "together"
 
 
+def test_what_a_dying_process_begins_in_another_thread_is_not_blamed(foreman: Foreman, tmp_path: Path) -> None:
+    alone(foreman, A, "p1")
+    foreman.begun(B, "s", "p1")
+    assert foreman.order(B, "s", "p2")[0] == "together"
+    assert failures(tmp_path) == {A: 1}
+
+
 def test_what_a_death_did_is_counted_once_whoever_tells_of_it(foreman: Foreman, tmp_path: Path) -> None:
     foreman.begun(A, "s", "p1")
     for _ in range(3):
