@@ -26,7 +26,7 @@ from serve.bounds import CHAT_FIELDS, COMPLETION_FIELDS
 from serve.scripted import ScriptedServer
 from tests.serve.test_ingress import Running, serving, within
 
-CASES = int(os.environ.get("RFT_FUZZ_CASES", "150"))
+CASES = int(os.environ.get("RFT_FUZZ_CASES", "60"))
 SEED = int(os.environ.get("RFT_FUZZ_SEED", "0"))
 ANSWERS = {200, 400, 404, 405, 413, 415, 422, 429}
 SMALL = {"question": "2+3?", "k": 1}
