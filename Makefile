@@ -59,7 +59,7 @@ fuzz-serve: setup ## Thousands of hostile requests to the service (RFT_FUZZ_CASE
 	RFT_FUZZ_CASES=$(or $(RFT_FUZZ_CASES),6000) $(PYTHON_IN_VENV) -m pytest tests/serve/test_hostile.py tests/serve/test_schema_fuzz.py $(ARGS)
 
 # ARGS: --seed, --log and --folder (a disk in memory is faster: /dev/shm); other options go to one of them alone.
-chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; about an hour
+chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; very long
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills --vllm $(ARGS)

@@ -75,9 +75,7 @@ def distinct_counts(texts: Sequence[str], mode: str = "strict") -> dict[NormalFo
 
 def _key(equations: Equations, normal_form: str) -> str | None:
     """What makes two paths one (the reference's string in paper mode); None for a rejected path."""
-    if equations.fault or equations.over:
-        return None
-    return "|".join(normalise(equations.listed, normal_form))
+    return "|".join(normalise(equations.listed, normal_form)) if equations.hold else None
 
 
 def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[Representative]:
