@@ -4,6 +4,7 @@ A request whose ingress replica dies before the answer began is sent again, to a
 `RETRY_S`. Once it began, a stream gets an error event; any other answer cannot be mended, and its connection is closed
 before the declared end, which clients report. What the proxy says by itself (no replica, too many requests) gets
 OpenAI's shape and Retry-After. The body is kept meanwhile: it is at most `MAX_BODY_BYTES`; larger ones are not retried.
+Connections get the timers of `serve/connections.py`.
 
 The proxy takes it by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.edge.middlewares in its node's environment.
 Source: ray/serve/_private/{proxy,http_util}.py (Ray 2.60), which sends nothing at all where a replica died.
@@ -18,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve import errors
+from serve import connections, errors
 from serve.auth import MAX_BODY_BYTES, fit_request_id
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -31,7 +32,8 @@ BROKEN = "the replica that answered was lost: ask again"
 
 
 def middlewares() -> list[Middleware]:
-    """What RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names."""
+    """What RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names; the proxy asks for it before it starts its server."""
+    connections.install()
     return [Middleware(Edge)]
 
 

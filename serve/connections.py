@@ -1,0 +1,80 @@
+"""How long a connection may take: uvicorn's own HTTP protocol with two more timers -> no client holds one for ever.
+
+uvicorn bounds the pause between two requests and nothing else. Here a request's head must be there `HEAD_S` after its
+first byte, or after the connection was made, and what was sent must leave the buffer within `SEND_S` of its filling up
+(some 64 KiB beyond what the kernel takes). Bodies have a bound of their own in `serve/auth.py`. A connection that is
+late is closed without a word: its client is not reading, or has not asked for anything yet.
+
+`install` makes it the protocol of every uvicorn server that starts in this process later, and has requests to become
+a WebSocket, which nothing here speaks, answered as the plain requests that they also are.
+Source: uvicorn/config.py and uvicorn/protocols/http/httptools_impl.py (0.54).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn import config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_S = 20.0
+SEND_S = 60.0
+
+
+class TimedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head = self._after(HEAD_S, self._no_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head, self._sending):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head is None:
+            self._head = self._after(HEAD_S, self._no_head)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sending = self._after(SEND_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, act)
+
+    def _no_head(self) -> None:
+        """Close, unless the answer to the request before is not out yet: that one is the connection's then."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering:
+            self._head = self._after(HEAD_S, self._no_head)
+        else:
+            self.transport.close()
+
+
+def install() -> None:
+    """Have this process's uvicorn servers use it."""
+    config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
+    config.WS_PROTOCOLS["auto"] = None
