@@ -1,12 +1,12 @@
-"""Grades and selects over anyone's completions: two files -> counts, and verdicts where asked for.
+"""Grades and selects over anyone's completions: a file and gold answers -> counts, and verdicts where asked for.
 
-    python -m rft_ray.grading completions.jsonl --gold train.jsonl [--mode both] [--out verdicts.jsonl]
+    python -m rft_ray.grading completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
-FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt`
-or `query`; the text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of
-strings; `finish_reason`, where present, tells truncated texts. GOLD has `question` and `answer` (the final
-answer or the whole solution). The first row of a file says which of these columns it has. A gold file is
-itself a FILE, which must come out all correct.
+FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt` or `query`; the
+text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of strings; `finish_reason`, where
+present, tells truncated texts. Gold is a file with `question` and `answer` (the final answer or the whole solution), or
+a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. The first row of a file says which of these
+columns it has. A gold file is itself a FILE, which must come out all correct.
 
 Limits: both files are read into memory; rows without a gold answer are counted and left out.
 """
@@ -27,11 +27,12 @@ from rft_ray import foreign
 from rft_ray.equations import MODES
 from rft_ray.grading import COLLECTING, EVALUATING, grade
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
-from rft_ray.problems import DataError
+from rft_ray.problems import DataError, load_problems
 from rft_ray.records import Status, Verdict
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
 COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
+NAMED = ("gsm8k", "hub", "tiny")
 GOLD_COLUMNS = ("answer", "solution", "response", "gold")
 
 
@@ -82,18 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rft_ray.grading", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="completions: .jsonl or .parquet")
-    parser.add_argument("--gold", type=Path, required=True, help="questions with gold answers or solutions")
+    parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
     parser.add_argument("--out", type=Path, help="write one JSON line per completion: verdicts, selection")
     return parser
 
 
-def read_gold(path: Path) -> dict[str, str]:
+def read_gold(source: str) -> dict[str, str]:
     """Question (stripped) -> gold answer or solution. Raises DataError where a row or a column cannot be read."""
+    if source.partition(":")[0] in NAMED and not Path(source).exists():
+        return {problem.question.strip(): problem.solution for problem in load_problems(source)}
     found: dict[str, str] = {}
     question = answer = ""
-    for where, row in foreign.rows(str(path)):
+    for where, row in foreign.rows(source):
         question = question or _column(where, row, QUESTION_COLUMNS)
         answer = answer or _column(where, row, GOLD_COLUMNS)
         if row.get(answer) is None:

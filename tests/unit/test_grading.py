@@ -15,6 +15,7 @@ from rft_ray.arithmetic import NotArithmeticError, OverBoundError, exact_value, 
 from rft_ray.equations import annotated
 from rft_ray.grading import COLLECTING, EVALUATING, extract_answer, grade
 from rft_ray.grading_cli import main
+from rft_ray.problems import load_problems
 from rft_ray.records import Status
 from tests.unit import reference_rules as reference
 from tests.unit.completion_texts import completion, expression
@@ -256,3 +257,13 @@ def test_the_command_grades_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [row["paper"]["status"] for row in rows] == ["correct", "correct", "no_answer", "wrong_answer"]
     assert [row["strict"]["status"] for row in rows] == ["correct", "correct", "correct", "wrong_answer"]
     assert "no_answer -> correct: 1" in capsys.readouterr().out
+
+
+def test_the_command_knows_gold_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = load_problems("tiny:train:5")[3]
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text(json.dumps({"question": problem.question, "completion": problem.solution}) + "\n")
+    assert main([str(samples), "--gold", "tiny:train:5", "--mode", "paper"]) == 0
+    assert "correct              1  100.00%" in capsys.readouterr().out
+    assert main([str(samples), "--gold", "tiny:train"]) == 1
+    assert "tiny:train:600" in capsys.readouterr().err
