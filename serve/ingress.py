@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from ray import serve
+from ray.exceptions import TaskCancelledError
 from ray.llm._internal.serve.core.configs.openai_api_models import OpenAIHTTPException
 from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -38,6 +39,8 @@ from serve.runner import DRAIN_S
 T = TypeVar("T")
 
 READY_TIMEOUT_S = 5.0
+LEAVE_S = 1.0
+"""Within which a client's leave is known here, once it is to the engine."""
 UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -226,6 +229,7 @@ async def _written(
                 await charge.settle(event.tokens)
             yield _line(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
     except Exception as error:
+        await _leave_seen(error)
         _log_broken("/solve", error)
     if not ended:
         ledger.broken(scope)
@@ -251,6 +255,7 @@ async def _openai_events(
             if told:
                 yield told
     except Exception as error:
+        await _leave_seen(error)
         _log_broken("OpenAI's", error)
         ledger.broken(scope)
         await charge.settle(0)
@@ -318,7 +323,7 @@ async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:
     gone = asyncio.ensure_future(_hung_up(request))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
+        if working.done() and not await _withdrawn(working, gone):
             return working.result()
         raise Refusal(CLIENT_CLOSED, "the client went away", code="client_closed")
     finally:
@@ -326,6 +331,23 @@ async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:
         if not working.done():
             working.cancel()
             await asyncio.wait((working,))
+
+
+async def _withdrawn(answer: asyncio.Future[Any], gone: asyncio.Future[None]) -> bool:
+    """Whether an answer failed because its client left, which may be known to the engine before it is here."""
+    if answer.cancelled() or not isinstance(answer.exception(), TaskCancelledError):
+        return False
+    await asyncio.wait((gone,), timeout=LEAVE_S)
+    return gone.done()
+
+
+async def _leave_seen(error: Exception) -> None:
+    """Be cancelled here, if a stream failed because its client left.
+
+    Ray cancels a request and what that has begun at once, and either may be the first to notice.
+    """
+    if isinstance(error, TaskCancelledError):
+        await asyncio.sleep(LEAVE_S)
 
 
 async def _hung_up(request: Request) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from ray.exceptions import TaskCancelledError
 
 from benchmarks import load
 from serve.auth import Keys
 from serve.ledger import Ledger
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, events, serving
+from tests.serve.test_ingress import Running, events, serving, within
 
 REQUESTS = 400
 
@@ -45,6 +47,26 @@ def test_an_engine_that_fails_is_counted_as_failed(running: Running, monkeypatch
     assert 'outcome="failed",route="/solve"} 1.0' in httpx.get(f"{running.url}/metrics").text
     assert httpx.post(f"{running.url}/solve", json=asked, timeout=30).status_code == 500
     assert 'outcome="failed",route="/solve"} 2.0' in httpx.get(f"{running.url}/metrics").text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("left", "outcome"), [(True, "cancelled"), (False, "failed")])
+def test_an_engine_that_knows_first_that_the_client_left(
+    running: Running, monkeypatch: pytest.MonkeyPatch, stream: bool, left: bool, outcome: str
+) -> None:
+    """Ray may end the engine's part of a request before the ingress hears of the client's leave."""
+
+    async def cancelled(*_: Any) -> Any:
+        await asyncio.sleep(0.3 if stream else 0)
+        raise TaskCancelledError
+        yield
+
+    monkeypatch.setattr(running.engines["tiny"], "_pieces", cancelled)
+    asked = {"question": "2+3?", "k": 2, "stream": stream}
+    with suppress(httpx.ReadTimeout):
+        httpx.post(f"{running.url}/solve", json=asked, timeout=0.5 if left else 30)
+    counted = f'outcome="{outcome}",route="/solve"}} 1.0'
+    assert within(5, lambda: counted in httpx.get(f"{running.url}/metrics").text)
 
 
 async def broken(*_: Any) -> Any:
