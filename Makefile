@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test check fuzz fuzz-serve chaos bench-store bench-verify bench-serve lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test check fuzz fuzz-serve chaos chaos-demo bench-store bench-verify bench-serve lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processe
 	$(PYTHON_IN_VENV) -m tests.chaos.proofs $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills $(ARGS)
 	$(PYTHON_IN_VENV) -m tests.chaos.kills --vllm $(ARGS)
+
+chaos-demo: setup ## `make demo` killed ten times while it works, then counted, verified and recomputed (ARGS="--kills N --seed N")
+	$(PYTHON_IN_VENV) -m tests.chaos.demo_kills $(ARGS)
 
 bench-store: setup ## What planning, listing and commits cost
 	$(PYTHON_IN_VENV) benchmarks/store.py $(ARGS)
