@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.serve.deployment import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
@@ -32,6 +32,13 @@ from serve.catalog import Entry, Resources
 from serve.runner import DRAIN_S
 from serve.schemas import Event, Refused, SolveRequest
 from serve.solving import Piece, Pieces
+
+T = TypeVar("T")
+
+AT_ONCE = 2
+"""The first messages of a stream, the role and the first text, which wait for nothing."""
+EVERY_S = 0.25
+"""Between two later messages of a stream: on two cores each costs as much as half a token (benchmarks/serve.py)."""
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]
@@ -56,6 +63,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         answer = await anext(self.engine.chat(probe))
         if hasattr(answer, "error"):
             raise RuntimeError(f"the model cannot answer: {answer.error.message}")
+
+    def _batch_output_stream(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[list[T], None]:
+        return in_batches(generator)
 
     async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
         """The events of one question: k samples of one request, so that the prompt is read once.
@@ -121,6 +131,42 @@ def _sampling(chat: Any, request: ChatCompletionRequest, prompt: Any) -> Any:
         chat.override_max_tokens,
     )
     return request.to_sampling_params(max_tokens, chat.default_sampling_params)
+
+
+async def in_batches(
+    items: AsyncGenerator[T, None], at_once: int = AT_ONCE, every_s: float = EVERY_S
+) -> AsyncGenerator[list[T], None]:
+    """The first items each as soon as it is there, later ones together with what comes within `every_s`.
+
+    Raises what `items` raises, after what came before. Closing it closes `items`.
+    """
+    waiting: asyncio.Queue[Any] = asyncio.Queue()
+    end = object()
+
+    async def read() -> None:
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    waiting.put_nowait(item)
+        finally:
+            waiting.put_nowait(end)
+
+    reading, ended = asyncio.ensure_future(read()), False
+    try:
+        while not ended:
+            batch = [await waiting.get()]
+            if at_once > 0:
+                at_once -= 1
+            else:
+                await asyncio.wait((reading,), timeout=every_s)
+            batch += [waiting.get_nowait() for _ in range(waiting.qsize())]
+            ended = batch[-1] is end
+            if told := [item for item in batch if item is not end]:
+                yield told
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.wait((reading,))
 
 
 async def _pieces(outputs: AsyncGenerator[Any, None]) -> Pieces:
