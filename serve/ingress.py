@@ -371,7 +371,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), names_requests:
     app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
     errors.install(app)
     app.add_exception_handler(OpenAIHTTPException, _engine_refused)
-    for busy in (*LOST, BackPressureError, DeploymentUnavailableError):
+    for busy in (*LOST, TaskCancelledError, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
     app.add_middleware(Guard, keys=keys, open_files=page.FILES, names_requests=names_requests)
     if cors_origins:  # outside of the guard: a browser asks first, and without a key

@@ -5,8 +5,8 @@ Each HTTP request gets exactly one outcome, refusals by the guard included:
     ok         answered with a status below 400, to its last byte
     refused    a status of 400 or more that is the caller's to mend
     limited    429: no room at the moment
-    failed     a status of 500 or more, or a stream that ended with an error event
-    cancelled  the client went away before the answer's last byte was handed over
+    failed     a status of 500 or more, an exception, or a stream that ended with an error event
+    cancelled  the client went away before the answer was handed over, for which alone the application gives up
 
 Prometheus' text format, of this process alone. Not counted: what Serve's proxy and the HTTP server answer by themselves
 (bytes that are no HTTP, `/-/healthz`, `/-/routes`).
@@ -19,6 +19,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from ray.exceptions import TaskCancelledError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,14 +31,14 @@ class Entry:
 
     def __init__(self) -> None:
         self.status = 500
-        self.complete = self.gone = self.broken = False
+        self.complete = self.gone = self.broken = self.raised = False
 
     @property
     def outcome(self) -> str:
         if self.broken:
             return "failed"
         if not self.complete:
-            return "cancelled" if self.gone else "failed"
+            return "failed" if self.raised and not self.gone else "cancelled"
         if self.status < 400:
             return "ok"
         if self.status == 429:
@@ -62,9 +63,8 @@ class Ledger:
         self._open.inc()
         try:
             await self.app(scope, _noting_leave(entry, receive), _noting_end(entry, send))
-        except BaseException as error:
-            # Serve cancels the call of a client that is gone
-            entry.gone = entry.gone or not isinstance(error, Exception)
+        except BaseException as error:  # of a client that is gone Serve cancels the call, and the engine's part of it
+            entry.raised = isinstance(error, Exception) and not isinstance(error, TaskCancelledError)
             raise
         finally:
             self._open.dec()
