@@ -15,7 +15,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-WIDTH, HEIGHT = 880, 1600
+WIDTH, HEIGHT = 880, 1790
 ONLY = """figures => {
     const found = figures.map(id => document.getElementById(id));
     const home = found[0].parentElement;
