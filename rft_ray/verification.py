@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rft_ray import grading, paths, stages
 from rft_ray.grading import Mode
@@ -230,6 +230,17 @@ def _committed(store: Store, shard: Shard) -> str:
     return key
 
 
+class Candidate(NamedTuple):
+    """A correct sample: what path selection must know of it.
+
+    Example: Candidate("tiny-m", 17, "3+5 = <<3+5=8>>8\\n#### 8")
+    """
+
+    model: str
+    sample_index: int
+    text: str
+
+
 class Selector:
     """Selects the correct paths of one job in one problem block; keeps nothing between calls."""
 
@@ -253,7 +264,7 @@ class Selector:
             candidates = correct.get(problem.problem_id, [])
             kept += distinct_paths(problem, candidates, job)
             found.update(found_by(candidates, job))
-            forms.update(paths.distinct_counts([row.text for _, row in candidates], job.mode))
+            forms.update(paths.distinct_counts([one.text for one in candidates], job.mode))
         counts = {
             "paths": dict(Counter(path.model for path in kept)),
             "found_by": dict(found),
@@ -265,25 +276,29 @@ class Selector:
             self._metrics.selected(len(kept))
         return stages.receipt_row(receipt, **counts)
 
-    def _correct(
-        self, job: PathJob, problem_block: int, made_from: dict[str, str]
-    ) -> dict[str, list[tuple[str, Completion]]]:
-        """problem_id -> (model name, completion) of every correct sample: models in order, then samples in order."""
-        pooled: dict[str, list[tuple[str, Completion]]] = {}
+    def _correct(self, job: PathJob, problem_block: int, made_from: dict[str, str]) -> dict[str, list[Candidate]]:
+        """problem_id -> every correct sample: models in order, then samples in order.
+
+        A text that many samples share is held once: memory follows the different texts, not models times k.
+        """
+        pooled: dict[str, list[Candidate]] = {}
+        texts: dict[str, str] = {}
         for verdicts in job.verdicts:
+            model = verdicts.sampling.model.name
             for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
                 for row, verdict in read_graded(self._store, verdicts, shard, made_from):
                     if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
-                        pooled.setdefault(row.problem_id, []).append((verdicts.sampling.model.name, row))
+                        text = texts.setdefault(row.text, row.text)
+                        pooled.setdefault(row.problem_id, []).append(Candidate(model, row.sample_index, text))
         return pooled
 
 
-def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]], job: PathJob) -> list[ReasoningPath]:
+def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJob) -> list[ReasoningPath]:
     """The representatives of one problem's correct samples, in the order of the reference's output list.
 
     Without deduplication: every correct sample, in pooled order. Drawn: as many of them as there are equation lists.
     """
-    texts = [row.text for _, row in candidates]
+    texts = [one.text for one in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     shared = Counter(normalise(equations, job.normal_form) for equations in lists)
     chosen: Sequence[int] = range(len(texts))
@@ -295,10 +310,10 @@ def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]
         ReasoningPath(
             problem_id=problem.problem_id,
             question=problem.question,
-            text=candidates[i][1].text,
+            text=texts[i],
             equations=lists[i],
-            model=candidates[i][0],
-            sample_index=candidates[i][1].sample_index,
+            model=candidates[i].model,
+            sample_index=candidates[i].sample_index,
             shared_by=shared[normalise(lists[i], job.normal_form)],
             gold=False,
         )
@@ -306,13 +321,13 @@ def distinct_paths(problem: Problem, candidates: Sequence[tuple[str, Completion]
     ]
 
 
-def found_by(candidates: Sequence[tuple[str, Completion]], job: PathJob) -> Counter[str]:
+def found_by(candidates: Sequence[Candidate], job: PathJob) -> Counter[str]:
     """How many distinct paths of one problem were found by just these models: `tiny-m`, `tiny-m+tiny-s`, …
 
     Everything about how models complement each other follows from these counts (`ledger.complementarity`).
     """
     finders: dict[tuple[str, ...], set[str]] = {}
-    for model, row in candidates:
-        form = normalise(paths.equation_list(row.text, job.mode), job.normal_form)
-        finders.setdefault(form, set()).add(model)
+    for one in candidates:
+        form = normalise(paths.equation_list(one.text, job.mode), job.normal_form)
+        finders.setdefault(form, set()).add(one.model)
     return Counter("+".join(sorted(models)) for models in finders.values())

@@ -22,7 +22,7 @@ from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath
 from rft_ray.shards import Shard
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.training import TrainingJob
-from rft_ray.verification import VerdictJob, distinct_paths, found_by, grade_row
+from rft_ray.verification import Candidate, VerdictJob, distinct_paths, found_by, grade_row
 
 K, TRAIN, TEST = 8, 60, 20
 Write = Callable[[Problem, str, int], str]
@@ -131,7 +131,7 @@ def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
                 text = write(problem, job.sampling.model.name, index).encode("utf-8", "replace").decode()
                 row = Completion(problem.problem_id, index, text, "stop", 30, 0)
                 if grade_row(row, problem, job).status is Status.CORRECT:
-                    candidates.append((job.sampling.model.name, row))
+                    candidates.append(Candidate(job.sampling.model.name, index, text))
         kept += distinct_paths(problem, candidates, plan.paths)
         for group, count in found_by(candidates, plan.paths).items():
             found[group] = found.get(group, 0) + count
