@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rft_ray import config, generations, models
+from rft_ray import config, generations, models, quarantine
 from rft_ray.cluster import start_ray
 from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.problems import ProblemSet, commit_problems, in_order
@@ -137,7 +137,8 @@ class Outcome:
 
 def outcome(run: Run) -> Outcome:
     store = LocalStore(run.folder)  # not the one that may have faults
-    keys = [key for key in store.list() if "/" in key]
+    # records of failures tell what was suffered, not what came of it: a shard that they hold back is lost here
+    keys = [key for key in store.list() if "/" in key and not key.startswith(quarantine.FOLDER)]
     counting = generations.living(keys)
     files: dict[str, str] = {}
     found: Counter[tuple[str, str, int]] = Counter()
