@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -308,13 +308,14 @@ class EventStream(StreamingResponse):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            try:
-                older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
-                await super().__call__(older, receive, send)
-            finally:
-                if isinstance(self.body_iterator, AsyncGenerator):
-                    await self.body_iterator.aclose()
+        with suppress(TaskCancelledError):  # found while cleaning up: Ray has ended the engine's part too
+            async with self._held:
+                try:
+                    older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
+                    await super().__call__(older, receive, send)
+                finally:
+                    if isinstance(self.body_iterator, AsyncGenerator):
+                        await self.body_iterator.aclose()
 
 
 async def _unless_hung_up(request: Request, answer: Awaitable[T]) -> T:

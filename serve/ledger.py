@@ -19,7 +19,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from ray.exceptions import TaskCancelledError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,8 +62,8 @@ class Ledger:
         self._open.inc()
         try:
             await self.app(scope, _noting_leave(entry, receive), _noting_end(entry, send))
-        except BaseException as error:  # of a client that is gone Serve cancels the call, and the engine's part of it
-            entry.raised = isinstance(error, Exception) and not isinstance(error, TaskCancelledError)
+        except Exception:  # of a client that is gone Serve cancels the call, which is none
+            entry.raised = True
             raise
         finally:
             self._open.dec()
