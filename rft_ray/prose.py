@@ -103,6 +103,7 @@ class Reader:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
+        self._kinds = [token.kind for token in tokens] + ["end"] * 3  # also what stands up to two before the first
         self.leftover = False
         """Whether some token that is neither part of a field nor a currency sign was passed over."""
         self._partner = _matching_parentheses(tokens)
@@ -124,11 +125,8 @@ class Reader:
             chains.append(chain)
         return [chain for chain in chains if all(f.clean for f in chain)]
 
-    def _kind(self, index: int) -> str:
-        return self.tokens[index].kind if 0 <= index < len(self.tokens) else "end"
-
     def _starts_field(self, index: int) -> bool:
-        kind = self._kind(index)
+        kind = self._kinds[index]
         if kind in ("number", "mixed"):
             return True
         if kind == "open":
@@ -151,11 +149,12 @@ class Reader:
 
     def _is_sign(self, index: int) -> bool:
         """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""
-        signs = "+-" if self._kind(index - 1) in ("end", "equals", "open", "op") else "-"
+        if self._kinds[index] != "op":
+            return False
+        signs = "+-" if self._kinds[index - 1] in ("end", "equals", "open", "op") else "-"
         return (
-            self._kind(index) == "op"
-            and self.tokens[index].text in signs
-            and self._kind(index + 1) in ("number", "mixed", "currency", "open")
+            self.tokens[index].text in signs
+            and self._kinds[index + 1] in ("number", "mixed", "currency", "open")
             and self._glued(index + 1)
         )
 
@@ -213,7 +212,7 @@ class Reader:
         digits = _canonical_digits(token.text)
         found.decimals = len(token.text.partition(".")[2])
         after = self.position + 1
-        if self._kind(after) == "percent" and self._kind(after + 1) not in ("number", "open"):
+        if self._kinds[after] == "percent" and self._kinds[after + 1] not in ("number", "open"):
             found.decimals += 2
             found.percents += 1
             found.add(digits + "%", f"({digits}/100)")
@@ -225,13 +224,13 @@ class Reader:
         """Takes the operator after an operand, past units; None where there is none: the field ends."""
         index = self.position
         words: list[str] = []
-        while self._kind(index) == "word" and len(words) < MAX_UNIT_WORDS:
+        while self._kinds[index] == "word" and len(words) < MAX_UNIT_WORDS:
             operator = self._word_operator(index, bool(words))
             if operator:
                 return self._take(index, operator, words, found)
             words.append(self.tokens[index].text)
             index += 1
-        kind = self._kind(index)
+        kind = self._kinds[index]
         if kind in ("op", "power"):
             if words and self._is_sign(index) and not self._glued(index):
                 return None
@@ -260,9 +259,9 @@ class Reader:
     def _past_units_in_parentheses(self, found: Field) -> bool:
         """Moves past a closing parenthesis where it comes next, past units: `(5 apples + 3 apples)`."""
         index = self.position
-        while self._kind(index) == "word" and index - self.position < MAX_UNIT_WORDS:
+        while self._kinds[index] == "word" and index - self.position < MAX_UNIT_WORDS:
             index += 1
-        if self._kind(index) != "close":
+        if self._kinds[index] != "close":
             return False
         self._units([token.text for token in self.tokens[self.position : index]], found)
         self.position = index + 1
@@ -275,7 +274,7 @@ class Reader:
 
     def _after_share(self, index: int) -> bool:
         """Whether `of` at index multiplies: `20% of 50`, `1/2 of 10`, `(1/3) of $9`."""
-        before, earlier = self._kind(index - 1), self._kind(index - 2)
+        before, earlier = self._kinds[index - 1], self._kinds[index - 2]
         share = (
             before == "percent"
             or before == "close"
@@ -293,17 +292,17 @@ class Reader:
 
     def _clean_before(self, index: int) -> bool:
         """False where an operator or a glued character before a field shows that its start is missing."""
-        kind = self._kind(index - 1)
+        kind = self._kinds[index - 1]
         while kind == "currency":
             index -= 1
-            kind = self._kind(index - 1)
+            kind = self._kinds[index - 1]
         if kind in ("op", "power"):
-            return self._kind(index - 2) in ("stop", "end", "op")
+            return self._kinds[index - 2] in ("stop", "end", "op")
         return not (kind in ("strange", "other", "percent") or (self._glued(index) and kind in ("word", "number")))
 
     def _clean_after(self) -> bool:
         """False where what follows a field shows that its end is missing."""
-        kind, glued = self._kind(self.position), self._glued(self.position)
+        kind, glued = self._kinds[self.position], self._glued(self.position)
         if kind == "word" and glued and len(self.tokens[self.position].text) == 1:
             return self.tokens[self.position].text in _UNIT_LETTERS
         return not (kind in ("op", "power", "other", "number", "mixed") or (glued and kind == "strange"))
@@ -312,14 +311,14 @@ class Reader:
         """Moves past `=` to the next field where one follows; up to so many words may stand before `=`."""
         index = self.position
         words = 0
-        while self._kind(index) in ("word", "currency", "percent") and words < max_words:
+        while self._kinds[index] in ("word", "currency", "percent") and words < max_words:
             words, index = words + 1, index + 1
-        if self._kind(index) != "equals":
+        if self._kinds[index] != "equals":
             return False
         index += 1
         words = 0
-        while self._kind(index) in ("word", "currency") and words < MAX_LINK_WORDS:
-            words += self._kind(index) == "word"
+        while self._kinds[index] in ("word", "currency") and words < MAX_LINK_WORDS:
+            words += self._kinds[index] == "word"
             index += 1
         if not self._starts_field(index):
             return False

@@ -5,8 +5,11 @@ first byte, or after the connection was made, and what was sent must leave the b
 (some 64 KiB beyond what the kernel takes). Bodies have a bound of their own in `serve/auth.py`. A connection that is
 late is closed without a word: its client is not reading, or has not asked for anything yet.
 
-`install` makes it the protocol of every uvicorn server that starts in this process later, and has requests to become
-a WebSocket, which nothing here speaks, answered as the plain requests that they also are.
+A request to switch to another protocol (WebSocket; HTTP/2, which Java's HttpClient asks for by default) is answered as
+the plain request that it also is: no other protocol is spoken here, and RFC 9110, 7.8 lets a server ignore `Upgrade`.
+The parser ends such a request at its head, without its body, so it is read again without that header.
+
+`install` makes it the protocol of every uvicorn server that starts in this process later.
 Source: uvicorn/config.py and uvicorn/protocols/http/httptools_impl.py (0.54).
 """
 
@@ -16,6 +19,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -40,6 +44,27 @@ class TimedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            if self.scope["method"] == "CONNECT":
+                return self.send_400_response("Invalid HTTP request received.")
+            self.parser = httptools.HttpRequestParser(self)
+            self.data_received(self._head_without_upgrade() + data[asked.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _should_upgrade(self) -> bool:
+        """Whether the head just read is to be read again instead of starting to answer it."""
+        return True
+
+    def _head_without_upgrade(self) -> bytes:
+        headers = [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        start = b"%s %s HTTP/%s" % (self.scope["method"].encode(), self.url, self.scope["http_version"].encode())
+        return b"\r\n".join([start, *headers, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,4 +102,3 @@ class TimedProtocol(HttpToolsProtocol):
 def install() -> None:
     """Have this process's uvicorn servers use it."""
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
-    config.WS_PROTOCOLS["auto"] = None

@@ -23,17 +23,21 @@ BIG = 32 * 2**20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; anything else: a word."""
+    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; anything else: the body and a word."""
+    body = b""
+    while (part := await receive())["type"] == "http.request":
+        body += part["body"]
+        if not part["more_body"]:
+            break
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * HEAD_S)
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": bytes(BIG) if scope["path"] == "/big" else b"here"})
+    await send({"type": "http.response.body", "body": bytes(BIG) if scope["path"] == "/big" else body + b"here"})
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
     monkeypatch.setattr(config, "HTTP_PROTOCOLS", dict(config.HTTP_PROTOCOLS))
-    monkeypatch.setattr(config, "WS_PROTOCOLS", dict(config.WS_PROTOCOLS))
     monkeypatch.setattr(connections, "HEAD_S", HEAD_S)
     monkeypatch.setattr(connections, "SEND_S", 1.0)
     connections.install()
@@ -107,8 +111,34 @@ def test_who_reads_gets_everything(server: uvicorn.Server) -> None:
         assert sum(map(len, iter(lambda: peer.recv(2**20), b""))) > BIG
 
 
-def test_a_request_to_become_a_websocket_is_answered_as_what_it_also_is(server: uvicorn.Server) -> None:
-    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+UPGRADES = [
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+]
+BODIES = [b"\r\n", b"Content-Length: 5\r\n\r\n2 + 3", b"Transfer-Encoding: chunked\r\n\r\n5\r\n2 + 3\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
+@pytest.mark.parametrize("body", BODIES, ids=["no body", "length", "chunked"])
+@pytest.mark.parametrize("apart", [1, 40, 1000])
+def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
+    server: uvicorn.Server, upgrade: bytes, body: bytes, apart: int
+) -> None:
+    """Twice on one connection, in pieces of so many bytes."""
+    sent = ASK.replace(b"GET", b"POST") + upgrade + body
+    said = b"2 + 3here" if b"2 + 3" in body else b"\nhere"
     with connect(server) as peer:
-        peer.sendall(ASK + upgrade + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-        assert read(peer).startswith(b"HTTP/1.1 200")
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            for start in range(0, len(sent), apart):
+                peer.sendall(sent[start : start + apart])
+                time.sleep(0.0005)
+            answer = read(peer, b"0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert said in answer
+
+
+def test_a_tunnel_is_refused(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n")
+        assert read(peer, b"received.").startswith(b"HTTP/1.1 400")

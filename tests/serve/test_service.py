@@ -241,7 +241,17 @@ def test_a_streamed_solve_tells_of_every_path_and_ends_with_the_result(service: 
     kinds = [kind.removeprefix("event: ") for kind, _ in told]
     assert (kinds[0], kinds[-1]) == ("start", "result")
     assert kinds.count("path") == kinds.count("vote") == told[-1][1]["came"] == 6
-    assert kinds.index("text") < kinds.index("path")
+    whole = {body["index"]: body["text"] for kind, body in told if kind == "event: path"}
+    grown = dict.fromkeys(whole, "")
+    for kind, body in told:
+        if kind == "event: text":
+            assert body["texts"].keys() <= {str(index) for index in grown}  # none of a path that has come
+            for index, text in body["texts"].items():
+                grown[int(index)] += text
+        elif kind == "event: path":
+            text = grown.pop(body["index"])
+            assert whole[body["index"]].startswith(text)
+    assert any(kind == "event: text" for kind, _ in told)
 
 
 def blocks(texts: Iterator[str]) -> list[str]:

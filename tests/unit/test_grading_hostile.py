@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -20,12 +21,21 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 HOSTILE = dict(hostile_texts())
 
 
+def seconds(act: Callable[[], object]) -> float:
+    """CPU time of the fastest of three: what the machine does beside, and a clock that it throttles, only slow."""
+    taken = []
+    for _ in range(3):
+        started = time.thread_time()
+        act()
+        taken.append(time.thread_time() - started)
+    return min(taken)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_hostile_text_is_graded_within_a_second(name: str, mode: str) -> None:
-    started = time.process_time()
     verdict = grade(HOSTILE[name], "18", mode)
-    assert time.process_time() - started < 1
+    assert seconds(lambda: grade(HOSTILE[name], "18", mode)) < 1
     assert verdict.status in Status
     assert not verdict.detail.startswith("grader failed"), verdict.detail
 
@@ -48,25 +58,13 @@ def test_a_text_over_the_bound_is_no_path() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_million_hostile_characters_take_less_than_a_second(mode: str) -> None:
     for name, text in hostile_texts(1_000_000):
-        started = time.process_time()
-        grade(text, "18", mode)
-        select_distinct([text, text + "a"], mode)
-        assert time.process_time() - started < 1, name
-
-
-def fastest(text: str) -> float:
-    """Seconds of the fastest of three readings: what the machine does beside only slows."""
-    seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        grade(text, "18")
-        seconds.append(time.process_time() - started)
-    return min(seconds)
+        assert seconds(lambda text=text: (grade(text, "18", mode), select_distinct([text, text + "a"], mode))) < 1, name
 
 
 def test_time_grows_far_slower_than_the_square_of_a_hostile_text() -> None:
     for (name, short), (_, long) in zip(hostile_texts(6_000), hostile_texts(48_000), strict=True):
-        assert fastest(long) < 40 * max(fastest(short), 0.005), name
+        short_s, long_s = (seconds(lambda text=text: grade(text, "18")) for text in (short, long))
+        assert long_s < 40 * max(short_s, 0.005), name
 
 
 def test_random_text_never_raises() -> None:
