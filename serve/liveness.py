@@ -1,14 +1,15 @@
 """Which models' engines answer, as one replica of the ingress sees it: so that nobody waits for one that is down.
 
 Serve's handles keep a request until some replica takes it, which for an engine that is starting again takes minutes.
-Each model is asked every `EVERY_S`; one that does not answer within `ANSWER_S` is down, and its requests are refused
-after `PATIENCE_S`, until it answers.
+Each model is asked every `EVERY_S`; one none of whose replicas answers within `ANSWER_S`, or within `SURVIVOR_S` after
+one was lost over a request, is down, and its requests are refused after `PATIENCE_S`, until it answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -21,6 +22,7 @@ LOST = (RayActorError, EngineDeadError)
 RETRIES = 3
 EVERY_S = 2.0
 ANSWER_S = 15.0
+AGAIN_S = 0.2
 PATIENCE_S = 2.0
 SURVIVOR_S = 5.0
 RETRY_AFTER_S = 5
@@ -62,15 +64,19 @@ class Liveness:
                 await asyncio.sleep(EVERY_S)
             else:
                 self._up[model].clear()
-                await asyncio.sleep(PATIENCE_S / 10)
 
     async def _answers(self, model: str, within_s: float) -> bool:
-        try:
+        """Whether some replica answers. One that is going may still be asked, so a failure is not yet an answer."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._handles[model].check_health.remote()
-        except Exception:
-            return False
-        return True
+                while True:
+                    try:
+                        await self._handles[model].check_health.remote()
+                    except Exception:
+                        await asyncio.sleep(AGAIN_S)
+                    else:
+                        return True
+        return False
 
 
 def _down(model: str) -> Refusal:
