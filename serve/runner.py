@@ -31,6 +31,12 @@ POLL_S = 0.5
 DRAIN_S = 45.0
 """What a replica that is taken away or replaced may take to finish what it has begun."""
 END_TIMEOUT_S = DRAIN_S + 10
+SERVE_SETTINGS = {
+    edge.VARIABLE: edge.IMPORT_PATH,
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+"""Of Serve's processes. One event loop in each: every message of a stream would go through three."""
 
 
 class StartError(RuntimeError):
@@ -118,10 +124,11 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
         if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # who asks may be on the same cores: Ray's own is 15
     import ray
 
     options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    options["runtime_env"] = {"env_vars": {edge.VARIABLE: edge.IMPORT_PATH}}
+    options["runtime_env"] = {"env_vars": SERVE_SETTINGS}
     try:
         ray.init(**options, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
