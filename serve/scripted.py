@@ -20,6 +20,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionResponse
 
 from serve import schemas, solving
 from serve.keys import Keys
@@ -106,8 +107,6 @@ class ScriptedServer:
             async for event in self._streamed(body, question, "chat.completion.chunk", _chat_delta):
                 yield event
             return
-        from ray.serve.llm.openai_api_models import ChatCompletionResponse
-
         texts, usage = await self._texts(question, body)
         said = [({"role": "assistant", "content": text}, reason) for text, reason in texts]
         choices = [{"index": i, "message": one, "finish_reason": reason} for i, (one, reason) in enumerate(said)]
@@ -119,8 +118,6 @@ class ScriptedServer:
             async for event in self._streamed(body, str(body.prompt), "text_completion", _text_delta):
                 yield event
             return
-        from ray.serve.llm.openai_api_models import CompletionResponse
-
         texts, usage = await self._texts(str(body.prompt), body)
         choices = [{"index": i, "text": text, "finish_reason": reason} for i, (text, reason) in enumerate(texts)]
         yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
