@@ -166,8 +166,8 @@ def share_service_models() -> None:
 # --- Real processes -------------------------------------------------------------------------------
 
 
-def _child(url: str, plan: str) -> None:
-    os.environ[faults.VARIABLE] = plan
+def _child(url: str, plan: str, environment: dict[str, str]) -> None:
+    os.environ |= environment | {faults.VARIABLE: plan}
     run(url)
 
 
@@ -178,7 +178,7 @@ def real(root: str, plans: Sequence[str], expected: Outcome) -> Tally:
     total = Tally()
     for plan in plans:
         url = f"{root}/{plan.replace(':', '_')}"
-        process = context.Process(target=_child, args=(url, plan))
+        process = context.Process(target=_child, args=(url, plan, dict(os.environ)))
         process.start()
         stopped, watch = _ends_or_stops(process), Watch(url)
         watch.look()
@@ -230,6 +230,14 @@ class Part:
             with table.line(name, place(root), self.log) as found:
                 found.append(kept([*trials][self.first :: self.step], root, expected, self.processes, progress=True))
 
+    def conduct_real(self, root: str, last: int, expected: Outcome) -> None:
+        """Print the lines of the kinds that strike processes, at each of `last` operations, if they are asked for."""
+        for kind, signal_, name in (("kills", "kill", "SIGKILL"), ("zombies", "stop", "SIGSTOP, SIGCONT")):
+            if self.only in ("", kind):
+                plans = [f"{at}:{when}:{signal_}" for at in range(1, last + 1) for when in ("before", "after")]
+                with table.line(f"one {name} of a process", place(root), self.log) as found:
+                    found.append(real(root, plans[self.first :: self.step], expected))
+
 
 def place(root: str) -> str:
     return "S3" if root.startswith("s3://") else "local disk"
@@ -242,11 +250,7 @@ def local(folder: str, count: int, seed: int, part: Part) -> None:
     """The proofs on local disk."""
     last = operations(f"{folder}/free")
     expected = outcome(f"{folder}/free")
-    for kind, signal_, name in (("kills", "kill", "SIGKILL"), ("zombies", "stop", "SIGSTOP, SIGCONT")):
-        if part.only in ("", kind):
-            plans = [f"{at}:{when}:{signal_}" for at in range(1, last + 1) for when in ("before", "after")]
-            with table.line(f"one {name} of a process", "local disk", part.log) as found:
-                found.append(real(folder, plans[part.first :: part.step], expected))
+    part.conduct_real(folder, last, expected)
     part.conduct("singles", ONE, folder, singles(last), expected)
     part.conduct("pairs", TWO, folder, pairs(last, count, seed), expected)
 
@@ -257,6 +261,7 @@ def s3(root: str, count: int, seed: int, part: Part) -> None:
     expected = outcome(f"{root}/free")
     with faults.injected("1000000:http:503") as injection:
         run(f"{root}/requests")
+    part.conduct_real(root, last, expected)
     part.conduct("singles", ONE, root, singles(last), expected)
     part.conduct("pairs", TWO, root, pairs(last, count, seed), expected)
     part.conduct("http", "503, 500, 429, no connection, lost answer", root, requests(injection.requests, 2), expected)
