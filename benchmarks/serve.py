@@ -31,6 +31,8 @@ from benchmarks.load import Answer, ask, percentile
 ROOT = services.ROOT
 K, PATH_TOKENS, STREAM_TOKENS = 16, 64, 64
 TOKEN_S, CAPACITY = 0.02, 32
+REST_S = 0.5
+"""Before a turn: the other side's engine may still spin, and it has the same cores."""
 ASKED = {"question": load.QUESTION, "k": 8, "early_stop": False}
 Rows = Iterator[tuple[str, str, str]]
 """(what, measured, bound)."""
@@ -80,12 +82,14 @@ async def _against_vllm(mine: str, plain: str, options: argparse.Namespace) -> R
         for turn in range(options.rounds):
             block, single = [next(asked) for _ in range(16)], [next(asked) for _ in range(8)]
             for name in _by_turns(sides, turn):
+                await asyncio.sleep(REST_S)
                 began = time.monotonic()
                 answers = await _streams(sides[name], block, 8)
                 speed[name].append(sum(answer.tokens for answer in answers) / (time.monotonic() - began))
                 loaded[name] += [answer.first_s for answer in answers]
             for number, question in enumerate(single):
                 for name in _by_turns(sides, number):
+                    await asyncio.sleep(REST_S)
                     alone[name].append((await load.stream_chat(sides[name], chat(question, 4))).first_s)
             note(f"round {turn + 1}: {speed['ours'][-1]:.0f} against {speed['vllm'][-1]:.0f} tokens/s")
     return iter(_engine_rows(speed, alone, loaded))

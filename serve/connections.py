@@ -34,13 +34,14 @@ class TimedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head = self._after(HEAD_S, self._no_head)
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head, self._sending):
+        for timer in (self._head, self._sending, self._closing):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -48,14 +49,25 @@ class TimedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as asked:
-            if self.scope["method"] == "CONNECT":
-                return self.send_400_response("Invalid HTTP request received.")
-            self.parser = httptools.HttpRequestParser(self)
-            self.data_received(self._head_without_upgrade() + data[asked.args[0] :])
-        except httptools.HttpParserError:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            ours = isinstance(error, httptools.HttpParserCallbackError)
+            self.logger.warning("Invalid HTTP request received.", exc_info=ours)
             self.send_400_response("Invalid HTTP request received.")
+        if not self._answering():
+            self._await_head()  # also after what begins no request: an empty line, the rest of a refused body
+
+    def _feed(self, data: bytes) -> None:
+        """Have the parser read it all. Raises HttpParserError."""
+        while True:
+            try:
+                return self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as asked:
+                if self.scope["method"] == "CONNECT":
+                    raise httptools.HttpParserError("no tunnels") from None
+                data = self._head_without_upgrade() + data[asked.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
 
     def _should_upgrade(self) -> bool:
         """Whether the head just read is to be read again instead of starting to answer it."""
@@ -68,8 +80,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._head is None:
-            self._head = self._after(HEAD_S, self._no_head)
+        self._await_head()
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -87,16 +98,31 @@ class TimedProtocol(HttpToolsProtocol):
             self._sending.cancel()
             self._sending = None
 
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._ended()
+
     def _after(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, act)
 
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        if self._head is None:
+            self._head = self._after(HEAD_S, self._no_head)
+
     def _no_head(self) -> None:
         """Close, unless the answer to the request before is not out yet: that one is the connection's then."""
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering:
+        if self._answering():
             self._head = self._after(HEAD_S, self._no_head)
         else:
             self.transport.close()
+            self._ended()
+
+    def _ended(self) -> None:
+        """Closed, which waits until all is sent: not for ever."""
+        self._closing = self._closing or self._after(SEND_S, self.transport.abort)
 
 
 def install() -> None:

@@ -22,6 +22,7 @@ LOST = (RayActorError, EngineDeadError)
 RETRIES = 3
 EVERY_S = 2.0
 ANSWER_S = 15.0
+ONE_S = 4.0
 AGAIN_S = 0.2
 PATIENCE_S = 2.0
 SURVIVOR_S = 5.0
@@ -66,12 +67,13 @@ class Liveness:
                 self._up[model].clear()
 
     async def _answers(self, model: str, within_s: float) -> bool:
-        """Whether some replica answers. One that is going may still be asked, so a failure is not yet an answer."""
+        """Whether some replica answers. One that goes, or hangs, may be asked first: a failure is not yet an answer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while True:
                     try:
-                        await self._handles[model].check_health.remote()
+                        async with asyncio.timeout(ONE_S):
+                            await self._handles[model].check_health.remote()
                     except Exception:
                         await asyncio.sleep(AGAIN_S)
                     else:

@@ -23,9 +23,9 @@ BIG = 32 * 2**20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; anything else: the body and a word."""
+    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; else the body too."""
     body = b""
-    while (part := await receive())["type"] == "http.request":
+    while scope["path"] != "/early" and (part := await receive())["type"] == "http.request":
         body += part["body"]
         if not part["more_body"]:
             break
@@ -57,10 +57,10 @@ def connect(server: uvicorn.Server) -> socket.socket:
 
 
 def read(peer: socket.socket, until: bytes = b"here") -> bytes:
-    said = b""
-    while until not in said and (more := peer.recv(65_536)):
+    said = bytearray()
+    while until not in said[-2 * len(until) - 2**16 :] and (more := peer.recv(2**16)):
         said += more
-    return said
+    return bytes(said)
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", ASK, ASK + b"X-Odd: a"], ids=["nothing", "a letter", "a line", "half"])
@@ -73,10 +73,28 @@ def test_a_head_that_never_ends_is_not_waited_for(server: uvicorn.Server, sent: 
 def test_letter_by_letter_does_not_buy_time(server: uvicorn.Server) -> None:
     began = time.monotonic()
     with connect(server) as peer, suppress(BrokenPipeError, ConnectionResetError):
-        for letter in ASK * 100:
+        for letter in ASK + b"X-Odd: " + b"a" * 200:
             peer.sendall(bytes([letter]))
             time.sleep(0.05)
+        assert peer.recv(10) == b""
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("after", [b"\r\n", b"\n"])
+def test_what_begins_no_request_does_not_buy_time(server: uvicorn.Server, after: bytes) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK + b"\r\n")
+        read(peer, b"0\r\n\r\n")
+        peer.sendall(after)
+        assert peer.recv(10) == b""
+
+
+def test_the_rest_of_a_body_that_was_answered_early_does_not_buy_time(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK.replace(b"GET /", b"POST /early") + b"Content-Length: 1000\r\n\r\n2")
+        read(peer, b"0\r\n\r\n")
+        peer.sendall(b"+")
+        assert peer.recv(10) == b""
 
 
 def test_a_second_head_has_the_same_bound(server: uvicorn.Server) -> None:
@@ -105,10 +123,26 @@ def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
             time.sleep(0.05)
 
 
-def test_who_reads_gets_everything(server: uvicorn.Server) -> None:
+def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Server) -> None:
     with connect(server) as peer:
-        peer.sendall(ASK.replace(b"/", b"/big", 1) + b"Connection: close\r\n\r\n")
-        assert sum(map(len, iter(lambda: peer.recv(2**20), b""))) > BIG
+        peer.sendall(ASK.replace(b"/", b"/big", 1) + b"\r\n")
+        time.sleep(0.3)  # the buffer is full
+        assert len(read(peer, b"0\r\n\r\n")) > BIG
+        for _ in range(6):  # for longer than what was sent might have taken
+            time.sleep(0.25)
+            peer.sendall(ASK + b"\r\n")
+            assert b"here" in read(peer, b"0\r\n\r\n")
+
+
+def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: uvicorn.Server) -> None:
+    """Many answers, each too small to fill the buffer beyond the kernel's at once."""
+    with connect(server) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall((ASK.replace(b"GET /", b"POST /") + b"Content-Length: 60000\r\n\r\n" + bytes(60_000)) * 50)
+        deadline = time.monotonic() + 15
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 UPGRADES = [
@@ -136,6 +170,19 @@ def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
             answer = read(peer, b"0\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 200"), answer
             assert said in answer
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
+def test_pipelined_requests_to_switch_protocols_are_all_answered(server: uvicorn.Server, upgrade: bytes) -> None:
+    """More than a recursion could go down; behind a plain one; the last closes, whatever comes behind it."""
+    one = ASK + upgrade + b"\r\n"
+    last = ASK + upgrade.replace(b"Upgrade", b"Upgrade, close", 1) + b"\r\nand more"
+    with connect(server) as peer:
+        sending = threading.Thread(target=peer.sendall, args=(ASK + b"\r\n" + one * 2000 + last,))
+        sending.start()
+        said = b"".join(iter(lambda: peer.recv(2**16), b""))
+        sending.join()
+    assert (said.count(b"HTTP/1.1 200"), said.count(b"HTTP/1.1 4")) == (2002, 0)
 
 
 def test_a_tunnel_is_refused(server: uvicorn.Server) -> None:
