@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
+import os
 import secrets
 import shutil
 import tempfile
@@ -63,6 +65,22 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         answer = await anext(self.engine.chat(probe))
         if hasattr(answer, "error"):
             raise RuntimeError(f"the model cannot answer: {answer.error.message}")
+
+    async def check_health(self) -> None:
+        """Raises where the engine does not answer. Where it is dead the replica is of no use: its process ends.
+
+        Serve would send it requests until its own third check, for half a minute, and more of them than to any other:
+        it refuses all at once, and so seems idle.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await super().check_health()
+        except EngineDeadError:
+            logging.getLogger("ray.serve").error(
+                "the engine of %s is dead: this replica ends", self._llm_config.model_id
+            )
+            os._exit(1)
 
     def _batch_output_stream(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[list[T], None]:
         return in_batches(generator)
