@@ -17,6 +17,13 @@ class Ended(BaseException):
     """The process has ended."""
 
 
+class Server(ModelServer):
+    """One that was never started."""
+
+    def __del__(self) -> None:
+        pass
+
+
 def checked(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
     async def check_health() -> None:
         if error is not None:
@@ -27,7 +34,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
         raise Ended
 
     monkeypatch.setattr(engine.os, "_exit", end)
-    server: Any = object.__new__(ModelServer)
+    server: Any = object.__new__(Server)
     server.engine, server._llm_config = SimpleNamespace(check_health=check_health), SimpleNamespace(model_id="m")
     asyncio.run(server.check_health())
 
