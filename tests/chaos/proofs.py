@@ -168,6 +168,8 @@ def share_service_models() -> None:
 
 def _child(url: str, plan: str, environment: dict[str, str]) -> None:
     os.environ |= environment | {faults.VARIABLE: plan}
+    if url.startswith("s3://"):
+        share_service_models()
     run(url)
 
 
