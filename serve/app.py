@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Mapping
 from math import floor
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -78,10 +78,11 @@ def build(args: Args) -> "Application":
     return _application(args, catalog.choose(args.run, args.model, args.stage), keys)
 
 
-def _application(args: Args, entries: list[Entry], keys: Keys) -> "Application":
+def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = False) -> "Application":
     import ray
 
     from serve import engine, ingress
+    from serve.alone import deploy as deploy_alone
 
     if args.device == "auto" and not ray.is_initialized():
         raise CatalogError("`serve run` builds before it has a cluster to look at: add device=cpu or device=gpu")
@@ -89,20 +90,15 @@ def _application(args: Args, entries: list[Entry], keys: Keys) -> "Application":
     cluster = ray.cluster_resources() if ray.is_initialized() else {}
     resources = _resources(args, recorded, len(entries) * args.replicas, cluster)
     run = catalog.address(args.run)
-    models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}
     # one batch in the engines and one that waits: more would wait longer than clients do
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
     cards = [catalog.details(run, entry) for entry in entries]
-    return ingress.deploy(
-        models,
-        cards,
-        keys,
-        seeds=resources.gpu,
-        capacity=capacity,
-        max_tokens=resources.max_tokens,
-        replicas=args.ingresses,
-        cors_origins=args.cors_origins,
-    )
+    common: dict[str, Any] = {"seeds": resources.gpu, "capacity": capacity, "max_tokens": resources.max_tokens}
+    common["cors_origins"] = args.cors_origins
+    if alone:
+        return deploy_alone(*engine.beside(entries[0], run, recorded.engine, resources), cards[0], keys, **common)
+    models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}
+    return ingress.deploy(models, cards, keys, replicas=args.ingresses, **common)
 
 
 def _resources(args: Args, recorded: Settings, engines: int, cluster: Mapping[str, float]) -> Resources:
@@ -157,13 +153,15 @@ def _serve(options: argparse.Namespace) -> int:
     entries = catalog.choose(args.run, args.model, args.stage)
     catalog.settings(args.run)
     names = [entry.served_as for entry in entries]
+    alone = len(entries) == args.replicas == args.ingresses == 1 and options.address is None
     print(f"serving {', '.join(names)} of {args.run}: starting …", flush=True)
     run_until_stopped(
-        lambda: _application(args, entries, keys),
+        lambda: _application(args, entries, keys, alone=alone),
         host=options.host,
         port=options.port,
         address=options.address,
         verbose=options.verbose,
+        alone=alone,
         ready=lambda url: print(_examples(url, names[0], bool(keys)), flush=True),
     )
     return 0

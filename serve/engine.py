@@ -15,8 +15,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +26,14 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from transformers import AutoTokenizer
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from rft_ray import config, prompts
 from rft_ray.models import committed_model, fetch_model, resolve
 from rft_ray.store import Store, open_store
 from serve import solving
 from serve.catalog import Entry, Resources
+from serve.liveness import SURVIVOR_S
 from serve.runner import DRAIN_S
 from serve.schemas import Event, Refused, SolveRequest
 from serve.solving import Piece, Pieces
@@ -41,10 +44,14 @@ AT_ONCE = 2
 """The first messages of a stream, the role and the first text, which wait for nothing."""
 EVERY_S = 0.25
 """Between two later messages of a stream: on two cores each costs as much as half a token (benchmarks/serve.py)."""
+EVERY_S_BESIDE = 0.1
+"""The same where the ingress is in the same process."""
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]
     """An LLMServer that fetches its model from the run, seeds its engine, and is up once it has answered."""
+
+    every_s = EVERY_S
 
     async def __init__(self, llm_config: LLMConfig, *, run: str, entry: Entry) -> None:  # type: ignore[misc]
         folder = await asyncio.to_thread(_fetch, open_store(run), entry)
@@ -72,18 +79,17 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         Serve would send it requests until its own third check, for half a minute, and more of them than to any other:
         it refuses all at once, and so seems idle.
         """
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         try:
             await super().check_health()
         except EngineDeadError:
-            logging.getLogger("ray.serve").error(
-                "the engine of %s is dead: this replica ends", self._llm_config.model_id
-            )
-            os._exit(1)
+            self._end()
+
+    def _end(self) -> None:
+        logging.getLogger("ray.serve").error("the engine of %s is dead: this replica ends", self._llm_config.model_id)
+        os._exit(1)
 
     def _batch_output_stream(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[list[T], None]:
-        return in_batches(generator)
+        return in_batches(generator, every_s=self.every_s)
 
     async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
         """The events of one question: k samples of one request, so that the prompt is read once.
@@ -118,6 +124,24 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         async with aclosing(solving.events(pieces, asked, self._llm_config.model_id, params.max_tokens)) as events:
             async for event in events:
                 yield event
+
+
+class ModelBeside(ModelServer):
+    """The same in the process of its ingress, which tells its clients of a dead engine before that process ends."""
+
+    every_s = EVERY_S_BESIDE
+
+    async def check_health(self) -> None:
+        """As the ingress asks: raises where the engine does not answer."""
+        await LLMServer.check_health(self)
+
+    async def check_replica(self) -> None:
+        """As Serve asks: the process ends where the engine is dead, once those are told who wait for another one."""
+        try:
+            await self.check_health()
+        except EngineDeadError:
+            await asyncio.sleep(SURVIVOR_S + 1)
+            self._end()
 
 
 def _fetch(store: Store, entry: Entry) -> Path:
@@ -208,6 +232,20 @@ def deploy(entry: Entry, run: str, engine: config.Engine, resources: Resources) 
         bind_kwargs={"run": run, "entry": entry},
         deployment_cls=ModelServer,
     )
+
+
+def beside(
+    entry: Entry, run: str, engine: config.Engine, resources: Resources
+) -> tuple[Callable[[], Awaitable[ModelBeside]], dict[str, Any]]:
+    """What starts a model's engine in a replica of the ingress, and the options which that replica then needs."""
+    llm_config = llm_config_of(entry, engine, resources)
+    return partial(_started, llm_config, run, entry), ModelBeside.get_deployment_options(llm_config)
+
+
+async def _started(llm_config: LLMConfig, run: str, entry: Entry) -> ModelBeside:
+    server = ModelBeside.__new__(ModelBeside)
+    await server.__init__(llm_config, run=run, entry=entry)  # type: ignore[misc]
+    return server
 
 
 def llm_config_of(entry: Entry, engine: config.Engine, resources: Resources) -> LLMConfig:

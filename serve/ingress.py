@@ -41,6 +41,8 @@ T = TypeVar("T")
 READY_TIMEOUT_S = 5.0
 LEAVE_S = 1.0
 """Within which a client's leave is known here, once it is to the engine."""
+OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+"""Of the deployments that hold no engine."""
 UNCACHED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -399,10 +401,9 @@ def deploy(
     """The Serve application: `replicas` of this ingress, and one counter for them, in front of the models."""
     app = fastapi_app(keys, cors_origins=cors_origins, names_requests=False)
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=app)
-    common: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     drained = {"num_replicas": replicas, "graceful_shutdown_timeout_s": DRAIN_S}
-    counter = serve.deployment(SharedCounter, name="limits", **common).bind()
-    return serve.deployment(ingress, name="ingress", **common, **drained).bind(
+    counter = serve.deployment(SharedCounter, name="limits", **OPTIONS).bind()
+    return serve.deployment(ingress, name="ingress", **OPTIONS, **drained).bind(
         llm_deployments=dict(models),
         cards=list(cards),
         seeds=seeds,

@@ -35,8 +35,23 @@ SERVE_SETTINGS = {
     edge.VARIABLE: edge.IMPORT_PATH,
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
 }
-"""Of Serve's processes. One event loop in each: every message of a stream would go through three."""
+"""Of Serve's processes. One event loop in each: every message of a stream would go through three. What a replica has
+loaded before its first request is left out of garbage collection, as `vllm serve` does too."""
+
+
+def _listening(port: int) -> dict[str, str]:
+    """Settings of Serve by which its one ingress replica listens at a port itself, and again when it is replaced."""
+    prefix = "RAY_SERVE_DIRECT_INGRESS_"
+    return {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        f"{prefix}MIN_HTTP_PORT": str(port),
+        f"{prefix}MAX_HTTP_PORT": str(port + 1),  # not itself
+        f"{prefix}MIN_DRAINING_PERIOD_S": "0",  # no load balancer is to learn of it
+        "RAY_SERVE_PORT_QUARANTINE_S": "0",
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # the next one needs the port
+    }
 
 
 class StartError(RuntimeError):
@@ -51,15 +66,16 @@ def run_until_stopped(
     address: str | None,
     verbose: bool,
     ready: Callable[[str], None],
+    alone: bool = False,
 ) -> None:
     """Serve `build()` at host:port, call `ready(url)` once it answers, and return after SIGTERM or SIGINT.
 
-    Raises StartError.
+    `alone`: its one replica listens there itself, without Serve's proxy. Raises StartError.
     """
     check_port(host, port)
     try:
         _end_by_signals()
-        with _ray(address, verbose), _serve(host, port):
+        with _ray(address, verbose, _listening(port) if alone else {}), _serve(host, 0 if alone else port):
             _end_by_signals()  # Ray has put handlers of its own
             _deploy(build())
             ready(f"http://{_bracketed(host)}:{port}")
@@ -114,7 +130,7 @@ def _end_by_signals() -> None:
 
 
 @contextmanager
-def _ray(address: str | None, verbose: bool) -> Iterator[None]:
+def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterator[None]:
     """A Ray of this process's own, or a connection to one that runs."""
     if address is None:
         root = str(Path(__file__).resolve().parent.parent)
@@ -128,7 +144,7 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
     import ray
 
     options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    options["runtime_env"] = {"env_vars": SERVE_SETTINGS}
+    options["runtime_env"] = {"env_vars": SERVE_SETTINGS | settings}
     try:
         ray.init(**options, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -24,6 +24,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionRe
 
 from serve import schemas, solving
 from serve.keys import Keys
+from serve.local import LocalHandle
 from serve.schemas import Event, SolveRequest
 from serve.solving import Piece, Pieces
 
@@ -148,8 +149,8 @@ class ScriptedServer:
             yield _event(chunk | {"choices": [], "usage": _usage(question, tokens)})
         yield "data: [DONE]\n\n"
 
-    async def check_health(self) -> AsyncGenerator[None, None]:
-        yield None
+    async def check_health(self) -> None:
+        return None
 
 
 _Delta = Callable[[str], dict[str, Any]]
@@ -177,41 +178,6 @@ def _event(chunk: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
 
 
-class LocalHandle:
-    """A Serve handle's calls on an object of this process."""
-
-    def __init__(self, server: Any, method: str = "") -> None:
-        self._server, self._method = server, method
-
-    def options(self, **_: Any) -> LocalHandle:
-        return self
-
-    def __getattr__(self, method: str) -> LocalHandle:
-        return LocalHandle(self._server, method)
-
-    def remote(self, *arguments: Any) -> LocalResponse:
-        return LocalResponse(getattr(self._server, self._method)(*arguments))
-
-
-class LocalResponse:
-    """A Serve response generator of a call in this process."""
-
-    def __init__(self, items: AsyncGenerator[Any, None]) -> None:
-        self._items = items
-
-    def __aiter__(self) -> LocalResponse:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await anext(self._items)
-
-    def __await__(self) -> Any:
-        return self.__anext__().__await__()
-
-    def cancel(self) -> None:
-        self._closing = asyncio.ensure_future(self._items.aclose())
-
-
 def application(
     servers: Mapping[str, ScriptedServer], keys: Keys, *, capacity: int = 1_000, cors_origins: Sequence[str] = ()
 ) -> FastAPI:
@@ -235,20 +201,13 @@ def card(name: str) -> schemas.ModelDetails:
     )
 
 
-class Deployed(ScriptedServer):
-    """A scripted engine in a Serve replica, whose health Serve asks for itself."""
-
-    async def check_health(self) -> None:  # type: ignore[override]
-        return None
-
-
 def deployed(token_s: float, capacity: int) -> Application:
     """The Serve application of one scripted model. Needs a running Ray."""
     from ray import serve
 
     from serve import ingress
 
-    engine = serve.deployment(Deployed, name="scripted", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
+    engine = serve.deployment(ScriptedServer, name="scripted", **ingress.OPTIONS)
     models = {"scripted-rft": engine.bind("scripted-rft", token_s=token_s)}
     return ingress.deploy(models, [card("scripted-rft")], Keys(), seeds=False, capacity=capacity)
 

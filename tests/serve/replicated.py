@@ -26,7 +26,7 @@ def build() -> Any:
 
     options: dict[str, Any] = {"num_replicas": 2, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     options["graceful_shutdown_timeout_s"] = runner.DRAIN_S
-    engine = serve.deployment(scripted.Deployed, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
+    engine = serve.deployment(scripted.ScriptedServer, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
     keys = load_keys(sys.argv[2], {})
     return ingress.deploy(
         {MODEL: engine}, [scripted.card(MODEL)], keys, seeds=False, capacity=1000, max_tokens=256, replicas=2

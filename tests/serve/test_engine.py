@@ -10,7 +10,7 @@ import pytest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve import engine
-from serve.engine import ModelServer
+from serve.engine import ModelBeside, ModelServer
 
 
 class Ended(BaseException):
@@ -24,7 +24,16 @@ class Server(ModelServer):
         pass
 
 
-def checked(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+class Beside(ModelBeside):
+    """One that was never started."""
+
+    def __del__(self) -> None:
+        pass
+
+
+def checked(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, kind: type[ModelServer] = Server, by: str = "check_health"
+) -> None:
     async def check_health() -> None:
         if error is not None:
             raise error
@@ -34,9 +43,10 @@ def checked(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
         raise Ended
 
     monkeypatch.setattr(engine.os, "_exit", end)
-    server: Any = object.__new__(Server)
+    monkeypatch.setattr(engine, "SURVIVOR_S", 0)
+    server: Any = object.__new__(kind)
     server.engine, server._llm_config = SimpleNamespace(check_health=check_health), SimpleNamespace(model_id="m")
-    asyncio.run(server.check_health())
+    asyncio.run(getattr(server, by)())
 
 
 def test_a_replica_whose_engine_is_dead_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +58,12 @@ def test_a_replica_whose_engine_answers_or_fails_otherwise_lives(monkeypatch: py
     checked(monkeypatch, None)
     with pytest.raises(RuntimeError, match="no"):
         checked(monkeypatch, RuntimeError("no"))
+
+
+def test_beside_its_ingress_a_dead_engine_is_told_before_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineDeadError):
+        checked(monkeypatch, EngineDeadError(), Beside)
+    with pytest.raises(Ended):
+        checked(monkeypatch, EngineDeadError(), Beside, "check_replica")
+    with pytest.raises(RuntimeError, match="no"):
+        checked(monkeypatch, RuntimeError("no"), Beside, "check_replica")

@@ -28,7 +28,7 @@ import openai
 import pytest
 
 from tests.serve.replicated import MODEL
-from tests.serve.test_service import ROOT, environment, free_port, processes
+from tests.serve.running import ROOT, command, environment, free_port, processes, within
 
 KEY, LIMITED, ADDED = "key-of-the-load", "key-with-limits", "key-added-later"
 KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
@@ -52,8 +52,7 @@ class Service:
 
     def replicas(self, deployment: str) -> list[int]:
         """Pids of a deployment's living replicas."""
-        named = {pid: Path(f"/proc/{pid}/cmdline") for pid in processes(self.mark)}
-        return [pid for pid, path in named.items() if f"ServeReplica:rft:{deployment}" in read(path)]
+        return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{deployment}" in command(pid)]
 
 
 def read(path: Path) -> str:
@@ -89,15 +88,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 os.kill(pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(ray_folder, ignore_errors=True)
-
-
-def within(seconds: float, holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def asked(**changes: Any) -> dict[str, Any]:

@@ -1,45 +1,36 @@
-"""The real service: `python -m serve.app` with a tiny model, spoken to over HTTP, and ended by a signal.
-
-One process for the whole module, on a Ray of its own that listens on loopback alone.
-"""
+"""The real service, spoken to over HTTP, killed, and ended by a signal: with two models, and with one alone."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import openai
 import pytest
 from transformers import AutoTokenizer
 
-from rft_ray import config, prompts, tiny
-from rft_ray.models import commit_model
-from rft_ray.store import open_store
+from rft_ray import prompts
+from tests.serve.running import (
+    END_TIMEOUT_S,
+    KEY,
+    LIMITED,
+    START_TIMEOUT_S,
+    TEMPLATE,
+    Service,
+    listening_beyond_loopback,
+    processes,
+    running,
+    within,
+)
 
-ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 280
-END_TIMEOUT_S = 60
-KEY = "the-key-of-the-test"
-LIMITED = "the-key-with-limits"
 MODEL, BASE = "tiny-rft", "tiny-base"
 QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
-TEMPLATE = "Question: {query}\nAnswer:"
 ROUTES = {
     "/healthz": "get",
     "/readyz": "get",
@@ -51,129 +42,15 @@ ROUTES = {
     "/v1/completions": "post",
 }
 
-LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
-
 pytestmark = pytest.mark.timeout(START_TIMEOUT_S + END_TIMEOUT_S)
 
 
-@dataclass(frozen=True)
-class Service:
-    """The running process, where it answers, and how to recognise what it has started."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    mark: str
-    log: Path
-    ray_folder: Path
-
-    def client(self, key: str | None = KEY) -> httpx.Client:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
-    ray_folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # socket paths under it must stay short
-    port, mark, log = free_port(), uuid.uuid4().hex, folder / "log"
-    keys = folder / "keys"
-    keys.write_text(f"{LIMITED} tokens=600\n")
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "serve.app",
-                "--run",
-                str(a_run(folder)),
-                "--port",
-                str(port),
-                "--device",
-                "cpu",
-                "--stage",
-                "compare",
-                "--api-keys-file",
-                str(keys),
-            ],
-            cwd=ROOT,
-            env=environment(ray_folder) | {"RFT_TEST_MARK": mark, "RFT_API_KEYS": KEY},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    started = Service(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder))
-    try:
-        wait_until_ready(started)
+@pytest.fixture(scope="module", params=["compare", "rft"], ids=["two models", "one alone"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two models behind Serve's proxy and an ingress, and one model in one process."""
+    models = [MODEL, BASE] if request.param == "compare" else [MODEL]
+    with running(tmp_path_factory.mktemp("service"), request.param, models) as started:
         yield started
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_TIMEOUT_S)
-        for pid in processes(mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(ray_folder, ignore_errors=True)
-
-
-def a_run(folder: Path) -> Path:
-    """A finished run that holds one model: a shipped base model with the chat template of training."""
-    base = next(tiny.model_dir(name) for name in tiny.MODELS if tiny.model_dir(name).is_dir())
-    shutil.copytree(base, folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = prompts.chat_template(tokenizer, TEMPLATE)
-    tokenizer.save_pretrained(folder / "model")
-    store, fingerprint = open_store(str(folder / "run")), "0123456789abcdef"
-    commit_model(store, fingerprint, folder / "model", {"template": TEMPLATE})
-    entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": str(base)}
-    settings = config.Config.model_validate(
-        {"models": [{"name": "tiny", "source": "tiny:tiny"}], "engine": {"dtype": "float32", "kv_cache_gib": 0.25}}
-    )
-    store.replace("config.yaml", settings.to_yaml().encode())
-    store.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
-    return folder / "run"
-
-
-def environment(ray_folder: str) -> dict[str, str]:
-    """No setting of Ray but where its files go: the service itself must turn authentication on."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RFT_"))}
-    return kept | {"RAY_TMPDIR": ray_folder}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def wait_until_ready(service: Service) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while "ready: " not in service.log.read_text():
-        if service.process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")
-        time.sleep(0.2)
-
-
-def processes(mark: str) -> list[int]:
-    """Living processes that carry the mark in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found
-
-
-def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
-    """Local address, as /proc writes it, -> name of the process that listens there for other machines."""
-    holders = {}
-    for pid in pids:
-        with suppress(OSError):
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            holders |= {os.readlink(link): name for link in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    listening = {row[1]: holders.get(f"socket:[{row[9]}]") for row in rows if row[3] == "0A"}
-    return {where: name for where, name in listening.items() if name and not where.startswith(LOOPBACK)}
 
 
 def chat(**changes: Any) -> dict[str, Any]:
@@ -183,11 +60,8 @@ def chat(**changes: Any) -> dict[str, Any]:
 def test_health_needs_no_key_and_readiness_names_the_models(service: Service) -> None:
     with service.client(None) as stranger, service.client() as client:
         assert stranger.get("/healthz").json() == {"status": "ok"}
-        assert (
-            stranger.get("/readyz").json()
-            == client.get("/readyz").json()
-            == {"status": "ready", "models": [MODEL, BASE]}
-        )
+        ready = {"status": "ready", "models": service.models}
+        assert stranger.get("/readyz").json() == client.get("/readyz").json() == ready
 
 
 def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
@@ -210,7 +84,7 @@ def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
 def test_models_say_where_they_come_from(service: Service) -> None:
     with service.client() as client:
         listed = client.get("/v1/models").json()
-        assert [model["id"] for model in listed["data"]] == [MODEL, BASE]
+        assert [model["id"] for model in listed["data"]] == service.models
         details = client.get(f"/v1/models/{MODEL}").json()
         assert listed["data"][0].items() < details.items()
         assert (details["settings"], details["corpus"]) == ({"template": TEMPLATE}, None)
@@ -259,14 +133,15 @@ def blocks(texts: Iterator[str]) -> list[str]:
 
 
 def test_a_client_that_hangs_up_frees_its_samples(service: Service) -> None:
-    """64 paths of 256 tokens, left after the first event, five times: the engine is free at once."""
+    """64 paths of 256 tokens, left after the first event, ten times: the engine is free at once."""
+    said = chat(n=64, max_tokens=256, temperature=2, stream=True)
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
     with service.client() as client:
         began = time.monotonic()
         client.post("/solve", json=body | {"stream": False})
         whole_s = time.monotonic() - began
-        for _ in range(5):
-            with client.stream("POST", "/solve", json=body) as answer:
+        for path, asked in (("/solve", body), ("/v1/chat/completions", said)) * 5:
+            with client.stream("POST", path, json=asked) as answer:
                 next(answer.iter_text())
         began = time.monotonic()
         client.post("/solve", json={"question": QUESTION, "k": 1, "max_tokens": 4})
@@ -302,7 +177,7 @@ def test_chat_sees_the_prompt_that_training_saw(service: Service) -> None:
 
 def test_the_openai_sdk_works(service: Service) -> None:
     client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
-    assert [model.id for model in client.models.list()] == [MODEL, BASE]
+    assert [model.id for model in client.models.list()] == service.models
     messages: Any = chat()["messages"]
     whole = client.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=16, temperature=0.7)
     assert len(whole.choices) == 2
@@ -360,6 +235,10 @@ def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
 
 def test_the_base_model_is_asked_as_the_trained_one(service: Service) -> None:
     """Served beside it, from the same weights here: the same answer, and a lineage of its own."""
+    if BASE not in service.models:
+        with service.client() as client:
+            assert client.post("/v1/chat/completions", json=chat(model=BASE)).status_code == 404
+        return
     with service.client() as client:
         trained, base = (
             client.post("/v1/chat/completions", json=chat(model=name, temperature=0)).json() for name in (MODEL, BASE)
@@ -434,6 +313,26 @@ def test_what_listens_beyond_loopback_asks_for_rays_token(service: Service) -> N
             with pytest.raises(grpc.RpcError) as refused:
                 call(b"", timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_an_answer_has_one_request_id(service: Service) -> None:
+    with service.client() as client:
+        named = client.get("/v1/models", headers={"X-Request-ID": "mine"})
+        unnamed = client.get("/v1/models")
+    assert named.headers.get_list("x-request-id") == ["mine"]
+    assert len(unnamed.headers.get_list("x-request-id")) == 1
+
+
+def test_a_killed_replica_is_started_again(service: Service) -> None:
+    """With its engine, which ends with it; where one process is all, it listens on the same port again."""
+    killed, engines = service.replicas(), service.engines()
+    assert len(killed) == len(engines) == len(service.models)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert within(60, lambda: not set(service.engines()) & set(engines))
+    assert within(START_TIMEOUT_S, lambda: len(service.engines()) == len(engines) and service.ready())
+    with service.client() as client:
+        assert client.post("/v1/chat/completions", json=chat()).status_code == 200
 
 
 def test_logs_hold_no_key_and_no_question(service: Service) -> None:

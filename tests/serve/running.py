@@ -1,0 +1,183 @@
+"""`python -m serve.app` with a tiny model, as a process on a Ray of its own that listens on loopback alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from transformers import AutoTokenizer
+
+from rft_ray import config, prompts, tiny
+from rft_ray.models import commit_model
+from rft_ray.store import open_store
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 280
+END_TIMEOUT_S = 60
+KEY = "the-key-of-the-test"
+LIMITED = "the-key-with-limits"
+TEMPLATE = "Question: {query}\nAnswer:"
+LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running process, where it answers, and how to recognise what it has started."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    mark: str
+    log: Path
+    ray_folder: Path
+    models: list[str]
+
+    def client(self, key: str | None = KEY) -> httpx.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+    def replicas(self) -> list[int]:
+        """Pids of Serve's replicas that hold an engine."""
+        holder = "model:" if len(self.models) > 1 else "ingress"
+        return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{holder}" in command(pid)]
+
+    def engines(self) -> list[int]:
+        return [pid for pid in processes(self.mark) if "VLLM::EngineCore" in command(pid)]
+
+    def ready(self) -> bool:
+        with suppress(httpx.HTTPError), self.client() as client:
+            return client.get("/readyz").status_code == 200
+        return False
+
+
+@contextmanager
+def running(folder: Path, stage: str, models: list[str]) -> Iterator[Service]:
+    """The service of a run that it makes in `folder`."""
+    ray_folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # socket paths under it must stay short
+    port, mark, log = free_port(), uuid.uuid4().hex, folder / "log"
+    keys = folder / "keys"
+    keys.write_text(f"{LIMITED} tokens=600\n")
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "serve.app",
+                "--run",
+                str(a_run(folder)),
+                "--port",
+                str(port),
+                "--device",
+                "cpu",
+                "--stage",
+                stage,
+                "--api-keys-file",
+                str(keys),
+            ],
+            cwd=ROOT,
+            env=environment(ray_folder) | {"RFT_TEST_MARK": mark, "RFT_API_KEYS": KEY},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    started = Service(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder), models)
+    try:
+        wait_until_ready(started)
+        yield started
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+        for pid in processes(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+def a_run(folder: Path) -> Path:
+    """A finished run that holds one model: a shipped base model with the chat template of training."""
+    base = next(tiny.model_dir(name) for name in tiny.MODELS if tiny.model_dir(name).is_dir())
+    shutil.copytree(base, folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = prompts.chat_template(tokenizer, TEMPLATE)
+    tokenizer.save_pretrained(folder / "model")
+    store, fingerprint = open_store(str(folder / "run")), "0123456789abcdef"
+    commit_model(store, fingerprint, folder / "model", {"template": TEMPLATE})
+    entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": str(base)}
+    settings = config.Config.model_validate(
+        {"models": [{"name": "tiny", "source": "tiny:tiny"}], "engine": {"dtype": "float32", "kv_cache_gib": 0.25}}
+    )
+    store.replace("config.yaml", settings.to_yaml().encode())
+    store.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
+    return folder / "run"
+
+
+def environment(ray_folder: str) -> dict[str, str]:
+    """No setting of Ray but where its files go: the service itself must turn authentication on."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RFT_"))}
+    return kept | {"RAY_TMPDIR": ray_folder}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while "ready: " not in service.log.read_text():
+        if service.process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")
+        time.sleep(0.2)
+
+
+def processes(mark: str) -> list[int]:
+    """Living processes that carry the mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return ""
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
+    """Local address, as /proc writes it, -> name of the process that listens there for other machines."""
+    holders = {}
+    for pid in pids:
+        with suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            holders |= {os.readlink(link): name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = {row[1]: holders.get(f"socket:[{row[9]}]") for row in rows if row[3] == "0A"}
+    return {where: name for where, name in listening.items() if name and not where.startswith(LOOPBACK)}
