@@ -323,14 +323,29 @@ def test_an_answer_has_one_request_id(service: Service) -> None:
     assert len(unnamed.headers.get_list("x-request-id")) == 1
 
 
-def test_a_killed_replica_is_started_again(service: Service) -> None:
-    """With its engine, which ends with it; where one process is all, it listens on the same port again."""
-    killed, engines = service.replicas(), service.engines()
-    assert len(killed) == len(engines) == len(service.models)
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+def test_where_one_process_is_all_it_comes_back_at_its_port(service: Service) -> None:
+    """After its engine was killed, of which those who wait are told, and after it was killed itself, with its engine.
+
+    Several models: tests/serve/test_replicas.py.
+    """
+    if len(service.models) > 1:
+        return
+    body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
+    with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
+        parts = answer.iter_text()
+        told = [next(parts)]
+        os.kill(service.engines()[0], signal.SIGKILL)
+        told.extend(parts)
+    assert "".join(told).rstrip().rpartition("event: ")[2].startswith("error\n")
+    with service.client() as client:
+        refused = client.post("/v1/chat/completions", json=chat())
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+    first = service.replicas()
+    assert within(START_TIMEOUT_S, lambda: service.ready() and service.replicas() != first)
+    replica, engines = service.replicas(), service.engines()
+    os.kill(replica[0], signal.SIGKILL)
     assert within(60, lambda: not set(service.engines()) & set(engines))
-    assert within(START_TIMEOUT_S, lambda: len(service.engines()) == len(engines) and service.ready())
+    assert within(START_TIMEOUT_S, lambda: service.ready() and service.replicas() != replica)
     with service.client() as client:
         assert client.post("/v1/chat/completions", json=chat()).status_code == 200
 
