@@ -1,9 +1,9 @@
 """One model with one engine, served by one process: the HTTP server, the ingress and the engine's front together.
 
-A request then goes through no other process than the engine's own. Serve's proxy and the way from replica to replica
-cost some 20 ms of a request on two cores (docs/serving.md), and each message of a stream again. The replica listens
-itself ("direct ingress", `SETTINGS`), so there can be only one on its port: more engines, models or replicas of the
-ingress are served through Serve's proxy.
+A request then goes through no other process than the engine's own: on two cores Serve's proxy and the way from replica
+to replica cost some 20 ms of each (docs/serving.md). The replica listens itself (Serve's "direct ingress",
+`serve.runner.listening`), so there can be only one at a port: several models, engines or replicas of the ingress are
+served through Serve's proxy.
 Source: ray/serve/_private/{replica,node_port_manager}.py (Ray 2.60).
 """
 

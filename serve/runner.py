@@ -41,7 +41,7 @@ SERVE_SETTINGS = {
 loaded before its first request is left out of garbage collection, as `vllm serve` does too."""
 
 
-def _listening(port: int) -> dict[str, str]:
+def listening(port: int) -> dict[str, str]:
     """Settings of Serve by which its one ingress replica listens at a port itself, and again when it is replaced."""
     prefix = "RAY_SERVE_DIRECT_INGRESS_"
     return {
@@ -75,7 +75,7 @@ def run_until_stopped(
     check_port(host, port)
     try:
         _end_by_signals()
-        with _ray(address, verbose, _listening(port) if alone else {}), _serve(host, 0 if alone else port):
+        with _ray(address, verbose, listening(port) if alone else {}), _serve(host, 0 if alone else port):
             _end_by_signals()  # Ray has put handlers of its own
             _deploy(build())
             ready(f"http://{_bracketed(host)}:{port}")
@@ -172,6 +172,7 @@ def _serve(host: str, port: int) -> Iterator[None]:
             "serve.app:build into it with `serve deploy`"
         )
     try:
+        # port 0: without a proxy Serve has no replica listen either, so there is one, at a port that nobody asks
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         yield
     finally:
