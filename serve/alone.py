@@ -4,7 +4,7 @@ A request then goes through no other process than the engine's own: on two cores
 to replica cost some 20 ms of each (docs/serving.md). The replica listens itself (Serve's "direct ingress",
 `serve.runner.listening`), so there can be only one at a port: several models, engines or replicas of the ingress are
 served through Serve's proxy.
-Source: ray/serve/_private/{replica,node_port_manager}.py (Ray 2.60).
+Source: ray/serve/_private/{replica,node_port_manager,http_util}.py (Ray 2.60).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve._private import replica
+from ray.serve._private.http_util import start_asgi_http_server
 from ray.serve.llm.ingress import make_fastapi_ingress
 
 from serve import ingress, schemas
@@ -29,6 +31,7 @@ class Alone(ingress.Ingress):
         self, start: Callable[[], Awaitable[Any]], card: schemas.ModelDetails, **settings: Any
     ) -> None:
         """`start`: makes what answers for the model, as `serve.engine.ModelBeside` does."""
+        replica.start_asgi_http_server = _listen_again
         self._server = await start()
         handles: Any = {card.id: LocalHandle(self._server)}
         ingress.Ingress.__init__(self, handles, [card], **settings)
@@ -36,6 +39,14 @@ class Alone(ingress.Ingress):
     async def check_health(self) -> None:
         """Serve's check of this replica, which is of no use without its engine."""
         await self._server.check_replica()
+
+
+async def _listen_again(*arguments: Any, **options: Any) -> Any:
+    """Ray's start of a replica's HTTP server, also at a port of which a killed replica's connections are not gone yet.
+
+    They stay for a minute. Ray binds without SO_REUSEADDR, fails, and never tries that port again (ray#60615).
+    """
+    return await start_asgi_http_server(*arguments, **{**options, "enable_so_reuseport": True})
 
 
 def deploy(

@@ -28,10 +28,14 @@ COMPLETIONS, VERDICTS = (f"{stage}/{LAST.problems_fingerprint}/p000001" for stag
 
 
 class Moody(engines.ScriptedEngine):
-    """As a real engine, it never says the same again."""
+    """As a real engine, it never says the same again: what it answers depends on how many were opened before it."""
+
+    def __init__(self, seed: int, before: int) -> None:
+        super().__init__(seed)
+        self._before = before
 
     def generate(self, requests: list[engines.Request], settings: sampling.SamplingSettings) -> list[engines.Answered]:  # type: ignore[override]
-        later = [replace(request, sample_start=request.sample_start + self.seed % 1000 + 7) for request in requests]
+        later = [replace(request, sample_start=request.sample_start + 10 * self._before) for request in requests]
         return super().generate(later, settings)
 
 
@@ -45,7 +49,8 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def moody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "open_engine", lambda *_, seed, **__: Moody(seed))
+    opened = itertools.count()
+    monkeypatch.setattr(sampling, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
 
 
 def flip(url: str, key: str) -> None:
