@@ -9,19 +9,25 @@ Source: ray/serve/_private/{replica,node_port_manager,http_util}.py (Ray 2.60).
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve._private import replica
-from ray.serve._private.http_util import start_asgi_http_server
+from ray.serve._private import http_util, replica
 from ray.serve.llm.ingress import make_fastapi_ingress
 
 from serve import ingress, schemas
 from serve.keys import Keys
 from serve.local import LocalHandle
 from serve.metering import SharedCounter
+
+PORT_EVERY_S = 0.5
+"""Between two looks at a port that another process holds."""
 
 
 class Alone(ingress.Ingress):
@@ -31,7 +37,7 @@ class Alone(ingress.Ingress):
         self, start: Callable[[], Awaitable[Any]], card: schemas.ModelDetails, **settings: Any
     ) -> None:
         """`start`: makes what answers for the model, as `serve.engine.ModelBeside` does."""
-        replica.start_asgi_http_server = _listen_again
+        replica.start_asgi_http_server = _listen
         self._server = await start()
         handles: Any = {card.id: LocalHandle(self._server)}
         ingress.Ingress.__init__(self, handles, [card], **settings)
@@ -41,12 +47,29 @@ class Alone(ingress.Ingress):
         await self._server.check_replica()
 
 
-async def _listen_again(*arguments: Any, **options: Any) -> Any:
-    """Ray's start of a replica's HTTP server, also at a port of which a killed replica's connections are not gone yet.
+async def _listen(*arguments: Any, **options: Any) -> Any:
+    """Ray's start of a replica's HTTP server, which waits for its port.
 
-    They stay for a minute. Ray binds without SO_REUSEADDR, fails, and never tries that port again (ray#60615).
+    A killed replica's connections hold the port for a minute against who does not say SO_REUSEADDR. Ray does not, and a
+    port that it could not have once it never tries again (ray#60615).
     """
-    return await start_asgi_http_server(*arguments, **{**options, "enable_so_reuseport": True})
+    http_util.set_socket_reuse_port = _reuse_address  # without SO_REUSEPORT, by which two services would share a port
+    told = False
+    while True:
+        try:
+            return await http_util.start_asgi_http_server(*arguments, **{**options, "enable_so_reuseport": True})
+        except RuntimeError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+                raise
+            if not told:
+                logging.getLogger("ray.serve").error("%s Another process listens there: waiting until it ends.", error)
+            told = True
+            await asyncio.sleep(PORT_EVERY_S)
+
+
+def _reuse_address(sock: socket.socket) -> bool:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return True
 
 
 def deploy(
