@@ -93,8 +93,12 @@ def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = 
     # one batch in the engines and one that waits: more would wait longer than clients do
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
     cards = [catalog.details(run, entry) for entry in entries]
-    common: dict[str, Any] = {"seeds": resources.gpu, "capacity": capacity, "max_tokens": resources.max_tokens}
-    common["cors_origins"] = args.cors_origins
+    common: dict[str, Any] = {
+        "seeds": resources.gpu,
+        "capacity": capacity,
+        "max_tokens": resources.max_tokens,
+        "cors_origins": args.cors_origins,
+    }
     if alone:
         return deploy_alone(*engine.beside(entries[0], run, recorded.engine, resources), cards[0], keys, **common)
     models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}

@@ -1,4 +1,4 @@
-"""`python -m serve.app` with a tiny model, as a process on a Ray of its own that listens on loopback alone."""
+"""Services as processes, each on a Ray of its own that listens on loopback alone; and `python -m serve.app` as one."""
 
 from __future__ import annotations
 
@@ -35,24 +35,62 @@ LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000F
 
 
 @dataclass(frozen=True)
-class Service:
-    """The running process, where it answers, and how to recognise what it has started."""
+class Started:
+    """A running service, where it answers, and how to recognise what it has started."""
 
     process: subprocess.Popen[bytes]
     url: str
     mark: str
     log: Path
     ray_folder: Path
-    models: list[str]
 
     def client(self, key: str | None = KEY) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
+    def replicas_of(self, deployment: str) -> list[int]:
+        """Pids of a deployment's living replicas."""
+        return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{deployment}" in command(pid)]
+
+
+@contextmanager
+def started(
+    module: str, arguments: list[str], port: int, log: Path, start_s: float = START_TIMEOUT_S, **variables: str
+) -> Iterator[Started]:
+    """`python -m module arguments`, once it is ready; ended with everything that it has started."""
+    ray_folder, mark = tempfile.mkdtemp(prefix="rs", dir="/tmp"), uuid.uuid4().hex  # socket paths must stay short
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=environment(ray_folder) | {"RFT_TEST_MARK": mark} | variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    service = Started(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder))
+    try:
+        wait_until_ready(service, start_s)
+        yield service
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+        for pid in processes(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(ray_folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Service(Started):
+    """`python -m serve.app`."""
+
+    models: list[str]
+
     def replicas(self) -> list[int]:
         """Pids of Serve's replicas that hold an engine."""
-        holder = "model:" if len(self.models) > 1 else "ingress"
-        return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{holder}" in command(pid)]
+        return self.replicas_of("model:" if len(self.models) > 1 else "ingress")
 
     def engines(self) -> list[int]:
         return [pid for pid in processes(self.mark) if "VLLM::EngineCore" in command(pid)]
@@ -66,45 +104,12 @@ class Service:
 @contextmanager
 def running(folder: Path, stage: str, models: list[str]) -> Iterator[Service]:
     """The service of a run that it makes in `folder`."""
-    ray_folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # socket paths under it must stay short
-    port, mark, log = free_port(), uuid.uuid4().hex, folder / "log"
-    keys = folder / "keys"
+    port, keys = free_port(), folder / "keys"
     keys.write_text(f"{LIMITED} tokens=600\n")
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "serve.app",
-                "--run",
-                str(a_run(folder)),
-                "--port",
-                str(port),
-                "--device",
-                "cpu",
-                "--stage",
-                stage,
-                "--api-keys-file",
-                str(keys),
-            ],
-            cwd=ROOT,
-            env=environment(ray_folder) | {"RFT_TEST_MARK": mark, "RFT_API_KEYS": KEY},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    started = Service(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder), models)
-    try:
-        wait_until_ready(started)
-        yield started
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_TIMEOUT_S)
-        for pid in processes(mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(ray_folder, ignore_errors=True)
+    arguments = {"run": a_run(folder), "port": port, "device": "cpu", "stage": stage, "api-keys-file": keys}
+    given = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    with started("serve.app", given, port, folder / "log", RFT_API_KEYS=KEY) as service:
+        yield Service(**vars(service), models=models)
 
 
 def a_run(folder: Path) -> Path:
@@ -138,8 +143,8 @@ def free_port() -> int:
     return port
 
 
-def wait_until_ready(service: Service) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def wait_until_ready(service: Started, start_s: float) -> None:
+    deadline = time.monotonic() + start_s
     while "ready: " not in service.log.read_text():
         if service.process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")

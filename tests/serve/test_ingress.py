@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from serve import page
 from serve.keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
 from serve.solving import Pieces
+from tests.serve.running import within
 
 KEY = "a-good-key"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
@@ -72,15 +73,6 @@ def chat(**changes: Any) -> dict[str, Any]:
 def events(answer: httpx.Response) -> list[tuple[str, Any]]:
     blocks = [block.split("\ndata: ") for block in answer.text.strip().split("\n\n")]
     return [(kind.removeprefix("event: "), json.loads(data)) for kind, data in blocks]
-
-
-def within(seconds: float, holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_a_stream_is_the_plain_answer_told_step_by_step(running: Running) -> None:

@@ -8,11 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,9 +24,9 @@ import openai
 import pytest
 
 from tests.serve.replicated import MODEL
-from tests.serve.running import ROOT, command, environment, free_port, processes, within
+from tests.serve.running import KEY, Started, free_port, started, within
 
-KEY, LIMITED, ADDED = "key-of-the-load", "key-with-limits", "key-added-later"
+LIMITED, ADDED = "key-with-limits", "key-added-later"
 KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does he have?"
 START_S = 120.0
@@ -39,20 +35,8 @@ pytestmark = pytest.mark.timeout(280)
 
 
 @dataclass(frozen=True)
-class Service:
-    process: subprocess.Popen[bytes]
-    url: str
-    mark: str
-    log: Path
-    ray_folder: Path
+class Service(Started):
     keys: Path
-
-    def client(self, key: str = KEY) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
-
-    def replicas(self, deployment: str) -> list[int]:
-        """Pids of a deployment's living replicas."""
-        return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{deployment}" in command(pid)]
 
 
 def read(path: Path) -> str:
@@ -63,31 +47,12 @@ def read(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder, ray_folder = tmp_path_factory.mktemp("replicas"), tempfile.mkdtemp(prefix="rr", dir="/tmp")
-    port, mark, log, keys = free_port(), os.urandom(8).hex(), folder / "log", folder / "keys"
+    folder, port = tmp_path_factory.mktemp("replicas"), free_port()
+    keys = folder / "keys"
     keys.write_text(KEY_FILE)
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve.replicated", str(port), str(keys)],
-            cwd=ROOT,
-            env=environment(ray_folder) | {"RFT_TEST_MARK": mark, "RAY_worker_niceness": "0"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    started = Service(process, f"http://127.0.0.1:{port}", mark, log, Path(ray_folder), keys)
-    try:
-        assert within(START_S, lambda: "ready: " in read(log) or process.poll() is not None)
-        assert process.poll() is None, read(log)[-4000:]
-        yield started
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        for pid in processes(mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(ray_folder, ignore_errors=True)
+    given = [str(port), str(keys)]
+    with started("tests.serve.replicated", given, port, folder / "log", START_S, RAY_worker_niceness="0") as service:
+        yield Service(**vars(service), keys=keys)
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -147,12 +112,12 @@ def under_load(service: Service, disturb: Callable[[], object], *, clients: int 
 
 
 def kill_one(service: Service, deployment: str, number: signal.Signals) -> None:
-    os.kill(service.replicas(deployment)[0], number)
+    os.kill(service.replicas_of(deployment)[0], number)
 
 
 def test_a_rolling_update_under_load_fails_and_truncates_nothing(service: Service) -> None:
     def replicas() -> set[int]:
-        return set(service.replicas("engine") + service.replicas("ingress"))
+        return set(service.replicas_of("engine") + service.replicas_of("ingress"))
 
     before = replicas()
 
@@ -172,7 +137,7 @@ def test_what_a_lost_replica_was_asked_is_answered_or_ends_with_an_error(
 ) -> None:
     found = under_load(service, lambda: kill_one(service, deployment, number))
     assert set(found) <= {"whole", "error event"}, found
-    assert within(60, lambda: len(service.replicas(deployment)) == 2)
+    assert within(60, lambda: len(service.replicas_of(deployment)) == 2)
 
 
 def test_the_sdk_raises_when_its_stream_is_broken(service: Service) -> None:
@@ -180,7 +145,7 @@ def test_the_sdk_raises_when_its_stream_is_broken(service: Service) -> None:
     messages: Any = chat()["messages"]
     stream = client.chat.completions.create(model=MODEL, messages=messages, stream=True)
     next(iter(stream))
-    for pid in service.replicas("engine"):
+    for pid in service.replicas_of("engine"):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="ask again"):
         list(stream)
