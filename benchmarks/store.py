@@ -21,12 +21,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from rft_ray import stages
 from rft_ray.records import Completion, to_table
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard
 from rft_ray.store import commit_table, open_store
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, key_to_write, missing_shards
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 PROBLEMS, SAMPLES, PER_BLOCK = 1_000_000, 100, 50
 SETTINGS = SamplingSettings(0.7, 1.0, 256, 20, "{query}")
@@ -48,7 +47,7 @@ def lay_out(folder: Path, share: float) -> None:
 
 
 def missing(url: str) -> int:
-    return len(stages.missing(open_store(url), JOB.shards()))
+    return len(missing_shards(open_store(url), JOB.shards()))
 
 
 def listed(url: str) -> int:
@@ -70,7 +69,7 @@ def _measure(work: Callable[[str], int], url: str) -> tuple[int, float, float]:
 def asked(url: str) -> int:
     """What each worker does before it makes a shard, for a thousand shards."""
     store, shards = open_store(url), planned()
-    return sum(stages.key_to_write(store, shard) is None for shard in shards[:: len(shards) // 1000])
+    return sum(key_to_write(store, shard) is None for shard in shards[:: len(shards) // 1000])
 
 
 def local(folder: str) -> bool:

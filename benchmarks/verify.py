@@ -29,11 +29,11 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
 from rft_ray import answers, equations, grading, normal_forms, paths
 from rft_ray.records import Status
 from tests.unit import reference_rules
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
 Distance = Callable[[str, str], int]
 

@@ -32,6 +32,7 @@ from processes import free_port, identify
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+
 PASSED_ON = ("RFT_GSM8K_DIR", "HF_HOME", "HF_HUB_OFFLINE")
 """Variables of the caller that a job gets even where the head was started without them. No secrets: jobs' variables
 show in the dashboard."""

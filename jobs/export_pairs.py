@@ -17,13 +17,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
 from rft_ray import pairs
 from rft_ray.equations import MODES
 from rft_ray.problems import DataError
 from rft_ray.records import REJECTIONS, Status
-from rft_ray.store import StoreError, open_store, partial_file
+from rft_ray.store import StoreError, open_store
+from rft_ray.store.base import partial_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
 EVERY = 50_000
 

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
-from rft_ray.models import ModelError
 from rft_ray.problems import DataError
 from rft_ray.report import write_report, write_study_report
 from rft_ray.store import StoreError, open_store
+from rft_ray.store.models.folder import ModelError
 from rft_ray.study import KEY
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
 
 def main(argv: Sequence[str]) -> int:

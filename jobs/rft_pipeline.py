@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
 from jobs.running import carry_out
 from rft_ray.cluster import prepare_environment
 from rft_ray.config import Config, load
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
 
 def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -36,7 +36,8 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
-    from rft_ray import estimate, models, pipeline, stages
+    from rft_ray import estimate, models, pipeline
+    from rft_ray.store.shards import missing_shards
 
     plan, store = pipeline.prepare(config)
     sizes = {model.name: estimate.parameters(models.resolve(model.source)) for model in config.models}
@@ -44,7 +45,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     print(estimate.describe(plan, sizes, gpu=gpu))
     shards = list(plan.completion_shards())
     print(
-        f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(stages.missing(store, shards)):,}"
+        f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing_shards(store, shards)):,}"
     )
 
 

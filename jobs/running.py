@@ -31,9 +31,9 @@ def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
 def _refusals() -> tuple[type[Exception], ...]:
     """Imported once there is an error: a wrong key is refused without waiting for what reads models."""
     from rft_ray.config import ConfigError
-    from rft_ray.models import ModelError
     from rft_ray.problems import DataError
     from rft_ray.store import StoreError
+    from rft_ray.store.models.folder import ModelError
 
     return ConfigError, DataError, ModelError, StoreError
 
@@ -43,9 +43,9 @@ def _with_ray(work: Callable[[], None]) -> int:
 
     from rft_ray import preemption, stages
     from rft_ray.cluster import start_ray
-    from rft_ray.models import ModelError
     from rft_ray.pipeline import Incomplete
     from rft_ray.store import StoreError
+    from rft_ray.store.models.folder import ModelError
     from rft_ray.training import TrainingError
 
     try:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
 from jobs.running import carry_out
 from rft_ray.cluster import prepare_environment
 from rft_ray.config import Config, load
@@ -25,6 +23,9 @@ from rft_ray.config import Config, load
 if TYPE_CHECKING:
     from rft_ray.store import Store
     from rft_ray.study import Study
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
 
 def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

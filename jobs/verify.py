@@ -8,7 +8,6 @@ Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl),
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -19,21 +18,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
-
-from rft_ray import cluster
-
-cluster.prepare_environment()  # before anything below imports Ray
-from rft_ray import config, foreign, side_by_side, stages
+from rft_ray import cluster, config, foreign, side_by_side, stages
 from rft_ray.corpus import CorpusJob, build_corpus, jsonl_line
 from rft_ray.equations import MODES, Mode
 from rft_ray.ledger import Stopwatch, read_summary
 from rft_ray.normal_forms import NORMAL_FORMS
 from rft_ray.problems import DataError, commit_problems
 from rft_ray.records import ReasoningPath, Status, from_table
-from rft_ray.shards import SamplingJob
 from rft_ray.store import Store, StoreError, open_store, present, read_table
+from rft_ray.store.shards import SamplingJob, committed_key, missing_shards
 from rft_ray.verification import PathJob, VerdictJob, select_paths, verify
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
+
+cluster.prepare_environment()  # before anything below imports Ray
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -152,7 +150,7 @@ def grade_and_select(
     jobs = [job for of_mode in graded.values() for job in of_mode]
     planned = [shard for job in jobs for shard in job.shards()]
     planned += [shard for job in selected.values() for shard in job.shards()]
-    if stages.missing(store, planned):
+    if missing_shards(store, planned):
         cluster.start_ray()
         stages.check_shared(store)
     with watch.stage("verify") as counts:
@@ -167,7 +165,7 @@ def merge(job: PathJob, gold: foreign.Gold, store: Store, template: str) -> dict
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
         counts = build_corpus(corpus, store, gold.problems, template, job.mode)
         return counts | {"file": present(store, corpus.jsonl_key), "table": present(store, corpus.key)}
-    tables = [read_table(store, key)[0] for shard in job.shards() if (key := stages.committed_key(store, shard))]
+    tables = [read_table(store, key)[0] for shard in job.shards() if (key := committed_key(store, shard))]
     rows = [row for table in tables for row in from_table(table, ReasoningPath)]
     key = f"corpus/{job.fingerprint}.jsonl"
     store.create(key, "".join(jsonl_line(row, template) for row in rows).encode())

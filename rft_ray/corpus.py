@@ -14,14 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rft_ray import generations, paths, prompts, stages
+from rft_ray import paths, prompts
 from rft_ray.grading import Mode
 from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.problems import ProblemSet
-from rft_ray.provenance import identity, noted
 from rft_ray.records import Problem, ReasoningPath, from_table, to_table
-from rft_ray.shards import fingerprint
-from rft_ray.store import Store, StoreError, commit_table, present, read_table, writable
+from rft_ray.store import Store, StoreError, commit_table, names, present, read_table, writable
+from rft_ray.store.names import fingerprint_of
+from rft_ray.store.shards import committed_key
+from rft_ray.store.tables import identity, noted
 from rft_ray.verification import PathJob
 
 
@@ -39,7 +40,7 @@ class CorpusJob:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
+        return fingerprint_of(
             "corpus",
             problems=self.problems_fingerprint,
             count=self.problems,
@@ -64,7 +65,7 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
         rows = list(_rows(job, store, problems.problems[: job.problems], mode, made_from))
         if job.as_many_as:
             other, about = read_table(store, job.as_many_as.key)
-            made_from[generations.split(job.as_many_as.key)[0]] = identity(other)
+            made_from[names.split(job.as_many_as.key)[0]] = identity(other)
             rows = thinned(rows, json.loads(about["counts"])["paths"])
         lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
         counts = {
@@ -128,7 +129,7 @@ def _path_blocks(
         yield 0, job.problems, []
         return
     for shard in job.paths.shards():
-        key = stages.committed_key(store, shard)
+        key = committed_key(store, shard)
         if key is None:
             raise StoreError(f"{store.url}/{shard.stem}: the paths of this block are not committed yet")
         table = read_table(store, key)[0]

@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rft_ray import config, engine_faults, prompts
+from rft_ray import config, prompts
+from rft_ray.config import engine_script
 from rft_ray.layouts import layout
 from rft_ray.records import Problem
-from rft_ray.shards import SamplingSettings
+from rft_ray.store.shards import SamplingSettings
 
 LONGEST_TOKEN = 1024
 """Characters; no vocabulary in use comes near it."""
@@ -284,14 +285,14 @@ class ScriptedEngine:
 
     def __init__(self, seed: int, script: str = "") -> None:
         self.seed, self.answered = seed, 0
-        self._faults = engine_faults.parse(script)
-        engine_faults.opening(self._faults)
+        self._faults = engine_script.parse(script)
+        engine_script.opening(self._faults)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         return [self._answer(request, settings) for request in requests]
 
     def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
-        spoiled = engine_faults.answering(self._faults, request.problem.question)
+        spoiled = engine_script.answering(self._faults, request.problem.question)
         samples = [
             self._sample(request.problem, request.sample_start + i, settings.temperature) for i in range(request.n)
         ]

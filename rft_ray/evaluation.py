@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from rft_ray.problems import read_problems
-from rft_ray.provenance import noted
 from rft_ray.records import GradedCompletion, Status
-from rft_ray.shards import ModelRef, fingerprint
 from rft_ray.store import Store, commit_table, present, read_table
+from rft_ray.store.names import fingerprint_of
+from rft_ray.store.shards import ModelRef
+from rft_ray.store.tables import noted
 from rft_ray.verification import VerdictJob, read_verdicts
 
 Z95 = 1.959963984540054
@@ -55,7 +56,7 @@ class EvaluationJob:
 
     @property
     def key(self) -> str:
-        name = fingerprint(
+        name = fingerprint_of(
             "evaluation",
             greedy=self.greedy.fingerprint,
             problems=self.greedy.sampling.problems,

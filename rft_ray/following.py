@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rft_ray import stages
-from rft_ray.shards import ModelRef, SamplingJob, Shard
+from rft_ray.store.shards import ModelRef, SamplingJob, Shard
 
 
 def label_of(model: ModelRef) -> str:

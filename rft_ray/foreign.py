@@ -27,16 +27,9 @@ from rft_ray import config, problems
 from rft_ray.grading import extract_answer
 from rft_ray.problems import JSONL, DataError, ProblemSet
 from rft_ray.records import Completion, Problem, problem_id, to_table
-from rft_ray.shards import (
-    ModelRef,
-    SamplingJob,
-    SamplingSettings,
-    Shard,
-    committed_keys,
-    fingerprint,
-    next_generation,
-)
 from rft_ray.store import Store, commit_table
+from rft_ray.store.names import fingerprint_of
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, key_to_write, missing_shards
 
 QUESTION_COLUMNS = ("question", "prompt")
 COMPLETION_COLUMNS = ("completion", "response")
@@ -111,7 +104,7 @@ def _bare_set(source: str, found: Sequence[Problem]) -> ProblemSet:
         question = next(problem.question for problem in found if problem.problem_id == repeated[0])
         raise DataError(f"{source}: the question {question[:60]!r} is there twice: remove one of the two")
     ordered = tuple(problems.in_order(found, 0))
-    name = fingerprint("problems", per_block=PER_BLOCK, bare=[[one.problem_id, one.solution] for one in ordered])
+    name = fingerprint_of("problems", per_block=PER_BLOCK, bare=[[one.problem_id, one.solution] for one in ordered])
     return ProblemSet(ordered, len(ordered), name)
 
 
@@ -264,13 +257,10 @@ def commit_completions(
 ) -> Iterator[Shard]:
     """Commit the job's shards that are missing, empty ones too; yields each as it is committed."""
     blocks = _cut(job, completions, gold)
-    committed = committed_keys(store.list(f"completions/{job.problems_fingerprint}/"))
-    for shard in job.shards():
-        if shard.stem in committed:
-            continue
-        found = blocks.get((shard.problem_block, shard.sample_block), [])
-        key = shard.key(next_generation(shard.stem, store.list(shard.stem + ".g")))
-        commit_table(store, key, to_table(found, Completion), _metadata(job, len(found)))
+    for shard in missing_shards(store, job.shards()):
+        rows = blocks.get((shard.problem_block, shard.sample_block), [])
+        if key := key_to_write(store, shard):
+            commit_table(store, key, to_table(rows, Completion), _metadata(job, len(rows)))
         yield shard
 
 

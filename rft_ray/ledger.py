@@ -11,21 +11,20 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from rft_ray import generations, quarantine, stages
+from rft_ray import quarantine
 from rft_ray.corpus import CorpusJob, counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
-from rft_ray.models import committed_model
 from rft_ray.plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
-from rft_ray.shards import Shard, committed_keys
-from rft_ray.store import NotFound, Store, present, read_table
+from rft_ray.store import NotFound, Store, present
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.names import split
+from rft_ray.store.shards import missing_shards, shard_metadata
 from rft_ray.verification import VerdictJob
 
-READERS = 8
 COUNTED = frozenset({"shards", "blocks", "trained"})
 """What a stage did, summed over resumed runs; anything else that it reports is a state."""
 
@@ -71,7 +70,7 @@ def read_summary(store: Store) -> dict[str, Any] | None:
 def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
     """Whether a summary's seconds count for this plan too: controls, say, add to a run and repeat nothing of it."""
     made = summary.get("corpus", {}).get("file") or ""
-    return generations.split(made)[0] == generations.split(plan.corpus.jsonl_key)[0]
+    return split(made)[0] == split(plan.corpus.jsonl_key)[0]
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def held_shards(store: Store, plan: Plan) -> list[quarantine.Held]:
         return []
     jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
     shards = [shard for job in dict.fromkeys(jobs) for shard in job.shards()]
-    return quarantine.held(store, jobs, stages.missing(store, shards), plan.config.engine.max_failures)
+    return quarantine.held(store, jobs, missing_shards(store, shards), plan.config.engine.max_failures)
 
 
 def past_quarantine(plan: Plan, store: Store) -> Plan:
@@ -187,17 +186,6 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     return {"union": union, "by_model": by_model, "overlap": overlap, "distinct_under": dict(forms)}
 
 
-def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
-    """Verified metadata of those of the shards that are committed."""
-    shards = list(shards)
-    committed: dict[str, str] = {}
-    for folder in {shard.folder for shard in shards}:
-        committed |= committed_keys(store.list(folder))
-    keys = [committed[shard.stem] for shard in shards if shard.stem in committed]
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda key: read_table(store, key)[1], keys)
-
-
 def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     """Length of the union of the intervals in which the shards were being sampled."""
     spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
@@ -237,5 +225,5 @@ def complete(store: Store, plan: Plan) -> bool:
         all(committed_model(store, job.fingerprint) for job in plan.trainings)
         and all(present(store, key) for key in (plan.gold.key, *corpora))
         and all(present(store, job.key) for job in plan.evaluations)
-        and not stages.missing(store, shards)
+        and not missing_shards(store, shards)
     )

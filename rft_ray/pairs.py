@@ -20,11 +20,12 @@ from typing import Any
 from rft_ray import paths, prompts
 from rft_ray.equations import MODES, Mode
 from rft_ray.ledger import read_summary
-from rft_ray.parquet import content_hash
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
-from rft_ray.shards import SamplingSettings, committed_keys, verdicts_fingerprint
 from rft_ray.store import Store, StoreError, read_table
+from rft_ray.store.names import committed_files
+from rft_ray.store.parquet import content_hash
+from rft_ray.store.shards import SamplingSettings, verdicts_fingerprint
 
 REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
 """Statuses of a completion that is known to be wrong."""
@@ -155,7 +156,7 @@ def verified_blocks(store: Store, mode: Mode | None) -> tuple[Mode, list[list[So
 def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]:
     """(problem set, problem block) -> `<fingerprint>.s<sample block>` -> key, all sorted."""
     blocks: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
-    for stem, key in sorted(committed_keys(store.list(f"{stage}/")).items()):
+    for (stem, _), key in sorted(committed_files(store.list(f"{stage}/")).items()):
         _, problems_fingerprint, block, name = stem.split("/")
         blocks[problems_fingerprint, int(block.removeprefix("p"))][name] = key
     return dict(blocks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import models, presence, problems, stages
+from rft_ray import models, problems, stages
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import describe, evaluate
@@ -18,7 +18,8 @@ from rft_ray.plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.report import try_report
 from rft_ray.sampling import sample
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, open_store, run_lock
+from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.training import TrainingJob, train
 from rft_ray.verification import VerdictJob, select_paths, verify
 
@@ -32,7 +33,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     per_block, seed = config.problems.per_block, config.problems.order_seed
     train_set = problems.prepare(config.problems.train, seed, per_block)
     test_set = problems.prepare(config.problems.test, seed, per_block)
-    bases = {model.name: models.files_fingerprint(models.resolve(model.source)) for model in config.models}
+    bases = {model.name: files_fingerprint(models.resolve(model.source)) for model in config.models}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
 
 
@@ -51,7 +52,7 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
     watch = Stopwatch(before if before and made_same_corpus(before, plan) else None)
-    with presence.announced(store, "job"):
+    with run_lock.announced(store, "job"):
         return _run(plan, store, watch, was_finished=bool(previous and previous["finished"]))
 
 

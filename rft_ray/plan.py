@@ -13,7 +13,8 @@ from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.corpus import CorpusJob
 from rft_ray.evaluation import EvaluationJob
 from rft_ray.problems import ProblemSet
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard, fingerprint
+from rft_ray.store.names import fingerprint_of
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard
 from rft_ray.training import TrainingJob, check
 from rft_ray.verification import PathJob, Purpose, VerdictJob
 
@@ -58,7 +59,7 @@ class Plan:
         """Names the outcome of the whole run: equal for two configs that differ only in how to run."""
         keys = [job.key for job in self.evaluations]
         models = [job.fingerprint for job in self.trainings]
-        return fingerprint("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
+        return fingerprint_of("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
 
     @property
     def trainings(self) -> list[TrainingJob]:
@@ -193,7 +194,7 @@ def training_job(
     recipe: Recipe = config.sft if stage == "sft" else config.rft
     seed = model.seed if seed is None else seed
     steps = {"same_steps_as": same_steps_as.fingerprint} if same_steps_as else {}
-    name = fingerprint(
+    name = fingerprint_of(
         "training",
         base=bases[model.name],
         data=data.fingerprint,

@@ -27,10 +27,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rft_ray import config, hub, shards
+from rft_ray import config, hub
 from rft_ray.answers import ConflictError, read_number
 from rft_ray.records import Problem, from_table, problem_id, to_table
 from rft_ray.store import NotFound, Store, commit_table, open_store, present, read_table
+from rft_ray.store.names import fingerprint_of
 
 GSM8K = "openai/gsm8k"
 GSM8K_DIR = "RFT_GSM8K_DIR"
@@ -67,7 +68,7 @@ def prepare(section: config.ProblemSet, order_seed: int, per_block: int) -> Prob
     content = hashlib.sha256()
     for problem in problems:
         content.update(json.dumps([problem.problem_id, problem.question, problem.solution]).encode() + b"\n")
-    name = shards.fingerprint("problems", order_seed=order_seed, per_block=per_block, content=content.hexdigest())
+    name = fingerprint_of("problems", order_seed=order_seed, per_block=per_block, content=content.hexdigest())
     return ProblemSet(problems, count, name)
 
 

@@ -43,8 +43,10 @@ from rft_ray.foreman import Foreman, Line, hire
 from rft_ray.metrics import SamplerMetrics
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, Problem, to_table
-from rft_ray.shards import ModelRef, SamplingJob, Shard
 from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store.models.committed import committed_model, fetch_model
+from rft_ray.store.models.folder import ModelError
+from rft_ray.store.shards import ModelRef, SamplingJob, Shard, key_to_write, missing_shards
 from rft_ray.turns import Turns
 from rft_ray.watchdog import Watchdog
 
@@ -60,7 +62,7 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     """
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
-    missing = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     held = quarantine.held(store, jobs, missing, engine.max_failures)
     if engine.retry_quarantined:
         quarantine.retry(store, held)
@@ -117,8 +119,8 @@ def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
     likeness: dict[str, str] = {}
     for ref in refs:
         if ref.name not in likeness and ref.stage != "base":
-            with suppress(models.ModelError):  # a damaged manifest: told when the model is loaded
-                if manifest := models.committed_model(store, ref.fingerprint):
+            with suppress(ModelError):  # a damaged manifest: told when the model is loaded
+                if manifest := committed_model(store, ref.fingerprint):
                     likeness[ref.name] = manifest.files["config.json"].sha256
     kinds = list(dict.fromkeys(likeness.get(ref.name, ref.name) for ref in refs))
     return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
@@ -180,7 +182,7 @@ class Sampler:
         self._metrics = SamplerMetrics()
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
-        key = stages.key_to_write(self._store, shard)
+        key = key_to_write(self._store, shard)
         if key is None:
             return {"shard": shard.stem, "key": shard.stem, "rows": 0, "committed_here": False}
         untouched = {"shard": shard.stem, "key": shard.stem, "rows": 0, "committed_here": False}
@@ -359,4 +361,4 @@ def model_folder(store: Store, model: ModelRef) -> Path:
     """Local HF directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
     if model.stage == "base":
         return models.resolve_exactly(model.source, model.fingerprint)
-    return models.fetch_model(store, model.fingerprint)
+    return fetch_model(store, model.fingerprint)

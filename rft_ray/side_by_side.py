@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from typing import Any
 
-from rft_ray import stages
 from rft_ray.grading import Mode
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Status
 from rft_ray.store import Store, read_table
+from rft_ray.store.shards import committed_key
 from rft_ray.verification import PathJob, VerdictJob, read_completions, read_verdicts
 
 EXAMPLES = 10
@@ -131,7 +131,7 @@ def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
     under: Counter[str] = Counter()
     union = 0
     for shard in job.shards():
-        key = stages.committed_key(store, shard)
+        key = committed_key(store, shard)
         counts = json.loads(read_table(store, key)[1]["counts"]) if key else {"found_by": {}, "distinct_under": {}}
         under.update(counts["distinct_under"])
         for names, count in counts["found_by"].items():

@@ -13,7 +13,7 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -21,8 +21,8 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rft_ray.shards import Shard, committed_keys, next_generation
 from rft_ray.store import Receipt, Store
+from rft_ray.store.shards import Shard
 
 MAX_BLOCKS = 4096
 """Ray Data blocks of one execution; with more shards than this, a block holds several."""
@@ -78,28 +78,6 @@ class Progress:
         rate = (self.done - self._before_first) / max(now - self._started, 1e-9)
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 else "time left unknown"
         return f"  {self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s, {left}"
-
-
-def missing(store: Store, shards: Iterable[Shard]) -> list[Shard]:
-    """The shards that no committed file stands for yet, in order. One paged listing per folder."""
-    shards = list(shards)
-    committed: dict[str, str] = {}
-    for folder in sorted({shard.folder for shard in shards}):
-        committed |= committed_keys(store.list(folder))
-    return [shard for shard in shards if shard.stem not in committed]
-
-
-def committed_key(store: Store, shard: Shard) -> str | None:
-    """Key of the committed file of one shard, or None."""
-    return committed_keys(store.list(shard.stem + ".g")).get(shard.stem)
-
-
-def key_to_write(store: Store, shard: Shard) -> str | None:
-    """Asked just before a shard is made: where to commit it, or None when somebody has."""
-    keys = list(store.list(shard.stem + ".g"))
-    if shard.stem in committed_keys(keys):
-        return None
-    return shard.key(next_generation(shard.stem, keys))
 
 
 def receipt_row(receipt: Receipt, **counts: Any) -> dict[str, Any]:

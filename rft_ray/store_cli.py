@@ -23,15 +23,15 @@ def _verify(store: Store, repair: bool, alone: bool) -> int:
     """Read everything that counts and name what must not; to void it, no job may be at work."""
     if not repair:
         return _verified(store, repair=False)
-    from rft_ray import presence
+    from rft_ray.store import run_lock
 
-    with presence.announced(store, "repair", alone=alone):
+    with run_lock.announced(store, "repair", alone=alone):
         return _verified(store, repair=True)
 
 
 def _verified(store: Store, *, repair: bool) -> int:
     from rft_ray import quarantine
-    from rft_ray import repair as repairs  # imports what reads models: not needed by ls and du
+    from rft_ray.store import repair as repairs  # imports what reads models: not needed by ls and du
 
     files = repairs.examine(store)
     if not files:
@@ -64,7 +64,7 @@ def _summary(store: Store, unit: str) -> int:
 
 def _prune(store: Store, superseded: bool, yes: bool) -> int:
     """List what the run does not need, by reason and recipe; delete it where told to."""
-    from rft_ray import prune
+    from rft_ray.store import prune
 
     found = prune.unneeded(store, _plan(store) if superseded else None)
     totals: Counter[tuple[str, str]] = Counter()
@@ -85,8 +85,8 @@ def _plan(store: Store) -> Any:
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
     from rft_ray.ledger import past_quarantine
-    from rft_ray.models import ModelError
     from rft_ray.problems import DataError
+    from rft_ray.store.models.folder import ModelError
 
     try:
         plan, _ = pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))

@@ -28,9 +28,10 @@ from typing import Any
 
 from rft_ray.checkpoints import work_folder
 from rft_ray.config import Recipe, Training
-from rft_ray.models import ModelError, committed_model
+from rft_ray.config.schema import check
 from rft_ray.store import Store, open_store
-from rft_ray.training_data import check
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.models.folder import ModelError
 
 __all__ = ["TrainingError", "TrainingJob", "TrainingProgress", "TrainingResult", "check", "train"]
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rft_ray.config import ConfigError, Recipe, Training
+from rft_ray.config import Recipe, Training
 from rft_ray.prompts import encode_prompt, encode_response, render
 
 IGNORED = -100
@@ -46,17 +46,6 @@ def micro_batch_size(settings: Training, recipe: Recipe) -> int:
     """Examples per forward pass of one worker: the largest divisor of its share that the setting allows."""
     share = recipe.batch_size // settings.workers
     return max(size for size in range(1, min(settings.micro_batch_size, share) + 1) if share % size == 0)
-
-
-def check(settings: Training, recipe: Recipe) -> None:
-    """Raise ConfigError where `workers` workers cannot make optimizer steps of `batch_size` examples."""
-    if recipe.batch_size % settings.workers:
-        fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % n == 0]
-        nearest = min(fitting, key=lambda n: (abs(n - settings.workers), n))
-        raise ConfigError(
-            f"training.workers={settings.workers} cannot share batch_size={recipe.batch_size} evenly; "
-            f"nearest number of workers that can: {nearest}"
-        )
 
 
 def encode(

@@ -22,11 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rft_ray import checkpoints, generations
+from rft_ray import checkpoints
 from rft_ray.checkpoints import Checkpoint
-from rft_ray.models import commit_model, committed_model, resolve, resolve_exactly
-from rft_ray.provenance import identity, noted
-from rft_ray.store import open_store, read_table
+from rft_ray.models import resolve, resolve_exactly
+from rft_ray.store import names, open_store, read_table
+from rft_ray.store.models.committed import commit_model, committed_model
+from rft_ray.store.tables import identity, noted
 from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
 from rft_ray.training_data import encode, plan, steps_of
 from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_trainer
@@ -143,7 +144,7 @@ def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
 def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
     """Stem -> identity of each table that decides what the job trains on, and how long."""
     keys = filter(None, (job.data_key, job.same_steps_as))
-    return {generations.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
+    return {names.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
 
 
 def _train_one(group: Group, job: TrainingJob) -> None:

@@ -19,13 +19,22 @@ from rft_ray import grading, paths, stages
 from rft_ray.grading import Mode
 from rft_ray.metrics import VerifierMetrics
 from rft_ray.normal_forms import NormalForm, normalise
-from rft_ray.parquet import content_hash
 from rft_ray.problems import read_problems
-from rft_ray.provenance import identity, noted
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
-from rft_ray.shards import SamplingJob, Shard, fingerprint, path_shards, verdicts_fingerprint
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
+from rft_ray.store.names import fingerprint_of
+from rft_ray.store.parquet import content_hash
+from rft_ray.store.shards import (
+    SamplingJob,
+    Shard,
+    committed_key,
+    key_to_write,
+    missing_shards,
+    path_shards,
+    verdicts_fingerprint,
+)
+from rft_ray.store.tables import identity, noted
 
 CANARIES = (
     Problem("canary-integers", "", "3*4 = <<3*4=12>>12 pens.\n12+5 = <<12+5=17>>17\n#### 17", "17"),
@@ -92,7 +101,7 @@ class PathJob:
     @property
     def fingerprint(self) -> str:
         lacking = [stem for job in self.verdicts for stem in job.without]
-        return fingerprint(
+        return fingerprint_of(
             "paths",
             pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
             dedup=self.dedup,
@@ -107,13 +116,13 @@ class PathJob:
 
 def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[str, Any]]:
     """Grade what is missing of these jobs. Returns one receipt per shard made. Raises StageError."""
-    shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     return _run("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors, "completions")
 
 
 def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[dict[str, Any]]:
     """Select the paths of these jobs in the problem blocks that miss them. One receipt per job and block made."""
-    shards = stages.missing(store, [shard for job in jobs for shard in job.shards()])
+    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     return _run("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors, "paths")
 
 
@@ -137,7 +146,7 @@ class Verifier:
         self._metrics = VerifierMetrics()
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
-        key = stages.key_to_write(self._store, shard)
+        key = key_to_write(self._store, shard)
         if key is None:
             return {"key": shard.stem, "rows": 0, "committed_here": False}
         job = self._jobs[shard.fingerprint]
@@ -224,7 +233,7 @@ def read_verdicts(
 
 
 def _committed(store: Store, shard: Shard) -> str:
-    key = stages.committed_key(store, shard)
+    key = committed_key(store, shard)
     if key is None:
         raise StoreError(f"{store.url}/{shard.stem}: not committed yet; run the stage {shard.stage!r} first")
     return key
@@ -250,7 +259,7 @@ class Selector:
         self._metrics = VerifierMetrics()
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
-        key = stages.key_to_write(self._store, shard)
+        key = key_to_write(self._store, shard)
         if key is None:
             return {"key": shard.stem, "rows": 0, "committed_here": False}
         job = self._jobs[shard.fingerprint]

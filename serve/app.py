@@ -10,6 +10,8 @@ API keys: `--api-keys-file`, RFT_API_KEYS_FILE or RFT_API_KEYS. Without keys onl
 authentication does not cover Serve's HTTP; Serve's proxy answers `/-/healthz` and `/-/routes` (names only) by itself.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
@@ -69,7 +71,7 @@ class Args(BaseModel):
         return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
 
 
-def build(args: Args) -> "Application":
+def build(args: Args) -> Application:
     """The Serve application of a run's models, on the Ray cluster that this is called in.
 
     Raises CatalogError and KeysError. Serve reads the annotation of `args` at run time, to turn a mapping into it.
@@ -78,7 +80,7 @@ def build(args: Args) -> "Application":
     return _application(args, catalog.choose(args.run, args.model, args.stage), keys)
 
 
-def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = False) -> "Application":
+def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = False) -> Application:
     import ray
 
     from serve import engine, ingress
@@ -224,6 +226,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    from serve import app  # not __main__: what is sent to Ray must be importable there
+    # not __main__: what is sent to Ray must be importable there
 
-    sys.exit(app.main())
+    sys.exit(main())

@@ -6,6 +6,8 @@ check: it alone has the tokenizer.
 Source: vllm/entrypoints/openai/*/protocol.py (0.29), whose validators raise errors that pydantic passes on.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -18,8 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rft_ray import config
-from rft_ray.models import ModelError, committed_model
 from rft_ray.store import NotFound, Store, StoreError, open_store
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.models.folder import ModelError
 from serve import schemas
 
 

@@ -29,8 +29,9 @@ from transformers import AutoTokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from rft_ray import config, prompts
-from rft_ray.models import committed_model, fetch_model, resolve
+from rft_ray.models import resolve
 from rft_ray.store import Store, open_store
+from rft_ray.store.models.committed import committed_model, fetch_model
 from serve import solving
 from serve.catalog import Entry, Resources
 from serve.liveness import SURVIVOR_S

@@ -25,6 +25,7 @@ from serve import edge
 if TYPE_CHECKING:
     from ray.serve import Application
 
+
 APP = "rft"
 PORTS_TRIED = 100
 POLL_S = 0.5

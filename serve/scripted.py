@@ -31,6 +31,7 @@ from serve.solving import Piece, Pieces
 if TYPE_CHECKING:
     from ray.serve import Application
 
+
 Script = Callable[[str, int], tuple[str, str]]
 """(question, sample index) -> (text, finish_reason)."""
 MAX_TOKENS = 256

@@ -16,8 +16,6 @@ import warnings
 from array import array
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from rapidfuzz.distance import Levenshtein
 
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
@@ -26,6 +24,8 @@ from rft_ray.paths import equation_list, select_distinct
 from rft_ray.records import Status
 from tests.unit import reference_rules as reference
 from tests.unit.completion_texts import completion, random_hostile, samples_of_one_problem
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 MAX_SECONDS = 1.0
 

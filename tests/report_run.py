@@ -15,12 +15,12 @@ from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
 from rft_ray.evaluation import evaluate
 from rft_ray.ledger import Stopwatch, write_summary
-from rft_ray.models import commit_model
-from rft_ray.parquet import content_hash
 from rft_ray.plan import Plan, make_plan
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
-from rft_ray.shards import Shard
 from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store.models.committed import commit_model
+from rft_ray.store.parquet import content_hash
+from rft_ray.store.shards import Shard
 from rft_ray.training import TrainingJob
 from rft_ray.verification import Candidate, VerdictJob, distinct_paths, found_by, grade_row
 

@@ -18,16 +18,16 @@ import yaml
 
 from rft_ray.equations import Mode
 from rft_ray.ledger import read_summary
-from rft_ray.models import committed_model
 from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.pairs import Source, verified_blocks
-from rft_ray.parquet import content_hash
 from rft_ray.paths import equation_list
 from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Status, from_table
 from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery
 from rft_ray.store import NotFound, Store, StoreError, read_table
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.parquet import content_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.html import escape, figure, paragraph, section, table
 from rft_ray.report.words import duration, model_colours, percent, setting_name, setting_order
-from rft_ray.shards import VERSIONS
+from rft_ray.store.names import VERSIONS
 
 POINTS = 240
 """Points of a training curve that are drawn."""

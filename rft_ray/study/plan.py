@@ -19,7 +19,7 @@ from rft_ray.corpus import CorpusJob
 from rft_ray.evaluation import EvaluationJob
 from rft_ray.plan import collecting, evaluation_job, refuse_twins, training_job
 from rft_ray.problems import ProblemSet
-from rft_ray.shards import fingerprint
+from rft_ray.store.names import fingerprint_of
 from rft_ray.study import Model, Selection, Skipped
 from rft_ray.training import TrainingJob, check
 from rft_ray.verification import Dedup, PathJob, VerdictJob
@@ -99,7 +99,7 @@ class StudyPlan:
     @property
     def fingerprint(self) -> str:
         """Names the outcome: equal for two configs that differ only in how to run."""
-        return fingerprint("evaluation", study=[point.evaluation.key for point in self.points])
+        return fingerprint_of("evaluation", study=[point.evaluation.key for point in self.points])
 
     def of(self, *, late: bool) -> list[PlannedPoint]:
         """The points before or after sampling whose models differ: two names of one base and seed are trained once."""

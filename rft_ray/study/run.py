@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rft_ray import models, presence, problems
+from rft_ray import models, problems
 from rft_ray.config import Config
 from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.estimate import duration, parameters
@@ -19,8 +19,10 @@ from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch
 from rft_ray.report import try_study_report
 from rft_ray.sampling import sample
-from rft_ray.shards import SamplingJob
-from rft_ray.store import NotFound, Store, open_store, present
+from rft_ray.store import NotFound, Store, open_store, present, run_lock
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.models.folder import files_fingerprint
+from rft_ray.store.shards import SamplingJob
 from rft_ray.study import Study, read_study, write_study
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.estimate import training_seconds
@@ -38,7 +40,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     train_set = problems.prepare(config.problems.train, seed, per_block)
     test_set = problems.prepare(config.problems.test, seed, per_block)
     folders = {model.name: models.resolve(model.source) for model in config.models}
-    bases = {name: models.files_fingerprint(folder) for name, folder in folders.items()}
+    bases = {name: files_fingerprint(folder) for name, folder in folders.items()}
     facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})
     plan = make_study_plan(config, train_set, test_set, bases, facts)
     return plan, open_store(f"{config.run.store}/{config.run.name}")
@@ -46,7 +48,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
 
 def run(plan: StudyPlan, store: Store, command: str) -> Study:
     """Do what is missing; Ray must be initialised. Returns the study, as written to the store."""
-    with presence.announced(store, "job"):
+    with run_lock.announced(store, "job"):
         return _run(plan, store, command)
 
 
@@ -118,7 +120,7 @@ def complete(plan: StudyPlan, store: Store) -> bool:
 
 def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:
     """The points before or after sampling that are not trained yet."""
-    return [point for point in plan.of(late=late) if models.committed_model(store, point.training.fingerprint) is None]
+    return [point for point in plan.of(late=late) if committed_model(store, point.training.fingerprint) is None]
 
 
 def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:

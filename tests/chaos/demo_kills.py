@@ -24,8 +24,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from rft_ray import generations
-from rft_ray.store import LocalStore, read_table
+from rft_ray.store import names, read_table
+from rft_ray.store.backends.local import LocalStore
 from tests.chaos.nodes import kill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +142,7 @@ def rows(folder: Path) -> dict[str, object]:
     keys = [key for stage in ("verdicts", "paths", "corpus") for key in store.list(f"{stage}/")]
     return {
         key: read_table(store, key)[0].to_pylist() if key.endswith(".parquet") else store.read(key)
-        for key in sorted(generations.living(keys).values())
+        for key in sorted(names.committed_files(keys).values())
     }
 
 

@@ -32,8 +32,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rft_ray import repair
-from rft_ray.store import LocalStore
+from rft_ray.store import repair
+from rft_ray.store.backends.local import LocalStore
 from tests.chaos import table
 from tests.chaos.nodes import (
     ROOT,

@@ -30,8 +30,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rft_ray import faults, repair
-from rft_ray.store import open_store
+from rft_ray.store import open_store, repair
+from rft_ray.store.backends import faults
 from tests.chaos import table
 from tests.chaos.small_run import ROWS, Outcome, outcome, run
 from tests.chaos.table import Tally

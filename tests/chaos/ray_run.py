@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rft_ray import config, generations, models, quarantine
+from rft_ray import config, models, quarantine
 from rft_ray.cluster import start_ray
 from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.problems import ProblemSet, commit_problems, in_order
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import Sampler, sample
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard
-from rft_ray.stages import StageError, check_shared, missing
-from rft_ray.store import LocalStore, open_store, read_table
+from rft_ray.stages import StageError, check_shared
+from rft_ray.store import names, open_store, read_table
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.models.folder import files_fingerprint
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, missing_shards
 from rft_ray.tiny.generator import generate
 from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier, select_paths, verify
 
@@ -80,8 +82,7 @@ def _models(engine: str) -> list[ModelRef]:
         return [ModelRef(name, "sft", name * 4) for name in ("mA", "mB")]
     sources = {name: f"tiny:{name}" for name in ("tiny-xs", "tiny-s")}
     return [
-        ModelRef(name, "base", models.files_fingerprint(models.resolve(source)), source)
-        for name, source in sources.items()
+        ModelRef(name, "base", files_fingerprint(models.resolve(source)), source) for name, source in sources.items()
     ]
 
 
@@ -139,7 +140,7 @@ def outcome(run: Run) -> Outcome:
     store = LocalStore(run.folder)  # not the one that may have faults
     # records of failures tell what was suffered, not what came of it: a shard that they hold back is lost here
     keys = [key for key in store.list() if "/" in key and not key.startswith(quarantine.FOLDER)]
-    counting = generations.living(keys)
+    counting = names.committed_files(keys)
     files: dict[str, str] = {}
     found: Counter[tuple[str, str, int]] = Counter()
     for (_, ending), key in counting.items():
@@ -184,7 +185,7 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
         (run.paths.shards(), Selector(run.folder, [run.paths])),
     ]
     for shards, worker in workers:
-        for shard in missing(store, shards):
+        for shard in missing_shards(store, shards):
             worker(shard)
     build_corpus(run.corpus, store, run.set, TEMPLATE, run.paths.mode)
     return outcome(run)

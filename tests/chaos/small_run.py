@@ -9,13 +9,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 
-from rft_ray import config, generations, stages
+from rft_ray import config
 from rft_ray.corpus import CorpusJob, build_corpus
 from rft_ray.problems import ProblemSet, commit_problems, in_order
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import Sampler
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings, Shard
-from rft_ray.store import Store, open_store, read_table
+from rft_ray.store import Store, names, open_store, read_table
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, missing_shards
 from rft_ray.tiny.generator import generate
 from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier
 
@@ -56,7 +56,7 @@ def sampler(url: str, job: SamplingJob) -> Sampler:
 
 
 def _work(store: Store, shards: list[Shard], make: object) -> None:
-    if missing := stages.missing(store, shards):
+    if missing := missing_shards(store, shards):
         worker = make()  # type: ignore[operator]
         for shard in missing:
             worker(shard)
@@ -64,7 +64,7 @@ def _work(store: Store, shards: list[Shard], make: object) -> None:
 
 def counts(store: Store) -> dict[str, int]:
     """Rows that count, by stage."""
-    return dict(Counter(key.split("/")[0] for key in generations.living(store.list()).values() if "/" in key))
+    return dict(Counter(key.split("/")[0] for key in names.committed_files(store.list()).values() if "/" in key))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Outcome:
 def outcome(url: str) -> Outcome:
     store = open_store(url)
     keys = [key for key in store.list() if "/" in key]
-    present = generations.living(keys)
+    present = names.committed_files(keys)
     files = dict.fromkeys(keys) | {
         key: read_table(store, key)[0].to_pylist() if ending == "parquet" else store.read(key)
         for (_, ending), key in present.items()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import faults
+from rft_ray.store.backends import faults
 from tests.chaos.proofs import kept, operations, pairs, real, singles
 from tests.chaos.small_run import Outcome, outcome, run
 from tests.chaos.table import Tally

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import faults
+from rft_ray.store.backends import faults
 from tests.chaos.nodes import ROOT
 from tests.chaos.table import summed
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import engines, faults, generations, models, presence, prune, repair, sampling
+from rft_ray import engines, models, sampling
 from rft_ray.config import load
 from rft_ray.corpus import CorpusJob
-from rft_ray.provenance import identity, noted
-from rft_ray.shards import ModelRef
-from rft_ray.store import NotFound, Store, StoreError, open_store, present, read_table
+from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
+from rft_ray.store.backends import faults
+from rft_ray.store.models.committed import commit_model, committed_model
+from rft_ray.store.names import TOMBSTONE, split, tombstone
+from rft_ray.store.shards import ModelRef
+from rft_ray.store.tables import identity, noted
 from rft_ray.store_cli import main
 from tests.chaos.proofs import Watch
 from tests.chaos.small_run import CORPUS, JOBS, outcome, run, sampler
@@ -62,12 +65,12 @@ def flip(url: str, key: str) -> None:
 
 def first(url: str, prefix: str) -> str:
     """The first file that counts."""
-    return min(generations.living(open_store(url).list(prefix)).values())
+    return min(names.committed_files(open_store(url).list(prefix)).values())
 
 
 def rows(store: Store) -> dict[tuple[str, str], object]:
     """What counts, without generations; the corpus as its lines."""
-    living = generations.living(key for key in store.list() if key.split("/")[0] in ("verdicts", "paths", "corpus"))
+    living = names.committed_files(key for key in store.list() if key.split("/")[0] in ("verdicts", "paths", "corpus"))
     return {
         name: read_table(store, key)[0].to_pylist() if name[1] == "parquet" else store.read(key)
         for name, key in living.items()
@@ -77,7 +80,7 @@ def rows(store: Store) -> dict[tuple[str, str], object]:
 def recomputed(store: Store, folder: str) -> dict[tuple[str, str], object]:
     """The same from the committed completions alone, in a store of its own."""
     copy = open_store(folder)
-    for (stem, ending), key in generations.living(store.list("completions/")).items():
+    for (stem, ending), key in names.committed_files(store.list("completions/")).items():
         copy.create(f"{stem}.g0.{ending}", store.read(key))
     run(folder)
     return rows(copy)
@@ -90,7 +93,7 @@ def test_a_sound_run_verifies(url: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def listed(store: Store) -> set[str]:
     """What a run is made of: all but the records of who is at work."""
-    return {key for key in store.list() if not key.startswith(presence.FOLDER)}
+    return {key for key in store.list() if not key.startswith(run_lock.FOLDER)}
 
 
 @pytest.mark.usefixtures("moody")
@@ -123,7 +126,7 @@ def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> No
     before, keys = rows(store), listed(store)
     flip(url, lost)
     assert main(["verify", "--repair", url]) == 0
-    assert listed(store) - keys == {generations.tombstone(lost)}
+    assert listed(store) - keys == {tombstone(lost)}
     run(url)
     assert rows(store) == before
     assert main(["verify", url]) == 0
@@ -184,8 +187,8 @@ def test_samples_that_were_moved_away_by_hand_make_the_rest_stale(
 
 def rft_model(store: Store) -> str:
     """Commit a model that was trained on the run's corpus, and samples of it."""
-    made_from = noted({generations.split(CORPUS.key)[0]: identity(read_table(store, CORPUS.key)[0])})
-    models.commit_model(store, "f" * 16, models.resolve("tiny:tiny-s"), made_from)
+    made_from = noted({split(CORPUS.key)[0]: identity(read_table(store, CORPUS.key)[0])})
+    commit_model(store, "f" * 16, models.resolve("tiny:tiny-s"), made_from)
     job = replace(LAST, model=ModelRef("mA", "rft", "f" * 16), seed=9)
     for shard in job.shards():
         sampler(store.url, job)(shard)
@@ -199,11 +202,11 @@ def test_a_model_trained_on_lost_samples_is_void_and_so_are_its_samples(url: str
     assert main(["verify", url]) == 0
     flip(url, first(url, COMPLETIONS))
     assert main(["verify", "--repair", url]) == 0
-    assert models.committed_model(store, "f" * 16) is None
-    assert not [key for stem, key in generations.living(store.list("completions/")).items() if samples in stem[0]]
+    assert committed_model(store, "f" * 16) is None
+    assert not [key for stem, key in names.committed_files(store.list("completions/")).items() if samples in stem[0]]
     run(url)
     rft_model(store)
-    assert models.committed_model(store, "f" * 16) is not None
+    assert committed_model(store, "f" * 16) is not None
     assert main(["verify", url]) == 0
 
 
@@ -215,12 +218,12 @@ def test_a_damaged_model_is_named_and_its_samples_stay(url: str, capsys: pytest.
     assert main(["verify", "--repair", url]) == 1
     assert "model.safetensors" in (told := capsys.readouterr().out)
     assert "1 corrupt, 0 made from" in told
-    assert not [key for key in open_store(url).list() if key.endswith(generations.TOMBSTONE)]
+    assert not [key for key in open_store(url).list() if key.endswith(TOMBSTONE)]
 
 
 def test_a_void_file_is_not_found(url: str) -> None:
     store = open_store(url)
-    store.create(generations.tombstone(CORPUS.key), b"{}")
+    store.create(tombstone(CORPUS.key), b"{}")
     assert present(store, CORPUS.key) is None
     with pytest.raises(NotFound, match=CORPUS.key):
         read_table(store, CORPUS.key)

@@ -12,9 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from rft_ray import faults, stages
-from rft_ray.shards import Shard, committed_keys
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
+from rft_ray.store.backends import faults
+from rft_ray.store.names import committed_files
+from rft_ray.store.shards import Shard, key_to_write
 
 SHARDS = [Shard("completions", "p", "f", block, block, block + 1, 0) for block in range(3)]
 writers = st.integers(0, 3)
@@ -49,7 +50,7 @@ class Writers(RuleBasedStateMachine):
         with faults.injected(plan):
             store = open_store(self.folder)
             try:
-                key = stages.key_to_write(store, SHARDS[shard])
+                key = key_to_write(store, SHARDS[shard])
                 self.write(store, key, self.attempts)
             except (StoreError, faults.Died):
                 self.learn(SHARDS[shard], self.attempts)
@@ -66,7 +67,7 @@ class Writers(RuleBasedStateMachine):
     def pause(self, shard: int) -> tuple[str | None, int]:
         """A writer that has asked whether its shard is missing, and sleeps."""
         self.attempts += 1
-        return stages.key_to_write(open_store(self.folder), SHARDS[shard]), self.attempts
+        return key_to_write(open_store(self.folder), SHARDS[shard]), self.attempts
 
     @rule(zombie=zombies)
     def resume(self, zombie: tuple[str | None, int]) -> None:
@@ -80,7 +81,7 @@ class Writers(RuleBasedStateMachine):
         first, self.attempts = self.attempts + 1, self.attempts + count
 
         def write(attempt: int) -> None:
-            key = stages.key_to_write(store, SHARDS[shard])
+            key = key_to_write(store, SHARDS[shard])
             barrier.wait(20)
             if key and commit_table(store, key, pa.table({"attempt": [attempt] * 50}), {}).committed_here:
                 won.append((key, attempt))
@@ -97,7 +98,7 @@ class Writers(RuleBasedStateMachine):
     def the_reader_sees_whole_shards_and_ever_more(self) -> None:
         store = open_store(self.folder)
         seen = {}
-        for key in committed_keys(store.list("completions/")).values():
+        for key in committed_files(store.list("completions/")).values():
             column = read_table(store, key)[0].column("attempt").to_pylist()
             assert len(column) == 50
             assert len(set(column)) == 1
@@ -129,7 +130,7 @@ def test_a_reader_beside_writers_sees_whole_shards_and_ever_more(tmp_path: Path)
         store = open_store(url)
         for block in range(40):
             shard = Shard("completions", "p", "f", block, block, block + 1, 0)
-            if key := stages.key_to_write(store, shard):
+            if key := key_to_write(store, shard):
                 commit_table(store, key, pa.table({"attempt": [writer] * 2000}), {})
 
     reader = threading.Thread(target=read)

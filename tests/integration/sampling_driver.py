@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from jobs.running import carry_out
 from rft_ray import config
 from rft_ray.problems import ProblemSet, commit_problems, in_order
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.tiny.generator import generate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 PROBLEMS = in_order(generate(40, split="train", seed=1, steps=(1, 2)), 0)
 SET = ProblemSet(tuple(PROBLEMS), 40, "5" * 16)

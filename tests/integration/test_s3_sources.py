@@ -9,9 +9,11 @@ from pathlib import Path
 import boto3.session
 import pytest
 
-from rft_ray.models import ModelError, commit_model, fetch_model, resolve
+from rft_ray.models import resolve
 from rft_ray.problems import DataError, load_problems
 from rft_ray.store import Store, StoreError, open_store
+from rft_ray.store.models.committed import commit_model, fetch_model
+from rft_ray.store.models.folder import ModelError
 from tests.s3server import BUCKET, S3Server, s3_server
 from tests.unit.test_models import FINGERPRINT, model_files, write_model
 

@@ -14,14 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rft_ray import config, models, stages
+from rft_ray import config, stages
 from rft_ray.engines import Answered, Request, VllmEngine
 from rft_ray.problems import ProblemSet, commit_problems, in_order
 from rft_ray.prompts import render_few_shot
 from rft_ray.records import Problem
 from rft_ray.sampling import pool_of, sample
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import Store, open_store, read_table
+from rft_ray.store.models.committed import commit_model
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.tiny import model_dir
 from rft_ray.tiny.generator import generate
 
@@ -185,7 +186,7 @@ def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest
     jobs = {"gone": SamplingJob(ModelRef("gone", "sft", "0" * 16), SET.fingerprint, 24, 4, GREEDY, 1, 0)}
     for name, folder in folders.items():
         model = ModelRef(name, "sft", name.ljust(16, "0"))
-        models.commit_model(store, model.fingerprint, folder, {})
+        commit_model(store, model.fingerprint, folder, {})
         jobs[name] = replace(jobs["gone"], model=model)
     with pytest.raises(stages.StageError) as error:
         sample(list(jobs.values()), store, ENGINE, run_seed=0)

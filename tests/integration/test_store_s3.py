@@ -19,17 +19,9 @@ import pyarrow as pa
 import pytest
 from botocore.config import Config
 
-import rft_ray.s3
-from rft_ray.s3 import S3Store
-from rft_ray.store import (
-    CorruptShard,
-    NotFound,
-    Store,
-    StoreError,
-    commit_table,
-    open_store,
-    read_table,
-)
+from rft_ray.store import CorruptShard, NotFound, Store, StoreError, commit_table, open_store, read_table
+from rft_ray.store.backends import s3 as s3_backend
+from rft_ray.store.backends.s3 import S3Store
 from rft_ray.store_cli import main
 from tests.s3server import BUCKET, S3Server, s3_server
 
@@ -246,8 +238,8 @@ def test_the_command_line_adds_up(store: Store, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.s3
 def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rft_ray.s3, "SINGLE_PUT_BYTES", 5 << 20)
-    monkeypatch.setattr(rft_ray.s3, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_backend, "SINGLE_PUT_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_backend, "PART_BYTES", 5 << 20)
     store = open_store(s3.url("parts"))
     source, other = tmp_path / "source", tmp_path / "other"
     source.write_bytes(os.urandom(11 << 20))
@@ -320,7 +312,7 @@ def test_a_lost_answer_is_looked_up(s3: S3Server, losses: int) -> None:
 @pytest.fixture
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without boto3's own retries."""
-    monkeypatch.setattr(rft_ray.s3, "PATIENT", Config(retries={"total_max_attempts": 1}))
+    monkeypatch.setattr(s3_backend, "PATIENT", Config(retries={"total_max_attempts": 1}))
 
 
 @pytest.mark.s3

@@ -16,9 +16,9 @@ import pytest
 from jobs.scaling_study import main
 from rft_ray.config import load
 from rft_ray.corpus import CorpusJob
-from rft_ray.models import commit_model
 from rft_ray.records import Completion, ReasoningPath, from_table
 from rft_ray.store import Store, read_table
+from rft_ray.store.models.committed import commit_model
 from rft_ray.study import Study, read_study
 from rft_ray.study import run as study_run
 from rft_ray.study.plan import StudyPlan

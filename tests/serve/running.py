@@ -22,8 +22,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from rft_ray import config, prompts, tiny
-from rft_ray.models import commit_model
 from rft_ray.store import open_store
+from rft_ray.store.models.committed import commit_model
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 280

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rft_ray.models import commit_model
 from rft_ray.store import open_store
+from rft_ray.store.models.committed import commit_model
 from serve import app, catalog
 from serve.app import Args
 

@@ -9,7 +9,7 @@ import pytest
 
 from rft_ray import checkpoints
 from rft_ray.checkpoints import MANIFEST, Checkpoint, work_folder
-from rft_ray.store import LocalStore
+from rft_ray.store.backends.local import LocalStore
 
 LAYOUT = {"workers": 2, "zero_stage": 2}
 JOB = "5f0c5f0c5f0c5f0c"

@@ -1,10 +1,13 @@
 """Config: defaults follow the paper; bad input is refused with the key and the nearest valid one."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 
-from rft_ray.config import ConfigError, known_keys, load
+from rft_ray.config import ConfigError, load
+from rft_ray.config.loading import known_keys
 
 MODELS = "--models=[{name: a, source: 'tiny:tiny-s'}]"
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))

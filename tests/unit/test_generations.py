@@ -1,10 +1,12 @@
 """Names of generations, tombstones and what counts among them."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_ray import generations as g
+from rft_ray.store import names as g
 
 KEYS = ("corpus/5f.parquet", "models/5f/manifest.json", "completions/a/p000000/41.s00003.g0.parquet", "t.parquet")
 
@@ -28,23 +30,23 @@ def test_a_key_is_stem_generation_and_ending(key: str, parts: tuple[str, int, st
 def test_a_tombstone_voids_both_formats_of_its_generation_and_no_other(key: str) -> None:
     stem, _, ending = g.split(key)
     twin, grave = f"{stem}.jsonl", g.tombstone(key)
-    assert g.living([key, twin]) == {(stem, ending): key, (stem, "jsonl"): twin}
-    assert g.living([key, twin, grave]) == {}
+    assert g.committed_files([key, twin]) == {(stem, ending): key, (stem, "jsonl"): twin}
+    assert g.committed_files([key, twin, grave]) == {}
     later = f"{stem}.g1.{ending}"
-    assert g.living([key, grave, later]) == {(stem, ending): later}
-    assert g.living([later, key]) == {(stem, ending): key}
+    assert g.committed_files([key, grave, later]) == {(stem, ending): later}
+    assert g.committed_files([later, key]) == {(stem, ending): key}
 
 
 @given(voided=st.integers(0, 5))
 def test_what_is_written_after_any_number_of_tombstones_counts(voided: int) -> None:
     keys: list[str] = []
     for _ in range(voided + 1):
-        key = g.to_write("corpus/5f.parquet", keys)
+        key = g.key_past_tombstones("corpus/5f.parquet", keys)
         assert key not in keys
         keys.append(key)
-        assert g.living(keys) == {("corpus/5f", "parquet"): key}
+        assert g.committed_files(keys) == {("corpus/5f", "parquet"): key}
         keys.append(g.tombstone(key))
-    assert g.living(keys) == {}
+    assert g.committed_files(keys) == {}
 
 
 def test_a_shard_says_its_generation_and_a_file_of_the_run_does_not() -> None:

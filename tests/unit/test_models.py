@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rft_ray import models
-from rft_ray.models import ModelError, commit_model, committed_model, fetch_model, files_fingerprint, resolve
+from rft_ray.models import resolve
 from rft_ray.store import Store, open_store
+from rft_ray.store.models.cache import cached
+from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
+from rft_ray.store.models.folder import ModelError, check_complete, files_fingerprint
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -275,7 +277,7 @@ def _build_slowly(cache: str, log: str) -> str:
         for name, content in model_files().items():
             (folder / name).write_bytes(content)
 
-    return str(models._cached("x/y", build, lambda folder: models._complete(folder, "test")))
+    return str(cached("x/y", build, lambda folder: check_complete(folder, "test")))
 
 
 def test_concurrent_processes_build_a_cached_model_once(cache: Path, tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_a_build_that_fails_leaves_nothing_in_the_cache(cache: Path) -> None:
         raise ModelError("the source broke off")
 
     with pytest.raises(ModelError, match="the source broke off"):
-        models._cached("x/y", build, lambda folder: models._complete(folder, "test"))
+        cached("x/y", build, lambda folder: check_complete(folder, "test"))
     assert [path.name for path in (cache / "x").iterdir()] == [".y.lock"]
 
 

@@ -1,5 +1,7 @@
 """The plan of a run: what controls add, and that they change no name of what is there without them."""
 
+from __future__ import annotations
+
 from rft_ray.config import Config, load
 from rft_ray.plan import Plan, make_plan
 from rft_ray.problems import ProblemSet, in_order

@@ -1,5 +1,7 @@
 """One prompt everywhere: the chat template renders to what sampling and training see."""
 
+from __future__ import annotations
+
 import jinja2
 import pytest
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import quarantine, stages
+from rft_ray import quarantine
 from rft_ray.ledger import past_quarantine, summarize
+from rft_ray.store.shards import committed_key
 from rft_ray.store_cli import main
 from tests.report_run import make_run
 
@@ -18,7 +19,7 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     for stem in (lost.stem, next(iter(plan.collected[1].sampling.shards())).stem):  # the second one is committed
         for _ in range(3):
             quarantine.note(store, stem, quarantine.FAILED, "it hangs")
-    key = stages.committed_key(store, lost)
+    key = committed_key(store, lost)
     assert key
     Path(store.url, key).unlink()
     summary = summarize(store, plan)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import models
 from rft_ray.following import Following
 from rft_ray.sampling import by_model
-from rft_ray.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
+from rft_ray.store.models.committed import commit_model
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.tiny import model_dir
 
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}")
@@ -34,7 +34,7 @@ def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) 
         folder = tmp_path / name
         shutil.copytree(model_dir(source), folder)
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "name": name}))
-        models.commit_model(store, name * 4, folder, {})
+        commit_model(store, name * 4, folder, {})
     names = [one.model.name for one in by_model([job("s1"), job("m"), job("s2"), job("unknown")], store)]
     assert names == ["s1", "s2", "m", "unknown"]
 

@@ -1,16 +1,11 @@
 """The plan's names: what enters a fingerprint, what does not, and what a listing makes of generations."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
-from rft_ray.shards import (
-    ModelRef,
-    SamplingJob,
-    SamplingSettings,
-    Shard,
-    committed_keys,
-    fingerprint,
-    next_generation,
-)
+from rft_ray.store.names import committed_files, fingerprint_of, next_generation
+from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard
 
 SETTINGS = SamplingSettings(0.7, 1.0, 256, 4, "Q: {query}\nA:")
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "p" * 16, 100, 50, SETTINGS, 8, 0)
@@ -19,7 +14,7 @@ JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "p" * 16, 100, 50, SETTINGS, 8
 def test_names_are_golden() -> None:
     """If this fails, the names of every committed file have changed: raise the stage's version only on purpose."""
     assert JOB.fingerprint == "654738b6eb401140"
-    assert fingerprint("training", a=1, b=[None, "ü"]) == "e1042f56a9371a29"
+    assert fingerprint_of("training", a=1, b=[None, "ü"]) == "e1042f56a9371a29"
     first = next(JOB.shards())
     assert first.key() == f"completions/{'p' * 16}/p000000/{JOB.fingerprint}.s00000.g0.parquet"
 
@@ -71,15 +66,17 @@ def test_each_setting_of_the_distribution_changes_the_name() -> None:
 def test_a_tombstone_voids_its_generation_only() -> None:
     shard = Shard("completions", "p", "f", 0, 0, 50, 1)
     keys = [shard.key(0), f"{shard.stem}.g0.tombstone"]
-    assert committed_keys(keys) == {}
+    assert committed_files(keys) == {}
     assert next_generation(shard.stem, keys) == 1
-    assert committed_keys([*keys, shard.key(1)]) == {shard.stem: shard.key(1)}
+    assert committed_files([*keys, shard.key(1)]) == {(shard.stem, "parquet"): shard.key(1)}
 
 
 def test_the_first_living_generation_counts_once() -> None:
     shard = Shard("completions", "p", "f", 0, 0, 50, 1)
-    assert committed_keys([shard.key(1), shard.key(0)]) == {shard.stem: shard.key(0)}
+    assert committed_files([shard.key(1), shard.key(0)]) == {(shard.stem, "parquet"): shard.key(0)}
 
 
-def test_foreign_files_are_no_shards() -> None:
-    assert committed_keys(["completions/readme.txt", "completions/a.gx.parquet"]) == {}
+def test_files_of_another_kind_stand_for_no_shard() -> None:
+    shard = Shard("completions", "p", "f", 0, 0, 50, 1)
+    keys = [f"{shard.stem}.txt", f"{shard.stem}.gx.parquet"]
+    assert (shard.stem, "parquet") not in committed_files(keys)

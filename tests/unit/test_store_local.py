@@ -20,9 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rft_ray import parquet
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
-from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, read_table
+from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, parquet, read_table
 from rft_ray.store_cli import main
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from rft_ray.store import LocalStore
+from rft_ray.store.backends.local import LocalStore
 from rft_ray.study import (
     Comparison,
     Estimate,

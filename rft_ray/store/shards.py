@@ -9,29 +9,14 @@ A stage's version in `VERSIONS` is raised by hand when its meaning changes; a go
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
-VERSIONS = {
-    "problems": 1,
-    "model": 1,
-    "training": 1,
-    "completions": 1,
-    "verdicts": 2,
-    "paths": 1,
-    "corpus": 1,
-    "evaluation": 1,
-}
-
-
-def fingerprint(stage: str, **recipe: Any) -> str:
-    """16 hex digits that name a recipe: SHA-256 of its canonical JSON with the stage's version."""
-    body = json.dumps([stage, VERSIONS[stage], recipe], sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
+from rft_ray.store.base import Store
+from rft_ray.store.names import committed_files, fingerprint_of, next_generation
+from rft_ray.store.tables import read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +73,7 @@ class SamplingJob:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
+        return fingerprint_of(
             "completions",
             model=self.model.fingerprint,
             problems=self.problems_fingerprint,
@@ -140,7 +125,7 @@ class Shard:
 
 def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
     """Names the verdicts on the samples that `completions` names."""
-    return fingerprint("verdicts", completions=completions, mode=mode, purpose=purpose)
+    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose)
 
 
 def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
@@ -157,34 +142,37 @@ def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
             )
 
 
-def committed_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Stem -> key of the newest generation that no tombstone voids, from a store's listing.
-
-    A corrupt file of generation g is voided by `<stem>.g<g>.tombstone`; generation g+1 takes its place.
-    """
-    found: dict[str, dict[int, str]] = {}
-    void: set[tuple[str, int]] = set()
-    for key in keys:
-        stem, generation, ending = _split(key)
-        if ending == "tombstone":
-            void.add((stem, generation))
-        elif ending == "parquet":
-            found.setdefault(stem, {})[generation] = key
-    chosen = {}
-    for stem, generations in found.items():
-        alive = [g for g in generations if (stem, g) not in void]
-        if alive:
-            chosen[stem] = generations[min(alive)]
-    return chosen
+READERS = 8
 
 
-def next_generation(stem: str, keys: Iterable[str]) -> int:
-    """The generation that a missing shard must be written as: one past the newest tombstone."""
-    void = [g for s, g, ending in map(_split, keys) if s == stem and ending == "tombstone"]
-    return max(void, default=-1) + 1
+def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
+    """Verified metadata of those of the shards that are committed."""
+    shards = list(shards)
+    committed: dict[tuple[str, str], str] = {}
+    for folder in {shard.folder for shard in shards}:
+        committed |= committed_files(store.list(folder))
+    keys = [key for shard in shards if (key := committed.get((shard.stem, "parquet")))]
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(lambda key: read_table(store, key)[1], keys)
 
 
-def _split(key: str) -> tuple[str, int, str]:
-    stem, _, rest = key.rpartition(".g")
-    generation, _, ending = rest.partition(".")
-    return (stem, int(generation), ending) if generation.isdigit() else (key, -1, "")
+def missing_shards(store: Store, shards: Iterable[Shard]) -> list[Shard]:
+    """The shards that no committed file stands for yet, in order. One paged listing per folder."""
+    shards = list(shards)
+    committed: dict[tuple[str, str], str] = {}
+    for folder in sorted({shard.folder for shard in shards}):
+        committed |= committed_files(store.list(folder))
+    return [shard for shard in shards if (shard.stem, "parquet") not in committed]
+
+
+def committed_key(store: Store, shard: Shard) -> str | None:
+    """Key of the committed file of one shard, or None."""
+    return committed_files(store.list(shard.stem + ".g")).get((shard.stem, "parquet"))
+
+
+def key_to_write(store: Store, shard: Shard) -> str | None:
+    """Asked just before a shard is made: where to commit it, or None when somebody has."""
+    keys = list(store.list(shard.stem + ".g"))
+    if (shard.stem, "parquet") in committed_files(keys):
+        return None
+    return shard.key(next_generation(shard.stem, keys))

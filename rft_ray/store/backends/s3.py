@@ -40,7 +40,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from rft_ray.store import (
+from rft_ray.store.base import (
     NotFound,
     StoreError,
     check_create_only,
@@ -53,6 +53,7 @@ from rft_ray.store import (
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
 
 SINGLE_PUT_BYTES = 5 << 30
 """Larger files go up in parts; S3 takes no larger single PUT."""
@@ -149,7 +150,7 @@ class S3Store:
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
         if "RFT_STORE_FAULTS" in os.environ:
-            from rft_ray import faults
+            from rft_ray.store.backends import faults
 
             faults.hook(client)
         return client

@@ -1,4 +1,4 @@
-"""Generations of one file: what a tombstone does to a store's listing. Pure names.
+"""Names in a store: fingerprints of recipes, and generations of one file. Pure.
 
 A committed file is never altered. One that is void (corrupt, or made from what is) gets a create-only record beside it,
 `<stem>.g<generation>.tombstone`; what is made in its place is of the next generation. A shard's key says its generation
@@ -8,9 +8,24 @@ A committed file is never altered. One that is void (corrupt, or made from what 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
+from typing import Any
 
 TOMBSTONE = "tombstone"
+
+VERSIONS = {
+    "problems": 1,
+    "model": 1,
+    "training": 1,
+    "completions": 1,
+    "verdicts": 2,
+    "paths": 1,
+    "corpus": 1,
+    "evaluation": 1,
+}
+"""Version of each stage: raised by hand when its meaning changes, so that old results keep their names."""
 
 
 def split(key: str) -> tuple[str, int, str]:
@@ -36,7 +51,7 @@ def tombstone(key: str) -> str:
     return f"{stem}.g{generation}.{TOMBSTONE}"
 
 
-def living(keys: Iterable[str]) -> dict[tuple[str, str], str]:
+def committed_files(keys: Iterable[str]) -> dict[tuple[str, str], str]:
     """(stem, ending) -> key of the file that counts: the first generation that no tombstone voids."""
     parts = [(split(key), key) for key in keys]
     void = {(stem, generation) for (stem, generation, ending), _ in parts if ending == TOMBSTONE}
@@ -47,8 +62,20 @@ def living(keys: Iterable[str]) -> dict[tuple[str, str], str]:
     return {name: key for name, (_, key) in alive.items()}
 
 
-def to_write(key: str, keys: Iterable[str]) -> str:
-    """Where the file that the unnumbered `key` names is to be made: past the newest tombstone among `keys`."""
+def next_generation(stem: str, keys: Iterable[str]) -> int:
+    """The generation that a missing file must be written as: one past the newest tombstone among `keys`."""
+    void = [g for s, g, ending in map(split, keys) if s == stem and ending == TOMBSTONE]
+    return max(void, default=-1) + 1
+
+
+def key_past_tombstones(key: str, keys: Iterable[str]) -> str:
+    """Where the file that the unnumbered `key` names is written: past the newest tombstone among `keys`."""
     stem, _, ending = split(key)
-    void = [g for s, g, e in map(split, keys) if s == stem and e == TOMBSTONE]
-    return f"{stem}.g{max(void) + 1}.{ending}" if void else key
+    generation = next_generation(stem, keys)
+    return f"{stem}.g{generation}.{ending}" if generation else key
+
+
+def fingerprint_of(stage: str, **recipe: Any) -> str:
+    """16 hex digits that name a recipe: SHA-256 of its canonical JSON with the stage's version."""
+    body = json.dumps([stage, VERSIONS[stage], recipe], sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(body.encode()).hexdigest()[:16]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from rft_ray import generations
-from rft_ray.models import committed_model
-from rft_ray.store import Store, StoreError
+from rft_ray.store.base import Store, StoreError
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.names import TOMBSTONE, tombstone
 
 RECIPES = ("completions/", "verdicts/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
@@ -44,7 +44,7 @@ def unneeded(store: Store, plan: Any = None) -> list[Unneeded]:
     for key, size in sizes.items():
         if key.startswith("work/") and recipe_of(key) in committed:
             found.append(Unneeded(key, size, "checkpoint of a committed model"))
-        elif generations.tombstone(key) in sizes and not key.endswith(generations.TOMBSTONE):
+        elif tombstone(key) in sizes and not key.endswith(TOMBSTONE):
             found.append(Unneeded(key, size, "void"))
         elif names is not None and key.startswith(RECIPES) and recipe_of(key) not in names:
             found.append(Unneeded(key, size, "superseded recipe"))

@@ -7,17 +7,14 @@ the name of the nearest valid key.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rft_ray.engine_faults import parse
+from rft_ray.config.engine_script import parse
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -327,96 +324,12 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `section.key=value` overrides (values are YAML; `models.0.source=…` works).
-
-    Raises ConfigError with one line per problem, naming file and key.
-    """
-    where = "the command line" if path is None else str(path)
-    tree = {} if path is None else _read_yaml(Path(path))
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        lines = [_explain(problem, tree) for problem in error.errors()]
-        raise ConfigError(f"{where}: " + "\n".join(lines)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.3)
-        hint = f"; nearest file there: {near[0]}" if near else ""
-        raise ConfigError(f"config file {path} does not exist{hint}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {path} cannot be read as YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"config file {path} must hold sections (key: value), found {type(tree).__name__}")
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.removeprefix("--").partition("=")
-    if not equals:
-        raise ConfigError(f"{override!r}: write --section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--{key}: {text!r} is not a YAML value: {error}") from None
-    *parents, last = key.split(".")
-    node: Any = tree
-    for part in parents:
-        node = _descend(node, part, key)
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    else:
-        node[last] = value
-
-
-def _descend(node: Any, part: str, key: str) -> Any:
-    """The child of a section, as a copy of its own: a YAML anchor makes two sections one object."""
-    at: Any = _index(node, part, key) if isinstance(node, list) else part
-    child = node[at] if isinstance(node, list) else node.get(part)
-    if child is not None and not isinstance(child, dict | list):
-        raise ConfigError(f"--{key}: {part!r} is a value, not a section")
-    node[at] = {} if child is None else copy.copy(child)
-    return node[at]
-
-
-def _index(node: list[Any], part: str, key: str) -> int:
-    if part.isdigit() and int(part) < len(node):
-        return int(part)
-    raise ConfigError(f"--{key}: {part!r} is not an index below {len(node)}")
-
-
-def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
-    """One readable line for one pydantic error."""
-    key = ".".join(str(part) for part in problem["loc"]) or "config"
-    if problem["type"] == "extra_forbidden":
-        parent, known = key.rpartition(".")[0], sorted(known_keys())
-        pattern = re.sub(r"\.\d+(?=\.|$)", ".*", key)
-        near = difflib.get_close_matches(pattern, known, 1, 0.5) or difflib.get_close_matches(
-            key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], 1, 0.5
+def check(settings: Training, recipe: Recipe) -> None:
+    """Raise ConfigError where `workers` workers cannot make optimizer steps of `batch_size` examples."""
+    if recipe.batch_size % settings.workers:
+        fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % n == 0]
+        nearest = min(fitting, key=lambda n: (abs(n - settings.workers), n))
+        raise ConfigError(
+            f"training.workers={settings.workers} cannot share batch_size={recipe.batch_size} evenly; "
+            f"nearest number of workers that can: {nearest}"
         )
-        return f"unknown key {key!r}" + (f"; nearest known key: {near[0]!r}" if near else f" in {parent!r}")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = problem.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and SECRET not in message else ""
-    return f"{key}: {message}{shown}"
-
-
-def known_keys() -> Iterator[str]:
-    """Every key of the config, dotted; list indices are written `*`."""
-
-    def walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
-        for name, field in section.model_fields.items():
-            inner = field.annotation
-            yield prefix + name
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from walk(inner, f"{prefix}{name}.")
-            elif name == "models":
-                yield from walk(BaseModelSpec, "models.*.")
-
-    yield from walk(Config, "")

@@ -25,10 +25,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rft_ray import generations
-from rft_ray.models import ModelError, committed_model, fetch_model
-from rft_ray.provenance import identity, made_from
-from rft_ray.store import CorruptShard, NotFound, Store, read_table
+from rft_ray.store import names
+from rft_ray.store.base import CorruptShard, NotFound, Store
+from rft_ray.store.models.committed import committed_model, fetch_model
+from rft_ray.store.models.folder import ModelError
+from rft_ray.store.tables import identity, made_from, read_table
 
 REDRAWN = "completions/"
 """What, made anew from the same things, holds other rows: sampling is random."""
@@ -51,7 +52,7 @@ class File:
 
     @property
     def stem(self) -> str:
-        return generations.split(self.key)[0]
+        return names.split(self.key)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Finding:
 
 def examine(store: Store) -> list[File]:
     """Read every table and model that counts. One file in memory per reader."""
-    present = generations.living(store.list())
+    present = names.committed_files(store.list())
     tables = [key for (_, ending), key in present.items() if ending == "parquet"]
     with ThreadPoolExecutor(READERS) as pool:
         files = list(pool.map(lambda key: _table(store, key, present), tables))
@@ -98,7 +99,7 @@ def void(store: Store, findings: Sequence[Finding]) -> list[Finding]:
     for finding in reversed(findings):
         if finding.corrupt and finding.key.startswith("models/"):
             continue
-        store.create(generations.tombstone(finding.key), json.dumps({"reason": finding.reason}).encode())
+        store.create(names.tombstone(finding.key), json.dumps({"reason": finding.reason}).encode())
         done.append(finding)
     return done
 
@@ -134,7 +135,7 @@ def _table(store: Store, key: str, present: Mapping[tuple[str, str], str]) -> Fi
 
 def _damage_of_twin(store: Store, key: str, metadata: Mapping[str, str], present: Mapping[tuple[str, str], str]) -> str:
     """What is wrong with the JSONL that holds a corpus's rows too."""
-    twin = present.get((generations.split(key)[0], "jsonl"))
+    twin = present.get((names.split(key)[0], "jsonl"))
     if twin is None or "jsonl_sha256" not in metadata:
         return ""
     if hashlib.sha256(store.read(twin)).hexdigest() == metadata["jsonl_sha256"]:

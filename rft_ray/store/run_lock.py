@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from rft_ray.store import Store, StoreError
+from rft_ray.store.base import Store, StoreError
 
 FOLDER = "present/"
 Kind = Literal["job", "repair"]

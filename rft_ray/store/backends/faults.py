@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rft_ray.store import Store, StoreError
+from rft_ray.store.base import Store, StoreError
 
 VARIABLE: Final = "RFT_STORE_FAULTS"
 PAUSE_TIMEOUT_S = 120.0
@@ -146,6 +146,11 @@ def injected(text: str) -> Iterator[Injection]:
             os.environ[VARIABLE] = before
 
 
+def wrap(store: Store) -> Store:
+    """The store, failing as this process's RFT_STORE_FAULTS plans; the store itself where that is not set."""
+    return FaultyStore(store, current()) if VARIABLE in os.environ else store
+
+
 class FaultyStore:
     """A store that fails as an injection plans, around each operation of the one that it wraps."""
 
@@ -153,10 +158,8 @@ class FaultyStore:
         self._store, self._injection = store, injection
         self.url = store.url
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        from rft_ray.store import open_store
-
-        return open_store, (self.url,)
+    def __reduce__(self) -> tuple[Callable[[Store], Store], tuple[Store]]:
+        return wrap, (self._store,)
 
     def create(self, key: str, data: bytes) -> bool:
         return self._around(f"create {key}", lambda: self._store.create(key, data))

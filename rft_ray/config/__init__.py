@@ -1,0 +1,30 @@
+"""A run's configuration: one frozen tree (`schema`), read from YAML and arguments (`loading`).
+
+Imports pydantic and yaml only, so that a config is validated before anything heavy is loaded.
+"""
+
+from rft_ray.config.loading import load
+from rft_ray.config.schema import (
+    ALPACA,
+    BaseModelSpec,
+    Config,
+    ConfigError,
+    Corpus,
+    Engine,
+    Evaluation,
+    Grading,
+    Problems,
+    ProblemSet,
+    Prompt,
+    Recipe,
+    Run,
+    Sampling,
+    Section,
+    Study,
+    Training,
+)
+
+__all__ = [
+    "ALPACA", "BaseModelSpec", "Config", "ConfigError", "Corpus", "Engine", "Evaluation", "Grading", "ProblemSet",
+    "Problems", "Prompt", "Recipe", "Run", "Sampling", "Section", "Study", "Training", "load",
+]  # fmt: skip

@@ -1,0 +1,152 @@
+"""A store on local disk: temporary file, fsync, hard link. The link is the commit: it fails where the name exists.
+
+Limits: needs hard links; one table is made in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rft_ray.store.base import (
+    NotFound,
+    StoreError,
+    check_create_only,
+    checked_key,
+    checked_view,
+    explain_os_error,
+    is_key,
+    partial_file,
+)
+
+
+class LocalStore:
+    """A folder. A commit: write and fsync a temporary file, hard-link it to its name, fsync the folders."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._root = Path(path).expanduser().absolute()
+        self.url = str(self._root)
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
+        return LocalStore, (self.url,)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._commit(key, lambda file: file.write(data))
+
+    def create_file(self, key: str, path: Path) -> bool:
+        with open(path, "rb") as source:
+            return self._commit(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
+
+    def replace(self, key: str, data: bytes) -> None:
+        final = self.local_path(checked_view(key))
+        with self._explained(key), self._written(lambda file: file.write(data)) as temp:
+            os.replace(temp, final)
+            _sync(*_folders(self._root, final))
+
+    def read(self, key: str) -> bytes:
+        with self._explained(key):
+            return self._present(key).read_bytes()
+
+    def fetch(self, key: str, path: Path) -> None:
+        with self._explained(key), partial_file(path) as partial:
+            shutil.copyfile(self._present(key), partial)
+
+    def exists(self, key: str) -> bool:
+        with self._explained(key):
+            return self.local_path(key).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        return (key for key, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        folder = prefix.rpartition("/")[0]
+        if folder and (not is_key(folder) or folder.startswith(".")):
+            return
+        with self._explained(prefix):
+            yield from self._walk(f"{folder}/" if folder else "", prefix)  # not from the root: it may have many folders
+
+    def local_path(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    def check(self) -> None:
+        probe = check_create_only(self)
+        with suppress(OSError):
+            self.local_path(probe).unlink()
+
+    def _present(self, key: str) -> Path:
+        path = self.local_path(key)
+        if not path.is_file():
+            raise NotFound(f"not found: {key} in {self.url}")
+        return path
+
+    def _commit(self, key: str, fill: Callable[[BinaryIO], object]) -> bool:
+        """One create-only write of what `fill` writes into a file."""
+        final = self.local_path(key)
+        with self._explained(key), self._written(fill) as temp:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.link(temp, final)
+            _sync(*_folders(self._root, final))
+            if final.is_dir():
+                raise StoreError(f"cannot commit {key} in {self.url}: a folder has that name: move it away")
+            return os.path.samefile(temp, final)  # also right where NFS loses the answer to a link it made
+
+    @contextmanager
+    def _written(self, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
+        """A temporary file of this store with what `fill` writes, on disk; gone afterwards."""
+        temp = self._root / ".tmp" / uuid.uuid4().hex
+        if not temp.parent.is_dir():
+            new = [folder for folder in temp.parents if not folder.exists()]
+            temp.parent.mkdir(parents=True, exist_ok=True)
+            _sync(*(folder.parent for folder in new))
+        try:
+            with open(temp, "xb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temp
+        finally:
+            with suppress(OSError):
+                temp.unlink()
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+        """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them."""
+        found: list[os.DirEntry[str]] = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as entries:
+            found = [e for e in entries if is_key(e.name)]
+        names = [f"{folder}{e.name}" for e in found if e.is_file()]
+        names += [f"{folder}{e.name}/" for e in found if e.is_dir(follow_symlinks=False)]
+        for name in sorted(names):
+            if not name.endswith("/"):
+                if name.startswith(prefix):
+                    yield name, os.stat(self._root / name).st_size
+            elif name.startswith(prefix) or prefix.startswith(name):
+                yield from self._walk(name, prefix)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Turn the operating system's errors into a StoreError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise explain_os_error(error, key, self.url) from error
+
+
+def _folders(root: Path, path: Path) -> list[Path]:
+    """The folders whose entries lead from the root to `path`."""
+    return [folder for folder in path.parents if folder.is_relative_to(root)]
+
+
+def _sync(*folders: Path) -> None:
+    """Make the names in these folders survive a power cut."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,68 @@
+"""A cache of model folders on this machine: one process builds an entry, the others wait for it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rft_ray.store.models.folder import ModelError
+
+CACHE = "RFT_CACHE"
+"""Environment variable: where downloaded and converted models are kept."""
+
+
+# --- The cache ------------------------------------------------------------------------------------
+
+
+def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], object]) -> Path:
+    """`<cache>/<name>`, made by `build` in a folder beside it and renamed, unless it is there and passes `check`.
+
+    Processes that want the same folder wait for the one that builds it.
+    """
+    final = Path(os.environ.get(CACHE) or "~/.cache/rft-ray").expanduser().absolute() / name
+    with suppress(ModelError, OSError):
+        check(final)
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with locked(final.with_name(f".{final.name}.lock")) as alone:
+            with suppress(ModelError, OSError):
+                check(final)  # another process has built it meanwhile
+                return final
+            if alone:  # what a process that was killed has left
+                for stale in final.parent.glob(f".{final.name}.*.part"):
+                    shutil.rmtree(stale, ignore_errors=True)
+            _build(final, build)
+    except OSError as error:
+        why = error.strerror or error
+        raise ModelError(f"cannot write {final} ({why}): free some space, or set {CACHE} to another folder") from error
+    return final
+
+
+def _build(final: Path, build: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.", suffix=".part") as temp:
+        made = Path(temp) / "made"
+        made.mkdir()
+        build(made)
+        if final.exists():  # a damaged copy
+            shutil.move(final, Path(temp) / "damaged")
+        made.rename(final)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock, which the system drops when the process ends, however it ends.
+
+    False where the file system has no locks: then several may build the same, and the last one's copy stays.
+    """
+    with open(path, "w") as file:
+        alone = False
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+        yield alone

@@ -1,0 +1,134 @@
+"""Models in a run's store: safetensors, tokenizer and a create-only `manifest.json` written last.
+
+The manifest is the commit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_ray.store.base import Store
+from rft_ray.store.models.cache import cached
+from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files, sha256_of
+from rft_ray.store.tables import present, writable
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a committed model. Example: FileEntry("9f86d0…", 3444536)"""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The commit of one model: which files make it, and what is recorded about it.
+
+    Example: Manifest("41…", "7be1…", {"config.json": FileEntry("9f…", 712), …}, {"loss": 0.31})
+    """
+
+    fingerprint: str
+    attempt: str
+    files: dict[str, FileEntry]
+    metadata: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Key prefix of the files in the run's store, without the slash at its end."""
+        return f"models/{self.fingerprint}/{self.attempt}"
+
+
+# --- Models that a run has trained ----------------------------------------------------------------
+
+
+def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[str, Any]) -> bool:
+    """Commit the model in `folder` under its recipe's fingerprint. False: another commit was first, and stays.
+
+    Only files of `MODEL_FILES` are taken. A commit that was cut off before leaves files without a manifest,
+    which nobody reads; the same files are not sent again. Raises ModelError and StoreError.
+    """
+    if present(store, _manifest_key(fingerprint)):
+        return False
+    check_complete(folder, str(folder))
+    files = {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in model_files(folder)}
+    attempt = digest_of({name: entry.sha256 for name, entry in files.items()})[:16]
+    manifest = Manifest(fingerprint, attempt, files, metadata)
+    text = _manifest_text(manifest)
+    for name in files:
+        store.create_file(f"{manifest.folder}/{name}", folder / name)
+    return store.create(writable(store, _manifest_key(fingerprint)), text.encode())
+
+
+def committed_model(store: Store, fingerprint: str) -> Manifest | None:
+    """The manifest of a committed model; None where there is none, or it is void. Raises ModelError if damaged."""
+    key = present(store, _manifest_key(fingerprint))
+    if key is None:
+        return None
+    try:
+        body = json.loads(store.read(key))
+        if body.pop("sha256") != digest_of(body):
+            raise ValueError("it does not have the hash that it carries")
+        body["files"] = {name: FileEntry(**entry) for name, entry in body["files"].items()}
+        manifest = Manifest(**body)
+        if manifest.fingerprint != fingerprint:
+            raise ValueError(f"it is that of model {manifest.fingerprint}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"damaged manifest {key} in {store.url} ({error}){_remedy(fingerprint)}") from error
+    return manifest
+
+
+def fetch_model(store: Store, fingerprint: str) -> Path:
+    """Local folder of a committed model, every file checked against the manifest (once per process).
+
+    In a local store that is the folder itself; else a copy in the cache. Raises ModelError and StoreError.
+    """
+    manifest = committed_model(store, fingerprint)
+    if manifest is None:
+        raise ModelError(f"model {fingerprint} is not committed in {store.url}: run the stage that trains it")
+    folder = store.local_path(manifest.folder)
+    if folder is not None:
+        _verify(folder, manifest, f"{manifest.folder} in {store.url}")
+        return folder
+
+    def download(target: Path) -> None:
+        for name in manifest.files:
+            store.fetch(f"{manifest.folder}/{name}", target / name)
+        _verify(target, manifest, f"{manifest.folder} in {store.url}")
+
+    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
+
+
+def _manifest_text(manifest: Manifest) -> str:
+    """The manifest as JSON that carries its own hash. ValueError where the metadata is no JSON (a NaN, say)."""
+    body = json.loads(json.dumps(asdict(manifest), allow_nan=False))
+    return json.dumps({**body, "sha256": digest_of(body)}, indent=1, sort_keys=True)
+
+
+def _verify(folder: Path, manifest: Manifest, where: str) -> None:
+    """Raise ModelError, naming the file, unless the folder holds just what the manifest lists."""
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"committed model: {name} is missing from {where}{_remedy(manifest.fingerprint)}")
+        if (size := path.stat().st_size) != entry.bytes:
+            wrong = f"{size} bytes, {entry.bytes} were committed"
+        elif sha256_of(path) != entry.sha256:
+            wrong = "its content is not what was committed"
+        else:
+            continue
+        raise ModelError(f"committed model: {name} in {where} is damaged ({wrong}){_remedy(manifest.fingerprint)}")
+
+
+def _remedy(fingerprint: str) -> str:
+    return (
+        f": put an intact copy in its place, or move models/{fingerprint}/ out of the store "
+        "and run the same command again, which trains this model anew"
+    )
+
+
+def _manifest_key(fingerprint: str) -> str:
+    return f"models/{fingerprint}/manifest.json"

@@ -1,0 +1,31 @@
+"""URL -> store: the one place that chooses a back end.
+
+`open_store` is what every stage, job and worker calls; a store pickles as its URL and is opened again by it.
+"""
+
+from __future__ import annotations
+
+from rft_ray.store.backends import faults
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import Store, StoreError
+
+
+def open_store(url: str) -> Store:
+    """The store at a local path or `s3://bucket/prefix`. Touches neither disk nor network.
+
+    S3's endpoint, region and credentials come from the usual AWS variables and files of the
+    process that uses the store; a Ray worker needs them as much as the driver. With RFT_STORE_FAULTS set, the store
+    fails as that plans: see `faults.py`.
+    """
+    return faults.wrap(_opened(url))
+
+
+def _opened(url: str) -> Store:
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme == "s3":
+        from rft_ray.store.backends.s3 import S3Store
+
+        return S3Store(url)
+    if separator and scheme != "file":
+        raise StoreError(f"cannot open a store of kind {scheme}://: give a local path or s3://bucket/prefix")
+    return LocalStore(url.removeprefix("file://"))

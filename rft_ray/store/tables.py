@@ -1,0 +1,95 @@
+"""Arrow tables as committed Parquet files: create-only writes, verified reads, and what a table was made from.
+
+In: an `pyarrow.Table` and string metadata. Out: a `Receipt` that says whether this call committed it. A table records
+what it was made from in its metadata, so that `repair` can tell which files a damaged one makes stale.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rft_ray.store import parquet
+from rft_ray.store.base import CorruptShard, NotFound, Store
+from rft_ray.store.names import committed_files, is_numbered, key_past_tombstones, split
+from rft_ray.store.parquet import content_hash
+
+MADE_FROM = "made_from"
+
+
+def identity(table: pa.Table) -> str:
+    """16 hex digits that tell a table's rows from others."""
+    return content_hash(table)[:16]
+
+
+def noted(read: Mapping[str, str]) -> dict[str, str]:
+    """Metadata that records what was read: stem -> identity."""
+    return {MADE_FROM: json.dumps({stem: content[:16] for stem, content in sorted(read.items())})}
+
+
+def made_from(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What `noted` recorded; empty where nothing is."""
+    return dict(json.loads(metadata.get(MADE_FROM, "{}")))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What `commit_table` did.
+
+    Example: Receipt("completions/tiny-m/p00000-s000.parquet", 512, 48213, True, 0.012)
+    """
+
+    key: str
+    rows: int
+    bytes: int
+    """Size of the Parquet file."""
+    committed_here: bool
+    """False where the key was there already: `rows` and `bytes` are then not those of the store's file."""
+    seconds: float
+
+
+def present(store: Store, key: str) -> str | None:
+    """Where the file that `key` names without a generation lies now; None where it is not there, or void."""
+    stem, _, ending = split(key)
+    return committed_files(store.list(f"{stem}.")).get((stem, ending))
+
+
+def writable(store: Store, key: str) -> str:
+    """Where the file that `key` names is to be created: a generation past its newest tombstone."""
+    if is_numbered(key):
+        return key
+    return key_past_tombstones(key, store.list(f"{split(key)[0]}."))
+
+
+def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, str]) -> Receipt:
+    """Commit `table` as one immutable Parquet file; the same table and metadata give the same bytes.
+
+    A key without a generation is that of the first one that is not void.
+
+    Column types: see `parquet.encode`. ValueError for metadata keys that start with `store.`.
+    """
+    start = time.perf_counter()
+    data = parquet.encode(table, metadata)
+    key = writable(store, key)
+    committed = store.create(key, data)
+    return Receipt(key, table.num_rows, len(data), committed, time.perf_counter() - start)
+
+
+def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
+    """The table and metadata that `commit_table` put there. Raises NotFound and CorruptShard."""
+    if not is_numbered(key):
+        named, key = key, present(store, key) or ""
+        if not key:
+            raise NotFound(f"not found: {named} in {store.url}")
+    try:
+        return parquet.decode(store.read(key))
+    except parquet.Damaged as damage:
+        raise CorruptShard(
+            f"corrupt shard {key} in {store.url}: {damage}. Put an intact copy in its place, or run "
+            f"`python -m rft_ray.store verify --repair {store.url}` and then the same command again: only this "
+            "shard, and what was made from it, is then made anew"
+        ) from damage
