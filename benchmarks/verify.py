@@ -29,7 +29,9 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from rft_ray import answers, equations, grading, normal_forms, paths
+from rft_ray import grading, paths
+from rft_ray.grading import answers, equations, grader
+from rft_ray.paths import normal_forms
 from rft_ray.records import Status
 from tests.unit import reference_rules
 
@@ -155,7 +157,7 @@ def transcription(rules: ModuleType, distance: Distance) -> Callable[[list[Probl
 
 
 def empty_caches() -> None:
-    for module in (answers, equations, grading, normal_forms):
+    for module in (answers, equations, grader, normal_forms):
         for cached in vars(module).values():
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import pairs
-from rft_ray.equations import MODES
-from rft_ray.problems import DataError
+from rft_ray.data.row_files import DataError
+from rft_ray.grading import MODES
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.store import StoreError, open_store
 from rft_ray.store.base import partial_file

@@ -25,8 +25,8 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rft_ray.tiny.generator import Split, drills, generate
-from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer
+from rft_ray.data.tiny.generator import Split, drills, generate
+from rft_ray.data.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer
 
 POINTS = 12
 """Points of the loss curve."""
@@ -84,7 +84,7 @@ def main() -> None:
     recipe = RECIPES[args.model]
     if args.documents:
         recipe = replace(recipe, documents=args.documents)
-    out = Path(args.out or f"rft_ray/tiny/models/{args.model}")
+    out = Path(args.out or f"rft_ray/data/tiny/models/{args.model}")
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = build_tokenizer()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rft_ray.problems import DataError
+from rft_ray.data.row_files import DataError
 from rft_ray.report import write_report, write_study_report
 from rft_ray.store import StoreError, open_store
 from rft_ray.store.models.folder import ModelError

@@ -31,7 +31,7 @@ def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
 def _refusals() -> tuple[type[Exception], ...]:
     """Imported once there is an error: a wrong key is refused without waiting for what reads models."""
     from rft_ray.config import ConfigError
-    from rft_ray.problems import DataError
+    from rft_ray.data.row_files import DataError
     from rft_ray.store import StoreError
     from rft_ray.store.models.folder import ModelError
 

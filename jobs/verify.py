@@ -18,12 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_ray import cluster, config, foreign, side_by_side, stages
+from rft_ray import cluster, config, side_by_side, stages
 from rft_ray.corpus import CorpusJob, build_corpus, jsonl_line
-from rft_ray.equations import MODES, Mode
+from rft_ray.data import external
+from rft_ray.data.problems import commit_problems
+from rft_ray.data.row_files import DataError
+from rft_ray.grading import MODES, Mode
 from rft_ray.ledger import Stopwatch, read_summary
-from rft_ray.normal_forms import NORMAL_FORMS
-from rft_ray.problems import DataError, commit_problems
+from rft_ray.paths import NORMAL_FORMS
 from rft_ray.records import ReasoningPath, Status, from_table
 from rft_ray.store import Store, StoreError, open_store, present, read_table
 from rft_ray.store.shards import SamplingJob, committed_key, missing_shards
@@ -62,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
         store.check()
         check_other_run(store)
         print(f"reading {', '.join(options.completions)} …", flush=True)
-        gold = foreign.read_gold(options.gold)
-        found = foreign.read_files(
+        gold = external.read_gold(options.gold)
+        found = external.read_files(
             options.completions,
             gold.problems.problems,
             question_column=options.question_column,
@@ -92,7 +94,7 @@ def check_other_run(store: Store) -> None:
         raise StoreError(f"{store.url} holds another job's run: choose another --out")
 
 
-def check_known(found: foreign.Foreign, source: str) -> None:
+def check_known(found: external.Foreign, source: str) -> None:
     if found.by_model:
         return
     if not found.unknown:
@@ -103,7 +105,7 @@ def check_known(found: foreign.Foreign, source: str) -> None:
     )
 
 
-def run(options: argparse.Namespace, gold: foreign.Gold, found: foreign.Foreign, store: Store) -> dict[str, Any]:
+def run(options: argparse.Namespace, gold: external.Gold, found: external.Foreign, store: Store) -> dict[str, Any]:
     """Commit the rows as completions, then grade, select and merge what is missing. Returns the summary, as written."""
     modes: Sequence[Mode] = ("paper", "strict") if options.mode == "both" else (options.mode,)
     watch = Stopwatch(None)
@@ -129,12 +131,12 @@ def run(options: argparse.Namespace, gold: foreign.Gold, found: foreign.Foreign,
     return summary
 
 
-def commit(found: foreign.Foreign, gold: foreign.Gold, store: Store, template: str) -> tuple[list[SamplingJob], int]:
+def commit(found: external.Foreign, gold: external.Gold, store: Store, template: str) -> tuple[list[SamplingJob], int]:
     """The files' rows as completion shards of one job per model; also how many of these were not there yet."""
-    jobs = {model: foreign.sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
+    jobs = {model: external.sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
     progress = stages.Progress("commit", sum(len(list(job.shards())) for job in jobs.values()), "shards")
     for model, job in jobs.items():
-        for _ in foreign.commit_completions(job, found.by_model[model], gold, store):
+        for _ in external.commit_completions(job, found.by_model[model], gold, store):
             progress.advance(1)
     return list(jobs.values()), progress.done
 
@@ -159,7 +161,7 @@ def grade_and_select(
         counts["new_blocks"] = len(select_paths(list(selected.values()), store, actors))
 
 
-def merge(job: PathJob, gold: foreign.Gold, store: Store, template: str) -> dict[str, Any]:
+def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> dict[str, Any]:
     """Gold and paths as the training corpus of one mode; the paths alone where gold has no solutions."""
     if gold.solved:
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)

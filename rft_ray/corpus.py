@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rft_ray import paths, prompts
+from rft_ray import paths
+from rft_ray.data import prompts
+from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import Mode
-from rft_ray.normal_forms import NormalForm, normalise
-from rft_ray.problems import ProblemSet
+from rft_ray.paths import NormalForm
+from rft_ray.paths.normal_forms import normalise
 from rft_ray.records import Problem, ReasoningPath, from_table, to_table
 from rft_ray.store import Store, StoreError, commit_table, names, present, read_table, writable
 from rft_ray.store.names import fingerprint_of

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rft_ray import config, prompts
+from rft_ray import config
 from rft_ray.config import engine_script
+from rft_ray.data import prompts
 from rft_ray.layouts import layout
 from rft_ray.records import Problem
 from rft_ray.store.shards import SamplingSettings

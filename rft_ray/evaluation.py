@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rft_ray.problems import read_problems
+from rft_ray.data.problems import read_problems
 from rft_ray.records import GradedCompletion, Status
 from rft_ray.store import Store, commit_table, present, read_table
 from rft_ray.store.names import fingerprint_of

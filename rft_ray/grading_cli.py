@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rft_ray import foreign
-from rft_ray.equations import MODES
-from rft_ray.grading import COLLECTING, EVALUATING, grade
+from rft_ray.data import external
+from rft_ray.data.problem_sources import load_problems
+from rft_ray.data.row_files import DataError, rows, text_of
+from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
-from rft_ray.problems import DataError, load_problems
 from rft_ray.records import Status, Verdict
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
@@ -96,23 +96,23 @@ def read_gold(source: str) -> dict[str, str]:
         return {problem.question.strip(): problem.solution for problem in load_problems(source)}
     found: dict[str, str] = {}
     question = answer = ""
-    for where, row in foreign.rows(source):
+    for where, row in rows(source):
         question = question or _column(where, row, QUESTION_COLUMNS)
         answer = answer or _column(where, row, GOLD_COLUMNS)
         if row.get(answer) is None:
             raise DataError(f"{where}: no {answer!r}: add the gold answer or remove the row")
-        found[foreign.text_of(where, row, question).strip()] = str(row[answer])
+        found[text_of(where, row, question).strip()] = str(row[answer])
     return found
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
     """Completions of a file, a list of texts flattened. Raises DataError where a row or a column cannot be read."""
     question = completion = ""
-    for where, row in foreign.rows(str(path)):
+    for where, row in rows(str(path)):
         question = question or _column(where, row, QUESTION_COLUMNS)
         completion = completion or _column(where, row, COMPLETION_COLUMNS)
-        asked = foreign.text_of(where, row, question).strip()
-        for text, reason in foreign.samples_of(where, row, completion):
+        asked = text_of(where, row, question).strip()
+        for text, reason in external.samples_of(where, row, completion):
             yield Sample(asked, text, reason)
 
 

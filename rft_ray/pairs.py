@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import Any
 
-from rft_ray import paths, prompts
-from rft_ray.equations import MODES, Mode
+from rft_ray import paths
+from rft_ray.data import prompts
+from rft_ray.data.problems import read_problems
+from rft_ray.grading import MODES, Mode
 from rft_ray.ledger import read_summary
-from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import committed_files

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import models, problems, stages
+from rft_ray import stages
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
+from rft_ray.data import base_models, problems
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch, complete, made_same_corpus, past_quarantine, read_summary, write_summary
 from rft_ray.plan import CONTROLS, Plan, make_plan
@@ -33,7 +34,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     per_block, seed = config.problems.per_block, config.problems.order_seed
     train_set = problems.prepare(config.problems.train, seed, per_block)
     test_set = problems.prepare(config.problems.test, seed, per_block)
-    bases = {model.name: files_fingerprint(models.resolve(model.source)) for model in config.models}
+    bases = {model.name: files_fingerprint(base_models.resolve(model.source)) for model in config.models}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.corpus import CorpusJob
+from rft_ray.data.problems import ProblemSet
 from rft_ray.evaluation import EvaluationJob
-from rft_ray.problems import ProblemSet
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard
 from rft_ray.training import TrainingJob, check

@@ -26,7 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rft_ray import config, models, preemption, prompts, quarantine, stages
+from rft_ray import config, preemption, quarantine, stages
+from rft_ray.data import base_models, prompts
+from rft_ray.data.problems import read_problems
 from rft_ray.engines import (
     Answered,
     Engine,
@@ -41,7 +43,6 @@ from rft_ray.engines import (
 from rft_ray.following import Following, label_of
 from rft_ray.foreman import Foreman, Line, hire
 from rft_ray.metrics import SamplerMetrics
-from rft_ray.problems import read_problems
 from rft_ray.records import Completion, Problem, to_table
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -360,5 +361,5 @@ def completions(request: Request, answer: Answered) -> list[Completion]:
 def model_folder(store: Store, model: ModelRef) -> Path:
     """Local HF directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
     if model.stage == "base":
-        return models.resolve_exactly(model.source, model.fingerprint)
+        return base_models.resolve_exactly(model.source, model.fingerprint)
     return fetch_model(store, model.fingerprint)

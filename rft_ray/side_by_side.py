@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from typing import Any
 
+from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
-from rft_ray.problems import read_problems
 from rft_ray.records import Completion, GradedCompletion, Status
 from rft_ray.store import Store, read_table
 from rft_ray.store.shards import committed_key

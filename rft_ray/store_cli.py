@@ -84,8 +84,8 @@ def _plan(store: Store) -> Any:
     """The plan of the run whose config the store holds, whole and without what is quarantined. Reads its data sets."""
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
+    from rft_ray.data.row_files import DataError
     from rft_ray.ledger import past_quarantine
-    from rft_ray.problems import DataError
     from rft_ray.store.models.folder import ModelError
 
     try:

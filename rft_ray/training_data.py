@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_ray.config import Recipe, Training
-from rft_ray.prompts import encode_prompt, encode_response, render
+from rft_ray.data.prompts import encode_prompt, encode_response, render
 
 IGNORED = -100
 """The label that the loss leaves out."""

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from rft_ray import checkpoints
 from rft_ray.checkpoints import Checkpoint
-from rft_ray.models import resolve, resolve_exactly
+from rft_ray.data.base_models import resolve, resolve_exactly
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.tables import identity, noted

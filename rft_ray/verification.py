@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from rft_ray import grading, paths, stages
+from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
 from rft_ray.metrics import VerifierMetrics
-from rft_ray.normal_forms import NormalForm, normalise
-from rft_ray.problems import read_problems
+from rft_ray.paths import NormalForm
+from rft_ray.paths.normal_forms import normalise
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table

@@ -28,8 +28,9 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from transformers import AutoTokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from rft_ray import config, prompts
-from rft_ray.models import resolve
+from rft_ray import config
+from rft_ray.data import prompts
+from rft_ray.data.base_models import resolve
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
 from serve import solving

@@ -19,8 +19,7 @@ from pathlib import Path
 from rapidfuzz.distance import Levenshtein
 
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
-from rft_ray.normal_forms import NORMAL_FORMS
-from rft_ray.paths import equation_list, select_distinct
+from rft_ray.paths import NORMAL_FORMS, equation_list, select_distinct
 from rft_ray.records import Status
 from tests.unit import reference_rules as reference
 from tests.unit.completion_texts import completion, random_hostile, samples_of_one_problem

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from rft_ray import problems
 from rft_ray.config import Config
 from rft_ray.corpus import build_corpus
+from rft_ray.data import problems
 from rft_ray.evaluation import evaluate
 from rft_ray.ledger import Stopwatch, write_summary
 from rft_ray.plan import Plan, make_plan

@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-from rft_ray.equations import Mode
+from rft_ray.data.problems import read_problems
+from rft_ray.grading import Mode
 from rft_ray.ledger import read_summary
-from rft_ray.normal_forms import NormalForm, normalise
 from rft_ray.pairs import Source, verified_blocks
-from rft_ray.paths import equation_list
-from rft_ray.problems import read_problems
+from rft_ray.paths import NormalForm, equation_list
+from rft_ray.paths.normal_forms import normalise
 from rft_ray.records import Completion, GradedCompletion, Status, from_table
 from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery

@@ -16,9 +16,9 @@ from typing import Literal
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError
 from rft_ray.corpus import CorpusJob
+from rft_ray.data.problems import ProblemSet
 from rft_ray.evaluation import EvaluationJob
 from rft_ray.plan import collecting, evaluation_job, refuse_twins, training_job
-from rft_ray.problems import ProblemSet
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study import Model, Selection, Skipped
 from rft_ray.training import TrainingJob, check

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rft_ray import models, problems
 from rft_ray.config import Config
 from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.data import base_models, problems
 from rft_ray.estimate import duration, parameters
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch
@@ -39,7 +39,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     per_block, seed = config.problems.per_block, config.problems.order_seed
     train_set = problems.prepare(config.problems.train, seed, per_block)
     test_set = problems.prepare(config.problems.test, seed, per_block)
-    folders = {model.name: models.resolve(model.source) for model in config.models}
+    folders = {model.name: base_models.resolve(model.source) for model in config.models}
     bases = {name: files_fingerprint(folder) for name, folder in folders.items()}
     facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})
     plan = make_study_plan(config, train_set, test_set, bases, facts)

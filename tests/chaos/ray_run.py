@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rft_ray import config, models, quarantine
+from rft_ray import config, quarantine
 from rft_ray.cluster import start_ray
 from rft_ray.corpus import CorpusJob, build_corpus
-from rft_ray.problems import ProblemSet, commit_problems, in_order
+from rft_ray.data import base_models
+from rft_ray.data.problems import ProblemSet, commit_problems, in_order
+from rft_ray.data.tiny.generator import generate
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import Sampler, sample
 from rft_ray.stages import StageError, check_shared
@@ -25,7 +27,6 @@ from rft_ray.store import names, open_store, read_table
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, missing_shards
-from rft_ray.tiny.generator import generate
 from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier, select_paths, verify
 
 PER_BLOCK, SAMPLES_PER_BLOCK = 10, 20
@@ -82,7 +83,8 @@ def _models(engine: str) -> list[ModelRef]:
         return [ModelRef(name, "sft", name * 4) for name in ("mA", "mB")]
     sources = {name: f"tiny:{name}" for name in ("tiny-xs", "tiny-s")}
     return [
-        ModelRef(name, "base", files_fingerprint(models.resolve(source)), source) for name, source in sources.items()
+        ModelRef(name, "base", files_fingerprint(base_models.resolve(source)), source)
+        for name, source in sources.items()
     ]
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from rft_ray import config
 from rft_ray.corpus import CorpusJob, build_corpus
-from rft_ray.problems import ProblemSet, commit_problems, in_order
+from rft_ray.data.problems import ProblemSet, commit_problems, in_order
+from rft_ray.data.tiny.generator import generate
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import Sampler
 from rft_ray.store import Store, names, open_store, read_table
 from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, missing_shards
-from rft_ray.tiny.generator import generate
 from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier
 
 K, PER_BLOCK = 4, 2

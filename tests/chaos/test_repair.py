@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import engines, models, sampling
+from rft_ray import engines, sampling
 from rft_ray.config import load
 from rft_ray.corpus import CorpusJob
+from rft_ray.data import base_models
 from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
@@ -188,7 +189,7 @@ def test_samples_that_were_moved_away_by_hand_make_the_rest_stale(
 def rft_model(store: Store) -> str:
     """Commit a model that was trained on the run's corpus, and samples of it."""
     made_from = noted({split(CORPUS.key)[0]: identity(read_table(store, CORPUS.key)[0])})
-    commit_model(store, "f" * 16, models.resolve("tiny:tiny-s"), made_from)
+    commit_model(store, "f" * 16, base_models.resolve("tiny:tiny-s"), made_from)
     job = replace(LAST, model=ModelRef("mA", "rft", "f" * 16), seed=9)
     for shard in job.shards():
         sampler(store.url, job)(shard)

@@ -13,12 +13,12 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.config import load
+from rft_ray.data.tiny import model_dir
 from rft_ray.ledger import complete
 from rft_ray.plan import Plan
 from rft_ray.records import ReasoningPath, from_table
 from rft_ray.store import Store, read_table
 from rft_ray.store.models.committed import commit_model
-from rft_ray.tiny import model_dir
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "demo.yaml"
 VIEWS = {"summary.json", "report.html", "config.yaml", "progress.json"}

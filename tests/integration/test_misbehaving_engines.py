@@ -14,8 +14,8 @@ import pytest
 
 from rft_ray import config, pipeline, quarantine, stages
 from rft_ray.config import load
+from rft_ray.data.problems import commit_problems
 from rft_ray.ledger import read_summary
-from rft_ray.problems import commit_problems
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store, read_table

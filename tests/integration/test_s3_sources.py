@@ -9,8 +9,9 @@ from pathlib import Path
 import boto3.session
 import pytest
 
-from rft_ray.models import resolve
-from rft_ray.problems import DataError, load_problems
+from rft_ray.data.base_models import resolve
+from rft_ray.data.problem_sources import load_problems
+from rft_ray.data.row_files import DataError
 from rft_ray.store import Store, StoreError, open_store
 from rft_ray.store.models.committed import commit_model, fetch_model
 from rft_ray.store.models.folder import ModelError

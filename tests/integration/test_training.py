@@ -22,7 +22,7 @@ import pytest
 
 from rft_ray.checkpoints import MANIFEST, committed
 from rft_ray.config import Recipe, Training
-from rft_ray.prompts import encode_prompt, render
+from rft_ray.data.prompts import encode_prompt, render
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import committed_model, fetch_model

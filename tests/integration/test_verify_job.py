@@ -13,10 +13,10 @@ import pytest
 
 from jobs import export_pairs, verify
 from rft_ray.config import ALPACA
-from rft_ray.prompts import render
+from rft_ray.data.prompts import render
+from rft_ray.data.tiny.generator import generate
 from rft_ray.records import Problem
 from rft_ray.store import open_store
-from rft_ray.tiny.generator import generate
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = generate(60, split="train", seed=5, steps=(1, 2))

@@ -21,7 +21,8 @@ import httpx
 import pytest
 from transformers import AutoTokenizer
 
-from rft_ray import config, prompts, tiny
+from rft_ray import config
+from rft_ray.data import prompts, tiny
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
 

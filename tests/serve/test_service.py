@@ -15,7 +15,7 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
-from rft_ray import prompts
+from rft_ray.data import prompts
 from tests.serve.running import (
     END_TIMEOUT_S,
     KEY,

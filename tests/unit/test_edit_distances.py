@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from rft_ray.edit_distances import MAX_CHARACTERS, MIN_LANES, TextSet
+from rft_ray.paths.edit_distances import MAX_CHARACTERS, MIN_LANES, TextSet
 
 ODD = "\0é’−½界🙂\ud800\x7f\x80"
 texts = st.text(st.sampled_from("ab01 =<>\n" + ODD), max_size=200)

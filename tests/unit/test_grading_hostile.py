@@ -10,17 +10,15 @@ from collections.abc import Callable
 
 import pytest
 
-from rft_ray import answers, equations, grading, normal_forms
-from rft_ray.grading import MAX_TEXT_CHARS, MODES, grade
-from rft_ray.normal_forms import NORMAL_FORMS
-from rft_ray.paths import equation_list, select_distinct
+from rft_ray.grading import MAX_TEXT_CHARS, MODES, answers, equations, grade, grader
+from rft_ray.paths import NORMAL_FORMS, equation_list, normal_forms, select_distinct
 from rft_ray.records import Status
 from tests.unit.completion_texts import hostile_texts, random_hostile
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 HOSTILE = dict(hostile_texts())
-MODULES = (answers, equations, grading, normal_forms)
+MODULES = (answers, equations, grader, normal_forms)
 CACHES = [found for module in MODULES for found in vars(module).values() if hasattr(found, "cache_clear")]
 
 

@@ -1,5 +1,7 @@
 """Layouts: equal for models that differ in weights' values only, and in nothing else."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rft_ray.data.tiny import model_dir
 from rft_ray.layouts import layout
-from rft_ray.tiny import model_dir
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rft_ray.models import resolve
+from rft_ray.data.base_models import resolve
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_model

@@ -7,9 +7,9 @@ import random
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from rft_ray.equations import equations_of
-from rft_ray.normal_forms import NORMAL_FORMS, normalise, sort_operands
-from rft_ray.paths import distinct_counts, equation_list, select, select_distinct, share_counts
+from rft_ray.grading.equations import equations_of
+from rft_ray.paths import NORMAL_FORMS, distinct_counts, equation_list, select, select_distinct, share_counts
+from rft_ray.paths.normal_forms import normalise, sort_operands
 from tests.unit import reference_rules as reference
 from tests.unit.completion_texts import samples_of_one_problem
 

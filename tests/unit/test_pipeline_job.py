@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from jobs.rft_pipeline import main
-from rft_ray.tiny.generator import generate
+from rft_ray.data.tiny.generator import generate
 
 CONFIG = str(Path(__file__).parents[2] / "jobs" / "configs" / "demo.yaml")
 

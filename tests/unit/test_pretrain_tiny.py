@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from jobs import pretrain_tiny
 from jobs.pretrain_tiny import Recipe
-from rft_ray.tiny import model_dir
+from rft_ray.data.tiny import model_dir
 
 RECIPE = Recipe(hidden=32, layers=1, heads=1, documents=96, batch=8)
 TOTAL = 12

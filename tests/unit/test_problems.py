@@ -14,16 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rft_ray import config
-from rft_ray.problems import (
-    DataError,
-    commit_problems,
-    in_order,
-    load_problems,
-    overlap,
-    prepare,
-    read_problems,
-    subset_count,
-)
+from rft_ray.data.problem_sources import load_problems
+from rft_ray.data.problems import commit_problems, in_order, overlap, prepare, read_problems, subset_count
+from rft_ray.data.row_files import DataError
 from rft_ray.records import Problem, problem_id
 from rft_ray.store import CorruptShard, NotFound, Store, open_store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jinja2
 import pytest
 
-from rft_ray import prompts
 from rft_ray.config import ALPACA
+from rft_ray.data import prompts
 from rft_ray.records import Problem
 
 

@@ -17,10 +17,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jobs import pretrain_tiny
+from rft_ray.data.tiny import FAMILY, MODELS, SNAPSHOTS, model_dir
+from rft_ray.data.tiny.generator import Split, generate, solutions, stories
+from rft_ray.data.tiny.tokenizer import CONTEXT, TEMPLATE
 from rft_ray.records import problem_id
-from rft_ray.tiny import FAMILY, MODELS, SNAPSHOTS, model_dir
-from rft_ray.tiny.generator import Split, generate, solutions, stories
-from rft_ray.tiny.tokenizer import CONTEXT, TEMPLATE
 
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rft_ray.tiny.generator import drills, generate
+from rft_ray.data.tiny.generator import drills, generate
 
 VOCAB_SIZE = 640
 CONTEXT = 512

@@ -18,8 +18,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from rft_ray.arithmetic import NotArithmeticError, OverBoundError, exact_value, python_value
-from rft_ray.prose import Field, read_annotation, read_chains
+from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value, python_value
+from rft_ray.grading.prose import Field, read_annotation, read_chains
 
 Mode = Literal["strict", "paper"]
 MODES: tuple[Mode, ...] = ("strict", "paper")

@@ -71,9 +71,9 @@ class _Lanes:
     """The bit masks of a set of texts, as `bit_vectors` reads them."""
 
     def __init__(self) -> None:
-        from rft_ray import bit_vectors  # compiles, so only where it is used
+        from rft_ray.paths import levenshtein_lanes  # compiles, so only where it is used
 
-        self._kernel = bit_vectors
+        self._kernel = levenshtein_lanes
         self._rows: dict[str, int] = {}
         self._masks = np.zeros((ROWS, 0, 0), np.uint64)
         self._lengths = np.zeros(0, np.int64)

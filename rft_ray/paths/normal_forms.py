@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
-from rft_ray.arithmetic import MAX_DEPTH, NotArithmeticError, OverBoundError, parse
+from rft_ray.grading.arithmetic import MAX_DEPTH, NotArithmeticError, OverBoundError, parse
 
 NormalForm = Literal["as_written", "sorted_operands", "multiset"]
 NORMAL_FORMS: tuple[NormalForm, ...] = ("as_written", "sorted_operands", "multiset")

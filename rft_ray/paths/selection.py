@@ -15,21 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rft_ray.equations import Equations, equations_of
-from rft_ray.normal_forms import NORMAL_FORMS, NormalForm, normalise
-from rft_ray.representatives import KeptPaths
-
-__all__ = [
-    "NORMAL_FORMS",
-    "NormalForm",
-    "Representative",
-    "distinct_counts",
-    "equation_list",
-    "normalise",
-    "select",
-    "select_distinct",
-    "share_counts",
-]
+from rft_ray.grading.equations import Equations, equations_of
+from rft_ray.paths.normal_forms import NORMAL_FORMS, NormalForm, normalise
+from rft_ray.paths.representatives import KeptPaths
 
 
 @dataclass(frozen=True, slots=True)

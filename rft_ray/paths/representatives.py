@@ -11,7 +11,7 @@ for each distinct text.
 
 from __future__ import annotations
 
-from rft_ray.edit_distances import TextSet, distance
+from rft_ray.paths.edit_distances import TextSet, distance
 
 FEW = 4
 """Up to so many distances of a text seen before are taken one by one."""

@@ -19,8 +19,6 @@ So the answer is right exactly in the last three. `truncated=True` never changes
 
 Limits: texts up to MAX_TEXT_CHARS, expressions within the bounds of `arithmetic.py`. Nothing is
 executed, and no text makes `grade` raise: a failure inside is `undecided`, named in the detail.
-
-    python -m rft_ray.grading FILE --gold FILE      grade and select over anyone's completions
 """
 
 from __future__ import annotations
@@ -29,11 +27,9 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from rft_ray.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
-from rft_ray.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, Mode, equations_of
+from rft_ray.grading.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
+from rft_ray.grading.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, equations_of
 from rft_ray.records import Status, Verdict
-
-__all__ = ["COLLECTING", "EVALUATING", "MAX_TEXT_CHARS", "MODES", "Answer", "Mode", "extract_answer", "grade"]
 
 COLLECTING = 0.0
 """Tolerance when collecting paths: the answer must equal the gold's exactly."""
@@ -166,9 +162,3 @@ def _gold(gold_answer: str, mode: str) -> Answer | None:
 def _check_mode(mode: str) -> None:
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
-
-
-if __name__ == "__main__":
-    from rft_ray.grading_cli import main
-
-    raise SystemExit(main())

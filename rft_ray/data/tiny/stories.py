@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from rft_ray.tiny.plans import Plan, Step, evaluate
+from rft_ray.data.tiny.plans import Plan, Step, evaluate
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe", "Max", "Amy", "Jack", "Lily")
 OBJECTS = ("pens", "books", "apples", "cards", "coins", "shells", "eggs", "stamps", "toys", "cakes", "beads", "nuts")

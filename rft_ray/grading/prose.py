@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rft_ray.prose_tokens import Token, tokenize
+from rft_ray.grading.prose_tokens import Token, tokenize
 
 MAX_UNIT_WORDS = 3
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
