@@ -19,7 +19,6 @@ from functools import lru_cache
 
 from rft_ray import grading, paths
 from rft_ray.evaluation import wilson
-from rft_ray.grading import grader
 from rft_ray.grading.equations import annotated, equations_of
 from rft_ray.records import Status
 
@@ -181,7 +180,7 @@ def marked(text: str) -> tuple[Marked, ...]:
 
     Where they stand in `<<...>>`, one for each. All are True exactly where the grader has nothing against them.
     """
-    if len(text) > grader.MAX_TEXT_CHARS:
+    if len(text) > grading.MAX_TEXT_CHARS:
         return ()
     read = equations_of(text, "strict")
     if read.hold:
