@@ -36,14 +36,15 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
-    from rft_ray import estimate, pipeline
+    from rft_ray import pipeline
     from rft_ray.data import base_models
+    from rft_ray.plan import cost
     from rft_ray.store.shards import missing_shards
 
     plan, store = pipeline.prepare(config)
-    sizes = {model.name: estimate.parameters(base_models.resolve(model.source)) for model in config.models}
+    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
     print(config.to_yaml())
-    print(estimate.describe(plan, sizes, gpu=gpu))
+    print(cost.describe(plan, sizes, gpu=gpu))
     shards = list(plan.completion_shards())
     print(
         f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing_shards(store, shards)):,}"

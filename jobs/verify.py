@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import cluster, config, side_by_side, stages
-from rft_ray.corpus import CorpusJob, build_corpus, jsonl_line
+from rft_ray.corpus import build_corpus, jsonl_line
 from rft_ray.data import external
 from rft_ray.data.problems import commit_problems
 from rft_ray.data.row_files import DataError
 from rft_ray.grading import MODES, Mode
 from rft_ray.ledger import Stopwatch, read_summary
 from rft_ray.paths import NORMAL_FORMS
+from rft_ray.plan.jobs import CorpusJob, PathJob, SamplingJob, VerdictJob
 from rft_ray.records import ReasoningPath, Status, from_table
 from rft_ray.store import Store, StoreError, open_store, present, read_table
-from rft_ray.store.shards import SamplingJob, committed_key, missing_shards
-from rft_ray.verification import PathJob, VerdictJob, select_paths, verify
+from rft_ray.store.shards import committed_key, missing_shards
+from rft_ray.verification import select_paths, verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 

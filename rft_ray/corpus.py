@@ -11,53 +11,19 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from rft_ray import paths
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import Mode
-from rft_ray.paths import NormalForm
+from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
+from rft_ray.plan.jobs import CorpusJob
 from rft_ray.records import Problem, ReasoningPath, from_table, to_table
 from rft_ray.store import Store, StoreError, commit_table, names, present, read_table, writable
-from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import committed_key
 from rft_ray.store.tables import identity, noted
-from rft_ray.verification import PathJob
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusJob:
-    """The training data of one recipe: gold solutions, and the paths of a PathJob where there is one."""
-
-    problems_fingerprint: str
-    problems: int
-    paths: PathJob | None = None
-    max_paths: int | None = None
-    """At most so many paths of one problem, gold not counted."""
-    as_many_as: CorpusJob | None = None
-    """Keep only as many paths, over all problems, as this corpus has, drawn at random; it must be built before."""
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(
-            "corpus",
-            problems=self.problems_fingerprint,
-            count=self.problems,
-            paths=self.paths.fingerprint if self.paths else None,
-            max_paths=self.max_paths,
-            **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
-        )
-
-    @property
-    def key(self) -> str:
-        return f"corpus/{self.fingerprint}.parquet"
-
-    @property
-    def jsonl_key(self) -> str:
-        return f"corpus/{self.fingerprint}.jsonl"
 
 
 def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
@@ -141,7 +107,7 @@ def _path_blocks(
 
 def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:
     """The gold solution as a corpus row; `shared_by` says how many samples found the same equation list."""
-    equations = paths.equation_list(problem.solution, mode)
+    equations = equation_list(problem.solution, mode)
     own = normalise(equations, form)
     shared = next((path.shared_by for path in found if normalise(path.equations, form) == own), 0)
     return ReasoningPath(problem.problem_id, problem.question, problem.solution, equations, "", -1, shared, True)

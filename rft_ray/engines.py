@@ -23,8 +23,8 @@ from rft_ray import config
 from rft_ray.config import engine_script
 from rft_ray.data import prompts
 from rft_ray.layouts import layout
+from rft_ray.plan.jobs import SamplingSettings
 from rft_ray.records import Problem
-from rft_ray.store.shards import SamplingSettings
 
 LONGEST_TOKEN = 1024
 """Characters; no vocabulary in use comes near it."""

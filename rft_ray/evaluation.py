@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from rft_ray.data.problems import read_problems
+from rft_ray.plan.jobs import EvaluationJob
 from rft_ray.records import GradedCompletion, Status
 from rft_ray.store import Store, commit_table, present, read_table
-from rft_ray.store.names import fingerprint_of
-from rft_ray.store.shards import ModelRef
 from rft_ray.store.tables import noted
-from rft_ray.verification import VerdictJob, read_verdicts
+from rft_ray.verification import read_verdicts
 
 Z95 = 1.959963984540054
 
@@ -38,32 +36,6 @@ RECORDS = pa.schema(
         ("samples", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationJob:
-    """One model on the test problems: greedy, and k samples where k > 0."""
-
-    model: ModelRef
-    setting: str
-    """Key in the summary: `icl`, `sft`, `rft`, and with controls `rft_self`, `sft_same_steps`."""
-    greedy: VerdictJob
-    samples: VerdictJob | None
-
-    @property
-    def k(self) -> int:
-        return self.samples.sampling.samples_per_problem if self.samples else 0
-
-    @property
-    def key(self) -> str:
-        name = fingerprint_of(
-            "evaluation",
-            greedy=self.greedy.fingerprint,
-            problems=self.greedy.sampling.problems,
-            samples=self.samples.fingerprint if self.samples else None,
-            k=self.k,
-        )
-        return f"evaluation/{name}.parquet"
 
 
 def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rft_ray import stages
-from rft_ray.store.shards import ModelRef, SamplingJob, Shard
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.store.shards import Shard
 
 
 def label_of(model: ModelRef) -> str:

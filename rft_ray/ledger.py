@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rft_ray import quarantine
-from rft_ray.corpus import CorpusJob, counts_of
+from rft_ray.corpus import counts_of
 from rft_ray.evaluation import metrics, paired_difference, read_records
-from rft_ray.plan import CONTROLS, Plan, verdicts_of
+from rft_ray.plan.jobs import CorpusJob, VerdictJob
+from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.store import NotFound, Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
 from rft_ray.store.shards import missing_shards, shard_metadata
-from rft_ray.verification import VerdictJob
 
 COUNTED = frozenset({"shards", "blocks", "trained"})
 """What a stage did, summed over resumed runs; anything else that it reports is a state."""

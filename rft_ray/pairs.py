@@ -22,11 +22,11 @@ from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import MODES, Mode
 from rft_ray.ledger import read_summary
+from rft_ray.plan.jobs import SamplingSettings, verdicts_fingerprint
 from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import committed_files
 from rft_ray.store.parquet import content_hash
-from rft_ray.store.shards import SamplingSettings, verdicts_fingerprint
 
 REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
 """Statuses of a completion that is known to be wrong."""

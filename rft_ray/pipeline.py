@@ -15,14 +15,15 @@ from rft_ray.corpus import build_corpus
 from rft_ray.data import base_models, problems
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch, complete, made_same_corpus, past_quarantine, read_summary, write_summary
-from rft_ray.plan import CONTROLS, Plan, make_plan
+from rft_ray.plan.jobs import TrainingJob, VerdictJob
+from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.report import try_report
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store, run_lock
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.training import TrainingJob, train
-from rft_ray.verification import VerdictJob, select_paths, verify
+from rft_ray.training import train
+from rft_ray.verification import select_paths, verify
 
 
 class Incomplete(RuntimeError):

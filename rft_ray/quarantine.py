@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rft_ray.plan.jobs import SamplingJob
 from rft_ray.store import Store
-from rft_ray.store.shards import SamplingJob, Shard
+from rft_ray.store.shards import Shard
 
 FOLDER = "failures/"
 FAILED, RETRIED = "failed", "retried"

@@ -43,11 +43,12 @@ from rft_ray.engines import (
 from rft_ray.following import Following, label_of
 from rft_ray.foreman import Foreman, Line, hire
 from rft_ray.metrics import SamplerMetrics
+from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.records import Completion, Problem, to_table
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import ModelError
-from rft_ray.store.shards import ModelRef, SamplingJob, Shard, key_to_write, missing_shards
+from rft_ray.store.shards import Shard, key_to_write, missing_shards
 from rft_ray.turns import Turns
 from rft_ray.watchdog import Watchdog
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_ray.checkpoints import work_folder
-from rft_ray.config import Recipe, Training
+from rft_ray.config import Training
 from rft_ray.config.schema import check
+from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
@@ -45,32 +46,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """A model could not be trained. One line: which one, how often it was tried, and the last cause."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One model to train.
-
-    Example: TrainingJob("tiny-s", "sft", "9c…", "tiny:tiny-s", "training/41….parquet", Recipe(), ALPACA, 0)
-    """
-
-    model: str
-    """The name that people read."""
-    stage: str
-    """`sft`, `rft`, …"""
-    fingerprint: str
-    base: str
-    """What `models.resolve` takes."""
-    data_key: str
-    """Store key of a table with the text columns `question` and `text`, in training order."""
-    recipe: Recipe
-    template: str
-    seed: int
-    base_fingerprint: str = ""
-    """What `models.files_fingerprint` must say of the base on every node; empty: not asked."""
-    same_steps_as: str = ""
-    """Store key of another training table: as many optimizer steps are made as the recipe would make on that one, in
-    place of the recipe's epochs. Its rows are counted when training begins; the name says only which table."""
 
 
 @dataclass(frozen=True)

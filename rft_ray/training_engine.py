@@ -21,8 +21,8 @@ from typing import Any
 from rft_ray import checkpoints
 from rft_ray.config import Training
 from rft_ray.data.prompts import chat_template
+from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
-from rft_ray.training import TrainingJob
 from rft_ray.training_data import Example, Plan, micro_batch_size, padded
 
 CURVE_POINTS = 500

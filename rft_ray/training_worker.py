@@ -25,10 +25,11 @@ from typing import Any, TypeVar
 from rft_ray import checkpoints
 from rft_ray.checkpoints import Checkpoint
 from rft_ray.data.base_models import resolve, resolve_exactly
+from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import STARTED, TrainingError, TrainingJob, TrainingProgress
+from rft_ray.training import STARTED, TrainingError, TrainingProgress
 from rft_ray.training_data import encode, plan, steps_of
 from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_trainer
 

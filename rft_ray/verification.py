@@ -10,31 +10,21 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rft_ray import grading, paths, stages
 from rft_ray.data.problems import read_problems
-from rft_ray.grading import Mode
 from rft_ray.metrics import VerifierMetrics
-from rft_ray.paths import NormalForm
 from rft_ray.paths.normal_forms import normalise
+from rft_ray.plan.jobs import PathJob, SamplingJob, VerdictJob
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, from_table, to_table
 from rft_ray.sampling import SKIPPED
 from rft_ray.store import Store, StoreError, commit_table, open_store, read_table
-from rft_ray.store.names import fingerprint_of
 from rft_ray.store.parquet import content_hash
-from rft_ray.store.shards import (
-    SamplingJob,
-    Shard,
-    committed_key,
-    key_to_write,
-    missing_shards,
-    path_shards,
-    verdicts_fingerprint,
-)
+from rft_ray.store.shards import Shard, committed_key, key_to_write, missing_shards
 from rft_ray.store.tables import identity, noted
 
 CANARIES = (
@@ -49,70 +39,7 @@ class CanaryError(RuntimeError):
     """A verifier that misjudges a solution known to be right."""
 
 
-Purpose = Literal["collect", "evaluate"]
-Dedup = Literal["equations", "none", "random"]
-"""Which correct samples are kept: a representative of each equation list; all; or as many as there are lists, drawn."""
 VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictJob:
-    """The verdicts on all samples of one sampling job."""
-
-    sampling: SamplingJob
-    mode: Mode
-    purpose: Purpose
-    """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
-    without: tuple[str, ...] = ()
-    """Stems of completions that are quarantined and gone without: what is made of the others has another name."""
-
-    @property
-    def fingerprint(self) -> str:
-        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose)
-
-    def shards(self) -> list[Shard]:
-        pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)
-        return [verdicts for completions, verdicts in pairs if completions.stem not in self.without]
-
-    def past(self, quarantined: Collection[str]) -> VerdictJob:
-        """The same job, without its share of these completions."""
-        mine = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
-        return replace(self, without=tuple(mine))
-
-
-@dataclass(frozen=True, slots=True)
-class PathJob:
-    """The paths chosen from the correct samples of several models, pooled in the order given."""
-
-    verdicts: tuple[VerdictJob, ...]
-    dedup: Dedup
-    normal_form: NormalForm
-    k: int | None = None
-    """Only each model's first k samples of a problem; None: all that the verdict jobs have, in whole sample blocks."""
-
-    @property
-    def mode(self) -> Mode:
-        return self.verdicts[0].mode
-
-    @property
-    def samplers(self) -> tuple[str, ...]:
-        """Names of the models whose samples are pooled."""
-        return tuple(job.sampling.model.name for job in self.verdicts)
-
-    @property
-    def fingerprint(self) -> str:
-        lacking = [stem for job in self.verdicts for stem in job.without]
-        return fingerprint_of(
-            "paths",
-            pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
-            dedup=self.dedup,
-            normal_form=self.normal_form,
-            **({} if self.k is None else {"k": self.k}),
-            **({"without": sorted(lacking)} if lacking else {}),
-        )
-
-    def shards(self) -> list[Shard]:
-        return list(path_shards([job.sampling for job in self.verdicts], self.fingerprint))
 
 
 def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[str, Any]]:

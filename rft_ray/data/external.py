@@ -25,10 +25,11 @@ from rft_ray.data import problems
 from rft_ray.data.problems import ProblemSet
 from rft_ray.data.row_files import JSONL, DataError, rows, text_of
 from rft_ray.grading import extract_answer
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.records import Completion, Problem, problem_id, to_table
 from rft_ray.store import Store, commit_table
 from rft_ray.store.names import fingerprint_of
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, key_to_write, missing_shards
+from rft_ray.store.shards import Shard, key_to_write, missing_shards
 
 QUESTION_COLUMNS = ("question", "prompt")
 COMPLETION_COLUMNS = ("completion", "response")

@@ -9,91 +9,13 @@ A stage's version in `VERSIONS` is raised by hand when its meaning changes; a go
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rft_ray.store.base import Store
-from rft_ray.store.names import committed_files, fingerprint_of, next_generation
+from rft_ray.store.names import committed_files, next_generation
 from rft_ray.store.tables import read_table
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingSettings:
-    """What decides the distribution of one model's samples, and how they are cut into shards."""
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    samples_per_block: int
-    prompt: str
-    """The prompt template, with {query}."""
-    shots: int = 0
-    """Worked examples before the question: the first ones of `shots_from`."""
-    shots_from: str = ""
-    """Fingerprint of the problem set that the worked examples come from."""
-    max_model_len: int | None = None
-    """Bound of prompt and completion together, in tokens; None: the model's own context."""
-    engine: str = "vllm"
-    """What answered: the scripted engine's samples must never pass for a model's."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """One model of a run. Only the fingerprint is identity; name and stage are for people.
-
-    Example: ModelRef("tiny-m", "sft", "9c3f…", "")
-    """
-
-    name: str
-    stage: str
-    """`base`, `sft`, `rft`, another training's stage, or `foreign`: another sampler's, named by its rows."""
-    fingerprint: str
-    source: str = ""
-    """Where a base model comes from; a fine-tuned one lies in the run's store under its fingerprint."""
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingJob:
-    """All samples of one model over one problem set.
-
-    Example: SamplingJob(ModelRef("tiny-m", "sft", "9c…"), "41…", 600, 50, settings, 8, 0)
-    has 12 problem blocks x 1 sample block.
-    """
-
-    model: ModelRef
-    problems_fingerprint: str
-    problems: int
-    """How many problems of the fixed order: a prefix, in whole blocks unless it is all of them."""
-    problems_per_block: int
-    settings: SamplingSettings
-    samples_per_problem: int
-    seed: int
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(
-            "completions",
-            model=self.model.fingerprint,
-            problems=self.problems_fingerprint,
-            settings=asdict(self.settings),
-            seed=self.seed,
-        )
-
-    def shards(self, stage: str = "completions", name: str | None = None) -> Iterator[Shard]:
-        """Every shard of this job, by problem block, then sample block."""
-        name = self.fingerprint if name is None else name
-        for block in range(math.ceil(self.problems / self.problems_per_block)):
-            start = block * self.problems_per_block
-            stop = min(start + self.problems_per_block, self.problems)
-            for sample_block in range(self.samples_per_problem // self.settings.samples_per_block):
-                yield Shard(stage, self.problems_fingerprint, name, block, start, stop, sample_block)
-
-    @property
-    def planned(self) -> int:
-        """Samples that the job must have."""
-        return self.problems * self.samples_per_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +43,6 @@ class Shard:
     def key(self, generation: int = 0) -> str:
         """Key of the shard's Parquet file in the run's store."""
         return f"{self.stem}.g{generation}.parquet"
-
-
-def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
-    """Names the verdicts on the samples that `completions` names."""
-    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose)
-
-
-def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
-    """One path-selection shard per problem block, over all samples of all jobs."""
-    for shard in jobs[0].shards("paths", name):
-        if shard.sample_block == 0:
-            yield Shard(
-                "paths",
-                shard.problems_fingerprint,
-                name,
-                shard.problem_block,
-                shard.problem_start,
-                shard.problem_stop,
-            )
 
 
 READERS = 8

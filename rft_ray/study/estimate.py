@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from rft_ray.estimate import (
+from rft_ray.plan.cost import (
     CHARACTERS_PER_TOKEN,
     CPU_FLOPS,
     ENGINE_START_S,

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError
-from rft_ray.corpus import CorpusJob
 from rft_ray.data.problems import ProblemSet
-from rft_ray.evaluation import EvaluationJob
-from rft_ray.plan import collecting, evaluation_job, refuse_twins, training_job
+from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
+from rft_ray.plan.run_plan import collecting, evaluation_job, refuse_twins, training_job
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study import Model, Selection, Skipped
-from rft_ray.training import TrainingJob, check
-from rft_ray.verification import Dedup, PathJob, VerdictJob
+from rft_ray.training import check
 
 Schedule = Literal["epochs", "steps"]
 

@@ -14,12 +14,12 @@ from typing import Any
 from rft_ray.corpus import counts_of
 from rft_ray.evaluation import read_records, wilson
 from rft_ray.ledger import busy_seconds
+from rft_ray.plan.jobs import VerdictJob
 from rft_ray.store import Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.shards import shard_metadata
 from rft_ray.study import Estimate, Model, Point
 from rft_ray.study.plan import PlannedPoint, StudyPlan
-from rft_ray.verification import VerdictJob
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2
 """Operations per parameter and token: forward and backward, and forward alone. Attention and embeddings not apart."""

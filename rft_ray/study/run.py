@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rft_ray.config import Config
-from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.corpus import build_corpus
 from rft_ray.data import base_models, problems
-from rft_ray.estimate import duration, parameters
 from rft_ray.evaluation import describe, evaluate
 from rft_ray.ledger import Stopwatch
+from rft_ray.plan.cost import duration, parameters
+from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.report import try_study_report
 from rft_ray.sampling import sample
 from rft_ray.store import NotFound, Store, open_store, present, run_lock
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.shards import SamplingJob
 from rft_ray.study import Study, read_study, write_study
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.estimate import training_seconds
@@ -31,7 +31,7 @@ from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_pla
 from rft_ray.study.points import read_evidence
 from rft_ray.study.tables import tables
 from rft_ray.training import TrainingProgress, train
-from rft_ray.verification import VerdictJob, select_paths, verify
+from rft_ray.verification import select_paths, verify
 
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:

@@ -16,18 +16,19 @@ from functools import cached_property
 
 from rft_ray import config, quarantine
 from rft_ray.cluster import start_ray
-from rft_ray.corpus import CorpusJob, build_corpus
+from rft_ray.corpus import build_corpus
 from rft_ray.data import base_models
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
+from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling import Sampler, sample
 from rft_ray.stages import StageError, check_shared
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard, missing_shards
-from rft_ray.verification import PathJob, Selector, VerdictJob, Verifier, select_paths, verify
+from rft_ray.store.shards import Shard, missing_shards
+from rft_ray.verification import Selector, Verifier, select_paths, verify
 
 PER_BLOCK, SAMPLES_PER_BLOCK = 10, 20
 TEMPLATE = "Question: {query}\nAnswer:"

@@ -15,13 +15,12 @@ import pytest
 
 from rft_ray import engines, sampling
 from rft_ray.config import load
-from rft_ray.corpus import CorpusJob
 from rft_ray.data import base_models
+from rft_ray.plan.jobs import CorpusJob, ModelRef
 from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.names import TOMBSTONE, split, tombstone
-from rft_ray.store.shards import ModelRef
 from rft_ray.store.tables import identity, noted
 from rft_ray.store_cli import main
 from tests.chaos.proofs import Watch

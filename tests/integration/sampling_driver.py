@@ -13,8 +13,8 @@ from jobs.running import carry_out
 from rft_ray import config
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

@@ -20,11 +20,11 @@ from rft_ray.data.prompts import render_few_shot
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
 from rft_ray.engines import Answered, Request, VllmEngine
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling import pool_of, sample
 from rft_ray.store import Store, open_store, read_table
 from rft_ray.store.models.committed import commit_model
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,10 +13,10 @@ import pytest
 from rft_ray import config, stages
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
+from rft_ray.plan.jobs import ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.sampling import sample
 from rft_ray.store import Store, open_store, read_table
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
-from rft_ray.verification import PathJob, VerdictJob, select_paths, verify
+from rft_ray.verification import select_paths, verify
 from tests.s3server import S3Server
 
 PROBLEMS = in_order(generate(200, split="train", seed=1, steps=(1, 2)), 0)

@@ -15,8 +15,8 @@ import pytest
 
 from jobs.scaling_study import main
 from rft_ray.config import load
-from rft_ray.corpus import CorpusJob
 from rft_ray.data.tiny import model_dir
+from rft_ray.plan.jobs import CorpusJob
 from rft_ray.records import Completion, ReasoningPath, from_table
 from rft_ray.store import Store, read_table
 from rft_ray.store.models.committed import commit_model

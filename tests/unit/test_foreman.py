@@ -8,8 +8,8 @@ import pytest
 
 from rft_ray import quarantine
 from rft_ray.foreman import SILENT, Foreman
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 A, B, C, D = (shard.stem for shard in JOB.shards())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rft_ray.config import Config, load
 from rft_ray.data.problems import ProblemSet, in_order
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan import Plan, make_plan
+from rft_ray.plan.run_plan import Plan, make_plan
 
 BASES = {"a": "1" * 16, "b": "2" * 16}
 TRAIN = ProblemSet(tuple(in_order(generate(40, split="train", seed=1, steps=(1, 2)), 0)), 40, "3" * 16)

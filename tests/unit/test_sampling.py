@@ -10,10 +10,10 @@ import pytest
 
 from rft_ray.data.tiny import model_dir
 from rft_ray.following import Following
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.sampling import by_model
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings
 
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store.names import committed_files, fingerprint_of, next_generation
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard
+from rft_ray.store.shards import Shard
 
 SETTINGS = SamplingSettings(0.7, 1.0, 256, 4, "Q: {query}\nA:")
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "p" * 16, 100, 50, SETTINGS, 8, 0)

@@ -10,13 +10,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
-from rft_ray.corpus import CorpusJob
 from rft_ray.data.problems import ProblemSet
-from rft_ray.evaluation import EvaluationJob
+from rft_ray.plan.jobs import (
+    CorpusJob,
+    EvaluationJob,
+    ModelRef,
+    PathJob,
+    Purpose,
+    SamplingJob,
+    SamplingSettings,
+    TrainingJob,
+    VerdictJob,
+)
 from rft_ray.store.names import fingerprint_of
-from rft_ray.store.shards import ModelRef, SamplingJob, SamplingSettings, Shard
-from rft_ray.training import TrainingJob, check
-from rft_ray.verification import PathJob, Purpose, VerdictJob
+from rft_ray.store.shards import Shard
+from rft_ray.training import check
 
 CONTROLS = ("rft_self", "sft_same_steps")
 """Evaluation settings that `controls: true` adds."""

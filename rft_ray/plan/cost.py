@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rft_ray.config import Config
 from rft_ray.data.problems import ProblemSet
-from rft_ray.plan import Plan, verdicts_of
+from rft_ray.plan.run_plan import Plan, verdicts_of
 
 CPU_FLOPS = 6.5e10
 """Useful FLOP/s of two CPU cores in sampling and training of small models (LOG.md)."""
