@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_ray import pairs
+from rft_ray.corpus import preference_pairs
 from rft_ray.data.row_files import DataError
 from rft_ray.grading import MODES
 from rft_ray.records import REJECTIONS, Status
@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--mode", choices=MODES, help="whose verdicts (default: strict where the run has them, else paper)")
     add("--max-per-problem", type=int, default=8, metavar="N", help="pairs of one problem (default: %(default)s)")
     add("--same-model", action="store_true", help="both paths of a pair from one model")
-    others = sorted(set(REJECTIONS) - pairs.REJECTED)
+    others = sorted(set(REJECTIONS) - preference_pairs.REJECTED)
     add("--also-reject", nargs="+", default=[], choices=others, help="reject these too, not only what is wrong")
     options = parser.parse_args(argv)
     if options.max_per_problem < 1:
@@ -48,10 +48,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     try:
-        rows = pairs.export(
+        rows = preference_pairs.export(
             open_store(options.run),
             mode=options.mode,
-            rejected=pairs.REJECTED | {Status(name) for name in options.also_reject},
+            rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
             most=options.max_per_problem,
             same_model=options.same_model,
         )

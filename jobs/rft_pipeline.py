@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs.running import carry_out
-from rft_ray.cluster import prepare_environment
 from rft_ray.config import Config, load
+from rft_ray.runtime.ray_cluster import prepare_environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
@@ -64,7 +64,8 @@ def prepare(options: argparse.Namespace, overrides: Sequence[str]) -> Callable[[
         dry_run(config, gpu=options.gpu)
         return None
 
-    from rft_ray import pipeline, stages
+    from rft_ray import pipeline
+    from rft_ray.runtime.ray_cluster import check_shared
 
     plan, store = pipeline.prepare(config)
     store.check()
@@ -72,7 +73,7 @@ def prepare(options: argparse.Namespace, overrides: Sequence[str]) -> Callable[[
         print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
 
     def work() -> None:
-        stages.check_shared(store)
+        check_shared(store)
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
 

@@ -41,30 +41,30 @@ def _refusals() -> tuple[type[Exception], ...]:
 def _with_ray(work: Callable[[], None]) -> int:
     from ray.exceptions import RayError
 
-    from rft_ray import preemption, stages
-    from rft_ray.cluster import start_ray
     from rft_ray.pipeline import Incomplete
+    from rft_ray.runtime import actor_pool, sigterm
+    from rft_ray.runtime.ray_cluster import start_ray
     from rft_ray.store import StoreError
     from rft_ray.store.models.folder import ModelError
-    from rft_ray.training import TrainingError
+    from rft_ray.training.results import TrainingError
 
     try:
         start_ray()
-        preemption.heed()
+        sigterm.heed()
         work()
-    except (Incomplete, stages.StageError, TrainingError, StoreError, ModelError) as error:
+    except (Incomplete, actor_pool.StageError, TrainingError, StoreError, ModelError) as error:
         print(f"error: {error}\n{AGAIN}", file=sys.stderr)
         return 1
     except (ConnectionError, RayError) as error:
-        print(f"error: Ray: {stages.cause_of(error)}\nwhat is committed stays", file=sys.stderr)
+        print(f"error: Ray: {actor_pool.cause_of(error)}\nwhat is committed stays", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped; {AGAIN}", file=sys.stderr)
         return 130
-    except preemption.Preempted as notice:
+    except sigterm.Preempted as notice:
         print(f"stopped by SIGTERM ({notice or 'not while sampling'}); {AGAIN}", file=sys.stderr, flush=True)
-        last = threading.Timer(END_S, os._exit, (preemption.EXIT_CODE,))
+        last = threading.Timer(END_S, os._exit, (sigterm.EXIT_CODE,))
         last.daemon = True
         last.start()
-        return preemption.EXIT_CODE
+        return sigterm.EXIT_CODE
     return 0

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.running import carry_out
-from rft_ray.cluster import prepare_environment
 from rft_ray.config import Config, load
+from rft_ray.runtime.ray_cluster import prepare_environment
 
 if TYPE_CHECKING:
     from rft_ray.store import Store
@@ -88,7 +88,7 @@ def prepare(options: argparse.Namespace, overrides: Sequence[str], command: str)
     if options.dry_run:
         return dry_run(config, gpu=options.gpu)
 
-    from rft_ray import stages
+    from rft_ray.runtime.ray_cluster import check_shared
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
@@ -98,7 +98,7 @@ def prepare(options: argparse.Namespace, overrides: Sequence[str], command: str)
         return tell(study_run.answer(plan, store, study_run.stopwatch(plan, store), command), store)
 
     def work() -> None:
-        stages.check_shared(store)
+        check_shared(store)
         tell(study_run.run(plan, store, command), store)
 
     return work

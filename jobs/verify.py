@@ -18,23 +18,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_ray import cluster, config, side_by_side, stages
-from rft_ray.corpus import build_corpus, jsonl_line
+from rft_ray import config
+from rft_ray.corpus import mode_comparison
+from rft_ray.corpus.external import commit, grade_and_select, merge
 from rft_ray.data import external
 from rft_ray.data.problems import commit_problems
 from rft_ray.data.row_files import DataError
+from rft_ray.evaluation.summary import read_summary
 from rft_ray.grading import MODES, Mode
-from rft_ray.ledger import Stopwatch, read_summary
 from rft_ray.paths import NORMAL_FORMS
-from rft_ray.plan.jobs import CorpusJob, PathJob, SamplingJob, VerdictJob
-from rft_ray.records import ReasoningPath, Status, from_table
-from rft_ray.store import Store, StoreError, open_store, present, read_table
-from rft_ray.store.shards import committed_key, missing_shards
-from rft_ray.verification import select_paths, verify
+from rft_ray.plan.jobs import PathJob, VerdictJob
+from rft_ray.records import Status
+from rft_ray.runtime import actor_pool, ray_cluster
+from rft_ray.runtime.progress import Stopwatch
+from rft_ray.store import Store, StoreError, open_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 
-cluster.prepare_environment()  # before anything below imports Ray
+ray_cluster.prepare_environment()  # before anything below imports Ray
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         summary = run(options, gold, found, store)
-    except (stages.StageError, StoreError) as error:
+    except (actor_pool.StageError, StoreError) as error:
         print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
         return 1
     show(summary)
@@ -124,55 +125,12 @@ def run(options: argparse.Namespace, gold: external.Gold, found: external.Foreig
             "gold": {"source": options.gold, "problems": gold.problems.count},
             "files": list(options.completions),
             "unknown": {"completions": dict(found.unknown), "questions": found.unknown_questions},
-            **side_by_side.summarize(graded, selected, store),
+            **mode_comparison.summarize(graded, selected, store),
             "corpus": corpora,
         }
     summary["stages"] = watch.stages
     store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
     return summary
-
-
-def commit(found: external.Foreign, gold: external.Gold, store: Store, template: str) -> tuple[list[SamplingJob], int]:
-    """The files' rows as completion shards of one job per model; also how many of these were not there yet."""
-    jobs = {model: external.sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
-    progress = stages.Progress("commit", sum(len(list(job.shards())) for job in jobs.values()), "shards")
-    for model, job in jobs.items():
-        for _ in external.commit_completions(job, found.by_model[model], gold, store):
-            progress.advance(1)
-    return list(jobs.values()), progress.done
-
-
-def grade_and_select(
-    graded: Mapping[Mode, Sequence[VerdictJob]],
-    selected: Mapping[Mode, PathJob],
-    store: Store,
-    actors: int,
-    watch: Stopwatch,
-) -> None:
-    """The two stages on Ray, which is started only where something is missing."""
-    jobs = [job for of_mode in graded.values() for job in of_mode]
-    planned = [shard for job in jobs for shard in job.shards()]
-    planned += [shard for job in selected.values() for shard in job.shards()]
-    if missing_shards(store, planned):
-        cluster.start_ray()
-        stages.check_shared(store)
-    with watch.stage("verify") as counts:
-        counts["new_shards"] = len(verify(jobs, store, actors))
-    with watch.stage("select paths") as counts:
-        counts["new_blocks"] = len(select_paths(list(selected.values()), store, actors))
-
-
-def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> dict[str, Any]:
-    """Gold and paths as the training corpus of one mode; the paths alone where gold has no solutions."""
-    if gold.solved:
-        corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
-        counts = build_corpus(corpus, store, gold.problems, template, job.mode)
-        return counts | {"file": present(store, corpus.jsonl_key), "table": present(store, corpus.key)}
-    tables = [read_table(store, key)[0] for shard in job.shards() if (key := committed_key(store, shard))]
-    rows = [row for table in tables for row in from_table(table, ReasoningPath)]
-    key = f"corpus/{job.fingerprint}.jsonl"
-    store.create(key, "".join(jsonl_line(row, template) for row in rows).encode())
-    return {"gold": 0, "paths": len(rows), "file": key}
 
 
 def show(summary: Mapping[str, Any]) -> None:

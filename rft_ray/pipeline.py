@@ -9,21 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import stages
 from rft_ray.config import Config
-from rft_ray.corpus import build_corpus
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import select_paths
+from rft_ray.corpus.verifier import verify
 from rft_ray.data import base_models, problems
-from rft_ray.evaluation import describe, evaluate
-from rft_ray.ledger import Stopwatch, complete, made_same_corpus, past_quarantine, read_summary, write_summary
+from rft_ray.evaluation.metrics import describe
+from rft_ray.evaluation.stage import evaluate
+from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
 from rft_ray.report import try_report
-from rft_ray.sampling import sample
+from rft_ray.runtime import actor_pool
+from rft_ray.runtime.progress import Stopwatch
+from rft_ray.sampling.quarantine import past_quarantine
+from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, run_lock
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.training import train
-from rft_ray.verification import select_paths, verify
+from rft_ray.training.stage import train
 
 
 class Incomplete(RuntimeError):
@@ -111,7 +115,7 @@ def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stop
     config = plan.config
     try:
         made = sample([job.sampling for job in jobs], store, config.engine, run_seed=config.run.seed)
-    except stages.StageError:
+    except actor_pool.StageError:
         write_summary(store, plan, watch, finished=False)
         raise
     return past_quarantine(plan, store), len(made)

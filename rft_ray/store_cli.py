@@ -30,7 +30,7 @@ def _verify(store: Store, repair: bool, alone: bool) -> int:
 
 
 def _verified(store: Store, *, repair: bool) -> int:
-    from rft_ray import quarantine
+    from rft_ray.sampling import quarantine
     from rft_ray.store import repair as repairs  # imports what reads models: not needed by ls and du
 
     files = repairs.examine(store)
@@ -85,7 +85,7 @@ def _plan(store: Store) -> Any:
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
     from rft_ray.data.row_files import DataError
-    from rft_ray.ledger import past_quarantine
+    from rft_ray.sampling.quarantine import past_quarantine
     from rft_ray.store.models.folder import ModelError
 
     try:

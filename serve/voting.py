@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rft_ray import grading, paths
-from rft_ray.evaluation import wilson
+from rft_ray.evaluation.metrics import wilson
 from rft_ray.grading.equations import annotated, equations_of
 from rft_ray.records import Status
 

@@ -11,18 +11,20 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rft_ray.config import Config
-from rft_ray.corpus import build_corpus
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import Candidate, distinct_paths, found_by
+from rft_ray.corpus.verifier import grade_row
 from rft_ray.data import problems
-from rft_ray.evaluation import evaluate
-from rft_ray.ledger import Stopwatch, write_summary
+from rft_ray.evaluation.stage import evaluate
+from rft_ray.evaluation.summary import write_summary
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
+from rft_ray.runtime.progress import Stopwatch
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.models.committed import commit_model
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.shards import Shard
-from rft_ray.verification import Candidate, distinct_paths, found_by, grade_row
 
 K, TRAIN, TEST = 8, 60, 20
 Write = Callable[[Problem, str, int], str]

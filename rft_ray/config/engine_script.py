@@ -9,14 +9,9 @@ asked for), `slow=SECONDS`; while an engine opens, whatever `match` says: `open-
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-FOR_EVER_S = 3600
 KINDS = (
     "die",
     "hang",
@@ -66,34 +61,3 @@ def parse(text: str) -> tuple[Fault, ...]:
             raise ValueError(f"bad fault {part!r}: write kind:match or kind:match:times:folder ({', '.join(KINDS)})")
         faults.append(Fault(kind, match, int(more[0]) if more else None, more[1] if more else ""))
     return tuple(faults)
-
-
-def opening(faults: tuple[Fault, ...]) -> None:
-    """Fail while an engine opens, if the script says so."""
-    for fault in faults:
-        if fault.kind.startswith("open-") and fault.strikes(fault.match):
-            _fail(fault.kind.removeprefix("open-"))
-
-
-def answering(faults: tuple[Fault, ...], question: str) -> str:
-    """Fail at one request, if the script says so; else how its answer is to be spoiled, or nothing."""
-    for fault in faults:
-        if not fault.kind.startswith("open-") and fault.strikes(question):
-            kind, _, seconds = fault.kind.partition("=")
-            if kind in ("empty", "few", "endless"):
-                return kind
-            _fail(kind, float(seconds or FOR_EVER_S))
-    return ""
-
-
-def _fail(kind: str, seconds: float = FOR_EVER_S) -> None:
-    if kind == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif kind == "oom":
-        raise MemoryError("out of memory, by a script")
-    elif kind in ("raise", "refuse"):
-        raise RuntimeError("the engine refuses, by a script")
-    elif kind == "freeze":
-        ctypes.PyDLL(None).sleep(int(seconds))  # unlike CDLL it keeps the interpreter's lock
-    else:
-        time.sleep(seconds)

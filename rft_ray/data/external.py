@@ -11,12 +11,9 @@ Limits: the completions of all files are held in memory; a lone surrogate is rep
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,14 @@ from rft_ray.data import problems
 from rft_ray.data.problems import ProblemSet
 from rft_ray.data.row_files import JSONL, DataError, rows, text_of
 from rft_ray.grading import extract_answer
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
-from rft_ray.records import Completion, Problem, problem_id, to_table
-from rft_ray.store import Store, commit_table
+from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
-from rft_ray.store.shards import Shard, key_to_write, missing_shards
 
 QUESTION_COLUMNS = ("question", "prompt")
 COMPLETION_COLUMNS = ("completion", "response")
 TOKEN_LIMIT = frozenset({"length", "max_tokens", "truncated"})
 """What samplers call a text that the token limit cut off, in lower case."""
 PER_BLOCK = 50
-SAMPLES_PER_BLOCK = 20
-MAX_SAMPLE_BLOCKS = 64
 SHOWN = 5
 
 
@@ -186,59 +178,3 @@ def samples_of(where: str, row: Mapping[str, Any], column: str) -> Iterator[tupl
             raise DataError(f"{where}: {column!r} must be text or a list of texts, found {type(text).__name__}")
         cut = isinstance(reason, str) and reason.lower() in TOKEN_LIMIT
         yield text.encode("utf-8", "replace").decode(), "length" if cut else "stop"
-
-
-# --- Shards ---------------------------------------------------------------------------------------
-
-
-def sampling_job(model: str, completions: Sequence[Completion], gold: Gold, template: str) -> SamplingJob:
-    """The job whose samples these are. Where a problem has fewer than the job's k, its shards are shorter."""
-    most = 1 + max(row.sample_index for row in completions)
-    per_block = max(min(most, SAMPLES_PER_BLOCK), math.ceil(most / MAX_SAMPLE_BLOCKS))
-    content = hashlib.sha256()
-    for row in completions:
-        content.update(json.dumps([row.problem_id, row.text, row.finish_reason]).encode() + b"\n")
-    return SamplingJob(
-        model=ModelRef(model, "foreign", content.hexdigest()[:16]),
-        problems_fingerprint=gold.problems.fingerprint,
-        problems=gold.problems.count,
-        problems_per_block=PER_BLOCK,
-        settings=SamplingSettings(0.0, 1.0, 0, per_block, template),  # how they were sampled is not known
-        samples_per_problem=math.ceil(most / per_block) * per_block,
-        seed=0,
-    )
-
-
-def commit_completions(
-    job: SamplingJob, completions: Iterable[Completion], gold: Gold, store: Store
-) -> Iterator[Shard]:
-    """Commit the job's shards that are missing, empty ones too; yields each as it is committed."""
-    blocks = _cut(job, completions, gold)
-    for shard in missing_shards(store, job.shards()):
-        rows = blocks.get((shard.problem_block, shard.sample_block), [])
-        if key := key_to_write(store, shard):
-            commit_table(store, key, to_table(rows, Completion), _metadata(job, len(rows)))
-        yield shard
-
-
-def _cut(
-    job: SamplingJob, completions: Iterable[Completion], gold: Gold
-) -> Mapping[tuple[int, int | None], list[Completion]]:
-    """(problem block, sample block) -> its completions, in the problems' order."""
-    position = {problem.problem_id: at for at, problem in enumerate(gold.problems.problems)}
-    blocks: dict[tuple[int, int | None], list[Completion]] = defaultdict(list)
-    for row in sorted(completions, key=lambda row: (position[row.problem_id], row.sample_index)):
-        sample_block = row.sample_index // job.settings.samples_per_block
-        blocks[position[row.problem_id] // job.problems_per_block, sample_block].append(row)
-    return blocks
-
-
-def _metadata(job: SamplingJob, sampled: int) -> dict[str, str]:
-    """What a sampler says of its shard, as far as it is known; the same for the same rows."""
-    return {
-        "model": json.dumps(asdict(job.model)),
-        "settings": json.dumps(asdict(job.settings)),
-        "seconds": "0.000",
-        "ended_unix": "0.000",
-        "counts": json.dumps({"sampled": sampled, "skipped": 0, "tokens": 0}),
-    }

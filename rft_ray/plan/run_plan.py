@@ -24,7 +24,7 @@ from rft_ray.plan.jobs import (
 )
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
-from rft_ray.training import check
+from rft_ray.training.stage import check
 
 CONTROLS = ("rft_self", "sft_same_steps")
 """Evaluation settings that `controls: true` adds."""

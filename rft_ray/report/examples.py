@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from rft_ray.records import Problem, Status
 
 if TYPE_CHECKING:
-    from rft_ray.report.facts import Sampled
+    from rft_ray.corpus.graded import Sampled
+
 
 PROBLEMS = 200
 KEPT = 8

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
+from rft_ray.corpus.graded import Sampled, Source, verified_blocks
 from rft_ray.data.problems import read_problems
+from rft_ray.evaluation.summary import read_summary
 from rft_ray.grading import Mode
-from rft_ray.ledger import read_summary
-from rft_ray.pairs import Source, verified_blocks
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.records import Completion, GradedCompletion, Status, from_table
@@ -28,22 +28,6 @@ from rft_ray.report.examples import Example, Gallery
 from rft_ray.store import NotFound, Store, StoreError, read_table
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.parquet import content_hash
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One graded sample of a training problem, with what the report needs of it.
-
-    Example: Sampled("tiny-m", 17, "3+2 = …", Status.CORRECT, "", 24, "stop")
-    """
-
-    model: str
-    sample_index: int
-    text: str
-    status: Status
-    detail: str
-    tokens: int
-    finish_reason: str
 
 
 @dataclass(slots=True)

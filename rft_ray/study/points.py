@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rft_ray.corpus import counts_of
-from rft_ray.evaluation import read_records, wilson
-from rft_ray.ledger import busy_seconds
+from rft_ray.corpus.builder import counts_of
+from rft_ray.evaluation.metrics import wilson
+from rft_ray.evaluation.stage import read_records
+from rft_ray.evaluation.summary import busy_seconds
 from rft_ray.plan.jobs import VerdictJob
 from rft_ray.store import Store, present
 from rft_ray.store.models.committed import committed_model

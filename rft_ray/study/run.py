@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rft_ray.config import Config
-from rft_ray.corpus import build_corpus
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import select_paths
+from rft_ray.corpus.verifier import verify
 from rft_ray.data import base_models, problems
-from rft_ray.evaluation import describe, evaluate
-from rft_ray.ledger import Stopwatch
+from rft_ray.evaluation.metrics import describe
+from rft_ray.evaluation.stage import evaluate
 from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.report import try_study_report
-from rft_ray.sampling import sample
+from rft_ray.runtime.progress import Stopwatch
+from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, open_store, present, run_lock
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
@@ -30,8 +33,8 @@ from rft_ray.study.findings import findings
 from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
 from rft_ray.study.points import read_evidence
 from rft_ray.study.tables import tables
-from rft_ray.training import TrainingProgress, train
-from rft_ray.verification import select_paths, verify
+from rft_ray.training.results import TrainingProgress
+from rft_ray.training.stage import train
 
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:

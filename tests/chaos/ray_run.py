@@ -14,21 +14,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rft_ray import config, quarantine
-from rft_ray.cluster import start_ray
-from rft_ray.corpus import build_corpus
+from rft_ray import config
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import Selector, select_paths
+from rft_ray.corpus.verifier import Verifier, verify
 from rft_ray.data import base_models
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, from_table
-from rft_ray.sampling import Sampler, sample
-from rft_ray.stages import StageError, check_shared
+from rft_ray.runtime.actor_pool import StageError
+from rft_ray.runtime.ray_cluster import check_shared, start_ray
+from rft_ray.sampling import quarantine
+from rft_ray.sampling.sampler import Sampler
+from rft_ray.sampling.stage import sample
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.shards import Shard, missing_shards
-from rft_ray.verification import Selector, Verifier, select_paths, verify
 
 PER_BLOCK, SAMPLES_PER_BLOCK = 10, 20
 TEMPLATE = "Question: {query}\nAnswer:"

@@ -10,15 +10,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 from rft_ray import config
-from rft_ray.corpus import build_corpus
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import Selector
+from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, from_table
-from rft_ray.sampling import Sampler
+from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import Store, names, open_store, read_table
 from rft_ray.store.shards import Shard, missing_shards
-from rft_ray.verification import Selector, Verifier
 
 K, PER_BLOCK = 4, 2
 PROBLEMS = ProblemSet(tuple(in_order(generate(4, split="train", seed=3, steps=(1, 1)), 0)), 4, "c" * 16)

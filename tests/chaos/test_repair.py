@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import engines, sampling
 from rft_ray.config import load
 from rft_ray.data import base_models
 from rft_ray.plan.jobs import CorpusJob, ModelRef
+from rft_ray.sampling import engine, stage
+from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
@@ -30,14 +31,14 @@ LAST = JOBS[1].sampling
 COMPLETIONS, VERDICTS = (f"{stage}/{LAST.problems_fingerprint}/p000001" for stage in ("completions", "verdicts"))
 
 
-class Moody(engines.ScriptedEngine):
+class Moody(ScriptedEngine):
     """As a real engine, it never says the same again: what it answers depends on how many were opened before it."""
 
     def __init__(self, seed: int, before: int) -> None:
         super().__init__(seed)
         self._before = before
 
-    def generate(self, requests: list[engines.Request], settings: sampling.SamplingSettings) -> list[engines.Answered]:  # type: ignore[override]
+    def generate(self, requests: list[engine.Request], settings: stage.SamplingSettings) -> list[engine.Answered]:  # type: ignore[override]
         later = [replace(request, sample_start=request.sample_start + 10 * self._before) for request in requests]
         return super().generate(later, settings)
 
@@ -53,7 +54,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def moody(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = itertools.count()
-    monkeypatch.setattr(sampling, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
+    monkeypatch.setattr(stage, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
 
 
 def flip(url: str, key: str) -> None:

@@ -31,7 +31,7 @@ def prepare(store_url: str, overrides: list[str]) -> Callable[[], None]:
     commit_problems(store, SET)
 
     def work() -> None:
-        from rft_ray.sampling import sample
+        from rft_ray.sampling.stage import sample
 
         print(f"made {len(sample([JOB], store, engine, run_seed=0))} shards", flush=True)
 

@@ -14,7 +14,7 @@ import pytest
 from rft_ray import pipeline
 from rft_ray.config import load
 from rft_ray.data.tiny import model_dir
-from rft_ray.ledger import complete
+from rft_ray.evaluation.summary import complete
 from rft_ray.plan.run_plan import Plan
 from rft_ray.records import ReasoningPath, from_table
 from rft_ray.store import Store, read_table

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config, pipeline, quarantine, stages
+from rft_ray import config, pipeline
 from rft_ray.config import load
 from rft_ray.data.problems import commit_problems
-from rft_ray.ledger import read_summary
+from rft_ray.evaluation.summary import read_summary
 from rft_ray.records import Completion, from_table
-from rft_ray.sampling import sample
+from rft_ray.runtime import actor_pool
+from rft_ray.sampling import quarantine
+from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, read_table
 from rft_ray.store_cli import main
 from tests.integration.sampling_driver import JOB, PROBLEMS, SET
@@ -67,13 +69,13 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
 ) -> None:
     """One shard kills its process, the other one's answers are endless; then the fault is mended."""
     once = {"max_failures": 1, "shards_in_flight": 1}
-    with pytest.raises(stages.StageError, match=r"2 shards \(20 samples\) are quarantined"):
+    with pytest.raises(actor_pool.StageError, match=r"2 shards \(20 samples\) are quarantined"):
         sample([JOB], store, engine(f"die:{POISON}:1:{tmp_path},endless:{POISON}", **once), run_seed=0)
     assert rows(store) == SPARED
     shown = capsys.readouterr().out
     assert "an endless sample: 4000000 tokens" in shown
     assert "5-9" in shown
-    with pytest.raises(stages.StageError, match="retry_quarantined"):  # on record: nothing is tried again
+    with pytest.raises(actor_pool.StageError, match="retry_quarantined"):  # on record: nothing is tried again
         sample([JOB], store, engine("", **once), run_seed=0)
     assert rows(store) == SPARED
     sample([JOB], store, engine("", **once, retry_quarantined=True), run_seed=0)
@@ -82,15 +84,15 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
 
 
 def test_an_engine_that_fails_on_everything_is_given_up_soon(store: Store) -> None:
-    with pytest.raises(stages.StageError, match="the engine, not they, seems at fault"):
+    with pytest.raises(actor_pool.StageError, match="the engine, not they, seems at fault"):
         sample([JOB], store, engine("few:", max_failures=1, max_quarantined=0), run_seed=0)
     assert len(quarantine.histories(store)) <= 2
 
 
 def test_a_model_that_is_refused_or_finds_no_memory_is_told(store: Store) -> None:
-    with pytest.raises(stages.StageError, match=r"sample mA \(sft\): the engine refuses"):
+    with pytest.raises(actor_pool.StageError, match=r"sample mA \(sft\): the engine refuses"):
         sample([JOB], store, engine("open-refuse:"), run_seed=0)
-    with pytest.raises(stages.StageError, match=r"out of memory.* \(1 times\)"):
+    with pytest.raises(actor_pool.StageError, match=r"out of memory.* \(1 times\)"):
         sample([JOB], store, engine("open-oom:", max_failures=1), run_seed=0)
     assert not rows(store)
     assert not quarantine.histories(store)
@@ -166,7 +168,7 @@ def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_ag
 
     plan, _ = pipeline.prepare(load(CONFIG, broken))
     trained(plan, store)
-    with pytest.raises(stages.StageError, match="4 shards"):
+    with pytest.raises(actor_pool.StageError, match="4 shards"):
         pipeline.run(plan, store)
     assert account(store) == {"planned": 160, "missing": 160 - 80, "quarantined": 80, "sampled": 80}
     assert sorted(one["shard"] for one in read_summary(store)["quarantine"]) == sorted(stems)  # type: ignore[index]

@@ -14,15 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rft_ray import config, stages
+from rft_ray import config
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.prompts import render_few_shot
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
-from rft_ray.engines import Answered, Request, VllmEngine
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.records import Problem
-from rft_ray.sampling import pool_of, sample
+from rft_ray.runtime import actor_pool
+from rft_ray.runtime.ray_cluster import cluster_has_gpu
+from rft_ray.sampling.engine import Answered, Request
+from rft_ray.sampling.stage import pool_of, sample
+from rft_ray.sampling.vllm_engine import VllmEngine
 from rft_ray.store import Store, open_store, read_table
 from rft_ray.store.models.committed import commit_model
 
@@ -141,7 +144,7 @@ def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
 @pytest.mark.gpu
 def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, folders: dict[str, Path]) -> None:
     """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
-    if not stages.cluster_has_gpu("auto"):
+    if not cluster_has_gpu("auto"):
         pytest.skip("no GPU here")
     on_gpu = in_a_sampler(folders, gpu=True)
     assert on_gpu.swapped == on_gpu.fresh
@@ -188,7 +191,7 @@ def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest
         model = ModelRef(name, "sft", name.ljust(16, "0"))
         commit_model(store, model.fingerprint, folder, {})
         jobs[name] = replace(jobs["gone"], model=model)
-    with pytest.raises(stages.StageError) as error:
+    with pytest.raises(actor_pool.StageError) as error:
         sample(list(jobs.values()), store, ENGINE, run_seed=0)
     return Sampled(store, jobs, str(error.value))
 

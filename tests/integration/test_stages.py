@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config, stages
+from rft_ray import config
+from rft_ray.corpus.selector import select_paths
+from rft_ray.corpus.verifier import verify
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
-from rft_ray.sampling import sample
+from rft_ray.runtime import actor_pool
+from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, read_table
-from rft_ray.verification import select_paths, verify
 from tests.s3server import S3Server
 
 PROBLEMS = in_order(generate(200, split="train", seed=1, steps=(1, 2)), 0)
@@ -106,7 +108,7 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_line(ray_cluster: str, tmp_p
     store = open_store(str(tmp_path / "run"))
     commit_problems(store, SET)
     job = sampling_job("gone", 5, 2)
-    with pytest.raises(stages.StageError) as error:
+    with pytest.raises(actor_pool.StageError) as error:
         sample([job], store, config.Engine(), run_seed=0)
     assert "sample gone (sft)" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
@@ -122,7 +124,7 @@ def test_a_torn_shard_upstream_is_named(ray_cluster: str, tmp_path: Path) -> Non
     path = tmp_path / key
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(stages.StageError) as error:
+    with pytest.raises(actor_pool.StageError) as error:
         verify([job], store, 1)
     assert key in str(error.value)
     assert len(str(error.value).splitlines()) == 1

@@ -20,15 +20,16 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pytest
 
-from rft_ray.checkpoints import MANIFEST, committed
 from rft_ray.config import Recipe, Training
 from rft_ray.data.prompts import encode_prompt, render
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import committed_model, fetch_model
-from rft_ray.training import STARTED, TrainingError, TrainingProgress, TrainingResult, train
-from rft_ray.training_data import encode, padded, plan
+from rft_ray.training.batches import encode, padded, plan
+from rft_ray.training.checkpoints import MANIFEST, committed
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingResult
+from rft_ray.training.stage import train
 from tests.s3server import S3Server
 
 S = TypeVar("S", bound=Store)

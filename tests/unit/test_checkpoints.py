@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rft_ray import checkpoints
-from rft_ray.checkpoints import MANIFEST, Checkpoint, work_folder
 from rft_ray.store.backends.local import LocalStore
+from rft_ray.training import checkpoints
+from rft_ray.training.checkpoints import MANIFEST, Checkpoint, work_folder
 
 LAYOUT = {"workers": 2, "zero_stage": 2}
 JOB = "5f0c5f0c5f0c5f0c"

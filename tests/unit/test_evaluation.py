@@ -1,11 +1,14 @@
 """Metrics: votes, pass@k, intervals and paired differences, against slow definitions."""
 
+from __future__ import annotations
+
 from itertools import combinations
 from random import Random
 
 import pytest
 
-from rft_ray.evaluation import majority, metrics, paired_difference, pass_at, problem_records, wilson
+from rft_ray.evaluation.metrics import majority, metrics, paired_difference, pass_at, wilson
+from rft_ray.evaluation.stage import problem_records
 from rft_ray.records import GradedCompletion, Status
 
 

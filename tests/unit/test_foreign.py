@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rft_ray.data import external
-from rft_ray.data.external import Foreign, Gold, commit_completions, read_files, read_gold, sampling_job
+from rft_ray.corpus.external import MAX_SAMPLE_BLOCKS, commit_completions, sampling_job
+from rft_ray.data.external import Foreign, Gold, read_files, read_gold
 from rft_ray.data.problems import ProblemSet
 from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny.generator import generate
@@ -192,7 +192,7 @@ def test_committing_again_commits_nothing(tmp_path: Path) -> None:
 
 def test_one_problem_with_very_many_samples_makes_a_bounded_number_of_shards() -> None:
     rows = [Completion(FIRST.problem_id, index, "", "stop", 0, 0) for index in range(5_000)]
-    assert len(list(sampling_job("m", rows, GOLD, "{query}").shards())) <= external.MAX_SAMPLE_BLOCKS * 3
+    assert len(list(sampling_job("m", rows, GOLD, "{query}").shards())) <= MAX_SAMPLE_BLOCKS * 3
 
 
 def test_gold_with_solutions_is_the_pipelines_problem_set(tmp_path: Path) -> None:

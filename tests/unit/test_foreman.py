@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import quarantine
-from rft_ray.foreman import SILENT, Foreman
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.sampling import quarantine
+from rft_ray.sampling.supervisor import SILENT, Foreman
 from rft_ray.store import open_store
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rft_ray.data.tiny import model_dir
-from rft_ray.layouts import layout
+from rft_ray.sampling.weight_layout import layout
 
 
 @pytest.fixture

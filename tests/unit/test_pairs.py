@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from rft_ray.pairs import REJECTED, Sample, make_pairs
+from rft_ray.corpus.preference_pairs import REJECTED, Sample, make_pairs
 from rft_ray.records import Status
 
 

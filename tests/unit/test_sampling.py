@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rft_ray.data.tiny import model_dir
-from rft_ray.following import Following
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
-from rft_ray.sampling import by_model
+from rft_ray.sampling.stage import by_model
+from rft_ray.sampling.tracker import Following
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
 

@@ -9,7 +9,7 @@ import pytest
 from rft_ray.study.estimate import describe, training_seconds
 from rft_ray.study.plan import PlannedPoint
 from rft_ray.study.run import Ticker
-from rft_ray.training import TrainingProgress
+from rft_ray.training.results import TrainingProgress
 from tests.unit.test_study_plan import planned
 
 

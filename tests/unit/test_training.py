@@ -9,7 +9,8 @@ import pytest
 from rft_ray.config import ALPACA, ConfigError, Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store.models.folder import ModelError
-from rft_ray.training import TrainingError, TrainingProgress, _give_up_or_go_on, train
+from rft_ray.training.results import TrainingError, TrainingProgress
+from rft_ray.training.stage import _give_up_or_go_on, train
 
 JOB = TrainingJob("tiny-s", "sft", "a" * 16, "tiny:tiny-s", "training/x.parquet", Recipe(), ALPACA, 0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rft_ray.config import ConfigError, Recipe, Training
 from rft_ray.config.schema import check
-from rft_ray.training_data import IGNORED, Example, encode, micro_batch_size, padded, plan
+from rft_ray.training.batches import IGNORED, Example, encode, micro_batch_size, padded, plan
 
 TEMPLATE = "Q: {query}\nA:"
 

@@ -1,5 +1,7 @@
 """Turns: one key at a time, changes while nobody is inside, the present key first, no deadlock and no starvation."""
 
+from __future__ import annotations
+
 import random
 import threading
 import time
@@ -7,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rft_ray.turns import Turns
+from rft_ray.sampling.group_lock import Turns
 
 
 class Shared:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from rft_ray.watchdog import Watchdog
+from rft_ray.sampling.watchdog import Watchdog
 
 FROZEN = """
 import ctypes, sys

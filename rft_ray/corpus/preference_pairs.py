@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import Any
 
 from rft_ray import paths
+from rft_ray.corpus.graded import Source, verified_blocks
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
-from rft_ray.grading import MODES, Mode
-from rft_ray.ledger import read_summary
-from rft_ray.plan.jobs import SamplingSettings, verdicts_fingerprint
+from rft_ray.grading import Mode
+from rft_ray.plan.jobs import SamplingSettings
 from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.names import committed_files
 from rft_ray.store.parquet import content_hash
 
 REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
@@ -47,20 +46,6 @@ class Sample:
     status: Status
     detail: str
     template: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Two shards over the same completions: texts and verdicts.
-
-    Example: Source("41…", 3, "9c3f…", "completions/41…/p000003/9c3f….s00000.g0.parquet", "verdicts/…")
-    """
-
-    problems_fingerprint: str
-    problem_block: int
-    completions: str
-    completions_key: str
-    verdicts_key: str
 
 
 def export(
@@ -134,52 +119,6 @@ def _round_robin(good: Sequence[Sample], bad: Sequence[Sample]) -> Iterator[tupl
     if good and bad:
         for turn in range(max(len(good), len(bad))):
             yield good[turn % len(good)], bad[turn % len(bad)]
-
-
-# --- The run's shards -----------------------------------------------------------------------------
-
-
-def verified_blocks(store: Store, mode: Mode | None) -> tuple[Mode, list[list[Source]]]:
-    """The mode whose verdicts are used, and the shards of each problem block that have them, in order.
-
-    `mode` None: strict where the run has such verdicts, else paper. Raises StoreError where there are none.
-    """
-    samplers = set(((read_summary(store) or {}).get("samplers") or {}).values())
-    completions = _by_block(store, "completions")
-    verdicts = _by_block(store, "verdicts")
-    for one in [mode] if mode else MODES:
-        if found := [block for key in completions if (block := _sources(key, completions, verdicts, one, samplers))]:
-            return one, found
-    modes = mode or " or ".join(MODES)
-    raise StoreError(f"{store.url} has no {modes} verdicts on training problems: name a run that has been verified")
-
-
-def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]:
-    """(problem set, problem block) -> `<fingerprint>.s<sample block>` -> key, all sorted."""
-    blocks: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
-    for (stem, _), key in sorted(committed_files(store.list(f"{stage}/")).items()):
-        _, problems_fingerprint, block, name = stem.split("/")
-        blocks[problems_fingerprint, int(block.removeprefix("p"))][name] = key
-    return dict(blocks)
-
-
-def _sources(
-    block: tuple[str, int],
-    completions: Mapping[tuple[str, int], Mapping[str, str]],
-    verdicts: Mapping[tuple[str, int], Mapping[str, str]],
-    mode: Mode,
-    samplers: Collection[str],
-) -> list[Source]:
-    """The shards of one block that were graded to collect paths; of these samplers only, where any are given."""
-    sources = []
-    for name, key in completions[block].items():
-        sampled, _, sample_block = name.partition(".")
-        if samplers and sampled not in samplers:
-            continue  # of earlier settings of this run
-        graded = verdicts_fingerprint(sampled, mode, "collect")
-        if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
-            sources.append(Source(*block, sampled, key, verdict))
-    return sources
 
 
 def _samples(store: Store, block: Sequence[Source]) -> dict[str, list[Sample]]:

@@ -18,12 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rft_ray import checkpoints
 from rft_ray.config import Training
 from rft_ray.data.prompts import chat_template
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
-from rft_ray.training_data import Example, Plan, micro_batch_size, padded
+from rft_ray.training import checkpoints
+from rft_ray.training.batches import Example, Plan, micro_batch_size, padded
 
 CURVE_POINTS = 500
 """About so many points of the loss curve are logged at most."""

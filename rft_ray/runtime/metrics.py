@@ -5,6 +5,8 @@ Made inside the actor that counts (Ray binds a metric to the process that makes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ray.util.metrics import Counter, Gauge
 
 
@@ -45,3 +47,24 @@ class VerifierMetrics:
     def selected(self, paths: int) -> None:
         if paths:
             self.paths.inc(paths)
+
+
+# --- Watching -------------------------------------------------------------------------------------
+
+
+def training_metrics() -> Callable[[dict[str, str], float, int, float], None]:
+    """Report (tags, loss, new tokens, tokens/s) to Ray's metrics. Ray binds them to the process that makes them."""
+    from ray.util.metrics import Counter, Gauge
+
+    tags = ("model", "stage")
+    loss_gauge = Gauge("rft_training_loss", "Loss of the last logged steps", tags)
+    rate_gauge = Gauge("rft_training_tokens_per_s", "Tokens a second since the last report", tags)
+    counter = Counter("rft_training_tokens", "Prompt and response tokens trained on", tags)
+
+    def report(where: dict[str, str], loss: float, tokens: int, rate: float) -> None:
+        loss_gauge.set(loss, where)
+        rate_gauge.set(rate, where)
+        if tokens:
+            counter.inc(tokens, where)
+
+    return report

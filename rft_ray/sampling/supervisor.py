@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from rft_ray import quarantine
+from rft_ray.sampling import quarantine
 from rft_ray.store import open_store
 
 Order = Literal["together", "alone", "quarantined", "drained", "given up"]

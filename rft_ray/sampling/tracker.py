@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rft_ray import stages
 from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.runtime.progress import Progress
 from rft_ray.store.shards import Shard
 
 
@@ -29,7 +29,7 @@ class Following:
         self._left = Counter(self._models.values())
         self._place = {model: place for place, model in enumerate(self._left, 1)}
         sizes = [(s.problem_stop - s.problem_start) * job_of[s.fingerprint].settings.samples_per_block for s in shards]
-        self._progress = stages.Progress("sample", sum(sizes), "completions")
+        self._progress = Progress("sample", sum(sizes), "completions")
         of = f"{len(self._left)} models" if len(self._left) > 1 else label_of(next(iter(self._left)))
         print(f"  sample {of}: starting the engine for {len(shards)} shards", flush=True)
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import time
 import traceback
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,9 +16,9 @@ from typing import Any, Protocol
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rft_ray.store import Receipt, Store
+from rft_ray.runtime.progress import Progress
+from rft_ray.store import Receipt
 from rft_ray.store.shards import Shard
 
 MAX_BLOCKS = 4096
@@ -51,33 +48,6 @@ class Pool:
     """Shards that one actor works on at once, each in a thread of its own."""
     max_restarts: int = 3
     env: dict[str, str] = field(default_factory=dict)
-
-
-class Progress:
-    """A line at most every few seconds: done, total, rate, time left.
-
-    Example: `sample tiny-m: 2,400/4,800 completions, 180/s, 13 s left`
-    """
-
-    def __init__(self, label: str, total: int, unit: str, every_s: float = 5.0) -> None:
-        self.label, self.total, self.unit, self.every_s = label, total, unit, every_s
-        self.done = 0
-        self._before_first = 0
-        self._started = self._shown = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        now = time.monotonic()
-        if self.done == 0:  # the rate is that of running, without the start of engines
-            self._started, self._before_first, self._shown = now, count, now
-        self.done += count
-        if now - self._shown >= self.every_s:
-            self._shown = now
-            print(self.line(now), flush=True)
-
-    def line(self, now: float) -> str:
-        rate = (self.done - self._before_first) / max(now - self._started, 1e-9)
-        left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 else "time left unknown"
-        return f"  {self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f}/s, {left}"
 
 
 def receipt_row(receipt: Receipt, **counts: Any) -> dict[str, Any]:
@@ -164,35 +134,15 @@ def cause_of(error: BaseException) -> str:
     return told.rpartition(CAUSE)[2][:600]
 
 
-def cluster_has_gpu(device: str) -> bool:
-    """Whether actors ask for GPUs: as the config says, or `auto`: if the cluster has one now."""
-    return device == "gpu" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
 
 
-def check_shared(store: Store) -> None:
-    """Refuse a local-disk store that some node of the cluster does not see. Each node is probed. Raises StageError."""
-    if store.local_path("summary.json") is None:
-        return
-    if f"{os.sep}working_dir_files{os.sep}" in str(store.local_path("summary.json")):
-        raise StageError(
-            f"the run's store {store.url} lies in Ray's copy of the working directory, which the next submission does "
-            "not see: give run.store as an absolute path or as s3://bucket/prefix"
-        )
-    key = f".probe/{uuid.uuid4().hex}"
-    store.create(key, b"shared?")
-    path = store.local_path(key)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    probe = ray.remote(num_cpus=0)(os.path.exists)
-    seen = [probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)) for n in nodes]
-    blind = [
-        node["NodeManagerAddress"]
-        for node, there in zip(nodes, ray.get([task.remote(str(path)) for task in seen]), strict=True)
-        if not there
-    ]
-    if path is not None:  # a probe is no commit
-        path.unlink(missing_ok=True)
-    if blind:
-        raise StageError(
-            f"the run's store {store.url} is a local folder that these nodes do not share: {', '.join(blind)}; "
-            "use a shared disk, or run.store=s3://bucket/prefix"
-        )
+def run_shards(label: str, make: Any, shards: list[Shard], actors: int, unit: str) -> list[dict[str, Any]]:
+    if not shards:
+        return []
+    progress = Progress(label, len(shards), "shards")
+    receipts = []
+    for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV)):
+        receipts.append(receipt)
+        progress.advance(1)
+    return receipts

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from typing import Any
 
+from rft_ray.corpus.graded import read_completions, read_verdicts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
 from rft_ray.plan.jobs import PathJob, VerdictJob
 from rft_ray.records import Completion, GradedCompletion, Status
 from rft_ray.store import Store, read_table
 from rft_ray.store.shards import committed_key
-from rft_ray.verification import read_completions, read_verdicts
 
 EXAMPLES = 10
 

@@ -1,14 +1,4 @@
-"""Problem -> Completion: Ray Data over a pool of vLLM actors.
-
-All models' missing shards are one execution, sorted by model: an actor holds one engine and goes over to the next model
-where it is, so that a process, its imports and an engine are started once and not once a model. Each shard is one
-request per problem with n = samples_per_block; several shards of a model are in one engine at once. The actor that
-sampled a shard commits it, after asking once more whether it is still missing. Receipts come back.
-
-An engine that has failed, hangs or answers what cannot be an answer is not used again: its process ends, Ray puts
-another one in its place, and its shards are tried again. A foreman keeps count (`foreman.py`), a watchdog sees to it
-that a hung engine ends (`watchdog.py`), and what fails too often is quarantined (`quarantine.py`).
-"""
+"""One shard of completions: samples a problem block with a loaded engine, checks the answers, commits them."""
 
 from __future__ import annotations
 
@@ -22,14 +12,17 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rft_ray import config, preemption, quarantine, stages
-from rft_ray.data import base_models, prompts
+from rft_ray import config
+from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
-from rft_ray.engines import (
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.records import Completion, Problem, to_table
+from rft_ray.runtime import actor_pool
+from rft_ray.runtime.metrics import SamplerMetrics
+from rft_ray.sampling.engine import (
     Answered,
     Engine,
     EngineDied,
@@ -37,119 +30,16 @@ from rft_ray.engines import (
     Request,
     check_answers,
     engine_seed,
-    open_engine,
     out_of_memory,
 )
-from rft_ray.following import Following, label_of
-from rft_ray.foreman import Foreman, Line, hire
-from rft_ray.metrics import SamplerMetrics
-from rft_ray.plan.jobs import ModelRef, SamplingJob
-from rft_ray.records import Completion, Problem, to_table
-from rft_ray.store import Store, commit_table, open_store
-from rft_ray.store.models.committed import committed_model, fetch_model
-from rft_ray.store.models.folder import ModelError
-from rft_ray.store.shards import Shard, key_to_write, missing_shards
-from rft_ray.turns import Turns
-from rft_ray.watchdog import Watchdog
-
-SKIPPED = "skipped"
-"""finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
-
-
-def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[dict[str, Any]]:
-    """Sample what is missing of these jobs. Returns one receipt per shard made.
-
-    A model that cannot be loaded is told of at once, a shard that is quarantined too, and raised when the others are
-    sampled. Raises StageError, and Preempted after SIGTERM.
-    """
-    jobs = by_model(jobs, store)
-    job_of = {job.fingerprint: job for job in jobs}
-    missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])
-    held = quarantine.held(store, jobs, missing, engine.max_failures)
-    if engine.retry_quarantined:
-        quarantine.retry(store, held)
-        held = []
-    untouched = {one.shard.stem for one in held}
-    shards = [shard for shard in missing if shard.stem not in untouched]
-    receipts = _sampled(jobs, job_of, shards, store, engine, run_seed) if shards else []
-    held = quarantine.held(store, jobs, missing, engine.max_failures) if missing else []
-    if held:
-        print(f"missing, quarantined after failures:\n{quarantine.table(held)}", flush=True)
-        if engine.on_failed_shard == "stop":
-            raise stages.StageError(quarantine.told(held))
-    return receipts
-
-
-def _sampled(
-    jobs: Sequence[SamplingJob],
-    job_of: dict[str, SamplingJob],
-    shards: Sequence[Shard],
-    store: Store,
-    engine: config.Engine,
-    run_seed: int,
-) -> list[dict[str, Any]]:
-    """Sample these shards, one receipt each; fewer where some are quarantined."""
-    gpu = stages.cluster_has_gpu(engine.device)
-    failed_before = [stem for stem, past in quarantine.histories(store).items() if past.failures]
-    foreman = hire(store.url, engine.max_failures, engine.max_quarantined, failed_before)
-    make = partial(Sampler, store.url, jobs, engine, gpu, run_seed, foreman)
-    follow = Following(shards, job_of)
-    receipts = []
-    try:
-        with preemption.draining(lambda: foreman.drain.remote(), engine.drain_seconds):
-            for receipt in stages.run_actors("sample", make, shards, pool_of(engine, gpu)):
-                follow.advance(receipt)
-                if "left_out" not in receipt:
-                    receipts.append(receipt)
-    except stages.StageError as error:
-        raise stages.StageError(f"{error} (unfinished: {follow.unfinished()})") from None
-    except preemption.Preempted:
-        raise preemption.Preempted(f"sampling: {len(receipts)} of {len(shards)} shards were committed") from None
-    if follow.unloadable:
-        raise stages.StageError(follow.left_out())
-    if follow.given_up:
-        raise stages.StageError(f"sample: {follow.given_up}; unfinished: {follow.unfinished()}")
-    return receipts
-
-
-def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
-    """Each model's jobs side by side, and models of one architecture, which an engine swaps fast; else as they come.
-
-    Of one architecture are models of one name, and committed ones whose config.json is the same file.
-    """
-    refs = list(dict.fromkeys(job.model for job in jobs))
-    likeness: dict[str, str] = {}
-    for ref in refs:
-        if ref.name not in likeness and ref.stage != "base":
-            with suppress(ModelError):  # a damaged manifest: told when the model is loaded
-                if manifest := committed_model(store, ref.fingerprint):
-                    likeness[ref.name] = manifest.files["config.json"].sha256
-    kinds = list(dict.fromkeys(likeness.get(ref.name, ref.name) for ref in refs))
-    return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
-
-
-def pool_of(engine: config.Engine, gpu: bool) -> stages.Pool:
-    """The actor pool of an engine config: GPUs where there are some, else CPUs with bounded threads."""
-    threads = str(engine.threads_per_actor)
-    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    if not gpu:
-        env |= {
-            "OMP_NUM_THREADS": threads,
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
-    return stages.Pool(
-        min_actors=engine.min_actors,
-        max_actors=engine.max_actors,
-        gpus=engine.tensor_parallel_size if gpu else 0,
-        shards_in_flight=engine.shards_in_flight,
-        max_restarts=engine.max_restarts + (engine.max_failures + 1) * (engine.max_quarantined + 1),
-        env=env,
-    )
-
-
-class Unloadable(RuntimeError):
-    """A model that this sampler cannot load; the message says why, in one line."""
+from rft_ray.sampling.engine_host import Unloadable, model_folder, open_engine
+from rft_ray.sampling.group_lock import Turns
+from rft_ray.sampling.stage import SKIPPED
+from rft_ray.sampling.supervisor import Foreman, Line
+from rft_ray.sampling.tracker import label_of
+from rft_ray.sampling.watchdog import Watchdog
+from rft_ray.store import commit_table, open_store
+from rft_ray.store.shards import Shard, key_to_write
 
 
 class Sampler:
@@ -171,7 +61,7 @@ class Sampler:
         """`foreman`: an actor; None: one of its own, for use outside Ray."""
         self._store = open_store(store_url)
         self._foreman = Line(foreman or Foreman(store_url, engine.max_failures, engine.max_quarantined))
-        self._name, self._process = stages.actor_id(), uuid.uuid4().hex
+        self._name, self._process = actor_pool.actor_id(), uuid.uuid4().hex
         self._jobs = {job.fingerprint: job for job in jobs}
         self._settings, self._gpu, self._run_seed = engine, gpu, run_seed
         self._engine: Engine | None = None
@@ -230,7 +120,7 @@ class Sampler:
             except Exception as failure:
                 traceback.print_exc()
                 kind = EngineDied if out_of_memory(failure) else Misbehaved
-                raise kind(stages.in_one_line(failure)) from None
+                raise kind(actor_pool.in_one_line(failure)) from None
         check_answers(requests, answers, job.settings)
         return answers
 
@@ -274,9 +164,9 @@ class Sampler:
         except Exception as failure:
             traceback.print_exc()
             if out_of_memory(failure):  # another process may find some
-                self._foreman("refused", model.fingerprint, stages.in_one_line(failure))
-                self._end(f"{label_of(model)}: {stages.in_one_line(failure)}")
-            self._unloadable[model] = stages.in_one_line(failure)
+                self._foreman("refused", model.fingerprint, actor_pool.in_one_line(failure))
+                self._end(f"{label_of(model)}: {actor_pool.in_one_line(failure)}")
+            self._unloadable[model] = actor_pool.in_one_line(failure)
             raise Unloadable(self._unloadable[model]) from None
         self._loaded = model
 
@@ -339,7 +229,7 @@ class Sampler:
         receipt = commit_table(self._store, key, to_table(rows, Completion), metadata)
         if receipt.committed_here:
             self._metrics.committed(job.model.name, len(sampled), counts["tokens"])
-        return stages.receipt_row(receipt, seconds=seconds, **counts)
+        return actor_pool.receipt_row(receipt, seconds=seconds, **counts)
 
 
 def completions(request: Request, answer: Answered) -> list[Completion]:
@@ -357,10 +247,3 @@ def completions(request: Request, answer: Answered) -> list[Completion]:
         row(i, sample.text.encode("utf-8", "replace").decode(), sample.finish_reason, sample.tokens)
         for i, sample in enumerate(answer.samples)
     ]
-
-
-def model_folder(store: Store, model: ModelRef) -> Path:
-    """Local HF directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
-    if model.stage == "base":
-        return base_models.resolve_exactly(model.source, model.fingerprint)
-    return fetch_model(store, model.fingerprint)

@@ -8,54 +8,23 @@ so it can be rebuilt at any time; `stages` (seconds per stage, summed over resum
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rft_ray import quarantine
-from rft_ray.corpus import counts_of
-from rft_ray.evaluation import metrics, paired_difference, read_records
+from rft_ray.corpus.builder import counts_of
+from rft_ray.evaluation.metrics import metrics, paired_difference
+from rft_ray.evaluation.stage import read_records
 from rft_ray.plan.jobs import CorpusJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
+from rft_ray.runtime.progress import Stopwatch
+from rft_ray.sampling import quarantine
+from rft_ray.sampling.quarantine import held_shards
 from rft_ray.store import NotFound, Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
 from rft_ray.store.shards import missing_shards, shard_metadata
-
-COUNTED = frozenset({"shards", "blocks", "trained"})
-"""What a stage did, summed over resumed runs; anything else that it reports is a state."""
-
-
-class Stopwatch:
-    """Seconds per stage, over all attempts at this plan; prints one line as each stage begins and ends."""
-
-    def __init__(self, previous: dict[str, Any] | None) -> None:
-        self.stages: list[dict[str, Any]] = list(previous["stages"]) if previous else []
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Time a stage. What the caller puts into the yielded dictionary stands beside the seconds."""
-        print(f"{name} …", flush=True)
-        found: dict[str, Any] = {}
-        started = time.monotonic()
-        try:
-            yield found
-        finally:
-            self._note(name, time.monotonic() - started, found)
-
-    def _note(self, name: str, seconds: float, found: dict[str, Any]) -> None:
-        entry = next((stage for stage in self.stages if stage["name"] == name), None)
-        if entry is None:
-            entry = {"name": name, "seconds": 0.0}
-            self.stages.append(entry)
-        entry["seconds"] = round(entry["seconds"] + seconds, 3)
-        for key, value in found.items():
-            entry[key] = value + entry.get(key, 0) if key in COUNTED else value
-        shown = ", ".join(f"{key} {value}" for key, value in found.items())
-        print(f"{name}: {seconds:.1f} s" + (f" ({shown})" if shown else ""), flush=True)
 
 
 def read_summary(store: Store) -> dict[str, Any] | None:
@@ -109,24 +78,6 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
         "evaluation": evaluation,
         "paired": _paired(store, plan),
     }
-
-
-def held_shards(store: Store, plan: Plan) -> list[quarantine.Held]:
-    """The run's quarantined shards of completions, those it goes on without included."""
-    if not quarantine.histories(store):
-        return []
-    jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
-    shards = [shard for job in dict.fromkeys(jobs) for shard in job.shards()]
-    return quarantine.held(store, jobs, missing_shards(store, shards), plan.config.engine.max_failures)
-
-
-def past_quarantine(plan: Plan, store: Store) -> Plan:
-    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
-    if plan.config.engine.on_failed_shard == "stop" or not quarantine.histories(store):
-        return plan
-    for _ in range(2):  # models that are trained without some samples have shards of their own
-        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
-    return plan
 
 
 def ledger_of(

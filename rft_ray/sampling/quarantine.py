@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rft_ray.plan.jobs import SamplingJob
+from rft_ray.plan.run_plan import Plan, verdicts_of
 from rft_ray.store import Store
-from rft_ray.store.shards import Shard
+from rft_ray.store.shards import Shard, missing_shards
 
 FOLDER = "failures/"
 FAILED, RETRIED = "failed", "retried"
@@ -126,3 +127,21 @@ def told(shards: Sequence[Held]) -> str:
         "why; run the same command with --engine.retry_quarantined=true to try them again, or with "
         "--engine.on_failed_shard=continue to go on without them"
     )
+
+
+def held_shards(store: Store, plan: Plan) -> list[Held]:
+    """The run's quarantined shards of completions, those it goes on without included."""
+    if not histories(store):
+        return []
+    jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
+    shards = [shard for job in dict.fromkeys(jobs) for shard in job.shards()]
+    return held(store, jobs, missing_shards(store, shards), plan.config.engine.max_failures)
+
+
+def past_quarantine(plan: Plan, store: Store) -> Plan:
+    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
+    if plan.config.engine.on_failed_shard == "stop" or not histories(store):
+        return plan
+    for _ in range(2):  # models that are trained without some samples have shards of their own
+        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
+    return plan

@@ -22,16 +22,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rft_ray import checkpoints
-from rft_ray.checkpoints import Checkpoint
 from rft_ray.data.base_models import resolve, resolve_exactly
 from rft_ray.plan.jobs import TrainingJob
+from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import STARTED, TrainingError, TrainingProgress
-from rft_ray.training_data import encode, plan, steps_of
-from rft_ray.training_engine import Group, Task, export, forget_deepspeed, make_trainer
+from rft_ray.training import checkpoints
+from rft_ray.training.batches import encode, plan, steps_of
+from rft_ray.training.checkpoints import Checkpoint
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress
+from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
 
 T = TypeVar("T")
 
@@ -218,27 +219,6 @@ def _account(
     return {**told, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
 
 
-# --- Watching -------------------------------------------------------------------------------------
-
-
-def _metrics() -> Callable[[dict[str, str], float, int, float], None]:
-    """Report (tags, loss, new tokens, tokens/s) to Ray's metrics. Ray binds them to the process that makes them."""
-    from ray.util.metrics import Counter, Gauge
-
-    tags = ("model", "stage")
-    loss_gauge = Gauge("rft_training_loss", "Loss of the last logged steps", tags)
-    rate_gauge = Gauge("rft_training_tokens_per_s", "Tokens a second since the last report", tags)
-    counter = Counter("rft_training_tokens", "Prompt and response tokens trained on", tags)
-
-    def report(where: dict[str, str], loss: float, tokens: int, rate: float) -> None:
-        loss_gauge.set(loss, where)
-        rate_gauge.set(rate, where)
-        if tokens:
-            counter.inc(tokens, where)
-
-    return report
-
-
 def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
     """The Trainer's callback: commits checkpoints, refuses a diverged loss; on rank 0 reports progress."""
     from transformers import TrainerCallback
@@ -300,7 +280,7 @@ class Reporter:
 
     def __init__(self, group: Group, task: Task, step: int) -> None:
         self._board, self._task = group.board, task
-        self._metrics = _metrics()
+        self._metrics = training_metrics()
         self._step, self._time = step, time.monotonic()
         self._rate, self._shown = 0.0, 0.0
 

@@ -1,0 +1,132 @@
+"""Distinct reasoning paths of a problem block, over all samples of all models in model order."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from rft_ray import paths
+from rft_ray.corpus.graded import read_graded
+from rft_ray.data.problems import read_problems
+from rft_ray.paths.normal_forms import normalise
+from rft_ray.plan.jobs import PathJob
+from rft_ray.records import Problem, ReasoningPath, Status, to_table
+from rft_ray.runtime import actor_pool
+from rft_ray.runtime.actor_pool import run_shards
+from rft_ray.runtime.metrics import VerifierMetrics
+from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store.shards import Shard, key_to_write, missing_shards
+from rft_ray.store.tables import noted
+
+
+def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[dict[str, Any]]:
+    """Select the paths of these jobs in the problem blocks that miss them. One receipt per job and block made."""
+    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
+    return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors, "paths")
+
+
+class Candidate(NamedTuple):
+    """A correct sample: what path selection must know of it.
+
+    Example: Candidate("tiny-m", 17, "3+5 = <<3+5=8>>8\\n#### 8")
+    """
+
+    model: str
+    sample_index: int
+    text: str
+
+
+class Selector:
+    """Selects the correct paths of one job in one problem block; keeps nothing between calls."""
+
+    def __init__(self, store_url: str, jobs: Sequence[PathJob]) -> None:
+        self._store = open_store(store_url)
+        self._jobs = {job.fingerprint: job for job in jobs}
+        self._metrics = VerifierMetrics()
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        key = key_to_write(self._store, shard)
+        if key is None:
+            return {"key": shard.stem, "rows": 0, "committed_here": False}
+        job = self._jobs[shard.fingerprint]
+        problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
+        made_from: dict[str, str] = {}
+        correct = self._correct(job, shard.problem_block, made_from)
+        kept: list[ReasoningPath] = []
+        found: Counter[str] = Counter()
+        forms: Counter[str] = Counter()
+        for problem in problems:
+            candidates = correct.get(problem.problem_id, [])
+            kept += distinct_paths(problem, candidates, job)
+            found.update(found_by(candidates, job))
+            forms.update(paths.distinct_counts([one.text for one in candidates], job.mode))
+        counts = {
+            "paths": dict(Counter(path.model for path in kept)),
+            "found_by": dict(found),
+            "distinct_under": dict(forms),
+        }
+        metadata = {"counts": json.dumps(counts)} | noted(made_from)
+        receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), metadata)
+        if receipt.committed_here:
+            self._metrics.selected(len(kept))
+        return actor_pool.receipt_row(receipt, **counts)
+
+    def _correct(self, job: PathJob, problem_block: int, made_from: dict[str, str]) -> dict[str, list[Candidate]]:
+        """problem_id -> every correct sample: models in order, then samples in order.
+
+        A text that many samples share is held once: memory follows the different texts, not models times k.
+        """
+        pooled: dict[str, list[Candidate]] = {}
+        texts: dict[str, str] = {}
+        for verdicts in job.verdicts:
+            model = verdicts.sampling.model.name
+            for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
+                for row, verdict in read_graded(self._store, verdicts, shard, made_from):
+                    if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
+                        text = texts.setdefault(row.text, row.text)
+                        pooled.setdefault(row.problem_id, []).append(Candidate(model, row.sample_index, text))
+        return pooled
+
+
+def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJob) -> list[ReasoningPath]:
+    """The representatives of one problem's correct samples, in the order of the reference's output list.
+
+    Without deduplication: every correct sample, in pooled order. Drawn: as many of them as there are equation lists.
+    """
+    texts = [one.text for one in candidates]
+    lists = [paths.equation_list(text, job.mode) for text in texts]
+    shared = Counter(normalise(equations, job.normal_form) for equations in lists)
+    chosen: Sequence[int] = range(len(texts))
+    if job.dedup == "equations":
+        chosen = paths.select_distinct(texts, job.mode, job.normal_form)
+    elif job.dedup == "random":
+        chosen = sorted(random.Random(problem.problem_id).sample(chosen, len(shared)))
+    return [
+        ReasoningPath(
+            problem_id=problem.problem_id,
+            question=problem.question,
+            text=texts[i],
+            equations=lists[i],
+            model=candidates[i].model,
+            sample_index=candidates[i].sample_index,
+            shared_by=shared[normalise(lists[i], job.normal_form)],
+            gold=False,
+        )
+        for i in chosen
+    ]
+
+
+def found_by(candidates: Sequence[Candidate], job: PathJob) -> Counter[str]:
+    """How many distinct paths of one problem were found by just these models: `tiny-m`, `tiny-m+tiny-s`, …
+
+    Everything about how models complement each other follows from these counts (`ledger.complementarity`).
+    """
+    finders: dict[tuple[str, ...], set[str]] = {}
+    for one in candidates:
+        form = normalise(paths.equation_list(one.text, job.mode), job.normal_form)
+        finders.setdefault(form, set()).add(one.model)
+    return Counter("+".join(sorted(models)) for models in finders.values())

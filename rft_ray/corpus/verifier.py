@@ -1,0 +1,100 @@
+"""Completion -> verdict -> distinct reasoning paths: Ray Data over stateless verifier actors.
+
+Verdicts are a stage per (model, problem block, sample block): a new grading mode re-reads old completions. Path
+selection is a stage per problem block over all samples of all models in model order, because which
+representative is kept depends on all of them (paper.md, "Representative" and "Union").
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from rft_ray import grading
+from rft_ray.corpus.graded import read_completions
+from rft_ray.data.problems import read_problems
+from rft_ray.plan.jobs import VerdictJob
+from rft_ray.records import Completion, GradedCompletion, Problem, Status, to_table
+from rft_ray.runtime import actor_pool
+from rft_ray.runtime.actor_pool import run_shards
+from rft_ray.runtime.metrics import VerifierMetrics
+from rft_ray.sampling.stage import SKIPPED
+from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store.shards import Shard, key_to_write, missing_shards
+from rft_ray.store.tables import noted
+
+CANARIES = (
+    Problem("canary-integers", "", "3*4 = <<3*4=12>>12 pens.\n12+5 = <<12+5=17>>17\n#### 17", "17"),
+    Problem("canary-decimals", "", "Half of 5 is 5/2 = <<5/2=2.5>>2.5\n2.5*4 = <<2.5*4=10>>10\n#### 10", "10"),
+    Problem("canary-thousands", "", "1200*2 = <<1200*2=2400>>2400 in all.\n#### 2,400", "2400"),
+)
+"""Solutions known to be right, which every verifier grades before it grades a shard."""
+
+
+class CanaryError(RuntimeError):
+    """A verifier that misjudges a solution known to be right."""
+
+
+def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[str, Any]]:
+    """Grade what is missing of these jobs. Returns one receipt per shard made. Raises StageError."""
+    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
+    return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors, "completions")
+
+
+class Verifier:
+    """Grades one shard of completions; keeps nothing between calls."""
+
+    def __init__(self, store_url: str, jobs: Sequence[VerdictJob]) -> None:
+        self._store = open_store(store_url)
+        self._jobs = {job.fingerprint: job for job in jobs}
+        self._metrics = VerifierMetrics()
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        key = key_to_write(self._store, shard)
+        if key is None:
+            return {"key": shard.stem, "rows": 0, "committed_here": False}
+        job = self._jobs[shard.fingerprint]
+        problems = {p.problem_id: p for p in read_problems(self._store, shard.problems_fingerprint)}
+        samples, content = read_completions(self._store, job.sampling, shard)
+        check_canaries(job)
+        rows = [grade_row(row, problems[row.problem_id], job) for row in samples if row.finish_reason != SKIPPED]
+        counts = dict(Counter(str(row.status) for row in rows))
+        metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
+        metadata |= noted({replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem: content})
+        receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
+        if receipt.committed_here:
+            self._metrics.graded(counts)
+        return actor_pool.receipt_row(receipt, counts=counts)
+
+
+def check_canaries(job: VerdictJob) -> None:
+    """Grade solutions that are known to be right, in the process that grades samples. Raises CanaryError.
+
+    A grader that a worker's environment breaks would otherwise reject everything, unnoticed.
+    """
+    for problem in CANARIES:
+        known_good = Completion(problem.problem_id, 0, problem.solution, "stop", 0, 0)
+        row = grade_row(known_good, problem, job)
+        if row.status is not Status.CORRECT:
+            raise CanaryError(
+                f"the verifier says {row.status} ({row.detail}) of a solution known to be right; nothing was graded: "
+                f"{problem.solution!r}"
+            )
+
+
+def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompletion:
+    """The verdict on one completion, as a row. In evaluation only the answer counts, as in the paper."""
+    collecting = job.purpose == "collect"
+    verdict = grading.grade(
+        row.text,
+        problem.answer,
+        job.mode,
+        truncated=row.finish_reason == "length",
+        tolerance=grading.COLLECTING if collecting else grading.EVALUATING,
+        check_equations=collecting,
+    )
+    return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)

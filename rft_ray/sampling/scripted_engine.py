@@ -1,0 +1,102 @@
+"""A deterministic engine for tests of everything around an engine, faults included."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rft_ray.config import engine_script
+from rft_ray.config.engine_script import Fault
+from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.records import Problem
+from rft_ray.sampling.engine import Answered, Generated, Request
+
+FOR_EVER_S = 3600
+
+
+def opening(faults: tuple[Fault, ...]) -> None:
+    """Fail while an engine opens, if the script says so."""
+    for fault in faults:
+        if fault.kind.startswith("open-") and fault.strikes(fault.match):
+            _fail(fault.kind.removeprefix("open-"))
+
+
+def answering(faults: tuple[Fault, ...], question: str) -> str:
+    """Fail at one request, if the script says so; else how its answer is to be spoiled, or nothing."""
+    for fault in faults:
+        if not fault.kind.startswith("open-") and fault.strikes(question):
+            kind, _, seconds = fault.kind.partition("=")
+            if kind in ("empty", "few", "endless"):
+                return kind
+            _fail(kind, float(seconds or FOR_EVER_S))
+    return ""
+
+
+def _fail(kind: str, seconds: float = FOR_EVER_S) -> None:
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "oom":
+        raise MemoryError("out of memory, by a script")
+    elif kind in ("raise", "refuse"):
+        raise RuntimeError("the engine refuses, by a script")
+    elif kind == "freeze":
+        ctypes.PyDLL(None).sleep(int(seconds))  # unlike CDLL it keeps the interpreter's lock
+    else:
+        time.sleep(seconds)
+
+
+class ScriptedEngine:
+    """Answers from the gold solution: right, differently right, wrong, answerless, malformed or cut, by turns.
+
+    What it says of sample i of a problem depends on the two alone, so that shards are equal byte for byte however
+    often and wherever they are made. `script`: how it misbehaves (`engine_faults.py`).
+    """
+
+    def __init__(self, seed: int, script: str = "") -> None:
+        self.seed, self.answered = seed, 0
+        self._faults = engine_script.parse(script)
+        opening(self._faults)
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
+        return [self._answer(request, settings) for request in requests]
+
+    def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
+        spoiled = answering(self._faults, request.problem.question)
+        samples = [
+            self._sample(request.problem, request.sample_start + i, settings.temperature) for i in range(request.n)
+        ]
+        samples = [replace(one, tokens=min(one.tokens, settings.max_new_tokens)) for one in samples]
+        if spoiled == "empty":
+            samples = [Generated("", "stop", 0) for _ in samples]
+        elif spoiled == "few":
+            samples = samples[1:]
+        elif spoiled == "endless":
+            samples[0] = Generated("1+1=2\n" * 10**6, "length", 4 * 10**6)
+        self.answered += 1
+        return Answered(len(request.prompt.split()), tuple(samples))
+
+    def swap(self, folder: Path | None) -> bool:
+        return True  # it holds no model
+
+    def close(self) -> None:
+        pass
+
+    @staticmethod
+    def _sample(problem: Problem, index: int, temperature: float) -> Generated:
+        turn = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
+        gold = problem.solution
+        text, reason = {
+            0: (f"Let us see: 1+1 = <<1+1=2>>2.\n{gold}", "stop"),
+            1: (f"Let us see: 2*1 = <<2*1=2>>2.\n{gold}", "stop"),
+            2: (gold.rpartition("#### ")[0] + "#### 987654321", "stop"),
+            3: (gold.rpartition("#### ")[0], "stop"),
+            4: (f"1+1 = <<1+1=3>>3\n{gold}", "stop"),
+            5: (gold[: len(gold) // 2], "length"),
+        }.get(turn, (gold, "stop"))
+        return Generated(text, reason, len(text.split()) + (reason == "stop"))

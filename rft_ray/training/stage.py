@@ -1,0 +1,90 @@
+"""Fine-tuning: base model + training table -> committed model, as a Ray Train job with DeepSpeed.
+
+In: `TrainingJob`s, each naming its base, its data in the store, its recipe and the fingerprint of the result.
+Out: `models/<fingerprint>/` with safetensors, tokenizer, chat template and a manifest written last. Jobs that are
+committed already are skipped; all others run one after another in one worker group, whose start-up would cost more
+than a small job. The worker's side is `training_worker.py`.
+
+A dead worker ends the group's attempt; the next attempt is a new Ray Train run that resumes each job from its newest
+complete checkpoint. On CPU and with the same number of workers a resumed model has the bytes of an uninterrupted one.
+
+Limits: all workers train one model together (no pipeline or tensor parallelism); examples are not packed.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from rft_ray.config import Training
+from rft_ray.config.schema import check
+from rft_ray.plan.jobs import TrainingJob
+from rft_ray.store import Store, open_store
+from rft_ray.store.models.committed import committed_model
+from rft_ray.training.checkpoints import work_folder
+from rft_ray.training.ray_group import one_line_of, refused_by, run_group
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingResult
+
+__all__ = ["TrainingError", "TrainingJob", "TrainingProgress", "TrainingResult", "check", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    jobs: Sequence[TrainingJob],
+    store_url: str,
+    settings: Training,
+    on_progress: Callable[[TrainingProgress], object] | None = None,
+) -> list[TrainingResult]:
+    """Train and commit every job that is not committed yet; one result per job, in order.
+
+    `on_progress` is called every few seconds of training, from a thread of its own (`print` will do). Needs a running
+    Ray. Raises ConfigError for impossible settings, and TrainingError where a job's data cannot be trained on or
+    `settings.max_attempts` attempts at it failed; jobs before it are then committed.
+    """
+    for job in jobs:
+        check(settings, job.recipe)
+    store = open_store(store_url)
+    attempts: set[str] = set()
+    failures: Counter[str] = Counter()
+    while missing := [job for job in jobs if committed_model(store, job.fingerprint) is None]:
+        attempt = uuid.uuid4().hex[:12]
+        attempts.add(attempt)
+        cause = run_group(missing, attempt, store, settings, on_progress)
+        if cause is None:
+            break
+        at_fault = _reached(store, missing, attempt)
+        failures[at_fault.fingerprint] += 1
+        _give_up_or_go_on(at_fault, failures[at_fault.fingerprint], settings.max_attempts, cause)
+    return [_result(store, job, attempts) for job in jobs]
+
+
+def _result(store: Store, job: TrainingJob, attempts: set[str]) -> TrainingResult:
+    manifest = committed_model(store, job.fingerprint)
+    if manifest is None:
+        raise TrainingError(f"{job.stage} of {job.model}: training ended without a committed model")
+    told = manifest.metadata["training"]
+    fields = {name: told[name] for name in TrainingResult.__dataclass_fields__ if name in told}
+    return TrainingResult(
+        **{**fields, "model": job.model, "stage": job.stage, "fingerprint": job.fingerprint},
+        committed_here=told["attempt"] in attempts,
+    )
+
+
+def _reached(store: Store, jobs: Sequence[TrainingJob], attempt: str) -> TrainingJob:
+    """The job that a failed group was at: the last one that it marked as started, else the first."""
+    started = [job for job in jobs if store.exists(f"{work_folder(job.fingerprint, attempt)}/{STARTED}")]
+    return (started or list(jobs))[-1 if started else 0]
+
+
+def _give_up_or_go_on(job: TrainingJob, failures: int, most: int, cause: Exception) -> None:
+    """Raise TrainingError where trying again cannot help or was tried often enough; else log the attempt."""
+    what = f"{job.stage} of {job.model}"
+    if refusal := refused_by(cause):
+        raise TrainingError(f"{what}: {refusal}") from None
+    line = f"{what}: attempt {failures} of {most} failed: {one_line_of(cause)}"
+    if failures >= most:
+        raise TrainingError(line) from None
+    logger.warning("%s; starting again from its newest checkpoint", line)
