@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rft_ray.data.row_files import DataError
-from rft_ray.report import write_report, write_study_report
+from rft_ray.report.write import write_report, write_study_report
 from rft_ray.store import StoreError, open_store
 from rft_ray.store.models.folder import ModelError
-from rft_ray.study import KEY
+from rft_ray.study.result import KEY
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 

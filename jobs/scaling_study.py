@@ -22,7 +22,7 @@ from rft_ray.runtime.ray_cluster import prepare_environment
 
 if TYPE_CHECKING:
     from rft_ray.store import Store
-    from rft_ray.study import Study
+    from rft_ray.study.result import Study
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
@@ -46,7 +46,7 @@ def arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print every point, and an estimate. Starts neither Ray nor an engine."""
-    from rft_ray.study import estimate
+    from rft_ray.study import cost
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
@@ -55,14 +55,14 @@ def dry_run(config: Config, *, gpu: bool) -> None:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:
         print(f"not answered: question {skip.question}: {skip.reason}")
-    print(estimate.describe(plan, gpu=gpu, missing=missing))
+    print(cost.describe(plan, gpu=gpu, missing=missing))
     print(f"store: {store.url}")
 
 
 def write_markdown(config: Config, file: Path) -> None:
     """The last study.json of this config's store as a Markdown page."""
     from rft_ray.store import open_store
-    from rft_ray.study import read_study
+    from rft_ray.study.result import read_study
     from rft_ray.study.tables import markdown
 
     file.write_text(markdown(read_study(open_store(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")

@@ -20,7 +20,7 @@ from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary,
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
-from rft_ray.report import try_report
+from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine

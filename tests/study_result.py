@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rft_ray.study import CommonSlope, Comparison, Estimate, Finding, Fit, Model, Point, Skipped, Study, Table
+from rft_ray.study.result import CommonSlope, Comparison, Estimate, Finding, Fit, Model, Point, Skipped, Study, Table
 
 MODELS = tuple(
     Model(name, f"tiny:{name}", 10**5 * (at + 1), 0.5 - at / 10, True, True) for at, name in enumerate("abc")

@@ -1,6 +1,8 @@
-"""`python -m rft_ray.grading`: a door to `grading_cli`."""
+"""`python -m rft_ray.grading`: a door to `rft_ray.cli.grading`."""
 
-from rft_ray.grading_cli import main
+from __future__ import annotations
+
+from rft_ray.cli.grading import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

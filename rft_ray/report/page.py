@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rft_ray.report import effects, gallery, sections, workings
+from rft_ray.report import accuracy, example_section, run_details, sections
 from rft_ray.report.facts import RunFacts
+from rft_ray.report.formatting import duration, listed, percent, points, several, signed
 from rft_ray.report.html import document, escape
-from rft_ray.report.words import duration, listed, percent, points, several, signed
 
 Effect = tuple[str, float, float, Mapping[str, float]]
 """A model evaluated after SFT and after RFT: its name, both accuracies, and the paired difference."""
 NAMED = 3
 """Models that the headline names; of more, it gives the range."""
 SECTIONS = (
-    ("accuracy", "Accuracy", effects.accuracy),
+    ("accuracy", "Accuracy", accuracy.accuracy),
     ("samples", "Samples", sections.verdicts),
     ("paths", "Paths", sections.diversity),
     ("models", "Models", sections.models),
     ("difficulty", "Difficulty", sections.difficulty),
     ("lengths", "Lengths", sections.lengths),
-    ("examples", "Examples", gallery.examples),
-    ("training", "Training", workings.training),
-    ("time", "Time", workings.time),
-    ("settings", "Settings", workings.settings),
+    ("examples", "Examples", example_section.examples),
+    ("training", "Training", run_details.training),
+    ("time", "Time", run_details.time),
+    ("settings", "Settings", run_details.settings),
 )
 
 

@@ -12,8 +12,8 @@ from rft_ray.records import REJECTIONS, Status
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Samples
+from rft_ray.report.formatting import STATUS_COLOURS, STATUSES, model_colours, percent, several, whole_percent
 from rft_ray.report.html import figure, paragraph, section, table
-from rft_ray.report.words import STATUS_COLOURS, STATUSES, model_colours, percent, several, whole_percent
 
 UNION = "all models together"
 BINS = 24

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from rft_ray.report import charts, study_charts
 from rft_ray.report.charts import draw
+from rft_ray.report.formatting import duration, listed, model_colours, points, several
 from rft_ray.report.html import document, escape, figure, paragraph, section, table
-from rft_ray.report.words import duration, listed, model_colours, points, several
-from rft_ray.study import CommonSlope, Comparison, Estimate, Fit, Study, Table, paper
+from rft_ray.study import paper
+from rft_ray.study.result import CommonSlope, Comparison, Estimate, Fit, Study, Table
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),

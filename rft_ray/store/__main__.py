@@ -1,6 +1,8 @@
-"""`python -m rft_ray.store`: a door to `store_cli`."""
+"""`python -m rft_ray.store`: a door to `rft_ray.cli.store`."""
 
-from rft_ray.store_cli import main
+from __future__ import annotations
+
+from rft_ray.cli.store import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

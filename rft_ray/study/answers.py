@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rft_ray.study import CommonSlope, Comparison, Fit, Point, Selection
 from rft_ray.study.fits import fit_common_slope, fit_line, mean_difference
 from rft_ray.study.points import Evidence
+from rft_ray.study.result import CommonSlope, Comparison, Fit, Point, Selection
 
 XY = tuple[float, float, str]
 

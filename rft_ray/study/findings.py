@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rft_ray.study import CommonSlope, Comparison, Estimate, Finding, Fit, Holds
+from rft_ray.study.result import CommonSlope, Comparison, Estimate, Finding, Fit, Holds
 
 LINEAR_R2 = 0.75
 """From here on points are said to lie on a line: by the same fits the paper's own figures have 0.78 to 0.98."""

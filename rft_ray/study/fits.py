@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rft_ray.study import Estimate
+from rft_ray.study.result import Estimate
 
 LEVEL = 0.95
 

@@ -19,7 +19,7 @@ from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import collecting, evaluation_job, refuse_twins, training_job
 from rft_ray.store.names import fingerprint_of
-from rft_ray.study import Model, Selection, Skipped
+from rft_ray.study.result import Model, Selection, Skipped
 from rft_ray.training.stage import check
 
 Schedule = Literal["epochs", "steps"]

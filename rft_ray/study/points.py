@@ -19,8 +19,8 @@ from rft_ray.plan.jobs import VerdictJob
 from rft_ray.store import Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.shards import shard_metadata
-from rft_ray.study import Estimate, Model, Point
 from rft_ray.study.plan import PlannedPoint, StudyPlan
+from rft_ray.study.result import Estimate, Model, Point
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2
 """Operations per parameter and token: forward and backward, and forward alone. Attention and embeddings not apart."""

@@ -20,18 +20,18 @@ from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
-from rft_ray.report import try_study_report
+from rft_ray.report.write import try_study_report
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, open_store, present, run_lock
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.study import Study, read_study, write_study
 from rft_ray.study.answers import comparisons, fits, slopes
-from rft_ray.study.estimate import training_seconds
+from rft_ray.study.cost import training_seconds
 from rft_ray.study.findings import findings
 from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
 from rft_ray.study.points import read_evidence
+from rft_ray.study.result import Study, read_study, write_study
 from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rft_ray.study import Comparison, Fit, Selection, Study, Table, paper
+from rft_ray.study import paper
 from rft_ray.study.answers import Series, best_sft, rft, sft, union
 from rft_ray.study.findings import points
 from rft_ray.study.points import Evidence
+from rft_ray.study.result import Comparison, Fit, Selection, Study, Table
 
 NOTHING = "-"
 CHOICES: tuple[Selection, ...] = ("equations", "random", "thinned", "none")

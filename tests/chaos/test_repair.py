@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli.store import main
 from rft_ray.config import load
 from rft_ray.data import base_models
 from rft_ray.plan.jobs import CorpusJob, ModelRef
-from rft_ray.sampling import engine, stage
+from rft_ray.sampling import engine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.names import TOMBSTONE, split, tombstone
 from rft_ray.store.tables import identity, noted
-from rft_ray.store_cli import main
 from tests.chaos.proofs import Watch
 from tests.chaos.small_run import CORPUS, JOBS, outcome, run, sampler
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rft_ray import config, pipeline
+from rft_ray.cli.store import main
 from rft_ray.config import load
 from rft_ray.data.problems import commit_problems
 from rft_ray.evaluation.summary import read_summary
@@ -21,7 +22,6 @@ from rft_ray.runtime import actor_pool
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, read_table
-from rft_ray.store_cli import main
 from tests.integration.sampling_driver import JOB, PROBLEMS, SET
 from tests.integration.test_controls import CONFIG, arguments, trained
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli.store import main
 from rft_ray.data.tiny.generator import generate
 from rft_ray.paths import select_distinct
 from rft_ray.records import Completion, GradedCompletion, ReasoningPath, from_table
 from rft_ray.store import open_store, read_table
-from rft_ray.store_cli import main
 
 ROOT = Path(__file__).parents[2]
 K, TRAIN, TEST, PER_BLOCK = 4, 40, 20, 5

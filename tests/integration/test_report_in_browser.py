@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rft_ray.report import write_report, write_study_report
+from rft_ray.report.write import write_report, write_study_report
 from rft_ray.store import open_store
-from rft_ray.study import write_study
+from rft_ray.study.result import write_study
 from tests.report_run import make_run
 from tests.study_result import STUDY
 from tests.unit.test_report import hostile_writer

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pytest
 from botocore.config import Config
 
+from rft_ray.cli.store import main
 from rft_ray.store import CorruptShard, NotFound, Store, StoreError, commit_table, open_store, read_table
 from rft_ray.store.backends import s3 as s3_backend
 from rft_ray.store.backends.s3 import S3Store
-from rft_ray.store_cli import main
 from tests.s3server import BUCKET, S3Server, s3_server
 
 TABLE = pa.table({"problem_id": ["a", "b"], "steps": [["3+2=5"], []]})

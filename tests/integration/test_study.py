@@ -20,9 +20,9 @@ from rft_ray.plan.jobs import CorpusJob
 from rft_ray.records import Completion, ReasoningPath, from_table
 from rft_ray.store import Store, read_table
 from rft_ray.store.models.committed import commit_model
-from rft_ray.study import Study, read_study
 from rft_ray.study import run as study_run
 from rft_ray.study.plan import StudyPlan
+from rft_ray.study.result import Study, read_study
 
 TRAIN, TEST, K = 20, 20, 4
 CONFIG = str(Path(__file__).parents[2] / "jobs" / "configs" / "study.yaml")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli.grading import main
 from rft_ray.data.problem_sources import load_problems
 from rft_ray.grading import COLLECTING, EVALUATING, arithmetic, extract_answer, grade
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value, python_value
 from rft_ray.grading.equations import annotated
-from rft_ray.grading_cli import main
 from rft_ray.records import Status
 from tests.unit import reference_rules as reference
 from tests.unit.completion_texts import completion, expression

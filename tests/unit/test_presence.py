@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli.store import main
 from rft_ray.store import open_store
 from rft_ray.store.run_lock import Busy, announced
-from rft_ray.store_cli import main
 from tests.chaos.small_run import run
 
 DIES = """

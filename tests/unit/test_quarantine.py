@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli.store import main
 from rft_ray.evaluation.summary import summarize
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.store.shards import committed_key
-from rft_ray.store_cli import main
 from tests.report_run import make_run
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.records import Problem, Status
-from rft_ray.report import write_report
 from rft_ray.report.diversity import Diversity, grid
+from rft_ray.report.example_section import deciding
 from rft_ray.report.examples import BUDGET, KEPT, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Shown
 from rft_ray.report.facts import RunFacts, gather
-from rft_ray.report.gallery import deciding
 from rft_ray.report.html import escape, quoted
 from rft_ray.report.page import headline, run_page
+from rft_ray.report.write import write_report
 from rft_ray.store import Store, StoreError, open_store
 from tests.report_run import TRAIN, K, make_run
 

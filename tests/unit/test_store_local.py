@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rft_ray.cli.store import main
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
 from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, parquet, read_table
-from rft_ray.store_cli import main
 
 ROOT = Path(__file__).parents[2]
 TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)

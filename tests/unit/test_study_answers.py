@@ -10,7 +10,11 @@ from random import Random
 import pytest
 
 from rft_ray.store.backends.local import LocalStore
-from rft_ray.study import (
+from rft_ray.study import paper
+from rft_ray.study.answers import best_sft, comparisons, fits, slopes
+from rft_ray.study.findings import by_interval, findings
+from rft_ray.study.points import Evidence, SamplingCost
+from rft_ray.study.result import (
     Comparison,
     Estimate,
     Finding,
@@ -19,13 +23,9 @@ from rft_ray.study import (
     Point,
     Selection,
     Study,
-    paper,
     read_study,
     write_study,
 )
-from rft_ray.study.answers import best_sft, comparisons, fits, slopes
-from rft_ray.study.findings import by_interval, findings
-from rft_ray.study.points import Evidence, SamplingCost
 from rft_ray.study.tables import markdown, tables
 
 NAMES = ("a", "b", "c", "d")

@@ -10,8 +10,8 @@ from rft_ray.config import Config, ConfigError, load
 from rft_ray.data.problems import ProblemSet, in_order
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
-from rft_ray.study import Model
 from rft_ray.study.plan import Spec, StudyPlan, facts_of, make_study_plan
+from rft_ray.study.result import Model
 
 NAMES = ("a", "b", "c")
 BASES = {name: str(place) * 16 for place, name in enumerate(NAMES, 1)}

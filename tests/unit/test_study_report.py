@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.report import write_study_report
 from rft_ray.report.study_page import band, headline, study_page
+from rft_ray.report.write import write_study_report
 from rft_ray.store import NotFound, open_store
-from rft_ray.study import Estimate, Fit, write_study
+from rft_ray.study.result import Estimate, Fit, write_study
 from tests.study_result import STUDY
 
 

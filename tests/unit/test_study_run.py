@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rft_ray.study.estimate import describe, training_seconds
+from rft_ray.study.cost import describe, training_seconds
 from rft_ray.study.plan import PlannedPoint
 from rft_ray.study.run import Ticker
 from rft_ray.training.results import TrainingProgress

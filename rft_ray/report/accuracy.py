@@ -8,8 +8,7 @@ from typing import Any
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
-from rft_ray.report.html import figure, paragraph, section, table
-from rft_ray.report.words import (
+from rft_ray.report.formatting import (
     SETTING_COLOURS,
     interval,
     percent,
@@ -19,6 +18,7 @@ from rft_ray.report.words import (
     several,
     signed,
 )
+from rft_ray.report.html import figure, paragraph, section, table
 
 
 def accuracy(facts: RunFacts) -> str:

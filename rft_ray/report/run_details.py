@@ -8,8 +8,8 @@ from typing import Any
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
+from rft_ray.report.formatting import duration, model_colours, percent, setting_name, setting_order
 from rft_ray.report.html import escape, figure, paragraph, section, table
-from rft_ray.report.words import duration, model_colours, percent, setting_name, setting_order
 from rft_ray.store.names import VERSIONS
 
 POINTS = 240

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.report.examples import Example, Shown
 from rft_ray.report.facts import RunFacts
+from rft_ray.report.formatting import STATUSES, several
 from rft_ray.report.html import escape, paragraph, quoted, section
-from rft_ray.report.words import STATUSES, several
 
 SOLVED = {"never": "by no sample", "sometimes": "by some samples", "always": "by every sample"}
 _ANSWER = re.compile(r"####\s*\S")
