@@ -56,7 +56,7 @@ fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); l
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
 
 fuzz-serve: setup ## Thousands of hostile requests to the service (RFT_FUZZ_CASES=6000 by hand and by schema each); long
-	RFT_FUZZ_CASES=$(or $(RFT_FUZZ_CASES),6000) $(PYTHON_IN_VENV) -m pytest tests/serve/test_hostile.py tests/serve/test_schema_fuzz.py $(ARGS)
+	RFT_FUZZ_CASES=$(or $(RFT_FUZZ_CASES),6000) $(PYTHON_IN_VENV) -m pytest tests/serve/test_hostile.py tests/serve/api/test_schema_fuzz.py $(ARGS)
 
 # ARGS: --seed, --log and --folder (a disk in memory is faster: /dev/shm); other options go to one of them alone.
 chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processes, a real engine; very long

@@ -161,11 +161,11 @@ def _raw_engine(model: Path) -> Callable[[str], Awaitable[int]]:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from rft_ray import config
-    from serve import engine
-    from serve.catalog import Resources
+    from serve.replicas import model_server
+    from serve.run_models import Resources
 
     resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=PATH_TOKENS)
-    wanted = engine._engine_kwargs(config.Engine.model_validate(services.ENGINE), resources)
+    wanted = model_server._engine_kwargs(config.Engine.model_validate(services.ENGINE), resources)
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(model), **wanted))
     final = RequestOutputKind.FINAL_ONLY
     params = SamplingParams(n=K, temperature=0.7, top_p=1.0, max_tokens=PATH_TOKENS, output_kind=final)

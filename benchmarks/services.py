@@ -98,11 +98,11 @@ def plain_vllm(model: Path, max_tokens: int) -> Iterator[Service]:
     Not by that command, which fails where the package has another name, as the build for CPUs does.
     """
     from rft_ray import config
-    from serve import engine
-    from serve.catalog import Resources
+    from serve.replicas import model_server
+    from serve.run_models import Resources
 
     resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=max_tokens)
-    wanted = engine._engine_kwargs(config.Engine.model_validate(ENGINE), resources)
+    wanted = model_server._engine_kwargs(config.Engine.model_validate(ENGINE), resources)
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", MODEL]
     with _running([*command, "--host", "127.0.0.1", *as_options(wanted)], "/health") as service:
         yield service

@@ -33,7 +33,7 @@ from rft_ray import grading, paths
 from rft_ray.grading import answers, equations, grader
 from rft_ray.paths import normal_forms
 from rft_ray.records import Status
-from tests.unit import reference_rules
+from tests.unit.grading import reference_rules
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
 

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from serve import catalog
-from serve.auth import is_loopback
-from serve.catalog import CatalogError, Entry, Resources, Settings
-from serve.keys import Keys, KeysError, load_keys
-from serve.limits import Limits
+from serve import run_models
+from serve.access.api_keys import Keys, KeysError, load_keys
+from serve.access.guard import is_loopback
+from serve.access.rate_limits import Limits
+from serve.api.schemas import MAX_PATHS, MAX_TOKENS
+from serve.run_models import CatalogError, Entry, Resources, Settings
 from serve.runner import StartError, run_until_stopped
-from serve.schemas import MAX_PATHS, MAX_TOKENS
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -77,24 +77,25 @@ def build(args: Args) -> Application:
     Raises CatalogError and KeysError. Serve reads the annotation of `args` at run time, to turn a mapping into it.
     """
     keys = load_keys(args.api_keys_file, os.environ, args.limits)
-    return _application(args, catalog.choose(args.run, args.model, args.stage), keys)
+    return _application(args, run_models.choose(args.run, args.model, args.stage), keys)
 
 
 def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = False) -> Application:
     import ray
 
-    from serve import engine, ingress
-    from serve.alone import deploy as deploy_alone
+    from serve import ingress
+    from serve.replicas import model_server
+    from serve.single_process import deploy as deploy_alone
 
     if args.device == "auto" and not ray.is_initialized():
         raise CatalogError("`serve run` builds before it has a cluster to look at: add device=cpu or device=gpu")
-    recorded = catalog.settings(args.run)
+    recorded = run_models.settings(args.run)
     cluster = ray.cluster_resources() if ray.is_initialized() else {}
     resources = _resources(args, recorded, len(entries) * args.replicas, cluster)
-    run = catalog.address(args.run)
+    run = run_models.address(args.run)
     # one batch in the engines and one that waits: more would wait longer than clients do
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
-    cards = [catalog.details(run, entry) for entry in entries]
+    cards = [run_models.details(run, entry) for entry in entries]
     common: dict[str, Any] = {
         "seeds": resources.gpu,
         "capacity": capacity,
@@ -102,8 +103,8 @@ def _application(args: Args, entries: list[Entry], keys: Keys, *, alone: bool = 
         "cors_origins": args.cors_origins,
     }
     if alone:
-        return deploy_alone(*engine.beside(entries[0], run, recorded.engine, resources), cards[0], keys, **common)
-    models = {entry.served_as: engine.deploy(entry, run, recorded.engine, resources) for entry in entries}
+        return deploy_alone(*model_server.beside(entries[0], run, recorded.engine, resources), cards[0], keys, **common)
+    models = {entry.served_as: model_server.deploy(entry, run, recorded.engine, resources) for entry in entries}
     return ingress.deploy(models, cards, keys, replicas=args.ingresses, **common)
 
 
@@ -147,7 +148,7 @@ def _refuse(message: str, code: int) -> int:
 def _serve(options: argparse.Namespace) -> int:
     """Check everything that can be checked before Ray starts, then serve until a signal."""
     named = {name: value for name, value in vars(options).items() if name in Args.model_fields and name != "run"}
-    args = Args(run=options.run or catalog.newest(options.newest), **named)
+    args = Args(run=options.run or run_models.newest(options.newest), **named)
     keys = load_keys(args.api_keys_file, os.environ, args.limits)
     if not keys and not is_loopback(options.host):
         raise KeysError(
@@ -156,8 +157,8 @@ def _serve(options: argparse.Namespace) -> int:
         )
     if not keys and "*" in args.cors_origins:
         raise KeysError("--cors-origin '*' lets any web page use the models: name the origins, or give API keys")
-    entries = catalog.choose(args.run, args.model, args.stage)
-    catalog.settings(args.run)
+    entries = run_models.choose(args.run, args.model, args.stage)
+    run_models.settings(args.run)
     names = [entry.served_as for entry in entries]
     alone = len(entries) == args.replicas == args.ingresses == 1 and options.address is None
     print(f"serving {', '.join(names)} of {args.run}: starting …", flush=True)

@@ -30,12 +30,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from vllm.entrypoints.generate.base.protocol import StreamOptions
 
-from serve import bounds, errors, ledger, page, schemas
-from serve.auth import Caller, Guard
-from serve.errors import CLIENT_CLOSED, Refusal
-from serve.keys import Keys
-from serve.liveness import LOST, RETRIES, Liveness
-from serve.metering import Charge, Meter, SharedCounter
+from serve import page
+from serve.access.admission import Admission
+from serve.access.api_keys import Keys
+from serve.access.guard import Caller, Guard
+from serve.access.rate_limiter import Charge, Meter, SharedCounter
+from serve.api import errors, openai_bounds, schemas
+from serve.api.errors import CLIENT_CLOSED, Refusal
+from serve.http import request_metrics
+from serve.replicas.liveness import LOST, RETRIES, Liveness
 from serve.runner import DRAIN_S
 
 T = TypeVar("T")
@@ -83,7 +86,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         super().__init__(llm_deployments, {card.id: card for card in cards})
         self._liveness = Liveness(self._default_serve_handles)
         self._meter, self._max_tokens = Meter(counter), max_tokens
-        self._admission = bounds.Admission({card.id: capacity for card in cards})
+        self._admission = Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
         self._seeds = seeds
 
@@ -110,15 +113,15 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """One served model: what it was trained from, on and with, and how well it does on the run's test problems."""
         return self._cards[self._known(model)]
 
-    async def chat(self, body: bounds.ChatRequest, request: Request) -> Response:
+    async def chat(self, body: openai_bounds.ChatRequest, request: Request) -> Response:
         """OpenAI chat completion: the model's chat template renders the prompt that it was trained on."""
-        bounds.check_chat(body)
+        openai_bounds.check_chat(body)
         return await self._admitted(super().chat, body, request, paths=body.n or 1)
 
-    async def completions(self, body: bounds.TextRequest, request: Request) -> Response:
+    async def completions(self, body: openai_bounds.TextRequest, request: Request) -> Response:
         """OpenAI text completion: the prompt goes to the model as it is."""
-        bounds.check_completion(body)
-        paths = (body.n or 1) * bounds.prompts_of(body)
+        openai_bounds.check_completion(body)
+        paths = (body.n or 1) * openai_bounds.prompts_of(body)
         return await self._admitted(super().completions, body, request, paths=paths)
 
     async def _admitted(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
@@ -236,7 +239,7 @@ async def _written(
         await _leave_seen(error)
         _log_broken("/solve", error)
     if not ended:
-        ledger.broken(scope)
+        request_metrics.broken(scope)
         await charge.settle(0)
         yield _line("error", _broken())
 
@@ -261,7 +264,7 @@ async def _openai_events(
     except Exception as error:
         await _leave_seen(error)
         _log_broken("OpenAI's", error)
-        ledger.broken(scope)
+        request_metrics.broken(scope)
         await charge.settle(0)
         yield f"data: {_broken()}\n\n"
 
@@ -385,7 +388,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), names_requests:
         allowed: dict[str, Any] = {"allow_origins": cors_origins, "allow_headers": ["*"], "allow_methods": methods}
         app.add_middleware(CORSMiddleware, **allowed, expose_headers=shown)
     page.install(app)
-    ledger.install(app)
+    request_metrics.install(app)
     return app
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from serve import edge
+from serve.http import proxy_middleware
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -33,7 +33,7 @@ DRAIN_S = 45.0
 """What a replica that is taken away or replaced may take to finish what it has begun."""
 END_TIMEOUT_S = DRAIN_S + 10
 SERVE_SETTINGS = {
-    edge.VARIABLE: edge.IMPORT_PATH,
+    proxy_middleware.VARIABLE: proxy_middleware.IMPORT_PATH,
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",

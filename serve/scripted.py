@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionResponse
 
-from serve import schemas, solving
-from serve.keys import Keys
-from serve.local import LocalHandle
-from serve.schemas import Event, SolveRequest
-from serve.solving import Piece, Pieces
+from serve.access.api_keys import Keys
+from serve.api import schemas
+from serve.api.schemas import Event, SolveRequest
+from serve.replicas.local_handle import LocalHandle
+from serve.solving.events import Piece, Pieces, solve_events
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -68,7 +68,7 @@ class ScriptedServer:
         """The events of one question."""
         limit = min(MAX_TOKENS, asked.max_tokens or MAX_TOKENS)
         async with aclosing(
-            solving.events(self._pieces(asked.question, asked.k, limit), asked, self.model, limit)
+            solve_events(self._pieces(asked.question, asked.k, limit), asked, self.model, limit)
         ) as events:
             async for event in events:
                 yield event

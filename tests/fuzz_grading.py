@@ -21,8 +21,8 @@ from rapidfuzz.distance import Levenshtein
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
 from rft_ray.paths import NORMAL_FORMS, equation_list, select_distinct
 from rft_ray.records import Status
-from tests.unit import reference_rules as reference
-from tests.unit.completion_texts import completion, random_hostile, samples_of_one_problem
+from tests.unit.grading import reference_rules as reference
+from tests.unit.grading.completion_texts import completion, random_hostile, samples_of_one_problem
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

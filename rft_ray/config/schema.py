@@ -211,7 +211,7 @@ class Engine(Section):
     drain_seconds: float = Field(30, ge=0)
     """After SIGTERM, how long shards in flight may take to be committed."""
     script: str = ""
-    """Faults of the scripted engine, to try what happens then: `engine_faults.py`."""
+    """Faults of the scripted engine, to try what happens then: `config/engine_script.py`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Engine:

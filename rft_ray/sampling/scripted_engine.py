@@ -55,7 +55,7 @@ class ScriptedEngine:
     """Answers from the gold solution: right, differently right, wrong, answerless, malformed or cut, by turns.
 
     What it says of sample i of a problem depends on the two alone, so that shards are equal byte for byte however
-    often and wherever they are made. `script`: how it misbehaves (`engine_faults.py`).
+    often and wherever they are made. `script`: how it misbehaves (`config/engine_script.py`).
     """
 
     def __init__(self, seed: int, script: str = "") -> None:

@@ -6,7 +6,7 @@ request per problem with n = samples_per_block; several shards of a model are in
 sampled a shard commits it, after asking once more whether it is still missing. Receipts come back.
 
 An engine that has failed, hangs or answers what cannot be an answer is not used again: its process ends, Ray puts
-another one in its place, and its shards are tried again. A foreman keeps count (`foreman.py`), a watchdog sees to it
+another one in its place, and its shards are tried again. A foreman keeps count (`supervisor.py`), a watchdog sees to it
 that a hung engine ends (`watchdog.py`), and what fails too often is quarantined (`quarantine.py`).
 """
 

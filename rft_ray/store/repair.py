@@ -1,6 +1,6 @@
 """What is unsound in a run's store, and how it is given up so that the next run makes it anew.
 
-In: a store. Out: findings, and tombstones (`generations.py`), never a delete. A file is unsound where its bytes are not
+In: a store. Out: findings, and tombstones (`names.py`), never a delete. A file is unsound where its bytes are not
 those that were committed, or where it was made from rows that are no longer the ones that count: the rule is
 
 * a corrupt file is void;
@@ -9,11 +9,11 @@ those that were committed, or where it was made from rows that are no longer the
 * all else recomputes to the same rows from what it was made from: a corrupt verdict, path block or corpus voids
   nothing.
 
-What was made from a file is known by `provenance.py`. Tombstones are written downstream first, so that a repair that is
+What was made from a file is known by `tables.py`. Tombstones are written downstream first, so that a repair that is
 cut off leaves the cause in place, and the next one goes on from there. A damaged weight file is named and left (its
 samples were drawn while it was whole): put a copy in its place, or move the model away to have it trained again.
 
-Limits: no job may be writing to the run meanwhile (`presence.py` sees to that): one that has read a file before it was
+Limits: no job may be writing to the run meanwhile (`run_lock.py` sees to that): one that has read a file before it was
 voided commits what it made from it. The next `verify` names that.
 """
 

@@ -3,7 +3,7 @@
 In: `TrainingJob`s, each naming its base, its data in the store, its recipe and the fingerprint of the result.
 Out: `models/<fingerprint>/` with safetensors, tokenizer, chat template and a manifest written last. Jobs that are
 committed already are skipped; all others run one after another in one worker group, whose start-up would cost more
-than a small job. The worker's side is `training_worker.py`.
+than a small job. The worker's side is `worker.py`.
 
 A dead worker ends the group's attempt; the next attempt is a new Ray Train run that resumes each job from its newest
 complete checkpoint. On CPU and with the same number of workers a resumed model has the bytes of an uninterrupted one.

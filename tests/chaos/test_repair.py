@@ -16,8 +16,9 @@ import pytest
 from rft_ray.cli.store import main
 from rft_ray.config import load
 from rft_ray.data import base_models
-from rft_ray.plan.jobs import CorpusJob, ModelRef
+from rft_ray.plan.jobs import CorpusJob, ModelRef, SamplingSettings
 from rft_ray.sampling import engine
+from rft_ray.sampling import sampler as sampler_module
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
 from rft_ray.store.backends import faults
@@ -38,7 +39,7 @@ class Moody(ScriptedEngine):
         super().__init__(seed)
         self._before = before
 
-    def generate(self, requests: list[engine.Request], settings: stage.SamplingSettings) -> list[engine.Answered]:  # type: ignore[override]
+    def generate(self, requests: list[engine.Request], settings: SamplingSettings) -> list[engine.Answered]:  # type: ignore[override]
         later = [replace(request, sample_start=request.sample_start + 10 * self._before) for request in requests]
         return super().generate(later, settings)
 
@@ -54,7 +55,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def moody(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = itertools.count()
-    monkeypatch.setattr(stage, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
+    monkeypatch.setattr(sampler_module, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
 
 
 def flip(url: str, key: str) -> None:

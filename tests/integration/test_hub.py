@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.hubserver import hub_server
-from tests.unit.test_models import model_files
+from tests.unit.store.test_models import model_files
 
 PROBLEMS = "from rft_ray.problems import *; print([p.answer for p in load_problems(sys.argv[1])])"
 MODEL = "from rft_ray.models import *; print(sorted(p.name for p in resolve(sys.argv[1]).iterdir()))"

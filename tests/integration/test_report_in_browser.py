@@ -16,7 +16,7 @@ from rft_ray.store import open_store
 from rft_ray.study.result import write_study
 from tests.report_run import make_run
 from tests.study_result import STUDY
-from tests.unit.test_report import hostile_writer
+from tests.unit.report.test_report import hostile_writer
 
 PLOTS = ("accuracy", "gain", "verdict", "path", "overlap", "difficulty", "length", "loss", "time")
 

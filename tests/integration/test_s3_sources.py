@@ -16,7 +16,7 @@ from rft_ray.store import Store, StoreError, open_store
 from rft_ray.store.models.committed import commit_model, fetch_model
 from rft_ray.store.models.folder import ModelError
 from tests.s3server import BUCKET, S3Server, s3_server
-from tests.unit.test_models import FINGERPRINT, model_files, write_model
+from tests.unit.store.test_models import FINGERPRINT, model_files, write_model
 
 pytestmark = pytest.mark.s3
 

@@ -22,7 +22,7 @@ def build() -> Any:
     from ray import serve  # not before: the runner sets up Ray's environment first
 
     from serve import ingress, scripted
-    from serve.keys import load_keys
+    from serve.access.api_keys import load_keys
 
     options: dict[str, Any] = {"num_replicas": 2, "max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
     options["graceful_shutdown_timeout_s"] = runner.DRAIN_S

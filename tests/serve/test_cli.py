@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
-from serve import app, catalog
+from serve import app, run_models
 from serve.app import Args
 
 
@@ -41,7 +41,7 @@ def write_summary(run: Path, **changes: Any) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run whose models count as committed: nothing here loads them."""
-    monkeypatch.setattr(catalog, "committed_model", lambda store, fingerprint: fingerprint)
+    monkeypatch.setattr(run_models, "committed_model", lambda store, fingerprint: fingerprint)
     return write_summary(tmp_path / "runs" / "demo")
 
 
@@ -55,16 +55,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 def test_all_rft_models_are_served_by_default(run: Path) -> None:
-    assert [entry.served_as for entry in catalog.choose(str(run), None, "rft")] == ["tiny-m-rft", "tiny-s-rft"]
+    assert [entry.served_as for entry in run_models.choose(str(run), None, "rft")] == ["tiny-m-rft", "tiny-s-rft"]
 
 
 @pytest.mark.parametrize("name", ["tiny-s", "tiny-s-sft"])
 def test_one_model_is_named_with_or_without_its_stage(run: Path, name: str) -> None:
-    assert [entry.served_as for entry in catalog.choose(str(run), name, "sft")] == ["tiny-s-sft"]
+    assert [entry.served_as for entry in run_models.choose(str(run), name, "sft")] == ["tiny-s-sft"]
 
 
 def test_all_stages_are_served_to_compare_them(run: Path) -> None:
-    served = [entry.served_as for entry in catalog.choose(str(run), "tiny-s", "all")]
+    served = [entry.served_as for entry in run_models.choose(str(run), "tiny-s", "all")]
     assert served == ["tiny-s-sft", "tiny-s-rft"]
 
 
@@ -75,7 +75,7 @@ def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path
         corpus={"gold": 4, "paths": 10, "by_model": {"tiny-m": 7, "tiny-s": 3}, "file": "corpus/c0ffee.jsonl"},
         evaluation={"tiny-m": {"rft": {"maj1@1": metric, "maj@k": metric | {"k": 4}}}},
     )
-    rft, sft = (catalog._summary(str(run)).models[i] for i in (1, 0))
+    rft, sft = (run_models._summary(str(run)).models[i] for i in (1, 0))
     for entry, data in ((rft, "c0ffee"), (sft, "decade")):
         recorded = {"data": f"corpus/{data}.parquet", "recipe": {"epochs": 3}, "seed": 7, "training": {"curve": []}}
         (tmp_path / entry.stage).mkdir()
@@ -83,7 +83,7 @@ def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path
             (tmp_path / entry.stage / name).write_text("{}")
         save_file({"a": np.zeros(1)}, tmp_path / entry.stage / "model.safetensors")
         commit_model(open_store(str(run)), entry.fingerprint, tmp_path / entry.stage, recorded)
-    details = catalog.details(str(run), rft)
+    details = run_models.details(str(run), rft)
     assert (details.id, details.run, details.base, details.settings) == (
         "tiny-m-rft",
         "demo",
@@ -94,7 +94,7 @@ def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path
     assert (details.corpus.fingerprint, details.corpus.gold, details.corpus.paths) == ("c0ffee", 4, 10)
     assert [(one.model, one.share) for one in details.corpus.samplers] == [("tiny-m", 0.7), ("tiny-s", 0.3)]
     assert details.evaluation["maj@k"].k == 4
-    before = catalog.details(str(run), sft)
+    before = run_models.details(str(run), sft)
     assert before.corpus is not None
     assert (before.corpus.fingerprint, before.corpus.paths, before.evaluation) == ("decade", None, {})
 
@@ -150,7 +150,7 @@ def test_newest_is_the_run_that_finished_last(tmp_path: Path) -> None:
         os.utime(path, (time.time() - age * 60,) * 2)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "summary.json").write_text("{")
-    assert catalog.newest(str(tmp_path)) == str(tmp_path / "second")
+    assert run_models.newest(str(tmp_path)) == str(tmp_path / "second")
 
 
 def test_newest_without_a_finished_run_names_the_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +216,7 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
         "sampling": {"max_new_tokens": 99, "samples_per_problem": 8, "samples_per_block": 8},
     }
     open_store(str(run)).replace("config.yaml", json.dumps(config).encode())
-    recorded = catalog.settings(str(run))
+    recorded = run_models.settings(str(run))
     assert recorded.engine.dtype == "float32"
     args = Args(run=str(run))
     four, shared = (app._resources(args, recorded, engines, {"CPU": 6.0}) for engines in (1, 4))
@@ -224,7 +224,7 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
     assert shared.cpus == 1.5
     assert app._resources(args, recorded, 1, {}).cpus == 4
     assert app._resources(args, recorded, 1, {"GPU": 1.0, "CPU": 1.0}).gpu
-    with pytest.raises(catalog.CatalogError, match="--model"):
+    with pytest.raises(run_models.CatalogError, match="--model"):
         app._resources(args, recorded, 2, {"GPU": 1.0})
     assert app._resources(Args(run=str(run), device="gpu"), recorded, 2, {"GPU": 1.0}).gpu
     assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.keys import Keys
+from serve.access.api_keys import Keys
 from serve.scripted import ScriptedServer
 from tests.serve.test_ingress import Running, serving
 

@@ -19,9 +19,9 @@ from ray.exceptions import RayActorError
 from starlette.testclient import TestClient
 
 from serve import page
-from serve.keys import Keys, load_keys
+from serve.access.api_keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
-from serve.solving import Pieces
+from serve.solving.events import Pieces
 from tests.serve.running import within
 
 KEY = "a-good-key"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve.keys import Keys, load_keys
+from serve.access.api_keys import Keys, load_keys
 from serve.scripted import ScriptedServer, arithmetic
 from tests.serve.test_ingress import KEY, Running, serving
 

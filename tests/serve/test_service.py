@@ -326,7 +326,7 @@ def test_an_answer_has_one_request_id(service: Service) -> None:
 def test_where_one_process_is_all_it_comes_back_at_its_port(service: Service) -> None:
     """After its engine was killed, of which those who wait are told, and after it was killed, with its engine."""
     if len(service.models) > 1:
-        pytest.skip("several models do not share one process: tests/serve/test_replicas.py")
+        pytest.skip("several models do not share one process: tests/serve/replicas/test_replicas.py")
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
     with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
         parts = answer.iter_text()

@@ -1,0 +1,165 @@
+"""What an OpenAI request may ask for, checked before any engine sees it, and how much may be under way at once.
+
+The engine's own request type has some ninety fields, among them templates and grammars that the server would run for
+the client; this service takes those of a text model and refuses the rest by name. Prompt length is the engine's to
+check: it alone has the tokenizer.
+Source: vllm/entrypoints/openai/*/protocol.py (0.29), whose validators raise errors that pydantic passes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError, model_validator
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from vllm.exceptions import VLLMClientError
+
+from serve.api import schemas
+from serve.api.errors import Refusal
+
+_SAMPLING = {
+    "model", "n", "stop", "temperature", "top_p", "top_k", "min_p", "max_tokens", "logprobs", "seed", "stream",
+    "stream_options", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "user",
+}  # fmt: skip
+CHAT_FIELDS = frozenset(
+    _SAMPLING | {"messages", "max_completion_tokens", "top_logprobs", "metadata", "store", "response_format"}
+)
+COMPLETION_FIELDS = frozenset(_SAMPLING | {"prompt", "echo", "suffix"})
+MAX_STOPS, MAX_STOP_CHARS = 16, 200
+MAX_LOGPROBS = 20
+MAX_BIASES = 300
+MAX_MESSAGES = 64
+ROLES = ("system", "developer", "user", "assistant")
+
+
+class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
+    """The engine's chat request, of text alone. Its own validators fail with errors that are not the caller's."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
+        return _read(_plain(given, CHAT_FIELDS, _check_messages), read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return _documented(handler.resolve_ref_schema(handler(core)), CHAT_FIELDS)
+
+
+class TextRequest(CompletionRequest):  # type: ignore[misc]
+    """The engine's completion request."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
+        return _read(_plain(given, COMPLETION_FIELDS, _check_prompt), read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return _documented(handler.resolve_ref_schema(handler(core)), COMPLETION_FIELDS)
+
+
+def _documented(schema: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The engine's schema without the fields that this service refuses."""
+    properties = {name: field for name, field in schema["properties"].items() if name in known}
+    return {**schema, "properties": properties}
+
+
+def check_chat(body: ChatRequest) -> None:
+    """Raise Refusal unless a chat request is within the bounds."""
+    _check_sampling(body, prompts=1)
+    if (body.top_logprobs or 0) > MAX_LOGPROBS:
+        raise Refusal(400, f"top_logprobs: at most {MAX_LOGPROBS}", param="top_logprobs")
+
+
+def check_completion(body: TextRequest) -> None:
+    """Raise Refusal unless a completion request is within the bounds."""
+    _check_sampling(body, prompts=prompts_of(body))
+    if (body.logprobs or 0) > MAX_LOGPROBS:
+        raise Refusal(400, f"logprobs: at most {MAX_LOGPROBS}", param="logprobs")
+
+
+def prompts_of(body: TextRequest) -> int:
+    """Prompts of a completion request: a text or its token ids is one."""
+    many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
+    return len(body.prompt) if many else 1
+
+
+def _plain(given: Any, known: frozenset[str], check: Callable[[Mapping[str, Any]], None]) -> Any:
+    """The known fields of a request. Raises Refusal where another one asks for something."""
+    if not isinstance(given, dict):
+        return given
+    for name, value in given.items():
+        if name not in known and value not in (None, [], {}, False):
+            shown = str(name).encode("ascii", "replace").decode()[:64]
+            raise Refusal(400, f"{shown} is not supported", param=shown, code="unsupported_field")
+    check(given)
+    kind = given.get("response_format")
+    if kind is not None and kind != {"type": "text"}:
+        raise Refusal(400, "response_format: only text is supported", param="response_format")
+    return {name: value for name, value in given.items() if name in known and name != "response_format"}
+
+
+def _read(given: Any, read: Callable[[Any], Any]) -> Any:
+    """The request; what the engine's validators raise becomes the caller's error."""
+    try:
+        return read(given)
+    except ValidationError:
+        raise
+    except VLLMClientError as error:  # its own text would repeat the value
+        message = str(error.args[0])[:300] if error.args else "the request is not valid"
+        raise Refusal(400, message, param=getattr(error, "parameter", None)) from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError):
+        raise Refusal(400, "a field has a value of the wrong type") from None
+
+
+def _check_messages(given: Mapping[str, Any]) -> None:
+    messages = given.get("messages")
+    if not isinstance(messages, list) or not messages or len(messages) > MAX_MESSAGES:
+        raise Refusal(400, f"messages must be a list of 1 to {MAX_MESSAGES}", param="messages")
+    for number, message in enumerate(messages):
+        where = f"messages.{number}"
+        if not isinstance(message, dict) or any(message[name] for name in set(message) - {"role", "content", "name"}):
+            raise Refusal(400, "a message has a role and a content", param=where)
+        for name in set(message) - {"role", "content", "name"}:  # empty: what the SDK dumps of an earlier answer
+            del message[name]
+        if message.get("role") not in ROLES:
+            raise Refusal(400, f"role must be one of {', '.join(ROLES)}", param=f"{where}.role")
+        _check_content(message.get("content"), f"{where}.content")
+
+
+def _check_content(content: Any, where: str) -> None:
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise Refusal(400, "the models read text only", param=where)
+        _check_text(part["text"], where)
+
+
+def _check_prompt(given: Mapping[str, Any]) -> None:
+    prompt = given.get("prompt")
+    for one in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(one, str):
+            _check_text(one, "prompt")
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refusal(400, "the text holds half of a character", param=where) from None
+
+
+def _check_sampling(body: Any, *, prompts: int) -> None:
+    if body.n is not None and body.n < 1:
+        raise Refusal(400, "n must be at least 1", param="n")
+    if (body.n or 1) * prompts > schemas.MAX_PATHS:
+        raise Refusal(400, f"n times the number of prompts must be at most {schemas.MAX_PATHS}", param="n")
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (getattr(body, name, None) or 0) > schemas.MAX_TOKENS:
+            raise Refusal(400, f"{name} must be at most {schemas.MAX_TOKENS}", param=name)
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if len(stops) > MAX_STOPS or any(len(stop) > MAX_STOP_CHARS for stop in stops):
+        raise Refusal(400, f"stop: at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters", param="stop")
+    if len(body.logit_bias or {}) > MAX_BIASES:
+        raise Refusal(400, f"logit_bias: at most {MAX_BIASES} tokens", param="logit_bias")

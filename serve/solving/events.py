@@ -1,0 +1,144 @@
+"""One question, k samples, one vote: pieces of sampled text as an engine makes them -> the events of `POST /solve`.
+
+Knows neither Ray nor vLLM: a deployment gives it an async generator of `Piece`s and passes the events on. Closing the
+events closes the generator, and with it the request in the engine; so does a vote that cannot change any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from serve.api import schemas
+from serve.api.schemas import Event, SolveRequest
+from serve.solving.voting import Ballot, Path, Tally, marked
+
+TEXT_EVERY_S = 0.06
+"""Unfinished texts are sent together, so often at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one sample has gained.
+
+    Example: Piece(3, " 8 pens.", 4, None)
+    """
+
+    index: int
+    text: str
+    tokens: int
+    finish_reason: str | None
+    """`stop` or `length` with its last piece."""
+
+
+Pieces = AsyncGenerator[list[Piece], None]
+
+
+@dataclass(slots=True)
+class _Samples:
+    """What has come of each sample."""
+
+    k: int
+    texts: dict[int, str] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+
+    def grow(self, piece: Piece) -> bool:
+        """Add a piece; whether it was the sample's last. What comes after the last is dropped."""
+        if piece.index in self.finished:
+            return False
+        self.texts[piece.index] = self.texts.get(piece.index, "") + piece.text
+        self.tokens[piece.index] = self.tokens.get(piece.index, 0) + piece.tokens
+        if piece.finish_reason is not None:
+            self.finished.add(piece.index)
+        return piece.finish_reason is not None
+
+    def saved(self) -> schemas.Saved:
+        cancelled = [index for index in range(self.k) if index not in self.finished]
+        if not cancelled or not self.finished:
+            return schemas.Saved(paths=len(cancelled))
+        usual = fmean(self.tokens[index] for index in self.finished)
+        spared = sum(max(0.0, usual - self.tokens.get(index, 0)) for index in cancelled)
+        return schemas.Saved(paths=len(cancelled), tokens=round(spared))
+
+
+async def solve_events(pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int) -> AsyncGenerator[Event, None]:
+    """`start`, then `path` and `vote` for each finished path, `text` in between where asked for, then the result."""
+    began = time.monotonic()
+    samples, tally = _Samples(asked.k), Tally(asked.k)
+    unsent, sent = dict[int, str](), began
+    yield schemas.Started(model=model, k=asked.k, max_tokens=max_tokens)
+    async with aclosing(pieces):
+        async for batch in pieces:
+            for piece in batch:
+                if not samples.grow(piece):
+                    unsent[piece.index] = unsent.get(piece.index, "") + piece.text
+                    continue
+                unsent.pop(piece.index, None)
+                path = Path(samples.texts[piece.index], str(piece.finish_reason))
+                ballot = tally.add(path)
+                yield _came(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
+                yield _standing(tally)
+                if asked.early_stop and tally.decided:
+                    break
+            if asked.early_stop and tally.decided:
+                break
+            if asked.deltas and unsent and time.monotonic() - sent >= TEXT_EVERY_S:
+                yield schemas.Grown(texts=unsent)
+                unsent, sent = {}, time.monotonic()
+    if tally.came < asked.k and not (asked.early_stop and tally.decided):
+        raise RuntimeError(f"the engine ended {model} after {tally.came} of {asked.k} samples")
+    yield _result(tally, samples, model, time.monotonic() - began)
+
+
+def _came(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int], seconds: float) -> schemas.CamePath:
+    return schemas.CamePath(
+        index=index,
+        text=path.text,
+        finish_reason=path.finish_reason,
+        answer=ballot.answer,
+        silent=ballot.silent and ballot.silent.value,
+        equations=[schemas.MarkedEquation(equation=one.equation, holds=one.holds) for one in marked(path.text)],
+        sound=ballot.sound,
+        distinct=ballot.distinct,
+        tokens=tokens[index],
+        seconds=round(seconds, 3),
+    )
+
+
+def _standing(tally: Tally) -> schemas.RunningVote:
+    confidence, (low, high) = tally.share()
+    return schemas.RunningVote(
+        votes=[schemas.Vote(answer=answer, count=count) for answer, count in tally.votes],
+        came=tally.came,
+        k=tally.k,
+        confidence=confidence,
+        interval=schemas.Interval(low=low, high=high),
+        decided=tally.decided,
+        **{status.value: count for status, count in tally.silent.items()},
+    )
+
+
+def _result(tally: Tally, samples: _Samples, model: str, seconds: float) -> schemas.SolveResponse:
+    outcome = tally.outcome()
+    shown = outcome.path and schemas.ShownPath(text=outcome.path.text, equations=list(outcome.equations))
+    return schemas.SolveResponse(
+        answer=outcome.answer,
+        confidence=outcome.confidence,
+        interval=schemas.Interval(low=outcome.interval[0], high=outcome.interval[1]),
+        votes=[schemas.Vote(answer=answer, count=count) for answer, count in outcome.votes],
+        path=shown,
+        k=tally.k,
+        came=tally.came,
+        distinct_paths=outcome.distinct_paths,
+        undecided=outcome.undecided,
+        no_answer=outcome.no_answer,
+        truncated=outcome.truncated,
+        saved=samples.saved(),
+        tokens=sum(samples.tokens.values()),
+        model=model,
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,213 @@
+"""Limits of a key: buckets, leases, and what the ingress does without the counter; keys that follow their file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve.access import api_keys as keys_module
+from serve.access import rate_limiter, rate_limits
+from serve.access.api_keys import KeyRing, KeysError, load_keys
+from serve.access.rate_limiter import Meter
+from serve.access.rate_limits import LEASE_S, Counter, Lease, Limits, Refused
+from serve.api.errors import Refusal
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def lease(number: int, allowed: Limits, tokens: int = 0) -> Lease:
+    return Lease(str(number), "key", allowed, tokens)
+
+
+def test_requests_a_minute_refill_steadily(clock: Clock) -> None:
+    counter, allowed = Counter(clock), Limits(requests=6)
+    assert [counter.acquire(lease(i, allowed)) for i in range(6)] == [None] * 6
+    assert counter.acquire(lease(6, allowed)) == Refused("requests", 10.0)
+    clock.now += 10
+    assert counter.acquire(lease(6, allowed)) is None
+    assert counter.acquire(lease(7, allowed)) is not None
+
+
+def test_tokens_are_reserved_and_what_was_not_generated_is_given_back(clock: Clock) -> None:
+    counter, allowed = Counter(clock), Limits(tokens=600)
+    assert counter.acquire(lease(1, allowed, 500)) is None
+    assert counter.acquire(lease(2, allowed, 500)) == Refused("tokens", 40.0)
+    counter.settle("1", 50)
+    assert counter.acquire(lease(2, allowed, 500)) is None
+    counter.settle("2", None)  # all of it
+    assert counter.acquire(lease(3, allowed, 60)) == Refused("tokens", 1.0)
+
+
+def test_a_request_larger_than_a_minutes_tokens_waits_for_a_full_bucket_and_is_paid_off(clock: Clock) -> None:
+    counter, allowed = Counter(clock), Limits(tokens=60)
+    assert counter.acquire(lease(1, allowed, 180)) is None
+    counter.settle("1", 180)
+    assert counter.acquire(lease(2, allowed, 1)) == Refused("tokens", rate_limits.MAX_RETRY_S)
+    clock.now += 119
+    assert counter.acquire(lease(2, allowed, 1)) is not None
+    clock.now += 2
+    assert counter.acquire(lease(2, allowed, 1)) is None
+
+
+def test_a_lease_that_nobody_renews_is_given_back(clock: Clock) -> None:
+    counter, allowed = Counter(clock), Limits(concurrency=2)
+    for number in (1, 2):
+        assert counter.acquire(lease(number, allowed)) is None
+    assert counter.acquire(lease(3, allowed)) == Refused("concurrency", rate_limits.BUSY_RETRY_S)
+    clock.now += LEASE_S - 1
+    counter.renew([lease(2, allowed)])
+    clock.now += 2
+    assert counter.under_way("key") == 1
+    assert counter.acquire(lease(3, allowed)) is None
+    assert counter.acquire(lease(4, allowed)) is not None
+
+
+def test_a_counter_that_was_started_again_learns_what_is_under_way(clock: Clock) -> None:
+    counter, allowed = Counter(clock), Limits(concurrency=1)
+    counter.renew([lease(1, allowed)])
+    assert counter.acquire(lease(2, allowed)) is not None
+    counter.settle("1", 0)
+    assert counter.acquire(lease(2, allowed)) is None
+    assert counter.acquire(lease(2, allowed)) is None  # a repeated call is one lease
+    assert counter.under_way("key") == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["requests", "requests=0", "requests=-1", "requests=1 requests=2", "speed=3", "tokens=x"]
+)
+def test_limits_that_cannot_be_read_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match="requests=N"):
+        rate_limits.parse(words.split())
+
+
+class Shared:
+    """A handle to a counter, which can be down."""
+
+    def __init__(self) -> None:
+        self.counter, self.down = Counter(), False
+
+    def __getattr__(self, method: str) -> Any:
+        return SharedCall(self, method)
+
+
+class SharedCall:
+    def __init__(self, shared: Shared, method: str) -> None:
+        self._shared, self._method = shared, method
+
+    async def remote(self, *arguments: Any) -> Any:
+        if self._shared.down:
+            await asyncio.sleep(60)
+        return getattr(self._shared.counter, self._method)(*arguments)
+
+
+def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limiter, "ANSWER_S", 0.05)
+    monkeypatch.setattr(rate_limiter, "ALONE_S", 0.3)
+
+    async def check() -> None:
+        shared, allowed = Shared(), Limits(concurrency=1)
+        one, other = Meter(shared), Meter(shared)
+        async with one.admitted("key", allowed, 0):
+            with pytest.raises(Refusal) as refused:
+                await other.admitted("key", allowed, 0).__aenter__()
+            assert (refused.value.status, refused.value.kind) == (429, "concurrency")
+            assert refused.value.headers == {"Retry-After": "1"}
+            shared.down = True
+            with pytest.raises(Refusal):  # what this replica holds counts while it is alone
+                await one.admitted("key", allowed, 0).__aenter__()
+            async with other.admitted("key", allowed, 0):  # and the other knows of nothing
+                pass
+            shared.down = False
+            await asyncio.sleep(0.35)
+            with pytest.raises(Refusal):
+                await other.admitted("key", allowed, 0).__aenter__()
+        async with other.admitted("key", allowed, 0):
+            assert shared.counter.under_way("key") == 1
+        assert shared.counter.under_way("key") == 0
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("ending", "left"), [(None, 0), (RuntimeError(), 100), (Refusal(499, "gone"), 0), (asyncio.CancelledError(), 0)]
+)
+def test_who_leaves_pays_what_was_reserved_and_who_is_failed_pays_nothing(ending: Any, left: int) -> None:
+    async def check() -> None:
+        meter, allowed = Meter(), Limits(tokens=100)
+        try:
+            async with meter.admitted("key", allowed, 100):
+                if ending is not None:
+                    raise ending
+        except (RuntimeError, Refusal, asyncio.CancelledError):
+            pass
+        assert round(meter._own._usage["key"].buckets["tokens"].level) == left
+        assert meter._own.under_way("key") == 0
+
+    asyncio.run(check())
+
+
+def test_a_key_file_gives_limits_and_may_hold_hashes(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    hashed = keys_module._digest("hidden").hex()
+    file.write_text(f"plain requests=5 tokens=100\nsha256:{hashed} concurrency=2\nother\n")
+    keys = load_keys(str(file), {"RFT_API_KEYS": "variable"}, Limits(requests=1))
+    found = {key: keys.identify(f"Bearer {key}") for key in ("plain", "hidden", "other", "variable")}
+    allowed = {key: keys.limits_of(digest) for key, digest in found.items() if digest}
+    assert allowed == {
+        "plain": Limits(requests=5, tokens=100),
+        "hidden": Limits(concurrency=2),
+        "other": Limits(requests=1),
+        "variable": Limits(requests=1),
+    }
+    assert keys.identify(f"Bearer sha256:{hashed}") is None
+
+
+@pytest.mark.parametrize("line", ["secret-key speed=1", "sha256:12ab", "secret-key requests=0"])
+def test_a_bad_line_is_named_without_showing_it(tmp_path: Path, line: str) -> None:
+    (tmp_path / "keys").write_text(f"good\n{line}\n")
+    with pytest.raises(KeysError, match="line 2") as refused:
+        load_keys(str(tmp_path / "keys"), {})
+    assert "secret-key" not in str(refused.value)
+    assert "12ab" not in str(refused.value)
+
+
+def test_keys_follow_their_file_and_outlive_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys_module, "CHECK_S", 0.0)
+    file, secret = tmp_path / "keys", tmp_path / "mounted"
+    secret.write_text("first\n")
+    file.symlink_to(secret)  # as Kubernetes mounts a Secret
+    ring = KeyRing(load_keys(str(file), {"RFT_API_KEYS": "fixed"}))
+    accepted = lambda: {key for key in ("first", "second", "fixed") if ring.current().identify(f"Bearer {key}")}  # noqa: E731
+    assert accepted() == {"first", "fixed"}
+    newer = tmp_path / "newer"
+    newer.write_text("second\n")
+    os.replace(newer, secret)
+    assert accepted() == {"second", "fixed"}
+    with caplog.at_level(logging.ERROR, "ray.serve"):
+        for broken in ("not a-key\n", ""):
+            secret.write_text(broken)
+            assert accepted() == {"second", "fixed"}
+            assert accepted() == {"second", "fixed"}
+        secret.unlink()
+        assert accepted() == {"second", "fixed"}
+    assert len(caplog.messages) == 3
+    assert not [text for text in caplog.messages if "a-key" in text or "second" in text]
+    secret.write_text("first\n")
+    assert accepted() == {"first", "fixed"}

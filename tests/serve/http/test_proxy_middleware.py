@@ -1,0 +1,91 @@
+"""The middleware in Serve's proxy: what it makes of answers that the proxy leaves unfinished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
+
+from serve.http import proxy_middleware
+from serve.http.proxy_middleware import Edge
+
+STREAM = [(b"content-type", b"text/event-stream")]
+
+
+class Proxy:
+    """Plays one script of messages after the other, each for one attempt, and keeps what it was sent."""
+
+    def __init__(self, *scripts: list[Message]) -> None:
+        self.scripts, self.bodies, self.ids = list(scripts), list[bytes](), list[str]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
+        self.ids.append(dict(scope["headers"])[b"x-request-id"].decode())
+        for message in self.scripts.pop(0):
+            await send(message)
+
+
+def start(status: int = 200, headers: Any = ()) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(content: bytes, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
+    monkeypatch.setattr(proxy_middleware, "PAUSE_S", 0.0)
+
+    def asking(proxy: Proxy, content: bytes = b"question") -> httpx.Response:
+        return TestClient(Edge(proxy), raise_server_exceptions=False).post("/solve", content=content)
+
+    return asking
+
+
+def test_a_request_that_got_no_answer_is_sent_again_with_its_body_and_id(ask: Any) -> None:
+    proxy = Proxy([], [], [start(), body(b"answer")])
+    assert ask(proxy).text == "answer"
+    assert proxy.bodies == [b"question"] * 3
+    assert len(set(proxy.ids)) == 1
+
+
+def test_it_is_not_sent_again_for_ever(ask: Any) -> None:
+    answer = ask(Proxy(*[[]] * 20))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["error"]["type"] == "server_error"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+def test_a_stream_that_is_left_ends_with_an_error_event(ask: Any) -> None:
+    answer = ask(Proxy([start(headers=STREAM), body(b"event: start\ndata: {}\n\n", more=True)]))
+    event, data = answer.text.split("\n\n")[1].split("\n")
+    assert event == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["code"] == "unavailable"
+
+
+def test_a_whole_stream_is_left_alone(ask: Any) -> None:
+    told = [body(b"data: 1\n\n", more=True), body(b"data: [DONE]\n\n", more=True), body(b"")]
+    assert ask(Proxy([start(headers=STREAM), *told])).text == "data: 1\n\ndata: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("status", [429, 503, 500])
+def test_what_the_proxy_says_by_itself_gets_openais_shape(ask: Any, status: int) -> None:
+    answer = ask(Proxy([start(status, [(b"content-type", b"text/plain"), (b"retry-after", b"7")]), body(b"plain")]))
+    assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_body_too_large_to_keep_is_not_sent_again(ask: Any) -> None:
+    proxy = Proxy([], [start(), body(b"answer")])
+    assert ask(proxy, b"x" * (proxy_middleware.MAX_BODY_BYTES + 1)).status_code == 503
+    assert len(proxy.bodies) == 1

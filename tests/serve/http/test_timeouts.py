@@ -1,0 +1,191 @@
+"""The timers of a connection, at a real uvicorn server on loopback: who holds one without using it loses it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn import config
+
+from serve.http import timeouts
+
+HEAD_S = 0.5
+ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+BIG = 32 * 2**20
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; else the body too."""
+    body = b""
+    while scope["path"] != "/early" and (part := await receive())["type"] == "http.request":
+        body += part["body"]
+        if not part["more_body"]:
+            break
+    if scope["path"] == "/slow":
+        await asyncio.sleep(3 * HEAD_S)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": bytes(BIG) if scope["path"] == "/big" else body + b"here"})
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
+    monkeypatch.setattr(config, "HTTP_PROTOCOLS", dict(config.HTTP_PROTOCOLS))
+    monkeypatch.setattr(timeouts, "HEAD_S", HEAD_S)
+    monkeypatch.setattr(timeouts, "SEND_S", 1.0)
+    timeouts.install()
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    yield running
+    running.should_exit = running.force_exit = True
+    thread.join(10)
+
+
+def connect(server: uvicorn.Server) -> socket.socket:
+    address: Any = server.servers[0].sockets[0].getsockname()
+    return socket.create_connection(address, timeout=10)
+
+
+def read(peer: socket.socket, until: bytes = b"here") -> bytes:
+    said = bytearray()
+    while until not in said[-2 * len(until) - 2**16 :] and (more := peer.recv(2**16)):
+        said += more
+    return bytes(said)
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", ASK, ASK + b"X-Odd: a"], ids=["nothing", "a letter", "a line", "half"])
+def test_a_head_that_never_ends_is_not_waited_for(server: uvicorn.Server, sent: bytes) -> None:
+    with connect(server) as peer:
+        peer.sendall(sent)
+        assert peer.recv(10) == b""
+
+
+def test_letter_by_letter_does_not_buy_time(server: uvicorn.Server) -> None:
+    began = time.monotonic()
+    with connect(server) as peer, suppress(BrokenPipeError, ConnectionResetError):
+        for letter in ASK + b"X-Odd: " + b"a" * 200:
+            peer.sendall(bytes([letter]))
+            time.sleep(0.05)
+        assert peer.recv(10) == b""
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("after", [b"\r\n", b"\n"])
+def test_what_begins_no_request_does_not_buy_time(server: uvicorn.Server, after: bytes) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK + b"\r\n")
+        read(peer, b"0\r\n\r\n")
+        peer.sendall(after)
+        assert peer.recv(10) == b""
+
+
+def test_the_rest_of_a_body_that_was_answered_early_does_not_buy_time(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK.replace(b"GET /", b"POST /early") + b"Content-Length: 1000\r\n\r\n2")
+        read(peer, b"0\r\n\r\n")
+        peer.sendall(b"+")
+        assert peer.recv(10) == b""
+
+
+def test_a_second_head_has_the_same_bound(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK + b"\r\n")
+        assert read(peer).startswith(b"HTTP/1.1 200")
+        peer.sendall(ASK)
+        assert peer.recv(10) == b""
+
+
+def test_a_second_head_does_not_cut_off_the_first_answer(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK.replace(b"/", b"/slow", 1) + b"\r\n" + ASK)
+        assert b"here" in read(peer)
+        assert b"HTTP" not in read(peer, b"until it closes")
+
+
+def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK.replace(b"/", b"/big", 1) + b"\r\n")
+        deadline = time.monotonic() + 10
+        while not server.server_state.connections:
+            assert time.monotonic() < deadline
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(ASK.replace(b"/", b"/big", 1) + b"\r\n")
+        time.sleep(0.3)  # the buffer is full
+        assert len(read(peer, b"0\r\n\r\n")) > BIG
+        for _ in range(6):  # for longer than what was sent might have taken
+            time.sleep(0.25)
+            peer.sendall(ASK + b"\r\n")
+            assert b"here" in read(peer, b"0\r\n\r\n")
+
+
+def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: uvicorn.Server) -> None:
+    """Many answers, each too small to fill the buffer beyond the kernel's at once."""
+    with connect(server) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall((ASK.replace(b"GET /", b"POST /") + b"Content-Length: 60000\r\n\r\n" + bytes(60_000)) * 50)
+        deadline = time.monotonic() + 15
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+UPGRADES = [
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+]
+BODIES = [b"\r\n", b"Content-Length: 5\r\n\r\n2 + 3", b"Transfer-Encoding: chunked\r\n\r\n5\r\n2 + 3\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
+@pytest.mark.parametrize("body", BODIES, ids=["no body", "length", "chunked"])
+@pytest.mark.parametrize("apart", [1, 40, 1000])
+def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
+    server: uvicorn.Server, upgrade: bytes, body: bytes, apart: int
+) -> None:
+    """Twice on one connection, in pieces of so many bytes."""
+    sent = ASK.replace(b"GET", b"POST") + upgrade + body
+    said = b"2 + 3here" if b"2 + 3" in body else b"\nhere"
+    with connect(server) as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            for start in range(0, len(sent), apart):
+                peer.sendall(sent[start : start + apart])
+                time.sleep(0.0005)
+            answer = read(peer, b"0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert said in answer
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
+def test_pipelined_requests_to_switch_protocols_are_all_answered(server: uvicorn.Server, upgrade: bytes) -> None:
+    """More than a recursion could go down; behind a plain one; the last closes, whatever comes behind it."""
+    one = ASK + upgrade + b"\r\n"
+    last = ASK + upgrade.replace(b"Upgrade", b"Upgrade, close", 1) + b"\r\nand more"
+    with connect(server) as peer:
+        sending = threading.Thread(target=peer.sendall, args=(ASK + b"\r\n" + one * 2000 + last,))
+        sending.start()
+        said = b"".join(iter(lambda: peer.recv(2**16), b""))
+        sending.join()
+    assert (said.count(b"HTTP/1.1 200"), said.count(b"HTTP/1.1 4")) == (2002, 0)
+
+
+def test_a_tunnel_is_refused(server: uvicorn.Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n")
+        assert read(peer, b"received.").startswith(b"HTTP/1.1 400")

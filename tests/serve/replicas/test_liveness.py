@@ -1,0 +1,104 @@
+"""Which models answer, with replicas that are lost, silent or back again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from ray.exceptions import RayActorError
+
+from serve.api.errors import Refusal
+from serve.replicas import liveness
+from serve.replicas.liveness import Liveness
+
+
+class Handle:
+    """A model's handle: `answer` is what each check does."""
+
+    def __init__(self, answer: Callable[[], Awaitable[None]]) -> None:
+        self.check_health, self.answer = self, answer
+
+    async def remote(self) -> None:
+        await self.answer()
+
+
+async def sound() -> None:
+    pass
+
+
+async def lost() -> None:
+    raise RayActorError
+
+
+async def silent() -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.fixture(autouse=True)
+def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {
+        "EVERY_S": 0.02,
+        "ANSWER_S": 0.3,
+        "AGAIN_S": 0.01,
+        "PATIENCE_S": 0.2,
+        "SURVIVOR_S": 0.2,
+    }.items():
+        monkeypatch.setattr(liveness, name, seconds)
+
+
+def turns(*answers: Callable[[], Awaitable[None]]) -> Handle:
+    """Each check its own answer; the last for all that follow."""
+    left = list(answers)
+
+    async def answer() -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])()
+
+    return Handle(answer)
+
+
+@pytest.mark.parametrize("handle", [turns(sound), turns(lost, sound), turns(lost, lost, sound)])
+def test_a_replica_that_goes_does_not_take_its_model_down(handle: Handle) -> None:
+    async def ask() -> None:
+        models = Liveness({"m": handle})
+        await models.survivor("m")
+        await models.up("m")
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("answer", [lost, silent])
+def test_a_model_whose_replicas_all_fail_is_refused_soon_and_taken_back(answer: Callable[[], Awaitable[None]]) -> None:
+    async def ask() -> None:
+        handle = turns(answer)
+        models = Liveness({"m": handle})
+        began = time.monotonic()
+        with pytest.raises(Refusal, match="no engine of m"):
+            await models.survivor("m")
+        with pytest.raises(Refusal, match="no engine of m") as refused:
+            await models.up("m")
+        assert refused.value.status == 503
+        assert time.monotonic() - began < 5
+        handle.answer = sound
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    return await models.up("m")
+                except Refusal:
+                    pass
+
+    asyncio.run(ask())
+
+
+def test_a_model_that_falls_silent_is_noticed_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        handle = turns(sound)
+        models = Liveness({"m": handle})
+        await models.up("m")
+        handle.answer = silent
+        await asyncio.sleep(1)
+        with pytest.raises(Refusal):
+            await models.up("m")
+
+    asyncio.run(ask())

@@ -1,0 +1,395 @@
+"""The scripts of cluster/, Makefile and .ci/run: what they refuse, what they end, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "cluster"))
+
+import local_cluster  # noqa: E402
+import lock  # noqa: E402
+import processes  # noqa: E402
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `python -c code` in a session of its own; whatever is left is ended with the test."""
+    children = []
+
+    def launch(code: str, **variables: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", f"{code}\nprint(flush=True)\nimport time; time.sleep(60)"]
+        child = subprocess.Popen(
+            command, env=os.environ | variables, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        children.append(child)
+        return child
+
+    yield launch
+    for child in children:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def known(child: subprocess.Popen[bytes]) -> processes.Process:
+    process = processes.identify(child.pid)
+    assert process is not None
+    return process
+
+
+# --- processes
+
+
+def test_a_recycled_pid_is_not_ended(start: Start) -> None:
+    child = start("")
+    stranger = processes.Process(child.pid, known(child).started - 1)
+    assert processes.end([stranger], grace_s=0.2) == []
+    assert child.poll() is None
+
+
+def test_a_process_that_ignores_sigterm_is_killed(start: Start) -> None:
+    child = start("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    assert processes.end([known(child)], grace_s=0.2) == [processes.Process(child.pid, 0)] or child.wait(5) == -9
+
+
+def test_ending_is_gentle_where_that_is_enough(start: Start) -> None:
+    child = start("")
+    assert processes.end([known(child)], grace_s=5) == []
+    assert child.wait(5) == -signal.SIGTERM
+
+
+def test_a_family_holds_the_session_and_every_marked_process_and_nobody_else(start: Start) -> None:
+    leader = start("import subprocess, sys; subprocess.Popen(['sleep', '60'])")
+    detached = start("", RFT_RAY_CLUSTER="a1b2c3")
+    stranger = start("", RFT_RAY_CLUSTER="other")
+    found = processes.family(known(leader), "a1b2c3")
+    assert {leader.pid, detached.pid} < {process.pid for process in found}
+    assert len(found) == 3
+    assert stranger.pid not in {process.pid for process in found}
+    processes.end(found, grace_s=2)
+
+
+def test_the_session_of_a_recycled_leader_is_left_alone(start: Start) -> None:
+    child = start("")
+    recorded = processes.Process(child.pid, known(child).started - 1)
+    assert processes.family(recorded, "nobody") == []
+
+
+def test_a_zombie_does_not_count_as_running(start: Start) -> None:
+    child = start("")
+    process = known(child)
+    os.kill(child.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while processes.alive(process) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not processes.alive(process)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_occupied_port_is_passed_over(host: str) -> None:
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert processes.free_port(port) not in (0, port)
+    assert processes.free_port(port) == port
+
+
+# --- the recorded cluster
+
+
+def recorded(state: Path, *members: local_cluster.Member) -> local_cluster.Cluster:
+    temp = state / "temp"
+    temp.mkdir()
+    cluster = local_cluster.Cluster("feed", processes.boot_id(), state, temp, dict(local_cluster.PORTS), members)
+    cluster.save()
+    return cluster
+
+
+def test_a_saved_cluster_loads_as_it_was(tmp_path: Path) -> None:
+    cluster = recorded(tmp_path, local_cluster.Member("head", processes.Process(1, 2)))
+    assert local_cluster.load(tmp_path) == cluster
+
+
+def test_a_record_from_before_the_last_boot_is_none(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    path = tmp_path / "cluster.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
+    assert local_cluster.load(tmp_path) is None
+
+
+def test_a_damaged_record_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "cluster.json").write_text('{"id": ')
+    with pytest.raises(local_cluster.ClusterError, match=r"cluster\.json is damaged"):
+        local_cluster.load(tmp_path)
+
+
+def test_down_ends_the_recorded_process_and_no_recycled_one(tmp_path: Path, start: Start) -> None:
+    ours, other = start(""), start("")
+    stale = processes.Process(other.pid, known(other).started - 1)
+    recorded(tmp_path, local_cluster.Member("head", stale), local_cluster.Member("worker-1", known(ours)))
+    assert local_cluster.down(tmp_path) == [f"worker-1 (pid {ours.pid})"]
+    assert ours.wait(5) == -signal.SIGTERM
+    assert other.poll() is None
+    assert not (tmp_path / "temp").exists()
+
+
+def test_down_works_when_nothing_runs(tmp_path: Path) -> None:
+    state = tmp_path / "never"
+    command = [sys.executable, str(ROOT / "cluster/demo.py"), "--state", str(state), "down"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "Nothing was running.\n"
+
+
+def test_the_token_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    local_cluster._make_token(path)
+    token = path.read_text()
+    path.chmod(0o644)
+    local_cluster._make_token(path)
+    assert path.read_text() == token
+    assert len(token) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_token_in_the_callers_environment_does_not_reach_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody else's")
+    environment = recorded(tmp_path).environment()
+    assert "RAY_AUTH_TOKEN" not in environment
+    assert environment["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
+
+
+# --- cluster/setup.sh, with an interpreter that only notes what it is asked
+
+FAKE_PYTHON = """\
+#!{bash}
+printf '%s\\n' "$*" >>"$CALLS"
+case "$*" in
+  *version_info*) [[ -z ${{OLD:-}} ]] ;;
+  *ensurepip*) [[ -z ${{NO_VENV:-}} ]] ;;
+  *sysconfig*) [[ -z ${{NO_HEADERS:-}} ]] ;;
+  '-m venv .venv') {mkdir} -p .venv/bin && {cp} "$0" .venv/bin/python ;;
+  *--index-url*torch==*) [[ ${{NO_TORCH:-}} != anywhere ]] ;;
+  *'pip install'*torch==*) [[ -z ${{NO_TORCH:-}} ]] ;;
+  *'pip install'*'-e .')
+    [[ -z ${{CUT:-}} ]] || {{ echo 'Installing collected packages: x'; {sleep} 0.5; kill -9 $PPID; }} ;;
+  *) [[ -z ${{OLD:-}} ]] ;;
+esac
+"""
+TOOLS = ("make", "g++", "cat", "sha256sum", "flock", "rm", "mkdir", "grep", "tail")
+
+
+class SetUp:
+    """A copy of what set-up reads, beside a PATH that holds only chosen tools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.bin, self.calls = folder / "project", folder / "bin", folder / "calls"
+        self.bin.mkdir()
+        for name in ("cluster/setup.sh", "requirements/cpu.lock", "pyproject.toml"):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.root / name)
+        for tool in TOOLS:
+            (self.bin / tool).symlink_to(found(tool))
+        names = {tool: found(tool) for tool in ("bash", "mkdir", "cp", "sleep")}
+        (self.bin / "python3").write_text(FAKE_PYTHON.format(**names))
+        (self.bin / "python3").chmod(0o755)
+
+    def run(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run it with these variables; the interpreter's notes start anew."""
+        self.calls.write_text("")
+        environment = {"PATH": str(self.bin), "CALLS": str(self.calls)} | variables
+        command = [found("bash"), "cluster/setup.sh"]
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+
+    @property
+    def installs(self) -> list[str]:
+        return [line for line in self.calls.read_text().splitlines() if "pip install" in line]
+
+
+def found(tool: str) -> str:
+    path = shutil.which(tool)
+    assert path is not None, f"{tool} is needed for this test"
+    return path
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> SetUp:
+    return SetUp(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing", "message"),
+    [
+        ({}, "python3", "Python 3.11 or newer is needed and was not found"),
+        ({"OLD": "1"}, None, "Python 3.11 or newer is needed and was not found"),
+        ({"OLD": "1", "PYTHON": "python3"}, None, "PYTHON=python3 is not a Python of version 3.11 or newer"),
+        ({"PYTHON": "/nowhere/python"}, None, "PYTHON=/nowhere/python is not a Python"),
+        ({"NO_VENV": "1"}, None, "lacks the module venv"),
+        ({"NO_HEADERS": "1"}, None, "has no headers (Python.h)"),
+        ({}, "make", "make is needed and was not found"),
+        ({}, "g++", "g++ is needed and was not found"),
+    ],
+)
+def test_setup_names_what_is_missing_before_it_makes_anything(
+    setup: SetUp, variables: dict[str, str], missing: str | None, message: str
+) -> None:
+    if missing:
+        (setup.bin / missing).unlink()
+    done = setup.run(**variables)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (setup.root / ".venv").exists()
+
+
+def test_setup_installs_torch_first_and_resolves_nothing(setup: SetUp) -> None:
+    done = setup.run()
+    assert done.returncode == 0, done.stderr
+    torch, locked, project = setup.installs
+    assert torch.endswith("torch==2.13.0+cpu")
+    assert "--index-url" not in torch
+    assert locked.endswith("-r requirements/cpu.lock")
+    assert "--no-build-isolation" not in locked  # DeepSpeed's build fails where it sees torch
+    assert project.endswith("-e .")
+    assert all("--no-deps" in install for install in setup.installs)
+
+
+def test_a_second_setup_installs_nothing(setup: SetUp) -> None:
+    setup.run()
+    done = setup.run()
+    assert done.returncode == 0
+    assert setup.installs == []
+
+
+def test_a_changed_lock_is_installed_into_the_same_environment(setup: SetUp) -> None:
+    setup.run()
+    with (setup.root / "requirements/cpu.lock").open("a") as handle:
+        handle.write("another==1.0\n")
+    setup.run()
+    assert len(setup.installs) == 3
+    assert "-m venv .venv" not in setup.calls.read_text().splitlines()
+
+
+def test_a_setup_that_was_cut_short_while_unpacking_starts_over(setup: SetUp) -> None:
+    assert setup.run(CUT="1").returncode != 0
+    done = setup.run()
+    assert done.returncode == 0
+    assert "starting over" in done.stdout
+    assert "-m venv .venv" in setup.calls.read_text().splitlines()
+
+
+def test_torch_comes_from_pytorchs_index_only_where_pip_does_not_find_it(setup: SetUp) -> None:
+    done = setup.run(NO_TORCH="own")
+    assert done.returncode == 0, done.stderr
+    own, fallback = setup.installs[:2]
+    assert "--index-url" not in own
+    assert "--index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 20" in fallback
+
+
+def test_torch_from_nowhere_is_one_clear_error(setup: SetUp) -> None:
+    done = setup.run(NO_TORCH="anywhere")
+    assert done.returncode == 1
+    assert "torch==2.13.0+cpu could not be installed" in done.stderr
+    assert len(setup.installs) == 2
+
+
+# --- the lock file
+
+
+def test_the_lock_pins_everything_that_the_project_asks_for() -> None:
+    lines = [line for line in lock.LOCK.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines == sorted(lines, key=lambda line: line.partition("==")[0])
+    pins = dict(line.split("==") for line in lines)
+    for requirement in map(Requirement, lock.requirements()):
+        name = canonicalize_name(requirement.name)
+        assert name == "torch" or requirement.specifier.contains(pins[name], prereleases=True), name
+    assert not set(pins) & (set(lock.LEFT_OUT) | {"torch"})
+
+
+def test_needed_follows_extras_and_stops_at_what_is_left_out() -> None:
+    packages = [
+        {"name": "App", "version": "1", "requires_dist": ["base", "extra_one; extra == 'more'", "triton"]},
+        {"name": "base", "version": "2", "requires_dist": ["old; python_version < '3'"]},
+        {"name": "extra-one", "version": "3"},
+        {"name": "triton", "version": "4", "requires_dist": ["only-of-triton"]},
+        {"name": "only-of-triton", "version": "5"},
+    ]
+    assert lock.needed(packages, ["app"]) == {"app": "1", "base": "2"}
+    assert lock.needed(packages, ["app[more]"]) == {"app": "1", "base": "2", "extra-one": "3"}
+
+
+def test_torch_is_pinned_alike_in_setup_and_lock() -> None:
+    assert f"torch='{lock.TORCH}'" in (ROOT / "cluster/setup.sh").read_text()
+
+
+# --- Makefile, .ci/run, local.sh
+
+
+def make(*arguments: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_alone_lists_every_target() -> None:
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = re.findall(r"^  make ([a-z0-9-]+)", make(), re.MULTILINE)
+    assert listed == targets
+    assert set(targets) >= {"help", "setup", "demo", "demo-smollm2", "serve", "down", "test", "check", "lock", "clean"}
+
+
+@pytest.mark.parametrize("target", ["demo", "demo-smollm2"])
+def test_a_demo_target_names_a_config_that_exists(target: str) -> None:
+    config = re.search(r"run (\S+\.yaml)", make("-n", target))
+    assert config is not None
+    assert (ROOT / config[1]).is_file()
+
+
+def test_arguments_reach_the_commands() -> None:
+    assert "--run.name=mine" in make("-n", "demo", "ARGS=--run.name=mine")
+    assert make("-n", "test", 'ARGS=-k "one or two"').rstrip().endswith('-k "one or two"')
+
+
+def test_tests_run_quick_folders_first_and_leave_none_out() -> None:
+    order = re.search(r'testpaths="([^"]*)"', make("-n", "test"))
+    assert order is not None
+    folders = order[1].split()
+    assert folders[:3] == ["tests/unit", "tests/integration", "tests/serve"]
+    assert set(folders) >= {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("tests/*/test_*.py")}
+
+
+@pytest.mark.parametrize("script", [".ci/run", "cluster/setup.sh", "cluster/local.sh"])
+def test_scripts_parse_and_may_be_run(script: str) -> None:
+    subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_package_data_needs_no_build_of_its_own() -> None:
+    """`pip install --no-build-isolation -e .` has only the lock's packages to build with."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert [Requirement(text).name for text in wanted] == ["setuptools"]

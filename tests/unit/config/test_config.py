@@ -1,0 +1,111 @@
+"""Config: defaults follow the paper; bad input is refused with the key and the nearest valid one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rft_ray.config import ConfigError, load
+from rft_ray.config.loading import known_keys
+
+MODELS = "--models=[{name: a, source: 'tiny:tiny-s'}]"
+CONFIGS = sorted((Path(__file__).parents[3] / "jobs" / "configs").glob("*.yaml"))
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(None, [MODELS, *overrides])
+    return str(error.value)
+
+
+def test_defaults_are_the_papers() -> None:
+    config = load(None, [MODELS])
+    assert (config.sampling.temperature, config.sampling.samples_per_problem, config.sampling.max_new_tokens) == (
+        0.7,
+        100,
+        256,
+    )
+    recipe = config.rft
+    assert (recipe.epochs, recipe.learning_rate, recipe.batch_size, recipe.max_tokens) == (3, 2e-5, 128, 512)
+    assert (recipe.warmup_ratio, recipe.weight_decay) == (0.03, 0.0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    load(path)
+
+
+def test_unknown_key_names_the_nearest_known_one() -> None:
+    assert "'sampling.temprature'; nearest known key: 'sampling.temperature'" in refused("--sampling.temprature=1")
+
+
+def test_unknown_key_of_a_model_names_the_nearest_known_one() -> None:
+    assert "models.*.source" in refused("--models.0.sourc=x")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--sampling.samples_per_problem=30", "multiple of samples_per_block=20"),
+        ("--sampling.temperature=-1", "sampling.temperature"),
+        ("--problems.train={limit: 5, fraction: 0.5}", "not both"),
+        ("--prompt.template=hello", "{query}"),
+        ("--run.name=a/b", "letters, digits"),
+        ("--engine={min_actors: 3, max_actors: 2}", "less than"),
+        ("--grading.mode=lax", "'strict' or 'paper'"),
+        ("--training.zero_stage=4", "training.zero_stage"),
+    ],
+)
+def test_impossible_value_is_refused_by_key(override: str, words: str) -> None:
+    assert words in refused(override)
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        load(None, ["--models=[{name: a, source: x}, {name: a, source: y}]"])
+
+
+def test_missing_config_file_names_the_nearest_file(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text("run: {}\n")
+    with pytest.raises(ConfigError, match=r"nearest file there: demo\.yaml"):
+        load(tmp_path / "demo.yml")
+
+
+def test_broken_yaml_is_refused_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("run: [\n")
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        load(path)
+
+
+def test_override_without_a_value_says_how_to_write_it() -> None:
+    assert "--section.key=value" in refused("--run.name")
+
+
+def test_resolved_config_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load(None, [MODELS, "--sampling.top_p=0.9", "--problems.train.limit=7"])
+    (tmp_path / "c.yaml").write_text(config.to_yaml())
+    assert load(tmp_path / "c.yaml") == config
+
+
+def test_every_known_key_is_in_the_resolved_config() -> None:
+    keys = set(known_keys())
+    assert {"run.name", "models.*.source", "sft.lora_rank", "engine.tensor_parallel_size"} <= keys
+    resolved = load(None, [MODELS]).model_dump()
+    for key in keys:
+        node = resolved
+        for part in key.replace("*", "0").split("."):
+            node = node[int(part) if part.isdigit() else part]
+
+
+def test_an_override_of_one_section_leaves_its_yaml_twin_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("models: [{name: a, source: x}]\nsft: &r {epochs: 3}\nrft: *r\n")
+    config = load(path, ["--sft.epochs=1"])
+    assert (config.sft.epochs, config.rft.epochs) == (1, 3)
+
+
+def test_an_override_inside_nothing_is_refused_or_made() -> None:
+    with pytest.raises(ConfigError):
+        load(None, ["--models=[null]", "--models.0.name=x"])

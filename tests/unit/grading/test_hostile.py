@@ -1,0 +1,86 @@
+"""Hostile text: bounded time, no exception, nothing executed. Each finding of the fuzz stays here."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rft_ray.grading import MAX_TEXT_CHARS, MODES, answers, equations, grade, grader
+from rft_ray.paths import NORMAL_FORMS, equation_list, normal_forms, select_distinct
+from rft_ray.records import Status
+from tests.unit.grading.completion_texts import hostile_texts, random_hostile
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+HOSTILE = dict(hostile_texts())
+MODULES = (answers, equations, grader, normal_forms)
+CACHES = [found for module in MODULES for found in vars(module).values() if hasattr(found, "cache_clear")]
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """CPU time of the fastest of three, each with empty caches: what the machine does beside only slows."""
+    taken = []
+    for _ in range(3):
+        for cache in CACHES:
+            cache.cache_clear()
+        started = time.thread_time()
+        act()
+        taken.append(time.thread_time() - started)
+    return min(taken)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hostile_text_is_graded_within_a_second(name: str, mode: str) -> None:
+    verdict = grade(HOSTILE[name], "18", mode)
+    assert seconds(lambda: grade(HOSTILE[name], "18", mode)) < 1
+    assert verdict.status in Status
+    assert not verdict.detail.startswith("grader failed"), verdict.detail
+
+
+def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
+    for name in ("power tower", "huge shift", "huge number", "unary signs", "long sum"):
+        verdict = grade(HOSTILE[name], "18", "paper")
+        assert verdict.status is Status.UNDECIDED, name
+        assert "bound" in verdict.detail or "deeper" in verdict.detail, name
+    assert "bound" in grade("1" * (MAX_TEXT_CHARS + 1), "18").detail
+
+
+def test_a_text_over_the_bound_is_no_path() -> None:
+    long = "<<1+1=2>>\n" * (MAX_TEXT_CHARS // 10 + 1)
+    for mode in MODES:
+        assert equation_list(long, mode) == ()
+        assert select_distinct([long, "<<1+1=2>>", long], mode) == [1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_million_hostile_characters_take_less_than_a_second(mode: str) -> None:
+    for name, text in hostile_texts(1_000_000):
+        assert seconds(lambda text=text: (grade(text, "18", mode), select_distinct([text, text + "a"], mode))) < 1, name
+
+
+def test_time_grows_far_slower_than_the_square_of_a_hostile_text() -> None:
+    for (name, short), (_, long) in zip(hostile_texts(6_000), hostile_texts(48_000), strict=True):
+        short_s, long_s = (seconds(lambda text=text: grade(text, "18")) for text in (short, long))
+        assert long_s < 40 * max(short_s, 0.005), name
+
+
+def test_random_text_never_raises() -> None:
+    rng = random.Random(5)
+    for _ in range(3_000):
+        text = random_hostile(rng)
+        for mode in MODES:
+            assert not grade(text, "18", mode).detail.startswith("grader failed"), repr(text)
+            for form in NORMAL_FORMS:
+                equation_list(text, mode, form)
+        select_distinct([text, text + "a", text], "strict")
+
+
+def test_grading_needs_no_heavy_import() -> None:
+    program = "import sys, rft_ray.grading, rft_ray.paths; print(sorted({'ray', 'torch', 'vllm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

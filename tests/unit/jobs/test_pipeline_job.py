@@ -1,0 +1,101 @@
+"""The job's command line: what cannot run ends with exit code 2 and one clear line, before Ray starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import ray
+
+from jobs.rft_pipeline import main
+from rft_ray.data.tiny.generator import generate
+
+CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray must not be started here, whatever else runs in this process."""
+
+    def start(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", start)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    """Arguments that name two small valid files and a store."""
+    for split in ("train", "test"):
+        rows = [{"question": p.question, "answer": p.solution} for p in generate(20, split=split, seed=3, steps=(1, 2))]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        "--config",
+        CONFIG,
+        f"--problems.train.source={tmp_path}/train.jsonl",
+        f"--problems.test.source={tmp_path}/test.jsonl",
+        f"--run.store={tmp_path}/runs",
+        "--problems.per_block=10",
+    ]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) <= 3
+    return error
+
+
+def test_unknown_key(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "sampling.temperature" in refused([*data, "--sampling.temprature=1"], capsys)
+
+
+def test_missing_config_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml" in refused(["--config", "nowhere.yaml"], capsys)
+
+
+def test_missing_data_file(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gone.jsonl" in refused([*data, "--problems.train.source=/gone.jsonl"], capsys)
+
+
+def test_malformed_row_is_named_by_line(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"question": "no answer"}\n')
+    assert f"{tmp_path}/train.jsonl:21" in refused(data, capsys)
+
+
+def test_empty_dataset(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test.jsonl").write_text("")
+    assert "test.jsonl" in refused(data, capsys)
+
+
+def test_unknown_tiny_model_names_the_nearest(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tiny-m" in refused([*data, "--models=[{name: a, source: 'tiny:tiny-n'}]"], capsys)
+
+
+def test_missing_model_folder(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/no/such/model" in refused([*data, "--models=[{name: a, source: /no/such/model}]"], capsys)
+
+
+def test_a_store_that_cannot_be_written(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused([*data, f"--run.store={tmp_path}/file"], capsys)
+
+
+def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*data, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    # 3 models x (2 train blocks x 2 sample blocks + 2 test blocks x (sft + rft)) = 24
+    assert "shards of completions: 24, missing: 24" in shown
+    assert "samples_per_problem: 32" in shown
+    assert "in all about" in shown
+    assert not (tmp_path / "runs" / "demo" / "completions").exists()
+
+
+def test_limit_is_rounded_up_to_whole_blocks(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*data, "--dry-run", "--limit", "3"]) == 0
+    assert "shards of completions: 18" in capsys.readouterr().out

@@ -1,0 +1,347 @@
+"""The local store and the files it holds: atomic commits, damage found, errors that say what to do."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rft_ray.cli.store import main
+from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
+from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, parquet, read_table
+
+ROOT = Path(__file__).parents[3]
+TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)
+
+
+def child(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, with `store` opened at the first argument."""
+    code = "import os, resource, signal, sys\nfrom rft_ray.store import *\nstore = open_store(sys.argv[1])\n"
+    command = [*prefix, sys.executable, "-c", code + textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def race(url: str, writer: int, barrier: object, keys: int, winners: object) -> None:
+    """One process of `test_processes_have_one_winner`."""
+    store = open_store(url)
+    for key in range(keys):
+        barrier.wait()  # type: ignore[attr-defined]
+        if store.create(f"race/{key}", b"%d" % writer * 1000):
+            winners.put((key, writer))  # type: ignore[attr-defined]
+
+
+# --- Commits --------------------------------------------------------------------------------------
+
+
+def test_processes_have_one_winner(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, winners = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=race, args=(str(tmp_path), i, barrier, 50, winners)) for i in range(3)]
+    for process in processes:
+        process.start()
+    won = dict(winners.get(timeout=60) for _ in range(50))
+    for process in processes:
+        process.join(60)
+    assert winners.empty()
+    store = open_store(str(tmp_path))
+    assert [store.read(f"race/{key}") for key in range(50)] == [b"%d" % won[key] * 1000 for key in range(50)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_kill_around_the_link_leaves_all_or_nothing(tmp_path: Path, moment: str) -> None:
+    script = """
+        link, die = os.link, lambda: os.kill(os.getpid(), signal.SIGKILL)
+        os.link = lambda *names: (die() if sys.argv[2] == "before" else link(*names), die())
+        store.create("a/b", b"x" * 100_000)
+    """
+    assert child(script, tmp_path, moment).returncode == -signal.SIGKILL
+    store = open_store(str(tmp_path))
+    assert list(store.list()) == ([] if moment == "before" else ["a/b"])
+    assert store.create("a/b", b"x" * 100_000) == (moment == "before")
+    assert store.read("a/b") == b"x" * 100_000
+
+
+def test_kill_at_random_moments_leaves_whole_files_only(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    script = "for i in range(10**6): store.create(f'{os.getpid()}/{i}', bytes([i % 256]) * 300_000)"
+    for _ in range(4):
+        before = sum(1 for _ in store.list())
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import os\nfrom rft_ray.store import *\nstore = open_store({store.url!r})\n{script}",
+            ],
+            cwd=ROOT,
+        )
+        while sum(1 for _ in store.list()) < before + 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(random.random() / 10)
+        process.kill()
+        process.wait()
+    for key in store.list():
+        assert store.read(key) == bytes([int(key.split("/")[1]) % 256]) * 300_000
+
+
+def test_temporary_files_are_gone_after_a_commit(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.create("a", b"1")
+    store.create("a", b"2")
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_listing_one_shard_reads_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker asks so before each shard, in runs of ten thousands of folders."""
+    store, read, scandir = open_store(str(tmp_path)), [], os.scandir
+    for block in range(20):
+        store.create(f"completions/p/p{block}/f.g0.parquet", b"")
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or scandir(folder))
+    assert list(store.list("completions/p/p7/f.g")) == ["completions/p/p7/f.g0.parquet"]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "a", "a/", "a/b", "a/b/", "a/b.", "a/b/c", "a/bc/", "b", "..", "../", ".tmp/", "a//"]
+)
+def test_a_listing_is_every_key_that_starts_so_in_order(tmp_path: Path, prefix: str) -> None:
+    store, keys = open_store(str(tmp_path)), ["a/b.x", "a/b/c", "a/b/d.y", "a/bc/e", "a-b", "ab", "c/a/b"]
+    for key in keys:
+        store.create(key, b"")
+    assert list(store.list(prefix)) == sorted(key for key in keys if key.startswith(prefix))
+
+
+def test_foreign_files_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".DS_Store", "a/.nfs0001", "a/notes (1).txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    store = open_store(str(tmp_path))
+    store.create("a/b", b"")
+    assert list(store.list()) == ["a/b"]
+
+
+def test_a_folder_in_the_way_is_no_commit(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.create("a/b", b"")
+    with pytest.raises(StoreError, match=r"a in /.*folder"):
+        store.create("a", b"")
+
+
+def test_relative_paths_mean_the_same_folder_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("runs/x")
+    assert store.url == str(tmp_path / "runs" / "x")
+    assert pickle.loads(pickle.dumps(store)).url == store.url
+
+
+def test_unknown_schemes_are_refused() -> None:
+    with pytest.raises(StoreError, match="gs://"):
+        open_store("gs://bucket/prefix")
+
+
+# --- Full and read-only disks ---------------------------------------------------------------------
+
+
+FILL = """
+    try:
+        store.create("a/big", b"x" * 4_000_000)
+    except StoreError as error:
+        print(error)
+    print(list(store.list()), os.listdir(sys.argv[1] + "/.tmp"), store.create("a/small", b"y"))
+"""
+
+
+def says_disk_full(output: str) -> bool:
+    message, state = output.splitlines()
+    return (
+        message.startswith("disk full: a/big in /")
+        and message.endswith("free some space and run the same command again; nothing was lost")
+        and state == "[] [] True"
+    )
+
+
+def test_a_full_disk_gives_one_message_and_no_file(tmp_path: Path) -> None:
+    mounted = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(tmp_path))
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("needs root: mounts a small file system in a namespace of its own")
+    done = child(FILL, tmp_path, prefix=mounted)
+    assert says_disk_full(done.stdout), done
+
+
+def test_a_file_size_limit_gives_one_message_and_no_file(tmp_path: Path) -> None:
+    done = child("resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))" + textwrap.dedent(FILL), tmp_path)
+    assert says_disk_full(done.stdout), done
+
+
+@pytest.mark.parametrize("url", ["/proc/rft", "/dev/null"])
+def test_a_folder_that_cannot_be_made_is_one_message(url: str) -> None:
+    with pytest.raises(StoreError, match=f"{url} .*: choose a writable folder"):
+        open_store(url).check()
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+text = st.text(max_size=20)
+number = st.integers(-(2**63), 2**63 - 1)
+graded = st.builds(GradedCompletion, text, number, st.sampled_from(Status), st.none() | text, text)
+path = st.builds(
+    ReasoningPath, text, text, text, st.lists(text, max_size=3).map(tuple), text, number, number, st.booleans()
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(graded, max_size=6) | st.lists(path, max_size=6), metadata=st.dictionaries(text, text, max_size=3))
+def test_tables_come_back_as_they_went(
+    rows: list[GradedCompletion] | list[ReasoningPath], metadata: dict[str, str]
+) -> None:
+    table = to_table(rows, type(rows[0]) if rows else Problem)  # type: ignore[type-var]
+    metadata = {key: value for key, value in metadata.items() if not key.startswith("store.")}
+    back, with_metadata = parquet.decode(parquet.encode(table, metadata))
+    assert back.equals(table)
+    assert back.schema.equals(table.schema, check_metadata=True)
+    assert with_metadata == metadata
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(path, min_size=1, max_size=6), cuts=st.lists(st.integers(0, 6), max_size=4))
+def test_bytes_do_not_depend_on_chunks(rows: list[ReasoningPath], cuts: list[int]) -> None:
+    table = to_table(rows, ReasoningPath)
+    edges = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
+    pieces = pa.concat_tables([table.slice(a, b - a) for a, b in itertools.pairwise(edges)])
+    assert parquet.content_hash(pieces) == parquet.content_hash(table)
+    assert parquet.encode(pieces, {"a": "1"}) == parquet.encode(table, {"a": "1"})
+
+
+def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    script = """
+        import pyarrow
+        commit_table(store, "t.parquet", pyarrow.table({"a": [1, None, 3], "b": ["x", "", None]}), {"n": "1", "k": "2"})
+    """
+    for name in ("one", "two"):
+        assert child(script, tmp_path / name).returncode == 0
+    assert (tmp_path / "one/t.parquet").read_bytes() == (tmp_path / "two/t.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["ab", "c"], ["a", "bc"]),
+        ([""], [None]),
+        ([["a"], ["b"]], [["a", "b"], []]),
+        ([[]], [None]),
+        ([[None]], [[""]]),
+        ([0.0], [-0.0]),
+        ([{"x": 1, "y": None}], [{"x": None, "y": 1}]),
+        ([1], [True]),
+        ([1], [1.0]),
+        (["1"], [b"1"]),
+    ],
+)
+def test_content_hash_tells_values_apart(one: list[object], other: list[object]) -> None:
+    assert parquet.content_hash(pa.table({"a": one})) != parquet.content_hash(pa.table({"a": other}))
+
+
+def test_content_hash_is_stable() -> None:
+    """Committed files carry this hash: another value here would make every one of them corrupt."""
+    table = pa.table({"a": pa.array([1, None], pa.int64()), "b": pa.array([["x", "yz"], []], pa.list_(pa.string()))})
+    assert parquet.content_hash(table) == "0dda715daf64fb0b3bff5d02b504af5b4acc035f56fdc5470ea04151697c86ed"
+
+
+def test_content_hash_ignores_what_lies_under_a_null() -> None:
+    hidden = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\1"), pa.py_buffer(bytes(range(16)))])
+    plain = pa.array([hidden[0].as_py(), None], pa.int64())
+    assert parquet.content_hash(pa.table({"a": hidden})) == parquet.content_hash(pa.table({"a": plain}))
+
+
+def test_columns_without_canonical_bytes_are_refused() -> None:
+    with pytest.raises(TypeError, match="decimal"):
+        parquet.encode(pa.table({"a": pa.array([1], pa.decimal128(5))}), {})
+
+
+def test_reserved_metadata_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"store\.rows"):
+        parquet.encode(TABLE, {"store.rows": "7"})
+
+
+def test_text_that_looks_like_a_hash_does_no_harm() -> None:
+    sly = "file-sha256:" + "0" * 64
+    table = pa.table({"file-sha256:": [sly, "a"]})
+    back, metadata = parquet.decode(parquet.encode(table, {"a": sly, sly: sly}))
+    assert back.equals(table)
+    assert metadata == {"a": sly, sly: sly}
+
+
+def test_any_parquet_reader_reads_a_table(tmp_path: Path) -> None:
+    commit_table(open_store(str(tmp_path)), "t.parquet", TABLE, {"stage": "sampling"})
+    assert pq.read_table(tmp_path / "t.parquet").to_pylist() == TABLE.to_pylist()
+    assert pq.read_metadata(tmp_path / "t.parquet").metadata[b"store.rows"] == b"40"
+
+
+# --- Damage ---------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_anywhere_is_found() -> None:
+    data = parquet.encode(TABLE, {"stage": "sampling"})
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << random.randrange(8)
+        with pytest.raises(parquet.Damaged):
+            parquet.decode(bytes(damaged))
+
+
+def test_truncation_anywhere_is_found() -> None:
+    data = parquet.encode(TABLE, {"stage": "sampling"})
+    for length in range(len(data)):
+        with pytest.raises(parquet.Damaged):
+            parquet.decode(data[:length])
+
+
+def test_zeroed_pages_are_found() -> None:
+    """What a file system may leave of a file that was not synced before a power cut."""
+    data = parquet.encode(TABLE, {"stage": "sampling"})
+    for start in range(0, len(data), 512):
+        with pytest.raises(parquet.Damaged):
+            parquet.decode(data[:start] + bytes(min(512, len(data) - start)) + data[start + 512 :])
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all" * 100])
+def test_foreign_bytes_are_named(tmp_path: Path, content: bytes) -> None:
+    store = open_store(str(tmp_path))
+    store.create("a/b.parquet", content)
+    with pytest.raises(CorruptShard, match=r"corrupt shard a/b\.parquet in /"):
+        read_table(store, "a/b.parquet")
+
+
+def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for block in range(3):
+        commit_table(store, f"completions/tiny/p{block}.parquet", TABLE, {})
+    damaged = tmp_path / "completions/tiny/p1.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    command = [sys.executable, "-m", "rft_ray.store", "verify", store.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert [line.split(" in ")[0] for line in done.stdout.splitlines()] == [
+        "corrupt shard completions/tiny/p1.parquet",
+        "3 files read, 1 corrupt, 0 made from what no longer counts",
+    ]
+
+
+def test_verifying_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path / "typo")]) == 2
+    assert "no .parquet file in" in capsys.readouterr().err

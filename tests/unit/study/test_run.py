@@ -1,0 +1,46 @@
+"""What a long study says while it trains, and what it is expected to take."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rft_ray.study.cost import describe, training_seconds
+from rft_ray.study.plan import PlannedPoint
+from rft_ray.study.run import Ticker
+from rft_ray.training.results import TrainingProgress
+from tests.unit.study.test_plan import planned
+
+
+def at(point: PlannedPoint, step: int) -> TrainingProgress:
+    return TrainingProgress(point.spec.name, point.spec.stage, step, 10, 0.5, 1000.0, 3.0)
+
+
+def test_progress_names_the_point_its_place_and_the_time_left_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned()
+    points = plan.of(late=True)
+    ticker = Ticker(plan, points)
+    for point, step in ((points[0], 5), (points[0], 10), (points[3], 2), (points[-1], 10)):
+        ticker(at(point, step))
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"  1/{len(points)} {points[0].spec.name}: step 5/10")
+    assert "all:" not in first  # no pace yet
+    assert last.startswith(f"  {len(points)}/{len(points)} {points[-1].spec.name}: step 10/10")
+    assert re.search(r"; all: 0 s left$", last)
+
+
+def test_more_paths_and_more_data_are_expected_to_take_longer() -> None:
+    plan = planned("--study.headline=[a]")
+    seconds = {point.spec.name: training_seconds(plan, point, gpu=False) for point in plan.points}
+    assert seconds["a sft 1/4 #0"] < seconds["a sft 1/2 #0"] < seconds["a sft #0"] == seconds["a sft 1/4 same steps #0"]
+    assert seconds["a rft a k=1 #0"] < seconds["a rft a k=12 #0"] < seconds["a rft a+b+c k=12 #0"]
+    assert seconds["a sft same steps as rft #0"] == seconds["a rft a+b+c k=12 #0"]
+
+
+def test_the_estimate_counts_every_training_and_what_is_missing() -> None:
+    plan = planned()
+    early, late = plan.of(late=False), plan.of(late=True)
+    shown = describe(plan, gpu=False, missing={False: early[2:], True: late})
+    assert re.search(rf"train sft +{len(early)} +{len(early) - 2} ", shown)
+    assert f"{len(plan.points)} points, {len(early) + len(late)} trainings and evaluations: about" in shown
