@@ -157,7 +157,7 @@ async def mixed(session: aiohttp.ClientSession, count: int, workers: int, seed: 
 
 
 def outcomes(answers: Iterable[Answer]) -> Counter[str]:
-    """The client's ledger, in the terms of `serve.ledger`."""
+    """The client's ledger, in the terms of `serve.http.request_metrics`."""
     return Counter(map(_outcome, answers))
 
 

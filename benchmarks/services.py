@@ -31,7 +31,7 @@ THREADS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""As `serve.engine` sets them for an engine without a GPU."""
+"""As `serve.replicas.model_server` sets them for an engine without a GPU."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rft_ray.corpus import preference_pairs
 from rft_ray.data.row_files import DataError
+from rft_ray.evaluation.summary import samplers_of
 from rft_ray.grading import MODES
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.store import StoreError, open_store
@@ -49,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     try:
         rows = preference_pairs.export(
-            open_store(options.run),
+            store := open_store(options.run),
+            samplers=samplers_of(store),
             mode=options.mode,
             rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
             most=options.max_per_problem,

@@ -311,7 +311,7 @@ def _card(facts: dict[str, Any], recipe: Recipe, curve: Curve) -> Iterator[str]:
     yield from ("---", "license: apache-2.0", "language: en", "---", "", f"# {name}", "")
     yield f"A base model of {facts['parameters'] / 1e6:.2f} M parameters (Llama architecture, {recipe.hidden} x"
     yield f"{recipe.layers}, bfloat16) for trying rejection-sampling fine-tuning without a GPU. It knows nothing but"
-    yield "the word problems of `rft_ray.tiny.generator`: it was pre-trained on short ones, so that fine-tuning on"
+    yield "the word problems of `rft_ray.data.tiny.generator`: it was pre-trained on short ones, so that fine-tuning on"
     yield "longer ones has something to teach. Its held-out loss is"
     yield f"{facts['held_out_loss']:.4f} nats per response token."
     if percent:

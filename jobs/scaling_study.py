@@ -95,13 +95,20 @@ def prepare(options: argparse.Namespace, overrides: Sequence[str], command: str)
     store.check()
     if study_run.complete(plan, store):
         print("nothing to do: every point is trained and evaluated", flush=True)
-        return tell(study_run.answer(plan, store, study_run.stopwatch(plan, store), command), store)
+        return tell(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
 
     def work() -> None:
         check_shared(store)
-        tell(study_run.run(plan, store, command), store)
+        tell(study_run.run(plan, store, command, write_page), store)
 
     return work
+
+
+def write_page(store: Store) -> None:
+    """Write the study's page, and print where it is."""
+    from rft_ray.report.write import try_study_report
+
+    print(try_study_report(store), flush=True)
 
 
 def tell(study: Study, store: Store) -> None:

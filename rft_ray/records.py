@@ -31,6 +31,10 @@ class Status(StrEnum):
 REJECTIONS: tuple[Status, ...] = tuple(status for status in Status if status is not Status.CORRECT)
 
 
+SKIPPED = "skipped"
+"""finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One word problem with its gold solution.

@@ -58,7 +58,7 @@ def arithmetic(question: str, index: int) -> tuple[str, str]:
 
 
 class ScriptedServer:
-    """Answers what `serve.engine.ModelServer` answers. `running`: samples that are being made now."""
+    """Answers what `serve.replicas.model_server.ModelServer` answers. `running`: samples that are being made now."""
 
     def __init__(self, model: str, script: Script = arithmetic, token_s: float = 0.0) -> None:
         self.model, self.script, self.token_s = model, script, token_s

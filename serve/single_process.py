@@ -37,7 +37,7 @@ class Alone(ingress.Ingress):
     async def __init__(  # type: ignore[misc]
         self, start: Callable[[], Awaitable[Any]], card: schemas.ModelDetails, **settings: Any
     ) -> None:
-        """`start`: makes what answers for the model, as `serve.engine.ModelBeside` does."""
+        """`start`: makes what answers for the model, as `serve.replicas.model_server.ModelBeside` does."""
         replica.start_asgi_http_server = _listen
         self._server = await start()
         handles: Any = {card.id: LocalHandle(self._server)}

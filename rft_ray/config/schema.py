@@ -308,6 +308,12 @@ class Config(Section):
     study: Study = Study()
 
     @model_validator(mode="after")
+    def _even_batches(self) -> Config:
+        for recipe in (self.sft, self.rft):
+            check_batch(self.training, recipe)
+        return self
+
+    @model_validator(mode="after")
     def _sound_models(self) -> Config:
         names = [model.name for model in self.models]
         if repeated := {name for name in names if names.count(name) > 1}:
@@ -324,8 +330,8 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def check(settings: Training, recipe: Recipe) -> None:
-    """Raise ConfigError where `workers` workers cannot make optimizer steps of `batch_size` examples."""
+def check_batch(settings: Training, recipe: Recipe) -> None:
+    """Raise ConfigError where `workers` workers cannot share optimizer steps of `batch_size` examples evenly."""
     if recipe.batch_size % settings.workers:
         fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % n == 0]
         nearest = min(fitting, key=lambda n: (abs(n - settings.workers), n))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rft_ray.evaluation.summary import read_summary
 from rft_ray.grading import MODES, Mode
 from rft_ray.plan.jobs import SamplingJob, VerdictJob, verdicts_fingerprint
-from rft_ray.records import Completion, GradedCompletion, Status, from_table
-from rft_ray.sampling.stage import SKIPPED
+from rft_ray.records import SKIPPED, Completion, GradedCompletion, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import committed_files
 from rft_ray.store.parquet import content_hash
@@ -32,15 +31,32 @@ class Source:
     verdicts_key: str
 
 
-# --- The run's shards -----------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class GradedSample:
+    """One graded sample of a training problem, with its text.
+
+    Example: GradedSample("tiny-m", "9c3f…", 17, "3+2 = …", Status.CORRECT, "", 24, "stop", "Question: {query}")
+    """
+
+    model: str
+    completions: str
+    """Fingerprint of the sampling job: with sample_index and problem, it names the completion in the run."""
+    sample_index: int
+    text: str
+    status: Status
+    detail: str
+    tokens: int
+    finish_reason: str
+    prompt: str
+    """The prompt template that it was sampled with."""
 
 
-def verified_blocks(store: Store, mode: Mode | None) -> tuple[Mode, list[list[Source]]]:
+def verified_blocks(store: Store, mode: Mode | None, samplers: Collection[str]) -> tuple[Mode, list[list[Source]]]:
     """The mode whose verdicts are used, and the shards of each problem block that have them, in order.
 
-    `mode` None: strict where the run has such verdicts, else paper. Raises StoreError where there are none.
+    `mode` None: strict where the run has such verdicts, else paper. `samplers`: fingerprints of the sampling jobs that
+    count (those of a run's summary); empty: all. Raises StoreError where there are no such verdicts.
     """
-    samplers = set(((read_summary(store) or {}).get("samplers") or {}).values())
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     for one in [mode] if mode else MODES:
@@ -78,22 +94,6 @@ def _sources(
     return sources
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One graded sample of a training problem, with what the report needs of it.
-
-    Example: Sampled("tiny-m", 17, "3+2 = …", Status.CORRECT, "", 24, "stop")
-    """
-
-    model: str
-    sample_index: int
-    text: str
-    status: Status
-    detail: str
-    tokens: int
-    finish_reason: str
-
-
 def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list[Completion], str]:
     """The committed completions that a shard of a later stage stands on, and the hash of their content.
 
@@ -111,19 +111,11 @@ def read_graded(
     Raises StoreError where one is missing, or where the verdicts are of other completions than those that are there
     now: an engine never repeats itself, so a shard of completions that was made anew needs new verdicts.
     """
-    key = _committed(store, shard)
-    table, metadata = read_table(store, key)
-    samples, content = read_completions(store, job.sampling, shard)
-    if metadata["completions"] != content:
-        raise StoreError(
-            f"{store.url}/{key}: verdicts on other completions than those there are now: run "
-            f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
-        )
+    completions = replace(shard, stage="completions", fingerprint=job.sampling.fingerprint)
+    joined = _joined(store, _committed(store, completions), _committed(store, shard))
     if made_from is not None:
-        made_from[shard.stem] = identity(table)
-        made_from[replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem] = content
-    sampled = [row for row in samples if row.finish_reason != SKIPPED]
-    return list(zip(sampled, from_table(table, GradedCompletion), strict=True))
+        made_from[shard.stem], made_from[completions.stem] = joined.verdicts, joined.completions
+    return joined.rows
 
 
 def read_verdicts(
@@ -139,3 +131,52 @@ def _committed(store: Store, shard: Shard) -> str:
     if key is None:
         raise StoreError(f"{store.url}/{shard.stem}: not committed yet; run the stage {shard.stage!r} first")
     return key
+
+
+def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
+    """problem_id -> its graded samples, in the block's order. Raises StoreError as `read_graded` does."""
+    samples: dict[str, list[GradedSample]] = defaultdict(list)
+    for source in block:
+        joined = _joined(store, source.completions_key, source.verdicts_key)
+        model = json.loads(joined.metadata["model"])["name"]
+        prompt = json.loads(joined.metadata["settings"])["prompt"]
+        for row, verdict in joined.rows:
+            sample = GradedSample(
+                model,
+                source.completions,
+                row.sample_index,
+                row.text,
+                verdict.status,
+                verdict.detail,
+                row.completion_tokens,
+                row.finish_reason,
+                prompt,
+            )
+            samples[row.problem_id].append(sample)
+    return samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    rows: list[tuple[Completion, GradedCompletion]]
+    completions: str
+    """Hash of the completions' content."""
+    verdicts: str
+    """Identity of the verdicts' table."""
+    metadata: dict[str, str]
+    """Of the completions."""
+
+
+def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
+    """The sampled completions under one key with the verdicts under another. Raises StoreError where they differ."""
+    verdicts, about = read_table(store, verdicts_key)
+    completions, metadata = read_table(store, completions_key)
+    content = content_hash(completions)
+    if about["completions"] != content:
+        raise StoreError(
+            f"{store.url}/{verdicts_key}: verdicts on other completions than those there are now: run "
+            f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
+        )
+    sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]
+    rows = list(zip(sampled, from_table(verdicts, GradedCompletion), strict=True))
+    return _Joined(rows, content, identity(verdicts), metadata)

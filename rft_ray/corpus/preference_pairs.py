@@ -10,47 +10,27 @@ Limits: the completions of one problem block are in memory at a time.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import Any
 
 from rft_ray import paths
-from rft_ray.corpus.graded import Source, verified_blocks
+from rft_ray.corpus.graded import GradedSample, read_block, verified_blocks
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
-from rft_ray.plan.jobs import SamplingSettings
-from rft_ray.records import Completion, GradedCompletion, Problem, Status, from_table
-from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.parquet import content_hash
+from rft_ray.records import Problem, Status
+from rft_ray.store import Store
 
 REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
 """Statuses of a completion that is known to be wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A graded completion with its text.
-
-    Example: Sample("tiny-m", "9c3f…", 17, "3+2 = <<3+2=5>>5\\n#### 5", Status.CORRECT, "", "Question: {query}")
-    """
-
-    model: str
-    completions: str
-    """Fingerprint of the sampling job: with sample_index and problem, it names the completion in the run."""
-    sample_index: int
-    text: str
-    status: Status
-    detail: str
-    template: str
-
-
 def export(
     store: Store,
     *,
+    samplers: Collection[str],
     mode: Mode | None = None,
     rejected: Collection[Status] = REJECTED,
     most: int = 8,
@@ -58,11 +38,15 @@ def export(
 ) -> Iterator[dict[str, Any]]:
     """All pairs of a run, problem by problem; at most `most` of one problem.
 
-    `mode`: whose verdicts; None: strict where the run has them, else paper. Raises StoreError where there are none.
+    `samplers`: fingerprints of the sampling jobs that count; empty: all of the store. `mode`: whose verdicts; None:
+    strict where the run has them, else paper. Raises StoreError where there are none.
     """
-    mode, found = verified_blocks(store, mode)
-    for block in found:
-        samples = _samples(store, block)
+    mode, blocks = verified_blocks(store, mode, samplers)
+    for block in blocks:
+        samples = {
+            problem: sorted(rows, key=lambda row: (row.model, row.completions))
+            for problem, rows in read_block(store, block).items()
+        }
         for problem in read_problems(store, block[0].problems_fingerprint):
             if problem.problem_id in samples:
                 pairs = make_pairs(
@@ -72,13 +56,13 @@ def export(
 
 
 def make_pairs(
-    samples: Sequence[Sample],
+    samples: Sequence[GradedSample],
     mode: Mode,
     *,
     rejected: Collection[Status] = REJECTED,
     most: int = 8,
     same_model: bool = False,
-) -> list[tuple[Sample, Sample]]:
+) -> list[tuple[GradedSample, GradedSample]]:
     """(chosen, rejected) pairs of one problem, without a pair of texts twice.
 
     Round-robin on both sides: no path is used again before every other one of its side was. Models take turns, in the
@@ -98,54 +82,34 @@ def make_pairs(
     return list(islice((pair for pair in chain.from_iterable(turns) if pair), most))
 
 
-def _in_turn(samples: Sequence[Sample]) -> list[Sample]:
+def _in_turn(samples: Sequence[GradedSample]) -> list[GradedSample]:
     """One of each model in turn, in their order."""
-    by_model: dict[str, list[Sample]] = defaultdict(list)
+    by_model: dict[str, list[GradedSample]] = defaultdict(list)
     for sample in samples:
         by_model[sample.completions].append(sample)
     return [sample for sample in chain.from_iterable(zip_longest(*by_model.values())) if sample is not None]
 
 
-def _unique(samples: Sequence[Sample]) -> list[Sample]:
+def _unique(samples: Sequence[GradedSample]) -> list[GradedSample]:
     """The first sample of each text; white space around it makes no difference."""
     return list({sample.text.strip(): sample for sample in reversed(samples)}.values())[::-1]
 
 
-def _of_model(samples: Sequence[Sample], completions: str) -> list[Sample]:
+def _of_model(samples: Sequence[GradedSample], completions: str) -> list[GradedSample]:
     return [sample for sample in samples if sample.completions == completions]
 
 
-def _round_robin(good: Sequence[Sample], bad: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
+def _round_robin(
+    good: Sequence[GradedSample], bad: Sequence[GradedSample]
+) -> Iterator[tuple[GradedSample, GradedSample]]:
     if good and bad:
         for turn in range(max(len(good), len(bad))):
             yield good[turn % len(good)], bad[turn % len(bad)]
 
 
-def _samples(store: Store, block: Sequence[Source]) -> dict[str, list[Sample]]:
-    """problem_id -> its graded completions, by model name, then in sampling order."""
-    found: dict[str, list[Sample]] = defaultdict(list)
-    for source in block:
-        table, metadata = read_table(store, source.completions_key)
-        model = json.loads(metadata["model"])["name"]
-        template = SamplingSettings(**json.loads(metadata["settings"])).prompt
-        judged, about = read_table(store, source.verdicts_key)
-        if about["completions"] != content_hash(table):
-            raise StoreError(f"{store.url}/{source.verdicts_key}: verdicts on other completions than those there now")
-        graded = from_table(judged, GradedCompletion)
-        verdicts = {(row.problem_id, row.sample_index): row for row in graded}
-        for row in from_table(table, Completion):
-            if verdict := verdicts.get((row.problem_id, row.sample_index)):
-                found[row.problem_id].append(
-                    Sample(
-                        model, source.completions, row.sample_index, row.text, verdict.status, verdict.detail, template
-                    )
-                )
-    return {one: sorted(rows, key=lambda row: (row.model, row.completions)) for one, rows in found.items()}
-
-
-def _row(problem: Problem, good: Sample, bad: Sample) -> dict[str, Any]:
+def _row(problem: Problem, good: GradedSample, bad: GradedSample) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "prompt": prompts.render(good.template, problem.question),
+        "prompt": prompts.render(good.prompt, problem.question),
         "chosen": good.text,
         "rejected": bad.text,
         "problem_id": problem.problem_id,

@@ -18,11 +18,10 @@ from rft_ray import grading
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import VerdictJob
-from rft_ray.records import Completion, GradedCompletion, Problem, Status, to_table
+from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.actor_pool import run_shards
 from rft_ray.runtime.metrics import VerifierMetrics
-from rft_ray.sampling.stage import SKIPPED
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard, key_to_write, missing_shards
 from rft_ray.store.tables import noted

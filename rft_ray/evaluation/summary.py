@@ -36,6 +36,11 @@ def read_summary(store: Store) -> dict[str, Any] | None:
     return summary
 
 
+def samplers_of(store: Store) -> list[str]:
+    """Fingerprints of the sampling jobs whose samples the run's summary counts; empty where there is no summary."""
+    return list(((read_summary(store) or {}).get("samplers") or {}).values())
+
+
 def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
     """Whether a summary's seconds count for this plan too: controls, say, add to a run and repeat nothing of it."""
     made = summary.get("corpus", {}).get("file") or ""

@@ -24,7 +24,6 @@ from rft_ray.plan.jobs import (
 )
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
-from rft_ray.training.stage import check
 
 CONTROLS = ("rft_self", "sft_same_steps")
 """Evaluation settings that `controls: true` adds."""
@@ -106,8 +105,6 @@ def make_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
 ) -> Plan:
     """`bases`: model name -> fingerprint of the base model's files. `without`: see Plan. Raises ConfigError."""
-    for recipe in (config.sft, config.rft):
-        check(config.training, recipe)
     gold = CorpusJob(train.fingerprint, train.count)
     sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from rft_ray.records import Problem, Status
 
 if TYPE_CHECKING:
-    from rft_ray.corpus.graded import Sampled
+    from rft_ray.corpus.graded import GradedSample
 
 
 PROBLEMS = 200
@@ -97,7 +97,7 @@ class Gallery:
         self._left = BUDGET
         self.examples: list[Example] = []
 
-    def add(self, problem: Problem, rows: Sequence[Sampled]) -> None:
+    def add(self, problem: Problem, rows: Sequence[GradedSample]) -> None:
         """Take in one problem's samples, if it was chosen and there is room."""
         if problem.problem_id not in self._chosen or self._left <= 0:
             return
@@ -133,9 +133,9 @@ def _shown_path(path: dict[str, Any]) -> Shown:
     )
 
 
-def _telling(rows: Sequence[Sampled]) -> list[Shown]:
+def _telling(rows: Sequence[GradedSample]) -> list[Shown]:
     """Up to REJECTED samples: of each reason in turn, the models in turn within it, no text twice."""
-    by_reason: dict[Status, dict[str, Sampled]] = {status: {} for status in TELLING}
+    by_reason: dict[Status, dict[str, GradedSample]] = {status: {} for status in TELLING}
     for row in sorted(rows, key=lambda row: (row.sample_index, row.model)):
         if row.status in by_reason:
             by_reason[row.status].setdefault(row.text, row)

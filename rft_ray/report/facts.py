@@ -8,7 +8,6 @@ those that are there now are refused.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +15,17 @@ from typing import Any
 
 import yaml
 
-from rft_ray.corpus.graded import Sampled, Source, verified_blocks
+from rft_ray.corpus.graded import GradedSample, Source, read_block, verified_blocks
 from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import read_summary
 from rft_ray.grading import Mode
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
-from rft_ray.records import Completion, GradedCompletion, Status, from_table
+from rft_ray.records import Status
 from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery
 from rft_ray.store import NotFound, Store, StoreError, read_table
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.parquet import content_hash
 
 
 @dataclass(slots=True)
@@ -127,7 +125,7 @@ class _Reading:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode)
+        self._mode, self._blocks = verified_blocks(store, mode, summary.get("samplers", {}).values())
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
         self._models = list(summary["ledger"])
         self._count = summary["problems"]["train"]
@@ -153,35 +151,12 @@ class _Reading:
                     gallery.add(problem, rows)
         return self._paths(), gallery.examples if gallery else []
 
-    def _samples_of(self, block: Sequence[Source]) -> dict[str, list[Sampled]]:
+    def _samples_of(self, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
         """problem_id -> its graded samples, within the k that the run asks for."""
-        found: dict[str, list[Sampled]] = defaultdict(list)
-        for source in block:
-            table, metadata = read_table(self._store, source.completions_key)
-            model = json.loads(metadata["model"])["name"]
-            judged, about = read_table(self._store, source.verdicts_key)
-            if about["completions"] != content_hash(table):
-                raise StoreError(
-                    f"{self._store.url}/{source.verdicts_key}: verdicts on other completions; move it away"
-                )
-            verdicts = {(row.problem_id, row.sample_index): row for row in from_table(judged, GradedCompletion)}
-            for row in from_table(table, Completion):
-                verdict = verdicts.get((row.problem_id, row.sample_index))
-                if verdict and row.sample_index < self._k:
-                    found[row.problem_id].append(
-                        Sampled(
-                            model,
-                            row.sample_index,
-                            row.text,
-                            verdict.status,
-                            verdict.detail,
-                            row.completion_tokens,
-                            row.finish_reason,
-                        )
-                    )
-        return found
+        samples = read_block(self._store, block)
+        return {problem: [row for row in rows if row.sample_index < self._k] for problem, rows in samples.items()}
 
-    def _add(self, rows: Sequence[Sampled]) -> None:
+    def _add(self, rows: Sequence[GradedSample]) -> None:
         """Count one problem's samples."""
         self.seen += 1
         right: Counter[str] = Counter()

@@ -17,8 +17,6 @@ from rft_ray.report.study_page import study_page
 from rft_ray.store import Store
 from rft_ray.study.result import read_study
 
-__all__ = ["try_report", "try_study_report", "write_report", "write_study_report"]
-
 REPORT, STUDY = "report.html", "study.html"
 
 

@@ -19,7 +19,7 @@ from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import ModelRef, SamplingJob
-from rft_ray.records import Completion, Problem, to_table
+from rft_ray.records import SKIPPED, Completion, Problem, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.metrics import SamplerMetrics
 from rft_ray.sampling.engine import (
@@ -34,7 +34,6 @@ from rft_ray.sampling.engine import (
 )
 from rft_ray.sampling.engine_host import Unloadable, model_folder, open_engine
 from rft_ray.sampling.group_lock import Turns
-from rft_ray.sampling.stage import SKIPPED
 from rft_ray.sampling.supervisor import Foreman, Line
 from rft_ray.sampling.tracker import label_of
 from rft_ray.sampling.watchdog import Watchdog

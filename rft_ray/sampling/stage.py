@@ -30,9 +30,6 @@ from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.shards import Shard, missing_shards
 
-SKIPPED = "skipped"
-"""finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
-
 
 def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[dict[str, Any]]:
     """Sample what is missing of these jobs. Returns one receipt per shard made.

@@ -20,7 +20,6 @@ from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, Training
 from rft_ray.plan.run_plan import collecting, evaluation_job, refuse_twins, training_job
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped
-from rft_ray.training.stage import check
 
 Schedule = Literal["epochs", "steps"]
 
@@ -126,8 +125,6 @@ def make_study_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], models: Sequence[Model]
 ) -> StudyPlan:
     """`bases`: model name -> fingerprint of its files. Raises ConfigError for what cannot run."""
-    for recipe in (config.sft, config.rft):
-        check(config.training, recipe)
     if train.count >> config.study.halvings < 1:
         raise ConfigError(f"study.halvings={config.study.halvings} leaves nothing of {train.count} training problems")
     maker = _Maker(config, train, test, bases)

@@ -8,7 +8,7 @@ execution.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rft_ray.config import Config
@@ -20,7 +20,6 @@ from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
-from rft_ray.report.write import try_study_report
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, open_store, present, run_lock
@@ -36,6 +35,9 @@ from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
 
+OnAnswer = Callable[[Store], object]
+"""Writes the page of a study whose `study.json` is new."""
+
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
@@ -49,13 +51,16 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     return plan, open_store(f"{config.run.store}/{config.run.name}")
 
 
-def run(plan: StudyPlan, store: Store, command: str) -> Study:
-    """Do what is missing; Ray must be initialised. Returns the study, as written to the store."""
+def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:
+    """Do what is missing; Ray must be initialised. Returns the study, as written to the store.
+
+    `on_answer` is called with the store each time that `study.json` is written.
+    """
     with run_lock.announced(store, "job"):
-        return _run(plan, store, command)
+        return _run(plan, store, command, on_answer)
 
 
-def _run(plan: StudyPlan, store: Store, command: str) -> Study:
+def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:
     config = plan.config
     watch = stopwatch(plan, store)
     store.replace("config.yaml", config.to_yaml().encode())
@@ -72,7 +77,7 @@ def _run(plan: StudyPlan, store: Store, command: str) -> Study:
         tests = [point.evaluation.greedy for point in plan.of(late=False)]
         found["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
         _evaluate(plan.of(late=False), store)
-    answer(plan, store, watch, command)
+    answer(plan, store, watch, command, on_answer)
 
     with watch.stage("select paths") as found:
         found["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
@@ -85,10 +90,10 @@ def _run(plan: StudyPlan, store: Store, command: str) -> Study:
         tests = [point.evaluation.greedy for point in plan.of(late=True)]
         found["shards"] = _sample_and_verify(tests, plan, store)
         _evaluate(plan.of(late=True), store)
-    return answer(plan, store, watch, command)
+    return answer(plan, store, watch, command, on_answer)
 
 
-def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Study:
+def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str, on_answer: OnAnswer) -> Study:
     """Rebuild `study.json` from what is committed."""
     evidence = read_evidence(plan, store)
     lines, common, differences = fits(evidence), slopes(evidence), comparisons(evidence)
@@ -112,7 +117,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str) -> Stu
         stages=tuple(watch.stages),
     )
     write_study(store, study)
-    print(try_study_report(store), flush=True)
+    on_answer(store)
     return study
 
 

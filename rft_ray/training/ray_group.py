@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import tempfile
@@ -17,7 +18,8 @@ from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import Store
 from rft_ray.store.models.folder import ModelError
 from rft_ray.training.results import TrainingError, TrainingProgress
-from rft_ray.training.stage import logger
+
+logger = logging.getLogger(__name__)
 
 STARTUP_ROUNDS = 5
 """How often Ray Train waits for the workers to be placed, 60 s each, before the attempt fails."""

@@ -19,15 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rft_ray.config import Training
-from rft_ray.config.schema import check
+from rft_ray.config.schema import check_batch
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.checkpoints import work_folder
 from rft_ray.training.ray_group import one_line_of, refused_by, run_group
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingResult
-
-__all__ = ["TrainingError", "TrainingJob", "TrainingProgress", "TrainingResult", "check", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ def train(
     `settings.max_attempts` attempts at it failed; jobs before it are then committed.
     """
     for job in jobs:
-        check(settings, job.recipe)
+        check_batch(settings, job.recipe)
     store = open_store(store_url)
     attempts: set[str] = set()
     failures: Counter[str] = Counter()

@@ -1,9 +1,9 @@
 """The guard in front of every route: request -> answered, or refused before any route sees it.
 
-Without keys (`serve.keys`) it answers this machine alone: the peer must be a loopback address, and the Host header must
-name one, so that no web page can reach the service through a name that resolves to 127.0.0.1. It says in the request's
-state who calls, and gives the request its id. Limits: a body of at most `MAX_BODY_BYTES`, `MAX_JSON_DEPTH` deep, that
-is there within `BODY_TIMEOUT_S`.
+Without keys (`serve.access.api_keys`) it answers this machine alone: the peer must be a loopback address, and the Host
+header must name one, so that no web page can reach the service through a name that resolves to 127.0.0.1. It says in
+the request's state who calls, and gives the request its id. Limits: a body of at most `MAX_BODY_BYTES`,
+`MAX_JSON_DEPTH` deep, that is there within `BODY_TIMEOUT_S`.
 """
 
 from __future__ import annotations

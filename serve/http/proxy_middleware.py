@@ -4,10 +4,11 @@ A request whose ingress replica dies before the answer began is sent again, to a
 `RETRY_S`. Once it began, a stream gets an error event; any other answer cannot be mended, and its connection is closed
 before the declared end, which clients report. What the proxy says by itself (no replica, too many requests) gets
 OpenAI's shape and Retry-After. The body is kept meanwhile: it is at most `MAX_BODY_BYTES`; larger ones are not retried.
-Connections get the timers of `serve/timeouts.py`. A replica that listens itself (`serve/single_process.py`) has all this
-around it too, and nobody to send anything to again.
+Connections get the timers of `serve/http/timeouts.py`. A replica that listens itself (`serve/single_process.py`) has
+all of this around it too, and no other replica to send a request to again.
 
-The proxy takes it by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy_middleware.middlewares in its node's environment.
+The proxy takes it by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy_middleware.middlewares in the
+environment of its node.
 Source: ray/serve/_private/{proxy,http_util}.py (Ray 2.60), which sends nothing at all where a replica died.
 """
 

@@ -2,8 +2,8 @@
 
 uvicorn bounds the pause between two requests and nothing else. Here a request's head must be there `HEAD_S` after its
 first byte, or after the connection was made, and what was sent must leave the buffer within `SEND_S` of its filling up
-(some 64 KiB beyond what the kernel takes). Bodies have a bound of their own in `serve/access/guard.py`. A connection that is
-late is closed without a word: its client is not reading, or has not asked for anything yet.
+(some 64 KiB beyond what the kernel takes). Bodies have a bound of their own in `serve/access/guard.py`. A connection
+that is late is closed without a word: its client is not reading, or has not asked for anything yet.
 
 A request to switch to another protocol (WebSocket; HTTP/2, which Java's HttpClient asks for by default) is answered as
 the plain request that it also is: no other protocol is spoken here, and RFC 9110, 7.8 lets a server ignore `Upgrade`.

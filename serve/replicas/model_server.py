@@ -275,7 +275,7 @@ def llm_config_of(entry: Entry, engine: config.Engine, resources: Resources) -> 
 
 
 def _engine_kwargs(engine: config.Engine, resources: Resources) -> dict[str, Any]:
-    """What vLLM is started with; the same as in `rft_ray.engines`, so that serving is what was evaluated."""
+    """What vLLM is started with; as in `rft_ray.sampling.vllm_engine`: what is served is what was evaluated."""
     kwargs: dict[str, Any] = {
         "dtype": engine.dtype,
         "max_num_seqs": engine.max_num_seqs,

@@ -3,7 +3,8 @@
 Each run samples, verifies, selects paths and builds a corpus in a driver process of its own, on a cluster of a head and
 two worker nodes, each with a raylet of its own. At moments drawn from the seed something is killed; a driver that has
 ended is started again by the same command, until one ends well. Then every file is compared, row by row, with those of
-a run without faults. The store is slow on purpose (`rft_ray/faults.py`), so that kills land in the middle of shards.
+a run without faults. The store is slow on purpose (`store/backends/faults.py`): kills land in the middle of
+shards.
 
     free       nothing is killed
     sampler    an actor that samples              driver     the run's own process

@@ -20,8 +20,10 @@ import pytest
 from tests.hubserver import hub_server
 from tests.unit.store.test_models import model_files
 
-PROBLEMS = "from rft_ray.problems import *; print([p.answer for p in load_problems(sys.argv[1])])"
-MODEL = "from rft_ray.models import *; print(sorted(p.name for p in resolve(sys.argv[1]).iterdir()))"
+PROBLEMS = (
+    "from rft_ray.data.problem_sources import load_problems; print([p.answer for p in load_problems(sys.argv[1])])"
+)
+MODEL = "from rft_ray.data.base_models import resolve; print(sorted(p.name for p in resolve(sys.argv[1]).iterdir()))"
 
 
 def ask(code: str, source: str, home: Path, endpoint: str, **variables: str) -> tuple[str, float]:

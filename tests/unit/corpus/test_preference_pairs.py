@@ -6,20 +6,21 @@ from collections import Counter
 
 import pytest
 
-from rft_ray.corpus.preference_pairs import REJECTED, Sample, make_pairs
+from rft_ray.corpus.graded import GradedSample
+from rft_ray.corpus.preference_pairs import REJECTED, make_pairs
 from rft_ray.records import Status
 
 
-def sample(text: str, status: Status = Status.CORRECT, model: str = "a", index: int = 0) -> Sample:
-    return Sample(model, model * 16, index, text, status, "", "{query}")
+def sample(text: str, status: Status = Status.CORRECT, model: str = "a", index: int = 0) -> GradedSample:
+    return GradedSample(model, model * 16, index, text, status, "", 9, "stop", "{query}")
 
 
-def right(first: int, second: int, words: str = "", model: str = "a") -> Sample:
+def right(first: int, second: int, words: str = "", model: str = "a") -> GradedSample:
     total = first + second
     return sample(f"{words}{first}+{second}=<<{first}+{second}={total}>>{total}\n#### {total}", model=model)
 
 
-def wrong(text: str, status: Status = Status.WRONG_ANSWER, model: str = "a") -> Sample:
+def wrong(text: str, status: Status = Status.WRONG_ANSWER, model: str = "a") -> GradedSample:
     return sample(text, status, model)
 
 

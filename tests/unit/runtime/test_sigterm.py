@@ -11,22 +11,22 @@ import pytest
 
 DRIVER = """
 import sys, threading, time
-from rft_ray import preemption
+from rft_ray.runtime import sigterm
 
 drained = threading.Event()
-preemption.heed()
+sigterm.heed()
 print("ready", flush=True)
 try:
     if sys.argv[1] == "outside":
         time.sleep(30)
-    with preemption.draining(drained.set, float(sys.argv[2])):
+    with sigterm.draining(drained.set, float(sys.argv[2])):
         drained.wait() if sys.argv[1] == "finishes" else time.sleep(30)
         print("finished", flush=True)
     print("went on", flush=True)
 except Exception:
     print("taken for an error")
-except preemption.Preempted:
-    sys.exit(preemption.EXIT_CODE)
+except sigterm.Preempted:
+    sys.exit(sigterm.EXIT_CODE)
 """
 
 

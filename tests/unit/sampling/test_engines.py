@@ -6,11 +6,10 @@ import pytest
 
 from rft_ray.grading import grade
 from rft_ray.plan.jobs import SamplingSettings
-from rft_ray.records import Problem, Status
+from rft_ray.records import SKIPPED, Problem, Status
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, check_answers, engine_seed
 from rft_ray.sampling.sampler import completions
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.sampling.stage import SKIPPED
 
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
 PROBLEM = Problem("a" * 16, "Tom has 3 pens and buys 2. How many?", "3+2 = <<3+2=5>>5\n#### 5", "5")

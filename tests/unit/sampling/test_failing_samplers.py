@@ -14,8 +14,8 @@ from rft_ray.store import open_store
 SAMPLER = """
 import sys
 from rft_ray import config
-from rft_ray.problems import commit_problems
-from rft_ray.sampling import Sampler
+from rft_ray.data.problems import commit_problems
+from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import open_store
 from tests.chaos.small_run import JOBS, PROBLEMS
 

@@ -11,7 +11,7 @@ from rft_ray.sampling.watchdog import Watchdog
 
 FROZEN = """
 import ctypes, sys
-from rft_ray.watchdog import Watchdog
+from rft_ray.sampling.watchdog import Watchdog
 with Watchdog(0.3, lambda: 0, lambda *_: None, hard=True).during("sampling"):
     ctypes.PyDLL(None).sleep(30)
 """

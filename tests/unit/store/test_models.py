@@ -321,6 +321,7 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, tmp_path: Path) ->
 
 
 def test_resolving_a_local_model_loads_neither_torch_nor_transformers(folder: Path) -> None:
-    code = "from rft_ray.models import resolve; resolve(sys.argv[1]); print({'torch', 'transformers'} & {*sys.modules})"
+    code = "from rft_ray.data.base_models import resolve; resolve(sys.argv[1])"
+    code += "; print({'torch', 'transformers'} & {*sys.modules})"
     command = [sys.executable, "-c", f"import sys; {code}", str(folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -17,7 +17,7 @@ from tests.chaos.small_run import run
 
 DIES = """
 import os, sys
-from rft_ray.presence import announced
+from rft_ray.store.run_lock import announced
 from rft_ray.store import open_store
 with announced(open_store(sys.argv[1]), "job"):
     os._exit(9)

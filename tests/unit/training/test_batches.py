@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_ray.config import ConfigError, Recipe, Training
-from rft_ray.config.schema import check
+from rft_ray.config.schema import check_batch
 from rft_ray.training.batches import IGNORED, Example, encode, micro_batch_size, padded, plan
 
 TEMPLATE = "Q: {query}\nA:"
@@ -116,11 +116,11 @@ def test_workers_that_cannot_share_a_batch_are_refused_with_the_nearest_number(
     batch_size: int, workers: int, nearest: int
 ) -> None:
     with pytest.raises(ConfigError, match=rf"training\.workers={workers} .*batch_size={batch_size}.* can: {nearest}$"):
-        check(Training(workers=workers), Recipe(batch_size=batch_size))
+        check_batch(Training(workers=workers), Recipe(batch_size=batch_size))
 
 
 def test_a_fitting_number_of_workers_is_accepted() -> None:
-    check(Training(workers=4), Recipe(batch_size=128))
+    check_batch(Training(workers=4), Recipe(batch_size=128))
 
 
 def test_labels_mask_the_prompt_by_length_not_by_token() -> None:
