@@ -25,8 +25,9 @@ from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, open_store, run_lock
+from rft_ray.store import Store, open_store
 from rft_ray.store.models.folder import files_fingerprint
+from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
 
@@ -58,7 +59,7 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
     watch = Stopwatch(before if before and made_same_corpus(before, plan) else None)
-    with run_lock.announced(store, "job"):
+    with run_lock(store, "job"):
         return _run(plan, store, watch, was_finished=bool(previous and previous["finished"]))
 
 

@@ -19,13 +19,13 @@ import yaml
 from rft_ray.store import NotFound, Store, StoreError, open_store
 
 
-def _verify(store: Store, repair: bool, alone: bool) -> int:
+def _verify(store: Store, repair: bool, no_job_runs: bool) -> int:
     """Read everything that counts and name what must not; to void it, no job may be at work."""
     if not repair:
         return _verified(store, repair=False)
-    from rft_ray.store import run_lock
+    from rft_ray.store.run_lock import run_lock
 
-    with run_lock.announced(store, "repair", alone=alone):
+    with run_lock(store, "repair", others_ended=no_job_runs):
         return _verified(store, repair=True)
 
 

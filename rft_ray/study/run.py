@@ -22,9 +22,10 @@ from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
-from rft_ray.store import NotFound, Store, open_store, present, run_lock
+from rft_ray.store import NotFound, Store, open_store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
+from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.cost import training_seconds
 from rft_ray.study.findings import findings
@@ -56,7 +57,7 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
 
     `on_answer` is called with the store each time that `study.json` is written.
     """
-    with run_lock.announced(store, "job"):
+    with run_lock(store, "job"):
         return _run(plan, store, command, on_answer)
 
 
