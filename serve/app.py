@@ -123,6 +123,7 @@ def _resources(args: Args, recorded: Settings, engines: int, cluster: Mapping[st
         cpus=min(threads, floor(10 * cpus / engines) / 10) or threads,  # none: the cluster scales up from nothing
         replicas=args.replicas,
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),
+        max_model_len=recorded.max_model_len,
     )
 
 

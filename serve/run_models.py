@@ -55,6 +55,7 @@ class Settings:
 
     engine: config.Engine
     max_tokens: int
+    max_model_len: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Resources:
     """Engines per model."""
     max_tokens: int
     """Tokens of one completion at most, on every route."""
+    max_model_len: int | None = None
+    """Tokens of prompt and completion together; None: the model's own context."""
 
 
 COMPARED = ("rft", "sft", "base")
@@ -188,10 +191,11 @@ def settings(run: str) -> Settings:
         tree = yaml.safe_load(_open(run).read("config.yaml"))
         recorded = config.Config.model_validate(tree)
     except NotFound:
-        return Settings(config.Engine(), config.Sampling().max_new_tokens)
+        sampling = config.Sampling()
+        return Settings(config.Engine(), sampling.max_new_tokens, sampling.max_model_len)
     except (StoreError, ValidationError, yaml.YAMLError) as error:
         raise CatalogError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
-    return Settings(recorded.engine, recorded.sampling.max_new_tokens)
+    return Settings(recorded.engine, recorded.sampling.max_new_tokens, recorded.sampling.max_model_len)
 
 
 def newest(folder: str) -> str:

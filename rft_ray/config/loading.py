@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from rft_ray.config.moved_keys import MOVED, old_keys
 from rft_ray.config.schema import SECRET, BaseModelSpec, Config, ConfigError
 
 
@@ -28,6 +30,8 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     tree = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         _apply(tree, override)
+    for key in old_keys(tree):
+        print(f"{where}: {key} is now {MOVED[key]}: the old key is still read", file=sys.stderr)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

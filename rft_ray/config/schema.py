@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rft_ray.config.engine_script import parse
+from rft_ray.config.moved_keys import with_new_keys
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
@@ -158,7 +159,10 @@ class Training(Section):
 
 
 class Sampling(Section):
-    """How paths are sampled for the corpus. Paper: T=0.7, 100 samples, 256 new tokens."""
+    """What decides the samples of the corpus. Paper: T=0.7, 100 samples, 256 new tokens.
+
+    `max_new_tokens`, `engine` and `max_model_len` decide the samples of the evaluation too.
+    """
 
     temperature: float = Field(0.7, gt=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -166,6 +170,10 @@ class Sampling(Section):
     samples_per_block: int = Field(20, ge=1)
     """Samples per request and shard (n). Raising samples_per_problem samples only the new blocks."""
     max_new_tokens: int = Field(256, ge=1)
+    engine: Literal["vllm", "scripted"] = "vllm"
+    """`scripted` writes right and wrong answers from the gold solutions, without a model: to test the rest of a run."""
+    max_model_len: int | None = Field(None, ge=32)
+    """Tokens of prompt and completion together; null: the model's own context. A longer prompt is skipped, counted."""
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Sampling:
@@ -174,10 +182,8 @@ class Sampling(Section):
 
 
 class Engine(Section):
-    """How samplers run. Of it, `kind` and `max_model_len` decide what samples are, and enter their identity."""
+    """How samplers run; none of it enters the identity of samples."""
 
-    kind: Literal["vllm", "scripted"] = "vllm"
-    """`scripted` answers from the gold solutions, right and wrong by turns: for trying everything around an engine."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto`: GPUs if the cluster has some now. Say `gpu` where an autoscaler must first bring one."""
     min_actors: int = Field(1, ge=1)
@@ -185,8 +191,6 @@ class Engine(Section):
     tensor_parallel_size: int = Field(1, ge=1)
     threads_per_actor: int = Field(2, ge=1)
     """CPU threads of one engine, where there is no GPU."""
-    max_model_len: int | None = Field(None, ge=32)
-    """Tokens of prompt and completion together; null: the model's own context. A longer prompt is skipped, counted."""
     max_num_seqs: int = Field(256, ge=1)
     shards_in_flight: int = Field(4, ge=1)
     """Shards that one engine works on at once: the next shard's requests join the batch before the last one's end."""
@@ -217,8 +221,6 @@ class Engine(Section):
     def _ordered(self) -> Engine:
         if self.max_actors < self.min_actors:
             raise ValueError(f"max_actors={self.max_actors} is less than min_actors={self.min_actors}")
-        if self.script and self.kind != "scripted":
-            raise ValueError("script is for kind: scripted")
         parse(self.script)
         return self
 
@@ -306,6 +308,17 @@ class Config(Section):
     """Also train and evaluate, per model, what tells the reasons of RFT's gain apart: `rft_self` (RFT on the model's
     own paths only) and `sft_same_steps` (gold only, as many optimizer steps as its RFT on the union)."""
     study: Study = Study()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, tree: Any) -> Any:
+        return with_new_keys(tree) if isinstance(tree, dict) else tree
+
+    @model_validator(mode="after")
+    def _script_has_its_engine(self) -> Config:
+        if self.engine.script and self.sampling.engine != "scripted":
+            raise ValueError("engine.script needs sampling.engine: scripted")
+        return self
 
     @model_validator(mode="after")
     def _even_batches(self) -> Config:

@@ -250,8 +250,8 @@ def _collect(config: Config) -> tuple[SamplingSettings, int]:
         sampling.max_new_tokens,
         sampling.samples_per_block,
         config.prompt.template,
-        max_model_len=config.engine.max_model_len,
-        engine=config.engine.kind,
+        max_model_len=sampling.max_model_len,
+        engine=sampling.engine,
     )
     return settings, sampling.samples_per_problem
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rft_ray import config
 from rft_ray.data import base_models
-from rft_ray.plan.jobs import ModelRef
+from rft_ray.plan.jobs import ModelRef, SamplingSettings
 from rft_ray.sampling.engine import Engine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.vllm_engine import VllmEngine
@@ -14,13 +14,15 @@ from rft_ray.store import Store
 from rft_ray.store.models.committed import fetch_model
 
 
-def open_engine(settings: config.Engine, folder: Path | None, *, gpu: bool, seed: int) -> Engine:
-    """The engine that a config asks for. `folder`: a local HF model directory (None for `scripted`)."""
-    if settings.kind == "scripted":
+def open_engine(
+    settings: config.Engine, sampling: SamplingSettings, folder: Path | None, *, gpu: bool, seed: int
+) -> Engine:
+    """The engine that `sampling` names. `folder`: a local HF model directory (None for `scripted`)."""
+    if sampling.engine == "scripted":
         return ScriptedEngine(seed, settings.script)
     if folder is None:
         raise ValueError("the vllm engine needs a model folder")
-    return VllmEngine(settings, folder, gpu=gpu, seed=seed)
+    return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed)
 
 
 class Unloadable(RuntimeError):

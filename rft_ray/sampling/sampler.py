@@ -63,6 +63,8 @@ class Sampler:
         self._name, self._process = actor_pool.actor_id(), uuid.uuid4().hex
         self._jobs = {job.fingerprint: job for job in jobs}
         self._settings, self._gpu, self._run_seed = engine, gpu, run_seed
+        self._sampling = jobs[0].settings
+        """Its `engine` and `max_model_len` are those of every job: `sample` sees to that."""
         self._engine: Engine | None = None
         self._drawn_from: dict[str, Any] = {}
         self._loaded: ModelRef | None = None
@@ -154,7 +156,7 @@ class Sampler:
             self._metrics.left(self._loaded.name)
         try:
             with self._watchdog.during(model.fingerprint):
-                folder = None if self._settings.kind == "scripted" else model_folder(self._store, model)
+                folder = None if self._sampling.engine == "scripted" else model_folder(self._store, model)
                 self._loaded = None
                 if not self._swapped(folder):
                     self._open(folder)
@@ -188,7 +190,7 @@ class Sampler:
             engine.close()
         incarnation = uuid.uuid4().hex
         seed = engine_seed(self._run_seed, incarnation)
-        self._engine = open_engine(self._settings, folder, gpu=self._gpu, seed=seed)
+        self._engine = open_engine(self._settings, self._sampling, folder, gpu=self._gpu, seed=seed)
         self._drawn_from = {"seed": self._engine.seed, "incarnation": incarnation, "swaps": 0}
 
     def _requests(self, job: SamplingJob, shard: Shard) -> list[Request]:

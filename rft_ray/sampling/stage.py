@@ -35,8 +35,11 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     """Sample what is missing of these jobs. Returns one receipt per shard made.
 
     A model that cannot be loaded is told of at once, a shard that is quarantined too, and raised when the others are
-    sampled. Raises StageError, and Preempted after SIGTERM.
+    sampled. Raises StageError, Preempted after SIGTERM, and ValueError where jobs differ in engine or max_model_len: an
+    engine is opened with one of each.
     """
+    if len({(job.settings.engine, job.settings.max_model_len) for job in jobs}) > 1:
+        raise ValueError("the sampling jobs of one call must have the same engine and max_model_len")
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
     missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])

@@ -25,7 +25,9 @@ class VllmEngine:
     the same calls of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
     """
 
-    def __init__(self, settings: config.Engine, folder: Path, *, gpu: bool, seed: int) -> None:
+    def __init__(
+        self, settings: config.Engine, folder: Path, *, max_model_len: int | None, gpu: bool, seed: int
+    ) -> None:
         from vllm import EngineArgs, LLMEngine
 
         self.seed, self.answered = seed, 0
@@ -41,7 +43,7 @@ class VllmEngine:
                 model=str(folder),
                 seed=seed,
                 dtype=settings.dtype,
-                max_model_len=settings.max_model_len,
+                max_model_len=max_model_len,
                 max_num_seqs=settings.max_num_seqs,
                 tensor_parallel_size=settings.tensor_parallel_size,
                 enforce_eager=settings.enforce_eager,

@@ -284,8 +284,8 @@ def _engine_kwargs(engine: config.Engine, resources: Resources) -> dict[str, Any
         "enable_prefix_caching": True,
         "override_generation_config": {"max_new_tokens": resources.max_tokens},
     }
-    if engine.max_model_len is not None:
-        kwargs["max_model_len"] = engine.max_model_len
+    if resources.max_model_len is not None:
+        kwargs["max_model_len"] = resources.max_model_len
     if resources.gpu:
         return kwargs | {"gpu_memory_utilization": engine.gpu_memory_utilization}
     return kwargs | {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}

@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def verdicts(self) -> tuple[VerdictJob, ...]:
-        settings = SamplingSettings(0.7, 1.0, 64, SAMPLES_PER_BLOCK, TEMPLATE, engine=self.engine)
+        settings = SamplingSettings(0.7, 1.0, 64, SAMPLES_PER_BLOCK, TEMPLATE, max_model_len=256, engine=self.engine)
         return tuple(
             VerdictJob(
                 SamplingJob(ref, self.set.fingerprint, self.problems, PER_BLOCK, settings, self.k, 0),
@@ -110,13 +110,11 @@ def work(run: Run) -> None:
 
 def engine_of(run: Run) -> config.Engine:
     return config.Engine(
-        kind="scripted" if run.engine == "scripted" else "vllm",
         min_actors=run.actors,
         max_actors=run.actors,
         shards_in_flight=2,
         threads_per_actor=1,
         kv_cache_gib=0.1,
-        max_model_len=256,
     )
 
 

@@ -24,7 +24,7 @@ from rft_ray.store.shards import Shard, missing_shards
 K, PER_BLOCK = 4, 2
 PROBLEMS = ProblemSet(tuple(in_order(generate(4, split="train", seed=3, steps=(1, 1)), 0)), 4, "c" * 16)
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}", engine="scripted")
-ENGINE = config.Engine(kind="scripted")
+ENGINE = config.Engine()
 MODELS = ("mA", "mB")
 
 

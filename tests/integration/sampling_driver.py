@@ -26,7 +26,7 @@ JOB = SamplingJob(ModelRef("mA", "sft", "a" * 16), SET.fingerprint, 40, 5, SETTI
 
 
 def prepare(store_url: str, overrides: list[str]) -> Callable[[], None]:
-    engine = config.load(None, ["models=[{name: a, source: x}]", "engine.kind=scripted", *overrides]).engine
+    engine = config.load(None, ["models=[{name: a, source: x}]", "sampling.engine=scripted", *overrides]).engine
     store = open_store(store_url)
     commit_problems(store, SET)
 

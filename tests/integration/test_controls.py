@@ -41,7 +41,7 @@ def arguments(folder: Path) -> list[str]:
         "--models=[{name: a, source: 'tiny:tiny-s'}, {name: b, source: 'tiny:tiny-m'}]",
         "--sampling={samples_per_problem: 4, samples_per_block: 2, max_new_tokens: 64}",
         "--evaluation={samples_per_problem: 2, samples_per_block: 2}",
-        "--engine={kind: scripted}",
+        "--sampling.engine=scripted",
     ]
 
 

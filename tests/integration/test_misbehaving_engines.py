@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def engine(script: str, **settings: object) -> config.Engine:
-    return config.Engine.model_validate({"kind": "scripted", "script": script, "stall_seconds": 2, **settings})
+    return config.Engine.model_validate({"script": script, "stall_seconds": 2, **settings})
 
 
 def rows(store: Store) -> Counter[tuple[str, int]]:
@@ -163,7 +163,7 @@ def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_ag
     given = arguments(tmp_path)
     plan, store = pipeline.prepare(load(CONFIG, given))
     name = plan.train.problems[3].question  # of the first of two problem blocks
-    broken = [*given, f"--engine={{kind: scripted, max_failures: 1, script: 'raise:{name[:25]}'}}"]
+    broken = [*given, f"--engine={{max_failures: 1, script: 'raise:{name[:25]}'}}"]
     stems = [s.stem for job in plan.collected for s in job.sampling.shards() if s.problem_block == 0]
 
     plan, _ = pipeline.prepare(load(CONFIG, broken))

@@ -33,9 +33,11 @@ pytestmark = pytest.mark.timeout(300)
 
 PROBLEMS = in_order(generate(24, split="train", seed=3, steps=(1, 2)), 0)
 SET = ProblemSet(tuple(PROBLEMS), 24, "6" * 16)
-GREEDY = SamplingSettings(0.0, 1.0, 24, 1, "Question: {query}\nAnswer:", shots=3, shots_from=SET.fingerprint)
+GREEDY = SamplingSettings(
+    0.0, 1.0, 24, 1, "Question: {query}\nAnswer:", shots=3, shots_from=SET.fingerprint, max_model_len=512
+)
 """Three worked examples fill more than one block of the prefix cache, whose 128 tokens are otherwise never full."""
-ENGINE = config.Engine(kv_cache_gib=0.1, max_model_len=512, shards_in_flight=3, threads_per_actor=1)
+ENGINE = config.Engine(kv_cache_gib=0.1, shards_in_flight=3, threads_per_actor=1)
 
 
 def changed(source: Path, folder: Path, seed: int) -> Path:
@@ -89,6 +91,10 @@ def say(engine: VllmEngine) -> list[str]:
     return texts(engine.generate(requests, GREEDY))
 
 
+def opened(folder: Path, gpu: bool, seed: int) -> VllmEngine:
+    return VllmEngine(ENGINE, folder, max_model_len=GREEDY.max_model_len, gpu=gpu, seed=seed)
+
+
 def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
     """Run in a process with the environment of a sampler: all texts by fresh engines, and by one that is swapped."""
     import psutil
@@ -100,17 +106,17 @@ def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
         resident.append(psutil.Process().memory_info().rss / 2**20)
 
     for name, folder in folders.items():
-        engine = VllmEngine(ENGINE, folder, gpu=gpu, seed=1)
+        engine = opened(folder, gpu, seed=1)
         fresh[name] = say(engine)
         close(engine)
-    engine = VllmEngine(ENGINE, next(iter(folders.values())), gpu=gpu, seed=1)
+    engine = opened(next(iter(folders.values())), gpu, seed=1)
     say(engine)  # its prefix cache now holds the prompts, as the first model sees them
     for name, folder in reversed(folders.items()):
         assert engine.swap(folder)
         swapped[name] = say(engine)
     refused = not engine.swap(other)
     close(engine)
-    close(VllmEngine(ENGINE, other, gpu=gpu, seed=2))
+    close(opened(other, gpu, seed=2))
     return Texts(fresh, swapped, refused, resident)
 
 

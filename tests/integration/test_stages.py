@@ -24,7 +24,7 @@ from tests.s3server import S3Server
 PROBLEMS = in_order(generate(200, split="train", seed=1, steps=(1, 2)), 0)
 SET = ProblemSet(tuple(PROBLEMS), 200, "5" * 16)
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}", engine="scripted")
-SCRIPTED = config.Engine(kind="scripted", shards_in_flight=2, max_restarts=3)
+SCRIPTED = config.Engine(shards_in_flight=2, max_restarts=3)
 
 
 def sampling_job(name: str, problems: int = 200, k: int = 8) -> SamplingJob:
@@ -74,7 +74,7 @@ def test_a_killed_sampler_loses_and_repeats_nothing(ray_cluster: str, fault_free
 
 def test_shards_are_equal_whatever_the_number_of_actors(fault_free: Store, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    sample_all([sampling_job("mA")], store, config.Engine(kind="scripted", min_actors=2, max_actors=2))
+    sample_all([sampling_job("mA")], store, config.Engine(min_actors=2, max_actors=2))
     assert contents(store, "completions/") == contents(fault_free, "completions/")
 
 

@@ -39,7 +39,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"--problems={{train: {{source: 'tiny:train:{TRAIN}'}}, test: {{source: 'tiny:test:{TEST}'}}, per_block: 10}}",
         f"--models={models}",
         f"--sampling={{samples_per_problem: {K}, samples_per_block: 2, max_new_tokens: 64}}",
-        "--engine={kind: scripted}",
+        "--sampling.engine=scripted",
         "--study={k: [1, 2, 3, 4], halvings: 1, seeds: 1, equal_steps: false, headline: [b]}",
     ]
 

@@ -213,14 +213,14 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
     config = {
         "models": [{"name": "tiny-m", "source": "tiny:tiny-m"}],
         "engine": {"threads_per_actor": 4, "dtype": "float32"},
-        "sampling": {"max_new_tokens": 99, "samples_per_problem": 8, "samples_per_block": 8},
+        "sampling": {"max_new_tokens": 99, "max_model_len": 512, "samples_per_problem": 8, "samples_per_block": 8},
     }
     open_store(str(run)).replace("config.yaml", json.dumps(config).encode())
     recorded = run_models.settings(str(run))
     assert recorded.engine.dtype == "float32"
     args = Args(run=str(run))
     four, shared = (app._resources(args, recorded, engines, {"CPU": 6.0}) for engines in (1, 4))
-    assert (four.gpu, four.cpus, four.max_tokens) == (False, 4, 99)
+    assert (four.gpu, four.cpus, four.max_tokens, four.max_model_len) == (False, 4, 99, 512)
     assert shared.cpus == 1.5
     assert app._resources(args, recorded, 1, {}).cpus == 4
     assert app._resources(args, recorded, 1, {"GPU": 1.0, "CPU": 1.0}).gpu

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.config import ConfigError, load
+from rft_ray.config import Config, ConfigError, load
 from rft_ray.config.loading import known_keys
 
 MODELS = "--models=[{name: a, source: 'tiny:tiny-s'}]"
@@ -55,6 +55,8 @@ def test_unknown_key_of_a_model_names_the_nearest_known_one() -> None:
         ("--engine={min_actors: 3, max_actors: 2}", "less than"),
         ("--grading.mode=lax", "'strict' or 'paper'"),
         ("--training.zero_stage=4", "training.zero_stage"),
+        ("--engine.script='die:'", "engine.script needs sampling.engine: scripted"),
+        ("--engine.kind=vlm", "sampling.engine: Input should be 'vllm' or 'scripted'"),
     ],
 )
 def test_impossible_value_is_refused_by_key(override: str, words: str) -> None:
@@ -64,6 +66,34 @@ def test_impossible_value_is_refused_by_key(override: str, words: str) -> None:
 def test_two_models_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="given twice"):
         load(None, ["--models=[{name: a, source: x}, {name: a, source: y}]"])
+
+
+def test_an_old_key_is_read_and_its_new_name_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("models: [{name: a, source: x}]\nengine: {max_model_len: 512, max_num_seqs: 8}\n")
+    config = load(path, ["--engine.kind=scripted"])
+    assert (config.sampling.engine, config.sampling.max_model_len) == ("scripted", 512)
+    assert config == load(path, ["--engine={max_num_seqs: 8}", "--sampling={engine: scripted, max_model_len: 512}"])
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: engine.kind is now sampling.engine: the old key is still read",
+        f"{path}: engine.max_model_len is now sampling.max_model_len: the old key is still read",
+    ]
+
+
+def test_the_config_that_an_earlier_version_saved_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    saved = load(None, [MODELS]).model_dump(mode="json")
+    saved["engine"] |= {
+        "kind": saved["sampling"].pop("engine"),
+        "max_model_len": saved["sampling"].pop("max_model_len"),
+    }
+    assert Config.model_validate(saved) == load(None, [MODELS])
+    assert not capsys.readouterr().err
+
+
+def test_an_old_key_and_its_new_one_must_not_differ() -> None:
+    message = refused("--engine.kind=scripted", "--sampling.engine=vllm")
+    assert "engine.kind: scripted and sampling.engine: vllm differ: give sampling.engine only" in message
+    assert load(None, [MODELS, "--engine.kind=scripted", "--sampling.engine=scripted"]).sampling.engine == "scripted"
 
 
 def test_missing_config_file_names_the_nearest_file(tmp_path: Path) -> None:

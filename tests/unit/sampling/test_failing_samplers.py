@@ -21,7 +21,7 @@ from tests.chaos.small_run import JOBS, PROBLEMS
 
 job = JOBS[0].sampling
 commit_problems(open_store(sys.argv[1]), PROBLEMS)
-engine = config.Engine(kind="scripted", script=sys.argv[2], stall_seconds=1)
+engine = config.Engine(script=sys.argv[2], stall_seconds=1)
 sampler = Sampler(sys.argv[1], [job], engine, False, 0)
 print(sampler(next(iter(job.shards()))))
 """

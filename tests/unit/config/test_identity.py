@@ -1,0 +1,209 @@
+"""Which field of the config enters the identity of which stage: a table of every field, and the plan agrees with it.
+
+A field that decides the content of a stage's files must change the fingerprints that name them, or a run would reuse
+results of other settings. A field that only says how to run must change none, or a run would repeat work.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import pytest
+
+from rft_ray.config import Config, load
+from rft_ray.config.loading import known_keys
+from rft_ray.data.problems import prepare
+from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.store.names import fingerprint_of
+
+MADE_FROM: dict[str, tuple[str, ...]] = {
+    "train problems": (),
+    "test problems": (),
+    "gold corpus": ("train problems",),
+    "sft": ("gold corpus",),
+    "completions": ("sft",),
+    "verdicts": ("completions",),
+    "paths": ("verdicts",),
+    "corpus": ("paths",),
+    "rft": ("corpus",),
+    "controls": ("corpus",),
+    "icl completions": ("train problems", "test problems"),
+    "icl verdicts": ("icl completions",),
+    "icl evaluation": ("icl verdicts",),
+    "sft completions": ("sft", "test problems"),
+    "sft verdicts": ("sft completions",),
+    "sft evaluation": ("sft verdicts",),
+    "rft completions": ("rft", "controls", "test problems"),
+    "rft verdicts": ("rft completions",),
+    "rft evaluation": ("rft verdicts",),
+}
+"""Stage -> the stages that it is made from. `icl`, `sft`, `rft`: answers of these models to the test problems."""
+
+PROBLEMS = ("train problems", "test problems")
+COMPLETIONS = ("completions", "icl completions", "sft completions")
+"""All that are not made from other completions."""
+NONE: tuple[str, ...] = ()
+RECIPE: dict[str, object] = {
+    "epochs": 5,
+    "learning_rate": 0.5,
+    "batch_size": 64,
+    "warmup_ratio": 0.5,
+    "weight_decay": 0.5,
+    "max_tokens": 99,
+    "dtype": "float32",
+    "lora_rank": 4,
+    "lora_alpha": 4,
+}
+
+TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
+    "run.name": ("other", NONE),
+    "run.store": ("other", NONE),
+    "run.seed": (1, COMPLETIONS),
+    "problems.train.source": ("tiny:train:50", ("train problems",)),
+    # A subset is a prefix of one order: it changes no name of problems or shards, only of what covers all of it.
+    "problems.train.limit": (20, ("gold corpus",)),
+    "problems.train.fraction": (0.5, ("gold corpus",)),
+    "problems.test.source": ("tiny:test:30", ("test problems",)),
+    "problems.test.limit": (10, ("icl evaluation", "sft evaluation", "rft evaluation")),
+    "problems.test.fraction": (0.5, ("icl evaluation", "sft evaluation", "rft evaluation")),
+    "problems.order_seed": (1, PROBLEMS),
+    "problems.per_block": (5, PROBLEMS),
+    "models.*.name": ("other", ("paths",)),
+    "models.*.source": ("z", ("sft", "icl completions")),
+    "models.*.seed": (7, ("sft",)),
+    "models.*.samples": (False, ("completions",)),
+    "models.*.rft": (False, ("rft", "controls")),
+    "prompt.template": ("Q: {query}", ("sft", "icl completions")),
+    **{f"sft.{name}": (value, ("sft",)) for name, value in RECIPE.items()},
+    **{f"rft.{name}": (value, ("rft", "controls")) for name, value in RECIPE.items()},
+    "sampling.temperature": (0.5, ("completions",)),
+    "sampling.top_p": (0.5, ("completions",)),
+    # More samples are more shards under the same names; what covers all samples changes its name.
+    "sampling.samples_per_problem": (16, ("paths",)),
+    "sampling.samples_per_block": (4, ("completions",)),
+    "sampling.max_new_tokens": (99, COMPLETIONS),
+    "sampling.engine": ("vllm", COMPLETIONS),
+    "sampling.max_model_len": (512, COMPLETIONS),
+    # It decides the equations in the rows of the gold corpus too, and is not yet in the name of that corpus.
+    "grading.mode": ("paper", ("verdicts", "icl verdicts", "sft verdicts")),
+    "grading.actors": (2, NONE),
+    "corpus.dedup": ("none", ("paths",)),
+    "corpus.normal_form": ("multiset", ("paths",)),
+    "corpus.max_paths_per_problem": (2, ("corpus",)),
+    "evaluation.samples_per_problem": (4, ("sft evaluation", "rft evaluation")),
+    "evaluation.samples_per_block": (2, ("sft completions", "rft completions")),
+    "evaluation.temperature": (0.5, ("sft completions", "rft completions")),
+    "evaluation.icl_shots": (2, ("icl completions",)),
+    "training.workers": (2, NONE),
+    "training.zero_stage": (3, NONE),
+    "training.micro_batch_size": (2, NONE),
+    "training.threads_per_worker": (1, NONE),
+    "training.device": ("cpu", NONE),
+    "training.checkpoint_every_steps": (5, NONE),
+    "training.max_attempts": (5, NONE),
+    "training.offload_optimizer": (True, NONE),
+    "engine.device": ("cpu", NONE),
+    "engine.min_actors": (2, NONE),
+    "engine.max_actors": (3, NONE),
+    "engine.tensor_parallel_size": (2, NONE),
+    "engine.threads_per_actor": (1, NONE),
+    "engine.max_num_seqs": (8, NONE),
+    "engine.shards_in_flight": (1, NONE),
+    "engine.kv_cache_gib": (0.5, NONE),
+    "engine.gpu_memory_utilization": (0.5, NONE),
+    # These two change samples through floating point only, which decides no name.
+    "engine.dtype": ("float16", NONE),
+    "engine.enforce_eager": (False, NONE),
+    "engine.max_restarts": (1, NONE),
+    "engine.stall_seconds": (5, NONE),
+    "engine.max_failures": (1, NONE),
+    "engine.max_quarantined": (1, NONE),
+    # Which shards are left out enters through the plan's `without`.
+    "engine.on_failed_shard": ("continue", NONE),
+    "engine.retry_quarantined": (True, NONE),
+    "engine.drain_seconds": (5, NONE),
+    "engine.script": ("slow=0.1:", NONE),
+    "controls": (False, ("controls",)),
+    # The scaling study has a plan of its own, whose points say what they are.
+    "study.questions": ([1], NONE),
+    "study.headline": (["a"], NONE),
+    "study.k": ([1], NONE),
+    "study.halvings": (1, NONE),
+    "study.equal_steps": (False, NONE),
+    "study.seeds": (1, NONE),
+    "study.full_grid": (True, NONE),
+    "study.pretraining_losses": ({"a": 2.5}, NONE),
+}
+"""Field -> another value than in BASE, and the first stages whose identity it enters: all that is made from them
+changes its identity too."""
+
+BASE = (
+    "--problems={train: {source: 'tiny:train:40'}, test: {source: 'tiny:test:20'}, per_block: 10}",
+    "--models=[{name: a, source: x}, {name: b, source: y}]",
+    "--sampling={samples_per_problem: 8, samples_per_block: 8, engine: scripted}",
+    "--engine={max_actors: 2}",
+    "--evaluation.icl_shots=1",
+    "--controls=true",
+)
+
+
+def fields() -> list[str]:
+    """Every key of the config that is no section."""
+    keys = list(known_keys())
+    return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+
+
+def plan_of(config: Config) -> Plan:
+    order_seed, per_block = config.problems.order_seed, config.problems.per_block
+    train, test = (prepare(part, order_seed, per_block) for part in (config.problems.train, config.problems.test))
+    bases = {model.name: fingerprint_of("model", files=model.source) for model in config.models}
+    return make_plan(config, train, test, bases)
+
+
+@cache
+def base() -> tuple[Config, Plan]:
+    config = load(None, BASE)
+    return config, plan_of(config)
+
+
+def identities(plan: Plan) -> dict[str, set[str]]:
+    """Stage -> the fingerprints of its jobs."""
+    stages = {
+        "train problems": {plan.train.fingerprint},
+        "test problems": {plan.test.fingerprint},
+        "gold corpus": {plan.gold.fingerprint},
+        "sft": {job.fingerprint for job in plan.sft},
+        "completions": {job.sampling.fingerprint for job in plan.collected},
+        "verdicts": {job.fingerprint for job in plan.collected},
+        "paths": {plan.paths.fingerprint},
+        "corpus": {plan.corpus.fingerprint},
+        "rft": {job.fingerprint for job in plan.rft},
+        "controls": {job.fingerprint for job in (*plan.own, *plan.controls)},
+    }
+    for name, settings in {"icl": ("icl",), "sft": ("sft",), "rft": ("rft", "rft_self", "sft_same_steps")}.items():
+        verdicts = plan.evaluation_verdicts(*settings)
+        stages[f"{name} completions"] = {job.sampling.fingerprint for job in verdicts}
+        stages[f"{name} verdicts"] = {job.fingerprint for job in verdicts}
+        stages[f"{name} evaluation"] = {job.key for job in plan.evaluations_of(*settings)}
+    return stages
+
+
+def test_the_table_has_no_field_that_the_config_lacks() -> None:
+    assert sorted(set(TABLE) - set(fields())) == []
+
+
+@pytest.mark.parametrize("field", fields())
+def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: str) -> None:
+    assert field in TABLE, f"{field}: write into TABLE which stages' identity it enters"
+    value, stages = TABLE[field]
+    config, plan = base()
+    other_config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(value)}"])
+    assert other_config != config
+    other_plan = plan_of(other_config)
+    before, after = identities(plan), identities(other_plan)
+    changed = {stage for stage in MADE_FROM if before[stage] != after[stage]}
+    downstream = {stage for stage, inputs in MADE_FROM.items() if changed & set(inputs)}
+    assert downstream <= changed
+    assert changed - downstream == set(stages)
+    assert (other_plan.fingerprint != plan.fingerprint) == bool(changed)
