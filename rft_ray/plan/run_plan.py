@@ -29,7 +29,7 @@ CONTROLS = ("rft_self", "sft_same_steps")
 """Evaluation settings that `controls: true` adds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that one run will make. Order of the lists is the order of the config's models."""
 
@@ -125,23 +125,22 @@ def make_plan(
         *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
     left_out = tuple(job for job in evaluations if any(one.past(without).without for one in verdicts_of([job])))
-    own_corpora = tuple(own.values())
     return Plan(
-        config,
-        train,
-        test,
-        gold,
-        sft,
-        collected,
-        paths,
-        corpus,
-        own_corpora,
-        rft,
-        controls,
-        tuple(job for job in evaluations if job not in left_out),
-        bases,
-        frozenset(without),
-        left_out,
+        config=config,
+        train=train,
+        test=test,
+        gold=gold,
+        sft=sft,
+        collected=collected,
+        paths=paths,
+        corpus=corpus,
+        own=tuple(own.values()),
+        rft=rft,
+        controls=controls,
+        evaluations=tuple(job for job in evaluations if job not in left_out),
+        bases=bases,
+        without=frozenset(without),
+        left_out=left_out,
     )
 
 
