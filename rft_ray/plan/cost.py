@@ -30,7 +30,7 @@ def parameters(folder: Path) -> int:
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "np") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
 
 
