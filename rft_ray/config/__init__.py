@@ -1,6 +1,6 @@
 """A run's configuration: one frozen tree (`schema`), read from YAML and arguments (`loading`).
 
-Imports pydantic and yaml only, so that a config is validated before anything heavy is loaded.
+Imports pydantic and yaml only: a config is validated before Ray, torch or vLLM is loaded.
 """
 
 from rft_ray.config.loading import load

@@ -1,10 +1,11 @@
-"""Faults of the scripted engine, on purpose: to try everything around an engine that misbehaves.
+"""Planned faults of the scripted engine, to test how a run handles an engine that fails.
 
-In: a script (`engine.script`), `kind:match[:times:folder]` with commas between. Out: engines that fail as it says, at
-every request whose question holds `match` (empty: at every one). With `times` and a folder, only so often, over all
-processes that share the folder. Kinds: `die` (SIGKILL of the process), `hang`, `freeze` (with the interpreter's lock
-held), `oom`, `raise`, `empty` (answers without a token), `few` (answers are lacking), `endless` (far more than was
-asked for), `slow=SECONDS`; while an engine opens, whatever `match` says: `open-refuse`, `open-oom`, `open-hang`.
+In: a script (`engine.script`), `kind:match[:times:folder]` separated by commas. Out: faults that happen at every
+request whose question contains `match` (empty: at every request); with `times` and a folder at most so many times,
+counted over all processes that share the folder. Kinds: `die` (SIGKILL of the process), `hang`, `freeze` (a hang that
+holds the interpreter's lock), `oom`, `raise`, `empty` (samples without a token), `few` (too few samples), `endless` (a
+sample far above its bound), `slow=SECONDS`; and while an engine opens, whatever `match` is: `open-refuse`, `open-oom`,
+`open-hang`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Example: Fault("die", "Tom", 2, "/tmp/marks") or Fault("slow=0.5", "", None, "")"""
+    """One fault of a script. Example: Fault("die", "Tom", 2, "/tmp/marks") or Fault("slow=0.5", "", None, "")"""
 
     kind: str
     match: str
@@ -38,21 +39,22 @@ class Fault:
     folder: str
 
     def strikes(self, question: str) -> bool:
-        """Whether it is this one's turn; counts it."""
+        """Whether the fault happens at a request with this question; counts it if so."""
         if self.match not in question:
             return False
-        return self.times is None or any(self._first(turn) for turn in range(self.times))
+        return self.times is None or any(self._claim(number) for number in range(self.times))
 
-    def _first(self, turn: int) -> bool:
+    def _claim(self, number: int) -> bool:
+        """Whether this process is the first to count the fault as number `number`."""
         try:
-            Path(self.folder, f"{self.kind}.{turn}").open("x").close()
+            Path(self.folder, f"{self.kind}.{number}").open("x").close()
         except FileExistsError:
             return False
         return True
 
 
 def parse(text: str) -> tuple[Fault, ...]:
-    """The faults that a script says. Raises ValueError."""
+    """The faults that a script lists. Raises ValueError."""
     faults = []
     for part in filter(None, text.split(",")):
         kind, _, rest = part.partition(":")

@@ -1,7 +1,7 @@
-"""A YAML file and `--section.key=value` arguments -> one frozen `Config`, or one ConfigError that names the place.
+"""A YAML file and `--section.key=value` arguments -> one frozen `Config`, or one ConfigError.
 
-Reads the file, applies the arguments over it, validates, and turns pydantic's errors into lines that say what is wrong,
-where, and which known key is nearest.
+Reads the file, applies the arguments over it, validates, and turns pydantic's errors into lines that say which key is
+wrong, why, and which known key is nearest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from rft_ray.config.schema import SECRET, BaseModelSpec, Config, ConfigError
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `section.key=value` overrides (values are YAML; `models.0.source=…` works).
 
-    Raises ConfigError with one line per problem, naming file and key.
+    Prints a note to stderr for each old key (`moved_keys.py`). Raises ConfigError with one line per problem, which
+    names file and key.
     """
     where = "the command line" if path is None else str(path)
     tree = {} if path is None else _read_yaml(Path(path))
@@ -49,7 +50,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"config file {path} cannot be read as YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"config file {path} must hold sections (key: value), found {type(tree).__name__}")
+        raise ConfigError(f"config file {path} must hold sections (key: value), but is a {type(tree).__name__}")
     return tree
 
 
@@ -72,7 +73,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _descend(node: Any, part: str, key: str) -> Any:
-    """The child of a section, as a copy of its own: a YAML anchor makes two sections one object."""
+    """A copy of a section's child, put in its place: a YAML anchor makes two sections share one object."""
     at: Any = _index(node, part, key) if isinstance(node, list) else part
     child = node[at] if isinstance(node, list) else node.get(part)
     if child is not None and not isinstance(child, dict | list):
@@ -88,7 +89,7 @@ def _index(node: list[Any], part: str, key: str) -> int:
 
 
 def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
-    """One readable line for one pydantic error."""
+    """One error of pydantic as a line for the user."""
     key = ".".join(str(part) for part in problem["loc"]) or "config"
     if problem["type"] == "extra_forbidden":
         parent, known = key.rpartition(".")[0], sorted(known_keys())
@@ -104,7 +105,7 @@ def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
 
 
 def known_keys() -> Iterator[str]:
-    """Every key of the config, dotted; list indices are written `*`."""
+    """Every key of the config, dotted; `*` stands for an index of a list."""
 
     def walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
         for name, field in section.model_fields.items():

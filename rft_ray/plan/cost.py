@@ -1,7 +1,7 @@
-"""What a plan will cost, before anything runs: shards, tokens, and a rough time.
+"""Estimated cost of a plan, before anything runs: shards, tokens and time.
 
-The time is an order of magnitude from the usual operation counts, 2 FLOPs per parameter and sampled token and 6 per
-parameter and trained token, at the rates below; the ledger of a finished run has the real ones.
+The time is right to an order of magnitude: 2 FLOPs per parameter and sampled token, 6 per parameter and trained token,
+at the rates below. The ledger of a finished run has the measured times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CPU_FLOPS = 6.5e10
 GPU_SAMPLE_FLOPS, GPU_TRAIN_FLOPS = 4e13, 9e13
 """Useful FLOP/s of an A100-80GB, from the paper's GPU hours for 7B (10 h for 7,473 x 100 samples)."""
 MAX_TOKENS_PER_S = 5000.0
-"""Where a model is too small to be bound by arithmetic."""
+"""Bound for models that are too small to be limited by arithmetic, on CPUs."""
 ENGINE_START_S, WORKERS_START_S = 20, 30
 CHARACTERS_PER_TOKEN = 3.5
 
@@ -35,7 +35,7 @@ def parameters(folder: Path) -> int:
 
 
 def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
-    """The plan as a table for people. `sizes`: model name -> parameters, 0 where unknown."""
+    """The plan and its cost as a table. `sizes`: model name -> parameters, 0 where unknown."""
     config = plan.config
     prompt, response = _tokens(config, plan.train)
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
@@ -61,7 +61,7 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
         seconds += took
     starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
-    lines.append(f"in all about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
+    lines.append(f"total: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
 
 
@@ -75,7 +75,7 @@ def _tokens(config: Config, problems: ProblemSet) -> tuple[int, int]:
 
 
 def _paths_guess(plan: Plan) -> int:
-    """Distinct paths per problem and model that the paper saw at this k (5.25 at k=100, 1.17 at k=1)."""
+    """Distinct paths per problem and model: a power of k through the paper's 1.17 at k=1 and 5.25 at k=100."""
     k = plan.config.sampling.samples_per_problem
     return max(1, round(1.17 * pow(float(k), 0.33)))
 
@@ -89,7 +89,7 @@ def _line(model: str, work: str, shards: int, count: int, tokens: float, seconds
 
 
 def duration(seconds: float) -> str:
-    """For people. Example: `41 s`, `12 min`, `3.4 h`."""
+    """A duration in its largest fitting unit. Example: `41 s`, `12 min`, `3.4 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

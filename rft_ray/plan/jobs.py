@@ -1,7 +1,7 @@
-"""What each stage is asked to do, as pure names: jobs know their fingerprints and their shards, and nothing of Ray.
+"""The jobs of the stages: frozen dataclasses with fingerprints and shards, without Ray.
 
-A job is a frozen dataclass of all that decides its results. Its fingerprint names the files that hold them, so the
-whole plan is known before anything runs.
+A job holds everything that decides its results. Its fingerprint names the files with these results, so all names of a
+plan are known before anything runs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rft_ray.store.shards import Shard
 
 @dataclass(frozen=True, slots=True)
 class CorpusJob:
-    """The training data of one recipe: gold solutions, and the paths of a PathJob where there is one."""
+    """One training corpus: the gold solutions, and the paths of a PathJob if it has one."""
 
     problems_fingerprint: str
     problems: int
     paths: PathJob | None = None
     max_paths: int | None = None
-    """At most so many paths of one problem, gold not counted."""
+    """At most so many paths per problem, without gold."""
     as_many_as: CorpusJob | None = None
-    """Keep only as many paths, over all problems, as this corpus has, drawn at random; it must be built before."""
+    """Keep as many paths over all problems as this corpus has, drawn at random; that corpus is built first."""
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +52,7 @@ class CorpusJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """One model on the test problems: greedy, and k samples where k > 0."""
+    """One model on the test problems: one greedy answer per problem, and k samples where k > 0."""
 
     model: ModelRef
     setting: str
@@ -78,7 +78,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """What decides the distribution of one model's samples, and how they are cut into shards."""
+    """What decides the distribution of a model's samples, and how they are cut into shards."""
 
     temperature: float
     top_p: float
@@ -87,28 +87,28 @@ class SamplingSettings:
     prompt: str
     """The prompt template, with {query}."""
     shots: int = 0
-    """Worked examples before the question: the first ones of `shots_from`."""
+    """Worked examples before the question: the first problems of `shots_from`."""
     shots_from: str = ""
     """Fingerprint of the problem set that the worked examples come from."""
     max_model_len: int | None = None
     """Bound of prompt and completion together, in tokens; None: the model's own context."""
     engine: str = "vllm"
-    """What answered: the scripted engine's samples must never pass for a model's."""
+    """`vllm` or `scripted`: samples of the scripted engine have other names than those of a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """One model of a run. Only the fingerprint is identity; name and stage are for people.
+    """One model of a run. Only the fingerprint is its identity; name and stage are for display.
 
     Example: ModelRef("tiny-m", "sft", "9c3f…", "")
     """
 
     name: str
     stage: str
-    """`base`, `sft`, `rft`, another training's stage, or `foreign`: another sampler's, named by its rows."""
+    """`base`, `sft`, `rft` or the stage of another training; `foreign`: samples from outside, named by their rows."""
     fingerprint: str
     source: str = ""
-    """Where a base model comes from; a fine-tuned one lies in the run's store under its fingerprint."""
+    """Where a base model comes from; empty for a fine-tuned one, which is in the run's store by its fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class SamplingJob:
     model: ModelRef
     problems_fingerprint: str
     problems: int
-    """How many problems of the fixed order: a prefix, in whole blocks unless it is all of them."""
+    """How many problems of the fixed order: a prefix in whole blocks, or all of them."""
     problems_per_block: int
     settings: SamplingSettings
     samples_per_problem: int
@@ -149,12 +149,12 @@ class SamplingJob:
 
     @property
     def planned(self) -> int:
-        """Samples that the job must have."""
+        """Number of samples that the job must have."""
         return self.problems * self.samples_per_problem
 
 
 def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
-    """Names the verdicts on the samples that `completions` names."""
+    """Fingerprint of the verdicts on the samples with the fingerprint `completions`."""
     return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose)
 
 
@@ -180,29 +180,27 @@ class TrainingJob:
     """
 
     model: str
-    """The name that people read."""
+    """Its name in the config, for display."""
     stage: str
     """`sft`, `rft`, …"""
     fingerprint: str
     base: str
-    """What `models.resolve` takes."""
+    """Source of the base model, as `base_models.resolve` takes it."""
     data_key: str
     """Store key of a table with the text columns `question` and `text`, in training order."""
     recipe: Recipe
     template: str
     seed: int
     base_fingerprint: str = ""
-    """What `models.files_fingerprint` must say of the base on every node; empty: not asked."""
+    """What `files_fingerprint` of the base must be on every node; empty: not checked."""
     same_steps_as: str = ""
-    """Store key of another training table: as many optimizer steps are made as the recipe would make on that one, in
-    place of the recipe's epochs. Its rows are counted when training begins; the name says only which table."""
+    """Store key of another training table: training makes as many optimizer steps as the recipe would make on that
+    table, instead of the recipe's epochs. Its rows are counted when training begins."""
 
 
 Purpose = Literal["collect", "evaluate"]
-
-
 Dedup = Literal["equations", "none", "random"]
-"""Which correct samples are kept: a representative of each equation list; all; or as many as there are lists, drawn."""
+"""Which correct samples are kept: one per equation list; all; or as many as there are lists, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +212,7 @@ class VerdictJob:
     purpose: Purpose
     """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
     without: tuple[str, ...] = ()
-    """Stems of completions that are quarantined and gone without: what is made of the others has another name."""
+    """Stems of quarantined completions that the run does without: what is made from the others has other names."""
 
     @property
     def fingerprint(self) -> str:
@@ -225,9 +223,9 @@ class VerdictJob:
         return [verdicts for completions, verdicts in pairs if completions.stem not in self.without]
 
     def past(self, quarantined: Collection[str]) -> VerdictJob:
-        """The same job, without its share of these completions."""
-        mine = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
-        return replace(self, without=tuple(mine))
+        """The same job without those of its completions that are among `quarantined`."""
+        stems = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
+        return replace(self, without=tuple(stems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +236,7 @@ class PathJob:
     dedup: Dedup
     normal_form: NormalForm
     k: int | None = None
-    """Only each model's first k samples of a problem; None: all that the verdict jobs have, in whole sample blocks."""
+    """Only the first k samples of each model and problem; None: all samples of the verdict jobs."""
 
     @property
     def mode(self) -> Mode:
@@ -246,19 +244,19 @@ class PathJob:
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """Names of the models whose samples are pooled."""
+        """Names of the models whose samples are pooled, in order."""
         return tuple(job.sampling.model.name for job in self.verdicts)
 
     @property
     def fingerprint(self) -> str:
-        lacking = [stem for job in self.verdicts for stem in job.without]
+        without = [stem for job in self.verdicts for stem in job.without]
         return fingerprint_of(
             "paths",
             pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
             dedup=self.dedup,
             normal_form=self.normal_form,
             **({} if self.k is None else {"k": self.k}),
-            **({"without": sorted(lacking)} if lacking else {}),
+            **({"without": sorted(without)} if without else {}),
         )
 
     def shards(self) -> list[Shard]:

@@ -1,7 +1,7 @@
-"""Config -> the whole run, known before anything runs: models, data, jobs, and the shards they must have.
+"""Config -> the plan of a run, before anything runs: models, data, jobs and their shards.
 
-Input: a Config, the two problem sets, and the base models' fingerprints. Output: a Plan, whose parts are the
-arguments of the stages. Nothing here reads the store or starts Ray.
+Input: a Config, the two problem sets, and the base models' fingerprints. Output: a Plan, whose parts are the arguments
+of the stages. Nothing here reads the store or starts Ray.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTROLS = ("rft_self", "sft_same_steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that one run will make. Order of the lists is the order of the config's models."""
+    """Every job of one run. Tuples are in the order of the config's models."""
 
     config: Config
     train: ProblemSet
@@ -39,23 +39,23 @@ class Plan:
     gold: CorpusJob
     sft: tuple[TrainingJob, ...]
     collected: tuple[VerdictJob, ...]
-    """One per sampling model: its samples of the training problems, and how they are graded."""
+    """One per sampling model: the verdicts on its samples of the training problems."""
     paths: PathJob
     corpus: CorpusJob
     own: tuple[CorpusJob, ...]
-    """Controls only: per sampling model that RFT trains, the corpus of its own paths."""
+    """Controls only: the corpus of its own paths, per sampling model that RFT trains."""
     rft: tuple[TrainingJob, ...]
     controls: tuple[TrainingJob, ...]
     """Controls only: `rft_self` on `own`, and `sft_same_steps` on gold. Evaluated greedily only."""
     evaluations: tuple[EvaluationJob, ...]
     bases: Mapping[str, str]
     without: frozenset[str] = frozenset()
-    """Stems of completions that are quarantined: paths are made without them."""
+    """Stems of quarantined completions that the run does without."""
     left_out: tuple[EvaluationJob, ...] = ()
-    """Evaluations that need some of these, and are not made."""
+    """Evaluations that need some of these completions, and are not made."""
 
     def past(self, quarantined: Collection[str]) -> Plan:
-        """The same run, going on without these completions as well."""
+        """The plan of the same run without these completions too."""
         without = self.without.union(quarantined)
         if without == self.without:
             return self
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Names the outcome of the whole run: equal for two configs that differ only in how to run."""
+        """Names the results of the whole run: equal for two configs that differ only in how to run."""
         keys = [job.key for job in self.evaluations]
         models = [job.fingerprint for job in self.trainings]
         return fingerprint_of("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
@@ -75,19 +75,19 @@ class Plan:
 
     @property
     def corpora(self) -> list[CorpusJob]:
-        """Every corpus that has sampled paths: the union first."""
+        """Every corpus with sampled paths: the union first."""
         return [self.corpus, *self.own]
 
     @property
     def path_jobs(self) -> list[PathJob]:
-        """What selects the paths of the corpora."""
+        """The path jobs of the corpora."""
         return [job.paths for job in self.corpora if job.paths]
 
     def evaluations_of(self, *settings: str) -> list[EvaluationJob]:
         return [job for job in self.evaluations if job.setting in settings]
 
     def evaluation_verdicts(self, *settings: str) -> list[VerdictJob]:
-        """The verdict jobs that those evaluations stand on."""
+        """The verdict jobs of the evaluations with these settings."""
         return verdicts_of(self.evaluations_of(*settings))
 
     def completion_shards(self) -> Iterator[Shard]:
@@ -97,14 +97,14 @@ class Plan:
 
 
 def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
-    """The verdict jobs that evaluations stand on."""
+    """The verdict jobs that evaluations are computed from."""
     return [verdicts for job in evaluations for verdicts in (job.greedy, job.samples) if verdicts]
 
 
 def make_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
 ) -> Plan:
-    """`bases`: model name -> fingerprint of the base model's files. `without`: see Plan. Raises ConfigError."""
+    """The plan of a run. `bases`: model name -> fingerprint of its base. `without`: as in Plan. Raises ConfigError."""
     gold = CorpusJob(train.fingerprint, train.count)
     sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(
@@ -124,7 +124,9 @@ def make_plan(
         *(evaluation_job(config, job, test) for job in (*sft, *rft)),
         *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
-    left_out = tuple(job for job in evaluations if any(one.past(without).without for one in verdicts_of([job])))
+    left_out = tuple(
+        job for job in evaluations if any(verdicts.past(without).without for verdicts in verdicts_of([job]))
+    )
     return Plan(
         config=config,
         train=train,
@@ -147,7 +149,7 @@ def make_plan(
 def _own_corpora(
     config: Config, train: ProblemSet, collected: Sequence[VerdictJob], trained: Sequence[BaseModelSpec]
 ) -> dict[str, CorpusJob]:
-    """Model name -> the corpus of its own paths. None where one model samples: its paths are the union."""
+    """Model name -> the corpus of its own paths. Empty where one model samples: its paths are the union."""
     if len(collected) == 1:
         return {}
     names = {model.name for model in trained}
@@ -173,12 +175,14 @@ def _controls(
 
 
 def refuse_twins(collected: Sequence[VerdictJob]) -> None:
-    """Two names for one sampler would count each sample twice. Raises ConfigError."""
+    """Raises ConfigError where two names stand for one sampler: each of its samples would count twice."""
     first: dict[str, str] = {}
     for job in collected:
         name = job.sampling.model.name
         if (other := first.setdefault(job.sampling.fingerprint, name)) != name:
-            raise ConfigError(f"models {other!r} and {name!r} are one base with one seed: change one seed")
+            raise ConfigError(
+                f"models {other!r} and {name!r} are the same base with the same seed: give one of them another seed"
+            )
 
 
 def training_job(
@@ -191,9 +195,10 @@ def training_job(
     same_steps_as: CorpusJob | None = None,
     seed: int | None = None,
 ) -> TrainingJob:
-    """The training of one model on one corpus, by the SFT recipe in the stage `sft` and by the RFT recipe in others.
+    """The training of one model on one corpus: by the SFT recipe in the stage `sft`, by the RFT recipe in other stages.
 
-    `same_steps_as`: as many steps as on that corpus. Its length is not known yet, so the name says which corpus.
+    `same_steps_as`: train as many steps as on that corpus. The fingerprint holds that corpus's, as its length is not
+    known yet.
     """
     recipe: Recipe = config.sft if stage == "sft" else config.rft
     seed = model.seed if seed is None else seed
@@ -222,17 +227,17 @@ def training_job(
 
 
 def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
-    """The chosen paths of these samplers, pooled."""
+    """The paths selected from the samples of these models, pooled."""
     return PathJob(tuple(collected), config.corpus.dedup, config.corpus.normal_form)
 
 
 def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:
-    """Gold and the paths."""
+    """The corpus of the gold solutions and these paths."""
     return CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
 
 
 def collecting(config: Config, sampler: TrainingJob, train: ProblemSet) -> VerdictJob:
-    """The samples of the training problems by a trained model, graded to be collected."""
+    """The verdicts on a trained model's samples of the training problems, graded to collect paths."""
     return _verdicts(config, _trained(sampler), train, _collect(config), "collect")
 
 
@@ -241,7 +246,7 @@ def _trained(job: TrainingJob) -> ModelRef:
 
 
 def _collect(config: Config) -> tuple[SamplingSettings, int]:
-    """Settings and k of the samples that make the corpus."""
+    """Settings and number per problem of the samples for the corpus."""
     sampling = config.sampling
     settings = SamplingSettings(
         sampling.temperature,
@@ -259,10 +264,10 @@ def _verdicts(
     config: Config,
     model: ModelRef,
     problems: ProblemSet,
-    how: tuple[SamplingSettings, int],
+    settings_and_k: tuple[SamplingSettings, int],
     purpose: Purpose,
 ) -> VerdictJob:
-    settings, k = how
+    settings, k = settings_and_k
     job = SamplingJob(
         model, problems.fingerprint, problems.count, config.problems.per_block, settings, k, config.run.seed
     )
@@ -270,7 +275,7 @@ def _verdicts(
 
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:
-    """A trained model on the test problems; its stage is the setting. `samples`: also maj@k and pass@k."""
+    """The evaluation of a trained model. `samples`: draw samples for maj@k and pass@k too."""
     return _evaluation(config, _trained(job), job.stage, test, config.evaluation.samples_per_problem if samples else 0)
 
 

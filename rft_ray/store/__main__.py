@@ -1,4 +1,4 @@
-"""`python -m rft_ray.store`: a door to `rft_ray.cli.store`."""
+"""`python -m rft_ray.store`: runs the command line in `rft_ray.cli.store`."""
 
 from __future__ import annotations
 

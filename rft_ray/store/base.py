@@ -1,12 +1,11 @@
-"""A run's directory on local disk or S3: create-only atomic commits of immutable files.
+"""The store protocol: a run's directory, with create-only atomic commits of immutable files.
 
-In: keys (`completions/tiny-m/p00000-s000.parquet`) and bytes or Arrow tables. Out: files that are
-there whole or not at all, where the first commit of a key wins and every later one is told so.
-Only the views (`summary.json` and the like, rebuildable at will) are ever replaced; nothing
-is deleted. Tables carry their row count, a hash of their values and a hash of the file itself, so
-that a torn, truncated or bit-flipped file is named and never taken for data.
+In: keys (`corpus/5f0c.parquet`) and bytes. Out: files that exist whole or not at all. The first commit of a key wins;
+every later commit of it returns False. Only views (`summary.json` and other files that can be rebuilt at any time) are
+replaced, and nothing is deleted.
 
-Here: the protocol, its errors, what a key may be, and the probe for create-only writes. Back ends: `backends/`.
+Here: the protocol, its errors, the rules for keys, and the check for create-only writes. Back ends: `backends/`. Tables
+with hashes of their content: `tables.py`.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ _KEY = re.compile(r"(\.probe/)?[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-
 
 
 class StoreError(RuntimeError):
-    """A store cannot do what was asked. The message says what, where, and what to do."""
+    """An operation of a store has failed. The message says what, where, and what to do."""
 
 
 class NotFound(StoreError):
-    """The store answers, and has nothing under this key."""
+    """The store can be reached and has no file under this key."""
 
 
 class CorruptShard(StoreError):
-    """A committed table's bytes are not those that were committed."""
+    """The bytes of a table are not those that were committed."""
 
 
 class Store(Protocol):
-    """A run's directory. Pickles as its url alone; safe to use from several threads and processes.
+    """A run's directory. Pickles as its URL alone; safe to use from several threads and processes.
 
-    Every method raises StoreError where the store cannot be reached, refuses, or is full, and
-    ValueError for a key that is not relative, or has other characters than `A-Za-z0-9._=-/`.
+    Every method raises StoreError where the store cannot be reached, refuses the request or is full, and ValueError for
+    a key that is not a relative path of the characters `A-Za-z0-9._=-/`.
     """
 
     @property
@@ -51,34 +50,34 @@ class Store(Protocol):
         """Absolute path, or `s3://bucket/prefix`: `open_store(url)` opens the same store."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write once. True: this call committed it. False: it was there already, and stays as it was."""
+        """Write once. True: this call committed the file. False: it was committed before and stays as it is."""
 
     def create_file(self, key: str, path: Path) -> bool:
-        """`create` with the content of a local file, streamed: for model weights. OSError if it has none."""
+        """`create` with the content of a local file, streamed. Raises OSError where that file cannot be read."""
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write or replace a view, atomically. ValueError for any key outside `VIEWS`."""
+        """Write or replace a view, atomically. Raises ValueError for a key outside `VIEWS`."""
 
     def read(self, key: str) -> bytes:
         """The whole content. Raises NotFound."""
 
     def fetch(self, key: str, path: Path) -> None:
-        """Copy to a local file that appears whole or not at all. Raises NotFound."""
+        """Copy to a local file, which appears whole or not at all. Raises NotFound."""
 
     def exists(self, key: str) -> bool:
         """Whether `key` is committed."""
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Keys that start with `prefix` (any string: `a/b` also finds `a/bc`), sorted."""
+        """Keys that start with `prefix`, sorted. A prefix is any string: `a/b` matches `a/bc` too."""
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """`list` with each key's size in bytes."""
+        """As `list`, each key with its size in bytes."""
 
     def local_path(self, key: str) -> Path | None:
-        """Where `key` lies, or would lie, on local disk; None where the store is not on it."""
+        """Path of `key` on local disk, committed or not; None where the store is not on local disk."""
 
     def check(self) -> None:
-        """Refuse, with one message, a store that cannot be written or breaks create-only writes."""
+        """Raises StoreError where the store cannot be written or does not honour create-only writes."""
 
 
 def is_key(key: str) -> bool:
@@ -87,7 +86,7 @@ def is_key(key: str) -> bool:
 
 
 def checked_key(key: str) -> str:
-    """`key`, or ValueError where `is_key` says no."""
+    """`key`. Raises ValueError where it is no key."""
     if not is_key(key):
         raise ValueError(
             f"bad store key {key!r}: give a relative path of A-Z a-z 0-9 . _ = - whose parts are not empty "
@@ -97,15 +96,15 @@ def checked_key(key: str) -> str:
 
 
 def checked_view(key: str) -> str:
-    """`key`, or ValueError where it is no view: everything else in a store is immutable."""
+    """`key`. Raises ValueError where it is no view: every other file is immutable."""
     if key not in VIEWS:
-        raise ValueError(f"refusing to replace {key!r}: only views may be ({', '.join(sorted(VIEWS))})")
+        raise ValueError(f"cannot replace {key!r}: only views can be replaced ({', '.join(sorted(VIEWS))})")
     return key
 
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to: renamed to `path` if the block succeeds, removed if not."""
+    """A temporary path next to `path`: renamed to `path` if the block succeeds, removed if it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -116,7 +115,7 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 
 def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
-    """What an operating system's error means for whoever runs the job."""
+    """The StoreError for an error of the operating system: what it means and what to do."""
     what = f"{key} in {url} ({error.strerror})"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(f"disk full: {what}: free some space and run the same command again; nothing was lost")
@@ -124,7 +123,10 @@ def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
 
 
 def check_create_only(store: Store) -> str:
-    """Race writers for one probe key and return it; StoreError unless exactly one wins and its data stays."""
+    """Write one probe key from several threads and return it.
+
+    Raises StoreError unless exactly one write wins and its data stays.
+    """
     probe = f".probe/{uuid.uuid4().hex}"
     contents = [f"{probe} {writer}".encode() for writer in range(4)]
     with ThreadPoolExecutor(len(contents)) as pool:
@@ -132,7 +134,7 @@ def check_create_only(store: Store) -> str:
     late = store.create(probe, b"late")
     if won.count(True) != 1 or late or store.read(probe) != contents[won.index(True)]:
         raise StoreError(
-            f"{store.url} does not honour create-only writes: two writers of one key were both told that they "
-            "won, or the first was overwritten. Samples could be lost or counted twice here: choose another store"
+            f"{store.url} does not honour create-only writes: two writes of one key both "
+            "succeeded, or the first was overwritten. Samples could be lost or counted twice: choose another store"
         )
     return probe

@@ -1,9 +1,14 @@
 """Names in a store: fingerprints of recipes, and generations of one file. Pure.
 
-A committed file is never altered. One that is void (corrupt, or made from what is) gets a create-only record beside it,
-`<stem>.g<generation>.tombstone`; what is made in its place is of the next generation. A shard's key says its generation
-(`…/41ab.s00003.g1.parquet`); the key of a file of the whole run says so from the first remake on
-(`corpus/5f0c.parquet`, then `corpus/5f0c.g1.parquet`). A tombstone voids every file of its stem and generation.
+A fingerprint names what a file should hold: the recipe (model files, data, prompt, settings, seed, upstream names,
+stage version), never bytes that floating point decides. So every name is known before anything runs, results of changed
+settings have other names, and a run that starts again finds what it has made.
+
+A committed file is never altered. A file that must not count, because it is corrupt or made from a file that does not
+count, is void: a create-only record next to it says so, `<stem>.g<generation>.tombstone`, and its replacement has the
+next generation. A shard's key always holds the generation (`…/41ab.s00003.g1.parquet`); the key of a file of the whole
+run holds it from generation 1 on (`corpus/5f0c.parquet`, then `corpus/5f0c.g1.parquet`). A tombstone voids every file
+of its stem and generation.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ VERSIONS = {
     "corpus": 1,
     "evaluation": 1,
 }
-"""Version of each stage: raised by hand when its meaning changes, so that old results keep their names."""
+"""Version of each stage, raised by hand when its meaning changes: results of the old one keep their names."""
 
 
 def split(key: str) -> tuple[str, int, str]:
@@ -40,7 +45,7 @@ def split(key: str) -> tuple[str, int, str]:
 
 
 def is_numbered(key: str) -> bool:
-    """Whether the key says its generation: a shard's, or a remake's."""
+    """Whether the key holds its generation: that of a shard does, and that of a replacement."""
     stem, generation, ending = split(key)
     return key == f"{stem}.g{generation}.{ending}"
 
@@ -55,21 +60,21 @@ def committed_files(keys: Iterable[str]) -> dict[tuple[str, str], str]:
     """(stem, ending) -> key of the file that counts: the first generation that no tombstone voids."""
     parts = [(split(key), key) for key in keys]
     void = {(stem, generation) for (stem, generation, ending), _ in parts if ending == TOMBSTONE}
-    alive: dict[tuple[str, str], tuple[int, str]] = {}
+    first: dict[tuple[str, str], tuple[int, str]] = {}
     for (stem, generation, ending), key in parts:
         if ending != TOMBSTONE and (stem, generation) not in void:
-            alive[stem, ending] = min(alive.get((stem, ending), (generation, key)), (generation, key))
-    return {name: key for name, (_, key) in alive.items()}
+            first[stem, ending] = min(first.get((stem, ending), (generation, key)), (generation, key))
+    return {name: key for name, (_, key) in first.items()}
 
 
 def next_generation(stem: str, keys: Iterable[str]) -> int:
-    """The generation that a missing file must be written as: one past the newest tombstone among `keys`."""
+    """Generation of a file that is to be written: one past the newest tombstone of its stem among `keys`."""
     void = [g for s, g, ending in map(split, keys) if s == stem and ending == TOMBSTONE]
     return max(void, default=-1) + 1
 
 
 def key_past_tombstones(key: str, keys: Iterable[str]) -> str:
-    """Where the file that the unnumbered `key` names is written: past the newest tombstone among `keys`."""
+    """Key under which the file is written that `key` names without a generation: see `next_generation`."""
     stem, _, ending = split(key)
     generation = next_generation(stem, keys)
     return f"{stem}.g{generation}.{ending}" if generation else key

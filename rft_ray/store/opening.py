@@ -1,7 +1,4 @@
-"""URL -> store: the one place that chooses a back end.
-
-`open_store` is what every stage, job and worker calls; a store pickles as its URL and is opened again by it.
-"""
+"""URL -> store: the one place that chooses a back end. Every stage, job and worker opens its store here."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from rft_ray.store.base import Store, StoreError
 def open_store(url: str) -> Store:
     """The store at a local path or `s3://bucket/prefix`. Touches neither disk nor network.
 
-    S3's endpoint, region and credentials come from the usual AWS variables and files of the
-    process that uses the store; a Ray worker needs them as much as the driver. With RFT_STORE_FAULTS set, the store
-    fails as that plans: see `faults.py`.
+    S3's endpoint, region and credentials come from the usual AWS variables and files of the process that uses the
+    store: Ray workers need them as well as the driver. With RFT_STORE_FAULTS set, operations fail as planned there: see
+    `backends/faults.py`. Raises StoreError for a URL of another kind.
     """
     return faults.wrap(_opened(url))
 

@@ -1,11 +1,11 @@
-"""Parquet files that prove their own content.
+"""Parquet files that hold hashes of their own content.
 
-In: an Arrow table and metadata. Out: the bytes of one Parquet file, the same bytes for the same input,
-whose footer carries the row count, a hash of the values, and a hash of the file itself (made while that
-hash reads as zeros). `decode` checks the file's hash before anything parses the bytes, so every truncation
-and every flipped bit is found. Any Parquet reader can read the files.
+In: an Arrow table and metadata. Out: the bytes of one Parquet file, equal for equal input. Its footer holds the row
+count, a hash of the values, and a hash of the file (computed with zeros in the place of that hash). `decode` checks the
+hash of the file before it parses anything, so it detects every truncation and every flipped bit. Any Parquet reader can
+read the files.
 
-Limits: a table is one row group in memory; bytes may differ between versions of pyarrow, `content_hash` may not.
+Limits: a table is one row group in memory. The bytes can differ between versions of pyarrow; `content_hash` does not.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _MARK, _BLANK = b"file-sha256:", b"0" * 64
 
 
 class Damaged(Exception):
-    """Bytes are not those that `encode` made. The message says what is wrong with them."""
+    """The bytes are not those that `encode` made. The message says what is wrong with them."""
 
 
 def encode(table: pa.Table, metadata: dict[str, str]) -> bytes:
     """One Parquet file (zstd) of `table`.
 
-    Columns: text, binary, numbers, booleans, dates and times, and lists or structs of these; TypeError
-    for others. ValueError for metadata keys that start with `store.`, which are this module's own.
+    Columns: text, binary, numbers, booleans, dates and times, and lists or structs of these. Raises TypeError for other
+    columns, and ValueError for metadata keys that start with `store.`, which this module uses.
     """
     if reserved := [key for key in metadata if key.startswith("store.")]:
         raise ValueError(f"metadata keys that start with 'store.' are reserved: {', '.join(reserved)}")
@@ -35,7 +35,7 @@ def encode(table: pa.Table, metadata: dict[str, str]) -> bytes:
     footer = {key.encode(): value.encode() for key, value in sorted(metadata.items())}
     footer |= {_ROWS: b"%d" % plain.num_rows, _CONTENT: content_hash(plain).encode(), _FILE: _MARK + _BLANK}
     sink = pa.BufferOutputStream()
-    # Non-compliant nested types: a list column keeps its Arrow type, down to the name of its items.
+    # Non-compliant nested types: a list column keeps its Arrow type, including the name of its items.
     with pq.ParquetWriter(sink, plain.schema, compression="zstd", use_compliant_nested_type=False) as writer:
         writer.write_table(plain)
         writer.add_key_value_metadata(footer)
@@ -44,10 +44,10 @@ def encode(table: pa.Table, metadata: dict[str, str]) -> bytes:
 
 
 def decode(data: bytes) -> tuple[pa.Table, dict[str, str]]:
-    """The table and metadata that `encode` took. Raises Damaged."""
+    """The table and metadata that `encode` was given. Raises Damaged."""
     head, declared, tail = _split(data)
     if _file_hash(head, tail) != declared:
-        raise Damaged("its bytes do not have the hash that they carry (truncated or altered)")
+        raise Damaged("its bytes do not have the hash that it holds (truncated or altered)")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         footer: dict[bytes, bytes] = dict(file.metadata.metadata)
@@ -65,7 +65,7 @@ def decode(data: bytes) -> tuple[pa.Table, dict[str, str]]:
 def content_hash(table: pa.Table) -> str:
     """SHA-256, 64 hex digits, of the columns' names, types and values.
 
-    Independent of chunks, of metadata, and of how Arrow happens to lay the values out in memory.
+    Independent of chunks, of metadata, and of how Arrow lays the values out in memory.
     """
     digest = hashlib.sha256()
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -79,7 +79,7 @@ def _split(data: bytes) -> tuple[memoryview, bytes, memoryview]:
     start = data.rfind(_MARK) + len(_MARK)
     end = start + len(_BLANK)
     if start < len(_MARK) or len(data) < end:
-        raise Damaged("it carries no hash of itself (truncated, empty, or not written by this program)")
+        raise Damaged("it holds no hash of itself (truncated, empty, or not written by this program)")
     return memoryview(data)[:start], data[start:end], memoryview(data)[end:]
 
 
@@ -92,7 +92,7 @@ def _file_hash(head: memoryview, tail: memoryview) -> bytes:
 
 
 def _feed(digest: hashlib._Hash, chunks: list[pa.Array], kind: pa.DataType) -> None:
-    """Add one column to `digest`: which values are null, then the others."""
+    """Add one column to `digest`: first which values are null, then the values that are not."""
     for chunk in chunks:
         digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
     dense = [chunk.drop_null() for chunk in chunks]
@@ -108,7 +108,7 @@ def _feed(digest: hashlib._Hash, chunks: list[pa.Array], kind: pa.DataType) -> N
 
 
 def _feed_plain(digest: hashlib._Hash, chunks: list[pa.Array], kind: pa.DataType) -> None:
-    """Add values without nulls and without parts: their type and bytes; for text, the lengths come first."""
+    """Add values that are neither null nor nested: their type and bytes; for text, the lengths come first."""
     digest.update(str(kind).encode())
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
         values = [chunk.cast(pa.large_binary()).to_pylist() for chunk in chunks]

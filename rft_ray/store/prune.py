@@ -1,11 +1,12 @@
-"""What a run's store holds and no longer needs: checkpoints of committed models, void files, what killed writers left
-half-written, and superseded recipes.
+"""Files that a run's store no longer needs: checkpoints of committed models, void files, temporary files of killed
+writers, and files of superseded recipes.
 
-In: a store, and a plan where superseded recipes are asked for. Out: keys with sizes and the reason, and their deletion
-from local disk. A key is kept unless it is known to be unneeded; tombstones, tables of problems and views always are.
+In: a store, and a plan to find superseded recipes. Out: keys with sizes and the reason, and their deletion from local
+disk. A key is kept unless it is known to be unneeded; tombstones, tables of problems and views are always kept.
 
-Limits: the store offers no delete, so nothing is deleted from S3: let `work/` expire there by a lifecycle rule.
-Superseded is what the saved config does not name; where several configs share one store, that is the last one's.
+Limits: the store has no delete, so nothing is deleted from S3: let `work/` expire there by a lifecycle rule. A recipe
+is superseded if the plan of the saved config does not name it; where several configs share a store, the last one is
+saved.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from rft_ray.store.names import TOMBSTONE, tombstone
 RECIPES = ("completions/", "verdicts/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
 LEFT_AFTER_S = 24 * 3600
+"""No writer takes so long over one file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unneeded:
-    """A key that can go. Example: Unneeded("work/5f0c…/a1/checkpoint-40/state.bin", 3100, "checkpoint")"""
+    """A key that can be deleted. Example: Unneeded("work/5f0c…/a1/checkpoint-40/state.bin", 3100, "checkpoint")"""
 
     key: str
     bytes: int
@@ -35,24 +37,24 @@ class Unneeded:
 
 
 def unneeded(store: Store, plan: Any = None) -> list[Unneeded]:
-    """What can go: checkpoints of committed models, void files; given the run's plan, also what that does not name."""
+    """The files that can be deleted; with the run's plan, those of recipes that it does not name too."""
     sizes = dict(store.sizes())
     names = None if plan is None else set(recipes(plan))
     committed = {key.split("/")[1] for key in sizes if key.startswith("work/")}
     committed = {fingerprint for fingerprint in committed if committed_model(store, fingerprint)}
-    found = []
+    keys = []
     for key, size in sizes.items():
         if key.startswith("work/") and recipe_of(key) in committed:
-            found.append(Unneeded(key, size, "checkpoint of a committed model"))
+            keys.append(Unneeded(key, size, "checkpoint of a committed model"))
         elif tombstone(key) in sizes and not key.endswith(TOMBSTONE):
-            found.append(Unneeded(key, size, "void"))
+            keys.append(Unneeded(key, size, "void"))
         elif names is not None and key.startswith(RECIPES) and recipe_of(key) not in names:
-            found.append(Unneeded(key, size, "superseded recipe"))
-    return [*found, *_leftovers(store)]
+            keys.append(Unneeded(key, size, "superseded recipe"))
+    return [*keys, *_leftovers(store)]
 
 
 def _leftovers(store: Store) -> Iterator[Unneeded]:
-    """Temporary files that killed writers have left in a local store, older than any writer lives."""
+    """Temporary files that killed writers have left in a local store: those older than LEFT_AFTER_S."""
     if store.local_path("summary.json") is not None:
         for path in Path(store.url).glob(".tmp/*"):
             status = path.stat()
@@ -69,7 +71,7 @@ def recipe_of(key: str) -> str:
 
 
 def recipes(part: Any) -> Iterator[str]:
-    """Every recipe that a plan, or any part of one, names."""
+    """Every recipe that a plan, or a part of one, names."""
     for name in ("fingerprint", "key"):
         value = getattr(part, name, None)
         if isinstance(value, str):
@@ -78,14 +80,14 @@ def recipes(part: Any) -> Iterator[str]:
         for field in fields(part):
             yield from recipes(getattr(part, field.name))
     elif isinstance(part, tuple | list):
-        for one in part:
-            yield from recipes(one)
+        for item in part:
+            yield from recipes(item)
 
 
 def delete(store: Store, keys: Iterable[str]) -> int:
     """Delete files and return how many. Raises StoreError where the store is not on local disk."""
     if store.local_path("summary.json") is None:
-        raise StoreError(f"{store.url} is not on local disk and offers no delete: let work/ expire by a lifecycle rule")
+        raise StoreError(f"{store.url} is not on local disk and has no delete: let work/ expire by a lifecycle rule")
     paths = [Path(store.url) / key for key in keys]
     for path in paths:
         path.unlink(missing_ok=True)

@@ -1,20 +1,20 @@
-"""What is unsound in a run's store, and how it is given up so that the next run makes it anew.
+"""Find the files of a run's store that must not count, and void them, so that the next run makes them again.
 
-In: a store. Out: findings, and tombstones (`names.py`), never a delete. A file is unsound where its bytes are not
-those that were committed, or where it was made from rows that are no longer the ones that count: the rule is
+In: a store. Out: findings, and tombstones (`names.py`); nothing is deleted. A file must not count if its bytes are not
+those that were committed, or if it was made from rows that no longer count:
 
 * a corrupt file is void;
-* completions never come back the same: what was made from void ones is void too, down to the corpus, the models
-  trained on it and their samples;
-* all else recomputes to the same rows from what it was made from: a corrupt verdict, path block or corpus voids
-  nothing.
+* completions that are sampled again have other rows: every file made from void completions is void too, including the
+  corpus, the models trained on it and their samples;
+* every other file is computed again with the same rows: a corrupt verdict, path block or corpus voids nothing else.
 
-What was made from a file is known by `tables.py`. Tombstones are written downstream first, so that a repair that is
-cut off leaves the cause in place, and the next one goes on from there. A damaged weight file is named and left (its
-samples were drawn while it was whole): put a copy in its place, or move the model away to have it trained again.
+`tables.py` records which files a file was made from. Tombstones are written downstream first: a repair that is
+interrupted leaves the cause in place, and the next repair continues from it. A damaged model is named and not voided,
+because its samples were drawn while it was whole: put an intact copy in its place, or move the model out of the store
+to have it trained again.
 
-Limits: no job may be writing to the run meanwhile (`run_lock.py` sees to that): one that has read a file before it was
-voided commits what it made from it. The next `verify` names that.
+Limits: no job may write to the run meanwhile, which `run_lock.py` ensures: a job that has read a file before it is
+voided would commit files made from it. The next `verify` names such files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rft_ray.store.models.folder import ModelError
 from rft_ray.store.tables import identity, made_from, read_table
 
 REDRAWN = "completions/"
-"""What, made anew from the same things, holds other rows: sampling is random."""
+"""Prefix of the files that have other rows when they are made again: sampling is random."""
 READERS = 8
 
 
@@ -46,9 +46,9 @@ class File:
     key: str
     identity: str
     made_from: Mapping[str, str]
-    """Stem -> identity of what it was made from; an empty identity: any."""
+    """Stem -> identity of each file that it was made from; an empty identity matches any."""
     damage: str
-    """What is wrong with its bytes; empty where nothing is."""
+    """What is wrong with its bytes; empty for a sound file."""
 
     @property
     def stem(self) -> str:
@@ -65,7 +65,7 @@ class Finding:
 
 
 def examine(store: Store) -> list[File]:
-    """Read every table and model that counts. One file in memory per reader."""
+    """Read every table and model that counts. Each of READERS threads holds one file in memory."""
     present = names.committed_files(store.list())
     tables = [key for (_, ending), key in present.items() if ending == "parquet"]
     with ThreadPoolExecutor(READERS) as pool:
@@ -75,50 +75,50 @@ def examine(store: Store) -> list[File]:
 
 
 def find(files: Sequence[File]) -> list[Finding]:
-    """What must not count: first what is corrupt, then, layer by layer, what was made from what is lost."""
+    """The files that must not count: first the corrupt ones, then, layer by layer, those made from lost rows."""
     by_stem = {file.stem: file for file in files}
     damaged = [file for file in files if file.damage]
-    found = [Finding(file.key, file.damage, True) for file in damaged]
+    findings = [Finding(file.key, file.damage, True) for file in damaged]
     sound = [file for file in files if not file.damage]
-    lost = {file.stem for file in damaged if file.stem.startswith(REDRAWN)}  # what comes back with other rows
+    lost = {file.stem for file in damaged if file.stem.startswith(REDRAWN)}  # made again, they have other rows
     while True:
         stale = {file.stem: why for file in sound if (why := _stale(file, by_stem, lost))}
         grown = lost | set(stale)
-        if grown:  # of a damaged file nobody knows what it was made from
+        if grown:  # which files a damaged one was made from cannot be read
             grown |= {file.stem for file in damaged}
         if grown == lost:
-            return found
-        found += [Finding(by_stem[stem].key, why, False) for stem, why in stale.items()]
+            return findings
+        findings += [Finding(by_stem[stem].key, why, False) for stem, why in stale.items()]
         sound = [file for file in sound if file.stem not in stale]
         lost = grown
 
 
 def void(store: Store, findings: Sequence[Finding]) -> list[Finding]:
-    """Write a tombstone for each, the last first; those of damaged models are left out. Returns what is void now."""
-    done = []
+    """Write a tombstone for each finding, the last first, except damaged models. Returns the voided ones."""
+    voided = []
     for finding in reversed(findings):
         if finding.corrupt and finding.key.startswith("models/"):
             continue
         store.create(names.tombstone(finding.key), json.dumps({"reason": finding.reason}).encode())
-        done.append(finding)
-    return done
+        voided.append(finding)
+    return voided
 
 
 def _stale(file: File, by_stem: Mapping[str, File], lost: set[str]) -> str:
-    """Why what `file` was made from no longer counts; empty where it does."""
+    """Why the rows that `file` was made from no longer count; empty where they do."""
     for stem, content in file.made_from.items():
-        there = by_stem.get(stem)
+        source = by_stem.get(stem)
         if stem in lost:
             return f"made from {stem}, which is void"
-        if there is None and content and stem.startswith(REDRAWN):
-            return f"made from {stem}, which is not there"
-        if there is not None and content and not there.damage and there.identity != content:
-            return f"made from other rows than those of {there.key}"
+        if source is None and content and stem.startswith(REDRAWN):
+            return f"made from {stem}, which is missing"
+        if source is not None and content and not source.damage and source.identity != content:
+            return f"made from other rows than those of {source.key}"
     return ""
 
 
 def _table(store: Store, key: str, present: Mapping[tuple[str, str], str]) -> File:
-    """One table, read twice before it is called corrupt: what came over a network may have been altered there."""
+    """One table, read twice before it counts as corrupt: a network can alter the bytes of one read."""
     for last in (False, True):
         try:
             table, metadata = read_table(store, key)
@@ -134,7 +134,7 @@ def _table(store: Store, key: str, present: Mapping[tuple[str, str], str]) -> Fi
 
 
 def _damage_of_twin(store: Store, key: str, metadata: Mapping[str, str], present: Mapping[tuple[str, str], str]) -> str:
-    """What is wrong with the JSONL that holds a corpus's rows too."""
+    """What is wrong with the JSONL file that holds the same rows as a corpus; empty where nothing is."""
     twin = present.get((names.split(key)[0], "jsonl"))
     if twin is None or "jsonl_sha256" not in metadata:
         return ""
@@ -144,7 +144,7 @@ def _damage_of_twin(store: Store, key: str, metadata: Mapping[str, str], present
 
 
 def _model(store: Store, key: str) -> File:
-    """One committed model, every file of it read."""
+    """One committed model; every file of it is read."""
     fingerprint = key.split("/")[1]
     try:
         manifest = committed_model(store, fingerprint)

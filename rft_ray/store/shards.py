@@ -1,10 +1,7 @@
-"""The plan: which shards each stage of a run must have, and the fingerprints that name them.
+"""Shards: the immutable files of a stage, and which of them are committed.
 
-A name says what a file *should* hold: the recipe (model files, data, prompt, settings, seed, upstream
-names, stage version), never bytes that floating point decides. So the whole plan is known before anything runs,
-changed settings never mix with old results, and running again finds everything in its place.
-
-A stage's version in `VERSIONS` is raised by hand when its meaning changes; a golden test guards the names.
+In: a store, and the shards that the jobs of a plan list (`rft_ray/plan/jobs.py`). Out: the shards that are missing, the
+keys and metadata of those that are committed, and the key under which a missing one is written.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from rft_ray.store.tables import read_table
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One immutable file of a stage: a problem block, and for sampled stages a sample block."""
+    """One immutable file of a stage: the rows of a problem block and, in sampled stages, of a sample block."""
 
     stage: str
     problems_fingerprint: str
@@ -32,7 +29,7 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """Key of the shard without generation and ending. Shards of one problem block lie side by side."""
+        """Key of the shard without generation and ending. Shards of one problem block are in one folder."""
         sample = "" if self.sample_block is None else f".s{self.sample_block:05d}"
         return f"{self.folder}p{self.problem_block:06d}/{self.fingerprint}{sample}"
 
@@ -49,22 +46,18 @@ READERS = 8
 
 
 def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
-    """Verified metadata of those of the shards that are committed."""
+    """Verified metadata of each shard that is committed, in order."""
     shards = list(shards)
-    committed: dict[tuple[str, str], str] = {}
-    for folder in {shard.folder for shard in shards}:
-        committed |= committed_files(store.list(folder))
+    committed = _committed(store, shards)
     keys = [key for shard in shards if (key := committed.get((shard.stem, "parquet")))]
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(lambda key: read_table(store, key)[1], keys)
 
 
 def missing_shards(store: Store, shards: Iterable[Shard]) -> list[Shard]:
-    """The shards that no committed file stands for yet, in order. One paged listing per folder."""
+    """The shards that are not committed, in order. One paged listing per folder."""
     shards = list(shards)
-    committed: dict[tuple[str, str], str] = {}
-    for folder in sorted({shard.folder for shard in shards}):
-        committed |= committed_files(store.list(folder))
+    committed = _committed(store, shards)
     return [shard for shard in shards if (shard.stem, "parquet") not in committed]
 
 
@@ -74,8 +67,14 @@ def committed_key(store: Store, shard: Shard) -> str | None:
 
 
 def key_to_write(store: Store, shard: Shard) -> str | None:
-    """Asked just before a shard is made: where to commit it, or None when somebody has."""
+    """Key to commit a shard under, looked up just before it is made; None where it is committed by now."""
     keys = list(store.list(shard.stem + ".g"))
     if (shard.stem, "parquet") in committed_files(keys):
         return None
     return shard.key(next_generation(shard.stem, keys))
+
+
+def _committed(store: Store, shards: Iterable[Shard]) -> dict[tuple[str, str], str]:
+    """(stem, ending) -> key of every file that counts in the folders of these shards."""
+    folders = sorted({shard.folder for shard in shards})
+    return {name: key for folder in folders for name, key in committed_files(store.list(folder)).items()}

@@ -1,7 +1,8 @@
-"""Arrow tables as committed Parquet files: create-only writes, verified reads, and what a table was made from.
+"""Arrow tables as committed Parquet files: create-only writes, verified reads, and which files a table was made from.
 
-In: an `pyarrow.Table` and string metadata. Out: a `Receipt` that says whether this call committed it. A table records
-what it was made from in its metadata, so that `repair` can tell which files a damaged one makes stale.
+In: a `pyarrow.Table` and string metadata. Out: a `Receipt` that says whether this call committed the table. The
+metadata of a table records the files that it was made from, so that `repair.py` finds those that a damaged file makes
+stale.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ MADE_FROM = "made_from"
 
 
 def identity(table: pa.Table) -> str:
-    """16 hex digits that tell a table's rows from others."""
+    """16 hex digits that identify the rows of a table."""
     return content_hash(table)[:16]
 
 
 def noted(read: Mapping[str, str]) -> dict[str, str]:
-    """Metadata that records what was read: stem -> identity."""
+    """Metadata that records the files which a table was made from. `read`: stem -> identity or content hash."""
     return {MADE_FROM: json.dumps({stem: content[:16] for stem, content in sorted(read.items())})}
 
 
 def made_from(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What `noted` recorded; empty where nothing is."""
+    """The files that `noted` recorded, stem -> identity; empty where the metadata holds no record."""
     return dict(json.loads(metadata.get(MADE_FROM, "{}")))
 
 
@@ -48,18 +49,18 @@ class Receipt:
     bytes: int
     """Size of the Parquet file."""
     committed_here: bool
-    """False where the key was there already: `rows` and `bytes` are then not those of the store's file."""
+    """False where the key was committed before: the file in the store can have other `rows` and `bytes`."""
     seconds: float
 
 
 def present(store: Store, key: str) -> str | None:
-    """Where the file that `key` names without a generation lies now; None where it is not there, or void."""
+    """Key of the committed file that `key` names without a generation; None where it is missing or void."""
     stem, _, ending = split(key)
     return committed_files(store.list(f"{stem}.")).get((stem, ending))
 
 
 def writable(store: Store, key: str) -> str:
-    """Where the file that `key` names is to be created: a generation past its newest tombstone."""
+    """Key under which the file that `key` names is created: one generation past its newest tombstone."""
     if is_numbered(key):
         return key
     return key_past_tombstones(key, store.list(f"{split(key)[0]}."))
@@ -68,9 +69,8 @@ def writable(store: Store, key: str) -> str:
 def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, str]) -> Receipt:
     """Commit `table` as one immutable Parquet file; the same table and metadata give the same bytes.
 
-    A key without a generation is that of the first one that is not void.
-
-    Column types: see `parquet.encode`. ValueError for metadata keys that start with `store.`.
+    A key without a generation gets the one that `writable` says. Column types: see `parquet.encode`. Raises ValueError
+    for metadata keys that start with `store.`.
     """
     start = time.perf_counter()
     data = parquet.encode(table, metadata)
@@ -80,16 +80,16 @@ def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, st
 
 
 def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table and metadata that `commit_table` put there. Raises NotFound and CorruptShard."""
+    """The table and metadata that `commit_table` committed. Raises NotFound and CorruptShard."""
     if not is_numbered(key):
-        named, key = key, present(store, key) or ""
+        unnumbered, key = key, present(store, key) or ""
         if not key:
-            raise NotFound(f"not found: {named} in {store.url}")
+            raise NotFound(f"not found: {unnumbered} in {store.url}")
     try:
         return parquet.decode(store.read(key))
     except parquet.Damaged as damage:
         raise CorruptShard(
             f"corrupt shard {key} in {store.url}: {damage}. Put an intact copy in its place, or run "
-            f"`python -m rft_ray.store verify --repair {store.url}` and then the same command again: only this "
-            "shard, and what was made from it, is then made anew"
+            f"`python -m rft_ray.store verify --repair {store.url}` and then the same command again, which makes "
+            "only this shard and the files made from it again"
         ) from damage

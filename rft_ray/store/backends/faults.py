@@ -1,21 +1,22 @@
-"""Faults at a store, on purpose: to rehearse what storage, nodes and operators do at the worst moment.
+"""Planned faults of a store, for tests: errors, kills and delays before or after chosen operations.
 
-In: a plan, `N:when:kind[:extra]` with commas between: at the N-th operation (from 1, over all stores that this process
-opens), `before` or `after` it was done. Out: the product's own stores, failing as planned. By RFT_STORE_FAULTS, which
+In: a plan, `N:when:kind[:extra]` separated by commas: at the N-th operation (from 1, over all stores that this process
+opens), `before` or `after` it is done. Out: stores that fail as planned. The plan is set by RFT_STORE_FAULTS, which
 child processes inherit, or in code:
 
     with faults.injected("7:after:error"):
         run()                       # the seventh operation is done, and its acknowledgement lost
 
-Kinds: `error` (before: nothing was done; after: a lost acknowledgement), `kill` (SIGKILL of this process), `stop`
-(SIGSTOP: a zombie, until somebody sends SIGCONT), `die` (as a kill, but an exception that no handler of the product
-takes: many deaths in one process), `pause` (a zombie thread: waits for `Injection.resume`), `slow` (from the N-th
-operation on, each takes `extra` milliseconds longer: what is killed meanwhile dies in the middle of something).
+Kinds: `error` (before: the operation is not done; after: its acknowledgement is lost), `kill` (SIGKILL of this
+process), `stop` (SIGSTOP: the process hangs until it gets SIGCONT), `die` (an exception that no handler of the product
+catches: a kill that can be repeated in one process), `pause` (the thread waits for `Injection.resume`), `slow` (each
+operation from the N-th on takes `extra` milliseconds longer, so that a kill from outside falls within an operation).
 
-On S3, `http` in place of when counts requests instead of operations, of which `extra` in a row fail (1 if not given):
-`503` (SlowDown), `500`, `429`, `unsent` (no connection), `lost` (the server did it, the answer never came).
+On S3, `http` in place of `before` or `after` counts requests instead of operations, and `extra` requests in a row fail
+(1 if not given): `503` (SlowDown), `500`, `429`, `unsent` (no connection), `lost` (the server acts, but its answer is
+lost).
 
-Limits: one plan per process; operations of several threads are counted as they come.
+Limits: one plan per process; operations of several threads are counted in the order in which they begin.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Fault:
 
 @dataclass
 class Injection:
-    """A plan at work. `operations` and `requests` count what was asked for so far; `struck` what failed."""
+    """A plan and its counts: the operations and requests begun so far, and the faults that have happened."""
 
     plan: tuple[Fault, ...]
     operations: int = 0
@@ -67,17 +68,17 @@ class Injection:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def resume(self) -> None:
-        """Let a paused thread go on."""
+        """Let a paused thread continue."""
         self._resumed.set()
 
     def operation(self) -> int:
-        """Number of the operation that begins."""
+        """Count an operation that begins, and return its number."""
         with self._lock:
             self.operations += 1
             return self.operations
 
     def strike(self, at: int, when: str, what: str) -> None:
-        """Fail here, if the plan says so."""
+        """Let the fault happen that the plan has for this operation, if any."""
         for fault in self.plan:
             if fault.kind == "slow" and fault.when == when and at >= fault.at:
                 time.sleep(fault.times / 1000)
@@ -86,7 +87,7 @@ class Injection:
                 self._strike(fault, what)
 
     def http(self) -> Fault | None:
-        """The fault of the request that begins, if there is one."""
+        """Count a request that begins, and return the fault that the plan has for it, if any."""
         with self._lock:
             self.requests += 1
             for fault in self.plan:
@@ -108,7 +109,7 @@ class Injection:
 
 
 def parse(text: str) -> tuple[Fault, ...]:
-    """The plan that a text says. Raises ValueError."""
+    """The plan that a text describes. Raises ValueError."""
     faults = []
     for part in filter(None, text.split(",")):
         at, when, kind, *times = part.split(":")
@@ -123,7 +124,7 @@ _current: tuple[str, Injection] | None = None
 
 
 def current() -> Injection:
-    """The injection that RFT_STORE_FAULTS asks for; one per value, so that its counts go on from store to store."""
+    """The injection of RFT_STORE_FAULTS. All stores share it, and its counts, while that value stays the same."""
     global _current
     text = os.environ.get(VARIABLE, "")
     if _current is None or _current[0] != text:
@@ -133,7 +134,7 @@ def current() -> Injection:
 
 @contextmanager
 def injected(text: str) -> Iterator[Injection]:
-    """Stores opened within, here or in child processes, fail as planned; counts start at nothing."""
+    """Stores opened in the block, in this process or its children, fail as planned; counts start at 0."""
     global _current
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE], _current = text, None
@@ -147,12 +148,12 @@ def injected(text: str) -> Iterator[Injection]:
 
 
 def wrap(store: Store) -> Store:
-    """The store, failing as this process's RFT_STORE_FAULTS plans; the store itself where that is not set."""
+    """The store, made to fail as RFT_STORE_FAULTS plans; the store itself where that is not set."""
     return FaultyStore(store, current()) if VARIABLE in os.environ else store
 
 
 class FaultyStore:
-    """A store that fails as an injection plans, around each operation of the one that it wraps."""
+    """A store that fails as an injection plans, before or after each operation of the store that it wraps."""
 
     def __init__(self, store: Store, injection: Injection) -> None:
         self._store, self._injection = store, injection
@@ -194,9 +195,9 @@ class FaultyStore:
     def _around(self, what: str, act: Callable[[], T]) -> T:
         at = self._injection.operation()
         self._injection.strike(at, "before", what)
-        done = act()
+        result = act()
         self._injection.strike(at, "after", what)
-        return done
+        return result
 
 
 # --- HTTP, for S3 ---------------------------------------------------------------------------------
@@ -206,14 +207,14 @@ _CODES = {"503": "SlowDown", "500": "InternalError", "429": "TooManyRequests"}
 
 
 def hook(client: Any) -> None:
-    """Let the requests of a boto3 S3 client fail as the current injection plans."""
+    """Make the requests of a boto3 S3 client fail as the current injection plans."""
     injection = current()
     if any(fault.when == "http" for fault in injection.plan):
         client.meta.events.register("before-send.s3", _Hook(injection))
 
 
 class _Hook:
-    """Answers in the server's place, or breaks the connection before or after the server has acted."""
+    """Answers in place of the server, or breaks the connection before or after the server has acted."""
 
     def __init__(self, injection: Injection) -> None:
         self._injection = injection
@@ -236,7 +237,7 @@ class _Hook:
 
 
 class _Raw(io.BytesIO):
-    """A body as botocore reads one."""
+    """A response body with the method that botocore reads it by."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()

@@ -1,6 +1,6 @@
-"""A store on local disk: temporary file, fsync, hard link. The link is the commit: it fails where the name exists.
+"""A store on local disk. A commit is a temporary file, fsync and a hard link, which fails where the name exists.
 
-Limits: needs hard links; one table is made in memory.
+Limits: the file system must have hard links.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rft_ray.store.base import (
 
 
 class LocalStore:
-    """A folder. A commit: write and fsync a temporary file, hard-link it to its name, fsync the folders."""
+    """A folder as a store. To commit: write and fsync a temporary file, link it to its name, fsync the folders."""
 
     def __init__(self, path: str | Path) -> None:
         self._root = Path(path).expanduser().absolute()
@@ -68,7 +68,9 @@ class LocalStore:
         if folder and (not is_key(folder) or folder.startswith(".")):
             return
         with self._explained(prefix):
-            yield from self._walk(f"{folder}/" if folder else "", prefix)  # not from the root: it may have many folders
+            yield from self._walk(
+                f"{folder}/" if folder else "", prefix
+            )  # not from the root, which can have many folders
 
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
@@ -85,7 +87,7 @@ class LocalStore:
         return path
 
     def _commit(self, key: str, fill: Callable[[BinaryIO], object]) -> bool:
-        """One create-only write of what `fill` writes into a file."""
+        """Commit the file that `fill` writes. Returns whether this call committed it."""
         final = self.local_path(key)
         with self._explained(key), self._written(fill) as temp:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -94,11 +96,11 @@ class LocalStore:
             _sync(*_folders(self._root, final))
             if final.is_dir():
                 raise StoreError(f"cannot commit {key} in {self.url}: a folder has that name: move it away")
-            return os.path.samefile(temp, final)  # also right where NFS loses the answer to a link it made
+            return os.path.samefile(temp, final)  # right even where NFS makes the link and loses its answer
 
     @contextmanager
     def _written(self, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
-        """A temporary file of this store with what `fill` writes, on disk; gone afterwards."""
+        """A temporary file of this store that `fill` has written and that is synced; removed after the block."""
         temp = self._root / ".tmp" / uuid.uuid4().hex
         if not temp.parent.is_dir():
             new = [folder for folder in temp.parents if not folder.exists()]
@@ -116,11 +118,11 @@ class LocalStore:
 
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
         """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them."""
-        found: list[os.DirEntry[str]] = []
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as entries:
-            found = [e for e in entries if is_key(e.name)]
-        names = [f"{folder}{e.name}" for e in found if e.is_file()]
-        names += [f"{folder}{e.name}/" for e in found if e.is_dir(follow_symlinks=False)]
+        entries: list[os.DirEntry[str]] = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as scanned:
+            entries = [entry for entry in scanned if is_key(entry.name)]
+        names = [f"{folder}{entry.name}" for entry in entries if entry.is_file()]
+        names += [f"{folder}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
         for name in sorted(names):
             if not name.endswith("/"):
                 if name.startswith(prefix):
@@ -130,7 +132,7 @@ class LocalStore:
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
-        """Turn the operating system's errors into a StoreError that says what to do."""
+        """Turn errors of the operating system into a StoreError that says what to do."""
         try:
             yield
         except OSError as error:
@@ -138,12 +140,12 @@ class LocalStore:
 
 
 def _folders(root: Path, path: Path) -> list[Path]:
-    """The folders whose entries lead from the root to `path`."""
+    """The folders on the way from the root to `path`."""
     return [folder for folder in path.parents if folder.is_relative_to(root)]
 
 
 def _sync(*folders: Path) -> None:
-    """Make the names in these folders survive a power cut."""
+    """Make the names in these folders survive a loss of power."""
     for folder in folders:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

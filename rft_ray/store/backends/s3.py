@@ -1,16 +1,16 @@
-"""The store on S3 or anything that speaks its protocol, through boto3.
+"""A store on S3, or on any server with its protocol, through boto3.
 
-A commit is one PUT (or one multipart completion) with `If-None-Match: *`. Where its outcome is unknown
-(a time-out, a lost connection, an error of the server) the object itself is asked: each call leaves a
-token of its own in the object's metadata, so a call knows whether the object there is the one it sent.
+A commit is one PUT (or one multipart completion) with `If-None-Match: *`. Where its outcome is unknown (a time-out, a
+lost connection, an error of the server), the object's metadata is read: each call writes a token of its own there, so
+it knows whether the object is the one that it sent.
 
-Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-profiles, instance roles) in whichever process uses the store; nothing of it is kept in the store object.
+Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, profiles, instance
+roles) in the process that uses the store; the store object keeps none of them.
 
-Limits: a store that ignores `If-None-Match` on a PUT is found by `check` and refused. Files above 5 GiB go up
-in parts: AWS completes these create-only too, but SeaweedFS 4.48 checks and completes without a lock, so that
-two completions in the same instant may both succeed there (a model's manifest, a PUT, still has one winner).
-Listing holds all keys of its prefix in memory, to sort them.
+Limits: `check` refuses a server that ignores `If-None-Match` on a PUT. Files above 5 GiB are uploaded in parts: AWS
+completes these create-only too, but SeaweedFS 4.48 checks and completes without a lock, so two completions at the same
+instant can both succeed there (of a model's manifest, which is a PUT, one still wins). A listing holds all keys of its
+prefix in memory, to sort them.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 SINGLE_PUT_BYTES = 5 << 30
-"""Larger files go up in parts; S3 takes no larger single PUT."""
+"""Larger files are uploaded in parts: S3 accepts no larger single PUT."""
 PART_BYTES = 64 << 20
 _MAX_PARTS = 10_000
 _ATTEMPTS = 3
@@ -67,13 +67,13 @@ PATIENT = Config(
     max_pool_connections=32,
     retries={"mode": "standard", "total_max_attempts": 4},
 )
-"""How often and how long a request is tried by boto3 itself; `_create_only` tries `_ATTEMPTS` times around it."""
+"""How often and how long boto3 itself tries a request; `_create_only` tries `_ATTEMPTS` times around that."""
 _QUICK = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
 _ERRORS = (BotoCoreError, ClientError, Boto3Error)
 
 
 class S3Store:
-    """A prefix of a bucket. Holds its url alone when pickled; makes its client on first use."""
+    """A prefix of a bucket as a store. Pickles as its URL alone; makes its client on first use."""
 
     def __init__(self, url: str) -> None:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
@@ -137,7 +137,7 @@ class S3Store:
         with self._explained(""):
             self._make_client(_QUICK).head_bucket(Bucket=self._bucket)
         probe = check_create_only(self)
-        with suppress(*_ERRORS):  # a user who may not delete is welcome
+        with suppress(*_ERRORS):  # a user without the right to delete can still use the store
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + probe)
 
     @cached_property
@@ -147,7 +147,7 @@ class S3Store:
     def _make_client(self, config: Config) -> S3Client:
         try:
             client = boto3.session.Session().client("s3", config=config)
-        except ValueError as error:  # botocore's word for an endpoint that is no URL
+        except ValueError as error:  # what botocore raises for an endpoint that is no URL
             raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
         if "RFT_STORE_FAULTS" in os.environ:
             from rft_ray.store.backends import faults
@@ -159,7 +159,7 @@ class S3Store:
         return self._prefix + checked_key(key)
 
     def _listed(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys and sizes as the server pages through them."""
+        """Keys and sizes in the order of the server's pages."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
             for entry in page.get("Contents", []):
@@ -176,7 +176,7 @@ class S3Store:
         )
 
     def _put_parts(self, key: str, path: Path, writer: str) -> None:
-        """Send a file in parts; the completion is create-only. Parts of a failed upload are given up."""
+        """Upload a file in parts; the completion is create-only. The parts of a failed upload are removed."""
         to: Any = {"Bucket": self._bucket, "Key": self._name(key)}
         upload = self._client.create_multipart_upload(**to, Metadata={_WRITER: writer})["UploadId"]
         part_bytes = max(PART_BYTES, -(-path.stat().st_size // _MAX_PARTS))
@@ -191,12 +191,12 @@ class S3Store:
                 **to, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
             )
         except BaseException:
-            with suppress(*_ERRORS):  # harmless where the completion did succeed: the upload is gone then
+            with suppress(*_ERRORS):  # after a completion that did succeed there is no upload to abort
                 self._client.abort_multipart_upload(**to, UploadId=upload)
             raise
 
     def _create_only(self, key: str, put: Callable[[str], None]) -> bool:
-        """Run `put` with this call's token until it is known whose object lies under `key`."""
+        """Run `put` with this call's token until it is known which call committed `key`."""
         writer = uuid.uuid4().hex
         for attempt in range(_ATTEMPTS):
             try:
@@ -214,7 +214,7 @@ class S3Store:
         raise failure
 
     def _writer(self, key: str) -> str | None:
-        """The token of the call that made the object; "" if it has none, None if there is no object."""
+        """The token of the call that made the object; "" for an object without one, None where there is no object."""
         try:
             with self._explained(key):
                 head = self._client.head_object(Bucket=self._bucket, Key=self._name(key))
@@ -233,12 +233,12 @@ class S3Store:
 
 
 def _checksum(sent: Any) -> dict[str, str]:
-    """The checksum that S3 wants back for a part, where the part was sent with one."""
+    """The checksum of an uploaded part, which S3 requires at the completion where the part had one."""
     return {name: sent[name] for name in sent if name.startswith("ChecksumCRC")}
 
 
 def _outcome_unknown(error: BaseException | None) -> bool:
-    """Whether a failed create may have happened, or may succeed when tried again. 412: someone has won."""
+    """Whether a failed create may have succeeded, or may succeed if tried again. 412: another call has won."""
     if isinstance(error, ClientError):
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         code = error.response["Error"].get("Code", "")
@@ -247,16 +247,16 @@ def _outcome_unknown(error: BaseException | None) -> bool:
 
 
 def _explain(error: Exception, what: str, bucket: str) -> StoreError:
-    """What an error of boto3 means for whoever runs the job."""
-    said = re.sub(r"://[^/@\s]*@", "://", str(error))
+    """The StoreError for an error of boto3: what it means and what to do."""
+    text = re.sub(r"://[^/@\s]*@", "://", str(error))
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return StoreError(
-            f"no S3 credentials for {what} ({said}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"no S3 credentials for {what} ({text}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
     if isinstance(error, HTTPClientError | ConnectionError):
-        return StoreError(f"S3 is out of reach for {what} ({said}): check AWS_ENDPOINT_URL and the network")
+        return StoreError(f"S3 is out of reach for {what} ({text}): check AWS_ENDPOINT_URL and the network")
     if not isinstance(error, ClientError):
-        return StoreError(f"S3 failed for {what}: {said}")
+        return StoreError(f"S3 failed for {what}: {text}")
     code = error.response["Error"].get("Code", "")
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
@@ -264,5 +264,5 @@ def _explain(error: Exception, what: str, bucket: str) -> StoreError:
     if status == 404:
         return NotFound(f"not found: {what}")
     if status in (401, 403):
-        return StoreError(f"S3 denies access to {what} ({said}): check the credentials and the bucket's policy")
-    return StoreError(f"S3 failed for {what} ({said})")
+        return StoreError(f"S3 denies access to {what} ({text}): check the credentials and the bucket's policy")
+    return StoreError(f"S3 failed for {what} ({text})")

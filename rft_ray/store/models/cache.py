@@ -13,16 +13,13 @@ from pathlib import Path
 from rft_ray.store.models.folder import ModelError
 
 CACHE = "RFT_CACHE"
-"""Environment variable: where downloaded and converted models are kept."""
-
-
-# --- The cache ------------------------------------------------------------------------------------
+"""Environment variable: the folder in which downloaded and converted models are kept."""
 
 
 def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], object]) -> Path:
-    """`<cache>/<name>`, made by `build` in a folder beside it and renamed, unless it is there and passes `check`.
+    """The folder `<cache>/<name>`, which `build` makes under another name first, unless it exists and passes `check`.
 
-    Processes that want the same folder wait for the one that builds it.
+    Processes that need the same folder wait for the one that builds it. Raises ModelError where it cannot be written.
     """
     final = Path(os.environ.get(CACHE) or "~/.cache/rft-ray").expanduser().absolute() / name
     with suppress(ModelError, OSError):
@@ -30,11 +27,11 @@ def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], obj
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with locked(final.with_name(f".{final.name}.lock")) as alone:
+        with locked(final.with_name(f".{final.name}.lock")) as is_locked:
             with suppress(ModelError, OSError):
-                check(final)  # another process has built it meanwhile
+                check(final)  # another process has built it while this one waited
                 return final
-            if alone:  # what a process that was killed has left
+            if is_locked:  # no other process builds it: these were left by killed ones
                 for stale in final.parent.glob(f".{final.name}.*.part"):
                     shutil.rmtree(stale, ignore_errors=True)
             _build(final, build)
@@ -56,13 +53,14 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock, which the system drops when the process ends, however it ends.
+    """Hold an exclusive lock on a file; the system releases it when the process ends for any reason.
 
-    False where the file system has no locks: then several may build the same, and the last one's copy stays.
+    Yields False where the file system has no locks: then several processes can build the same folder, and the copy of
+    the last one stays.
     """
     with open(path, "w") as file:
-        alone = False
+        is_locked = False
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
-        yield alone
+            is_locked = True
+        yield is_locked

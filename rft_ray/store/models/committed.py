@@ -1,6 +1,6 @@
-"""Models in a run's store: safetensors, tokenizer and a create-only `manifest.json` written last.
+"""Models in a run's store: safetensors, tokenizer, and a create-only `manifest.json`.
 
-The manifest is the commit.
+The manifest is written last and is the commit: files without one do not count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The commit of one model: which files make it, and what is recorded about it.
+    """The commit of one model: its files, and what is recorded about it.
 
     Example: Manifest("41…", "7be1…", {"config.json": FileEntry("9f…", 712), …}, {"loss": 0.31})
     """
@@ -38,18 +38,15 @@ class Manifest:
 
     @property
     def folder(self) -> str:
-        """Key prefix of the files in the run's store, without the slash at its end."""
+        """Key prefix of the files in the run's store, without a slash at the end."""
         return f"models/{self.fingerprint}/{self.attempt}"
-
-
-# --- Models that a run has trained ----------------------------------------------------------------
 
 
 def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[str, Any]) -> bool:
     """Commit the model in `folder` under its recipe's fingerprint. False: another commit was first, and stays.
 
-    Only files of `MODEL_FILES` are taken. A commit that was cut off before leaves files without a manifest,
-    which nobody reads; the same files are not sent again. Raises ModelError and StoreError.
+    Only files that match `MODEL_FILES` are committed. An interrupted commit leaves files without a manifest, which do
+    not count; a later commit of the same content does not upload them again. Raises ModelError and StoreError.
     """
     if present(store, _manifest_key(fingerprint)):
         return False
@@ -64,14 +61,14 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
 
 
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:
-    """The manifest of a committed model; None where there is none, or it is void. Raises ModelError if damaged."""
+    """The manifest of a committed model; None where it is missing or void. Raises ModelError if it is damaged."""
     key = present(store, _manifest_key(fingerprint))
     if key is None:
         return None
     try:
         body = json.loads(store.read(key))
         if body.pop("sha256") != digest_of(body):
-            raise ValueError("it does not have the hash that it carries")
+            raise ValueError("it does not have the hash that it holds")
         body["files"] = {name: FileEntry(**entry) for name, entry in body["files"].items()}
         manifest = Manifest(**body)
         if manifest.fingerprint != fingerprint:
@@ -84,7 +81,7 @@ def committed_model(store: Store, fingerprint: str) -> Manifest | None:
 def fetch_model(store: Store, fingerprint: str) -> Path:
     """Local folder of a committed model, every file checked against the manifest (once per process).
 
-    In a local store that is the folder itself; else a copy in the cache. Raises ModelError and StoreError.
+    For a local store it is the folder in the store, for S3 a copy in the cache. Raises ModelError and StoreError.
     """
     manifest = committed_model(store, fingerprint)
     if manifest is None:
@@ -103,13 +100,13 @@ def fetch_model(store: Store, fingerprint: str) -> Path:
 
 
 def _manifest_text(manifest: Manifest) -> str:
-    """The manifest as JSON that carries its own hash. ValueError where the metadata is no JSON (a NaN, say)."""
+    """The manifest as JSON with a hash of itself. Raises ValueError for metadata that JSON cannot hold, as NaN."""
     body = json.loads(json.dumps(asdict(manifest), allow_nan=False))
     return json.dumps({**body, "sha256": digest_of(body)}, indent=1, sort_keys=True)
 
 
 def _verify(folder: Path, manifest: Manifest, where: str) -> None:
-    """Raise ModelError, naming the file, unless the folder holds just what the manifest lists."""
+    """Raises ModelError, which names the file, unless the folder holds every file that the manifest lists."""
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -126,7 +123,7 @@ def _verify(folder: Path, manifest: Manifest, where: str) -> None:
 def _remedy(fingerprint: str) -> str:
     return (
         f": put an intact copy in its place, or move models/{fingerprint}/ out of the store "
-        "and run the same command again, which trains this model anew"
+        "and run the same command again, which trains this model again"
     )
 
 

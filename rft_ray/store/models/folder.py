@@ -1,6 +1,6 @@
-"""A folder of model files: which files count, whether it is complete, and its fingerprint.
+"""A folder of model files: which files belong to the model, whether it is complete, and its fingerprint.
 
-The fingerprint is over file names and SHA-256 of content.
+The fingerprint is a hash of the file names and the SHA-256 of their contents.
 """
 
 from __future__ import annotations
@@ -19,33 +19,29 @@ MODEL_FILES = (
     *("tokenizer*.json", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *("chat_template.jinja",),
 )
-"""What makes a model: it is copied, committed and fingerprinted. Not READMEs, optimizer states or pickles."""
-
+"""The files of a model, which are copied, committed and fingerprinted. Not READMEs, optimizer states, pickles."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class ModelError(RuntimeError):
-    """A model that cannot be had or read. The message names the source or file, what is wrong, and what to do."""
+    """A model that cannot be found or read. The message names the source or file, what is wrong, and what to do."""
 
 
 def files_fingerprint(folder: Path) -> str:
-    """16 hex digits that name a base model: its files' names and hashes, wherever the folder lies."""
+    """16 hex digits that name a base model by the names and hashes of its files, independent of the folder's path."""
     return fingerprint_of("model", files={path.name: sha256_of(path) for path in model_files(folder)})
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; computed again only where its size or time of change is another."""
+    """SHA-256 of a file, 64 hex digits; cached until its size or modification time changes."""
     status = path.stat()
     return _sha256(str(path.absolute()), status.st_size, status.st_mtime_ns)
 
 
-# --- Folders --------------------------------------------------------------------------------------
-
-
 def is_model_file(name: str) -> bool:
-    foreign = "/" in name or name.startswith("consolidated")  # weights once more, in another layout
-    return not foreign and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+    duplicate = "/" in name or name.startswith("consolidated")  # the same weights in another layout
+    return not duplicate and any(fnmatchcase(name, pattern) for pattern in MODEL_FILES)
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -53,18 +49,18 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def check_complete(folder: Path, source: str) -> Path:
-    """`folder`, or ModelError where a model's files are missing, torn or unreadable."""
+    """`folder`. Raises ModelError where files of the model are missing, truncated or unreadable."""
     names = {path.name for path in model_files(folder)}
     weights = [name for name in names if name.endswith(".safetensors")]
-    lacking = [] if "config.json" in names else ["config.json"]
-    lacking += [] if weights else ["*.safetensors"]
-    lacking += [] if names & set(_TOKENIZERS) else [" or ".join(_TOKENIZERS)]
+    missing = [] if "config.json" in names else ["config.json"]
+    missing += [] if weights else ["*.safetensors"]
+    missing += [] if names & set(_TOKENIZERS) else [" or ".join(_TOKENIZERS)]
     for index in (name for name in names if name.endswith(".index.json")):
-        lacking += sorted(set(read_json(folder / index, source).get("weight_map", {}).values()) - names)
-    if lacking:
+        missing += sorted(set(read_json(folder / index, source).get("weight_map", {}).values()) - names)
+    if missing:
         raise ModelError(
-            f"{source}: {folder} lacks {', '.join(lacking)}: give a folder as save_pretrained of model and "
-            "tokenizer writes it, with safetensors weights"
+            f"{source}: {folder} lacks {', '.join(missing)}: give a folder as save_pretrained of the model and "
+            "of the tokenizer write it, with safetensors weights"
         )
     read_json(folder / "config.json", source)
     for name in weights:
@@ -74,23 +70,23 @@ def check_complete(folder: Path, source: str) -> Path:
 
 def read_json(path: Path, source: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: {path} is damaged ({error}): copy it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{source}: {path} is damaged (not a JSON object): copy it again")
-    return found
+    return content
 
 
 def check_weights(path: Path, source: str) -> None:
-    """Raise ModelError unless the header is whole and matches the file's length. Tensors are not read."""
+    """Raises ModelError unless the header is whole and matches the file's length. Tensors are not read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{source}: {path} is torn, or no safetensors file ({error}): copy it again") from None
+        raise ModelError(f"{source}: {path} is truncated, or no safetensors file ({error}): copy it again") from None
 
 
 def digest_of(value: Any) -> str:

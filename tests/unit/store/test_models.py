@@ -86,7 +86,7 @@ def test_a_shard_that_the_index_lists_must_be_there(folder: Path) -> None:
 def test_torn_weights_are_refused_by_name(folder: Path, content: bytes | None) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] if content is None else content)
-    with pytest.raises(ModelError, match=r"model\.safetensors is torn, or no safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is truncated, or no safetensors file"):
         resolve(str(folder))
 
 

@@ -150,7 +150,7 @@ def test_parts_that_one_model_cannot_answer_are_skipped_with_a_reason() -> None:
 
 def test_one_base_under_two_names_is_refused_as_two_samplers() -> None:
     settings = config()
-    with pytest.raises(ConfigError, match="one base with one seed"):
+    with pytest.raises(ConfigError, match="same base with the same seed"):
         make_study_plan(settings, TRAIN, TEST, BASES | {"b": BASES["a"]}, facts(settings))
 
 
