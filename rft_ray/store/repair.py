@@ -130,17 +130,19 @@ def _table(store: Store, key: str, present: Mapping[tuple[str, str], str]) -> Fi
     read = made_from(metadata)
     if key.startswith("completions/") and "model" in metadata:
         read.setdefault(f"models/{json.loads(metadata['model'])['fingerprint']}/manifest", "")
-    return File(key, identity(table), read, _damage_of_twin(store, key, metadata, present))
+    return File(key, identity(table), read, _damage_of_jsonl(store, key, metadata, present))
 
 
-def _damage_of_twin(store: Store, key: str, metadata: Mapping[str, str], present: Mapping[tuple[str, str], str]) -> str:
+def _damage_of_jsonl(
+    store: Store, key: str, metadata: Mapping[str, str], present: Mapping[tuple[str, str], str]
+) -> str:
     """What is wrong with the JSONL file that holds the same rows as a corpus; empty where nothing is."""
-    twin = present.get((names.split(key)[0], "jsonl"))
-    if twin is None or "jsonl_sha256" not in metadata:
+    jsonl = present.get((names.split(key)[0], "jsonl"))
+    if jsonl is None or "jsonl_sha256" not in metadata:
         return ""
-    if hashlib.sha256(store.read(twin)).hexdigest() == metadata["jsonl_sha256"]:
+    if hashlib.sha256(store.read(jsonl)).hexdigest() == metadata["jsonl_sha256"]:
         return ""
-    return f"corrupt file {twin} in {store.url}: it does not hold the rows of {key}"
+    return f"corrupt file {jsonl} in {store.url}: it does not hold the rows of {key}"
 
 
 def _model(store: Store, key: str) -> File:

@@ -1,4 +1,4 @@
-"""Credentials stay out of what a run keeps and says; a run's directory is data, nothing in it is executed on read."""
+"""No credential is in a run's files or messages; nothing in a run's directory is executed when it is read."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_no_credential_lands_in_an_error(monkeypatch: pytest.MonkeyPatch, endpoi
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with pytest.raises(StoreError) as error:
         open_store("s3://bucket/prefix").check()
-    told = str(error.value)
-    assert not [secret for secret in SECRETS.values() if secret in told]
-    assert "user:7secretword" not in told
+    message = str(error.value)
+    assert not [secret for secret in SECRETS.values() if secret in message]
+    assert "user:7secretword" not in message
 
 
 def test_a_store_url_with_credentials_is_refused_and_not_repeated() -> None:
@@ -74,24 +74,24 @@ def test_a_config_with_credentials_is_refused_and_not_repeated(override: str) ->
 
 def names_of(tree: ast.AST) -> set[str]:
     """Modules imported and functions called by name, anywhere in a module."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
+            names.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found.add(node.func.id)
+            names.add(node.func.id)
         elif isinstance(node, ast.Call) and "weights_only=True" not in map(ast.unparse, node.keywords):
-            found.add(ast.unparse(node.func))
-    return found
+            names.add(ast.unparse(node.func))
+    return names
 
 
 def test_nothing_here_unpickles_or_executes_what_it_reads() -> None:
     """Resume checkpoints, which transformers and DeepSpeed read, are loaded only where their hashes match."""
     for path in [*(ROOT / "rft_ray").rglob("*.py"), *(ROOT / "serve").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
-        found = names_of(ast.parse(path.read_text()))
-        assert not found & (EXECUTES | {"torch.load", "yaml.load", "yaml.unsafe_load", "numpy.load", "np.load"}), path
+        names = names_of(ast.parse(path.read_text()))
+        assert not names & (EXECUTES | {"torch.load", "yaml.load", "yaml.unsafe_load", "numpy.load", "np.load"}), path
 
 
 def test_the_search_for_executed_data_finds_it() -> None:

@@ -1,4 +1,4 @@
-"""The plan of a run: what controls add, and that they change no name of what is there without them."""
+"""The plan of a run: controls only add jobs; quarantined shards rename only what is made from samples."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_steps_control_names_the_union_corpus_that_it_counts() -> None:
 
 
 def test_one_sampler_has_no_self_control() -> None:
-    """Its own paths are the union."""
+    """The paths of the only sampler are the union."""
     plan = planned("--controls=true", "--models.1.samples=false")
     assert not plan.own
     assert {job.stage for job in plan.controls} == {"sft_same_steps"}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rft_ray import config
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
-from rft_ray.sampling.stage import by_model
+from rft_ray.sampling.stage import by_model, sample
 from rft_ray.sampling.tracker import Following
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
@@ -37,6 +39,12 @@ def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) 
         commit_model(store, name * 4, folder, {})
     names = [one.model.name for one in by_model([job("s1"), job("m"), job("s2"), job("unknown")], store)]
     assert names == ["s1", "s2", "m", "unknown"]
+
+
+def test_jobs_that_need_two_engines_are_refused(tmp_path: Path) -> None:
+    jobs = [job("s"), replace(job("m"), settings=replace(SETTINGS, max_model_len=512))]
+    with pytest.raises(ValueError, match="same engine and max_model_len"):
+        sample(jobs, open_store(str(tmp_path)), config.Engine(), run_seed=0)
 
 
 def following(*jobs: SamplingJob) -> Following:

@@ -1,4 +1,4 @@
-"""The local store and the files it holds: atomic commits, damage found, errors that say what to do."""
+"""The local store and its files: commits are atomic, damage is detected, errors say what to do."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_temporary_files_are_gone_after_a_commit(tmp_path: Path) -> None:
 
 
 def test_listing_one_shard_reads_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each worker asks so before each shard, in runs of ten thousands of folders."""
+    """Each worker lists like this before each shard, in runs with tens of thousands of folders."""
     store, read, scandir = open_store(str(tmp_path)), [], os.scandir
     for block in range(20):
         store.create(f"completions/p/p{block}/f.g0.parquet", b"")
@@ -238,7 +238,7 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("values", "other"),
     [
         (["ab", "c"], ["a", "bc"]),
         ([""], [None]),
@@ -252,12 +252,12 @@ def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
         (["1"], [b"1"]),
     ],
 )
-def test_content_hash_tells_values_apart(one: list[object], other: list[object]) -> None:
-    assert parquet.content_hash(pa.table({"a": one})) != parquet.content_hash(pa.table({"a": other}))
+def test_content_hash_differs_for_different_values(values: list[object], other: list[object]) -> None:
+    assert parquet.content_hash(pa.table({"a": values})) != parquet.content_hash(pa.table({"a": other}))
 
 
 def test_content_hash_is_stable() -> None:
-    """Committed files carry this hash: another value here would make every one of them corrupt."""
+    """Committed files hold this hash: with another value here all of them would count as corrupt."""
     table = pa.table({"a": pa.array([1, None], pa.int64()), "b": pa.array([["x", "yz"], []], pa.list_(pa.string()))})
     assert parquet.content_hash(table) == "0dda715daf64fb0b3bff5d02b504af5b4acc035f56fdc5470ea04151697c86ed"
 
@@ -312,7 +312,7 @@ def test_truncation_anywhere_is_found() -> None:
 
 
 def test_zeroed_pages_are_found() -> None:
-    """What a file system may leave of a file that was not synced before a power cut."""
+    """What a file system can leave of a file that was not synced before a loss of power."""
     data = parquet.encode(TABLE, {"stage": "sampling"})
     for start in range(0, len(data), 512):
         with pytest.raises(parquet.Damaged):

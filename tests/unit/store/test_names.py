@@ -1,4 +1,4 @@
-"""Names of generations, tombstones and what counts among them."""
+"""Keys of generations and tombstones, and which of them count."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_a_key_is_stem_generation_and_ending(key: str, parts: tuple[str, int, st
 @pytest.mark.parametrize("key", KEYS)
 def test_a_tombstone_voids_both_formats_of_its_generation_and_no_other(key: str) -> None:
     stem, _, ending = g.split(key)
-    twin, grave = f"{stem}.jsonl", g.tombstone(key)
-    assert g.committed_files([key, twin]) == {(stem, ending): key, (stem, "jsonl"): twin}
-    assert g.committed_files([key, twin, grave]) == {}
+    jsonl, tombstone = f"{stem}.jsonl", g.tombstone(key)
+    assert g.committed_files([key, jsonl]) == {(stem, ending): key, (stem, "jsonl"): jsonl}
+    assert g.committed_files([key, jsonl, tombstone]) == {}
     later = f"{stem}.g1.{ending}"
-    assert g.committed_files([key, grave, later]) == {(stem, ending): later}
+    assert g.committed_files([key, tombstone, later]) == {(stem, ending): later}
     assert g.committed_files([later, key]) == {(stem, ending): key}
 
 

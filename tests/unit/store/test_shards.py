@@ -1,4 +1,4 @@
-"""The plan's names: what enters a fingerprint, what does not, and what a listing makes of generations."""
+"""Names of shards: what enters a fingerprint, what does not, and which generation of a shard counts."""
 
 from __future__ import annotations
 
