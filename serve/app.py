@@ -10,8 +10,6 @@ API keys: `--api-keys-file`, RFT_API_KEYS_FILE or RFT_API_KEYS. Without keys onl
 authentication does not cover Serve's HTTP; Serve's proxy answers `/-/healthz` and `/-/routes` (names only) by itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -7,8 +7,6 @@ to another one as long as nothing of its answer is out; after that a stream ends
 Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -6,8 +6,6 @@ check: it alone has the tokenizer.
 Source: vllm/entrypoints/openai/*/protocol.py (0.29), whose validators raise errors that pydantic passes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
