@@ -50,7 +50,7 @@ def _with_ray(work: Callable[[], None]) -> int:
 
     try:
         start_ray()
-        sigterm.heed()
+        sigterm.install_handler()
         work()
     except (Incomplete, actor_pool.StageError, TrainingError, StoreError, ModelError) as error:
         print(f"error: {error}\n{AGAIN}", file=sys.stderr)

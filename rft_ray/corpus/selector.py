@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rft_ray import paths
 from rft_ray.corpus.graded import read_graded
@@ -15,18 +15,17 @@ from rft_ray.data.problems import read_problems
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.plan.jobs import PathJob
 from rft_ray.records import Problem, ReasoningPath, Status, to_table
-from rft_ray.runtime import actor_pool
-from rft_ray.runtime.actor_pool import run_shards
+from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard, key_to_write, missing_shards
 from rft_ray.store.tables import noted
 
 
-def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[dict[str, Any]]:
+def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[ShardReceipt]:
     """Select the paths of these jobs in the problem blocks that miss them. One receipt per job and block made."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
-    return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors, "paths")
+    return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors)
 
 
 class Candidate(NamedTuple):
@@ -48,10 +47,10 @@ class Selector:
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 
-    def __call__(self, shard: Shard) -> dict[str, Any]:
+    def __call__(self, shard: Shard) -> ShardReceipt:
         key = key_to_write(self._store, shard)
         if key is None:
-            return {"key": shard.stem, "rows": 0, "committed_here": False}
+            return ShardReceipt(shard.stem)
         job = self._jobs[shard.fingerprint]
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
         made_from: dict[str, str] = {}
@@ -73,7 +72,7 @@ class Selector:
         receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), metadata)
         if receipt.committed_here:
             self._metrics.selected(len(kept))
-        return actor_pool.receipt_row(receipt, **counts)
+        return ShardReceipt(shard.stem, receipt.rows)
 
     def _correct(self, job: PathJob, problem_block: int, made_from: dict[str, str]) -> dict[str, list[Candidate]]:
         """problem_id -> every correct sample: models in order, then samples in order.

@@ -12,15 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from rft_ray import grading
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import VerdictJob
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
-from rft_ray.runtime import actor_pool
-from rft_ray.runtime.actor_pool import run_shards
+from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard, key_to_write, missing_shards
@@ -38,10 +36,10 @@ class CanaryError(RuntimeError):
     """A verifier that misjudges a solution known to be right."""
 
 
-def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[dict[str, Any]]:
+def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[ShardReceipt]:
     """Grade what is missing of these jobs. Returns one receipt per shard made. Raises StageError."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
-    return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors, "completions")
+    return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors)
 
 
 class Verifier:
@@ -52,10 +50,10 @@ class Verifier:
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 
-    def __call__(self, shard: Shard) -> dict[str, Any]:
+    def __call__(self, shard: Shard) -> ShardReceipt:
         key = key_to_write(self._store, shard)
         if key is None:
-            return {"key": shard.stem, "rows": 0, "committed_here": False}
+            return ShardReceipt(shard.stem)
         job = self._jobs[shard.fingerprint]
         problems = {p.problem_id: p for p in read_problems(self._store, shard.problems_fingerprint)}
         samples, content = read_completions(self._store, job.sampling, shard)
@@ -67,7 +65,7 @@ class Verifier:
         receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
         if receipt.committed_here:
             self._metrics.graded(counts)
-        return actor_pool.receipt_row(receipt, counts=counts)
+        return ShardReceipt(shard.stem, receipt.rows)
 
 
 def check_canaries(job: VerdictJob) -> None:

@@ -1,7 +1,7 @@
-"""What every stage over shards shares: find what is missing, run actors over it, follow progress.
+"""What every stage over shards shares: an actor pool that works on the shards, and their receipts.
 
-A stage's worker is a plain callable `worker(shard) -> receipt`; it commits its shard by itself, so only small
-receipts travel through Ray Data, and killing anything loses at most the shards in flight.
+A stage's worker is a plain callable `worker(shard) -> receipt`. It commits its shard itself, so only small receipts
+travel through Ray Data, and a killed process loses at most the shards in flight.
 """
 
 from __future__ import annotations
@@ -12,92 +12,116 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from rft_ray.runtime.progress import Progress
-from rft_ray.store import Receipt
 from rft_ray.store.shards import Shard
 
 MAX_BLOCKS = 4096
 """Ray Data blocks of one execution; with more shards than this, a block holds several."""
 NO_PROGRESS_TIMEOUT_S = 6 * 3600
 CAUSE = "worker failed: "
-"""Marks a worker's own words among the stacks that Ray wraps around them."""
+"""Marks a worker's own message among the stacks that Ray adds to it."""
 
 
 class StageError(RuntimeError):
-    """A stage that cannot go on: what failed, in one line, and what to do."""
+    """A stage cannot continue. The message says in one line what failed and what to do."""
 
 
-class Worker(Protocol):
-    def __call__(self, shard: Shard) -> dict[str, Any]: ...
+@dataclass(frozen=True, slots=True)
+class ShardReceipt:
+    """What a worker did with one shard; rows is 0 where another process had committed it before.
+
+    Example: ShardReceipt("verdicts/5f0c…/p000001-s00001", 512)
+    """
+
+    shard: str
+    """The shard's stem."""
+    rows: int = 0
+    """Rows of the committed table."""
+
+    def as_row(self) -> dict[str, str]:
+        """The receipt as a row of Ray Data: one column, whatever fields a stage's receipts have."""
+        return {"receipt": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_row(cls, row: dict[str, str]) -> Self:
+        """The receipt that `as_row` of the same class made a row of."""
+        return cls(**json.loads(row["receipt"]))
+
+
+R = TypeVar("R", bound=ShardReceipt)
+R_co = TypeVar("R_co", bound=ShardReceipt, covariant=True)
+
+
+class Worker(Protocol[R_co]):
+    """Works on one shard after another, in one actor; from several threads where the pool says so."""
+
+    def __call__(self, shard: Shard) -> R_co: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """How many actors a stage may have, and what each asks of its node."""
+    """How many actors a stage may have, and what each one needs."""
 
     min_actors: int = 1
     max_actors: int = 1
     cpus: float = 1
     gpus: float = 0
     shards_in_flight: int = 1
-    """Shards that one actor works on at once, each in a thread of its own."""
+    """Shards that one actor works on at once, each in its own thread."""
     max_restarts: int = 3
     env: dict[str, str] = field(default_factory=dict)
 
 
-def receipt_row(receipt: Receipt, **counts: Any) -> dict[str, Any]:
-    """What a worker returns for a shard that it has committed."""
-    return {"key": receipt.key, "rows": receipt.rows, "committed_here": receipt.committed_here, **counts}
-
-
 class ShardActor:
-    """The Ray Data side of a worker: rows of shards in, rows of receipts out. Stacks go to the actor's own log."""
+    """A worker in a Ray Data actor: rows of shards in, rows of receipts out. Stacks go to the actor's own log."""
 
-    def __init__(self, make: Callable[[], Worker]) -> None:
+    def __init__(self, make: Callable[[], Worker[ShardReceipt]]) -> None:
         self._failure: Exception | None = None
         try:
             self._worker = make()
-        except Exception as failure:  # raised by the first call: of what a constructor raises, Ray tells nothing
+        except Exception as failure:  # raised by the first call: Ray drops the message of what a constructor raises
             self._failure = failure
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         try:
             if self._failure is not None:
                 raise self._failure
-            receipts = [self._worker(Shard(**json.loads(shard))) for shard in batch["shard"]]
+            rows = [self._worker(Shard(**json.loads(shard))).as_row() for shard in batch["shard"]]
         except Exception as failure:
             traceback.print_exc()
             raise StageError(CAUSE + in_one_line(failure)) from None
-        return {"receipt": [json.dumps(receipt) for receipt in receipts]}
+        return {"receipt": [row["receipt"] for row in rows]}
 
 
-def run_actors(label: str, make: Callable[[], Worker], shards: Sequence[Shard], pool: Pool) -> Iterator[dict[str, Any]]:
-    """Run `make()` in an actor pool over the shards; receipts come as they are committed.
+def run_actors(
+    label: str, make: Callable[[], Worker[R]], shards: Sequence[Shard], pool: Pool, receipt: type[R]
+) -> Iterator[R]:
+    """Run `make()` in an actor pool over the shards; yields receipts of the given class as shards are committed.
 
     Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
     """
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its stacks; what went wrong is raised, in one line
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs stacks; the cause is raised, in one line
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
-    with warnings.catch_warnings():  # the bounds on restarts have no other way in, in the Ray that is pinned
+    with warnings.catch_warnings():  # Ray 2.60 takes bounds on restarts in no other way
         warnings.simplefilter("ignore", DeprecationWarning)
-        receipts = _mapped(rows, make, pool)
+        dataset = _mapped(rows, make, pool)
     try:
-        for row in receipts.iter_rows():
-            yield json.loads(row["receipt"])
+        for row in dataset.iter_rows():
+            yield receipt.from_row(row)
     except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise StageError(f"{label}: {cause_of(error)}") from None
 
 
-def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) -> ray.data.Dataset:
+def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker[R]], pool: Pool) -> ray.data.Dataset:
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         ShardActor,
         fn_constructor_args=(make,),
@@ -118,31 +142,34 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker], pool: Pool) 
 
 
 def actor_id() -> str:
-    """Names the actor that this code runs in, the same after each restart; empty outside of one."""
+    """Ray's name of the actor that this code runs in, the same after each restart; empty outside of an actor."""
     return (ray.get_runtime_context().get_actor_id() or "") if ray.is_initialized() else ""
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says of itself, or its type where it says nothing; at most 600 characters."""
+    """An error's message, or its type where it has none; at most 600 characters."""
     return " ".join(str(error).split() or [type(error).__name__])[:600]
 
 
 def cause_of(error: BaseException) -> str:
-    """What a worker said of its failure, else the last line of what Ray says; at most 600 characters."""
+    """The message that a worker failed with, or else the last line of Ray's message; at most 600 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    told = next((line for line in lines if CAUSE in line), lines[-1])
-    return told.rpartition(CAUSE)[2][:600]
+    message = next((line for line in lines if CAUSE in line), lines[-1])
+    return message.rpartition(CAUSE)[2][:600]
 
 
 VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
 
 
-def run_shards(label: str, make: Any, shards: list[Shard], actors: int, unit: str) -> list[dict[str, Any]]:
+def run_shards(
+    label: str, make: Callable[[], Worker[ShardReceipt]], shards: Sequence[Shard], actors: int
+) -> list[ShardReceipt]:
+    """Run a stage of up to `actors` single-threaded actors over the shards, with lines of progress."""
     if not shards:
         return []
     progress = Progress(label, len(shards), "shards")
     receipts = []
-    for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV)):
+    for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV), ShardReceipt):
         receipts.append(receipt)
         progress.advance(1)
     return receipts

@@ -1,6 +1,6 @@
 """The counters and gauges that the Ray dashboard and Prometheus show, as `ray_rft_*`.
 
-Made inside the actor that counts (Ray binds a metric to the process that makes it).
+Each is made in the actor that counts, since Ray binds a metric to the process that makes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ray.util.metrics import Counter, Gauge
 
 
 class SamplerMetrics:
-    """What one sampler actor has committed, by model: completions, tokens, and the rate of the model it samples."""
+    """Completions and tokens that one sampler actor has committed, and its rate, by model."""
 
     def __init__(self) -> None:
         self.completions = Counter("rft_completions", "Completions committed", ("model",))
@@ -28,12 +28,12 @@ class SamplerMetrics:
         self.rate.set(tokens / seconds if seconds > 0 else 0.0, {"model": model})
 
     def left(self, model: str) -> None:
-        """The actor goes over to another model: a gauge would show its last value for ever."""
+        """Set the rate of a model to zero when the actor swaps to another: a gauge keeps its last value."""
         self.rate.set(0.0, {"model": model})
 
 
 class VerifierMetrics:
-    """What one verifier actor has graded, by verdict, and the distinct paths that selection kept."""
+    """Completions that one verifier actor has graded, by verdict, and distinct paths that it has selected."""
 
     def __init__(self) -> None:
         self.verdicts = Counter("rft_verdicts", "Completions graded, by status", ("status",))
@@ -49,13 +49,8 @@ class VerifierMetrics:
             self.paths.inc(paths)
 
 
-# --- Watching -------------------------------------------------------------------------------------
-
-
 def training_metrics() -> Callable[[dict[str, str], float, int, float], None]:
-    """Report (tags, loss, new tokens, tokens/s) to Ray's metrics. Ray binds them to the process that makes them."""
-    from ray.util.metrics import Counter, Gauge
-
+    """Returns a function that reports (tags, loss, new tokens, tokens/s) of a training."""
     tags = ("model", "stage")
     loss_gauge = Gauge("rft_training_loss", "Loss of the last logged steps", tags)
     rate_gauge = Gauge("rft_training_tokens_per_s", "Tokens a second since the last report", tags)

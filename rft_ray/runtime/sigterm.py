@@ -1,11 +1,11 @@
-"""SIGTERM to a driver: a notice that the machine, or the job, goes. What is in flight is finished within a bound.
+"""SIGTERM to a driver: the machine or the job is about to end, and shards in flight get a bounded time to finish.
 
-In: the signal, by `ray job stop`, Kubernetes or a person. Out: `Preempted`, raised in the main thread: at once where
-there is nothing to finish, else when sampling has committed what was in flight, or when the bound is over. A second
-SIGTERM does not wait. Only the main thread can take a signal: elsewhere nothing is installed.
+In: the signal, sent by `ray job stop`, Kubernetes or a person. Out: `Preempted`, raised in the main thread: at once
+where there is nothing to finish, otherwise when sampling has committed the shards in flight, or when the time is over.
+A second SIGTERM does not wait. Python handles signals in the main thread only: in others nothing is installed.
 
-Limits: `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S (3 in Ray 2.60), set in the head's environment; a pod has
-its terminationGracePeriodSeconds. A worker process or node that is told to go is lost as by a kill.
+Limits: `ray job stop` kills after RAY_JOB_STOP_WAIT_TIME_S (3 in Ray 2.60), which is set in the head's environment; a
+pod is killed after its terminationGracePeriodSeconds. In a worker process or node, SIGTERM has the effect of a kill.
 """
 
 from __future__ import annotations
@@ -21,58 +21,60 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class Preempted(BaseException):
-    """The run is to end now. No error: no handler of errors may take it. The message says what is done."""
+    """The run is to end now; the message says what is done. No Exception, so that no handler of errors catches it."""
 
 
 @dataclass
 class _State:
+    """The process's state, since a signal handler takes no argument of ours."""
+
     drain: Callable[[], None] | None = None
     bound_s: float = 0.0
-    noticed: bool = False
+    received: bool = False
 
 
 _state = _State()
 
 
-def heed() -> None:
-    """From now on SIGTERM is a notice. To be called after `ray.init`, which takes the signal for itself."""
+def install_handler() -> None:
+    """Handle SIGTERM as described above. Call it after `ray.init`, which installs a handler of its own."""
     if threading.current_thread() is threading.main_thread():
-        _state.noticed = False
-        signal.signal(signal.SIGTERM, _noticed)
-        signal.signal(signal.SIGALRM, _over)
+        _state.received = False
+        signal.signal(signal.SIGTERM, _received)
+        signal.signal(signal.SIGALRM, _time_is_over)
 
 
 @contextmanager
 def draining(drain: Callable[[], None], bound_s: float) -> Iterator[None]:
-    """Within it a notice calls `drain`, in a thread; what does not end within `bound_s` then is abandoned.
+    """Inside the block SIGTERM calls `drain`, in a thread; a block that has not ended `bound_s` later is abandoned.
 
-    Raises Preempted at its end where there was a notice.
+    Raises Preempted at the end of the block if there was a SIGTERM.
     """
     _state.drain, _state.bound_s = drain, bound_s
     try:
         yield
     finally:
         _state.drain = None
-        if _state.noticed:
+        if _state.received:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    if _state.noticed:
+    if _state.received:
         raise Preempted
 
 
-def _noticed(number: int, frame: FrameType | None) -> None:
-    again, _state.noticed = _state.noticed, True
+def _received(number: int, frame: FrameType | None) -> None:
+    again, _state.received = _state.received, True
     if again or _state.drain is None or _state.bound_s <= 0:
         raise Preempted
-    print(f"SIGTERM: what is in flight has {_state.bound_s:g} s to be committed; nothing else is begun", flush=True)
+    print(f"SIGTERM: shards in flight have {_state.bound_s:g} s to be committed; no other shard is started", flush=True)
     threading.Thread(target=_quietly, args=(_state.drain,), daemon=True).start()
     signal.setitimer(signal.ITIMER_REAL, _state.bound_s)
 
 
 def _quietly(drain: Callable[[], None]) -> None:
-    with suppress(Exception):  # the bound is there for this
+    with suppress(Exception):  # whatever fails here, the time is bounded
         drain()
 
 
-def _over(number: int, frame: FrameType | None) -> None:
+def _time_is_over(number: int, frame: FrameType | None) -> None:
     if _state.drain is not None:
         raise Preempted

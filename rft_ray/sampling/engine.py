@@ -1,10 +1,10 @@
-"""The one seam between sampling and whatever generates text.
+"""The interface between sampling and whatever generates text.
 
-`Engine.generate` blocks until its requests are answered and may be called from many threads at once: vLLM
-then batches the requests of all callers continuously. An engine holds one model at a time and can go over to
-another one (`swap`, `close`), because starting a process, importing vLLM and opening an engine take far longer than
-reading weights. `VllmEngine` is the real one; `ScriptedEngine` answers from the gold solutions, deterministically, so
-that everything around an engine can be tested in seconds.
+`Engine.generate` blocks until its requests are answered and may be called from many threads at once: vLLM then batches
+the requests of all callers continuously. An engine holds one model at a time and can take over another one (`swap`),
+because starting a process, importing vLLM and opening an engine take far longer than reading weights. `VllmEngine` is
+the real one; `ScriptedEngine` answers deterministically from the gold solutions, so that everything around an engine
+can be tested in seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rft_ray.plan.jobs import SamplingSettings
 from rft_ray.records import Problem
 
 LONGEST_TOKEN = 1024
-"""Characters; no vocabulary in use comes near it."""
-MEMORY_SIGNS = ("outofmemory", "freememoryondevice", "noavailablememory")
-"""What torch and vLLM say when memory is short, without spaces."""
+"""Characters; tokens of the vocabularies in use are far shorter."""
+OUT_OF_MEMORY = ("outofmemory", "freememoryondevice", "noavailablememory")
+"""Parts of the messages of torch and vLLM about a lack of memory, in lower case and without spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """n samples of one problem, the first of which has index `sample_start`."""
+    """A request for n samples of one problem; the first has index `sample_start`."""
 
     problem: Problem
     prompt: str
@@ -36,7 +36,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One sampled text. finish_reason: `stop` or `length`; token counts exclude the prompt, include EOS."""
+    """One sampled text. finish_reason: `stop` or `length`; `tokens` excludes the prompt and includes EOS.
+
+    Example: Generated("3+2=5\\n#### 5", "stop", 9)
+    """
 
     text: str
     finish_reason: str
@@ -45,75 +48,79 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What an engine returns for one request; `samples` is empty where the prompt exceeds the context."""
+    """An engine's answer to one request; `samples` is empty where the prompt exceeds the context.
+
+    Example: Answered(41, (Generated("3+2=5\\n#### 5", "stop", 9),))
+    """
 
     prompt_tokens: int
     samples: tuple[Generated, ...]
 
 
 class EngineDied(RuntimeError):
-    """The engine can answer no more, or not be trusted any more; its process must be replaced."""
+    """The engine cannot answer any more, or its answers cannot be trusted; its process must be replaced."""
 
 
 class Misbehaved(EngineDied):
-    """The engine failed on the very requests that it was given, or answered what cannot be an answer to them."""
+    """The engine failed on these requests, or gave impossible answers to them."""
 
 
 class Engine(Protocol):
-    """Generates samples. `seed` is what its randomness derives from, recorded with every shard."""
+    """Generates samples of one model at a time."""
 
     seed: int
+    """The seed of its randomness, recorded with every shard."""
     answered: int
-    """Requests answered so far: an engine that is at work and does not get on is taken to hang."""
+    """Requests answered so far: an engine with requests whose number stays the same is taken to hang."""
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        """Answers in the order of the requests. Raises EngineDied when the engine is beyond use."""
+        """Returns answers in the order of the requests. Raises EngineDied when the engine cannot be used any more."""
         ...
 
     def swap(self, folder: Path | None) -> bool:
-        """Go over to another model, its randomness going on; called while nobody generates.
+        """Take over another model without a new seed; called while no thread generates.
 
-        False: that model needs an engine of its own. After an error this engine may only be closed.
+        Returns False where that model needs an engine of its own. After an error this engine may only be closed.
         """
         ...
 
     def close(self) -> None:
-        """Give back all that the engine holds; called while nobody generates, and last."""
+        """Release everything that the engine holds; called last, while no thread generates."""
         ...
 
 
 def engine_seed(run_seed: int, incarnation: str) -> int:
     """Seed of one engine, 0 <= seed < 2**31, from the run's seed and a name that no other engine has.
 
-    Two engines of one run, or one engine restarted, must not repeat each other's samples.
+    So two engines of one run, or an engine and its successor, do not repeat each other's samples.
     """
     digest = hashlib.sha256(f"engine:{run_seed}:{incarnation}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def check_answers(requests: Sequence[Request], answers: Sequence[Answered], settings: SamplingSettings) -> None:
-    """Refuse what no sound engine says: other than n samples, one without a token, one beyond its bound.
+    """Raises Misbehaved on impossible answers: not n samples, one without a token, or one longer than max_new_tokens.
 
-    A sound engine's shortest answer is one token, its end. Raises Misbehaved.
+    The shortest possible sample is one token, EOS.
     """
     if len(answers) != len(requests):
         raise Misbehaved(f"the engine gave {len(answers)} answers to {len(requests)} requests")
     for request, answer in zip(requests, answers, strict=True):
-        said = f"of problem {request.problem.problem_id} the engine gave "
+        prefix = f"for problem {request.problem.problem_id} the engine gave "
         if answer.samples and len(answer.samples) != request.n:
-            raise Misbehaved(f"{said}{len(answer.samples)} samples instead of {request.n}")
+            raise Misbehaved(f"{prefix}{len(answer.samples)} samples instead of {request.n}")
         for sample in answer.samples:
             if sample.tokens == 0:
-                raise Misbehaved(f"{said}an empty sample, without a single token")
+                raise Misbehaved(f"{prefix}an empty sample, without a single token")
             most = settings.max_new_tokens
             if sample.tokens > most or len(sample.text) > most * LONGEST_TOKEN:
                 raise Misbehaved(
-                    f"{said}an endless sample: {sample.tokens} tokens, {len(sample.text)} characters, where "
+                    f"{prefix}an endless sample: {sample.tokens} tokens, {len(sample.text)} characters, where "
                     f"max_new_tokens is {most}"
                 )
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an engine failed for want of memory, which another process may find."""
-    told = f"{type(error).__name__} {error}".lower().replace(" ", "")
-    return isinstance(error, MemoryError) or any(sign in told for sign in MEMORY_SIGNS)
+    """Whether an engine failed for lack of memory; another process may have enough."""
+    message = f"{type(error).__name__} {error}".lower().replace(" ", "")
+    return isinstance(error, MemoryError) or any(part in message for part in OUT_OF_MEMORY)

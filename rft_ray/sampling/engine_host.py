@@ -1,23 +1,211 @@
-"""The life of an engine in an actor: opened for a model, changed to another, watched, closed."""
+"""The life of one engine in a process: opened for a model, swapped to the next one, watched, and ended when it fails.
+
+In: a model, and requests to it from several threads at once. Out: checked answers, and what their randomness came from.
+An engine that dies or hangs is not used again: its process ends, and Ray starts another one.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn, Protocol
 
 from rft_ray import config
 from rft_ray.data import base_models
 from rft_ray.plan.jobs import ModelRef, SamplingSettings
-from rft_ray.sampling.engine import Engine
+from rft_ray.runtime.actor_pool import in_one_line
+from rft_ray.sampling.engine import (
+    Answered,
+    Engine,
+    EngineDied,
+    Misbehaved,
+    Request,
+    check_answers,
+    engine_seed,
+    out_of_memory,
+)
+from rft_ray.sampling.group_lock import GroupLock
 from rft_ray.sampling.scripted_engine import ScriptedEngine
+from rft_ray.sampling.supervisor import SupervisorClient
+from rft_ray.sampling.tracker import label_of
 from rft_ray.sampling.vllm_engine import VllmEngine
+from rft_ray.sampling.watchdog import Watchdog
 from rft_ray.store import Store
 from rft_ray.store.models.committed import fetch_model
+
+SAMPLING = "sampling"
+"""What the watchdog calls a call of `generate`; it calls a load by the model's fingerprint."""
+
+
+class Unloadable(RuntimeError):
+    """A model that this process cannot load; the message says why, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSource:
+    """What samples were drawn from, recorded with every shard. Example: RandomSource(1234567, "5f0c…", 2)"""
+
+    seed: int
+    incarnation: str
+    """Name of the opened engine; no other engine has it."""
+    swaps: int
+    """Models that this engine has taken over since it was opened."""
+
+
+class OpenEngine(Protocol):
+    """Opens an engine for the model in a folder; None for an engine that needs no model."""
+
+    def __call__(self, folder: Path | None, /, *, seed: int) -> Engine: ...
+
+
+class EngineHost:
+    """One engine, which holds one model at a time; called from several threads at once.
+
+    Every engine that is opened has a name of its own, and its seed derives from that name and the run's seed. So a
+    second, restarted or reopened engine draws other samples. A swap of models leaves the engine's randomness alone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        supervisor: SupervisorClient,
+        open_engine: OpenEngine,
+        *,
+        needs_folder: bool,
+        stall_s: float,
+        run_seed: int,
+        on_leave: Callable[[ModelRef], object],
+    ) -> None:
+        """`needs_folder`: whether engines of this kind read a model's files; `stall_s`: seconds without an answer after
+        which an engine is taken to hang; `on_leave`: called with the model that the engine holds before it changes.
+        """
+        self._store, self._supervisor, self._needs_folder = store, supervisor, needs_folder
+        self._open_engine, self._run_seed, self._on_leave = open_engine, run_seed, on_leave
+        self._engine: Engine | None = None
+        self._source: RandomSource | None = None
+        self._model: ModelRef | None = None
+        self._unloadable: dict[ModelRef, str] = {}
+        self._lock: GroupLock[tuple[ModelRef, str]] = GroupLock(lambda key: self._load(key[0]))
+        """By model, and by shard where one has the engine to itself."""
+        self._watchdog = Watchdog(stall_s, self._answered, self._stalled, hard=supervisor.is_remote)
+
+    @contextmanager
+    def holding(self, model: ModelRef, exclusive_to: str = "") -> Iterator[RandomSource]:
+        """Inside the block the engine holds the model; yields what its samples are drawn from.
+
+        Calls with one model run at once, unless `exclusive_to` names a shard, which then has the engine to itself.
+        Raises Unloadable where the model cannot be loaded, and EngineDied.
+        """
+        with self._lock.hold((model, exclusive_to)):
+            assert self._source is not None
+            yield self._source
+
+    def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
+        """Checked answers in the order of the requests; called inside `holding`.
+
+        Raises EngineDied when the engine is beyond use, and Misbehaved, a kind of it, when these requests caused that.
+        """
+        assert self._engine is not None
+        with self._watchdog.during(SAMPLING):
+            try:
+                answers = self._engine.generate(requests, settings)
+            except EngineDied:
+                raise
+            except Exception as failure:
+                traceback.print_exc()
+                kind = EngineDied if out_of_memory(failure) else Misbehaved
+                raise kind(in_one_line(failure)) from None
+        check_answers(requests, answers, settings)
+        return answers
+
+    def end(self, model: ModelRef, death: EngineDied, stem: str) -> NoReturn:
+        """Report the engine's death while it worked on a shard, and end this process."""
+        self._supervisor.died(str(death), stem if isinstance(death, Misbehaved) else "")
+        _end_process(f"{label_of(model)}: {death}")
+
+    def _answered(self) -> int:
+        return self._engine.answered if self._engine else 0
+
+    def _stalled(self, reason: str, in_progress: list[str]) -> None:
+        """Called by the watchdog: the engine no longer returns."""
+        with suppress(Exception):  # without a report, the supervisor notices the new process
+            for model in in_progress:
+                if model != SAMPLING:
+                    self._supervisor.load_failed(model, f"{reason} while it was loaded")
+            self._supervisor.died(f"{reason} while it was sampled")
+        _end_process(f"{reason}: {', '.join(sorted(set(in_progress)))}")
+
+    def _load(self, model: ModelRef) -> None:
+        """Make the engine hold this model; called while no thread generates. Raises Unloadable and EngineDied."""
+        if reason := self._supervisor.unloadable(model.fingerprint):
+            self._unloadable[model] = reason
+        if model in self._unloadable:
+            raise Unloadable(self._unloadable[model])
+        if model == self._model:  # the last change was to a model that cannot be loaded
+            return
+        if self._model is not None:
+            self._on_leave(self._model)
+        try:
+            with self._watchdog.during(model.fingerprint):
+                folder = model_folder(self._store, model) if self._needs_folder else None
+                self._model = None
+                if not self._swapped(folder):
+                    self._open(folder)
+        except EngineDied:
+            raise
+        except Exception as failure:
+            traceback.print_exc()
+            if out_of_memory(failure):  # another process may have enough
+                self._supervisor.load_failed(model.fingerprint, in_one_line(failure))
+                _end_process(f"{label_of(model)}: {in_one_line(failure)}")
+            self._unloadable[model] = in_one_line(failure)
+            raise Unloadable(self._unloadable[model]) from None
+        self._model = model
+
+    def _swapped(self, folder: Path | None) -> bool:
+        """Whether the open engine has taken over the model."""
+        if self._engine is None or self._source is None:
+            return False
+        try:
+            swapped = self._engine.swap(folder)
+        except EngineDied:
+            raise
+        except Exception:  # weights of both models may be mixed: a new engine's error says what is wrong
+            traceback.print_exc()
+            return False
+        if swapped:
+            self._source = replace(self._source, swaps=self._source.swaps + 1)
+        return swapped
+
+    def _open(self, folder: Path | None) -> None:
+        """Close the engine, if there is one, and open another one with a seed of its own."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.close()
+        incarnation = uuid.uuid4().hex
+        self._engine = self._open_engine(folder, seed=engine_seed(self._run_seed, incarnation))
+        self._source = RandomSource(self._engine.seed, incarnation, swaps=0)
+
+
+def _end_process(reason: str) -> NoReturn:
+    """End this process and its engine's. Ray starts another one in its place, a bounded number of times."""
+    print(f"sample {reason}; ending this process", file=sys.stderr, flush=True)
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
 
 
 def open_engine(
     settings: config.Engine, sampling: SamplingSettings, folder: Path | None, *, gpu: bool, seed: int
 ) -> Engine:
-    """The engine that `sampling` names. `folder`: a local HF model directory (None for `scripted`)."""
+    """The engine that `sampling` names. `folder`: a local Hugging Face model directory (None for `scripted`)."""
     if sampling.engine == "scripted":
         return ScriptedEngine(seed, settings.script)
     if folder is None:
@@ -25,12 +213,8 @@ def open_engine(
     return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed)
 
 
-class Unloadable(RuntimeError):
-    """A model that this sampler cannot load; the message says why, in one line."""
-
-
 def model_folder(store: Store, model: ModelRef) -> Path:
-    """Local HF directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
+    """Local Hugging Face directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
     if model.stage == "base":
         return base_models.resolve_exactly(model.source, model.fingerprint)
     return fetch_model(store, model.fingerprint)

@@ -1,7 +1,7 @@
-"""Threads that share one thing that is in one state at a time, such as an engine that holds one model.
+"""A lock by key: any number of threads may hold the same key at once, and no two keys are held at once.
 
-Any number of threads may be inside with the same key; between two keys `change` runs, while nobody is inside.
-Pure threading: no Ray, no engine.
+It guards one thing that is in one state at a time, such as an engine that holds one model. `change` brings it into the
+state of another key, while no thread holds the lock. Pure threading: no Ray, no engine.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Turns(Generic[Key]):
-    """Who waits for the present key goes first, so that interleaved keys do not change back and forth; then the key
-    that has waited longest. Somebody waiting always gets in once nobody is inside: no deadlock; and no thread waits
-    longer than the present key's calls last, which are finite where each is a shard.
+class GroupLock(Generic[Key]):
+    """Threads that ask for the current key enter first, so that interleaved keys do not change back and forth; then
+    comes the key that has waited longest.
+
+    There is no deadlock: once no thread is inside, a waiting one enters. There is no starvation as long as the calls
+    with the current key are finite in number, as the shards of a model are.
     """
 
     def __init__(self, change: Callable[[Key], None]) -> None:
         self._change = change
         self._condition = threading.Condition()
         self._waiting: list[Key] = []
-        self._present: Key | None = None
+        self._current: Key | None = None
         self._inside = 0
         self._changing = False
 
     @contextmanager
-    def turn(self, key: Key) -> Iterator[None]:
-        """Inside it the key is present. Raises what `change` raises; then no key is present, and the next is tried."""
+    def hold(self, key: Key) -> Iterator[None]:
+        """Hold the lock with `key` inside the block.
+
+        Raises what `change` raises; then no key is current, and the next waiting one is tried.
+        """
         self._enter(key)
         try:
             yield
@@ -44,23 +49,23 @@ class Turns(Generic[Key]):
             self._waiting.append(key)
             self._condition.wait_for(lambda: self._may_enter(key))
             self._waiting.remove(key)
-            if key == self._present:
+            if key == self._current:
                 self._inside += 1
                 return
-            self._changing, self._present = True, None
-        present = None
+            self._changing, self._current = True, None
+        current = None
         try:
-            self._change(key)  # takes seconds: the others may queue up meanwhile
-            present = key
+            self._change(key)  # takes seconds, in which other threads may start to wait
+            current = key
         finally:
             with self._condition:
-                self._changing, self._present = False, present
-                self._inside += present is not None
+                self._changing, self._current = False, current
+                self._inside += current is not None
                 self._condition.notify_all()
 
     def _may_enter(self, key: Key) -> bool:
         if self._changing:
             return False
-        if key == self._present:
+        if key == self._current:
             return True
-        return not self._inside and self._present not in self._waiting and self._waiting[0] == key
+        return not self._inside and self._current not in self._waiting and self._waiting[0] == key

@@ -1,8 +1,8 @@
-"""Shards that engines fail on: how often and why, on record; after so many failures a shard is left alone.
+"""Quarantine: shards on which engines have failed so often that they are no longer tried.
 
-In: a store. Out: small create-only records `failures/<stem>.a<number>.<failed|retried>.json`, data only, never deleted.
-A shard's failures are those since its last `retried`. So the count outlives actors, drivers and clusters, and trying
-again is a record too. A shard that is committed is not quarantined, whatever was noted before.
+In: a store. Out: small create-only records `failures/<stem>.a<number>.<failed|retried>.json`, which are never deleted.
+A shard's failures are those since its newest `retried` record, so the count outlives actors, drivers and clusters. A
+shard that is committed is not quarantined, whatever its records are.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ FAILED, RETRIED = "failed", "retried"
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is on record of one shard. Example: History(3, 4, "failures/completions/…s00001.a003.failed.json")"""
+    """The records of one shard. Example: History(3, 4, "failures/completions/…s00001.a003.failed.json")"""
 
     failures: int = 0
-    """Since the shard was last given another chance."""
+    """Since the newest `retried` record."""
     next_number: int = 0
+    """Number of the next record."""
     last_failure: str = ""
-    """Key of the newest record of a failure."""
+    """Key of the newest `failed` record; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +45,40 @@ class Held:
 
 
 def histories(store: Store, prefix: str = "") -> dict[str, History]:
-    """Stem -> history, of the shards whose stems start with `prefix` and that have one. One listing."""
-    found: dict[str, History] = {}
-    for key in store.list(FOLDER + prefix):  # sorted: the records of a shard come by number
+    """Stem -> history, of the shards with records whose stems start with `prefix`. Lists the store once."""
+    by_stem: dict[str, History] = {}
+    for key in store.list(FOLDER + prefix):  # sorted, so a shard's records come in the order of their numbers
         stem, _, rest = key.removeprefix(FOLDER).rpartition(".a")
         number, kind, _ = rest.split(".")
-        before = found.get(stem, History())
+        before = by_stem.get(stem, History())
         failures = before.failures + 1 if kind == FAILED else 0
         last = key if kind == FAILED else before.last_failure
-        found[stem] = History(failures, int(number) + 1, last)
-    return found
+        by_stem[stem] = History(failures, int(number) + 1, last)
+    return by_stem
 
 
 def note(store: Store, stem: str, kind: str, reason: str) -> int:
-    """Put a failure, or another chance, on record. Returns the shard's failures since its last chance."""
+    """Write a record of a kind, FAILED or RETRIED. Returns the shard's failures since its newest RETRIED one."""
     record = json.dumps({"reason": reason, "at_unix": round(time.time(), 3)}, ensure_ascii=False).encode()
-    while True:  # another writer may take the number
+    while True:  # until no other writer has taken the number
         before = histories(store, f"{stem}.a").get(stem, History())
         if store.create(f"{FOLDER}{stem}.a{before.next_number:03d}.{kind}.json", record):
             return before.failures + 1 if kind == FAILED else 0
 
 
 def held(store: Store, jobs: Iterable[SamplingJob], missing: Sequence[Shard], limit: int) -> list[Held]:
-    """Those of the missing shards that have failed `limit` times, with what is known of the last failure."""
-    known = {stem: history for stem, history in histories(store).items() if history.failures >= limit}
-    if not known:
+    """The missing shards that have failed at least `limit` times, with the reason of the last failure."""
+    failed = {stem: history for stem, history in histories(store).items() if history.failures >= limit}
+    if not failed:
         return []
     job_of = {job.fingerprint: job for job in jobs}
-    return [_held(store, job_of[s.fingerprint], s, known[s.stem]) for s in missing if s.stem in known]
+    return [_held(store, job_of[s.fingerprint], s, failed[s.stem]) for s in missing if s.stem in failed]
 
 
 def retry(store: Store, shards: Iterable[Held]) -> None:
-    """Give quarantined shards another chance."""
-    for one in shards:
-        note(store, one.shard.stem, RETRIED, "asked for")
+    """Release shards from quarantine: their failures are counted from zero again."""
+    for entry in shards:
+        note(store, entry.shard.stem, RETRIED, "asked for")
 
 
 def _held(store: Store, job: SamplingJob, shard: Shard, history: History) -> Held:
@@ -87,18 +88,18 @@ def _held(store: Store, job: SamplingJob, shard: Shard, history: History) -> Hel
 
 
 def table(shards: Sequence[Held]) -> str:
-    """What is missing and why, for people: one line per shard, the first twenty."""
+    """A table for people of the first twenty quarantined shards: what is missing, and why."""
     lines = [("model", "problems", "sample block", "samples", "failures", "why")]
     lines += [
         (
-            one.model,
-            f"{one.shard.problem_start}-{one.shard.problem_stop - 1}",
-            str(one.shard.sample_block),
-            str(one.samples),
-            str(one.failures),
-            one.reason,
+            row.model,
+            f"{row.shard.problem_start}-{row.shard.problem_stop - 1}",
+            str(row.shard.sample_block),
+            str(row.samples),
+            str(row.failures),
+            row.reason,
         )
-        for one in shards[:20]
+        for row in shards[:20]
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     text = "\n".join("  " + "  ".join([*map(str.ljust, line, widths), line[-1]]) for line in lines)
@@ -106,31 +107,31 @@ def table(shards: Sequence[Held]) -> str:
 
 
 def as_data(shards: Iterable[Held]) -> list[dict[str, object]]:
-    """For `summary.json`."""
+    """The entries of `quarantine` in `summary.json`."""
     return [
         {
-            "model": one.model,
-            "shard": one.shard.stem,
-            "problems": [one.shard.problem_start, one.shard.problem_stop],
-            "samples": one.samples,
-            "failures": one.failures,
-            "reason": one.reason,
+            "model": entry.model,
+            "shard": entry.shard.stem,
+            "problems": [entry.shard.problem_start, entry.shard.problem_stop],
+            "samples": entry.samples,
+            "failures": entry.failures,
+            "reason": entry.reason,
         }
-        for one in shards
+        for entry in shards
     ]
 
 
-def told(shards: Sequence[Held]) -> str:
-    """One line that says what is missing and what to do."""
+def message(shards: Sequence[Held]) -> str:
+    """One line that says how much is missing and what to do."""
     return (
-        f"{len(shards)} shards ({sum(one.samples for one in shards):,} samples) are quarantined: the table above says "
-        "why; run the same command with --engine.retry_quarantined=true to try them again, or with "
-        "--engine.on_failed_shard=continue to go on without them"
+        f"{len(shards)} shards ({sum(entry.samples for entry in shards):,} samples) are quarantined, for the reasons "
+        "in the table above; run the same command with --engine.retry_quarantined=true to try them again, or with "
+        "--engine.on_failed_shard=continue to run without them"
     )
 
 
 def held_shards(store: Store, plan: Plan) -> list[Held]:
-    """The run's quarantined shards of completions, those it goes on without included."""
+    """The run's quarantined shards of completions, also those that the plan leaves out."""
     if not histories(store):
         return []
     jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
@@ -139,9 +140,12 @@ def held_shards(store: Store, plan: Plan) -> list[Held]:
 
 
 def past_quarantine(plan: Plan, store: Store) -> Plan:
-    """The plan without its quarantined shards, where it is to go on without: other paths, corpus and models."""
+    """The plan without its quarantined shards where `on_failed_shard` is `continue`, else the same plan.
+
+    Without them the paths, the corpus and the models that follow are other ones.
+    """
     if plan.config.engine.on_failed_shard == "stop" or not histories(store):
         return plan
-    for _ in range(2):  # models that are trained without some samples have shards of their own
+    for _ in range(2):  # models trained on fewer samples are other models, with shards of their own
         plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
     return plan

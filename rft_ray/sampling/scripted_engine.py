@@ -1,4 +1,4 @@
-"""A deterministic engine for tests of everything around an engine, faults included."""
+"""A deterministic engine, with scripted faults, to test everything around an engine."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from rft_ray.plan.jobs import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Answered, Generated, Request
 
-FOR_EVER_S = 3600
+HANG_S = 3600
+"""How long a scripted hang lasts."""
 
 
-def opening(faults: tuple[Fault, ...]) -> None:
-    """Fail while an engine opens, if the script says so."""
+def fail_opening(faults: tuple[Fault, ...]) -> None:
+    """Fail as the script says for the opening of an engine, if it does."""
     for fault in faults:
         if fault.kind.startswith("open-") and fault.strikes(fault.match):
             _fail(fault.kind.removeprefix("open-"))
 
 
-def answering(faults: tuple[Fault, ...], question: str) -> str:
-    """Fail at one request, if the script says so; else how its answer is to be spoiled, or nothing."""
+def fail_answering(faults: tuple[Fault, ...], question: str) -> str:
+    """Fail as the script says for one request, if it does. Returns how to spoil the answer, or an empty string."""
     for fault in faults:
         if not fault.kind.startswith("open-") and fault.strikes(question):
             kind, _, seconds = fault.kind.partition("=")
             if kind in ("empty", "few", "endless"):
                 return kind
-            _fail(kind, float(seconds or FOR_EVER_S))
+            _fail(kind, float(seconds or HANG_S))
     return ""
 
 
-def _fail(kind: str, seconds: float = FOR_EVER_S) -> None:
+def _fail(kind: str, seconds: float = HANG_S) -> None:
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "oom":
@@ -46,32 +47,33 @@ def _fail(kind: str, seconds: float = FOR_EVER_S) -> None:
     elif kind in ("raise", "refuse"):
         raise RuntimeError("the engine refuses, by a script")
     elif kind == "freeze":
-        ctypes.PyDLL(None).sleep(int(seconds))  # unlike CDLL it keeps the interpreter's lock
+        ctypes.PyDLL(None).sleep(int(seconds))  # unlike CDLL, PyDLL keeps the interpreter's lock
     else:
         time.sleep(seconds)
 
 
 class ScriptedEngine:
-    """Answers from the gold solution: right, differently right, wrong, answerless, malformed or cut, by turns.
+    """Answers with the gold solution, or a variant: another correct one, a wrong one, one without an answer, with a
+    false equation, or truncated.
 
-    What it says of sample i of a problem depends on the two alone, so that shards are equal byte for byte however
-    often and wherever they are made. `script`: how it misbehaves (`config/engine_script.py`).
+    Sample i of a problem depends on these two and the temperature alone, so shards are equal byte for byte wherever
+    and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`).
     """
 
     def __init__(self, seed: int, script: str = "") -> None:
         self.seed, self.answered = seed, 0
         self._faults = engine_script.parse(script)
-        opening(self._faults)
+        fail_opening(self._faults)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         return [self._answer(request, settings) for request in requests]
 
     def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
-        spoiled = answering(self._faults, request.problem.question)
+        spoiled = fail_answering(self._faults, request.problem.question)
         samples = [
             self._sample(request.problem, request.sample_start + i, settings.temperature) for i in range(request.n)
         ]
-        samples = [replace(one, tokens=min(one.tokens, settings.max_new_tokens)) for one in samples]
+        samples = [replace(sample, tokens=min(sample.tokens, settings.max_new_tokens)) for sample in samples]
         if spoiled == "empty":
             samples = [Generated("", "stop", 0) for _ in samples]
         elif spoiled == "few":
@@ -82,14 +84,14 @@ class ScriptedEngine:
         return Answered(len(request.prompt.split()), tuple(samples))
 
     def swap(self, folder: Path | None) -> bool:
-        return True  # it holds no model
+        return True  # any model will do: it holds none
 
     def close(self) -> None:
         pass
 
     @staticmethod
     def _sample(problem: Problem, index: int, temperature: float) -> Generated:
-        turn = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
+        variant = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
         gold = problem.solution
         text, reason = {
             0: (f"Let us see: 1+1 = <<1+1=2>>2.\n{gold}", "stop"),
@@ -98,5 +100,5 @@ class ScriptedEngine:
             3: (gold.rpartition("#### ")[0], "stop"),
             4: (f"1+1 = <<1+1=3>>3\n{gold}", "stop"),
             5: (gold[: len(gold) // 2], "length"),
-        }.get(turn, (gold, "stop"))
+        }.get(variant, (gold, "stop"))
         return Generated(text, reason, len(text.split()) + (reason == "stop"))

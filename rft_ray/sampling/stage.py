@@ -1,13 +1,13 @@
 """Problem -> Completion: Ray Data over a pool of vLLM actors.
 
-All models' missing shards are one execution, sorted by model: an actor holds one engine and goes over to the next model
-where it is, so that a process, its imports and an engine are started once and not once a model. Each shard is one
-request per problem with n = samples_per_block; several shards of a model are in one engine at once. The actor that
-sampled a shard commits it, after asking once more whether it is still missing. Receipts come back.
+All models' missing shards are one Ray Data execution, sorted by model. An actor holds one engine and swaps it to the
+next model where possible, so that a process, its imports and an engine start once instead of once per model. Each shard
+is one request per problem with n = samples_per_block; several shards of a model are in one engine at once. The actor
+that sampled a shard commits it, unless another one has done so meanwhile, and returns a receipt.
 
-An engine that has failed, hangs or answers what cannot be an answer is not used again: its process ends, Ray puts
-another one in its place, and its shards are tried again. A foreman keeps count (`supervisor.py`), a watchdog sees to it
-that a hung engine ends (`watchdog.py`), and what fails too often is quarantined (`quarantine.py`).
+An engine that fails, hangs or returns impossible answers is not used again: its process ends, Ray starts another one,
+and its shards are tried again. A supervisor counts the failures (`supervisor.py`), a watchdog ends the process of a
+hung engine (`watchdog.py`), and a shard that fails too often is quarantined (`quarantine.py`).
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+
+import ray
 
 from rft_ray import config
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.runtime import actor_pool, sigterm
-from rft_ray.runtime.ray_cluster import cluster_has_gpu
+from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.sampling import quarantine
+from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.sampling.supervisor import hire
-from rft_ray.sampling.tracker import Following
+from rft_ray.sampling.supervisor import start_supervisor
+from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store import Store
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.shards import Shard, missing_shards
 
 
-def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[dict[str, Any]]:
-    """Sample what is missing of these jobs. Returns one receipt per shard made.
+def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[SampleReceipt]:
+    """Sample the missing shards of these jobs. Returns one receipt per shard sampled.
 
-    A model that cannot be loaded is told of at once, a shard that is quarantined too, and raised when the others are
-    sampled. Raises StageError, Preempted after SIGTERM, and ValueError where jobs differ in engine or max_model_len: an
-    engine is opened with one of each.
+    A model that cannot be loaded and a shard that is quarantined are printed at once, and raised as StageError after
+    the other shards are sampled. Raises StageError, Preempted after SIGTERM, and ValueError where jobs differ in engine
+    or max_model_len: an engine is opened with one of each.
     """
     if len({(job.settings.engine, job.settings.max_model_len) for job in jobs}) > 1:
         raise ValueError("the sampling jobs of one call must have the same engine and max_model_len")
@@ -47,67 +49,65 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     if engine.retry_quarantined:
         quarantine.retry(store, held)
         held = []
-    untouched = {one.shard.stem for one in held}
-    shards = [shard for shard in missing if shard.stem not in untouched]
-    receipts = _sampled(jobs, job_of, shards, store, engine, run_seed) if shards else []
+    quarantined = {entry.shard.stem for entry in held}
+    shards = [shard for shard in missing if shard.stem not in quarantined]
+    receipts = _sampled(job_of, shards, store, engine, run_seed) if shards else []
     held = quarantine.held(store, jobs, missing, engine.max_failures) if missing else []
     if held:
         print(f"missing, quarantined after failures:\n{quarantine.table(held)}", flush=True)
         if engine.on_failed_shard == "stop":
-            raise actor_pool.StageError(quarantine.told(held))
+            raise actor_pool.StageError(quarantine.message(held))
     return receipts
 
 
 def _sampled(
-    jobs: Sequence[SamplingJob],
-    job_of: dict[str, SamplingJob],
-    shards: Sequence[Shard],
-    store: Store,
-    engine: config.Engine,
-    run_seed: int,
-) -> list[dict[str, Any]]:
-    """Sample these shards, one receipt each; fewer where some are quarantined."""
-    gpu = cluster_has_gpu(engine.device)
-    failed_before = [stem for stem, past in quarantine.histories(store).items() if past.failures]
-    foreman = hire(store.url, engine.max_failures, engine.max_quarantined, failed_before)
-    make = partial(Sampler, store.url, jobs, engine, gpu, run_seed, foreman)
-    follow = Following(shards, job_of)
+    job_of: dict[str, SamplingJob], shards: Sequence[Shard], store: Store, engine: config.Engine, run_seed: int
+) -> list[SampleReceipt]:
+    """Sample these shards. Returns one receipt per shard; fewer where some are quarantined."""
+    gpu = uses_gpu(engine.device, ray.cluster_resources())
+    suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
+    supervisor = start_supervisor(store.url, engine.max_failures, engine.max_quarantined, suspects)
+    make = partial(Sampler, store.url, list(job_of.values()), engine, gpu, run_seed, supervisor)
+    tracker = ShardTracker(shards, job_of)
     receipts = []
     try:
-        with sigterm.draining(lambda: foreman.drain.remote(), engine.drain_seconds):
-            for receipt in actor_pool.run_actors("sample", make, shards, pool_of(engine, gpu)):
-                follow.advance(receipt)
-                if "left_out" not in receipt:
+        with sigterm.draining(lambda: supervisor.drain.remote(), engine.drain_seconds):
+            for receipt in actor_pool.run_actors("sample", make, shards, pool_of(engine, gpu), SampleReceipt):
+                tracker.advance(receipt)
+                if receipt.refusal is None:
                     receipts.append(receipt)
     except actor_pool.StageError as error:
-        raise actor_pool.StageError(f"{error} (unfinished: {follow.unfinished()})") from None
+        raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()})") from None
     except sigterm.Preempted:
         raise sigterm.Preempted(f"sampling: {len(receipts)} of {len(shards)} shards were committed") from None
-    if follow.unloadable:
-        raise actor_pool.StageError(follow.left_out())
-    if follow.given_up:
-        raise actor_pool.StageError(f"sample: {follow.given_up}; unfinished: {follow.unfinished()}")
+    if tracker.unloadable:
+        raise actor_pool.StageError(tracker.left_out())
+    if tracker.aborted:
+        raise actor_pool.StageError(f"sample: {tracker.aborted}; unfinished: {tracker.unfinished()}")
     return receipts
 
 
 def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
-    """Each model's jobs side by side, and models of one architecture, which an engine swaps fast; else as they come.
+    """The jobs, those of one model next to each other, and so models of one architecture, which an engine swaps fast.
 
-    Of one architecture are models of one name, and committed ones whose config.json is the same file.
+    Otherwise the order is kept. Models have one architecture where they have one name, or are committed with equal
+    config.json files.
     """
-    refs = list(dict.fromkeys(job.model for job in jobs))
-    likeness: dict[str, str] = {}
-    for ref in refs:
-        if ref.name not in likeness and ref.stage != "base":
-            with suppress(ModelError):  # a damaged manifest: told when the model is loaded
-                if manifest := committed_model(store, ref.fingerprint):
-                    likeness[ref.name] = manifest.files["config.json"].sha256
-    kinds = list(dict.fromkeys(likeness.get(ref.name, ref.name) for ref in refs))
-    return sorted(jobs, key=lambda j: (kinds.index(likeness.get(j.model.name, j.model.name)), refs.index(j.model)))
+    models = list(dict.fromkeys(job.model for job in jobs))
+    architectures: dict[str, str] = {}
+    for model in models:
+        if model.name not in architectures and model.stage != "base":
+            with suppress(ModelError):  # a damaged manifest: reported when the model is loaded
+                if manifest := committed_model(store, model.fingerprint):
+                    architectures[model.name] = manifest.files["config.json"].sha256
+    kinds = list(dict.fromkeys(architectures.get(model.name, model.name) for model in models))
+    return sorted(
+        jobs, key=lambda j: (kinds.index(architectures.get(j.model.name, j.model.name)), models.index(j.model))
+    )
 
 
 def pool_of(engine: config.Engine, gpu: bool) -> actor_pool.Pool:
-    """The actor pool of an engine config: GPUs where there are some, else CPUs with bounded threads."""
+    """The actor pool that an engine config asks for: with GPUs, or on CPUs with a bounded number of threads."""
     threads = str(engine.threads_per_actor)
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
     if not gpu:

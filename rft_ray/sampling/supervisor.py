@@ -1,31 +1,38 @@
-"""Who samples what, and whose fault it is when an engine dies: one small actor beside the driver.
+"""Decides how each shard is sampled, and which shard a dead engine is counted against: one small actor per stage.
 
-In: what samplers say before, while and after they work on a shard. Out: what each is to do with the next one, and the
-failures that count (`quarantine.py`). A process that dies takes several shards along, and is often killed from
-outside, so that
+In: calls of the samplers before, while and after they work on a shard. Out: a decision for each shard, and the recorded
+failures (`quarantine.py`). A process that dies ends several shards at once, and is often killed from outside. So:
 
-* of shards that were in a dead engine together, none is blamed: each is suspect, and tried again alone;
-* one that was alone in it is blamed, and so is one that the engine itself names;
-* a shard that is blamed `max_failures` times is quarantined.
+* of several shards in one dead engine, none counts as failed: each becomes a suspect and is tried again exclusively;
+* a shard that had the engine to itself counts as failed, and so does one that the engine names;
+* a shard that has failed `max_failures` times is quarantined.
 
-Limits: it sits on the driver's node and lives as long as the execution; only what it puts on record outlives it.
+Limits: it runs on the driver's node and lives as long as the stage; only the recorded failures outlive it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rft_ray.sampling import quarantine
 from rft_ray.store import open_store
 
-Order = Literal["together", "alone", "quarantined", "drained", "given up"]
-SILENT = "its engine's process ended without a word: killed, crashed, or out of memory"
+Refusal = Literal["quarantined", "draining", "aborted"]
+"""Why a shard is not sampled: it failed too often, the run is being stopped, or too many other shards failed."""
+Decision = Literal["shared", "exclusive"] | Refusal
+"""`shared`: in an engine together with other shards; `exclusive`: alone in one."""
+SILENT = "its engine's process ended without an error message: killed, crashed, or out of memory"
 
 
-class Foreman:
-    """Example: Foreman("runs/demo", max_failures=3, max_quarantined=10, suspects=()).order(stem, actor, process)"""
+class Supervisor:
+    """Counts failures by shard and by model.
+
+    Example: Supervisor("runs/demo", max_failures=3, max_quarantined=10, suspects=()).decide(stem, sampler, process)
+
+    A sampler is an actor, which Ray restarts under the same name; `process` names one process of it.
+    """
 
     def __init__(self, store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str] = ()) -> None:
         self._store = open_store(store_url)
@@ -33,94 +40,113 @@ class Foreman:
         self._suspects = set(suspects)
         self._quarantined: dict[str, str] = {}
         self._inside: dict[str, tuple[str, set[str]]] = {}
-        """Sampler -> its present process, and the shards in that process's engine."""
-        self._ended: set[str] = set()
-        """Processes at their end: what another of their threads begins is begun in vain, and not to blame."""
-        self._refusals: Counter[str] = Counter()
+        """Sampler -> its current process, and the shards in that process's engine."""
+        self._dead: set[str] = set()
+        """Processes that are about to end: a shard that another of their threads starts does not count as failed."""
+        self._load_failures: Counter[str] = Counter()
         self._unloadable: dict[str, str] = {}
         self._draining = False
 
-    def order(self, stem: str, sampler: str, process: str) -> tuple[Order, str]:
-        """What a sampler is to do with a shard, and why, where that is nothing."""
-        if sampler in self._inside and self._inside[sampler][0] != process:  # Ray has put a new one in its place
+    def decide(self, stem: str, sampler: str, process: str) -> tuple[Decision, str]:
+        """How a sampler handles a shard, and the reason where it does not sample it."""
+        if sampler in self._inside and self._inside[sampler][0] != process:  # Ray has restarted the sampler
             self.died(sampler, self._inside[sampler][0], SILENT)
         if self._draining:
-            return "drained", "the run is being stopped"
+            return "draining", "the run is being stopped"
         if stem in self._quarantined:
             return "quarantined", self._quarantined[stem]
         if len(self._quarantined) > self._max_quarantined:
-            return "given up", f"{len(self._quarantined)} shards are quarantined: the engine, not they, seems at fault"
-        return ("alone" if stem in self._suspects else "together"), ""
+            return "aborted", f"{len(self._quarantined)} shards are quarantined: the engine seems to be the cause"
+        return ("exclusive" if stem in self._suspects else "shared"), ""
 
-    def begun(self, stem: str, sampler: str, process: str) -> None:
-        """The shard is in the process's engine from now on."""
-        if process in self._ended:
+    def started(self, stem: str, sampler: str, process: str) -> None:
+        """Note that the shard's requests are about to enter the process's engine."""
+        if process in self._dead:
             return
         self._inside.setdefault(sampler, (process, set()))[1].add(stem)
 
-    def ended(self, stem: str, sampler: str, process: str) -> None:
-        """The engine has answered all of it."""
+    def answered(self, stem: str, sampler: str, process: str) -> None:
+        """Note that the engine has answered all requests of the shard."""
         self._inside.get(sampler, (process, set()))[1].discard(stem)
         self._suspects.discard(stem)
 
-    def died(self, sampler: str, process: str, reason: str, guilty: str = "") -> None:
-        """The process is at its end. `guilty`: the shard that the engine misbehaved on, where that is known."""
-        self._ended.add(process)
+    def died(self, sampler: str, process: str, reason: str, cause: str = "") -> None:
+        """Note that the process is about to end. `cause`: the shard that the engine misbehaved on, where known."""
+        self._dead.add(process)
         if self._inside.get(sampler, ("", set()))[0] != process:
-            return  # another thread of it has said so
+            return  # another thread of it has reported this death
         inside = self._inside.pop(sampler)[1]
-        if not guilty and len(inside) == 1:
-            [guilty] = inside
-        if guilty:
-            self._suspects.add(guilty)
-            if quarantine.note(self._store, guilty, quarantine.FAILED, reason) >= self._max_failures:
-                self._quarantined[guilty] = reason
+        if not cause and len(inside) == 1:
+            [cause] = inside
+        if cause:
+            self._suspects.add(cause)
+            if quarantine.note(self._store, cause, quarantine.FAILED, reason) >= self._max_failures:
+                self._quarantined[cause] = reason
         else:
             self._suspects |= inside
 
-    def refused(self, model: str, reason: str) -> None:
-        """An engine hung or ran out of memory while it loaded a model."""
-        self._refusals[model] += 1
-        if self._refusals[model] >= self._max_failures:
-            self._unloadable[model] = f"{reason} ({self._refusals[model]} times)"
+    def load_failed(self, model: str, reason: str) -> None:
+        """Note that an engine hung or ran out of memory while it loaded the model."""
+        self._load_failures[model] += 1
+        if self._load_failures[model] >= self._max_failures:
+            self._unloadable[model] = f"{reason} ({self._load_failures[model]} times)"
 
     def unloadable(self, model: str) -> str:
-        """Why no engine should try to load a model again; empty where one may."""
+        """Why no engine is to load the model again; empty where one may."""
         return self._unloadable.get(model, "")
 
     def drain(self) -> None:
-        """Begin nothing any more."""
+        """Let no further shard start."""
         self._draining = True
 
 
-class Line:
-    """A sampler's line to the foreman: an object of its own process, or a Ray actor.
+class SupervisorClient:
+    """The supervisor as one process of one sampler calls it: a Ray actor, or outside Ray an object of this process.
 
-    A process that is not told what to do within `timeout_s` ends with an error, which stops the stage.
+    A call that the actor does not answer within `timeout_s` raises Ray's GetTimeoutError, which ends the stage.
     """
 
-    def __init__(self, foreman: Any, timeout_s: float = 120.0) -> None:
-        self._foreman, self._timeout_s = foreman, timeout_s
+    def __init__(self, supervisor: Any, sampler: str, process: str, timeout_s: float = 120.0) -> None:
+        self._supervisor, self._timeout_s = supervisor, timeout_s
+        self._caller = (sampler, process)
 
-    def __call__(self, method: str, *arguments: Any) -> Any:
-        call = getattr(self._foreman, method)
-        if isinstance(self._foreman, Foreman):
+    @property
+    def is_remote(self) -> bool:
+        """Whether the supervisor is an actor; then this process is a worker of Ray's, which may be ended."""
+        return not isinstance(self._supervisor, Supervisor)
+
+    def decide(self, stem: str) -> tuple[Decision, str]:
+        return cast("tuple[Decision, str]", self._call("decide", stem, *self._caller))
+
+    def started(self, stem: str) -> None:
+        self._call("started", stem, *self._caller)
+
+    def answered(self, stem: str) -> None:
+        self._call("answered", stem, *self._caller)
+
+    def died(self, reason: str, cause: str = "") -> None:
+        self._call("died", *self._caller, reason, cause)
+
+    def load_failed(self, model: str, reason: str) -> None:
+        self._call("load_failed", model, reason)
+
+    def unloadable(self, model: str) -> str:
+        return str(self._call("unloadable", model))
+
+    def _call(self, method: str, *arguments: str) -> Any:
+        call = getattr(self._supervisor, method)
+        if not self.is_remote:
             return call(*arguments)
         import ray
 
         return ray.get(call.remote(*arguments), timeout=self._timeout_s)
 
-    @property
-    def distant(self) -> bool:
-        """Whether this process is a worker, which may be ended."""
-        return not isinstance(self._foreman, Foreman)
 
-
-def hire(store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str]) -> Any:
-    """A foreman as an actor on this node; it ends when the handle goes."""
+def start_supervisor(store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str]) -> Any:
+    """Start a Supervisor as an actor on this node. It ends when the last handle to it is deleted."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor: Any = ray.remote(Foreman).options(num_cpus=0, scheduling_strategy=here)
+    actor: Any = ray.remote(Supervisor).options(num_cpus=0, scheduling_strategy=here)
     return actor.remote(store_url, max_failures, max_quarantined, tuple(suspects))

@@ -13,16 +13,17 @@ from typing import Any
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.sampling import vllm_private
 from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
 from rft_ray.sampling.weight_layout import layout
 
 
 class VllmEngine:
-    """vLLM in this process, stepped by a thread of its own.
+    """A vLLM engine in this process, stepped by its own thread.
 
-    All requests of all callers are in one scheduler: the next shard's requests fill the batch while the last
-    ones of the previous shard finish. Limits: `swap` and `close` have been seen right on CPUs only; on a GPU they take
-    the same calls of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
+    One scheduler holds the requests of all callers: the next shard's requests fill the batch while the last ones of the
+    previous shard finish. Limits: `swap` and `close` have been verified on CPUs only; on a GPU they make the same calls
+    of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class VllmEngine:
         self._context_tokens = int(self._engine.model_config.max_model_len)
         self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="vllm-step", daemon=True)
+        self._thread = threading.Thread(target=self._step_until_closed, name="vllm-step", daemon=True)
         self._thread.start()
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         pending = [self._submit(request, settings) for request in requests]
-        wait([answer for _, answer in pending if answer is not None])  # all, though one fail: nothing is left running
+        wait([answer for _, answer in pending if answer is not None])  # all, even if one fails: none is left running
         return [
             Answered(
                 prompt_tokens, () if answer is None else tuple(map(_generated, _in_order(answer.result().outputs)))
@@ -75,18 +76,16 @@ class VllmEngine:
             raise EngineDied(str(self._failure))
         if folder is None or self._layout is None or layout(folder) != self._layout:
             return False
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        if not self._gpu:
-            self._engine.collective_rpc(_pack_output_layer)
-        if not self._engine.reset_prefix_cache():  # it holds keys and values of the last model
+        vllm_private.reload_weights(self._engine, folder, gpu=self._gpu)
+        if not self._engine.reset_prefix_cache():  # it holds keys and values of the previous model
             raise RuntimeError("vLLM did not empty its prefix cache after the weights were swapped")
         return True
 
     def close(self) -> None:
-        """On a GPU vLLM runs in a process of its own, which ends here, and with it what it holds of the device."""
+        """Shut vLLM down. On a GPU it runs in its own process, which ends here and frees the device's memory."""
         self._inbox.put(None)
         self._thread.join()
-        self._engine.engine_core.shutdown()
+        vllm_private.shut_down(self._engine)
         del self._engine
         gc.collect()
 
@@ -107,24 +106,24 @@ class VllmEngine:
         )
         answer: Future[Any] = Future()
         self._inbox.put((ids, params, answer))
-        if self._failure is not None:  # the stepping thread is gone and will read no inbox
+        if self._failure is not None:  # the stepping thread has ended and no longer reads the inbox
             raise EngineDied(str(self._failure))
         return len(ids), answer
 
-    def _serve(self) -> None:
-        """Step the engine until it is closed; on a failure, fail every request and stop."""
+    def _step_until_closed(self) -> None:
+        """Step the engine until it is closed; after a failure, fail every request and return."""
         waiting: dict[str, Future[Any]] = {}
         counter = 0
         try:
             while True:
                 while not waiting or not self._inbox.empty():
-                    if (asked := self._inbox.get()) is None:
+                    if (submitted := self._inbox.get()) is None:
                         return
-                    ids, params, answer = asked
+                    ids, params, answer = submitted
                     counter += 1
                     try:
                         self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
-                    except ValueError as refusal:  # this request only; the engine lives on
+                    except ValueError as refusal:  # this request only: the engine still works
                         answer.set_exception(refusal)
                         continue
                     waiting[str(counter)] = answer
@@ -136,19 +135,10 @@ class VllmEngine:
             self._failure = failure
             died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}")
             while not self._inbox.empty():
-                if (asked := self._inbox.get()) is not None:
-                    asked[2].set_exception(died)
+                if (submitted := self._inbox.get()) is not None:
+                    submitted[2].set_exception(died)
             for answer in waiting.values():
                 answer.set_exception(died)
-
-
-def _pack_output_layer(worker: Any) -> None:
-    """On CPUs vLLM multiplies by a packed copy of the weights, which its `reload_weights` (0.29) makes anew for every
-    layer that the files have weights of. An output layer that is tied to the embedding is none of these, and would go
-    on with the last model's."""
-    for layer in worker.get_model().modules():
-        if type(layer).__name__ == "ParallelLMHead":
-            layer.quant_method.process_weights_after_loading(layer)
 
 
 def _in_order(outputs: Sequence[Any]) -> list[Any]:

@@ -8,7 +8,6 @@ stale.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ def made_from(metadata: Mapping[str, str]) -> dict[str, str]:
 class Receipt:
     """What `commit_table` did.
 
-    Example: Receipt("completions/tiny-m/p00000-s000.parquet", 512, 48213, True, 0.012)
+    Example: Receipt("completions/tiny-m/p00000-s000.parquet", 512, 48213, True)
     """
 
     key: str
@@ -50,7 +49,6 @@ class Receipt:
     """Size of the Parquet file."""
     committed_here: bool
     """False where the key was committed before: the file in the store can have other `rows` and `bytes`."""
-    seconds: float
 
 
 def present(store: Store, key: str) -> str | None:
@@ -72,11 +70,10 @@ def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, st
     A key without a generation gets the one that `writable` says. Column types: see `parquet.encode`. Raises ValueError
     for metadata keys that start with `store.`.
     """
-    start = time.perf_counter()
     data = parquet.encode(table, metadata)
     key = writable(store, key)
     committed = store.create(key, data)
-    return Receipt(key, table.num_rows, len(data), committed, time.perf_counter() - start)
+    return Receipt(key, table.num_rows, len(data), committed)
 
 
 def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.config import Training
 from rft_ray.plan.jobs import TrainingJob
+from rft_ray.runtime import ray_private
 from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import Store
 from rft_ray.store.models.folder import ModelError
@@ -36,15 +37,15 @@ def run_group(
     on_progress: Callable[[TrainingProgress], object] | None,
 ) -> Exception | None:
     """One worker group over all jobs. None, or why it died."""
+    import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from rft_ray.training.worker import train_jobs
 
-    gpu = uses_gpu(settings)
+    gpu = uses_gpu(settings.device, ray.cluster_resources())
     _warn_if_short(settings.workers, "GPU" if gpu else "CPU")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # notices an end or a death sooner
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a node that is taken away is a dead worker
+    ray_private.expect_quick_health_checks()
     with (
         tempfile.TemporaryDirectory(prefix="rft-train-") as folder,
         _reporting(on_progress) as board,
@@ -99,36 +100,35 @@ def _warn_if_short(workers: int, resource: str) -> None:
 
 
 def refused_by(error: Exception) -> str:
-    """What a worker said of a job that no further attempt can train; empty for any other failure."""
-    causes = (getattr(failure, "_base_exc", failure) for failure in _worker_failures(error))
-    return next((str(cause) for cause in causes if isinstance(cause, TrainingError | ModelError)), "")
+    """The error of a worker that no further attempt can mend; empty for any other failure."""
+    failures = _worker_failures(error)
+    return next((str(failure) for failure in failures if isinstance(failure, TrainingError | ModelError)), "")
 
 
 def one_line_of(error: Exception) -> str:
-    """The cause of a group's death: a dead worker before the peers that then lost their connection to it."""
+    """The cause of a group's failure: a dead worker before the others, which then lose their connection to it."""
     failures = _worker_failures(error)
-    deaths = [failure for failure in failures if not hasattr(failure, "_base_exc")]
-    cause = (deaths or failures or [error])[0]
-    cause = getattr(cause, "_base_exc", getattr(cause, "health_check_failure", cause))
+    deaths = filter(None, map(ray_private.health_check_failure, failures))
+    cause = next(deaths, failures[0])
     return textwrap.shorten(f"{type(cause).__name__}: {cause}", 400, placeholder=" …")
 
 
 def _worker_failures(error: Exception) -> list[Exception]:
+    """The workers' failures by rank, or the controller's, or the error itself; never empty."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     return [failures[rank] for rank in sorted(failures)] or [getattr(error, "controller_failure", error)]
 
 
 @contextlib.contextmanager
 def _own_address() -> Iterator[None]:
-    """Tell Ray Train's helper actors which cluster they belong to, by RAY_ADDRESS.
+    """Give Ray Train's helper actors the address of their cluster, by RAY_ADDRESS.
 
-    Its placement-group cleaner else asks any cluster that it finds on the machine about the controller, takes one
-    that is unknown there for dead, and ends the workers.
+    Without it, its placement-group cleaner asks any cluster on the machine about the controller, and ends the workers
+    if the controller is unknown there.
     """
     import ray
-    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    ray_private.hand_on_ray_address()
     before = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     try:

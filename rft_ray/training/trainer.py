@@ -22,7 +22,7 @@ from rft_ray.config import Training
 from rft_ray.data.prompts import chat_template
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
-from rft_ray.training import checkpoints
+from rft_ray.training import checkpoints, transformers_private
 from rft_ray.training.batches import Example, Plan, micro_batch_size, padded
 
 CURVE_POINTS = 500
@@ -161,7 +161,7 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
     """A transformers.Trainer that follows the task's plan."""
     from torch import tensor
     from torch.utils.data import DataLoader
-    from transformers import PrinterCallback, Trainer
+    from transformers import PrinterCallback
 
     arguments = _arguments(group, task)
     filler = task.tokenizer.pad_token_id if task.tokenizer.pad_token_id is not None else task.tokenizer.eos_token_id
@@ -170,15 +170,12 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
     def collate(batch: list[Example]) -> dict[str, Any]:
         return {name: tensor(rows) for name, rows in padded(batch, filler).items()}
 
-    class PlannedTrainer(Trainer):  # type: ignore[misc]
+    base: Any = transformers_private.trainer_without_weights_in_checkpoints()
+
+    class PlannedTrainer(base):  # type: ignore[misc]
         def get_train_dataloader(self) -> Any:
             """This rank's micro-batches: the plan has shared them out, so nothing may shard them again."""
             return DataLoader(task.examples, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
-
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            """Nothing for a checkpoint: DeepSpeed's files hold the weights already."""
-            if not _internal_call:
-                super().save_model(output_dir)
 
     trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
     trainer.remove_callback(PrinterCallback)
@@ -186,14 +183,11 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
 
 
 def forget_deepspeed() -> None:
-    """Leave nothing of a finished job behind for the next one in this process."""
+    """Delete the state of a finished job, so that the next one in this process starts without it."""
     import torch
-    from accelerate.state import AcceleratorState, GradientState
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    transformers_private.forget_deepspeed_config()
+    transformers_private.reset_accelerate()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -205,12 +199,11 @@ def forget_deepspeed() -> None:
 def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
     """Write what transformers and vLLM load: weights, config, tokenizer with chat template, generation config."""
     from transformers import GenerationConfig
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     tokenizer, model = task.tokenizer, trainer.model
     model.config.use_cache = True
     trainer.save_model(str(folder))  # every rank takes part: under ZeRO 3 each holds a piece
-    unset_hf_deepspeed_config()
+    transformers_private.forget_deepspeed_config()
     if group.rank != 0:
         return
     if task.job.recipe.lora_rank:

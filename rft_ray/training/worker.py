@@ -28,7 +28,7 @@ from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_store, read_table
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints
+from rft_ray.training import checkpoints, transformers_private
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoints import Checkpoint
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress
@@ -60,7 +60,7 @@ def _join(config: dict[str, Any]) -> Group:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # for inference; it would need a C++ compiler
+    transformers_private.switch_off_shm_comm()
     if config["gpu"]:
         torch.cuda.set_device(ray.train.torch.get_device())
     else:

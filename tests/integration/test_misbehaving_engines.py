@@ -84,7 +84,7 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
 
 
 def test_an_engine_that_fails_on_everything_is_given_up_soon(store: Store) -> None:
-    with pytest.raises(actor_pool.StageError, match="the engine, not they, seems at fault"):
+    with pytest.raises(actor_pool.StageError, match="the engine seems to be the cause"):
         sample([JOB], store, engine("few:", max_failures=1, max_quarantined=0), run_seed=0)
     assert len(quarantine.histories(store)) <= 2
 

@@ -22,7 +22,7 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.runtime import actor_pool
-from rft_ray.runtime.ray_cluster import cluster_has_gpu
+from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.sampling.engine import Answered, Request
 from rft_ray.sampling.stage import pool_of, sample
 from rft_ray.sampling.vllm_engine import VllmEngine
@@ -150,7 +150,9 @@ def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
 @pytest.mark.gpu
 def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, folders: dict[str, Path]) -> None:
     """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
-    if not cluster_has_gpu("auto"):
+    import ray
+
+    if not uses_gpu("auto", ray.cluster_resources()):
         pytest.skip("no GPU here")
     on_gpu = in_a_sampler(folders, gpu=True)
     assert on_gpu.swapped == on_gpu.fresh

@@ -14,7 +14,7 @@ import sys, threading, time
 from rft_ray.runtime import sigterm
 
 drained = threading.Event()
-sigterm.heed()
+sigterm.install_handler()
 print("ready", flush=True)
 try:
     if sys.argv[1] == "outside":

@@ -52,14 +52,14 @@ def test_text_without_a_utf8_form_is_stored_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [("few:", "7 samples instead of 8"), ("empty:", "without a s"), ("endless:", "4000000 t")],
 )
-def test_what_no_sound_engine_says_is_refused(fault: str, told: str) -> None:
+def test_impossible_answers_are_refused(fault: str, message: str) -> None:
     asked = [Request(PROBLEM, "q", 0, 8)]
     check_answers(asked, ScriptedEngine(0).generate(asked, SETTINGS), SETTINGS)
     check_answers(asked, [Answered(9000, ())], SETTINGS)  # a prompt that is too long
-    with pytest.raises(Misbehaved, match=told):
+    with pytest.raises(Misbehaved, match=message):
         check_answers(asked, ScriptedEngine(0, fault).generate(asked, SETTINGS), SETTINGS)
     with pytest.raises(Misbehaved, match="0 answers to 1"):
         check_answers(asked, [], SETTINGS)

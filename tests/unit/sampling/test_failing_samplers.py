@@ -1,4 +1,4 @@
-"""A sampler whose engine fails, in a process of its own: the process ends, and says on record whose fault it was."""
+"""A sampler whose engine fails, in its own process: the process ends, and the failure is recorded."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def test_a_model_that_is_refused_is_no_failure_of_a_shard(tmp_path: Path) -> Non
     command = [sys.executable, "-c", SAMPLER, str(tmp_path), "open-refuse:"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert ended.returncode == 0, ended.stderr
-    assert "'unloadable': 'the engine refuses, by a script'" in ended.stdout
+    assert "unloadable='the engine refuses, by a script'" in ended.stdout
     assert not list(open_store(str(tmp_path)).list("failures/"))

@@ -1,4 +1,4 @@
-"""Turns: one key at a time, changes while nobody is inside, the present key first, no deadlock and no starvation."""
+"""GroupLock: one key at a time, changes while no thread is inside, the current key first, no deadlock, no starvation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rft_ray.sampling.group_lock import Turns
+from rft_ray.sampling.group_lock import GroupLock
 
 
 class Shared:
     """Records the changes and whether any thread was ever inside with another key, or during a change."""
 
     def __init__(self) -> None:
-        self.turns: Turns[str] = Turns(self.change)
-        self.present, self.inside, self.most = "", 0, 0
+        self.group_lock: GroupLock[str] = GroupLock(self.change)
+        self.current, self.inside, self.most = "", 0, 0
         self.changes: list[str] = []
         self.wrong: list[str] = []
         self.lock = threading.Lock()
@@ -25,21 +25,21 @@ class Shared:
     def change(self, key: str) -> None:
         if self.inside:
             self.wrong.append(f"change to {key} with {self.inside} inside")
-        self.present = ""
+        self.current = ""
         time.sleep(0.001)
         self.changes.append(key)
-        self.present = key
+        self.current = key
 
     def call(self, key: str, seconds: float = 0.0) -> str:
-        with self.turns.turn(key):
+        with self.group_lock.hold(key):
             with self.lock:
                 self.inside += 1
                 self.most = max(self.most, self.inside)
-            if self.present != key:
-                self.wrong.append(f"{key} inside with {self.present}")
+            if self.current != key:
+                self.wrong.append(f"{key} inside with {self.current}")
             time.sleep(seconds)
-            if self.present != key:
-                self.wrong.append(f"{key} still inside with {self.present}")
+            if self.current != key:
+                self.wrong.append(f"{key} still inside with {self.current}")
             with self.lock:
                 self.inside -= 1
         return key
@@ -59,14 +59,14 @@ def started(shared: Shared, key: str, waiting: int) -> threading.Thread:
     """A thread that calls with the key; returns when `waiting` threads wait."""
     thread = threading.Thread(target=shared.call, args=(key,))
     thread.start()
-    while len(shared.turns._waiting) < waiting:
+    while len(shared.group_lock._waiting) < waiting:
         time.sleep(0.001)
     return thread
 
 
-def test_while_others_wait_a_call_of_the_present_key_goes_in_without_a_change() -> None:
+def test_a_call_with_the_current_key_enters_without_a_change_while_others_wait() -> None:
     shared = Shared()
-    with shared.turns.turn("a"):
+    with shared.group_lock.hold("a"):
         other = started(shared, "b", 1)
         assert shared.call("a") == "a"
         assert shared.changes == ["a"]
@@ -74,9 +74,9 @@ def test_while_others_wait_a_call_of_the_present_key_goes_in_without_a_change() 
     assert shared.changes == ["a", "b"]
 
 
-def test_keys_that_wait_come_in_order_of_arrival_and_each_but_once() -> None:
+def test_waiting_keys_come_in_order_of_arrival_and_each_once() -> None:
     shared = Shared()
-    with shared.turns.turn("a"):
+    with shared.group_lock.hold("a"):
         threads = [started(shared, key, place) for place, key in enumerate("cbcb", 1)]
     for thread in threads:
         thread.join(10)
@@ -84,15 +84,15 @@ def test_keys_that_wait_come_in_order_of_arrival_and_each_but_once() -> None:
     assert not shared.wrong
 
 
-def test_a_change_that_fails_is_its_callers_alone() -> None:
+def test_a_failed_change_raises_in_its_own_call_only() -> None:
     def change(key: str) -> None:
         if key == "bad":
             raise ValueError("no such key")
 
-    turns = Turns(change)
+    lock = GroupLock(change)
 
     def call(key: str) -> str:
-        with turns.turn(key):
+        with lock.hold(key):
             return key
 
     with ThreadPoolExecutor(4) as pool:

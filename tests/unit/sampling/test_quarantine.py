@@ -1,4 +1,4 @@
-"""Quarantined shards in what a run says of itself: the ledger still adds up, and the reason is told."""
+"""Quarantined shards in a run's summary: the ledger still adds up, and the reason is there."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     mine, other = summary["ledger"].values()
     assert mine["planned"] == mine["sampled"] + mine["skipped"] + mine["missing"]
     assert mine["missing"] == mine["quarantined"] > 0 == other["missing"] == other["quarantined"]
-    [told] = summary["quarantine"]
-    assert (told["shard"], told["failures"], told["reason"]) == (lost.stem, 3, "it hangs")
-    assert past_quarantine(plan, store) is plan  # it is to stop
+    [entry] = summary["quarantine"]
+    assert (entry["shard"], entry["failures"], entry["reason"]) == (lost.stem, 3, "it hangs")
+    assert past_quarantine(plan, store) is plan  # on_failed_shard is "stop"
     main(["verify", store.url])
     assert f"not sampled: {lost.stem}: its engine failed 3 times" in capsys.readouterr().out

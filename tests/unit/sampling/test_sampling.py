@@ -1,4 +1,4 @@
-"""What the driver does around an execution: the order of the jobs, and what it says of them."""
+"""The driver's side of sampling: the order of the jobs, and the lines about their shards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from rft_ray import config
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.stage import by_model, sample
-from rft_ray.sampling.tracker import Following
+from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
 
@@ -37,7 +38,7 @@ def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) 
         shutil.copytree(model_dir(source), folder)
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "name": name}))
         commit_model(store, name * 4, folder, {})
-    names = [one.model.name for one in by_model([job("s1"), job("m"), job("s2"), job("unknown")], store)]
+    names = [ordered.model.name for ordered in by_model([job("s1"), job("m"), job("s2"), job("unknown")], store)]
     assert names == ["s1", "s2", "m", "unknown"]
 
 
@@ -47,17 +48,17 @@ def test_jobs_that_need_two_engines_are_refused(tmp_path: Path) -> None:
         sample(jobs, open_store(str(tmp_path)), config.Engine(), run_seed=0)
 
 
-def following(*jobs: SamplingJob) -> Following:
-    return Following([shard for one in jobs for shard in one.shards()], {one.fingerprint: one for one in jobs})
+def tracking(*jobs: SamplingJob) -> ShardTracker:
+    return ShardTracker([shard for one in jobs for shard in one.shards()], {one.fingerprint: one for one in jobs})
 
 
 def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     one, other = job("s"), job("m")
-    follow = following(one, other)
+    tracker = tracking(one, other)
     assert capsys.readouterr().out == "  sample 2 models: starting the engine for 4 shards\n"
-    follow._progress.every_s = -1
+    tracker._progress.every_s = -1
     for shard in [*one.shards(), *other.shards()]:
-        follow.advance({"shard": shard.stem, "rows": 8})
+        tracker.advance(SampleReceipt(shard.stem, 8))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("  sample s (sft), model 1 of 2: 8/32 completions")
     assert lines[-1].startswith("  sample m (sft), model 2 of 2: 32/32 completions")
@@ -65,16 +66,16 @@ def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.Capture
 
 def test_what_is_unfinished_is_named_in_order() -> None:
     jobs = [job(name) for name in "abcde"]
-    follow = following(*jobs)
+    tracker = tracking(*jobs)
     for shard in jobs[0].shards():
-        follow.advance({"shard": shard.stem, "rows": 8})
-    assert follow.unfinished() == "b (sft), c (sft), d (sft) and 1 more"
+        tracker.advance(SampleReceipt(shard.stem, 8))
+    assert tracker.unfinished() == "b (sft), c (sft), d (sft) and 1 more"
 
 
-def test_a_model_that_is_left_out_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     one = job("s")
-    follow = following(one, job("m"))
+    tracker = tracking(one, job("m"))
     for shard in one.shards():
-        follow.advance({"shard": shard.stem, "rows": 0, "unloadable": "no such file"})
+        tracker.advance(SampleReceipt(shard.stem, unloadable="no such file"))
     assert capsys.readouterr().out.count("no such file") == 1
-    assert follow.left_out() == "sample s (sft): no such file"
+    assert tracker.left_out() == "sample s (sft): no such file"

@@ -1,4 +1,4 @@
-"""A stall is told once work is under way and nothing changes; work that gets on, or none, is left in peace."""
+"""A stall is reported while work is in progress and nothing changes; progress and idleness are no stall."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ with Watchdog(0.3, lambda: 0, lambda *_: None, hard=True).during("sampling"):
 """
 
 
-def test_a_stall_is_told_with_what_was_under_way() -> None:
-    told, heard = [], threading.Event()
-    watchdog = Watchdog(0.2, lambda: 0, lambda *what: (told.append(what), heard.set()), hard=False)
+def test_a_stall_is_reported_with_the_operations_in_progress() -> None:
+    stalls, seen = [], threading.Event()
+    watchdog = Watchdog(0.2, lambda: 0, lambda *what: (stalls.append(what), seen.set()), hard=False)
     with watchdog.during("sampling"):
-        assert heard.wait(10)
-    assert told[0] == ("no answer for 0.2 s", ["sampling"])
+        assert seen.wait(10)
+    assert stalls[0] == ("no answer for 0.2 s", ["sampling"])
 
 
 def test_answers_and_idleness_are_no_stall() -> None:
-    told: list[object] = []
+    stalls: list[object] = []
     answers = iter(range(10**9))
-    watchdog = Watchdog(0.2, lambda: next(answers), lambda *what: told.append(what), hard=False)
+    watchdog = Watchdog(0.2, lambda: next(answers), lambda *what: stalls.append(what), hard=False)
     with watchdog.during("sampling"):
         time.sleep(0.6)
     time.sleep(0.6)
-    assert told == []
+    assert stalls == []
 
 
-def test_a_process_that_is_frozen_with_the_interpreters_lock_is_ended_and_says_where() -> None:
+def test_a_process_that_is_frozen_with_the_interpreters_lock_is_ended_with_its_stacks() -> None:
     started = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, timeout=25)
     assert ended.returncode == 1

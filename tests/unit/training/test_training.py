@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from rft_ray.config import ALPACA, ConfigError, Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
@@ -23,17 +24,10 @@ class GroupError(Exception):
         self.worker_failures = failures
 
 
-class UserError(Exception):
-    """A worker's own exception in Ray Train's wrapping."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__("Traceback (most recent call last):\n" + "  File …\n" * 100)
-        self._base_exc = cause
-
-
 def test_the_last_attempt_ends_in_one_line_that_names_job_attempts_and_cause() -> None:
-    death = RuntimeError("The actor died unexpectedly.\n\tpid: 4711\n\tnode: 127.0.0.1")
-    lost = UserError(ConnectionError("Connection closed by peer"))
+    actor_death = RuntimeError("The actor died unexpectedly.\n\tpid: 4711\n\tnode: 127.0.0.1")
+    death = WorkerHealthCheckFailedError("A worker health check failed.", actor_death)
+    lost = ConnectionError("Connection closed by peer")
     with pytest.raises(TrainingError) as caught:
         _give_up_or_go_on(JOB, 3, 3, GroupError({0: lost, 1: death}))
     message = str(caught.value)
@@ -45,14 +39,14 @@ def test_the_last_attempt_ends_in_one_line_that_names_job_attempts_and_cause() -
 
 def test_an_earlier_attempt_is_logged_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        _give_up_or_go_on(JOB, 1, 3, GroupError({0: UserError(MemoryError("out of memory"))}))
+        _give_up_or_go_on(JOB, 1, 3, GroupError({0: MemoryError("out of memory")}))
     assert "sft of tiny-s: attempt 1 of 3 failed: MemoryError: out of memory" in caplog.text
 
 
 @pytest.mark.parametrize("cause", [TrainingError("no example is left"), ModelError("no such folder")])
 def test_what_no_attempt_can_mend_is_not_tried_again(cause: Exception) -> None:
     with pytest.raises(TrainingError, match=f"^sft of tiny-s: {cause}$"):
-        _give_up_or_go_on(JOB, 1, 3, GroupError({0: UserError(ConnectionError("lost")), 1: UserError(cause)}))
+        _give_up_or_go_on(JOB, 1, 3, GroupError({0: ConnectionError("lost"), 1: cause}))
 
 
 def test_an_error_outside_the_workers_is_told_too() -> None:

@@ -1,0 +1,43 @@
+"""What this project uses of Ray's internals: each name here, and why it is needed. Seen in Ray 2.60.0.
+
+`tests/unit/runtime/test_ray_private.py` fails by name when an upgrade removes one of them. `serve/` and `cluster/` use
+others of their own.
+"""
+
+from __future__ import annotations
+
+import os
+
+LOOPBACK = {"_node_ip_address": "127.0.0.1"}
+"""Argument of `ray.init`: a local Ray listens on loopback only. No public argument sets a node's address."""
+KEEP_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable: with "0", Ray does not replace 127.0.0.1 by the machine's outward address."""
+HEALTH_CHECK_INTERVAL_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+"""Environment variable: how often Ray Train looks for workers that have ended or died; 2 s by default."""
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Environment variable: with "0", Ray Train takes a preempted node for dead workers and handles nothing else."""
+
+
+def hand_on_ray_address() -> None:
+    """Make Ray Train give its helper actors this process's RAY_ADDRESS.
+
+    Adds to the set of names `ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE`, which has no public form.
+    """
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+
+
+def expect_quick_health_checks() -> None:
+    """Let Ray Train notice the end or death of a worker sooner, and take a preempted node for a dead worker."""
+    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S, "0.5")
+    os.environ.setdefault(PREEMPTION_WATCHER, "0")
+
+
+def health_check_failure(failure: Exception) -> Exception | None:
+    """Why Ray Train holds a worker for dead; None for an error that the worker itself raised.
+
+    Ray Train wraps the reason in `ray.train.v2._internal.exceptions.WorkerHealthCheckFailedError`.
+    """
+    reason: Exception | None = getattr(failure, "health_check_failure", None)
+    return reason

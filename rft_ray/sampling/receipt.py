@@ -1,0 +1,23 @@
+"""What a sampler returns for a shard, sampled or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rft_ray.runtime.actor_pool import ShardReceipt
+from rft_ray.sampling.supervisor import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReceipt(ShardReceipt):
+    """What a sampler did with one shard.
+
+    Example: SampleReceipt("completions/…/p000001-s00001", 0, refusal="quarantined", reason="no answer for 1800 s")
+    """
+
+    refusal: Refusal | None = None
+    """Why the shard was not sampled; None where it was, or where its model could not be loaded."""
+    reason: str = ""
+    """The details of a refusal."""
+    unloadable: str = ""
+    """Why the shard's model could not be loaded; empty where it could."""

@@ -1,0 +1,44 @@
+"""The one rule for GPUs, and the Ray that a driver starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import ray
+
+import rft_ray
+from rft_ray.runtime import ray_cluster
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [
+        ("auto", 0, False),
+        ("auto", 1, True),
+        ("auto", 8, True),
+        ("cpu", 8, False),
+        ("gpu", 0, True),
+        ("gpu", 1, True),
+    ],
+)
+def test_gpus_are_used_where_asked_for_or_there_already(
+    device: Literal["auto", "cpu", "gpu"], gpus: int, expected: bool
+) -> None:
+    resources = {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}
+    assert ray_cluster.uses_gpu(device, resources) is expected
+
+
+def test_a_local_ray_listens_on_loopback_and_its_workers_find_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **arguments: given.update(arguments))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "/other")
+    ray_cluster.start_ray()
+    assert given["address"] == "local"
+    assert given["_node_ip_address"] == given["dashboard_host"] == "127.0.0.1"
+    root, other = os.environ["PYTHONPATH"].split(os.pathsep)
+    assert Path(root, "rft_ray", "__init__.py").samefile(rft_ray.__file__)
+    assert other == "/other"

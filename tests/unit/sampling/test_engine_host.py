@@ -1,0 +1,134 @@
+"""EngineHost with the scripted engine: when an engine is swapped, reopened, shared and held exclusively."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rft_ray.plan.jobs import ModelRef, SamplingSettings
+from rft_ray.records import Problem
+from rft_ray.sampling.engine import Misbehaved, Request
+from rft_ray.sampling.engine_host import EngineHost, Unloadable
+from rft_ray.sampling.scripted_engine import ScriptedEngine
+from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
+from rft_ray.store import open_store
+
+A, B = (ModelRef(name, "sft", name * 4) for name in "ab")
+SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
+PROBLEM = Problem("a" * 16, "Tom has 3 pens and buys 2. How many?", "3+2 = <<3+2=5>>5\n#### 5", "5")
+WAIT_S = 10
+
+
+class OwnEnginePerModel(ScriptedEngine):
+    """As vLLM with two models of different layouts: it takes over no other model."""
+
+    closed = False
+
+    def swap(self, folder: Path | None) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Opened:
+    """Opens engines of one kind, and keeps them."""
+
+    def __init__(self, make: Callable[[int], ScriptedEngine]) -> None:
+        self.engines: list[ScriptedEngine] = []
+        self.attempts = 0
+        self._make = make
+
+    def __call__(self, folder: Path | None, /, *, seed: int) -> ScriptedEngine:
+        self.attempts += 1
+        self.engines.append(self._make(seed))
+        return self.engines[-1]
+
+
+def host_of(tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None) -> EngineHost:
+    supervisor = SupervisorClient(Supervisor(str(tmp_path), max_failures=3, max_quarantined=10), "s", "p")
+    leave = left.append if left is not None else lambda model: None
+    return EngineHost(
+        open_store(str(tmp_path)),
+        supervisor,
+        opened,
+        needs_folder=False,
+        stall_s=60,
+        run_seed=0,
+        on_leave=leave,
+    )
+
+
+def test_a_swap_keeps_the_engine_and_its_seed(tmp_path: Path) -> None:
+    opened, left = Opened(ScriptedEngine), []
+    host = host_of(tmp_path, opened, left)
+    with host.holding(A) as first:
+        pass
+    with host.holding(B) as second:
+        pass
+    assert len(opened.engines) == 1
+    assert (second.seed, second.incarnation, second.swaps) == (first.seed, first.incarnation, 1)
+    assert left == [A]
+
+
+def test_a_refused_swap_reopens_with_another_seed(tmp_path: Path) -> None:
+    opened = Opened(OwnEnginePerModel)
+    host = host_of(tmp_path, opened)
+    with host.holding(A) as first:
+        pass
+    with host.holding(B) as second:
+        pass
+    assert [getattr(engine, "closed", None) for engine in opened.engines] == [True, False]
+    assert [engine.seed for engine in opened.engines] == [first.seed, second.seed]
+    assert first.seed != second.seed
+    assert first.incarnation != second.incarnation
+    assert second.swaps == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path) -> None:
+    opened = Opened(lambda seed: ScriptedEngine(seed, "open-refuse:"))
+    host = host_of(tmp_path, opened)
+    for _ in range(2):
+        with pytest.raises(Unloadable, match="the engine refuses"), host.holding(A):
+            pass
+    assert opened.attempts == 1
+
+
+def test_shards_of_one_model_share_the_engine_at_once(tmp_path: Path) -> None:
+    host = host_of(tmp_path, Opened(ScriptedEngine))
+    both = threading.Barrier(2, timeout=WAIT_S)
+
+    def work() -> None:
+        with host.holding(A):
+            both.wait()  # raises BrokenBarrierError unless both threads are inside
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    work()
+    thread.join()
+
+
+def test_a_shard_that_holds_the_engine_exclusively_has_it_to_itself(tmp_path: Path) -> None:
+    host = host_of(tmp_path, Opened(ScriptedEngine))
+    entered = threading.Event()
+
+    def work() -> None:
+        with host.holding(A):
+            entered.set()
+
+    thread = threading.Thread(target=work)
+    with host.holding(A, exclusive_to="completions/suspect"):
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(WAIT_S)
+    thread.join()
+
+
+def test_impossible_answers_and_errors_are_misbehaviour(tmp_path: Path) -> None:
+    for script, message in (("few:", "7 samples instead of 8"), ("raise:", "the engine refuses")):
+        host = host_of(tmp_path, Opened(lambda seed, script=script: ScriptedEngine(seed, script)))  # type: ignore[misc]
+        with host.holding(A), pytest.raises(Misbehaved, match=message):
+            host.generate([Request(PROBLEM, "q", 0, 8)], SETTINGS)

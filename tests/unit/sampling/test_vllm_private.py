@@ -1,0 +1,57 @@
+"""Every internal of vLLM that sampling/vllm_private.py uses is still there. The sources are read: vLLM imports slowly."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+def source(module: str) -> ast.Module:
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse((Path(spec.origin).parent / module).read_text())
+
+
+def class_of(module: str, name: str) -> ast.ClassDef:
+    classes = {node.name: node for node in source(module).body if isinstance(node, ast.ClassDef)}
+    assert name in classes, f"vllm/{module} defines no class {name}"
+    return classes[name]
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method"),
+    [
+        ("v1/engine/llm_engine.py", "LLMEngine", "collective_rpc"),
+        ("v1/engine/llm_engine.py", "LLMEngine", "reset_prefix_cache"),
+        ("v1/engine/core_client.py", "InprocClient", "shutdown"),
+        ("v1/engine/core_client.py", "MPClient", "shutdown"),
+        ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
+        ("v1/worker/gpu_worker.py", "Worker", "get_model"),
+        ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
+        (
+            "model_executor/layers/vocab_parallel_embedding.py",
+            "UnquantizedEmbeddingMethod",
+            "process_weights_after_loading",
+        ),
+    ],
+)
+def test_the_method_exists(module: str, owner: str, method: str) -> None:
+    defined = {node.name for node in class_of(module, owner).body if isinstance(node, ast.FunctionDef)}
+    assert method in defined, f"vllm/{module}: {owner} has no method {method}"
+
+
+def test_the_weights_of_a_folder_can_be_reloaded() -> None:
+    runner = class_of("v1/worker/gpu_model_runner.py", "GPUModelRunner")
+    [reload] = [node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == "reload_weights"]
+    assert "weights_path" in {argument.arg for argument in [*reload.args.args, *reload.args.kwonlyargs]}
+
+
+def test_the_engine_has_a_core_and_the_output_layer_its_name() -> None:
+    engine = class_of("v1/engine/llm_engine.py", "LLMEngine")
+    attributes = {node.attr for node in ast.walk(engine) if isinstance(node, ast.Attribute)}
+    assert "engine_core" in attributes
+    class_of("model_executor/layers/vocab_parallel_embedding.py", "ParallelLMHead")

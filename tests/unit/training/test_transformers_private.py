@@ -1,0 +1,40 @@
+"""Every internal that training/transformers_private.py uses is still there, and means what it says there."""
+
+from __future__ import annotations
+
+import inspect
+
+import transformers
+from accelerate.state import AcceleratorState, GradientState
+from transformers.integrations import deepspeed as hf_deepspeed
+
+from rft_ray.training import transformers_private
+
+
+def test_a_checkpoint_is_told_from_a_model_by_internal_call() -> None:
+    assert "_internal_call" in inspect.signature(transformers.Trainer.save_model).parameters
+    assert "_internal_call=True" in inspect.getsource(transformers.Trainer._save_checkpoint)
+    trainer = transformers_private.trainer_without_weights_in_checkpoints()
+    assert trainer.save_model(object(), _internal_call=True) is None
+
+
+def test_transformers_forgets_the_deepspeed_config() -> None:
+    assert callable(hf_deepspeed.unset_hf_deepspeed_config)
+    transformers_private.forget_deepspeed_config()
+    assert not hf_deepspeed.is_deepspeed_zero3_enabled()
+
+
+def test_accelerates_state_is_reset() -> None:
+    assert "reset_partial_state" in inspect.signature(AcceleratorState._reset_state).parameters
+    GradientState()
+    assert GradientState._shared_state
+    transformers_private.reset_accelerate()
+    assert not GradientState._shared_state
+
+
+def test_deepspeed_has_a_table_with_the_operator() -> None:
+    import deepspeed
+
+    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
+    transformers_private.switch_off_shm_comm()
+    assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
