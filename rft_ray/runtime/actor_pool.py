@@ -35,7 +35,7 @@ class StageError(RuntimeError):
 class ShardReceipt:
     """What a worker did with one shard; rows is 0 where another process had committed it before.
 
-    Example: ShardReceipt("verdicts/5f0c…/p000001-s00001", 512)
+    Example: ShardReceipt("verdicts/5f0c…/p000001/a3e1….s00001", 512)
     """
 
     shard: str

@@ -12,7 +12,8 @@ from typing import Any
 def switch_off_shm_comm() -> None:
     """Keep DeepSpeed from compiling its shared-memory operator for CPUs.
 
-    It is for inference, and would need a C++ compiler. An entry of `deepspeed.ops.__compatible_ops__`, the table of what may be compiled.
+    It is for inference, and would need a C++ compiler. It is an entry of `deepspeed.ops.__compatible_ops__`, the table
+    of what may be compiled.
     """
     import deepspeed
 

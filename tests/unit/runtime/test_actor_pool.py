@@ -11,7 +11,7 @@ from rft_ray.runtime.actor_pool import CAUSE, ShardActor, ShardReceipt, StageErr
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.store.shards import Shard
 
-SHARD = Shard("verdicts", "5" * 16, 1, 8, 16, 0, "f" * 16)
+SHARD = Shard("verdicts", "5" * 16, "f" * 16, 1, 8, 16, 0)
 BATCH = {"shard": [json.dumps(asdict(SHARD))]}
 
 

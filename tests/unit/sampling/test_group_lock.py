@@ -1,4 +1,4 @@
-"""GroupLock: one key at a time, changes while no thread is inside, the current key first, no deadlock, no starvation."""
+"""GroupLock: one key at a time, changes while no thread is inside, the current key first, no deadlock or starvation."""
 
 from __future__ import annotations
 

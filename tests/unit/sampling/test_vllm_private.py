@@ -1,4 +1,4 @@
-"""Every internal of vLLM that sampling/vllm_private.py uses is still there. The sources are read: vLLM imports slowly."""
+"""Every internal of vLLM that sampling/vllm_private.py uses is still there, by its sources: vLLM imports slowly."""
 
 from __future__ import annotations
 
