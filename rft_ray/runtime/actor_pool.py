@@ -58,7 +58,7 @@ R_co = TypeVar("R_co", bound=ShardReceipt, covariant=True)
 
 
 class Worker(Protocol[R_co]):
-    """Works on one shard after another, in one actor; from several threads where the pool says so."""
+    """Works on one shard after another, in one actor; called from `Pool.shards_in_flight` threads at once."""
 
     def __call__(self, shard: Shard) -> R_co: ...
 

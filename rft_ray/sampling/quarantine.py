@@ -147,5 +147,5 @@ def past_quarantine(plan: Plan, store: Store) -> Plan:
     if plan.config.engine.on_failed_shard == "stop" or not histories(store):
         return plan
     for _ in range(2):  # models trained on fewer samples are other models, with shards of their own
-        plan = plan.past([one.shard.stem for one in held_shards(store, plan)])
+        plan = plan.past([entry.shard.stem for entry in held_shards(store, plan)])
     return plan

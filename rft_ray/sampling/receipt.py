@@ -12,7 +12,7 @@ from rft_ray.sampling.supervisor import Refusal
 class SampleReceipt(ShardReceipt):
     """What a sampler did with one shard.
 
-    Example: SampleReceipt("completions/5f0c…/p000001/a3e1….s00001", 0, refusal="quarantined", reason="no answer for 1800 s")
+    Example: SampleReceipt("completions/5f0c…/p000001/a3e1….s00001", refusal="quarantined", reason="out of memory")
     """
 
     refusal: Refusal | None = None

@@ -22,14 +22,14 @@ HANG_S = 3600
 
 
 def fail_opening(faults: tuple[Fault, ...]) -> None:
-    """Fail as the script says for the opening of an engine, if it does."""
+    """Fail as a fault of the script asks for the opening of an engine; without such a fault, do nothing."""
     for fault in faults:
         if fault.kind.startswith("open-") and fault.strikes(fault.match):
             _fail(fault.kind.removeprefix("open-"))
 
 
 def fail_answering(faults: tuple[Fault, ...], question: str) -> str:
-    """Fail as the script says for one request, if it does. Returns how to spoil the answer, or an empty string."""
+    """Fail as a fault of the script asks for this question. Returns how to spoil the answer, or an empty string."""
     for fault in faults:
         if not fault.kind.startswith("open-") and fault.strikes(question):
             kind, _, seconds = fault.kind.partition("=")

@@ -1,6 +1,6 @@
 """One Ray Train worker: job after job, each resumed, trained and committed by rank 0.
 
-In: the config that `training._run_group` passes. Out: committed models, checkpoints, metrics and progress. Every
+In: the config that `ray_group.run_group` passes. Out: committed models, checkpoints, metrics and progress. Every
 decision that could differ between workers (what is done already, which checkpoint to start from) is made by rank 0
 and told to the others.
 """

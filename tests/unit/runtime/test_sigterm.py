@@ -1,4 +1,4 @@
-"""SIGTERM to a real process: what is in flight is waited for within a bound, a second signal does not wait."""
+"""SIGTERM to a real process: it waits a bounded time for shards in flight; a second signal does not wait."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except sigterm.Preempted:
 """
 
 
-def told_to_go(how: str, bound_s: float, signals: int = 1) -> tuple[int, str, float]:
+def after_sigterm(how: str, bound_s: float, signals: int = 1) -> tuple[int, str, float]:
     """Exit code, what was printed, seconds from the first signal."""
     command = [sys.executable, "-c", DRIVER, how, str(bound_s)]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -41,19 +41,19 @@ def told_to_go(how: str, bound_s: float, signals: int = 1) -> tuple[int, str, fl
     for _ in range(signals):
         driver.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-    said = driver.communicate(timeout=25)[0]
-    return driver.returncode, said, time.monotonic() - started
+    output = driver.communicate(timeout=25)[0]
+    return driver.returncode, output, time.monotonic() - started
 
 
-def test_what_is_in_flight_is_finished_and_nothing_after_it() -> None:
-    code, said, _ = told_to_go("finishes", 20)
-    assert (code, "finished" in said, "went on" in said) == (143, True, False)
-    assert "20 s to be committed" in said
+def test_the_block_is_finished_and_nothing_after_it_runs() -> None:
+    code, output, _ = after_sigterm("finishes", 20)
+    assert (code, "finished" in output, "went on" in output) == (143, True, False)
+    assert "20 s to be committed" in output
 
 
 @pytest.mark.parametrize(("how", "bound_s", "signals"), [("hangs", 1, 1), ("hangs", 25, 2), ("outside", 25, 1)])
-def test_nobody_waits_longer_than_the_bound_nor_without_reason(how: str, bound_s: float, signals: int) -> None:
-    code, said, seconds = told_to_go(how, bound_s, signals)
+def test_it_waits_no_longer_than_the_bound_and_not_without_reason(how: str, bound_s: float, signals: int) -> None:
+    code, output, seconds = after_sigterm(how, bound_s, signals)
     assert code == 143
-    assert "finished" not in said
+    assert "finished" not in output
     assert seconds < 20

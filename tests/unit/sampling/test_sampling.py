@@ -49,15 +49,15 @@ def test_jobs_that_need_two_engines_are_refused(tmp_path: Path) -> None:
 
 
 def tracking(*jobs: SamplingJob) -> ShardTracker:
-    return ShardTracker([shard for one in jobs for shard in one.shards()], {one.fingerprint: one for one in jobs})
+    return ShardTracker([shard for job in jobs for shard in job.shards()], {job.fingerprint: job for job in jobs})
 
 
 def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = job("s"), job("m")
-    tracker = tracking(one, other)
+    first, second = job("s"), job("m")
+    tracker = tracking(first, second)
     assert capsys.readouterr().out == "  sample 2 models: starting the engine for 4 shards\n"
     tracker._progress.every_s = -1
-    for shard in [*one.shards(), *other.shards()]:
+    for shard in [*first.shards(), *second.shards()]:
         tracker.advance(SampleReceipt(shard.stem, 8))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("  sample s (sft), model 1 of 2: 8/32 completions")
@@ -73,9 +73,9 @@ def test_what_is_unfinished_is_named_in_order() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
-    one = job("s")
-    tracker = tracking(one, job("m"))
-    for shard in one.shards():
+    broken = job("s")
+    tracker = tracking(broken, job("m"))
+    for shard in broken.shards():
         tracker.advance(SampleReceipt(shard.stem, unloadable="no such file"))
     assert capsys.readouterr().out.count("no such file") == 1
     assert tracker.left_out() == "sample s (sft): no such file"
