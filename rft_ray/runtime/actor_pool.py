@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from rft_ray.config.errors import RunError
 from rft_ray.runtime.progress import Progress
 from rft_ray.store import Receipt
 from rft_ray.store.shards import Shard
@@ -28,7 +29,7 @@ CAUSE = "worker failed: "
 """Marks a worker's own words among the stacks that Ray wraps around them."""
 
 
-class StageError(RuntimeError):
+class StageError(RunError, RuntimeError):
     """A stage that cannot go on: what failed, in one line, and what to do."""
 
 
