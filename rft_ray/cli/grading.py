@@ -48,9 +48,9 @@ class Sample:
     finish_reason: str
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, or 1 where no completion has a gold answer."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") -> int:
+    """Grade the file and return the exit code: 1 when a file cannot be read or no completion has a gold answer."""
+    options = _parser(prog).parse_args(arguments)
     try:
         gold = read_gold(options.gold)
         samples = list(read_samples(options.file))
@@ -80,8 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rft_ray.grading", description=__doc__.split("\n")[0])
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="completions: .jsonl or .parquet")
     parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")

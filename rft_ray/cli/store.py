@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -97,25 +98,9 @@ def _plan(store: Store) -> Any:
         raise StoreError(f"the plan of {store.url} cannot be made ({error}): nothing is pruned") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rft_ray.store", description="Look into a run's store.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|du|verify|prune")
-    for name, text in {
-        "ls": "count files by the first two parts of their keys",
-        "du": "add up bytes by the first two parts of the keys",
-        "verify": "read everything and name what is corrupt, or made from what no longer counts",
-        "prune": "list checkpoints of committed models and void files; delete them with --yes (local disk)",
-    }.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
-        if name == "verify":
-            command.add_argument("--repair", action="store_true", help="void what is named; refused while a job runs")
-            command.add_argument("--no-job-runs", action="store_true", help="with --repair: I know that no job runs")
-        if name == "prune":
-            command.add_argument("--superseded", action="store_true", help="also what the saved config does not name")
-            command.add_argument("--yes", action="store_true", help="delete")
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray store") -> int:
+    """Run the subcommand and return the exit code."""
+    options = _parser(prog).parse_args(arguments)
     try:
         store = open_store(options.url)
         if options.command == "verify":
@@ -126,3 +111,25 @@ def main(arguments: list[str] | None = None) -> int:
     except StoreError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|du|verify|prune")
+    for name, text in {
+        "ls": "count files by the first two parts of their keys",
+        "du": "add up bytes by the first two parts of their keys",
+        "verify": "read everything; list the files that are corrupt, or made from files that no longer count",
+        "prune": "list checkpoints of committed models, and void files; delete them with --yes (local disk)",
+    }.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
+        if name == "verify":
+            command.add_argument("--repair", action="store_true", help="void the listed files, unless a job runs")
+            command.add_argument("--no-job-runs", action="store_true", help="with --repair: you know that no job runs")
+        if name == "prune":
+            command.add_argument("--superseded", action="store_true", help="also what the saved config does not use")
+            command.add_argument("--yes", action="store_true", help="delete the listed files")
+    return parser

@@ -14,12 +14,6 @@ from rft_ray.runtime.actor_pool import StageError
 from rft_ray.store import Store
 
 
-def prepare_environment() -> None:
-    """What must be said before anything imports Ray: a Ray of our own listens on loopback only."""
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else 127.0.0.1 becomes the outward address
-
-
 def start_ray() -> None:
     """Connect to the cluster that RAY_ADDRESS names (a submitted job's own), else start one on loopback."""
     if os.environ.get("RAY_ADDRESS"):
@@ -28,7 +22,7 @@ def start_ray() -> None:
         ray.init(log_to_driver=False)
         return
     # a checkout that is not installed: workers import this package whatever folder the job was started in
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     import ray
 
