@@ -1,6 +1,6 @@
 """Grades and selects over anyone's completions: a file and gold answers -> counts, and verdicts where asked for.
 
-    python -m rft_ray.grading completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
+    rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
 FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt` or `query`; the
 text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of strings; `finish_reason`, where

@@ -75,9 +75,9 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
         sampled = external.sampling_jobs(completions, gold, options.template)
         graded, selected = plan(options, list(sampled.values()))
-        if missing_shards(store, external.shards_of(graded, selected)):
-            start(store)
         with run_lock.announced(store, "job"):
+            if missing_shards(store, external.shards_of(graded, selected)):
+                start(store)
             summary = run(options, gold, completions, store, sampled=sampled, graded=graded, selected=selected)
         show(summary)
         print(f"\nsummary: {store.url}/summary.json")
@@ -178,16 +178,16 @@ def run(
 
 
 def show(summary: Mapping[str, Any]) -> None:
-    """The summary as tables."""
+    """Print the summary as tables."""
     width = max(len("model"), *map(len, summary["ledger"]))
     shown = [str(status) for status in Status]
     print(f"\n{'model':<{width}}  {'mode':<6}  {'completions':>11}", *(f"{name:>12}" for name in shown), end="")
     print(f"  {'accepted':>8}  {'distinct paths':>14}")
     for model, entry in summary["ledger"].items():
-        for mode, found in entry["modes"].items():
+        for mode, counts in entry["modes"].items():
             print(f"{model:<{width}}  {mode:<6}  {entry['completions']:>11,}", end=" ")
-            print(*(f"{found['status'][name]:>12,}" for name in shown), end="")
-            print(f"  {found['accepted_share']:>8.2%}  {found['distinct_paths']:>14,}")
+            print(*(f"{counts['status'][name]:>12,}" for name in shown), end="")
+            print(f"  {counts['accepted_share']:>8.2%}  {counts['distinct_paths']:>14,}")
     for model, count in summary["unknown"]["completions"].items():
         print(f"left out: {count:,} completions of {model} whose question is not in {summary['gold']['source']}")
     for mode, corpus in summary["corpus"].items():
@@ -199,6 +199,7 @@ def show(summary: Mapping[str, Any]) -> None:
 
 
 def show_differences(differences: Mapping[str, Any]) -> None:
+    """Print the completions on which the two modes differ: counts and examples."""
     print(f"\nthe modes differ on {differences['completions']:,} completions ({' -> '.join(differences['modes'])})")
     for kind, count in differences["by_status"].items():
         print(f"  {kind}: {count:,}")
