@@ -62,7 +62,8 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Read and check everything. Returns the job's work as a function."""
-    from rft_ray.store import open_store, run_lock
+    from rft_ray.store import open_store
+    from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
     store.check()
@@ -75,7 +76,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
         sampled = external.sampling_jobs(completions, gold, options.template)
         graded, selected = plan(options, list(sampled.values()))
-        with run_lock.announced(store, "job"):
+        with run_lock(store, "job"):
             if missing_shards(store, external.shards_of(graded, selected)):
                 start(store)
             summary = run(options, gold, completions, store, sampled=sampled, graded=graded, selected=selected)

@@ -10,7 +10,8 @@ import ray
 
 from rft_ray.cli.verify import main
 from rft_ray.data.tiny.generator import generate
-from rft_ray.store import open_store, run_lock
+from rft_ray.store import open_store
+from rft_ray.store.run_lock import FOLDER, run_lock
 
 GOLD = "tiny:train:20:5:1-2"
 
@@ -33,12 +34,14 @@ def command(tmp_path: Path) -> list[str]:
     return [str(file), "--gold", GOLD, "--out", str(tmp_path / "run")]
 
 
-def test_a_repair_at_work_is_waited_for(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_a_repair_holds_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = open_store(str(tmp_path / "run"))
-    with run_lock.announced(store, "repair"):
+    with run_lock(store, "repair"):
         assert main(command) == 1
-    assert "a repair has been at work on this run" in capsys.readouterr().err
-    assert not [key for key in store.list() if not key.startswith(run_lock.FOLDER)]
+    assert "a repair has been running on it" in capsys.readouterr().err
+    assert not [key for key in store.list() if not key.startswith(FOLDER)]
 
 
 def test_the_job_is_in_the_run_lock_while_it_works(
@@ -46,14 +49,14 @@ def test_the_job_is_in_the_run_lock_while_it_works(
 ) -> None:
     store = open_store(str(tmp_path / "run"))
     records: list[list[str]] = []
-    monkeypatch.setattr("rft_ray.cli.verify.start", lambda _: records.append(list(store.list(run_lock.FOLDER))))
+    monkeypatch.setattr("rft_ray.cli.verify.start", lambda _: records.append(list(store.list(FOLDER))))
     monkeypatch.setattr("rft_ray.cli.verify.run", lambda *_, **__: {})
     monkeypatch.setattr("rft_ray.cli.verify.show", lambda _: None)
     assert main(command) == 0
     [[began]] = records
-    assert began.startswith(f"{run_lock.FOLDER}job-")
+    assert began.startswith(f"{FOLDER}job-")
     assert began.endswith(".began.json")
-    assert began.replace(".began.", ".ended.") in set(store.list(run_lock.FOLDER))
+    assert began.replace(".began.", ".ended.") in set(store.list(FOLDER))
 
 
 def test_completions_that_answer_no_gold_problem_are_refused(
