@@ -47,15 +47,17 @@ def run(start: Callable[[], Cluster], config: str, options: Sequence[str]) -> in
 
     A config that cannot run is refused before the head is started; `--dry-run` needs no head at all.
     """
-    sys.path.insert(0, str(ROOT))  # works from a checkout as well as installed
+    sys.path.insert(0, str(ROOT))  # rft_ray need not be installed
+    from rft_ray.cli.job import config_file
     from rft_ray.config import ConfigError, load
 
     try:
-        settings = load(config, [option for option in options if SETTING.match(option)]).run
+        file = config_file(config)
+        settings = load(file, [option for option in options if SETTING.match(option)]).run
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    script = [sys.executable, "jobs/rft_pipeline.py", "--config", str(Path(config).resolve()), *options]
+    script = [sys.executable, "jobs/rft_pipeline.py", "--config", str(file.resolve()), *options]
     if "--dry-run" in options:
         return subprocess.run(script, cwd=ROOT, check=False).returncode
     cluster = start()
@@ -210,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("up", "start the local cluster, or reuse the one that runs", starts=True)
     runs = verb("run", "submit the pipeline and follow it", starts=True)
-    runs.add_argument("config", help="a YAML file, as in jobs/configs/")
+    runs.add_argument("config", help="a YAML file, or the name of one in jobs/configs/")
     runs.epilog = "Everything after the config goes to jobs/rft_pipeline.py: --section.key=value, --limit N."
     jobs = verb("submit", "submit any command and follow it", starts=True)
     jobs.add_argument("command", nargs="+", help="after `--`; it runs in the project's root")

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before rft_ray, which need not be installed
 
 from rft_ray.data.tiny.generator import Split, drills, generate
 from rft_ray.data.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rft_ray.config import Config
+from rft_ray.config.errors import RunError
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
@@ -31,7 +32,7 @@ from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
 
-class Incomplete(RuntimeError):
+class Incomplete(RunError, RuntimeError):
     """The run ended with samples missing."""
 
 

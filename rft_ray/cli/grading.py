@@ -1,6 +1,6 @@
 """Grades and selects over anyone's completions: a file and gold answers -> counts, and verdicts where asked for.
 
-    python -m rft_ray.grading completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
+    rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
 FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt` or `query`; the
 text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of strings; `finish_reason`, where
@@ -48,9 +48,9 @@ class Sample:
     finish_reason: str
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, or 1 where no completion has a gold answer."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") -> int:
+    """Grade the file and return the exit code: 1 when a file cannot be read or no completion has a gold answer."""
+    options = _parser(prog).parse_args(arguments)
     try:
         gold = read_gold(options.gold)
         samples = list(read_samples(options.file))
@@ -80,8 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rft_ray.grading", description=__doc__.split("\n")[0])
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="completions: .jsonl or .parquet")
     parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")

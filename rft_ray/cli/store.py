@@ -1,10 +1,11 @@
-"""Look into a run's store, check the whole of it, give up what is corrupt, delete what is no longer needed.
+"""Look into a run's store, check all of its files, void the corrupt ones, delete the ones that are not needed.
 
-    python -m rft_ray.store ls|du URL              files, or bytes, by the first two parts of their keys
-    python -m rft_ray.store verify [--repair] URL  name what is corrupt, or made from what no longer counts (repair.py)
-    python -m rft_ray.store prune [--superseded] [--yes] URL     see prune.py; without --yes only a list
+    rft-ray store ls|du URL              count files, or add up bytes, by the first two parts of their keys
+    rft-ray store verify [--repair] URL  list the files that are corrupt, or made from files that no longer count
+    rft-ray store prune [--superseded] [--yes] URL    list the files that the run does not need; delete them with --yes
 
-Exit codes: 0; 1 where verify found something that is not repaired; 2 where the store cannot be read.
+Exit codes: 0 done, 1 verify lists a file that is not repaired, 2 the store cannot be read. Rules: `store/repair.py` and
+`store/prune.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -20,7 +22,7 @@ from rft_ray.store import NotFound, Store, StoreError, open_store
 
 
 def _verify(store: Store, repair: bool, no_job_runs: bool) -> int:
-    """Read everything that counts and name what must not; to void it, no job may be at work."""
+    """Read every file that counts and list those that must not count. Voiding them needs a run without jobs at work."""
     if not repair:
         return _verified(store, repair=False)
     from rft_ray.store.run_lock import run_lock
@@ -31,24 +33,24 @@ def _verify(store: Store, repair: bool, no_job_runs: bool) -> int:
 
 def _verified(store: Store, *, repair: bool) -> int:
     from rft_ray.sampling import quarantine
-    from rft_ray.store import repair as repairs  # imports what reads models: not needed by ls and du
+    from rft_ray.store import repair as repairs  # reads models, which ls and du do not need
 
     files = repairs.examine(store)
     if not files:
         raise StoreError(f"no .parquet file in {store.url}: nothing to verify")
-    found = repairs.find(files)
-    for finding in found:
+    findings = repairs.find(files)
+    for finding in findings:
         print(finding.reason if finding.corrupt else f"stale file {finding.key} in {store.url}: {finding.reason}")
-    corrupt = sum(finding.corrupt for finding in found)
-    print(f"{len(files)} files read, {corrupt} corrupt, {len(found) - corrupt} made from what no longer counts")
+    corrupt = sum(finding.corrupt for finding in findings)
+    print(f"{len(files)} files read, {corrupt} corrupt, {len(findings) - corrupt} made from what no longer counts")
     failed = {stem: past for stem, past in quarantine.histories(store).items() if past.failures}
     for stem in sorted(set(failed) - {file.stem for file in files}):
         print(f"not sampled: {stem}: its engine failed {failed[stem].failures} times ({failed[stem].last_failure})")
-    if not found or not repair:
-        return 1 if found else 0
-    done = repairs.void(store, found)
+    if not findings or not repair:
+        return 1 if findings else 0
+    done = repairs.void(store, findings)
     print(f"{len(done)} are void now: run the same command again, which makes them anew and nothing else")
-    return 0 if len(done) == len(found) else 1
+    return 0 if len(done) == len(findings) else 1
 
 
 def _summary(store: Store, unit: str) -> int:
@@ -63,25 +65,25 @@ def _summary(store: Store, unit: str) -> int:
 
 
 def _prune(store: Store, superseded: bool, yes: bool) -> int:
-    """List what the run does not need, by reason and recipe; delete it where told to."""
+    """List the files that the run does not need, by reason and folder; delete them with `yes`."""
     from rft_ray.store import prune
 
-    found = prune.unneeded(store, _plan(store) if superseded else None)
+    files = prune.unneeded(store, _plan(store) if superseded else None)
     totals: Counter[tuple[str, str]] = Counter()
-    for one in found:
-        totals[one.reason, "/".join(one.key.split("/")[:2])] += one.bytes
+    for file in files:
+        totals[file.reason, "/".join(file.key.split("/")[:2])] += file.bytes
     for (reason, name), total in sorted(totals.items()):
         print(f"{total:>15,}  {name}  ({reason})")
-    print(f"{totals.total():>15,}  bytes in {len(found)} files that the run does not need")
-    if found and yes:
-        print(f"{prune.delete(store, [one.key for one in found])} files deleted")
-    elif found:
+    print(f"{totals.total():>15,}  bytes in {len(files)} files that the run does not need")
+    if files and yes:
+        print(f"{prune.delete(store, [file.key for file in files])} files deleted")
+    elif files:
         print("nothing was deleted: add --yes")
     return 0
 
 
 def _plan(store: Store) -> Any:
-    """The plan of the run whose config the store holds, whole and without what is quarantined. Reads its data sets."""
+    """The plan of the run whose config the store holds, and the same without quarantined shards."""
     from rft_ray import pipeline
     from rft_ray.config import Config, ConfigError
     from rft_ray.data.row_files import DataError
@@ -92,30 +94,16 @@ def _plan(store: Store) -> Any:
         plan, _ = pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))
         return plan, past_quarantine(plan, store)
     except NotFound:
-        raise StoreError(f"{store.url} holds no config.yaml: what is superseded cannot be told") from None
+        raise StoreError(
+            f"{store.url} holds no config.yaml, which says what is superseded: leave out --superseded"
+        ) from None
     except (ConfigError, DataError, ModelError, ValueError) as error:
         raise StoreError(f"the plan of {store.url} cannot be made ({error}): nothing is pruned") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rft_ray.store", description="Look into a run's store.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|du|verify|prune")
-    for name, text in {
-        "ls": "count files by the first two parts of their keys",
-        "du": "add up bytes by the first two parts of the keys",
-        "verify": "read everything and name what is corrupt, or made from what no longer counts",
-        "prune": "list checkpoints of committed models and void files; delete them with --yes (local disk)",
-    }.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
-        if name == "verify":
-            command.add_argument("--repair", action="store_true", help="void what is named; refused while a job runs")
-            command.add_argument("--no-job-runs", action="store_true", help="with --repair: I know that no job runs")
-        if name == "prune":
-            command.add_argument("--superseded", action="store_true", help="also what the saved config does not name")
-            command.add_argument("--yes", action="store_true", help="delete")
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray store") -> int:
+    """Run the subcommand and return the exit code."""
+    options = _parser(prog).parse_args(arguments)
     try:
         store = open_store(options.url)
         if options.command == "verify":
@@ -126,3 +114,25 @@ def main(arguments: list[str] | None = None) -> int:
     except StoreError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|du|verify|prune")
+    for name, text in {
+        "ls": "count files by the first two parts of their keys",
+        "du": "add up bytes by the first two parts of their keys",
+        "verify": "read everything; list the files that are corrupt, or made from files that no longer count",
+        "prune": "list checkpoints of committed models, and void files; delete them with --yes (local disk)",
+    }.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
+        if name == "verify":
+            command.add_argument("--repair", action="store_true", help="void the listed files, unless a job runs")
+            command.add_argument("--no-job-runs", action="store_true", help="with --repair: you know that no job runs")
+        if name == "prune":
+            command.add_argument("--superseded", action="store_true", help="also what the saved config does not use")
+            command.add_argument("--yes", action="store_true", help="delete the listed files")
+    return parser

@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rft_ray.config.engine_script import parse
+from rft_ray.config.errors import InputError
 from rft_ray.config.moved_keys import with_new_keys
 
 ALPACA = (
@@ -24,7 +25,7 @@ SECRET = "the URL holds a user or a password"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError, ValueError):
     """A config that cannot be used. The message names the key, what is wrong and the nearest valid key."""
 
 

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from rft_ray.corpus.builder import build_corpus, jsonl_line
@@ -18,21 +19,29 @@ from rft_ray.data.external import PER_BLOCK, Gold
 from rft_ray.grading import Mode
 from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, ReasoningPath, from_table, to_table
-from rft_ray.runtime import ray_cluster
 from rft_ray.runtime.progress import Progress, Stopwatch
-from rft_ray.runtime.ray_cluster import check_shared
 from rft_ray.store import Store, commit_table, present, read_table
 from rft_ray.store.shards import Shard, committed_key, key_to_write, missing_shards
 
 
-def commit(found: external.Foreign, gold: external.Gold, store: Store, template: str) -> tuple[list[SamplingJob], int]:
-    """The files' rows as completion shards of one job per model; also how many of these were not there yet."""
-    jobs = {model: sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
+def sampling_jobs(found: external.Foreign, gold: external.Gold, template: str) -> dict[str, SamplingJob]:
+    """Model -> the job whose samples the files' rows of this model are."""
+    return {model: sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
+
+
+def commit(jobs: Mapping[str, SamplingJob], found: external.Foreign, gold: external.Gold, store: Store) -> int:
+    """Commit the files' rows as completion shards of these jobs. Returns the number of shards that were missing."""
     progress = Progress("commit", sum(len(list(job.shards())) for job in jobs.values()), "shards")
     for model, job in jobs.items():
         for _ in commit_completions(job, found.by_model[model], gold, store):
             progress.advance(1)
-    return list(jobs.values()), progress.done
+    return progress.done
+
+
+def shards_of(graded: Mapping[Mode, Sequence[VerdictJob]], selected: Mapping[Mode, PathJob]) -> list[Shard]:
+    """The shards of verdicts and paths, which are made on Ray."""
+    shards = [shard for jobs in graded.values() for job in jobs for shard in job.shards()]
+    return shards + [shard for job in selected.values() for shard in job.shards()]
 
 
 def grade_and_select(
@@ -42,15 +51,9 @@ def grade_and_select(
     actors: int,
     watch: Stopwatch,
 ) -> None:
-    """The two stages on Ray, which is started only where something is missing."""
-    jobs = [job for of_mode in graded.values() for job in of_mode]
-    planned = [shard for job in jobs for shard in job.shards()]
-    planned += [shard for job in selected.values() for shard in job.shards()]
-    if missing_shards(store, planned):
-        ray_cluster.start_ray()
-        check_shared(store)
+    """Make the verdicts and the paths that are missing. Ray must be initialised when there are some."""
     with watch.stage("verify") as counts:
-        counts["new_shards"] = len(verify(jobs, store, actors))
+        counts["new_shards"] = len(verify(list(chain.from_iterable(graded.values())), store, actors))
     with watch.stage("select paths") as counts:
         counts["new_blocks"] = len(select_paths(list(selected.values()), store, actors))
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from rft_ray import grading
+from rft_ray.config.errors import RunError
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import VerdictJob
@@ -32,7 +33,7 @@ CANARIES = (
 """Solutions known to be right, which every verifier grades before it grades a shard."""
 
 
-class CanaryError(RuntimeError):
+class CanaryError(RunError, RuntimeError):
     """A verifier that misjudges a solution known to be right."""
 
 

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from rft_ray.config.errors import InputError
+
 Choice = Callable[[Sequence[str]], Sequence[str]]
 
 
-class HubError(RuntimeError):
+class HubError(InputError, RuntimeError):
     """The hub cannot give a repository. The message says why and what to do, not which source asked."""
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rft_ray.config.errors import InputError
+
 
 def rows(file: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(`file:line`, row) of every row of a local .jsonl or .parquet file, read as it goes. Raises DataError."""
@@ -57,5 +59,5 @@ def text_of(where: str, row: Mapping[str, Any], column: str) -> str:
 JSONL = (".jsonl", ".json-lines")
 
 
-class DataError(ValueError):
+class DataError(InputError, ValueError):
     """Data that cannot be used. The message names file and line, what is wrong, and what to do."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self, TypeVar
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
+from rft_ray.config.errors import RunError
 from rft_ray.runtime.progress import Progress
 from rft_ray.store.shards import Shard
 
@@ -27,7 +28,7 @@ CAUSE = "worker failed: "
 """Marks a worker's own message among the stacks that Ray adds to it."""
 
 
-class StageError(RuntimeError):
+class StageError(RunError, RuntimeError):
     """A stage cannot continue. The message says in one line what failed and what to do."""
 
 

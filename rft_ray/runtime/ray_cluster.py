@@ -11,16 +11,9 @@ from typing import Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import rft_ray
 from rft_ray.runtime import ray_private
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.store import Store
-
-
-def prepare_environment() -> None:
-    """Set what Ray reads when it is imported: a Ray of our own listens on loopback only."""
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault(ray_private.KEEP_LOOPBACK, "0")
 
 
 def start_ray() -> None:
@@ -28,8 +21,8 @@ def start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
         return
-    # the workers import this package even where it is a checkout that is not installed, from whatever folder
-    root = str(Path(rft_ray.__file__).resolve().parents[1])
+    # a checkout that is not installed: workers import this package whatever folder the job was started in
+    root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
     ray.init(

@@ -20,13 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from rft_ray.config.errors import RunError
+
 VIEWS = frozenset({"summary.json", "study.json", "report.html", "study.html", "config.yaml"})
 """The only keys that `Store.replace` accepts."""
 
 _KEY = re.compile(r"(\.probe/)?[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 
 
-class StoreError(RuntimeError):
+class StoreError(RunError, RuntimeError):
     """An operation of a store has failed. The message says what, where, and what to do."""
 
 

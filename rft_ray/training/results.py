@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rft_ray.config.errors import RunError
+
 STARTED = "started.json"
 """An attempt's mark in a job's work folder: tells which job a group was at when it died."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RunError, RuntimeError):
     """A model could not be trained. One line: which one, how often it was tried, and the last cause."""
 
 

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.running import carry_out
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before rft_ray, which need not be installed
+
 from rft_ray import config
+from rft_ray.cli.job import carry_out, start
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 PROBLEMS = in_order(generate(40, split="train", seed=1, steps=(1, 2)), 0)
 SET = ProblemSet(tuple(PROBLEMS), 40, "5" * 16)
@@ -33,6 +33,7 @@ def prepare(store_url: str, overrides: list[str]) -> Callable[[], None]:
     def work() -> None:
         from rft_ray.sampling.stage import sample
 
+        start(store)
         print(f"made {len(sample([JOB], store, engine, run_seed=0))} shards", flush=True)
 
     return work

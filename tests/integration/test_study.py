@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scaling_study import main, write_page
+from rft_ray.cli.study import main, write_page
 from rft_ray.config import load
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import CorpusJob

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import export_pairs, verify
+from rft_ray.cli import pairs, verify
 from rft_ray.config import ALPACA
 from rft_ray.data.prompts import render
 from rft_ray.data.tiny.generator import generate
 from rft_ray.records import Problem
-from rft_ray.store import open_store
+from rft_ray.store import open_store, run_lock
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = generate(60, split="train", seed=5, steps=(1, 2))
@@ -115,10 +115,15 @@ def test_the_corpus_is_gold_and_one_path_of_each_problem(job: Job) -> None:
         assert sum(not row["gold"] for row in rows) == corpus["paths"] == len(PROBLEMS)
 
 
+def committed(run: Path) -> set[str]:
+    """The files of a run, without the run lock's records."""
+    return {key for key in open_store(str(run)).list() if not key.startswith(run_lock.FOLDER)}
+
+
 def test_running_it_again_commits_nothing_and_needs_no_ray(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    before, summary = set(open_store(str(job.run)).list()), job.summary
+    before, summary = committed(job.run), job.summary
     assert verify.main(job.command[2:]) == 0  # in this process, which cannot start a second Ray
-    assert set(open_store(str(job.run)).list()) == before
+    assert committed(job.run) == before
     assert {**job.summary, "stages": 0} == {**summary, "stages": 0}
     assert "new_shards 0" in capsys.readouterr().out
 
@@ -159,7 +164,7 @@ def test_bare_gold_answers_grade_alike_and_make_a_corpus_of_paths_alone(
 
 
 def exported(job: Job, out: Path, *options: str) -> list[dict]:
-    assert export_pairs.main(["--run", str(job.run), "--out", str(out), *options]) == 0
+    assert pairs.main(["--run", str(job.run), "--out", str(out), *options]) == 0
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -190,6 +195,6 @@ def test_pairs_of_one_model_only(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_not_verified_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export_pairs.main(["--run", str(tmp_path), "--out", str(tmp_path / "pairs.jsonl")]) == 2
+    assert pairs.main(["--run", str(tmp_path), "--out", str(tmp_path / "pairs.jsonl")]) == 2
     assert "name a run that has been verified" in capsys.readouterr().err
     assert not (tmp_path / "pairs.jsonl").exists()

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rft_ray.config.errors import InputError
 from rft_ray.store.names import fingerprint_of
 
 MODEL_FILES = (
@@ -24,7 +25,7 @@ MODEL_FILES = (
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-class ModelError(RuntimeError):
+class ModelError(InputError, RuntimeError):
     """A model that cannot be found or read. The message names the source or file, what is wrong, and what to do."""
 
 

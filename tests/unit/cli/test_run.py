@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs.rft_pipeline import main
+from rft_ray.cli.run import main
 from rft_ray.data.tiny.generator import generate
 
 CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")

@@ -1,0 +1,123 @@
+"""What every job does around its work: arguments, Ray, SIGTERM, errors in one line, and exit codes.
+
+0 done; 1 a stage failed or samples are missing; 2 the config, the data or a model cannot be used; 130 stopped by
+Ctrl-C; 143 stopped by SIGTERM. After 1, 130 and 143 the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rft_ray.config.errors import RftError
+from rft_ray.config.schema import ConfigError
+
+if TYPE_CHECKING:
+    from rft_ray.store import Store
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The shipped configs: jobs/configs of a checkout, by a link, and part of the package where it is installed."""
+RUN_AGAIN = "what is committed stays: run the same command again to go on"
+END_S = 15.0
+"""Seconds that Ray has to release the driver's process after SIGTERM."""
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the arguments of a job that has a config. Returns its options and its `--section.key=value` settings.
+
+    Adds `--config` to the parser; the config may also be given as a bare word, in any place.
+    """
+    parser.add_argument("--config", metavar="CONFIG", help="the same as the bare word CONFIG")
+    options, rest = parser.parse_known_args(argv)
+    configs = [word for word in (options.config, *rest) if word and not word.startswith("-")]
+    settings = [word for word in rest if word.startswith("-")]
+    for setting in settings:
+        if not setting.startswith("--") or "=" not in setting:
+            parser.error(f"unknown argument {setting!r}; settings are written --section.key=value")
+    if len(configs) != 1:
+        given = " and ".join(map(repr, configs)) or "none"
+        parser.error(f"give one config, a YAML file or the name of a shipped one (given: {given})")
+    options.config = configs[0]
+    return options, settings
+
+
+def config_file(config: str) -> Path:
+    """The YAML file that a CONFIG argument names: a path, or the bare name of a shipped config. Raises ConfigError."""
+    path = Path(config)
+    if path.suffix or len(path.parts) > 1 or path.is_file():
+        return path
+    shipped = shipped_configs()
+    if config not in shipped:
+        raise ConfigError(f"there is no config {config!r}: give a YAML file, or one of {', '.join(shipped)}")
+    return CONFIGS / f"{config}.yaml"
+
+
+def shipped_configs() -> list[str]:
+    """The names of the shipped configs."""
+    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+
+
+def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
+    """Run a job and return its exit code.
+
+    `prepare` reads and checks everything; it returns the work, or None when nothing is left to do. The work calls
+    `start` before it uses Ray.
+    """
+    _keep_ray_on_loopback()
+    try:
+        work = prepare()
+    except RftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return _exit_code(work) if work else 0
+
+
+def start(store: Store) -> None:
+    """Start or join Ray, and take SIGTERM from it. Raises StageError when a node does not see the store."""
+    from rft_ray.runtime import ray_cluster, sigterm
+
+    ray_cluster.start_ray()
+    sigterm.install_handler()
+    ray_cluster.check_shared(store)
+
+
+def _keep_ray_on_loopback() -> None:
+    """Let a Ray of our own listen on loopback only. Ray reads the variable when it is imported."""
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else 127.0.0.1 becomes the outward address
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    from ray.exceptions import RayError
+
+    from rft_ray.runtime import sigterm
+    from rft_ray.runtime.actor_pool import cause_of
+
+    try:
+        work()
+    except RftError as error:
+        print(f"error: {error}\n{RUN_AGAIN}", file=sys.stderr)
+        return 1
+    except (ConnectionError, RayError) as error:
+        print(f"error: Ray: {cause_of(error)}\nwhat is committed stays", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {RUN_AGAIN}", file=sys.stderr)
+        return 130
+    except sigterm.Preempted as notice:
+        print(f"stopped by SIGTERM ({notice or 'not while sampling'}); {RUN_AGAIN}", file=sys.stderr, flush=True)
+        _end_within(END_S, sigterm.EXIT_CODE)
+        return sigterm.EXIT_CODE
+    return 0
+
+
+def _end_within(seconds: float, code: int) -> None:
+    """End the process with this exit code even when Ray does not let go of it in time."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,50 @@
+"""The command `rft-ray`: one subcommand a module of this folder, imported when it is called.
+
+So `rft-ray --help` imports nothing, and a wrong key of a config is refused before Ray, PyTorch or vLLM are loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "run": ("run", "fine-tune, sample, verify, merge, fine-tune again, evaluate: the whole of RFT"),
+    "verify": ("verify", "grade anyone's completions and select their distinct reasoning paths, on Ray"),
+    "report": ("report", "rebuild the report of a run or of a scaling study"),
+    "serve": ("serve", "serve the models of a finished run over HTTP"),
+    "study": ("study", "answer the paper's scaling questions on a family of models"),
+    "store": ("store", "ls, du, verify, prune: look into a run's store, check it, delete what it does not need"),
+    "pairs": ("pairs", "export preference pairs for DPO from a run"),
+    "grade": ("grading", "grade a file of completions in this process, without Ray and without a run"),
+}
+"""Subcommand -> its module, and what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit code; 2 when there is no such subcommand."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name not in COMMANDS:
+        print(f"{_help()}\n\nrft-ray: error: there is no command {name!r}", file=sys.stderr)
+        return 2
+    command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
+    return command(rest)
+
+
+def _help() -> str:
+    lines = [f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rft-ray COMMAND …",
+            "",
+            "Rejection-sampling fine-tuning (arXiv 2308.01825) as a distributed Ray service.",
+            "",
+            *lines,
+            "",
+            "rft-ray COMMAND --help lists a command's options.",
+        ]
+    )

@@ -1,0 +1,98 @@
+"""Export preference pairs for DPO from a run's correct and wrong reasoning paths.
+
+    rft-ray pairs --run runs/demo --out pairs.jsonl --max-per-problem 4
+
+Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; starts no Ray. Writes one JSON object a line:
+`prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then where both texts come from. Exit codes: 0 done, 2
+the run has no pairs, or the run or the file cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rft_ray.config.errors import RftError
+from rft_ray.corpus import preference_pairs
+from rft_ray.evaluation.summary import samplers_of
+from rft_ray.grading import MODES
+from rft_ray.records import REJECTIONS, Status
+from rft_ray.store import StoreError, open_store
+from rft_ray.store.base import partial_file
+
+EVERY = 50_000
+"""Pairs between two lines of progress."""
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray pairs") -> int:
+    """Write the pairs and return the exit code."""
+    options = arguments(argv, prog)
+    try:
+        counts, problems = export(options)
+    except (RftError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    shown = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+    print(f"{counts.total():,} pairs of {problems:,} problems: {options.out} (rejected: {shown})")
+    return 0
+
+
+def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """The parsed options."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run with verdicts")
+    add("--out", required=True, type=Path, metavar="FILE.jsonl", help="local file to write or replace")
+    add("--mode", choices=MODES, help="whose verdicts (default: strict when the run has them, otherwise paper)")
+    add("--max-per-problem", type=int, default=8, metavar="N", help="most pairs of one problem (default: %(default)s)")
+    add("--same-model", action="store_true", help="both paths of a pair from one model")
+    others = sorted(set(REJECTIONS) - preference_pairs.REJECTED)
+    add(
+        "--also-reject",
+        nargs="+",
+        default=[],
+        choices=others,
+        help="statuses to reject as well",
+    )
+    options = parser.parse_args(argv)
+    if options.max_per_problem < 1:
+        parser.error("--max-per-problem must be at least 1")
+    return options
+
+
+def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
+    """Write the run's pairs to the file. Returns what `write` returns. Raises StoreError when the run has none."""
+    store = open_store(options.run)
+    rows = preference_pairs.export(
+        store,
+        samplers=samplers_of(store),
+        mode=options.mode,
+        rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
+        most=options.max_per_problem,
+        same_model=options.same_model,
+    )
+    with partial_file(options.out) as partial, partial.open("w", encoding="utf-8") as file:
+        counts, problems = write(rows, file)
+        if not counts:
+            raise StoreError(f"no problem of {options.run} has a right and a wrong path: nothing was written")
+    return counts, problems
+
+
+def write(rows: Iterable[dict[str, Any]], file: TextIO) -> tuple[Counter[str], int]:
+    """Write the pairs as they come. Returns the pairs of each rejected status, and the number of problems."""
+    counts: Counter[str] = Counter()
+    problems: set[str] = set()
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        counts[row["rejected_verdict"]] += 1
+        problems.add(row["problem_id"])
+        if counts.total() % EVERY == 0:
+            print(f"  {counts.total():,} pairs", flush=True)
+    return counts, len(problems)

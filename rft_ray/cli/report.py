@@ -1,0 +1,40 @@
+"""Rebuild the report of a run, or of a scaling study, from what it has committed.
+
+    rft-ray report --run runs/demo
+
+Starts no Ray and needs no network, except for a run on S3. Replaces `report.html` in the run, or `study.html` in the
+study. Exit codes: 0 done, 2 the run cannot be read or has no summary yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rft_ray.config.errors import RftError
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray report") -> int:
+    """Write the report and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run")
+    options = parser.parse_args(argv)
+    try:
+        print(_write(options.run))
+    except (RftError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write(run: str) -> str:
+    """Write the page that the run needs, and return where it is."""
+    from rft_ray.report.write import write_report, write_study_report
+    from rft_ray.store import open_store
+    from rft_ray.study.result import KEY
+
+    store = open_store(run)
+    return write_study_report(store) if store.exists(KEY) else write_report(store)

@@ -1,0 +1,84 @@
+"""The whole of RFT as one job: fine-tune, sample, verify, merge, fine-tune again, evaluate.
+
+    rft-ray run demo
+    rft-ray run mine.yaml --dry-run
+    rft-ray run mine.yaml --run.name=second --sampling.samples_per_problem=40
+
+CONFIG is a YAML file, or the name of a shipped config: {configs}.
+Every value of the config can be set by `--section.key=value`; `--dry-run` prints all keys with their values. Sections:
+    {sections}
+
+Running it again resumes the run; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples are
+missing, 2 the config, the data or a model cannot be used, 130 stopped by Ctrl-C, 143 stopped by SIGTERM
+(docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from rft_ray.cli.job import carry_out, config_file, parse, shipped_configs, start
+from rft_ray.config import Config, load
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray run") -> int:
+    """Run the job and return its exit code."""
+    options, settings = arguments(argv, prog)
+    return carry_out(lambda: prepare(options, settings))
+
+
+def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[str]]:
+    """Parsed options, and the `--section.key=value` settings."""
+    configs, sections = ", ".join(shipped_configs()), ", ".join(Config.model_fields)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} CONFIG [--section.key=value …] [--limit N] [--dry-run [--gpu]]",
+        description=(__doc__ or "").format(configs=configs, sections=sections),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print config, plan and estimate; start nothing")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems")
+    parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for GPUs")
+    options, settings = parse(parser, argv)
+    if options.limit is not None:
+        settings += [f"--problems.train.limit={options.limit}", "--problems.train.fraction=null"]
+    return options, settings
+
+
+def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[], None] | None:
+    """Read and check everything. Returns the run as a function, or None after a dry run."""
+    config = load(config_file(options.config), settings)
+    if options.dry_run:
+        dry_run(config, gpu=options.gpu)
+        return None
+
+    from rft_ray import pipeline
+
+    plan, store = pipeline.prepare(config)
+    store.check()
+    for problem in pipeline.leaks(plan):
+        print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
+
+    def work() -> None:
+        start(store)
+        summary = pipeline.run(plan, store)
+        print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
+
+    return work
+
+
+def dry_run(config: Config, *, gpu: bool) -> None:
+    """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
+    from rft_ray import pipeline
+    from rft_ray.data import base_models
+    from rft_ray.plan import cost
+    from rft_ray.store.shards import missing_shards
+
+    plan, store = pipeline.prepare(config)
+    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
+    print(config.to_yaml())
+    print(cost.describe(plan, sizes, gpu=gpu))
+    shards = list(plan.completion_shards())
+    missing = missing_shards(store, shards)
+    print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing):,}")

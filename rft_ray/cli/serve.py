@@ -1,0 +1,12 @@
+"""Serve the models of a finished run: `rft-ray serve --run runs/demo` is `python -m serve.app --run runs/demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until SIGTERM or Ctrl-C, and return the exit code."""
+    from serve import app
+
+    return app.main(list(argv))

@@ -1,0 +1,121 @@
+"""The paper's scaling questions as one job: train, sample and evaluate every point, then answer from the points.
+
+    rft-ray study study --dry-run
+    rft-ray study study
+    rft-ray study study --markdown study.md
+
+CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. Which points there are is set by
+`--study.KEY=value`; `--dry-run` lists them. Keys:
+    {keys}
+
+Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command goes on after a
+kill, and a wider grid adds to what is there. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`.
+Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used, 130 stopped by
+Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rft_ray.cli.job import carry_out, config_file, parse, start
+from rft_ray.config import Config, load
+from rft_ray.config import Study as StudyConfig
+
+if TYPE_CHECKING:
+    from rft_ray.store import Store
+    from rft_ray.study.plan import PlannedPoint
+    from rft_ray.study.result import Study
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray study") -> int:
+    """Run the job and return its exit code."""
+    options, settings = arguments(argv, prog)
+    return carry_out(lambda: prepare(options, settings, command=f"{prog} {shlex.join(argv)}"))
+
+
+def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[str]]:
+    """Parsed options, and the `--section.key=value` settings."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} CONFIG [--section.key=value …] [--dry-run [--gpu] | --markdown FILE]",
+        description=(__doc__ or "").format(keys=", ".join(StudyConfig.model_fields)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print points, trainings and time; start nothing")
+    parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for a GPU")
+    parser.add_argument(
+        "--markdown", metavar="FILE", type=Path, help="write the last study.json as a page; run nothing"
+    )
+    return parse(parser, argv)
+
+
+def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: str) -> Callable[[], None] | None:
+    """Read and check everything. Returns the study as a function, or None when nothing is left that needs Ray."""
+    config = load(config_file(options.config), settings)
+    if options.markdown:
+        write_markdown(config, options.markdown)
+        return None
+    if options.dry_run:
+        dry_run(config, gpu=options.gpu)
+        return None
+
+    from rft_ray.study import run as study_run
+
+    plan, store = study_run.prepare(config)
+    store.check()
+    if study_run.complete(plan, store):
+        print("nothing to do: every point is trained and evaluated", flush=True)
+        show(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
+        return None
+
+    def work() -> None:
+        start(store)
+        show(study_run.run(plan, store, command, write_page), store)
+
+    return work
+
+
+def dry_run(config: Config, *, gpu: bool) -> None:
+    """Print every point, and an estimate. Starts neither Ray nor an engine."""
+    from rft_ray.study import cost
+    from rft_ray.study import run as study_run
+
+    plan, store = study_run.prepare(config)
+    missing: dict[bool, Sequence[PlannedPoint]] = {
+        late: study_run.missing(plan, store, late=late) for late in (False, True)
+    }
+    for point in plan.points:
+        print(f"  {point.spec.name}")
+    for skip in plan.skipped:
+        print(f"not answered: question {skip.question}: {skip.reason}")
+    print(cost.describe(plan, gpu=gpu, missing=missing))
+    print(f"store: {store.url}")
+
+
+def write_markdown(config: Config, file: Path) -> None:
+    """Write the last study.json of this config's store as a Markdown page."""
+    from rft_ray.store import open_store
+    from rft_ray.study.result import read_study
+    from rft_ray.study.tables import markdown
+
+    file.write_text(markdown(read_study(open_store(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")
+    print(f"written: {file}")
+
+
+def write_page(store: Store) -> None:
+    """Write the study's page, and print where it is."""
+    from rft_ray.report.write import try_study_report
+
+    print(try_study_report(store), flush=True)
+
+
+def show(study: Study, store: Store) -> None:
+    """Print the findings, and where they are."""
+    for finding in study.findings:
+        print(f"  {finding.holds:<8} {finding.paper}\n{'':11}{finding.here}")
+    print(f"finished: {store.url}/study.json ({len(study.points)} of {study.planned} points)")

@@ -1,0 +1,212 @@
+"""Grade anyone's completions and select their distinct reasoning paths, without having run our sampler.
+
+    rft-ray verify mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
+
+COMPLETIONS: .jsonl or .parquet, one row per completion. Columns: `question` or `prompt`; `completion` or `response`, a
+text or a list of texts; `model` when the file holds several (otherwise the model is the file's name); `finish_reason`
+when it is known: `length` marks a truncated text. A gold file has the columns `question` and `answer`.
+Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl), and summary.json. Running it again
+grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used, 130 stopped by
+Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rft_ray.cli.job import carry_out, start
+from rft_ray.config import ALPACA
+from rft_ray.grading import MODES, Mode
+from rft_ray.paths import NORMAL_FORMS
+from rft_ray.plan.jobs import PathJob, SamplingJob, VerdictJob
+from rft_ray.records import Status
+
+if TYPE_CHECKING:
+    from rft_ray.data.external import Foreign, Gold
+    from rft_ray.store import Store
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray verify") -> int:
+    """Run the job and return its exit code."""
+    options = arguments(argv, prog)
+    return carry_out(lambda: prepare(options))
+
+
+def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """The parsed options."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("completions", nargs="+", metavar="COMPLETIONS", help=".jsonl or .parquet files of completions")
+    add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
+    add("--out", default="runs/verify", metavar="RUN", help="local folder or s3://bucket/prefix (default: %(default)s)")
+    add("--mode", choices=[*MODES, "both"], default="strict", help="how to grade (default: %(default)s)")
+    add("--normal-form", choices=NORMAL_FORMS, default="as_written", help="when two paths are the same path")
+    add("--dedup", choices=["equations", "none"], default="equations", help="none: every correct path is kept")
+    add("--template", default=ALPACA, help="prompt template of the corpus, with {query} (default: Alpaca's)")
+    add("--question-column", metavar="NAME", help="default: question, or prompt where there is no question")
+    add("--completion-column", metavar="NAME", help="default: completion, or response where there is no completion")
+    add("--actors", type=int, default=os.cpu_count() or 1, metavar="N", help="verifier actors (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if options.template.count("{query}") != 1:
+        parser.error("--template must contain {query} exactly once")
+    if options.actors < 1:
+        parser.error("--actors must be at least 1")
+    return options
+
+
+def prepare(options: argparse.Namespace) -> Callable[[], None]:
+    """Read and check everything. Returns the job's work as a function."""
+    from rft_ray.store import open_store
+    from rft_ray.store.run_lock import run_lock
+
+    store = open_store(options.out)
+    store.check()
+    check_other_run(store)
+    gold, completions = read(options)
+
+    def work() -> None:
+        from rft_ray.corpus import external
+        from rft_ray.store.shards import missing_shards
+
+        sampled = external.sampling_jobs(completions, gold, options.template)
+        graded, selected = plan(options, list(sampled.values()))
+        with run_lock(store, "job"):
+            if missing_shards(store, external.shards_of(graded, selected)):
+                start(store)
+            summary = run(options, gold, completions, store, sampled=sampled, graded=graded, selected=selected)
+        show(summary)
+        print(f"\nsummary: {store.url}/summary.json")
+
+    return work
+
+
+def check_other_run(store: Store) -> None:
+    """Raise StoreError when the store holds the summary of another job, which must not be replaced."""
+    from rft_ray.evaluation.summary import read_summary
+    from rft_ray.store import StoreError
+
+    summary = read_summary(store)
+    if summary is not None and summary.get("job") != "verify":
+        raise StoreError(f"{store.url} holds another job's run: choose another --out")
+
+
+def read(options: argparse.Namespace) -> tuple[Gold, Foreign]:
+    """The gold problems and the completions of all files. Raises DataError."""
+    from rft_ray.data import external
+
+    print(f"reading {', '.join(options.completions)} …", flush=True)
+    gold = external.read_gold(options.gold)
+    completions = external.read_files(
+        options.completions,
+        gold.problems.problems,
+        question_column=options.question_column,
+        completion_column=options.completion_column,
+    )
+    check_known(completions, options.gold)
+    known = sum(map(len, completions.by_model.values()))
+    total = known + completions.unknown.total()
+    print(f"read {total:,} completions, {known:,} of them of {options.gold}", flush=True)
+    return gold, completions
+
+
+def check_known(completions: Foreign, source: str) -> None:
+    """Raise DataError when no completion answers a gold problem."""
+    from rft_ray.data.row_files import DataError
+
+    if completions.by_model:
+        return
+    if not completions.unknown:
+        raise DataError("the files hold no completions")
+    raise DataError(
+        f"none of the {completions.unknown.total():,} completions answers a question of {source}; the first asks "
+        f"{completions.unknown_questions[0][:80]!r}: choose the gold it belongs to, or the column with "
+        "--question-column"
+    )
+
+
+def plan(
+    options: argparse.Namespace, sampled: Sequence[SamplingJob]
+) -> tuple[dict[Mode, tuple[VerdictJob, ...]], dict[Mode, PathJob]]:
+    """The verdict jobs and the path job of each mode."""
+    modes: Sequence[Mode] = ("paper", "strict") if options.mode == "both" else (options.mode,)
+    graded = {mode: tuple(VerdictJob(job, mode, "collect") for job in sampled) for mode in modes}
+    return graded, {mode: PathJob(graded[mode], options.dedup, options.normal_form) for mode in modes}
+
+
+def run(
+    options: argparse.Namespace,
+    gold: Gold,
+    completions: Foreign,
+    store: Store,
+    *,
+    sampled: Mapping[str, SamplingJob],
+    graded: Mapping[Mode, Sequence[VerdictJob]],
+    selected: Mapping[Mode, PathJob],
+) -> dict[str, Any]:
+    """Commit the rows as completions, then grade, select and merge what is missing. Returns the summary, as written.
+
+    Uses Ray only when verdicts or paths are missing.
+    """
+    from rft_ray.corpus import external, mode_comparison
+    from rft_ray.data.problems import commit_problems
+    from rft_ray.runtime.progress import Stopwatch
+
+    watch = Stopwatch(None)
+    with watch.stage("completions") as counts:
+        commit_problems(store, gold.problems)
+        counts["new_shards"] = external.commit(sampled, completions, gold, store)
+    external.grade_and_select(graded, selected, store, options.actors, watch)
+    with watch.stage("corpus"):
+        corpora = {mode: external.merge(job, gold, store, options.template) for mode, job in selected.items()}
+    with watch.stage("summary"):
+        summary = {
+            "job": "verify",
+            "gold": {"source": options.gold, "problems": gold.problems.count},
+            "files": list(options.completions),
+            "unknown": {"completions": dict(completions.unknown), "questions": completions.unknown_questions},
+            **mode_comparison.summarize(graded, selected, store),
+            "corpus": corpora,
+        }
+    summary["stages"] = watch.stages
+    store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
+    return summary
+
+
+def show(summary: Mapping[str, Any]) -> None:
+    """Print the summary as tables."""
+    width = max(len("model"), *map(len, summary["ledger"]))
+    shown = [str(status) for status in Status]
+    print(f"\n{'model':<{width}}  {'mode':<6}  {'completions':>11}", *(f"{name:>12}" for name in shown), end="")
+    print(f"  {'accepted':>8}  {'distinct paths':>14}")
+    for model, entry in summary["ledger"].items():
+        for mode, counts in entry["modes"].items():
+            print(f"{model:<{width}}  {mode:<6}  {entry['completions']:>11,}", end=" ")
+            print(*(f"{counts['status'][name]:>12,}" for name in shown), end="")
+            print(f"  {counts['accepted_share']:>8.2%}  {counts['distinct_paths']:>14,}")
+    for model, count in summary["unknown"]["completions"].items():
+        print(f"left out: {count:,} completions of {model} whose question is not in {summary['gold']['source']}")
+    for mode, corpus in summary["corpus"].items():
+        under = ", ".join(f"{form} {count:,}" for form, count in summary["distinct_paths"][mode]["under"].items())
+        print(f"{mode}: {summary['distinct_paths'][mode]['union']:,} distinct paths of all models ({under})")
+        print(f"{mode}: corpus of {corpus['gold']:,} gold solutions and {corpus['paths']:,} paths: {corpus['file']}")
+    if len(summary["corpus"]) > 1:
+        show_differences(summary["differences"])
+
+
+def show_differences(differences: Mapping[str, Any]) -> None:
+    """Print the completions on which the two modes differ: counts and examples."""
+    print(f"\nthe modes differ on {differences['completions']:,} completions ({' -> '.join(differences['modes'])})")
+    for kind, count in differences["by_status"].items():
+        print(f"  {kind}: {count:,}")
+    for example in differences["examples"]:
+        print(f"\n  {example['model']}, sample {example['sample_index']} of: {example['question'][:90]!r}")
+        for mode, verdict in example["verdicts"].items():
+            detail = f" ({verdict['detail']})" if verdict["detail"] else ""
+            print(f"    {mode + ':':<7} {verdict['status']}, answer {verdict['answer']}{detail}")
+        print(f"    text:   {example['text'][-160:]!r}")

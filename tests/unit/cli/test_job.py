@@ -1,0 +1,93 @@
+"""What surrounds a job's work: the config argument, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from rft_ray.cli.job import CONFIGS, carry_out, config_file, parse, shipped_configs
+from rft_ray.config import ConfigError, load
+from rft_ray.config.errors import InputError, RftError, RunError
+from rft_ray.data.hub import HubError
+from rft_ray.data.row_files import DataError
+from rft_ray.pipeline import Incomplete
+from rft_ray.runtime.actor_pool import StageError
+from rft_ray.store import StoreError
+from rft_ray.store.models.folder import ModelError
+from rft_ray.training.results import TrainingError
+
+INPUT_ERRORS = (ConfigError, DataError, ModelError, HubError)
+RUN_ERRORS = (StoreError, StageError, TrainingError, Incomplete)
+
+
+def parsed(*argv: str) -> tuple[str, list[str]]:
+    options, settings = parse(argparse.ArgumentParser(), argv)
+    return options.config, settings
+
+
+def test_the_config_is_a_bare_word_anywhere_or_an_option() -> None:
+    assert parsed("demo", "--run.name=a") == ("demo", ["--run.name=a"])
+    assert parsed("--run.name=a", "demo") == ("demo", ["--run.name=a"])
+    assert parsed("--config", "demo", "--run.name=a") == ("demo", ["--run.name=a"])
+
+
+@pytest.mark.parametrize("argv", [(), ("demo", "study"), ("--config", "demo", "study"), ("demo", "--run.name", "a")])
+def test_no_config_or_several_are_refused(argv: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed(*argv)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_loads_by_its_bare_name(name: str) -> None:
+    assert config_file(name) == CONFIGS / f"{name}.yaml"
+    assert load(config_file(name)).models
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert config_file("demo.yaml") == Path("demo.yaml")
+    assert config_file(f"{tmp_path}/demo") == tmp_path / "demo"
+
+
+def test_an_unknown_name_lists_the_shipped_configs() -> None:
+    with pytest.raises(ConfigError, match="smollm2, study"):
+        config_file("dmo")
+
+
+@pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
+def test_each_error_is_of_one_kind(error: type[Exception]) -> None:
+    kind = InputError if error in INPUT_ERRORS else RunError
+    assert issubclass(error, kind)
+    assert issubclass(error, ValueError if error in (ConfigError, DataError) else RuntimeError)
+
+
+def fails(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
+def test_an_error_before_the_work_exits_with_2(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    assert carry_out(lambda: fails(error("the reason"))) == 2
+    assert capsys.readouterr().err == "error: the reason\n"
+
+
+@pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
+def test_an_error_in_the_work_exits_with_1(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    assert carry_out(lambda: lambda: fails(error("the reason"))) == 1
+    assert capsys.readouterr().err.startswith("error: the reason\nwhat is committed stays")
+
+
+def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert carry_out(lambda: work) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    assert not issubclass(ZeroDivisionError, RftError)
+    with pytest.raises(ZeroDivisionError):
+        carry_out(lambda: lambda: fails(ZeroDivisionError()))

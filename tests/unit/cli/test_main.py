@@ -1,0 +1,68 @@
+"""The command `rft-ray`: its subcommands, and what none of them loads before there is work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rft_ray.cli.job import shipped_configs
+from rft_ray.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[3]
+HEAVY = ("ray", "torch", "vllm", "transformers")
+SCRIPTS = ("rft_pipeline", "verify", "report", "scaling_study", "export_pairs")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_prints_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {command} " in shown for command in COMMANDS)
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rum", "demo"]) == 2
+    assert "'rum'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["run", "demo", "--run.nmae=x"], 2), (["run", "no-such-config"], 2), (["study", "--help"], 0)],
+)
+def test_help_and_config_errors_need_nothing_heavy(arguments: list[str], code: int) -> None:
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"
+    program = f"{blocked}; from rft_ray.cli.main import main; sys.exit(main({arguments}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+
+
+def test_help_of_run_names_the_shipped_configs_and_the_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = capsys.readouterr().out
+    assert shipped_configs() == ["demo", "k8s", "llama", "smollm2", "study", "study_smollm2"]
+    assert "demo, k8s, llama, smollm2, study, study_smollm2" in shown
+    assert "problems, models, prompt, sft, rft, sampling" in shown
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_run_from_a_checkout_that_is_not_installed(script: str, tmp_path: Path) -> None:
+    packages = [folder for folder in sys.path if folder.endswith("site-packages")]
+    lines = [  # -S: no .pth file is read, so that an editable install is not seen
+        f"import runpy, sys; sys.path += {packages}; sys.argv = [{script!r}, '--help']",
+        f"runpy.run_path({str(ROOT / 'jobs' / f'{script}.py')!r}, run_name='__main__')",
+    ]
+    command = [sys.executable, "-S", "-E", "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: python jobs/{script}.py" in done.stdout

@@ -1,0 +1,67 @@
+"""`rft-ray verify` before it starts Ray: what is refused, and the run lock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import ray
+
+from rft_ray.cli.verify import main
+from rft_ray.data.tiny.generator import generate
+from rft_ray.store import open_store
+from rft_ray.store.run_lock import FOLDER, run_lock
+
+GOLD = "tiny:train:20:5:1-2"
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", start)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Arguments that name a file of 20 completions, gold for it and a run."""
+    problems = generate(20, split="train", seed=5, steps=(1, 2))
+    rows = [{"question": problem.question, "completion": problem.solution} for problem in problems]
+    file = tmp_path / "completions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(file), "--gold", GOLD, "--out", str(tmp_path / "run")]
+
+
+def test_a_run_that_a_repair_holds_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(str(tmp_path / "run"))
+    with run_lock(store, "repair"):
+        assert main(command) == 1
+    assert "a repair has been running on it" in capsys.readouterr().err
+    assert not [key for key in store.list() if not key.startswith(FOLDER)]
+
+
+def test_the_job_is_in_the_run_lock_while_it_works(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path / "run"))
+    records: list[list[str]] = []
+    monkeypatch.setattr("rft_ray.cli.verify.start", lambda _: records.append(list(store.list(FOLDER))))
+    monkeypatch.setattr("rft_ray.cli.verify.run", lambda *_, **__: {})
+    monkeypatch.setattr("rft_ray.cli.verify.show", lambda _: None)
+    assert main(command) == 0
+    [[began]] = records
+    assert began.startswith(f"{FOLDER}job-")
+    assert began.endswith(".began.json")
+    assert began.replace(".began.", ".ended.") in set(store.list(FOLDER))
+
+
+def test_completions_that_answer_no_gold_problem_are_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(command[0]).write_text(json.dumps({"question": "Who?", "completion": "#### 1"}) + "\n")
+    assert main(command) == 2
+    assert "--question-column" in capsys.readouterr().err
