@@ -11,7 +11,6 @@ grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,18 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import config
-from rft_ray.corpus import mode_comparison
-from rft_ray.corpus.external import commit, grade_and_select, merge
+from rft_ray.corpus.external import verify_external
 from rft_ray.data import external
-from rft_ray.data.problems import commit_problems
 from rft_ray.data.row_files import DataError
 from rft_ray.evaluation.summary import read_summary
-from rft_ray.grading import MODES, Mode
+from rft_ray.grading import MODES
 from rft_ray.paths import NORMAL_FORMS
-from rft_ray.plan.jobs import PathJob, VerdictJob
 from rft_ray.records import Status
 from rft_ray.runtime import actor_pool, ray_cluster
-from rft_ray.runtime.progress import Stopwatch
 from rft_ray.store import Store, StoreError, open_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout as well as installed
@@ -80,7 +75,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        summary = run(options, gold, found, store)
+        summary = verify_external(
+            found,
+            gold,
+            store,
+            source=options.gold,
+            files=options.completions,
+            modes=("paper", "strict") if options.mode == "both" else (options.mode,),
+            dedup=options.dedup,
+            normal_form=options.normal_form,
+            template=options.template,
+            actors=options.actors,
+        )
     except (actor_pool.StageError, StoreError) as error:
         print(f"error: {error}\nwhat is committed stays: run the same command again to go on", file=sys.stderr)
         return 1
@@ -105,32 +111,6 @@ def check_known(found: external.Foreign, source: str) -> None:
         f"none of the {found.unknown.total():,} completions answers a question of {source}; the first asks "
         f"{found.unknown_questions[0][:80]!r}: choose the gold it belongs to, or the column with --question-column"
     )
-
-
-def run(options: argparse.Namespace, gold: external.Gold, found: external.Foreign, store: Store) -> dict[str, Any]:
-    """Commit the rows as completions, then grade, select and merge what is missing. Returns the summary, as written."""
-    modes: Sequence[Mode] = ("paper", "strict") if options.mode == "both" else (options.mode,)
-    watch = Stopwatch(None)
-    with watch.stage("completions") as counts:
-        commit_problems(store, gold.problems)
-        sampled, counts["new_shards"] = commit(found, gold, store, options.template)
-    graded = {mode: tuple(VerdictJob(job, mode, "collect") for job in sampled) for mode in modes}
-    selected = {mode: PathJob(graded[mode], options.dedup, options.normal_form) for mode in modes}
-    grade_and_select(graded, selected, store, options.actors, watch)
-    with watch.stage("corpus"):
-        corpora = {mode: merge(job, gold, store, options.template) for mode, job in selected.items()}
-    with watch.stage("summary"):
-        summary = {
-            "job": "verify",
-            "gold": {"source": options.gold, "problems": gold.problems.count},
-            "files": list(options.completions),
-            "unknown": {"completions": dict(found.unknown), "questions": found.unknown_questions},
-            **mode_comparison.summarize(graded, selected, store),
-            "corpus": corpora,
-        }
-    summary["stages"] = watch.stages
-    store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
-    return summary
 
 
 def show(summary: Mapping[str, Any]) -> None:
