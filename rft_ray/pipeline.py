@@ -68,33 +68,33 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> d
     config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
     store.replace("config.yaml", config.to_yaml().encode())
 
-    with watch.stage("problems") as found:
+    with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
-        found |= build_corpus(plan.gold, store, plan.train, config.prompt.template, mode)
+        counts |= build_corpus(plan.gold, store, plan.train, config.prompt.template, mode)
 
-    with watch.stage("sft") as found:
-        found["trained"] = fine_tune(plan.sft, store, config)
+    with watch.stage("sft") as counts:
+        counts["trained"] = fine_tune(plan.sft, store, config)
 
-    with watch.stage("sample") as found:
+    with watch.stage("sample") as counts:
         jobs = [*plan.collected, *plan.evaluation_verdicts("icl", "sft")]
-        plan, found["shards"] = sample_all(jobs, plan, store, watch)
+        plan, counts["shards"] = sample_all(jobs, plan, store, watch)
         tests = plan.evaluation_verdicts("icl", "sft")
 
-    with watch.stage("verify") as found:
-        found["shards"] = len(verify([*plan.collected, *tests], store, actors))
+    with watch.stage("verify") as counts:
+        counts["shards"] = len(verify([*plan.collected, *tests], store, actors))
 
-    with watch.stage("select paths") as found:
-        found["blocks"] = len(select_paths(plan.path_jobs, store, actors))
+    with watch.stage("select paths") as counts:
+        counts["blocks"] = len(select_paths(plan.path_jobs, store, actors))
 
-    with watch.stage("corpus") as found:
+    with watch.stage("corpus") as counts:
         for corpus in reversed(plan.corpora):  # the union last: its counts are shown
-            found |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
+            counts |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
     if not was_finished:
         write_summary(store, plan, watch, finished=False)
 
-    with watch.stage("rft") as found:
-        found["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
+    with watch.stage("rft") as counts:
+        counts["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
 
     with watch.stage("evaluate"):
         plan, _ = sample_all(plan.evaluation_verdicts("rft", *CONTROLS), plan, store, watch)

@@ -1,4 +1,8 @@
-"""Distinct reasoning paths of a problem block, over all samples of all models in model order."""
+"""Graded completions -> distinct reasoning paths, selected by stateless actors on Ray.
+
+Path selection is a stage per problem block over all samples of all models in model order, because which
+representative is kept depends on all of them (paper.md, "Representative" and "Union").
+"""
 
 from __future__ import annotations
 

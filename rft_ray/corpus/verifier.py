@@ -1,8 +1,7 @@
-"""Completion -> verdict -> distinct reasoning paths: Ray Data over stateless verifier actors.
+"""Completion shards -> verdict shards, graded by stateless verifier actors on Ray.
 
-Verdicts are a stage per (model, problem block, sample block): a new grading mode re-reads old completions. Path
-selection is a stage per problem block over all samples of all models in model order, because which
-representative is kept depends on all of them (paper.md, "Representative" and "Union").
+Verdicts are a stage per (model, problem block, sample block), named by the grading mode: a new mode grades the
+committed completions again and samples nothing.
 """
 
 from __future__ import annotations
