@@ -2,8 +2,8 @@
 
     python jobs/verify.py mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 
-COMPLETIONS: .jsonl or .parquet, one row per completion (or list of completions): `question` or `prompt`, `completion`
-or `response`; `model` where the file holds several (else the file's name), `finish_reason` where known.
+COMPLETIONS: .jsonl or .parquet, one row per completion (or list of completions), in the columns that
+`rft_ray.data.external` lists; `model` where the file holds several (else the file's name), `finish_reason` where known.
 Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl), and summary.json. Running it again
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used.
 """
@@ -48,8 +48,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--normal-form", choices=NORMAL_FORMS, default="as_written", help="when two paths are one")
     add("--dedup", choices=["equations", "none"], default="equations", help="none: every correct path is kept")
     add("--template", default=config.ALPACA, help="prompt template of the corpus, with {query} (default: Alpaca's)")
-    add("--question-column", metavar="NAME", help="default: question, else prompt")
-    add("--completion-column", metavar="NAME", help="default: completion, else response")
+    question, completion = ", ".join(external.QUESTION_COLUMNS), ", ".join(external.COMPLETION_COLUMNS)
+    add("--question-column", metavar="NAME", help=f"default: the first of {question}")
+    add("--completion-column", metavar="NAME", help=f"default: the first of {completion}")
     add("--actors", type=int, default=os.cpu_count() or 1, metavar="N", help="verifier actors (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.template.count("{query}") != 1:
