@@ -1,14 +1,13 @@
-"""Grades and selects over anyone's completions: a file and gold answers -> counts, and verdicts where asked for.
+"""Grades completions of any sampler: a file and gold answers -> counts, and verdicts where asked for.
 
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
-FILE has one completion a row (JSONL or Parquet): the question under `question`, `problem`, `prompt` or `query`; the
-text under `completion`, `response`, `text`, `output` or `answer`, a string or a list of strings; `finish_reason`, where
-present, tells truncated texts. Gold is a file with `question` and `answer` (the final answer or the whole solution), or
-a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. The first row of a file says which of these
-columns it has. A gold file is itself a FILE, which must come out all correct.
+FILE is .jsonl or .parquet, one completion or list of completions a row. Gold is a file of questions with final answers
+or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. Which columns count
+is in `rft_ray.data.external`, which reads both, as for `jobs/verify.py`. Graded as its own FILE, a gold file comes out
+all correct.
 
-Limits: both files are read into memory; rows without a gold answer are counted and left out.
+Limits: both files are read into memory; completions without a gold answer are counted and left out.
 """
 
 from __future__ import annotations
@@ -24,16 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.data import external
-from rft_ray.data.problem_sources import load_problems
-from rft_ray.data.row_files import DataError, rows, text_of
+from rft_ray.data.row_files import DataError
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
 from rft_ray.records import Status, Verdict
-
-QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
-COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
-NAMED = ("gsm8k", "hub", "tiny")
-GOLD_COLUMNS = ("answer", "solution", "response", "gold")
+from rft_ray.store import StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +46,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
     """Grade the file and return the exit code: 1 when a file cannot be read or no completion has a gold answer."""
     options = _parser(prog).parse_args(arguments)
     try:
-        gold = read_gold(options.gold)
-        samples = list(read_samples(options.file))
-    except DataError as error:
+        gold = external.gold_answers(options.gold)
+        samples = list(_samples(options, gold))
+    except (DataError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     known = [sample for sample in samples if sample.question in gold]
     if not known:
-        print(f"error: no question of {options.file} stands in {options.gold}", file=sys.stderr)
+        print(f"error: no question of {options.file} is in {options.gold}", file=sys.stderr)
         return 1
     print(f"{len(known)} completions of {len({s.question for s in known})} problems", end="")
     print(f"; {len(samples) - len(known)} more without a gold answer left out")
@@ -84,46 +78,30 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help="completions: .jsonl or .parquet")
+    parser.add_argument("file", help="completions: .jsonl or .parquet")
     parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
+    parser.add_argument("--question-column", metavar="NAME", help=_first_of(external.QUESTION_COLUMNS))
+    parser.add_argument("--completion-column", metavar="NAME", help=_first_of(external.COMPLETION_COLUMNS))
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
     parser.add_argument("--out", type=Path, help="write one JSON line per completion: verdicts, selection")
     return parser
 
 
-def read_gold(source: str) -> dict[str, str]:
-    """Question (stripped) -> gold answer or solution. Raises DataError where a row or a column cannot be read."""
-    if source.partition(":")[0] in NAMED and not Path(source).exists():
-        return {problem.question.strip(): problem.solution for problem in load_problems(source)}
-    found: dict[str, str] = {}
-    question = answer = ""
-    for where, row in rows(source):
-        question = question or _column(where, row, QUESTION_COLUMNS)
-        answer = answer or _column(where, row, GOLD_COLUMNS)
-        if row.get(answer) is None:
-            raise DataError(f"{where}: no {answer!r}: add the gold answer or remove the row")
-        found[text_of(where, row, question).strip()] = str(row[answer])
-    return found
+def _first_of(columns: Sequence[str]) -> str:
+    return f"default: the first of {', '.join(columns)}"
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
-    """Completions of a file, a list of texts flattened. Raises DataError where a row or a column cannot be read."""
-    question = completion = ""
-    for where, row in rows(str(path)):
-        question = question or _column(where, row, QUESTION_COLUMNS)
-        completion = completion or _column(where, row, COMPLETION_COLUMNS)
-        asked = text_of(where, row, question).strip()
-        for text, reason in external.samples_of(where, row, completion):
-            yield Sample(asked, text, reason)
-
-
-def _column(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Which column of a file holds something: the first known one. The first row decides."""
-    for name in names:
-        if name in row:
-            return name
-    raise DataError(f"{where}: none of the columns {', '.join(names)}; it has: {', '.join(row) or 'none'}: rename one")
+def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:
+    """Completions of the file, lists flattened, each with the gold's question where the gold has it."""
+    questions = external.GoldQuestions(gold)
+    rows = external.completion_rows(
+        options.file, question_column=options.question_column, completion_column=options.completion_column
+    )
+    for row in rows:
+        question = questions.match(row)
+        for text, reason in row.texts:
+            yield Sample(row.questions[0] if question is None else question, text, reason)
 
 
 def _texts_by_question(samples: list[Sample], verdicts: list[Verdict]) -> dict[str, list[str]]:
@@ -159,12 +137,12 @@ def _print_differences(verdicts: dict[str, list[Verdict]]) -> None:
 
 def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]) -> None:
     """One JSON line per completion: question, text, and per mode status, answer, detail, selected."""
-    selected = {mode: _selected(samples, found, mode) for mode, found in verdicts.items()}
+    selected = {mode: _selected(samples, of_mode, mode) for mode, of_mode in verdicts.items()}
     with path.open("w", encoding="utf-8") as out:
         for index, sample in enumerate(samples):
             row: dict[str, Any] = {"question": sample.question, "completion": sample.text}
-            for mode, found in verdicts.items():
-                verdict = found[index]
+            for mode, of_mode in verdicts.items():
+                verdict = of_mode[index]
                 row[mode] = {
                     "status": verdict.status.value,
                     "answer": verdict.answer,
@@ -181,7 +159,7 @@ def _selected(samples: list[Sample], verdicts: list[Verdict], mode: str) -> dict
         if verdict.status is Status.CORRECT:
             indices.setdefault(sample.question, []).append(index)
     return {
-        of_question[one.index]: one.shared_by
+        of_question[path.index]: path.shared_by
         for of_question in indices.values()
-        for one in select([samples[i].text for i in of_question], mode)
+        for path in select([samples[i].text for i in of_question], mode)
     }

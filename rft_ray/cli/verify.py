@@ -41,6 +41,8 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    from rft_ray.data.external import COMPLETION_COLUMNS, QUESTION_COLUMNS
+
     add = parser.add_argument
     add("completions", nargs="+", metavar="COMPLETIONS", help=".jsonl or .parquet files of completions")
     add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
@@ -49,8 +51,8 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--normal-form", choices=NORMAL_FORMS, default="as_written", help="when two paths are the same path")
     add("--dedup", choices=["equations", "none"], default="equations", help="none: every correct path is kept")
     add("--template", default=ALPACA, help="prompt template of the corpus, with {query} (default: Alpaca's)")
-    add("--question-column", metavar="NAME", help="default: question, or prompt where there is no question")
-    add("--completion-column", metavar="NAME", help="default: completion, or response where there is no completion")
+    add("--question-column", metavar="NAME", help=f"default: the first of {', '.join(QUESTION_COLUMNS)}")
+    add("--completion-column", metavar="NAME", help=f"default: the first of {', '.join(COMPLETION_COLUMNS)}")
     add("--actors", type=int, default=os.cpu_count() or 1, metavar="N", help="verifier actors (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.template.count("{query}") != 1:

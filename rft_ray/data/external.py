@@ -1,12 +1,15 @@
-"""Anyone's completions -> completion shards of a run: JSONL or Parquet files of any sampler, without having run ours.
+"""Completions of any sampler and gold answers of any file -> completions by model, and the problems they answer.
 
-In: files with one completion a row, and gold problems. A row has a question (`question` or `prompt`), a text or a
-list of texts (`completion` or `response`), and where known `model` (else the file's stem) and `finish_reason`. Out:
-per model a SamplingJob and its committed shards, over which the stages run as over our own samples. The sampler is
-identified by the rows as they were read: the same rows in another file or format are the same samples.
+The only place that knows which columns of other people's files hold what; `jobs/verify.py` and
+`python -m rft_ray.grading` both read through it. A file is .jsonl or .parquet, local or `s3://`. Its first row decides
+which of the columns below it has; the caller may name others.
 
-A row that cannot be read is refused with file and line; one whose question is no gold problem's is counted.
-Limits: the completions of all files are held in memory; a lone surrogate is replaced, for it has no UTF-8 form.
+A row of completions has a question (QUESTION_COLUMNS), a text or a list of texts (COMPLETION_COLUMNS) and, where known,
+`finish_reason` and `model` (otherwise the file's stem is the model). A row of gold has a question and the final answer
+or the whole solution (GOLD_COLUMNS).
+
+A row that cannot be read is refused with file, line and column; a row whose question is not in the gold is counted.
+Limits: the completions of all files are held in memory; a lone surrogate, which has no UTF-8 form, is replaced.
 """
 
 from __future__ import annotations
@@ -14,21 +17,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rft_ray import config
 from rft_ray.data import problems
+from rft_ray.data.problem_sources import ANSWER, QUESTION, load_problems, problems_of
 from rft_ray.data.problems import ProblemSet
-from rft_ray.data.row_files import JSONL, DataError, rows, text_of
+from rft_ray.data.row_files import ROW_FILES, DataError, rows, text_of
 from rft_ray.grading import extract_answer
 from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
 
-QUESTION_COLUMNS = ("question", "prompt")
-COMPLETION_COLUMNS = ("completion", "response")
+QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
+"""Where a file has several of them, a row's question is the first that the gold has."""
+COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
+GOLD_COLUMNS = ("answer", "solution", "response", "gold")
 TOKEN_LIMIT = frozenset({"length", "max_tokens", "truncated"})
-"""What samplers call a text that the token limit cut off, in lower case."""
+"""Finish reasons, in lower case, by which samplers mark a text that the token limit cut off."""
 PER_BLOCK = 50
 SHOWN = 5
 
@@ -42,7 +49,7 @@ class Gold:
 
     problems: ProblemSet
     solved: bool
-    """Whether every problem has a gold solution, rather than a bare answer: then gold can be training data."""
+    """Whether every problem has a gold solution rather than a bare answer, so that the gold can be training data."""
 
 
 @dataclass
@@ -55,49 +62,133 @@ class Foreign:
     by_model: dict[str, list[Completion]] = field(default_factory=dict)
     """Completions of gold problems, per model in the order of the files."""
     unknown: Counter[str] = field(default_factory=Counter)
-    """Completions, per model, whose question is no gold problem's."""
+    """Number of completions, per model, whose question is not in the gold."""
     unknown_questions: list[str] = field(default_factory=list)
     """The first few of those questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRow:
+    """One row of a file of completions.
+
+    Example: CompletionRow("c.jsonl:3", ("Tom has 3 pens …?",), (("3+2 = 5\\n#### 5", "stop"),), "mistral")
+    """
+
+    where: str
+    """File and line, which open every message about the row."""
+    questions: tuple[str, ...]
+    """The texts in the file's question columns, one at least."""
+    texts: tuple[tuple[str, str], ...]
+    """(completion, `stop` or `length`) of each sample."""
+    model: object
+    """As the row gives it; None where it does not."""
+
+
+class GoldQuestions:
+    """The questions of the gold, as completions refer to them: differences in white space do not count."""
+
+    def __init__(self, questions: Iterable[str]) -> None:
+        exact = {question: question for question in questions}
+        self._by_text = {_single_spaced(question): question for question in exact} | exact
+
+    def match(self, row: CompletionRow) -> str | None:
+        """The gold question that a row answers, or None."""
+        for question in row.questions:
+            for text in (question.strip(), _single_spaced(question)):
+                if text in self._by_text:
+                    return self._by_text[text]
+        return None
+
+
+def _single_spaced(question: str) -> str:
+    return " ".join(question.split())
 
 
 # --- Gold -----------------------------------------------------------------------------------------
 
 
 def read_gold(source: str) -> Gold:
-    """Gold problems of any source of `load_problems`, or of a local file with questions and bare answers.
+    """Gold problems of any source of `load_problems`, or of a file under any of GOLD_COLUMNS, with bare answers too.
 
-    Raises DataError. All but a file of bare answers is ordered and named as in a pipeline run with blocks of PER_BLOCK.
+    Raises DataError where a row cannot be read, has no number for an answer or repeats a question; StoreError for S3
+    out of reach. All but a file of bare answers is ordered and named as in a pipeline run with blocks of PER_BLOCK.
     """
-    if source.endswith((*JSONL, ".parquet")) and not source.startswith("s3://"):
-        found = [_gold_row(where, row) for where, row in rows(source)]
-        if any(bare for _, bare in found):
-            return Gold(_bare_set(source, [problem for problem, _ in found]), solved=False)
-    return Gold(problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK), solved=True)
+    if not source.endswith(ROW_FILES):
+        return Gold(problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK), solved=True)
+    gold_rows = list(_gold_rows(source))
+    graded = [_gold_problem(row) for row in gold_rows]
+    if any(bare for _, bare in graded):
+        return Gold(_bare_set(source, [problem for problem, _ in graded]), solved=False)
+    columns = gold_rows[0][2:] if gold_rows else (QUESTION, ANSWER)
+    solved = problems_of(source, [(row.where, row.row) for row in gold_rows], *columns)
+    return Gold(problems.ordered(solved, 0, PER_BLOCK), solved=True)
 
 
-def _gold_row(where: str, row: Mapping[str, Any]) -> tuple[Problem, bool]:
-    """One gold row as a problem, and whether it has an answer only."""
-    question, answer = text_of(where, row, "question").strip(), row.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
+def gold_answers(source: str) -> dict[str, str]:
+    """Question -> final answer or whole solution, of the same sources as `read_gold`, to grade against one by one.
+
+    Of a question that comes twice, the last answer counts; whether the grader can read an answer is not checked.
+    Raises DataError where a row has no question or no answer, StoreError for S3 out of reach.
+    """
+    if not source.endswith(ROW_FILES):
+        return {problem.question.strip(): problem.solution for problem in load_problems(source)}
+    answers: dict[str, str] = {}
+    for row in _gold_rows(source):
+        if row.answer is None:
+            raise DataError(f"{row.where}: no {row.answer_column!r}: add the gold answer or remove the row")
+        answers[row.question.strip()] = str(row.answer)
+    return answers
+
+
+class _GoldRow(NamedTuple):
+    """One row of a file of gold, and the columns that hold its question and its answer."""
+
+    where: str
+    row: Mapping[str, Any]
+    question_column: str
+    answer_column: str
+
+    @property
+    def question(self) -> str:
+        return text_of(self.where, self.row, self.question_column)
+
+    @property
+    def answer(self) -> Any:
+        return self.row.get(self.answer_column)
+
+
+def _gold_rows(source: str) -> Iterator[_GoldRow]:
+    question = answer = ""
+    for where, row in rows(source):
+        question = question or _first_column(where, row, QUESTION_COLUMNS, "rename one")
+        answer = answer or _first_column(where, row, GOLD_COLUMNS, "rename one")
+        yield _GoldRow(where, row, question, answer)
+
+
+def _gold_problem(row: _GoldRow) -> tuple[Problem, bool]:
+    """One row of gold as a problem, and whether it has an answer only."""
+    question, answer = row.question.strip(), row.answer
+    if isinstance(answer, int | float | Decimal) and not isinstance(answer, bool):
         answer = str(answer)
+    column = repr(row.answer_column)
     if not isinstance(answer, str):
-        raise DataError(f"{where}: 'answer' must be the final answer or a solution that ends in '#### <answer>'")
+        raise DataError(f"{row.where}: {column} must be the final answer or a solution that ends in '#### <answer>'")
     bare = "####" not in answer
     solution = f"#### {answer.strip()}" if bare else answer
     if extract_answer(solution) is None:
-        raise DataError(f"{where}: the grader reads no number in the gold answer {solution[-40:]!r}: correct it")
+        raise DataError(f"{row.where}: the grader reads no number in {column}, {solution[-40:]!r}: correct it")
     final = solution.rpartition("####")[2].replace(",", "").strip()
     return Problem(problem_id(question), question, solution, final), bare
 
 
-def _bare_set(source: str, found: Sequence[Problem]) -> ProblemSet:
-    repeated = [one for one, count in Counter(problem.problem_id for problem in found).items() if count > 1]
-    if repeated:
-        question = next(problem.question for problem in found if problem.problem_id == repeated[0])
-        raise DataError(f"{source}: the question {question[:60]!r} is there twice: remove one of the two")
-    ordered = tuple(problems.in_order(found, 0))
-    name = fingerprint_of("problems", per_block=PER_BLOCK, bare=[[one.problem_id, one.solution] for one in ordered])
-    return ProblemSet(ordered, len(ordered), name)
+def _bare_set(source: str, gold: Sequence[Problem]) -> ProblemSet:
+    counts = Counter(problem.problem_id for problem in gold)
+    repeated = next((problem.question for problem in gold if counts[problem.problem_id] > 1), None)
+    if repeated is not None:
+        raise DataError(f"{source}: the question {repeated[:60]!r} comes twice: remove one of the two")
+    ordered = tuple(problems.in_order(gold, 0))
+    content = [[problem.problem_id, problem.solution] for problem in ordered]
+    return ProblemSet(ordered, len(ordered), fingerprint_of("problems", per_block=PER_BLOCK, bare=content))
 
 
 # --- Completions ----------------------------------------------------------------------------------
@@ -110,71 +201,83 @@ def read_files(
     question_column: str | None = None,
     completion_column: str | None = None,
 ) -> Foreign:
-    """The completions of all files, rows of one model pooled in the order given. Raises DataError."""
-    by_question = _by_question(gold)
-    found, taken, stems = Foreign(), Counter[tuple[str, str]](), dict[str, str]()
+    """The completions of all files; those of one model are pooled, in the order given.
+
+    Raises DataError where a row cannot be read, StoreError for S3 out of reach.
+    """
+    ids = {problem.question.strip(): problem.problem_id for problem in gold}
+    questions = GoldQuestions(ids)
+    read, taken, stems = Foreign(), Counter[tuple[str, str]](), dict[str, str]()
     for file in files:
-        columns: tuple[str, str] | None = None
-        for where, row in rows(file):
-            columns = columns or (
-                _column(where, row, question_column, QUESTION_COLUMNS, "--question-column"),
-                _column(where, row, completion_column, COMPLETION_COLUMNS, "--completion-column"),
-            )
-            model = _model(where, row, file, stems)
-            question = text_of(where, row, columns[0])
-            problem = by_question.get(question.strip()) or by_question.get(_spaced(question))
-            for text, reason in samples_of(where, row, columns[1]):
-                if problem is None:
-                    found.unknown[model] += 1
-                    continue
+        for row in completion_rows(file, question_column=question_column, completion_column=completion_column):
+            model = _model(row, file, stems)
+            question = questions.match(row)
+            if question is None:
+                read.unknown.update([model] * len(row.texts))
+                read.unknown_questions += row.questions[:1] if len(read.unknown_questions) < SHOWN else ()
+                continue
+            problem = ids[question]
+            for text, reason in row.texts:
                 index = taken[model, problem]
                 taken[model, problem] += 1
-                found.by_model.setdefault(model, []).append(Completion(problem, index, text, reason, 0, 0))
-            if problem is None and len(found.unknown_questions) < SHOWN:
-                found.unknown_questions.append(question)
-    return found
+                read.by_model.setdefault(model, []).append(Completion(problem, index, text, reason, 0, 0))
+    return read
 
 
-def _by_question(gold: Iterable[Problem]) -> dict[str, str]:
-    """Question -> problem id; also by the question with its white space made single."""
-    exact = {problem.question.strip(): problem.problem_id for problem in gold}
-    return {_spaced(question): one for question, one in exact.items()} | exact
+def completion_rows(
+    file: str, *, question_column: str | None = None, completion_column: str | None = None
+) -> Iterator[CompletionRow]:
+    """The rows of one file of completions. Raises DataError where one cannot be read, StoreError for S3."""
+    asked: list[str] = []
+    completion = ""
+    for where, row in rows(file):
+        if not completion:
+            remedy = "rename one, or name it with --question-column"
+            first = _first_column(where, row, [question_column] if question_column else QUESTION_COLUMNS, remedy)
+            asked = [first] if question_column else [name for name in QUESTION_COLUMNS if name in row]
+            remedy = "rename one, or name it with --completion-column"
+            completion = _first_column(
+                where, row, [completion_column] if completion_column else COMPLETION_COLUMNS, remedy
+            )
+        questions = [text for name in asked if isinstance(text := row.get(name), str)]
+        yield CompletionRow(
+            where,
+            tuple(questions) or (text_of(where, row, asked[0]),),
+            tuple(_texts(where, row, completion)),
+            row.get("model"),
+        )
 
 
-def _spaced(question: str) -> str:
-    return " ".join(question.split())
+def _first_column(where: str, row: Mapping[str, Any], columns: Sequence[str], remedy: str) -> str:
+    """The first of some columns that a row has. Raises DataError when it has none of them."""
+    for column in columns:
+        if column in row:
+            return column
+    wanted = " or ".join(map(repr, columns))
+    raise DataError(f"{where}: no column {wanted}; it has: {', '.join(map(str, row)) or 'none'}: {remedy}")
 
 
-def _column(where: str, row: Mapping[str, Any], asked: str | None, known: Sequence[str], option: str) -> str:
-    """Which column of a file holds something: the one asked for, else the first known one. The first row decides."""
-    for name in [asked] if asked else known:
-        if name in row:
-            return name
-    wanted = " or ".join(map(repr, [asked] if asked else known))
-    raise DataError(f"{where}: no column {wanted}; it has: {', '.join(map(str, row)) or 'none'}: name it with {option}")
-
-
-def _model(where: str, row: Mapping[str, Any], file: str, stems: dict[str, str]) -> str:
-    name = row.get("model")
+def _model(row: CompletionRow, file: str, stems: dict[str, str]) -> str:
+    name = row.model
     if name is None:
         name = Path(file).stem
         if stems.setdefault(name, file) != file:
             raise DataError(f"{file}: named like {stems[name]}: give both a column 'model', or rename one of them")
     if not isinstance(name, str) or not name.strip() or "+" in name:
-        raise DataError(f"{where}: 'model' must be a name without '+', found {name!r}")
+        raise DataError(f"{row.where}: 'model' must be a name without '+', not {name!r}")
     return name
 
 
-def samples_of(where: str, row: Mapping[str, Any], column: str) -> Iterator[tuple[str, str]]:
+def _texts(where: str, row: Mapping[str, Any], column: str) -> Iterator[tuple[str, str]]:
     """(text, `stop` or `length`) of each of a row's completions: one text, or a list of them. Raises DataError."""
     value, reasons = row.get(column), row.get("finish_reason")
     texts = value if isinstance(value, list) else [value]
     if not isinstance(reasons, list):
         reasons = [reasons] * len(texts)
     if len(reasons) != len(texts):
-        raise DataError(f"{where}: {len(texts)} completions, but {len(reasons)} finish reasons")
+        raise DataError(f"{where}: {len(texts)} texts in {column!r}, but {len(reasons)} in 'finish_reason'")
     for text, reason in zip(texts, reasons, strict=True):
         if not isinstance(text, str):
-            raise DataError(f"{where}: {column!r} must be text or a list of texts, found {type(text).__name__}")
+            raise DataError(f"{where}: {column!r} must be text or a list of texts, not {type(text).__name__}")
         cut = isinstance(reason, str) and reason.lower() in TOKEN_LIMIT
         yield text.encode("utf-8", "replace").decode(), "length" if cut else "stop"

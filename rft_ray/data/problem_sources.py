@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import codecs
-import difflib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rft_ray.data import hub
-from rft_ray.data.row_files import JSONL, DataError
+from rft_ray.data.row_files import ROW_FILES, DataError, Row, rows
 from rft_ray.grading.answers import ConflictError, read_number
 from rft_ray.records import Problem, problem_id
-from rft_ray.store import NotFound, open_store
 
+QUESTION, ANSWER = "question", "answer"
+"""Columns of a problem's row."""
 GSM8K = "openai/gsm8k"
-
-
 GSM8K_DIR = "RFT_GSM8K_DIR"
 """Environment variable: a folder with GSM8K's train.jsonl and test.jsonl, used instead of the hub."""
 
-
 _TINY = re.compile(r"(?P<split>\w+):(?P<count>\d{1,7})(?::(?P<seed>\d{1,9}))?(?::(?P<low>\d)-(?P<high>\d))?")
-
-
 _SPLIT_FILE = re.compile(r"(?:(?P<folder>.+)/)?(?P<split>\w+?)(?:-\d[\w-]*)?\.parquet")
-
-
 _USUAL_FOLDERS = ("main", "default", "data", "")
 
 
@@ -46,10 +34,10 @@ def load_problems(source: str) -> list[Problem]:
     if colon and kind == "tiny":
         return _generated(source, rest)
     if colon and kind == "gsm8k":
-        return _parsed(source, _gsm8k_files(source, rest))
+        return problems_of(source, _gsm8k_rows(source, rest))
     if colon and kind == "hub":
-        return _parsed(source, _hub_files(source, rest))
-    return _parsed(source, [_named_file(source)])
+        return problems_of(source, _hub_rows(source, rest))
+    return problems_of(source, _file_rows(source))
 
 
 # --- Where the rows come from ---------------------------------------------------------------------
@@ -73,23 +61,23 @@ def _generated(source: str, rest: str) -> list[Problem]:
         raise DataError(f"{source}: {error}") from None
 
 
-def _gsm8k_files(source: str, split: str) -> Iterator[tuple[str, bytes]]:
+def _gsm8k_rows(source: str, split: str) -> Iterator[Row]:
     if split not in ("train", "test"):
         raise DataError(f"{source}: GSM8K has no split {split!r}: write gsm8k:train or gsm8k:test")
     if folder := os.environ.get(GSM8K_DIR):
         path = Path(folder) / f"{split}.jsonl"
         if not path.is_file():
             raise DataError(f"{source}: {GSM8K_DIR} is {folder!r}, which has no {path.name}: correct or unset it")
-        yield _local_file(str(path))
+        yield from rows(str(path), columns=(QUESTION, ANSWER))
     else:
         try:
-            yield from _hub_files(source, f"{GSM8K}:{split}")
+            yield from _hub_rows(source, f"{GSM8K}:{split}")
         except DataError as error:
             raise DataError(f"{error}; or set {GSM8K_DIR} to a folder with train.jsonl and test.jsonl") from error
 
 
-def _hub_files(source: str, rest: str) -> Iterator[tuple[str, bytes]]:
-    """The Parquet files of one split of a hub dataset `owner/name[/folder][@revision]:split`."""
+def _hub_rows(source: str, rest: str) -> Iterator[Row]:
+    """The rows of the Parquet files of one split of a hub dataset `owner/name[/folder][@revision]:split`."""
     address, colon, split = rest.rpartition(":")
     if not colon or not address or not split:
         raise DataError(f"{source}: write hub:<dataset>:<split>, as in hub:{GSM8K}:train")
@@ -105,7 +93,7 @@ def _hub_files(source: str, rest: str) -> Iterator[tuple[str, bytes]]:
     except hub.HubError as error:
         raise DataError(f"{source}: {error}") from error
     for path in paths:
-        yield f"{source} ({path.name})", path.read_bytes()
+        yield from rows(str(path), name=f"{source} ({path.name})", columns=(QUESTION, ANSWER))
 
 
 def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
@@ -127,124 +115,72 @@ def _files_of_split(source: str, files: Sequence[str], split: str, folder: str |
     raise DataError(f"{source}: no Parquet file of a split {split!r}; splits there: {known}")
 
 
-def _named_file(source: str) -> tuple[str, bytes]:
-    """A file that the user names by its path."""
-    if not source.endswith((*JSONL, ".parquet")):
+def _file_rows(source: str) -> Iterator[Row]:
+    """The rows of a file that the user names by its path."""
+    if not source.endswith(ROW_FILES):
         raise DataError(
             f"{source}: not a source of problems: write gsm8k:<split>, hub:<dataset>:<split>, tiny:<split>:<count>, "
             "or the path of a .jsonl or .parquet file, local or s3://"
         )
-    if not source.startswith("s3://"):
-        return _local_file(source)
-    parent, _, name = source.rpartition("/")
-    try:
-        return source, open_store(parent).read(name)
-    except NotFound:
-        raise DataError(f"{source}: there is no such object: check bucket and path") from None
-    except ValueError as error:
-        raise DataError(f"{source}: {error}") from None
-
-
-def _local_file(name: str) -> tuple[str, bytes]:
-    path = Path(name).expanduser()
-    try:
-        return name, path.read_bytes()
-    except FileNotFoundError:
-        there = [file.name for file in path.parent.glob("*") if file.suffix] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, there, 1, 0.5)
-        hint = f"; nearest file there: {near[0]}" if near else ""
-        raise DataError(f"{name}: there is no such file{hint}") from None
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}): check path and permissions") from None
+    return rows(source, columns=(QUESTION, ANSWER))
 
 
 # --- From rows to problems ------------------------------------------------------------------------
 
 
-def _parsed(source: str, files: Iterable[tuple[str, bytes]]) -> list[Problem]:
-    """The problems of all rows of the files. Raises DataError for the first bad row, or where there is none."""
-    seen: dict[str, str] = {}
+def problems_of(
+    source: str, rows: Iterable[Row], question_column: str = QUESTION, answer_column: str = ANSWER
+) -> list[Problem]:
+    """One problem a row, in their order. Raises DataError for the first row that is none, or where there are no rows.
+
+    A row needs a question, and a gold solution that ends in `#### <number>`; no question may come twice.
+    """
+    places: dict[str, str] = {}
     problems = []
-    for name, data in files:
-        rows = _parquet_rows(name, data) if not name.endswith(JSONL) else _jsonl_rows(name, data)
-        for where, row in rows:
-            problem = _problem(where, row)
-            first = seen.setdefault(problem.problem_id, where)
-            if first != where:
-                raise DataError(f"{where}: the same question as {first}: remove one of the two")
-            problems.append(problem)
+    for where, row in rows:
+        problem = _problem(where, row, question_column, answer_column)
+        first = places.setdefault(problem.problem_id, where)
+        if first != where:
+            raise DataError(f"{where}: the same question as {first}: remove one of the two")
+        problems.append(problem)
     if not problems:
-        raise DataError(f"{source}: holds no problems: give rows with 'question' and 'answer'")
+        raise DataError(f"{source}: holds no problems: give rows with {question_column!r} and {answer_column!r}")
     return problems
 
 
-def _jsonl_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        where = f"{name}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 at byte {error.start + 1} of the line: save it as UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error}): write one JSON object a line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: a JSON {type(row).__name__}, not an object: write one JSON object a line")
-        yield where, row
-
-
-def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        wanted = [field for field in ("question", "answer") if field in file.schema_arrow.names]
-        columns = dict(zip(wanted, file.read(columns=wanted).columns, strict=True))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name}: not readable as Parquet ({error}): copy or write it again") from None
-    if missing := {"question", "answer"} - set(wanted):
-        there = ", ".join(file.schema_arrow.names)
-        raise DataError(f"{name}: no column {sorted(missing)[0]!r}; its columns: {there}: rename the one that holds it")
-    for index in range(file.metadata.num_rows):
-        where = f"{name}: row {index + 1}"
-        try:
-            yield where, {field: column[index].as_py() for field, column in columns.items()}
-        except UnicodeDecodeError:
-            raise DataError(f"{where}: not UTF-8: write the file again from text in UTF-8") from None
-
-
-def _problem(where: str, row: Mapping[str, Any]) -> Problem:
-    """One row as a problem; DataError says what it lacks."""
-    question, solution = _text(where, row, "question"), _text(where, row, "answer")
+def _problem(where: str, row: Mapping[str, Any], question_column: str, answer_column: str) -> Problem:
+    """One row as a problem. Raises DataError that names the column which cannot be used."""
+    question, solution = _text(where, row, question_column), _text(where, row, answer_column)
     reasoning, mark, final = solution.rpartition("#### ")
     answer = final.replace(",", "").strip()
     if not mark or not reasoning.strip():
         raise DataError(
-            f"{where}: 'answer' is no gold solution: fine-tuning needs the reasoning, then a last line '#### <number>' "
-            f"(found: {solution[-40:]!r})"
+            f"{where}: {answer_column!r} is no gold solution: fine-tuning needs the reasoning, then a last line "
+            f"'#### <number>' (it ends in {solution[-40:]!r})"
         )
-    if "\n" in answer or not _says_a_number(answer):
-        raise DataError(f"{where}: 'answer' must end in '#### <number>' (found: {(mark + final)[:40]!r})")
+    if "\n" in answer or not _is_number(answer):
+        raise DataError(f"{where}: {answer_column!r} must end in '#### <number>' (it ends in {(mark + final)[:40]!r})")
     return Problem(problem_id(question), question, solution, answer)
 
 
-def _says_a_number(answer: str) -> bool:
-    """Whether grading can read the answer: with a gold that it cannot, no sample would ever count."""
+def _is_number(answer: str) -> bool:
+    """Whether the grader reads a number in the answer: where it does not, no completion can ever be correct."""
     try:
         return read_number(answer) is not None
     except ConflictError:
         return False
 
 
-def _text(where: str, row: Mapping[str, Any], field: str) -> str:
-    value = row.get(field)
+def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
     if value is None:
-        raise DataError(f"{where}: no {field!r}; fields there: {', '.join(map(str, row)) or 'none'}: add it")
+        raise DataError(f"{where}: no {column!r}; its columns: {', '.join(map(str, row)) or 'none'}: add it")
     if not isinstance(value, str):
-        raise DataError(f"{where}: {field!r} must be text, found {type(value).__name__}: put it in quotes")
+        raise DataError(f"{where}: {column!r} must be text, not {type(value).__name__}: put it in quotes")
     if not value.strip():
-        raise DataError(f"{where}: {field!r} is empty: fill it in or remove the row")
+        raise DataError(f"{where}: {column!r} is empty: fill it in or remove the row")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: {field!r} has half a surrogate pair: write the character whole") from None
+        raise DataError(f"{where}: {column!r} has half a surrogate pair: write the whole character") from None
     return value.strip()

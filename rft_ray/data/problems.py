@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -42,14 +42,20 @@ class ProblemSet:
 
 
 def prepare(section: config.ProblemSet, order_seed: int, per_block: int) -> ProblemSet:
-    """Load, order and measure one problem set of the config. Raises DataError."""
-    problems = tuple(in_order(load_problems(section.source), order_seed))
-    count = subset_count(len(problems), limit=section.limit, fraction=section.fraction, per_block=per_block)
+    """The problem set of one section of the config, in its order. Raises DataError, and StoreError for S3."""
+    problems = ordered(load_problems(section.source), order_seed, per_block)
+    count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
+    return replace(problems, count=count)
+
+
+def ordered(problems: Iterable[Problem], order_seed: int, per_block: int) -> ProblemSet:
+    """The whole of a data set in its order, with its fingerprint."""
+    in_set = tuple(in_order(problems, order_seed))
     content = hashlib.sha256()
-    for problem in problems:
+    for problem in in_set:
         content.update(json.dumps([problem.problem_id, problem.question, problem.solution]).encode() + b"\n")
     name = fingerprint_of("problems", order_seed=order_seed, per_block=per_block, content=content.hexdigest())
-    return ProblemSet(problems, count, name)
+    return ProblemSet(in_set, len(in_set), name)
 
 
 def in_order(problems: Iterable[Problem], seed: int) -> list[Problem]:

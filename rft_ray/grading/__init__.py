@@ -1,6 +1,6 @@
 """Text of one completion and a gold answer -> verdict. Pure Python, no Ray.
 
-python -m rft_ray.grading FILE --gold FILE      grade and select over anyone's completions
+python -m rft_ray.grading FILE --gold FILE      grade completions of any sampler and select paths
 """
 
 from rft_ray.grading.answers import Answer

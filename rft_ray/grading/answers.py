@@ -1,4 +1,4 @@
-"""The final answer of a completion: completion text -> Answer, or none, or several that differ.
+"""The final answer of a completion: completion text -> Answer or None; ConflictError where several differ.
 
 Paper mode is the reference's rule: the first `#### <digits>`. Strict mode reads answers as models
 write them: after `####`, in `\\boxed{}`, after "the answer is" or "A:", and, where none of these is
@@ -19,9 +19,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_ANSWER_CHARS = 200
-"""How much of one final answer strict mode reads."""
+"""Number of characters of one final answer that strict mode reads."""
 MAX_ANSWERS = 100
-"""How many places of one completion may claim to be the final answer in strict mode."""
+"""Largest number of final answers in one completion that strict mode compares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Answer:
 
 
 class ConflictError(ValueError):
-    """Several final answers that differ, or one that holds several numbers: not for us to choose."""
+    """Several final answers that differ, or one that holds several numbers: any choice among them would be a guess."""
 
 
 _PAPER = re.compile(r"#### (-?[0-9.,]+)")
@@ -49,7 +49,7 @@ _PAPER = re.compile(r"#### (-?[0-9.,]+)")
 def paper_answer(text: str) -> Answer | None:
     """Answer by the reference's rule: the first `#### <number>` before any NUL, or None.
 
-    The first match decides: where it is no number (`1.2.3`), later ones are not looked at.
+    The first match decides: if it is not a number (`1.2.3`), later ones are not read.
     """
     nul = text.find("\0")
     match = _PAPER.search(text if nul < 0 else text[:nul])
@@ -104,13 +104,12 @@ _LEAD_WORDS = re.compile(
 
 
 def read_number(written: str, opener: str = "#") -> Answer | None:
-    """The one number that a short text says: `$1,800.00 per day.` -> 1800; None where it says none.
+    """The number that a short text states: `$1,800.00 per day.` -> 1800; None if it states none.
 
-    Of an equation it is the last side (`9*2 = 18`); of several sentences, the first says it. `opener` is what stood
-    before the text, as in `_Claim`: after `#`, `1. Add the costs` is a heading; after `A` and `:` may come a whole
-    solution, so that its last equation decides unless a number opens it.
-    Raises ConflictError where the text holds several numbers (`18 or 19`, `5:30`, `18 = 19`), so that no
-    choice among them would be the text's own.
+    In an equation it is the last side (`9*2 = 18`); of several sentences, only the first is read. `opener` is what
+    precedes the text, as in `_Claim`: after `#`, `1. Add the costs` is a heading; after `A` and `:` may come a whole
+    solution, so that its last equation decides unless the text starts with a number.
+    Raises ConflictError when the text holds several numbers (`18 or 19`, `5:30`, `18 = 19`).
     """
     written = _ANNOTATION.sub("", written)
     shown = _MARKS.sub(" ", _TEXT.sub(r" \1 ", _FRAC.sub(r" \1/\2 ", written.translate(_UNICODE)))).strip()
@@ -134,7 +133,7 @@ def read_number(written: str, opener: str = "#") -> Answer | None:
 
 
 def _stated(side: str) -> tuple[Answer | None, bool]:
-    """The number that stands left of an `=`, None where that is arithmetic; whether an explanation follows it."""
+    """The number left of an `=`, None where that side is arithmetic; and whether an explanation follows it."""
     match = _NUMBER.match(side)
     if match is None or (match["under"] and not match["whole"]):
         return None, False
@@ -146,7 +145,7 @@ def _stated(side: str) -> tuple[Answer | None, bool]:
 
 
 def _number_of(shown: str, written: str) -> Answer | None:
-    """The number that a text starts with, or None. Raises ConflictError where it holds another one."""
+    """The number that a text starts with, or None. Raises ConflictError when the text holds another one."""
     match = _NUMBER.match(shown)
     if match is None:
         return None
@@ -178,7 +177,7 @@ def _answer_of(match: re.Match[str]) -> Answer | None:
 
 
 def canonical(value: Fraction) -> str:
-    """One spelling per value: `18`, `-0.25`, and `1/3` where no decimal ends."""
+    """One spelling per value: `18`, `-0.25`, and `1/3` where no finite decimal is equal."""
     twos = fives = 0
     rest = value.denominator
     while rest % 2 == 0:
@@ -204,9 +203,9 @@ _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 def strict_answer(text: str) -> Answer | None:
     """The final answer of a completion in any of the forms that models write, or None.
 
-    Raises ConflictError where several final answers differ.
+    Raises ConflictError when several final answers differ.
     """
-    found: dict[Fraction | float, Answer] = {}
+    answers: dict[Fraction | float, Answer] = {}
     claims = _candidates(text)
     if len(claims) > MAX_ANSWERS:
         raise ConflictError(f"{len(claims)} final answers, bound {MAX_ANSWERS}")
@@ -215,14 +214,14 @@ def strict_answer(text: str) -> Answer | None:
             raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
         answer = read_number(written[:MAX_ANSWER_CHARS], opener)
         if answer is not None:
-            found.setdefault(answer.value, answer)
-    if len(found) > 1:
-        raise ConflictError(f"final answers differ: {', '.join(a.text for a in list(found.values())[:4])}")
-    return next(iter(found.values()), None)
+            answers.setdefault(answer.value, answer)
+    if len(answers) > 1:
+        raise ConflictError(f"final answers differ: {', '.join(a.text for a in list(answers.values())[:4])}")
+    return next(iter(answers.values()), None)
 
 
 class _Claim(NamedTuple):
-    """A place that claims to hold the final answer.
+    """A place in the text that is marked as the final answer.
 
     Example: _Claim(40, 54, "is", " 18 apples.") for `The answer is 18 apples.`
     """
@@ -232,17 +231,17 @@ class _Claim(NamedTuple):
     opener: str
     """`#`, `box`, `is`, `:`, `=` (after `answer`) or `A` (`A:` at the beginning of a line)."""
     written: str
-    """What follows on the line, one character more than is read."""
+    """The rest of the line, up to one character more than is read."""
 
 
 def _candidates(text: str) -> list[tuple[str, str]]:
-    """Texts that claim to be the final answer, each with its opener.
+    """Texts that are marked as the final answer, each with its opener.
 
     Where other claims follow, `A:` and `Answer:` before an equation open the solution that ends in them, and so does
     `A:` with another claim on its line. Bold on the last line counts only without others.
     """
     claims = [claim for claim in sorted(_claims(text)) if _has_digit(claim.written)]
-    found: list[tuple[str, str]] = []
+    candidates: list[tuple[str, str]] = []
     for claim, after in itertools.zip_longest(claims, claims[1:]):
         written, opener = claim.written, claim.opener
         if after and opener in ("A", ":"):
@@ -251,10 +250,10 @@ def _candidates(text: str) -> list[tuple[str, str]]:
             if "=" in written or (on_line and opener == "A"):
                 continue
             opener = "is" if on_line else opener
-        found.append((written, opener))
-    if not found and "**" in text:
-        found = [(bold, "**") for bold in _BOLD.findall(text.rstrip().rpartition("\n")[2]) if _has_digit(bold)]
-    return found
+        candidates.append((written, opener))
+    if not candidates and "**" in text:
+        candidates = [(bold, "**") for bold in _BOLD.findall(text.rstrip().rpartition("\n")[2]) if _has_digit(bold)]
+    return candidates
 
 
 def _claims(text: str) -> Iterator[_Claim]:
@@ -278,7 +277,7 @@ def _has_digit(line: str) -> bool:
 
 
 def _braced(text: str, start: int) -> str:
-    """What stands between an opened brace and its partner, at most MAX_ANSWER_CHARS + 1 characters."""
+    """The text between an open brace and the one that closes it, at most MAX_ANSWER_CHARS + 1 characters."""
     depth = 1
     for end in range(start, min(len(text), start + MAX_ANSWER_CHARS + 1)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)

@@ -3,7 +3,7 @@
 An expression is parsed by Python's own parser (`ast.parse`, which builds a tree and runs nothing)
 after a check of its length and alphabet, and the tree is walked by the few operators below. So the
 grammar, the literals and the precedences are Python's by construction; names, keywords, calls, strings,
-containers and attributes are refused, and so is whatever would grow past the bounds.
+containers and attributes are refused, and so is any value past the bounds.
 
     python_value("1_000 // 3")  -> 333             what `eval` would give, for paper mode
     exact_value("0.1 + 0.2")    -> Fraction(3, 10)  exact rationals, for strict mode
@@ -33,7 +33,7 @@ _DECIMAL = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 
 
 class OverBoundError(Exception):
-    """The expression might be evaluated, but not within the bound that the message names."""
+    """The expression exceeds the bound that the message names, so that its value is not known."""
 
 
 class NotArithmeticError(ValueError):
@@ -43,7 +43,7 @@ class NotArithmeticError(ValueError):
 def parse(expression: str) -> ast.expr:
     """Syntax tree of an expression, as `eval` would read it (leading blanks and comments allowed).
 
-    Raises OverBoundError past MAX_EXPRESSION_CHARS, NotArithmeticError where it is no arithmetic.
+    Raises OverBoundError past MAX_EXPRESSION_CHARS, NotArithmeticError when it is not arithmetic.
     """
     if len(expression) > MAX_EXPRESSION_CHARS:
         raise OverBoundError(f"expression of {len(expression)} characters, bound {MAX_EXPRESSION_CHARS}")
@@ -59,7 +59,7 @@ def parse(expression: str) -> ast.expr:
 
 
 def _without_comments(source: str) -> str:
-    """Source less its comments; what Python could not read inside a comment is refused too."""
+    """The source without its comments. Raises NotArithmeticError for a comment that Python could not read."""
     try:
         source.encode("utf-8")
     except UnicodeEncodeError:
@@ -72,8 +72,8 @@ def _without_comments(source: str) -> str:
 def python_value(expression: str) -> Any:
     """What Python's `eval` would return for an arithmetic expression: int, float, bool or complex.
 
-    Raises OverBoundError past a bound; NotArithmeticError for the rest, as well as ArithmeticError,
-    TypeError and ValueError where Python's operators would (division by zero, overflow, ...).
+    Raises OverBoundError past a bound, NotArithmeticError for anything but arithmetic, and ArithmeticError,
+    TypeError or ValueError when Python's operators do (division by zero, overflow, ...).
     """
     return _walk(parse(expression), _python_leaf, _PYTHON_BINARY, 0)
 
@@ -81,7 +81,7 @@ def python_value(expression: str) -> Any:
 def exact_value(expression: str) -> Fraction:
     """Exact rational value of an expression of decimal numbers and + - * / // % ** ( ).
 
-    Raises OverBoundError past a bound, NotArithmeticError for any other expression,
+    Raises OverBoundError past a bound, NotArithmeticError for any other expression, and
     ZeroDivisionError. A power with a fractional exponent is taken in floating point.
     """
     source = expression.strip(" \t")
@@ -102,7 +102,7 @@ def _walk(
     binary: dict[type[ast.operator], Callable[[Any, Any], Any]],
     depth: int,
 ) -> Any:
-    """Value of a tree. Left-leaning chains are folded in a loop, so depth is that of the nesting."""
+    """Value of a tree. Chains like `1+1+1` are folded in a loop, so `depth` counts nesting only."""
     if depth > MAX_DEPTH:
         raise OverBoundError(f"expression nested deeper than {MAX_DEPTH}")
     pending: list[ast.BinOp] = []
@@ -124,7 +124,7 @@ def _operand(
     binary: dict[type[ast.operator], Callable[[Any, Any], Any]],
     depth: int,
 ) -> Any:
-    """Value of a tree whose root is no binary operator."""
+    """Value of a tree whose root is not a binary operator."""
     if isinstance(node, ast.Constant):
         return leaf(node)
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:

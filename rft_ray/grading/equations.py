@@ -1,7 +1,7 @@
 """The equations of a completion, and whether they hold: text -> `Equations`.
 
-Paper mode: every `<<...>>`, the left of the first `=` as Python evaluates it against the float between
-the first and the second `=`, within 1e-3. Strict mode: every field of every `<<...>>`, or, where there
+Paper mode: in every `<<...>>`, the value that Python gives the text before the first `=` is within 1e-3 of the
+float between the first and the second `=`. Strict mode: every field of every `<<...>>`, or, if there
 is none, the arithmetic of the text (`prose.py`), in exact rationals with rounding as people write it: to the
 digits shown, and to a whole number only in a text that says so (`7/2 = 4` is a mistake more often than a rounding).
 
@@ -29,7 +29,7 @@ MAX_TEXT_CHARS = 131_072
 CACHED_TEXT_CHARS = 4_096
 CACHED_EQUATION_CHARS = 200
 FEW_ANNOTATIONS = 50
-"""Up to so many `<<` the regular expression finds them: faster, and its worst case is bounded."""
+"""Up to this number of `<<`, a regular expression finds them: it is faster, and its worst case is bounded."""
 _ANNOTATION = re.compile(r"<<([^>]*)>>")
 
 _ROUGH = re.compile(
@@ -39,12 +39,12 @@ _ROUGH = re.compile(
     r"|\band (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)",
     re.IGNORECASE,
 )
-"""Words by which a text says that a whole number stands for a value that is none: rounded, or its remainder named."""
+"""Words that say that a whole number stands for a fractional value: it is rounded, or the remainder is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equations:
-    """The equation list of one text, with what is wrong with it.
+    """The equation list of one text, and why it does not hold.
 
     Example: Equations(("48/2=24", "48+24=71"), "48+24=71", "")
     """
@@ -52,7 +52,7 @@ class Equations:
     listed: tuple[str, ...]
     """In the order of the text. Paper: as written, blanks removed. Strict: in canonical notation."""
     fault: str = ""
-    """The first equation that does not hold or is none, and why; empty if all hold."""
+    """The first equation that does not hold or cannot be read, and why; empty if all hold."""
     over: str = ""
     """The first bound that kept an equation from being decided; empty if none did."""
 
@@ -71,7 +71,7 @@ class Checked:
 
 
 def equations_of(text: str, mode: str = "strict") -> Equations:
-    """Equations of a completion; over a bound, none, for a longer one than is read. ValueError for an unknown mode."""
+    """Equations of a completion; none, and `over`, past MAX_TEXT_CHARS. Raises ValueError for an unknown mode."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r}: must be one of {', '.join(MODES)}")
     if len(text) > MAX_TEXT_CHARS:
@@ -86,7 +86,7 @@ def annotated(text: str) -> list[str]:
     """
     if text.count("<<") <= FEW_ANNOTATIONS:
         return _ANNOTATION.findall(text)
-    found = []
+    insides = []
     start = text.find("<<")
     while start >= 0:
         end = text.find(">", start + 2)
@@ -94,9 +94,9 @@ def annotated(text: str) -> list[str]:
             break
         closed = text.startswith(">>", end)
         if closed:
-            found.append(text[start + 2 : end])
+            insides.append(text[start + 2 : end])
         start = text.find("<<", end + 2 if closed else end + 1)
-    return found
+    return insides
 
 
 def _read(text: str, mode: str) -> Equations:
@@ -106,17 +106,17 @@ def _read(text: str, mode: str) -> Equations:
         return (_cached_annotations if len(text) <= CACHED_TEXT_CHARS else _annotations)(written, mode, rough)
     chains = read_chains(text)
     rough = bool(chains and _ROUGH.search(text))
-    return _together([one for chain in chains if (one := _check_prose(chain, rough)) is not None])
+    return _together([checked for chain in chains if (checked := _check_prose(chain, rough)) is not None])
 
 
 def _annotations(written: tuple[str, ...], mode: str, rough: bool) -> Equations:
-    """The equations that stand in `<<...>>`. Many samples of one problem share theirs, word for word."""
+    """The equations in `<<...>>`. Many samples of one problem have the same ones, hence the cache."""
     if mode == "paper":
         return _together(
-            [_paper_cached(one) if len(one) <= CACHED_EQUATION_CHARS else _paper_check(one) for one in written]
+            [_paper_cached(text) if len(text) <= CACHED_EQUATION_CHARS else _paper_check(text) for text in written]
         )
     return _together(
-        [(_strict_cached if len(one) <= CACHED_EQUATION_CHARS else _strict_check)(one, rough) for one in written]
+        [(_strict_cached if len(text) <= CACHED_EQUATION_CHARS else _strict_check)(text, rough) for text in written]
     )
 
 
@@ -124,11 +124,12 @@ _cached_annotations = lru_cache(maxsize=4_096)(_annotations)
 
 
 def _together(checked: list[Checked]) -> Equations:
-    listed = tuple([one.shown for one in checked])
-    bad = [one for one in checked if one.fault or one.over]
+    listed = tuple([equation.shown for equation in checked])
+    bad = [equation for equation in checked if equation.fault or equation.over]
     if not bad:
         return Equations(listed)
-    fault, over = next((one.fault for one in bad if one.fault), ""), next((one.over for one in bad if one.over), "")
+    fault = next((equation.fault for equation in bad if equation.fault), "")
+    over = next((equation.over for equation in bad if equation.over), "")
     return Equations(listed, fault, over)
 
 
@@ -138,8 +139,8 @@ _cached_equations = lru_cache(maxsize=4_096)(_read)
 def _paper_check(inside: str) -> Checked:
     """The reference's check of one equation.
 
-    Whatever makes Python's evaluation fail makes the equation wrong. The right side is read first:
-    where it is no number the equation is wrong whatever the left side would give.
+    An equation is wrong if Python's evaluation of it fails. The right side is read first: if it is not a
+    number, the equation is wrong without evaluating the left side.
     """
     shown = inside.replace(" ", "")
     fields = inside.split("=", 2)
@@ -180,16 +181,16 @@ def _check_prose(chain: list[Field], rough: bool) -> Checked | None:
     checked = _check_chain(chain, rough)
     if not checked.fault:
         return checked
-    units = set().union(*(one.units for one in chain))
-    bare_percent = any(one.percents and not one.operators for one in chain)
-    doubtful = len(units) > 1 or bare_percent or any(one.doubtful for one in chain)
+    units = set().union(*(field.units for field in chain))
+    bare_percent = any(field.percents and not field.operators for field in chain)
+    doubtful = len(units) > 1 or bare_percent or any(field.doubtful for field in chain)
     return None if doubtful else checked
 
 
 def _check_chain(chain: list[Field], rough: bool) -> Checked:
-    shown = "=".join(one.shown for one in chain)
+    shown = "=".join(field.shown for field in chain)
     try:
-        values = [_value(one.source) for one in chain]
+        values = [_value(field.source) for field in chain]
     except OverBoundError as error:
         return Checked(shown, over=f"{_quoted(shown)}: {error}")
     except (NotArithmeticError, ArithmeticError, ValueError) as error:
@@ -209,14 +210,14 @@ def _equal(left: Field, left_value: Fraction, right: Field, right_value: Fractio
 
 
 def _may_round(shown: Field, other: Field, rough: bool) -> bool:
-    """Whether a number may be a rounded one: it shows decimals or stands beside them, or the text says so."""
+    """Whether a number may be rounded: it has decimals or its neighbour has, or the text says that it rounds."""
     return rough or shown.decimals > 0 or (other.decimals > 0 and not other.operators)
 
 
 def shows(shown: Fraction, decimals: int, true: Fraction) -> bool:
-    """Whether a number written with so many decimals is `true` rounded or truncated there.
+    """Whether a number written with `decimals` digits is `true` rounded or truncated to them.
 
-    Half may go up or down. A zero stands for zero only: `1/3 = 0` says nothing.
+    A half may be rounded up or down. Zero equals only zero: `1/3 = 0` does not hold.
     """
     if shown == 0 or (shown > 0) != (true > 0):
         return shown == true

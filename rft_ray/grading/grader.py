@@ -8,14 +8,14 @@ Precedence of statuses, in both modes; the first that applies is the verdict:
     undecided      the text is over a bound, the gold answer cannot be read, or several final answers
                    differ (strict)
     truncated      no final answer and the engine stopped at the token limit; in strict mode also where
-                   the final answer touches the cut, for a digit may be missing
+                   the final answer ends the text, as a digit may be missing
     no_answer      no final answer
-    wrong_answer   the final answer is not the gold's; equations are not looked at
-    bad_equation   the answer is right, and an equation does not hold or is none
+    wrong_answer   the final answer is not the gold's; equations are not read
+    bad_equation   the answer is right, and an equation does not hold or cannot be read
     undecided      the answer is right, no equation is known to be wrong, and one is over a bound
     correct        otherwise
 
-So the answer is right exactly in the last three. `truncated=True` never changes what paper mode accepts.
+So the answer is right in the last three, and only there. `truncated=True` never changes what paper mode accepts.
 
 Limits: texts up to MAX_TEXT_CHARS, expressions within the bounds of `arithmetic.py`. Nothing is
 executed, and no text makes `grade` raise: a failure inside is `undecided`, named in the detail.
@@ -34,12 +34,12 @@ from rft_ray.records import Status, Verdict
 COLLECTING = 0.0
 """Tolerance when collecting paths: the answer must equal the gold's exactly."""
 EVALUATING = 1e-4
-"""Tolerance of the reference's evaluation: less than this apart."""
+"""Tolerance of the reference's evaluation: the answers differ by less than this."""
 MAX_GOLD_CHARS = 20_000
 
 
 def extract_answer(text: str, mode: str = "strict") -> Answer | None:
-    """Final answer of a completion; None where it has none, or (strict) several that differ.
+    """Final answer of a completion; None if it has none, or (strict) several that differ.
 
     Raises ValueError for an unknown mode, nothing for any text.
     """
@@ -76,7 +76,7 @@ def grade(
         return judge(text, gold_answer, mode, truncated, tolerance, check_equations)
     except ConflictError as error:
         return Verdict(Status.UNDECIDED, None, str(error))
-    except Exception as error:  # whatever fails inside must cost this completion only, and say so
+    except Exception as error:  # a defect of the grader costs only this completion, and the detail names it
         return Verdict(Status.UNDECIDED, None, f"grader failed: {type(error).__name__}: {str(error)[:200]}")
 
 
@@ -105,7 +105,7 @@ _judge_cached = lru_cache(maxsize=4_096)(_judge)
 def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -> bool:
     """Whether two answers of one mode are equal: exactly, or less than a positive tolerance apart.
 
-    A percentage equals its number and its share alike: `50%` is right for gold 50 and for gold 0.5.
+    A percentage equals both its number and its share: `50%` is right for gold 50 and for gold 0.5.
     """
     if _near(answer.value, gold.value, tolerance):
         return True
@@ -132,7 +132,7 @@ _CUT = re.compile(r"\d(?:\s{1,3}[-+*/×÷x=]\s{0,3})?\Z", re.ASCII)
 def _ends_in_answer(text: str) -> bool:
     """Whether the text ends in the number that the final answer was read from, or in an operator after it.
 
-    Without that number, there is another answer, or none.
+    That is so when the text without that number has another answer, or none.
     """
     cut = _CUT.search(text, max(0, len(text) - 8))
     if cut is None:

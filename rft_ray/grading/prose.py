@@ -1,10 +1,10 @@
-"""Reads the arithmetic that stands in ordinary text: text -> chains `a = b = c` of expressions.
+"""Reads the arithmetic in ordinary text: text -> chains `a = b = c` of expressions.
 
     "He sells 48/2 = 24 clips, so 20% of 50 is = 10"  ->  48/2=24   20%*50=10
 
 Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
-separators, percent (`20% of 50`), mixed numbers, units after numbers, `≈`. Where a reading would be
-a guess (a variable, a dangling operator, a ratio or a time), there is no equation rather than a wrong
+separators, percent (`20% of 50`), mixed numbers, units after numbers, `≈`. Text that could only be
+guessed (a variable, a dangling operator, a ratio or a time) gives no equation rather than a wrong
 one. One pass over the tokens, without recursion: linear in the text.
 
 Source of the forms: completions of chat models on GSM8K-like problems.
@@ -89,7 +89,7 @@ def read_chains(text: str) -> list[list[Field]]:
 
 
 def read_annotation(inside: str) -> list[Field] | None:
-    """The one chain that the inside of `<<...>>` says, or None where it is no equation."""
+    """The chain in the inside of `<<...>>`, or None where it is not one equation."""
     reader = Reader(tokenize(inside))
     chains = reader.chains()
     if len(chains) != 1 or len(chains[0]) < 2 or reader.leftover:
@@ -103,9 +103,9 @@ class Reader:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
-        self._kinds = [token.kind for token in tokens] + ["end"] * 3  # also what stands up to two before the first
+        self._kinds = [token.kind for token in tokens] + ["end"] * 3  # so that indices -1 and -2 are "end" too
         self.leftover = False
-        """Whether some token that is neither part of a field nor a currency sign was passed over."""
+        """Whether a token was skipped that is neither part of a field nor a currency sign."""
         self._partner = _matching_parentheses(tokens)
         self._operand_at = self._find_operands()
 
@@ -138,14 +138,14 @@ class Reader:
 
     def _find_operands(self) -> list[bool]:
         """For every token, whether an operand starts there: signs, `$` and `(` may precede its number."""
-        found = [False] * (len(self.tokens) + 1)
+        starts = [False] * (len(self.tokens) + 1)
         for index in range(len(self.tokens) - 1, -1, -1):
             kind = self.tokens[index].kind
             if kind == "currency" or (kind == "open" and index in self._partner) or self._is_sign(index):
-                found[index] = found[index + 1]
+                starts[index] = starts[index + 1]
             else:
-                found[index] = kind in ("number", "mixed")
-        return found
+                starts[index] = kind in ("number", "mixed")
+        return starts
 
     def _is_sign(self, index: int) -> bool:
         """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""
@@ -159,75 +159,75 @@ class Reader:
         )
 
     def _glued(self, index: int) -> bool:
-        """Whether no white space stands before a token."""
+        """Whether a token follows the one before it without white space."""
         return 0 < index < len(self.tokens) and self.tokens[index - 1].end == self.tokens[index].start
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*."""
-        found = Field(clean=self._clean_before(self.position))
+        side = Field(clean=self._clean_before(self.position))
         depth = 0
         expects_operand = True
         while self.position < len(self.tokens):
             if expects_operand:
                 kind = self.tokens[self.position].kind
-                if not self._operand_token(found):
+                if not self._operand_token(side):
                     break
                 depth += kind == "open"
                 expects_operand = kind not in ("number", "mixed")
-            elif depth and self._past_units_in_parentheses(found):
+            elif depth and self._past_units_in_parentheses(side):
                 depth -= 1
-                found.add(")")
+                side.add(")")
             else:
-                operator = self._operator(found)
+                operator = self._operator(side)
                 if operator is None:
                     break
-                found.add(operator)
-                found.operators = expects_operand = True
-        found.doubtful |= found.percents > 0 and ("+" in found.pieces or "-" in found.pieces[1:])
-        found.clean &= depth == 0 and not expects_operand and self._clean_after()
-        return found
+                side.add(operator)
+                side.operators = expects_operand = True
+        side.doubtful |= side.percents > 0 and ("+" in side.pieces or "-" in side.pieces[1:])
+        side.clean &= depth == 0 and not expects_operand and self._clean_after()
+        return side
 
-    def _operand_token(self, found: Field) -> bool:
+    def _operand_token(self, side: Field) -> bool:
         """Takes one token of an operand: currency, sign, opening parenthesis or the number itself."""
         token = self.tokens[self.position]
         if token.kind == "currency":
-            found.units.add("$")
+            side.units.add("$")
         elif self._is_sign(self.position):
-            found.add(token.text)
+            side.add(token.text)
         elif token.kind == "open" and self.position in self._partner:
-            found.add("(")
+            side.add("(")
         elif token.kind == "mixed":
             whole, fraction = token.text.split(" ")
-            found.add(f"({whole}+{fraction})")
-            found.operators = True
+            side.add(f"({whole}+{fraction})")
+            side.operators = True
         elif token.kind == "number":
-            self._number(token, found)
+            self._number(token, side)
         else:
             return False
         self.position += 1
         return True
 
-    def _number(self, token: Token, found: Field) -> None:
-        """Adds a number, with the percent sign after it where that is no modulo."""
+    def _number(self, token: Token, side: Field) -> None:
+        """Adds a number, with the percent sign after it unless that is a modulo."""
         digits = _canonical_digits(token.text)
-        found.decimals = len(token.text.partition(".")[2])
+        side.decimals = len(token.text.partition(".")[2])
         after = self.position + 1
         if self._kinds[after] == "percent" and self._kinds[after + 1] not in ("number", "open"):
-            found.decimals += 2
-            found.percents += 1
-            found.add(digits + "%", f"({digits}/100)")
+            side.decimals += 2
+            side.percents += 1
+            side.add(digits + "%", f"({digits}/100)")
             self.position = after
         else:
-            found.add(digits)
+            side.add(digits)
 
-    def _operator(self, found: Field) -> str | None:
-        """Takes the operator after an operand, past units; None where there is none: the field ends."""
+    def _operator(self, side: Field) -> str | None:
+        """Takes the operator after an operand, past units; None where the field ends instead."""
         index = self.position
         words: list[str] = []
         while self._kinds[index] == "word" and len(words) < MAX_UNIT_WORDS:
             operator = self._word_operator(index, bool(words))
             if operator:
-                return self._take(index, operator, words, found)
+                return self._take(index, operator, words, side)
             words.append(self.tokens[index].text)
             index += 1
         kind = self._kinds[index]
@@ -235,16 +235,16 @@ class Reader:
             if words and self._is_sign(index) and not self._glued(index):
                 return None
             if self._starts_operand(index + 1):
-                return self._take(index, "**" if kind == "power" else self.tokens[index].text, words, found)
-            found.clean = False
+                return self._take(index, "**" if kind == "power" else self.tokens[index].text, words, side)
+            side.clean = False
         elif kind == "percent" and not words and self._starts_operand(index + 1):
-            return self._take(index, "%", words, found)
+            return self._take(index, "%", words, side)
         elif kind == "open" and not words and index in self._partner and self._starts_operand(index + 1):
             if self._glued(index):
                 return "*"
-            found.clean = False
+            side.clean = False
         elif words:
-            self._units(words if kind == "equals" else words[:1], found)
+            self._units(words if kind == "equals" else words[:1], side)
         return None
 
     def _word_operator(self, index: int, after_unit: bool) -> str | None:
@@ -256,19 +256,19 @@ class Reader:
             return "*"
         return None
 
-    def _past_units_in_parentheses(self, found: Field) -> bool:
-        """Moves past a closing parenthesis where it comes next, past units: `(5 apples + 3 apples)`."""
+    def _past_units_in_parentheses(self, side: Field) -> bool:
+        """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
         index = self.position
         while self._kinds[index] == "word" and index - self.position < MAX_UNIT_WORDS:
             index += 1
         if self._kinds[index] != "close":
             return False
-        self._units([token.text for token in self.tokens[self.position : index]], found)
+        self._units([token.text for token in self.tokens[self.position : index]], side)
         self.position = index + 1
         return True
 
-    def _take(self, index: int, operator: str, words: list[str], found: Field) -> str:
-        self._units(words, found)
+    def _take(self, index: int, operator: str, words: list[str], side: Field) -> str:
+        self._units(words, side)
         self.position = index + 1
         return operator
 
@@ -282,16 +282,16 @@ class Reader:
         )
         return share and self._starts_operand(index + 1)
 
-    def _units(self, words: list[str], found: Field) -> None:
+    def _units(self, words: list[str], side: Field) -> None:
         for word in words:
             if (len(word) == 1 and word not in _UNIT_LETTERS) or word.lower() in _NUMBER_WORDS:
-                found.clean = False
-            found.doubtful |= len(word) == 1
+                side.clean = False
+            side.doubtful |= len(word) == 1
             unit = word.lower()
-            found.units |= {unit, unit.removesuffix("s")} & _MEASURES
+            side.units |= {unit, unit.removesuffix("s")} & _MEASURES
 
     def _clean_before(self, index: int) -> bool:
-        """False where an operator or a glued character before a field shows that its start is missing."""
+        """False where an operator or an adjacent character before a field shows that its start is missing."""
         kind = self._kinds[index - 1]
         while kind == "currency":
             index -= 1
@@ -301,14 +301,14 @@ class Reader:
         return not (kind in ("strange", "other", "percent") or (self._glued(index) and kind in ("word", "number")))
 
     def _clean_after(self) -> bool:
-        """False where what follows a field shows that its end is missing."""
+        """False where the token after a field shows that its end is missing."""
         kind, glued = self._kinds[self.position], self._glued(self.position)
         if kind == "word" and glued and len(self.tokens[self.position].text) == 1:
             return self.tokens[self.position].text in _UNIT_LETTERS
         return not (kind in ("op", "power", "other", "number", "mixed") or (glued and kind == "strange"))
 
     def _link(self, max_words: int) -> bool:
-        """Moves past `=` to the next field where one follows; up to so many words may stand before `=`."""
+        """Moves past `=` to the next field, if one follows; up to `max_words` words may come before `=`."""
         index = self.position
         words = 0
         while self._kinds[index] in ("word", "currency", "percent") and words < max_words:
@@ -327,7 +327,7 @@ class Reader:
 
 
 def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
-    """Index of the closing parenthesis of each opening one, where neither `=` nor a stop lies between."""
+    """Index of the closing parenthesis of each opening one, where neither `=` nor a stop is between them."""
     partner: dict[int, int] = {}
     opened: list[int] = []
     for index, token in enumerate(tokens):

@@ -1,6 +1,6 @@
 """Cuts text into the tokens of arithmetic: text -> numbers, operators, words, stops.
 
-Unicode and LaTeX operators are rewritten first (`×`, `\\times`, `\\frac{}{}`, `≈`), Markdown's bold is
+Unicode and LaTeX operators are rewritten first (`×`, `\\times`, `\\frac{}{}`, `≈`), Markdown's bold marks are
 dropped. Every pattern takes time linear in the text.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Token(NamedTuple):
-    """One token and where it stands in the rewritten text.
+    """One token and its position in the rewritten text.
 
     Example: Token("number", "1,800", 12, 17)
     """

@@ -1,7 +1,7 @@
 """Edit distances of one text to every text of a set, for the choice of representatives.
 
 Small sets, and texts too long or with too many different characters, go through RapidFuzz pair by pair; from
-`MIN_LANES` texts on, `bit_vectors` takes all pairs at once, several times faster. Both are exact.
+`MIN_LANES` texts on, `levenshtein_lanes` takes all pairs at once, several times faster. Both are exact.
 
 Limits: memory is `ROWS` x 8 bytes for each 64 characters of each text, with at most `MAX_CHARACTERS` of each.
 """
@@ -16,15 +16,15 @@ from rapidfuzz.distance import Levenshtein
 distance = Levenshtein.distance
 
 MIN_LANES = 6
-"""Texts from which on all distances at once are faster."""
+"""Number of texts from which on it is faster to take all distances at once."""
 LANE_STEP = 16
-"""Lanes are added by so many, a whole number of vector registers."""
+"""Number of lanes added at a time: a whole number of vector registers."""
 MAX_CHARACTERS = 2048
 ROWS = 256
-"""Row 0: any character that no text of the set has. 1-127: ASCII. From 128: others, as they come."""
+"""Row 0: any character that no text of the set has. 1-127: ASCII. From 128: others, in order of appearance."""
 HINT_MARGIN = 16
-"""RapidFuzz looks first for a distance up to its hint. A newcomer is about as far from each kept text as
-the text that it challenges; with this margin the hint holds mostly, and saves about a tenth."""
+"""RapidFuzz first searches for a distance up to its hint. A new text is about as far from each kept text as
+the text that it may replace; with this margin the hint mostly holds, and saves about a tenth of the time."""
 
 
 class TextSet:
@@ -46,7 +46,7 @@ class TextSet:
             self._put(range(place, place + 1))
 
     def distances(self, text: str, hints: Sequence[int] = ()) -> list[int]:
-        """Levenshtein distances to all texts, in order. `hints`: about what they will be, if known; speed only."""
+        """Levenshtein distances to all texts, in order. `hints` are approximations, for speed only."""
         if self._lanes:
             return self._lanes.distances(text)
         if not hints:
@@ -54,13 +54,13 @@ class TextSet:
         return [distance(text, other, score_hint=h + HINT_MARGIN) for other, h in zip(self.texts, hints, strict=True)]
 
     def _put(self, places: range) -> None:
-        """Keep the lanes like the texts; give lanes up for good where a text does not fit."""
+        """Write texts into the lanes; stop using lanes when a text does not fit."""
         if self._unfit:
             return
         if self._lanes is None:
             try:
                 self._lanes, places = _Lanes(), range(len(self.texts))
-            except RuntimeError:  # Numba finds no folder that it may write its compiled code to
+            except RuntimeError:  # Numba has no writable folder for its compiled code
                 self._unfit = True
                 return
         if not all(self._lanes.put(place, self.texts[place]) for place in places):
@@ -68,10 +68,10 @@ class TextSet:
 
 
 class _Lanes:
-    """The bit masks of a set of texts, as `bit_vectors` reads them."""
+    """The bit masks of a set of texts, as `levenshtein_lanes` reads them."""
 
     def __init__(self) -> None:
-        from rft_ray.paths import levenshtein_lanes  # compiles, so only where it is used
+        from rft_ray.paths import levenshtein_lanes  # compiles, so it is imported only where it is used
 
         self._kernel = levenshtein_lanes
         self._rows: dict[str, int] = {}
@@ -108,10 +108,10 @@ class _Lanes:
 
     def distances(self, text: str) -> list[int]:
         lanes = self._masks.shape[2]
-        found: list[int] = self._kernel.distances(self._codes(text), self._masks, self._lengths, lanes).tolist()
-        return found[: self._count]
+        distances: list[int] = self._kernel.distances(self._codes(text), self._masks, self._lengths, lanes).tolist()
+        return distances[: self._count]
 
 
 def _plain(text: str) -> bool:
-    """Whether its characters are their own rows."""
+    """Whether the codes of its characters are their row numbers."""
     return text.isascii() and "\0" not in text

@@ -5,11 +5,11 @@ The algorithm: Hyyrö 2003, "A Bit-Vector Algorithm for Computing Levenshtein an
 text at a time, so the innermost loop is the same few instructions on neighbouring words, which the compiler turns into
 vector instructions.
 
-Words are taken in pairs, so that what one hands to the next below stays in a register every other time.
+Words are processed in pairs, so that the carry from the first word to the second stays in a register.
 
 `masks[c, w, lane]` has bit i set where character 64 w + i of the lane's text is c. Column j of the dynamic programme is
 held as differences down the column: `rises` and `falls` have bit i set where the distance grows or falls by one from
-row i to row i + 1. At the end of the last column they sum up to the distance.
+row i to row i + 1. At the end of the last column their sum gives the distance.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _ones(word):
 
 @njit(cache=True)
 def set_lane(masks: Words, lane: int, codes: Codes) -> None:
-    """Puts a text, as codes, into one lane in place of what was there."""
+    """Writes a text, as codes, into one lane, replacing the previous text."""
     for code in range(masks.shape[0]):
         for word in range(masks.shape[1]):
             masks[code, word, lane] = ZERO
@@ -65,9 +65,9 @@ def _step(equals, p, m, p_in, m_in):
 
 @njit(cache=True)
 def distances(codes: Codes, masks: Words, lengths: Numbers, lanes: int) -> Numbers:
-    """Levenshtein distance of the text to each lane; `lengths` are those of the lanes' texts, 0 where there is none.
+    """Levenshtein distance of the text to each lane; `lengths` are those of the lanes' texts, 0 for an empty lane.
 
-    `masks` has an even number of words, of which so many are read as the longest text needs.
+    `masks` has an even number of words; only those that the longest text needs are read.
     """
     pairs = (lengths.max() + 2 * WORD - 1) // (2 * WORD)
     words = 2 * pairs
@@ -84,11 +84,11 @@ def distances(codes: Codes, masks: Words, lengths: Numbers, lanes: int) -> Numbe
             for lane in range(lanes):
                 pa[lane], ma[lane], u, d = _step(a[lane], pa[lane], ma[lane], up[lane], down[lane])
                 pb[lane], mb[lane], up[lane], down[lane] = _step(b[lane], pb[lane], mb[lane], u, d)
-    found = np.empty(lanes, np.int64)
+    totals = np.empty(lanes, np.int64)
     for lane in range(lanes):
-        found[lane] = len(codes)
+        totals[lane] = len(codes)
         for word in range(words):
             rows = min(max(lengths[lane] - word * WORD, 0), WORD)
             held = ALL if rows == WORD else (ONE << np.uint64(rows)) - ONE
-            found[lane] += _ones(rises[word, lane] & held) - _ones(falls[word, lane] & held)
-    return found
+            totals[lane] += _ones(rises[word, lane] & held) - _ones(falls[word, lane] & held)
+    return totals

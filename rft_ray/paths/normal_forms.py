@@ -1,11 +1,11 @@
-"""Normal forms of equations: when do two reasoning paths count as one?
+"""Normal forms of equations: when two reasoning paths count as the same.
 
 `as_written` is the paper's: equations in order, operands in order. `sorted_operands` sorts the terms
-of every sum and the factors of every product, so `3*4=12` and `4*3=12` are one. `multiset` sorts
+of every sum and the factors of every product, so `3*4=12` and `4*3=12` are the same. `multiset` sorts
 the steps of a path as well, so that the order of independent steps does not matter. Each is coarser
-than the one before: distinct counts can only fall.
+than the one before, so that the number of distinct paths never grows.
 
-Limits: what `arithmetic.parse` cannot read stays as written.
+Limits: a side that `arithmetic.parse` cannot read stays as written.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Printer:
         show: Callable[[ast.expr, int], str],
         depth: int,
     ) -> tuple[list[str], list[str]]:
-        """The terms of a sum, added and taken, or the factors and divisors of a product; each list sorted."""
+        """The terms of a sum, added and subtracted, or the factors and divisors of a product; each list sorted."""
         shown: tuple[list[str], list[str]] = ([], [])
         stack: list[tuple[ast.expr, bool, int]] = [(node, False, depth)]
         while stack:

@@ -1,11 +1,11 @@
-"""Which text represents an equation list: the reference's rule, each edit distance taken once.
+"""Which text represents an equation list: the reference's rule, with each edit distance computed once.
 
-The rule: a newcomer replaces the kept text of its list when the sum of its edit distances to all other
+The rule: a new text replaces the kept text of its list when the sum of its edit distances to all other
 kept texts is strictly larger. The distances between kept texts are held in a matrix and their sums
-kept up to date, so a newcomer costs one distance per kept text, and a text seen before costs one for each
+kept up to date, so a new text costs one distance per kept text, and a text seen before costs one for each
 text kept since.
 
-Limits: time per newcomer grows with the number of kept texts; memory is that of the matrix and of one row of it
+Limits: time per new text grows with the number of kept texts; memory is that of the matrix and of one row of it
 for each distinct text.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from rft_ray.paths.edit_distances import TextSet, distance
 
 FEW = 4
-"""Up to so many distances of a text seen before are taken one by one."""
+"""Up to this number, the missing distances of a text seen before are computed one by one."""
 
 
 class KeptPaths:
@@ -40,9 +40,9 @@ class KeptPaths:
     def append(self, index: int, text: str) -> None:
         """Keeps the first text of a new equation list."""
         distances = self._set.distances(text)
-        for place, found in enumerate(distances):
-            self._between[place].append(found)
-            self._sums[place] += found
+        for place, to_kept in enumerate(distances):
+            self._between[place].append(to_kept)
+            self._sums[place] += to_kept
         self.indices.append(index)
         self._set.append(text)
         self._between.append([*distances, 0])
@@ -51,7 +51,7 @@ class KeptPaths:
         self._kept_at.append(self._version)
 
     def challenge(self, slot: int, index: int, text: str) -> None:
-        """Replaces the kept text of a slot by another of the same equations if that is farther out."""
+        """Replaces the kept text of a slot by another with the same equations if its distances sum to more."""
         if text == self.texts[slot]:
             return
         seen = self._seen.get(text)
@@ -66,9 +66,9 @@ class KeptPaths:
         total = sum(distances)
         if total <= self._sums[slot]:
             return
-        for place, found in enumerate(distances):
-            self._sums[place] += found - self._between[place][slot]
-            self._between[place][slot] = found
+        for place, to_kept in enumerate(distances):
+            self._sums[place] += to_kept - self._between[place][slot]
+            self._between[place][slot] = to_kept
         self._between[slot] = distances.copy()
         self._sums[slot] = total
         self.indices[slot] = index

@@ -1,6 +1,6 @@
 """Distinct reasoning paths of one problem: correct texts -> representatives. Pure Python, no Ray.
 
-Two paths are one when their equation lists are. The representative of a list is chosen as in the
+Two paths are the same when their equation lists are equal. The representative of a list is chosen as in the
 reference implementation of arXiv 2308.01825, in one pass in sampling order: the first path is kept;
 a later one replaces it when the sum of its edit distances to all other kept paths (those whose text
 differs from the kept one) is strictly larger than the kept one's.
@@ -44,9 +44,9 @@ def select_distinct(texts: Sequence[str], mode: str = "strict", normal_form: str
     """Indices of the representatives, in the order of the reference's output list.
 
     `texts` are the paths of one problem whose answer is right, in sampling order. A text with an
-    equation that does not hold (or is over a bound) is passed over, as the reference does.
+    equation that does not hold (or is over a bound) is skipped, as in the reference.
     """
-    return [one.index for one in select(texts, mode, normal_form)]
+    return [path.index for path in select(texts, mode, normal_form)]
 
 
 def share_counts(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[int]:
@@ -58,11 +58,11 @@ def share_counts(texts: Sequence[str], mode: str = "strict", normal_form: str = 
 def distinct_counts(texts: Sequence[str], mode: str = "strict") -> dict[NormalForm, int]:
     """Number of distinct paths under every normal form."""
     read = [equations_of(text, mode) for text in dict.fromkeys(texts)]
-    return {form: len({key for one in read if (key := _key(one, form)) is not None}) for form in NORMAL_FORMS}
+    return {form: len({_key(listed, form) for listed in read} - {None}) for form in NORMAL_FORMS}
 
 
 def _key(equations: Equations, normal_form: str) -> str | None:
-    """What makes two paths one (the reference's string in paper mode); None for a rejected path."""
+    """The key that equal paths share (the reference's string in paper mode); None for a rejected path."""
     return "|".join(normalise(equations.listed, normal_form)) if equations.hold else None
 
 

@@ -9,8 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rft_ray.cli.grading import main as grade_file
 from rft_ray.corpus.external import MAX_SAMPLE_BLOCKS, commit_completions, sampling_job
-from rft_ray.data.external import Foreign, Gold, read_files, read_gold
+from rft_ray.data.external import (
+    COMPLETION_COLUMNS,
+    GOLD_COLUMNS,
+    QUESTION_COLUMNS,
+    Foreign,
+    Gold,
+    gold_answers,
+    read_files,
+    read_gold,
+)
 from rft_ray.data.problems import ProblemSet
 from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny.generator import generate
@@ -111,10 +121,10 @@ def test_a_lone_surrogate_is_replaced(tmp_path: Path) -> None:
         (json.dumps({"question": FIRST.question}), "'completion' must be text"),
         (json.dumps(asked(completion=None)), "'completion' must be text"),
         (json.dumps(asked(completion=["a", 3])), "'completion' must be text"),
-        (json.dumps(asked(completion=["a"], finish_reason=["stop", "stop"])), "2 finish reasons"),
+        (json.dumps(asked(completion=["a"], finish_reason=["stop", "stop"])), "2 in 'finish_reason'"),
         (json.dumps(asked(question=7)), "'question' must be text"),
         (json.dumps(asked(model="a+b")), r"without '\+'"),
-        (b"\xff".decode("latin-1"), "not JSON"),
+        (b"\xff".decode("latin-1"), "not UTF-8 at byte 1 of the line"),
     ],
 )
 def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, line: str, why: str) -> None:
@@ -126,8 +136,8 @@ def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, line: str
 
 
 def test_a_missing_column_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r":1: no column 'completion' or 'response'; it has: question, text"):
-        read(tmp_path, [{"question": FIRST.question, "text": "x"}])
+    with pytest.raises(DataError, match=r":1: no column 'completion' or .*'answer'; it has: question, generated: .*"):
+        read(tmp_path, [{"question": FIRST.question, "generated": "x"}])
 
 
 def test_a_gold_answer_is_never_taken_for_a_completion_that_is_null(tmp_path: Path) -> None:
@@ -217,5 +227,97 @@ def test_a_gold_answer_without_a_number_is_refused_with_its_line(tmp_path: Path,
 
 
 def test_a_bare_gold_question_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is there twice"):
+    with pytest.raises(DataError, match="comes twice"):
         read_gold(jsonl(tmp_path / "gold.jsonl", [{"question": "a", "answer": "1"}] * 2))
+
+
+# --- One reader for both commands -----------------------------------------------------------------
+
+
+def test_every_column_that_either_command_read_is_known() -> None:
+    assert {"question", "problem", "prompt", "query"} <= set(QUESTION_COLUMNS)
+    assert {"completion", "response", "text", "output", "generation", "answer"} <= set(COMPLETION_COLUMNS)
+    assert {"answer", "solution", "response", "gold"} <= set(GOLD_COLUMNS)
+
+
+def accepted_by_both(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Both commands read one correct completion of FIRST: `jobs/verify.py` by these two calls, the other one whole."""
+    samples, gold = files
+    read = read_files([samples], read_gold(gold).problems.problems)
+    assert (len(read.by_model["samples"]), read.unknown.total()) == (1, 0)
+    assert grade_file([samples, "--gold", gold, "--mode", "strict"]) == 0
+    assert "correct              1  100.00%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("question", QUESTION_COLUMNS)
+@pytest.mark.parametrize("completion", COMPLETION_COLUMNS)
+def test_both_commands_read_every_column_of_completions(
+    tmp_path: Path, question: str, completion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = jsonl(tmp_path / "gold.jsonl", [{"question": FIRST.question, "answer": FIRST.solution}])
+    samples = jsonl(tmp_path / "samples.jsonl", [{question: FIRST.question, completion: FIRST.solution}])
+    accepted_by_both((samples, gold), capsys)
+
+
+@pytest.mark.parametrize("question", QUESTION_COLUMNS)
+@pytest.mark.parametrize("column", GOLD_COLUMNS)
+@pytest.mark.parametrize("answer", [FIRST.solution, FIRST.answer, int(FIRST.answer)])
+def test_both_commands_read_every_column_of_gold(
+    tmp_path: Path, question: str, column: str, answer: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = jsonl(tmp_path / "gold.jsonl", [{question: FIRST.question, column: answer}])
+    accepted_by_both((jsonl(tmp_path / "samples.jsonl", [asked()]), gold), capsys)
+
+
+def test_gold_solutions_under_another_column_are_the_same_problem_set(tmp_path: Path) -> None:
+    columns = [("question", "answer"), ("problem", "solution")]
+    golds = [
+        read_gold(jsonl(tmp_path / f"{answer}.jsonl", [{question: p.question, answer: p.solution} for p in PROBLEMS]))
+        for question, answer in columns
+    ]
+    assert golds[0] == golds[1]
+
+
+@pytest.mark.parametrize("columns", [("problem", "prompt"), ("prompt", "problem")])
+def test_of_two_question_columns_the_one_in_the_gold_counts(
+    tmp_path: Path, columns: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = jsonl(tmp_path / "gold.jsonl", [{"question": FIRST.question, "answer": FIRST.solution}])
+    row = {columns[0]: FIRST.question, columns[1]: "train-17", "completion": FIRST.solution}
+    accepted_by_both((jsonl(tmp_path / "samples.jsonl", [row]), gold), capsys)
+
+
+def test_the_grading_command_reads_a_column_by_name_too(tmp_path: Path) -> None:
+    gold = jsonl(tmp_path / "gold.jsonl", [{"question": FIRST.question, "answer": FIRST.solution}])
+    samples = jsonl(tmp_path / "samples.jsonl", [{"asked": FIRST.question, "mine": FIRST.solution}])
+    assert grade_file([samples, "--gold", gold]) == 1
+    assert grade_file([samples, "--gold", gold, "--question-column", "asked", "--completion-column", "mine"]) == 0
+
+
+def test_gold_to_grade_against_may_repeat_a_question_and_hold_no_number(tmp_path: Path) -> None:
+    rows = [{"question": "a", "answer": "1"}, {"question": "a", "answer": "2"}, {"question": "b", "answer": "many"}]
+    assert gold_answers(jsonl(tmp_path / "gold.jsonl", rows)) == {"a": "2", "b": "many"}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"problem": 7, "solution": "#### 1"}, "'problem' must be text"),
+        ({"problem": "b", "solution": None}, "solution"),
+    ],
+)
+def test_a_malformed_row_of_gold_is_refused_with_line_and_column(tmp_path: Path, row: dict, why: str) -> None:
+    gold = jsonl(tmp_path / "gold.jsonl", [{"problem": "a", "solution": "#### 1"}, row])
+    for read_it in (read_gold, gold_answers):
+        with pytest.raises(DataError, match=rf"gold\.jsonl:2: .*{why}"):
+            read_it(gold)
+
+
+def test_a_parquet_text_that_is_not_utf8_is_refused_only_where_it_is_read(tmp_path: Path) -> None:
+    table = {"question": [FIRST.question] * 2, "completion": ["#### 1"] * 2}
+    bad = pa.array([b"x", b"\xff"]).view(pa.string())
+    for column in ("note", "completion"):
+        pq.write_table(pa.table({**table, column: bad}), tmp_path / f"{column}.parquet")
+    assert len(read_files([str(tmp_path / "note.parquet")], PROBLEMS).by_model["note"]) == 2
+    with pytest.raises(DataError, match="row 2: 'completion' is not UTF-8"):
+        read_files([str(tmp_path / "completion.parquet")], PROBLEMS)

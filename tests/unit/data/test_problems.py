@@ -104,17 +104,17 @@ def test_parquet_and_jsonl_of_the_same_rows_are_the_same_problems(jsonl: Write, 
         (b"[" * 100_000, "not JSON ("),
         (b'{"question": "a\xff"}', "not UTF-8 at byte 16 of the line"),
         (b'"text"', "a JSON str, not an object"),
-        (row(9, question=...), "no 'question'; fields there: answer"),
-        (row(9, answer=...), "no 'answer'; fields there: question"),
+        (row(9, question=...), "no 'question'; its columns: answer"),
+        (row(9, answer=...), "no 'answer'; its columns: question"),
         (row(9, question=None), "no 'question'"),
-        (row(9, question=5), "'question' must be text, found int"),
+        (row(9, question=5), "'question' must be text, not int"),
         (row(9, question=" \n"), "'question' is empty"),
         (row(9, question="\ud800"), "'question' has half a surrogate pair"),
         (row(9, answer="18"), "'answer' is no gold solution: fine-tuning needs the reasoning"),
         (row(9, answer="#### 18"), "'answer' is no gold solution: fine-tuning needs the reasoning"),
         (row(9, answer="So it is 18\n####18"), "'answer' is no gold solution"),
         (row(9, answer="So it is 18\n#### 18\nThat is all."), "'answer' must end in '#### <number>'"),
-        (row(9, answer="So it is blue\n#### blue"), "'answer' must end in '#### <number>' (found: '#### blue')"),
+        (row(9, answer="So it is blue\n#### blue"), "'answer' must end in '#### <number>' (it ends in '#### blue')"),
         (row(9, answer="Either\n#### 18 or 19"), "'answer' must end in '#### <number>'"),
         (row(9, answer="None\n#### "), "'answer' is no gold solution"),
     ],
@@ -154,7 +154,7 @@ def test_a_parquet_file_without_a_needed_column_is_refused_with_those_it_has(par
 
 
 def test_a_parquet_column_of_numbers_is_refused(parquet: Write) -> None:
-    with pytest.raises(DataError, match="row 1: 'answer' must be text, found int"):
+    with pytest.raises(DataError, match="row 1: 'answer' must be text, not int"):
         load_problems(parquet({"question": "Why?", "answer": 1}))
 
 
@@ -162,7 +162,7 @@ def test_a_parquet_text_that_is_not_utf8_is_refused_with_its_row(tmp_path: Path)
     good, bad = pa.array([b"Why?", b"\xff"]).view(pa.string()), pa.array(["So.\n#### 1"] * 2)
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"question": good, "answer": bad}), path)
-    with pytest.raises(DataError, match="row 2: not UTF-8"):
+    with pytest.raises(DataError, match="row 2: 'question' is not UTF-8"):
         load_problems(str(path))
 
 
