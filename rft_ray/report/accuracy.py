@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
@@ -21,10 +23,10 @@ from rft_ray.report.formatting import (
 from rft_ray.report.html import figure, paragraph, section, table
 
 
-def accuracy(facts: RunFacts) -> str:
+def accuracy(facts: RunFacts) -> Markup:
     evaluation = facts.summary["evaluation"]
     if not evaluation:
-        return ""
+        return Markup()
     rows = [
         {
             "row": model,
@@ -57,7 +59,7 @@ def accuracy(facts: RunFacts) -> str:
     )
 
 
-def _metrics_table(evaluation: Mapping[str, Any]) -> str:
+def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
     names = list(dict.fromkeys(name for one in evaluation.values() for found in one.values() for name in found))
     rows = [
         [f"{model}, {setting_name(setting)}", *(_metric(by_setting[setting].get(name)) for name in names)]
@@ -76,7 +78,7 @@ def _metric(metric: Mapping[str, float] | None) -> str:
     return f"{100 * metric['value']:.1f} {interval(metric)}" if metric else "–"
 
 
-def _differences(facts: RunFacts) -> str:
+def _differences(facts: RunFacts) -> Markup:
     rows = [
         {
             "row": model,
@@ -90,7 +92,7 @@ def _differences(facts: RunFacts) -> str:
         for name, found in by_name.items()
     ]
     if not rows:
-        return ""
+        return Markup()
     colours = {
         "over " + setting_name(name): SETTING_COLOURS.get(setting_name(name), "var(--s3)")
         for name in setting_order(list(dict.fromkeys(str(row["setting"]) for row in rows)))

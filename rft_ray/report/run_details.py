@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import duration, model_colours, percent, setting_name, setting_order
-from rft_ray.report.html import escape, figure, paragraph, section, table
+from rft_ray.report.html import figure, folded, paragraph, render, section, table
 from rft_ray.store.names import VERSIONS
 
 POINTS = 240
 """Points of a training curve that are drawn."""
 
 
-def training(facts: RunFacts) -> str:
+def training(facts: RunFacts) -> Markup:
     curves = [one for one in facts.trainings if len(one.get("training", {}).get("curve", [])) > 1]
     if not curves:
-        return ""
+        return Markup()
     names = list(dict.fromkeys(one["model"] for one in facts.trainings))
     stages = setting_order(list(dict.fromkeys(one["stage"] for one in curves)))
     rows = [row for one in curves for row in _curve(one)]
@@ -87,11 +89,11 @@ def _training_row(one: Mapping[str, Any]) -> list[object]:
     ]
 
 
-def time(facts: RunFacts) -> str:
+def time(facts: RunFacts) -> Markup:
     stages = facts.summary["stages"]
     total = facts.summary["seconds"]
     if not stages or not total:
-        return ""
+        return Markup()
     rows = [
         {
             "stage": stage["name"],
@@ -135,7 +137,7 @@ def time(facts: RunFacts) -> str:
     )
 
 
-def settings(facts: RunFacts) -> str:
+def settings(facts: RunFacts) -> Markup:
     summary = facts.summary
     names: list[list[object]] = [["run", summary["fingerprint"]]]
     names += [[f"model {one['model']}, {setting_name(one['stage'])}", one["fingerprint"]] for one in summary["models"]]
@@ -152,8 +154,8 @@ def settings(facts: RunFacts) -> str:
             "A fingerprint names a recipe: model files, data, prompt, sampling settings, seed and the version of the "
             "stage. Equal names, equal recipes."
         ),
-        _folded("Fingerprints", table("Fingerprints of this run", ["What", "Fingerprint"], names)),
-        _folded(
+        folded("Fingerprints", table("Fingerprints of this run", ["What", "Fingerprint"], names)),
+        folded(
             "Versions",
             table(
                 "Versions of stages, which enter the fingerprints, and of libraries that trained the models",
@@ -161,11 +163,7 @@ def settings(facts: RunFacts) -> str:
                 [*([f"stage {name}", str(number)] for name, number in VERSIONS.items()), *map(list, versions.items())],
             ),
         ),
-        _folded("Settings of the run", f'<pre class="settings" tabindex="0">{escape(facts.config_text)}</pre>')
+        folded("Settings of the run", render("settings.html", config=facts.config_text))
         if facts.config_text
         else paragraph("This store holds no config.yaml: it was made by an older version.", "note"),
     )
-
-
-def _folded(title: str, inside: str) -> str:
-    return f'<details class="plain"><summary>{escape(title)}</summary>{inside}</details>'

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
@@ -19,7 +21,7 @@ UNION = "all models together"
 BINS = 24
 
 
-def verdicts(facts: RunFacts) -> str:
+def verdicts(facts: RunFacts) -> Markup:
     ledger = facts.summary["ledger"]
     rows = [
         {
@@ -32,7 +34,7 @@ def verdicts(facts: RunFacts) -> str:
         for status, count in _counts(account).items()
     ]
     if not any(account["sampled"] for account in ledger.values()):
-        return ""
+        return Markup()
     return section(
         "samples",
         "What became of the samples",
@@ -54,7 +56,7 @@ def _counts(account: Mapping[str, Any]) -> dict[Status, int]:
     return {Status.CORRECT: account["accepted"], **{one: account["rejected"].get(one, 0) for one in REJECTIONS}}
 
 
-def _ledger_table(ledger: Mapping[str, Any]) -> str:
+def _ledger_table(ledger: Mapping[str, Any]) -> Markup:
     head = ["Model", "planned", "skipped", "missing", "sampled", *(STATUSES[one] for one in Status), "ungraded"]
     rows: list[list[object]] = []
     for model, account in ledger.items():
@@ -63,10 +65,10 @@ def _ledger_table(ledger: Mapping[str, Any]) -> str:
     return table("Every sample accounted for", head, rows)
 
 
-def diversity(facts: RunFacts) -> str:
+def diversity(facts: RunFacts) -> Markup:
     paths = facts.paths
     if paths is None or not paths.curves[""][-1][1]:
-        return ""
+        return Markup()
     models = [name for name in paths.curves if name]
     named = {name: name for name in models} | ({"": UNION} if len(models) > 1 else {})
     rows, ahead = _curve_rows(facts, named)
@@ -142,11 +144,11 @@ def _curve_rows(facts: RunFacts, named: Mapping[str, str]) -> tuple[charts.Rows,
     return rows, ahead
 
 
-def models(facts: RunFacts) -> str:
+def models(facts: RunFacts) -> Markup:
     found = facts.summary["complementarity"]
     names = list(found["by_model"])
     if len(names) < 2 or not found["union"]:
-        return ""
+        return Markup()
     shares = {a: {b: found["overlap"][a][b] / max(found["overlap"][a][a], 1) for b in names} for a in names}
     rows = [
         {
@@ -185,9 +187,9 @@ def models(facts: RunFacts) -> str:
     )
 
 
-def difficulty(facts: RunFacts) -> str:
+def difficulty(facts: RunFacts) -> Markup:
     if facts.paths is None:
-        return ""
+        return Markup()
     k, seen = facts.paths.k, facts.problems_seen
     edges = _edges(k)
     labels = [_range(low, high) for low, high in edges]
@@ -246,9 +248,9 @@ def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def lengths(facts: RunFacts) -> str:
+def lengths(facts: RunFacts) -> Markup:
     if facts.paths is None:
-        return ""
+        return Markup()
     longest = max((n for one in facts.samples.values() for by in one.lengths.values() for n in by), default=0)
     width = max(1, math.ceil((longest + 1) / BINS / 5) * 5) if longest >= BINS else 1
     starts = list(range(0, longest + 1, width))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from rft_ray.report import charts, study_charts
 from rft_ray.report.charts import draw
-from rft_ray.report.formatting import duration, listed, model_colours, points, several
-from rft_ray.report.html import document, escape, figure, paragraph, section, table
+from rft_ray.report.formatting import duration, model_colours, points, several
+from rft_ray.report.html import figure, folded, page, paragraph, render, section, table
 from rft_ray.study import paper
 from rft_ray.study.result import CommonSlope, Comparison, Estimate, Fit, Study, Table
 
@@ -33,93 +35,76 @@ STEPS = 40
 """Points of a drawn line."""
 
 
-def study_page(study: Study) -> str:
+def study_page(study: Study) -> Markup:
     """The whole page as one HTML file."""
     sections = [("findings", "Findings", _findings(study))]
     sections += [(f"q{number}", short, _question(study, number, title)) for number, (short, title) in QUESTIONS.items()]
-    sections.append(("points", "Points", _workings(study)))
-    footer = f"Made by rft-ray: <code>{escape(study.command)}</code>"
-    return document(f"{study.run}: scaling study", _header(study), [one for one in sections if one[2]], footer)
-
-
-def headline(study: Study) -> str:
-    """What the study found, in one sentence, as HTML."""
-    count = {key: sum(one.holds == key for one in study.findings) for key in HOLDS}
-    models = several(len(study.models), "model")
-    if not study.findings:
-        return f"No finding of the paper can be judged yet, from {several(len(study.points), 'point')} of {models}."
-    parts = [f"<b>{count['yes']} hold{'s' if count['yes'] == 1 else ''}</b>"]
-    parts += [f"{count['no']} do{'es' if count['no'] == 1 else ''} not"] if count["no"] else []
-    parts += [f"{count['unclear']} {'is' if count['unclear'] == 1 else 'are'} unclear"] if count["unclear"] else []
-    return f"Of {several(len(study.findings), 'finding')} of the paper, {listed(parts)} on these {models}."
-
-
-def _header(study: Study) -> str:
+    sections.append(("points", "Points", _points(study)))
     sizes = sorted(model.parameters / 1e6 for model in study.models)
     lead = (
         f"{several(len(study.models), 'base model')} of {sizes[0]:.2g} to {sizes[-1]:.2g} million parameters; "
         f"{several(study.train_problems, 'training problem')}, k = {study.k}; "
         f"{several(len(study.points), 'model')} trained and evaluated on "
-        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1, intervals are 95\u00a0%."
+        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1; intervals are 95\u00a0%."
     )
-    missing = study.planned - len(study.points)
-    warning = (
-        '<p class="warning" role="note"><strong>Not finished.</strong> '
-        f"{escape(several(missing, 'planned point'))} missing; the figures below are of the points that are there.</p>"
-    )
-    return (
-        f'<header><p class="eyebrow">rft-ray <span>scaling study {escape(study.run)}</span></p>'
-        f'<h1>{headline(study)}</h1><p class="lead">{escape(lead)}</p>{"" if study.finished else warning}</header>'
+    missing = several(study.planned - len(study.points), "planned point")
+    return page(
+        "study.html",
+        run=study.run,
+        headline=headline(study),
+        lead=lead,
+        warning="" if study.finished else f"{missing} missing; the figures below cover the points that are evaluated.",
+        command=study.command,
+        sections=[section for section in sections if section[2]],
     )
 
 
-def _findings(study: Study) -> str:
+def headline(study: Study) -> Markup:
+    """How many of the paper's findings hold, in one sentence."""
+    count = {verdict: sum(finding.holds == verdict for finding in study.findings) for verdict in HOLDS}
+    others = [f"{count['no']} do{'es' if count['no'] == 1 else ''} not"] if count["no"] else []
+    others += [f"{count['unclear']} {'is' if count['unclear'] == 1 else 'are'} unclear"] if count["unclear"] else []
+    return render(
+        "study_headline.html",
+        findings=several(len(study.findings), "finding") if study.findings else "",
+        holding=f"{count['yes']} hold{'s' if count['yes'] == 1 else ''}",
+        others=others,
+        models=several(len(study.models), "model"),
+        points=several(len(study.points), "point"),
+    )
+
+
+def _findings(study: Study) -> Markup:
     if not study.findings:
-        return ""
-    rows = "".join(
-        f'<tr role="row"><th role="rowheader" scope="row">{escape(one.paper)}</th><td role="cell">'
-        f'<span class="holds {one.holds}">{HOLDS[one.holds]}</span></td><td role="cell">{escape(one.here)}</td></tr>'
-        for one in study.findings
-    )
-    rules = "".join(f"<li>{escape(one.paper)} {escape(one.rule)}.</li>" for one in study.findings)
-    return section(
-        "findings",
-        "The paper's findings, here",
-        '<div class="scroll" role="region" tabindex="0" aria-label="Findings"><table class="findings" role="table">'
-        "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
-        '<thead><tr><th scope="col">In the paper</th>'
-        f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
-        '<details class="plain"><summary>How each was decided: rules in code, tried on the paper</summary>'
-        f"<ul>{rules}</ul></details>",
-    )
+        return Markup()
+    findings = render("findings.html", findings=study.findings, labels=HOLDS)
+    return section("findings", "The paper's findings, here", findings)
 
 
-def _question(study: Study, number: int, title: str) -> str:
+def _question(study: Study, number: int, title: str) -> Markup:
     parts = [*_fit_figures(study, number), *_comparison_figures(study, number), *_paper_figures(number)]
     parts += [_table(one) for one in study.tables if one.question == number]
     notes = [paragraph(f"Not answered: {one.reason}.", "note") for one in study.skipped if one.question == number]
-    return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else ""
+    return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else Markup()
 
 
-def _table(one: Table) -> str:
-    note = paragraph(one.note, "note") if one.note else ""
+def _table(one: Table) -> Markup:
+    note = paragraph(one.note, "note") if one.note else Markup()
     whole = table(one.title, one.columns, one.rows) + note
-    if len(one.rows) <= LONG:
-        return whole
-    return f'<details class="plain"><summary>{escape(one.title)}</summary>{whole}</details>'
+    return whole if len(one.rows) <= LONG else folded(one.title, whole)
 
 
 # --- Fits -----------------------------------------------------------------------------------------
 
 
-def _fit_figures(study: Study, number: int) -> Iterator[str]:
+def _fit_figures(study: Study, number: int) -> Iterator[Markup]:
     """One chart for all fits of a name: one series a model, or one a measured quantity."""
     fits = [fit for fit in study.fits if fit.question == number]
     for name in dict.fromkeys(TOGETHER.get(fit.name, fit.name) for fit in fits):
         yield _fit_figure(study, name, [fit for fit in fits if TOGETHER.get(fit.name, fit.name) == name])
 
 
-def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
+def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> Markup:
     series = [fit.group or fit.y for fit in fits]
     known = model_colours([model.name for model in study.models])
     colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
@@ -193,7 +178,7 @@ def _metric(estimate: Estimate) -> dict[str, float]:
 # --- Comparisons ----------------------------------------------------------------------------------
 
 
-def _comparison_figures(study: Study, number: int) -> Iterator[str]:
+def _comparison_figures(study: Study, number: int) -> Iterator[Markup]:
     """One chart for all comparisons of a question that have the same first side; leaving out is a chart of its own."""
     mine = [one for one in study.comparisons if one.question == number]
     for first, without in dict.fromkeys((one.first, _leaves_out(one)) for one in mine):
@@ -209,7 +194,7 @@ def _against(one: Comparison) -> str:
     return f"over {'the union ' if _leaves_out(one) else ''}{one.second}"
 
 
-def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str:
+def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> Markup:
     colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, mine)))}
     first = "the union" if first == "union" else first
     rows = [
@@ -241,7 +226,7 @@ def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str
 # --- The paper ------------------------------------------------------------------------------------
 
 
-def _paper_figures(number: int) -> Iterator[str]:
+def _paper_figures(number: int) -> Iterator[Markup]:
     if number == 1:
         rows = [
             (name, model.pretraining_loss, value, model.name)
@@ -270,7 +255,7 @@ def _paper_figures(number: int) -> Iterator[str]:
 
 def _paper_figure(
     key: str, what: str, rows: Sequence[tuple[str, float, float, str]], titles: tuple[str, str], join: bool
-) -> str:
+) -> Markup:
     names = list(dict.fromkeys(row[0] for row in rows))
     spots = [{"series": name, "x": x, "y": y, "text": f"{name}, {where}: {y:.1f}\u00a0%"} for name, x, y, where in rows]
     return figure(
@@ -295,7 +280,7 @@ def _paper_figure(
     )
 
 
-def _workings(study: Study) -> str:
+def _points(study: Study) -> Markup:
     head = ["Point", "accuracy", "gold", "paths", "a problem", "steps", "training", "sampling", "model"]
     rows: list[list[object]] = [
         [
@@ -316,7 +301,8 @@ def _workings(study: Study) -> str:
         "points",
         "Every point",
         paragraph(f"Fingerprint of the study: {study.fingerprint}.", "note"),
-        f'<details class="plain"><summary>{escape(several(len(rows), "model"))} trained and evaluated</summary>'
-        f"{table('Trained and evaluated models', head, rows)}</details>",
-        table("Time by stage, over all runs of the study", ["Stage", "time"], times) if times else "",
+        folded(
+            f"{several(len(rows), 'model')} trained and evaluated", table("Trained and evaluated models", head, rows)
+        ),
+        table("Time by stage, over all runs of the study", ["Stage", "time"], times) if times else Markup(),
     )

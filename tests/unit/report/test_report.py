@@ -17,7 +17,7 @@ from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
 from rft_ray.report.examples import BUDGET, KEPT, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Shown
 from rft_ray.report.facts import RunFacts, gather
-from rft_ray.report.html import escape, quoted
+from rft_ray.report.html import quoted, visible
 from rft_ray.report.page import headline, run_page
 from rft_ray.report.write import write_report
 from rft_ray.store import Store, StoreError, open_store
@@ -152,7 +152,7 @@ def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
     summary = {**facts.summary, "finished": False, "evaluation": {}, "paired": {}, "corpus": {}}
     summary["ledger"] = {name: {**one, "missing": 7} for name, one in facts.summary["ledger"].items()}
     page = run_page(RunFacts(**{**{name: getattr(facts, name) for name in facts.__slots__}, "summary": summary}))
-    assert "14 planned samples missing and stages are still to come" in page
+    assert "14 planned samples missing and later stages have not run yet" in page
     assert 'id="accuracy-chart"' not in page
 
 
@@ -238,7 +238,7 @@ def test_the_policy_lets_nothing_be_fetched_and_no_other_script_run(hostile: str
 
 
 def test_a_surrogate_that_reaches_the_page_is_replaced() -> None:
-    assert escape("a\ud800b").encode() == "a\ufffdb".encode()
+    assert visible("a\ud800b").encode() == "a\ufffdb".encode()
 
 
 def test_what_decided_is_marked() -> None:

@@ -45,7 +45,7 @@ def test_a_lines_band_has_the_intervals_that_the_study_gives() -> None:
 
 
 def test_every_part_of_the_study_is_on_the_page(page: str) -> None:
-    for text in ("does not hold", "unclear", "rules in code", "What a point costs", "Not answered: one model"):
+    for text in ("does not hold", "unclear", "The rule that decides each finding", "What a point costs", "Not answered: one model"):
         assert text in page
     for chart in ("sft-loss", "sft-data", "q1-rft", "q3-distinct", "q4-union", "q4-without", "paper-loss", "paper-k"):
         assert f'id="{chart}-chart"' in page
