@@ -19,7 +19,6 @@ Rows = list[dict[str, Any]]
 
 WIDE, NARROW = 692, 318
 """Width of a chart in CSS pixels: beside its margins on a desktop's page, and on a phone 360 pixels wide."""
-SERIES = 8
 VEGA_LITE = "6.1"
 INK, MUTED, LINE, ACCENT = "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)"
 FONT = "system-ui, sans-serif"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-Z95 = 1.959963984540054
+from rft_ray.evaluation.metrics import Z95
 
 
 @dataclass(frozen=True, slots=True)
