@@ -1,4 +1,4 @@
-"""The first section of a run's report: accuracy by stage and model, and what RFT adds to it."""
+"""The first section of a run's report: accuracy by stage and model, and the gain of RFT."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def accuracy(facts: RunFacts) -> Markup:
         {
             "row": model,
             "group": setting_name(setting),
-            "shown": f"{100 * found['maj1@1']['value']:.1f}",
-            "text": f"{model}, {setting_name(setting)}: {percent(found['maj1@1']['value'])} "
-            f"{interval(found['maj1@1'])}",
-            **found["maj1@1"],
+            "shown": f"{100 * metrics['maj1@1']['value']:.1f}",
+            "text": f"{model}, {setting_name(setting)}: {percent(metrics['maj1@1']['value'])} "
+            f"{interval(metrics['maj1@1'])}",
+            **metrics["maj1@1"],
         }
         for model, by_setting in evaluation.items()
-        for setting, found in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
+        for setting, metrics in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
     ]
     colours = SETTING_COLOURS | {str(row["group"]): "var(--s3)" for row in rows if row["group"] not in SETTING_COLOURS}
     count = facts.summary["problems"]["test"]
@@ -45,8 +45,8 @@ def accuracy(facts: RunFacts) -> Markup:
         "accuracy",
         "Accuracy by stage and model",
         paragraph(
-            f"Share of {several(count, 'unseen test problem')} whose answer is right when the model answers once, "
-            "greedily (maj1@1). Bars are 95\u00a0% Wilson intervals."
+            f"Share of {several(count, 'unseen test problem')} that the model answers correctly with one greedy sample "
+            "(maj1@1). Bars are 95\u00a0% Wilson intervals."
         ),
         figure(
             "accuracy-chart",
@@ -60,13 +60,14 @@ def accuracy(facts: RunFacts) -> Markup:
 
 
 def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
-    names = list(dict.fromkeys(name for one in evaluation.values() for found in one.values() for name in found))
+    every = [metrics for by_setting in evaluation.values() for metrics in by_setting.values()]
+    names = list(dict.fromkeys(name for metrics in every for name in metrics))
     rows = [
         [f"{model}, {setting_name(setting)}", *(_metric(by_setting[setting].get(name)) for name in names)]
         for model, by_setting in evaluation.items()
         for setting in setting_order(list(by_setting))
     ]
-    k = next((found["maj@k"]["k"] for one in evaluation.values() for found in one.values() if "maj@k" in found), "k")
+    k = next((metrics["maj@k"]["k"] for metrics in every if "maj@k" in metrics), "k")
     return table(
         "Accuracy in percent with 95\u00a0% intervals",
         ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
@@ -83,13 +84,13 @@ def _differences(facts: RunFacts) -> Markup:
         {
             "row": model,
             "group": "over " + setting_name(name.removeprefix("rft_minus_")),
-            "shown": signed(f"{100 * found['value']:+.1f}"),
-            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(found)}",
+            "shown": signed(f"{100 * difference['value']:+.1f}"),
+            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(difference)}",
             "setting": name.removeprefix("rft_minus_"),
-            **found,
+            **difference,
         }
         for model, by_name in facts.summary["paired"].items()
-        for name, found in by_name.items()
+        for name, difference in by_name.items()
     ]
     if not rows:
         return Markup()
@@ -101,7 +102,7 @@ def _differences(facts: RunFacts) -> Markup:
         colours = dict.fromkeys(colours, "var(--accent)")
     return figure(
         "gain-chart",
-        "What RFT adds, on the same problems (percentage points)",
+        "Gain of RFT on the same problems (percentage points)",
         "Gain of RFT: " + "; ".join(str(row["text"]) for row in rows),
         draw("gain", charts.intervals, rows, colours, differences=True),
         table(

@@ -1,7 +1,7 @@
-"""`study.json` -> `study.html`: which of the paper's findings hold here, and the figures that decide.
+"""`study.json` -> `study.html`: which of the paper's findings hold in this study, with the figures.
 
-In: a `Study`. Out: one file, as the report of a run. A line's band is the 95 % interval of its mean, made from the
-intervals of slope and intercept, so that it is the study's own and not fitted again.
+In: a `Study`. Out: one file, like the report of a run. A line's band is the 95 % interval of its mean, computed from
+the study's intervals of slope and intercept, not from a second fit.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rft_ray.study.result import CommonSlope, Comparison, Estimate, Fit, Study, 
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),
-    2: ("Data", "What does another doubling of gold data bring?"),
-    3: ("Paths", "What do k and distinct paths bring?"),
-    4: ("Pooling", "Does pooling beat the best one, and who helps whom?"),
+    2: ("Data", "What does doubling the gold data add?"),
+    3: ("Paths", "What do k and distinct paths add?"),
+    4: ("Pooling", "Does pooling beat the best single model, and whose paths help which model?"),
     5: ("Cost", "What does a point of accuracy cost?"),
 }
 TOGETHER = {"rft-loss": "sft-loss"}
-"""Fits that are drawn in another's chart."""
+"""Fits drawn in the chart of another fit."""
 DIFFERENCES = ("gain-loss", "slope-loss")
 HOLDS = {"yes": "holds", "no": "does not hold", "unclear": "unclear"}
 LONG = 10
-"""Rows of a table that is shown at once; a longer one opens."""
+"""The most rows of a table that is shown open; a longer table is folded."""
 STEPS = 40
 """Points of a drawn line."""
 
@@ -83,7 +83,7 @@ def _findings(study: Study) -> Markup:
 
 def _question(study: Study, number: int, title: str) -> Markup:
     parts = [*_fit_figures(study, number), *_comparison_figures(study, number), *_paper_figures(number)]
-    parts += [_table(one) for one in study.tables if one.question == number]
+    parts += [_table(part) for part in study.tables if part.question == number]
     notes = [paragraph(f"Not answered: {one.reason}.", "note") for one in study.skipped if one.question == number]
     return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else Markup()
 
@@ -98,7 +98,7 @@ def _table(one: Table) -> Markup:
 
 
 def _fit_figures(study: Study, number: int) -> Iterator[Markup]:
-    """One chart for all fits of a name: one series a model, or one a measured quantity."""
+    """One chart for all fits of a name: one series per model, or per measured quantity."""
     fits = [fit for fit in study.fits if fit.question == number]
     for name in dict.fromkeys(TOGETHER.get(fit.name, fit.name) for fit in fits):
         yield _fit_figure(study, name, [fit for fit in fits if TOGETHER.get(fit.name, fit.name) == name])
@@ -107,19 +107,19 @@ def _fit_figures(study: Study, number: int) -> Iterator[Markup]:
 def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> Markup:
     series = [fit.group or fit.y for fit in fits]
     known = model_colours([model.name for model in study.models])
-    colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
+    colours = {label: known.get(label, f"var(--s{at % 8 + 1})") for at, label in enumerate(series)}
     differences = name in DIFFERENCES
     spots = [
-        {"series": one, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
-        for one, fit in zip(series, fits, strict=True)
+        {"series": label, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
+        for label, fit in zip(series, fits, strict=True)
         for x, y, point in fit.points
     ]
-    lines = [row for one, fit in zip(series, fits, strict=True) for row in band(one, fit)]
+    lines = [row for label, fit in zip(series, fits, strict=True) for row in band(label, fit)]
     y = fits[0].y if len({fit.y for fit in fits}) == 1 else "accuracy"
     common = [slope for slope in study.slopes if slope.name == name]
     slopes: list[tuple[str, Fit | CommonSlope]] = [*zip(series, fits, strict=True)]
     slopes += [("common slope", slope) for slope in common]
-    says = "; ".join(f"{one} {_slope(fit, fits[0].x)}, R2 {fit.r2:.2f}" for one, fit in slopes)
+    says = "; ".join(f"{label} {_slope(fit, fits[0].x)}, R2 {fit.r2:.2f}" for label, fit in slopes)
     return figure(
         f"{name}-chart",
         f"{y[0].upper()}{y[1:]} against {fits[0].x}",
@@ -137,15 +137,15 @@ def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> Markup:
         table(
             f"Least-squares fits of {y} against {'log2 of ' if fits[0].log2_x else ''}{fits[0].x}",
             ["Series", "slope", "R2", "points"],
-            [[one, _slope(fit, fits[0].x), f"{fit.r2:.2f}", _count(fit)] for one, fit in slopes],
+            [[label, _slope(fit, fits[0].x), f"{fit.r2:.2f}", _count(fit)] for label, fit in slopes],
         ),
     )
 
 
 def band(series: str, fit: Fit) -> Iterator[dict[str, float | str]]:
-    """The line at points between the smallest and the largest x, with the 95 % interval of its mean.
+    """The line from the smallest to the largest x, with the 95 % interval of its mean.
 
-    Half the interval at x is h sqrt(S) sqrt(1/n + (x - mean)^2 / S): h is half the slope's, S the spread of the x.
+    Half the interval at x is h sqrt(S) sqrt(1/n + (x - mean)^2 / S): h is half the slope's, S the sum of (x - mean)^2.
     """
     xs = [math.log2(x) if fit.log2_x else x for x, _, _ in fit.points]
     mean = sum(xs) / len(xs)
@@ -179,33 +179,36 @@ def _metric(estimate: Estimate) -> dict[str, float]:
 
 
 def _comparison_figures(study: Study, number: int) -> Iterator[Markup]:
-    """One chart for all comparisons of a question that have the same first side; leaving out is a chart of its own."""
-    mine = [one for one in study.comparisons if one.question == number]
-    for first, without in dict.fromkeys((one.first, _leaves_out(one)) for one in mine):
-        these = [one for one in mine if (one.first, _leaves_out(one)) == (first, without)]
-        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, these)
+    """One chart for all comparisons of a question with the same first side; leaving out a sampler has its own chart."""
+    comparisons = [comparison for comparison in study.comparisons if comparison.question == number]
+    for first, without in dict.fromkeys((comparison.first, _leaves_out(comparison)) for comparison in comparisons):
+        shared = [
+            comparison for comparison in comparisons if (comparison.first, _leaves_out(comparison)) == (first, without)
+        ]
+        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, shared)
 
 
-def _leaves_out(one: Comparison) -> bool:
-    return one.second.startswith("without ")
+def _leaves_out(comparison: Comparison) -> bool:
+    return comparison.second.startswith("without ")
 
 
-def _against(one: Comparison) -> str:
-    return f"over {'the union ' if _leaves_out(one) else ''}{one.second}"
+def _against(comparison: Comparison) -> str:
+    return f"over {'the union ' if _leaves_out(comparison) else ''}{comparison.second}"
 
 
-def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> Markup:
-    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, mine)))}
+def _comparison_figure(name: str, first: str, comparisons: Sequence[Comparison]) -> Markup:
+    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, comparisons)))}
     first = "the union" if first == "union" else first
     rows = [
         {
-            "row": one.model or "mean of models",
-            "group": _against(one),
-            "shown": f"{100 * one.difference.value:+.1f}".replace("-", "\u2212"),
-            "text": f"{one.model or 'mean of models'}, {first} {_against(one)}: {points(_metric(one.difference))}",
-            **_metric(one.difference),
+            "row": comparison.model or "mean of models",
+            "group": _against(comparison),
+            "shown": f"{100 * comparison.difference.value:+.1f}".replace("-", "\u2212"),
+            "text": f"{comparison.model or 'mean of models'}, {first} {_against(comparison)}: "
+            f"{points(_metric(comparison.difference))}",
+            **_metric(comparison.difference),
         }
-        for one in mine
+        for comparison in comparisons
     ]
     return figure(
         f"{name}-chart",
@@ -216,8 +219,12 @@ def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> Mar
             "Differences of accuracy, paired by test problem, with 95\u00a0% intervals",
             ["Model", "Comparison", "Difference"],
             [
-                [one.model or "mean of models", f"{first} {_against(one)}", points(_metric(one.difference))]
-                for one in mine
+                [
+                    comparison.model or "mean of models",
+                    f"{first} {_against(comparison)}",
+                    points(_metric(comparison.difference)),
+                ]
+                for comparison in comparisons
             ],
         ),
     )
@@ -284,22 +291,22 @@ def _points(study: Study) -> Markup:
     head = ["Point", "accuracy", "gold", "paths", "a problem", "steps", "training", "sampling", "model"]
     rows: list[list[object]] = [
         [
-            one.name,
-            f"{100 * one.accuracy.value:.1f} [{100 * one.accuracy.low:.1f}, {100 * one.accuracy.high:.1f}]",
-            one.gold,
-            one.paths,
-            f"{one.paths_per_problem:.2f}",
-            one.steps,
-            duration(one.training_seconds),
-            duration(one.sampling_seconds),
-            one.training,
+            point.name,
+            f"{100 * point.accuracy.value:.1f} [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]",
+            point.gold,
+            point.paths,
+            f"{point.paths_per_problem:.2f}",
+            point.steps,
+            duration(point.training_seconds),
+            duration(point.sampling_seconds),
+            point.training,
         ]
-        for one in study.points
+        for point in study.points
     ]
     times = [[str(stage["name"]), duration(float(stage["seconds"]))] for stage in study.stages]
     return section(
         "points",
-        "Every point",
+        "All points",
         paragraph(f"Fingerprint of the study: {study.fingerprint}.", "note"),
         folded(
             f"{several(len(rows), 'model')} trained and evaluated", table("Trained and evaluated models", head, rows)

@@ -28,7 +28,7 @@ MODELS = (
     PaperModel("LLaMA 65B", 1.57, 59.3, 59.0, 59.7),
     PaperModel("LLaMA2 70B", 1.50, 63.2, 62.3, 64.8),
 )
-"""The losses of 65B and 70B are read off a figure."""
+"""The losses of 65B and 70B are read from a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ SFT_BY_SHARE = {
     0.25: (22.7, 28.1, 27.4, 37.5, 44.6, 50.4, 57.8),
     0.125: (17.9, 21.8, 19.5, 33.4, 39.3, 46.0, 57.8),
 }
-"""Share of the 7,473 training problems -> SFT accuracy of MODELS, in their order, with the better of two epoch counts."""
+"""Share of the 7,473 training problems -> SFT accuracy of MODELS, in their order; the better of two epoch counts."""
 
 RFT_BY_K = {
     1: (37.6, 43.4, 42.7, 52.1),

@@ -100,21 +100,21 @@ class StudyPlan:
 
     def of(self, *, late: bool) -> list[PlannedPoint]:
         """The points before or after sampling whose models differ: two names of one base and seed are trained once."""
-        found: dict[str, PlannedPoint] = {}
+        by_fingerprint: dict[str, PlannedPoint] = {}
         for point in self.points:
             if point.spec.late == late:
-                found.setdefault(point.training.fingerprint, point)
-        return list(found.values())
+                by_fingerprint.setdefault(point.training.fingerprint, point)
+        return list(by_fingerprint.values())
 
     @property
     def corpora(self) -> list[CorpusJob]:
         """Every corpus once, each after the one that it is made as large as."""
-        found: dict[str, CorpusJob] = {}
+        by_fingerprint: dict[str, CorpusJob] = {}
         for point in self.points:
             for job in (point.corpus.as_many_as, point.corpus):
                 if job is not None:
-                    found.setdefault(job.fingerprint, job)
-        return list(found.values())
+                    by_fingerprint.setdefault(job.fingerprint, job)
+        return list(by_fingerprint.values())
 
     @property
     def path_jobs(self) -> list[PathJob]:
@@ -178,7 +178,7 @@ def _by_paths(config: Config, model: Model, samplers: tuple[str, ...], k: int) -
     if not model.headline or not model.sampler:
         return
     yield from _headline(config, model, samplers, k)
-    for size in sorted({k, *(one for one in config.study.k if one < k)}):
+    for size in sorted({k, *(size for size in config.study.k if size < k)}):
         yield Spec(model.name, "rft", "equations", (model.name,), size)
     for selection in ("none", "random", "thinned"):
         yield Spec(model.name, "rft", selection, (model.name,), k)
@@ -191,7 +191,7 @@ def _by_samplers(config: Config, model: Model, samplers: tuple[str, ...], k: int
     yield from _headline(config, model, samplers, k)
     for sampler in samplers:
         yield Spec(model.name, "rft", "equations", (sampler,), k)
-        yield Spec(model.name, "rft", "equations", tuple(one for one in samplers if one != sampler), k)
+        yield Spec(model.name, "rft", "equations", tuple(other for other in samplers if other != sampler), k)
 
 
 def skipped(config: Config, models: Sequence[Model]) -> Iterator[Skipped]:
@@ -228,7 +228,7 @@ class _Maker:
         model, corpus = self._specs[spec.model], self._corpus(spec)
         steps = self._gold if spec.schedule == "steps" else None
         if spec.control:
-            samplers = tuple(name for name, one in self._specs.items() if one.samples)
+            samplers = tuple(name for name, model in self._specs.items() if model.samples)
             k = self._config.sampling.samples_per_problem
             steps = self._corpus(Spec(spec.model, "rft", "equations", samplers, k))
         training = training_job(

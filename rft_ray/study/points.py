@@ -86,12 +86,12 @@ def sampling_cost(job: VerdictJob, store: Store) -> SamplingCost:
     sampling = job.sampling
     blocks = [0] * (sampling.samples_per_problem // sampling.settings.samples_per_block)
     shards = list(sampling.shards())
-    told = []
+    metadata = []
     for place in range(len(blocks)):
         mine = list(shard_metadata(store, [shard for shard in shards if shard.sample_block == place]))
         blocks[place] = sum(json.loads(metadata["counts"])["tokens"] for metadata in mine)
-        told += mine
-    return SamplingCost(tuple(blocks), busy_seconds(told), sampling.settings.samples_per_block, sampling.problems)
+        metadata += mine
+    return SamplingCost(tuple(blocks), busy_seconds(metadata), sampling.settings.samples_per_block, sampling.problems)
 
 
 def _point(
@@ -103,7 +103,7 @@ def _point(
 ) -> Point:
     spec, sizes = point.spec, {model.name: model.parameters for model in plan.models}
     manifest = committed_model(store, point.training.fingerprint)
-    told: dict[str, Any] = manifest.metadata["training"] if manifest else {"steps": 0, "tokens": 0, "seconds": 0.0}
+    trained: dict[str, Any] = manifest.metadata["training"] if manifest else {"steps": 0, "tokens": 0, "seconds": 0.0}
     corpus = counts_of(point.corpus, store)
     tokens = {name: costs[name].tokens(spec.k) for name in spec.samplers}
     right = sum(bool(row["greedy_right"]) for row in records)
@@ -121,13 +121,13 @@ def _point(
         gold=corpus["gold"],
         paths=corpus["paths"],
         paths_per_problem=corpus["paths"] / corpus["gold"],
-        steps=told["steps"],
-        tokens=told["tokens"],
-        training_seconds=told["seconds"],
+        steps=trained["steps"],
+        tokens=trained["tokens"],
+        training_seconds=trained["seconds"],
         sampled=sum(spec.k * costs[name].problems for name in spec.samplers),
         sampling_tokens=round(sum(tokens.values())),
         sampling_seconds=sum(costs[name].seconds_of(spec.k) for name in spec.samplers),
-        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * told["tokens"]),
+        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * trained["tokens"]),
         sampling_flops=sum(SAMPLE_FLOPS * sizes[name] * count for name, count in tokens.items()),
         right=right,
         problems=len(records),

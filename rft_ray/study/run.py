@@ -71,25 +71,25 @@ def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> St
         problems.commit_problems(store, plan.test)
         _build([job for job in plan.corpora if job.paths is None], plan, store)
 
-    with watch.stage("sft") as found:
-        found["trained"] = fine_tune(plan, store, late=False)
+    with watch.stage("sft") as counts:
+        counts["trained"] = fine_tune(plan, store, late=False)
 
-    with watch.stage("sample") as found:
+    with watch.stage("sample") as counts:
         tests = [point.evaluation.greedy for point in plan.of(late=False)]
-        found["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
+        counts["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
         _evaluate(plan.of(late=False), store)
     answer(plan, store, watch, command, on_answer)
 
-    with watch.stage("select paths") as found:
-        found["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
+    with watch.stage("select paths") as counts:
+        counts["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
         _build([job for job in plan.corpora if job.paths], plan, store)
 
-    with watch.stage("rft") as found:
-        found["trained"] = fine_tune(plan, store, late=True)
+    with watch.stage("rft") as counts:
+        counts["trained"] = fine_tune(plan, store, late=True)
 
-    with watch.stage("evaluate") as found:
+    with watch.stage("evaluate") as counts:
         tests = [point.evaluation.greedy for point in plan.of(late=True)]
-        found["shards"] = _sample_and_verify(tests, plan, store)
+        counts["shards"] = _sample_and_verify(tests, plan, store)
         _evaluate(plan.of(late=True), store)
     return answer(plan, store, watch, command, on_answer)
 
