@@ -1,7 +1,7 @@
 """The estimated cost of a study before it runs: trainings, tokens, and a rough time per stage.
 
 The time is an order of magnitude, at the rates below (two CPU cores: measured on the tiny family, LOG.md; a GPU: from
-the paper's hours). The numbers of paths are the paper's at the same k, since the study's own are not known before sampling.
+the paper's hours). The numbers of paths are the paper's at the same k, since the study's own are not known yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Committed files -> the points of the study, with what they cost, and which test problems each got right.
+"""Committed files -> the points of the study with their costs, and the test problems that each answers correctly.
 
-In: a StudyPlan and a store. Out: `Evidence`; points whose evaluation is not committed yet are left out, so that an
-unfinished study can be looked at. Limit: a smaller k takes its share of a sample block's tokens by number of samples.
+In: a StudyPlan and a store. Out: `Evidence`; points whose evaluation is not committed yet are left out, so an
+unfinished study has answers too. Limit: a smaller k counts a share of a sample block's tokens, by number of samples.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rft_ray.study.plan import PlannedPoint, StudyPlan
 from rft_ray.study.result import Estimate, Model, Point
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2
-"""Operations per parameter and token: forward and backward, and forward alone. Attention and embeddings not apart."""
+"""FLOPs per parameter and token: forward and backward, and forward alone. Attention and embeddings are not separate."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the answers are made from."""
+    """The data that all answers are computed from."""
 
     models: Sequence[Model]
     k: int
@@ -48,11 +48,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class SamplingCost:
-    """What one sampler's samples cost, by sample block."""
+    """The cost of one sampler's samples, by sample block."""
 
     tokens_by_block: tuple[int, ...]
     seconds: float
-    """Time in which any of its shards was being sampled."""
+    """Time during which at least one of its shards was being sampled."""
     block: int
     problems: int
 
@@ -68,7 +68,7 @@ class SamplingCost:
 
 
 def read_evidence(plan: StudyPlan, store: Store) -> Evidence:
-    """Everything that is committed of the plan's points."""
+    """The evidence of all points that are committed."""
     done = [point for point in plan.points if present(store, point.evaluation.key)]
     samplers = {name for point in done for name in point.spec.samplers}
     jobs = {job.sampling.model.name: job for job in plan.collected}

@@ -43,7 +43,9 @@ def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
             longer = _percent(sft(evidence, model.name, schedule="steps"))
             rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), longer, _accuracy(after), gain))
     columns = ("model", "parameters", "pre-training loss", "SFT", "SFT, RFT's steps", "RFT (union)", "gain over SFT")
-    note = "maj1@1 on the test problems. The interval is 95 %, of one seed; with several seeds the accuracy is their mean."
+    note = (
+        "maj1@1 on the test problems. The interval is 95 %, of one seed; with several seeds the accuracy is their mean."
+    )
     return Table(1, "Accuracy against pre-training loss", columns, tuple(rows), note)
 
 
@@ -108,9 +110,7 @@ def _leave_one_out(comparisons: Sequence[Comparison]) -> Table:
         for comparison in union_comparisons
     )
     note = "The best single sampler is chosen on the same test problems, which favours it over the union."
-    return Table(
-        4, "The union against a part of it", ("trained model", "against", "union is better by"), rows, note
-    )
+    return Table(4, "The union against a part of it", ("trained model", "against", "union is better by"), rows, note)
 
 
 def _cost(evidence: Evidence) -> Table:
@@ -124,8 +124,9 @@ def _cost(evidence: Evidence) -> Table:
         *("FLOPs per point", "s per point"),
     )
     note = (
-        "RFT on the union. 6 FLOPs per parameter and trained token, 2 per sampled token; seconds on the machine of the "
-        "run. Sampling is that of the whole union; the last two columns are (sampling + RFT) per point of accuracy gained."
+        "RFT on the union. 6 FLOPs per parameter and trained token, 2 per sampled token; seconds on the machine of "
+        "the run. Sampling is that of the whole union; the last two columns are (sampling + RFT) per point of "
+        "accuracy gained."
     )
     return Table(5, "What a point costs", columns, tuple(rows), note)
 
@@ -191,7 +192,8 @@ def _lines(study: Study) -> Iterator[str]:
     yield from _grid(("the paper's finding", "here", "figures"), findings)
     yield from (
         "",
-        "The rule that decides each finding, the same for every run (its bounds are such that the paper's own figures pass):",
+        "The rule that decides each finding, the same for every run (its bounds are such that the paper's own figures "
+        "pass):",
         "",
     )
     yield from (f"- {finding.paper} {finding.rule}." for finding in study.findings)
