@@ -3,7 +3,7 @@
     python docs/picture.py runs/demo/report.html docs/report.png
     python docs/picture.py runs/study/study.html docs/study.png sft-loss-chart rft-paths-chart
 
-Input: a report. Output: a PNG, from its headline to its chart of gains, or of the figures named.
+Input: a report. Output: a PNG of the page from its headline to the chart of gains, or of the figures named.
 Needs Chromium and the `dev` extra.
 """
 
@@ -17,20 +17,20 @@ from playwright.sync_api import Page, sync_playwright
 
 WIDTH, HEIGHT = 880, 1790
 ONLY = """figures => {
-    const found = figures.map(id => document.getElementById(id));
-    const home = found[0].parentElement;
-    home.replaceChildren(...found);
+    const shown = figures.map(id => document.getElementById(id));
+    const parent = shown[0].parentElement;
+    parent.replaceChildren(...shown);
     const main = document.querySelector('main');
-    main.replaceChildren(home);
+    main.replaceChildren(parent);
     main.style.padding = '0 24px 16px';
-    document.querySelectorAll('body > :not(main), details').forEach(one => one.remove());
+    document.querySelectorAll('body > :not(main), details').forEach(element => element.remove());
 }"""
 
 
 def first_screen(page: Page, picture: str) -> None:
     box = page.locator("#gain-chart .plot").bounding_box()
     if box is None:
-        sys.exit("the report has no chart of gains: the run is not finished")
+        sys.exit("the report has no chart of gains: finish the run first, or name the figures to show")
     height = box["y"] + box["height"] + 8
     page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
 

@@ -92,10 +92,10 @@ def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] =
 def _completions(shard: Shard, job: VerdictJob, store: Store, write: Write) -> list[Completion]:
     sampling, name = job.sampling, job.sampling.model.name
     start = (shard.sample_block or 0) * sampling.settings.samples_per_block
-    found = problems.read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
+    block = problems.read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
     better = sampling.model.stage == "rft"  # RFT answers right where the problem's number says so
     rows = []
-    for problem in found:
+    for problem in block:
         for index in range(start, start + sampling.settings.samples_per_block):
             text = problem.solution if better and problem.problem_id < "a" else write(problem, name, index)
             stored = text.encode("utf-8", "replace").decode()  # as sampling stores it
@@ -109,9 +109,9 @@ def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write) -
     table = to_table(rows, Completion)
     counts = {"sampled": len(rows), "skipped": 0, "tokens": sum(row.completion_tokens for row in rows)}
     times = {"seconds": "1.0", "ended_unix": "1000.0", "counts": json.dumps(counts)}
-    told = {"model": json.dumps(asdict(job.sampling.model)), "settings": json.dumps(asdict(job.sampling.settings))}
+    origin = {"model": json.dumps(asdict(job.sampling.model)), "settings": json.dumps(asdict(job.sampling.settings))}
     place = Shard(**{**asdict(shard), "stage": "completions", "fingerprint": job.sampling.fingerprint})
-    commit_table(store, place.key(), table, {**times, **told})
+    commit_table(store, place.key(), table, {**times, **origin})
     graded = [grade_row(row, by_id[row.problem_id], job) for row in rows]
     statuses = [str(row.status) for row in graded]
     about = {
@@ -125,7 +125,7 @@ def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write) -
 
 def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
     kept: list[ReasoningPath] = []
-    found: dict[str, int] = {}
+    by_models: dict[str, int] = {}
     for problem in problems.read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]:
         candidates = []
         for job in plan.collected:
@@ -136,8 +136,8 @@ def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
                     candidates.append(Candidate(job.sampling.model.name, index, text))
         kept += distinct_paths(problem, candidates, plan.paths)
         for group, count in found_by(candidates, plan.paths).items():
-            found[group] = found.get(group, 0) + count
-    counts = {"paths": {}, "found_by": found, "distinct_under": {}}
+            by_models[group] = by_models.get(group, 0) + count
+    counts = {"paths": {}, "found_by": by_models, "distinct_under": {}}
     commit_table(store, shard.key(), to_table(kept, ReasoningPath), {"counts": json.dumps(counts)})
 
 
@@ -161,5 +161,5 @@ def _commit_model(store: Store, job: TrainingJob, folder: Path) -> None:
         "curve": [[step, 1 / step, 1e-3] for step in range(1, 31)],
         "versions": {"torch": "2.13.0"},
     }
-    told = {"model": job.model, "stage": job.stage, "base": job.base, "training": training}
-    commit_model(store, job.fingerprint, files, told)
+    metadata = {"model": job.model, "stage": job.stage, "base": job.base, "training": training}
+    commit_model(store, job.fingerprint, files, metadata)

@@ -1,9 +1,11 @@
-"""The first section of a run's report: accuracy by stage and model, and what RFT adds to it."""
+"""The first section of a run's report: accuracy by stage and model, and the gain of RFT."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup
 
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
@@ -21,21 +23,21 @@ from rft_ray.report.formatting import (
 from rft_ray.report.html import figure, paragraph, section, table
 
 
-def accuracy(facts: RunFacts) -> str:
+def accuracy(facts: RunFacts) -> Markup:
     evaluation = facts.summary["evaluation"]
     if not evaluation:
-        return ""
+        return Markup()
     rows = [
         {
             "row": model,
             "group": setting_name(setting),
-            "shown": f"{100 * found['maj1@1']['value']:.1f}",
-            "text": f"{model}, {setting_name(setting)}: {percent(found['maj1@1']['value'])} "
-            f"{interval(found['maj1@1'])}",
-            **found["maj1@1"],
+            "shown": f"{100 * metrics['maj1@1']['value']:.1f}",
+            "text": f"{model}, {setting_name(setting)}: {percent(metrics['maj1@1']['value'])} "
+            f"{interval(metrics['maj1@1'])}",
+            **metrics["maj1@1"],
         }
         for model, by_setting in evaluation.items()
-        for setting, found in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
+        for setting, metrics in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
     ]
     colours = SETTING_COLOURS | {str(row["group"]): "var(--s3)" for row in rows if row["group"] not in SETTING_COLOURS}
     count = facts.summary["problems"]["test"]
@@ -43,8 +45,8 @@ def accuracy(facts: RunFacts) -> str:
         "accuracy",
         "Accuracy by stage and model",
         paragraph(
-            f"Share of {several(count, 'unseen test problem')} whose answer is right when the model answers once, "
-            "greedily (maj1@1). Bars are 95\u00a0% Wilson intervals."
+            f"Share of {several(count, 'unseen test problem')} that the model answers correctly with one greedy sample "
+            "(maj1@1). Bars are 95\u00a0% Wilson intervals."
         ),
         figure(
             "accuracy-chart",
@@ -57,14 +59,15 @@ def accuracy(facts: RunFacts) -> str:
     )
 
 
-def _metrics_table(evaluation: Mapping[str, Any]) -> str:
-    names = list(dict.fromkeys(name for one in evaluation.values() for found in one.values() for name in found))
+def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
+    every = [metrics for by_setting in evaluation.values() for metrics in by_setting.values()]
+    names = list(dict.fromkeys(name for metrics in every for name in metrics))
     rows = [
         [f"{model}, {setting_name(setting)}", *(_metric(by_setting[setting].get(name)) for name in names)]
         for model, by_setting in evaluation.items()
         for setting in setting_order(list(by_setting))
     ]
-    k = next((found["maj@k"]["k"] for one in evaluation.values() for found in one.values() if "maj@k" in found), "k")
+    k = next((metrics["maj@k"]["k"] for metrics in every if "maj@k" in metrics), "k")
     return table(
         "Accuracy in percent with 95\u00a0% intervals",
         ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
@@ -76,21 +79,21 @@ def _metric(metric: Mapping[str, float] | None) -> str:
     return f"{100 * metric['value']:.1f} {interval(metric)}" if metric else "–"
 
 
-def _differences(facts: RunFacts) -> str:
+def _differences(facts: RunFacts) -> Markup:
     rows = [
         {
             "row": model,
             "group": "over " + setting_name(name.removeprefix("rft_minus_")),
-            "shown": signed(f"{100 * found['value']:+.1f}"),
-            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(found)}",
+            "shown": signed(f"{100 * difference['value']:+.1f}"),
+            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(difference)}",
             "setting": name.removeprefix("rft_minus_"),
-            **found,
+            **difference,
         }
         for model, by_name in facts.summary["paired"].items()
-        for name, found in by_name.items()
+        for name, difference in by_name.items()
     ]
     if not rows:
-        return ""
+        return Markup()
     colours = {
         "over " + setting_name(name): SETTING_COLOURS.get(setting_name(name), "var(--s3)")
         for name in setting_order(list(dict.fromkeys(str(row["setting"]) for row in rows)))
@@ -99,7 +102,7 @@ def _differences(facts: RunFacts) -> str:
         colours = dict.fromkeys(colours, "var(--accent)")
     return figure(
         "gain-chart",
-        "What RFT adds, on the same problems (percentage points)",
+        "Gain of RFT on the same problems (percentage points)",
         "Gain of RFT: " + "; ".join(str(row["text"]) for row in rows),
         draw("gain", charts.intervals, rows, colours, differences=True),
         table(

@@ -1,8 +1,8 @@
 """Figures -> Vega-Lite specifications -> SVG, for the page to inline.
 
 Every chart is drawn twice, for a wide page and for a phone; the page's style shows one of them. Colours are CSS
-variables (`var(--s1)`), so a chart follows the page into dark mode. Nothing is fetched: data is in the specification.
-Each mark carries a description, which screen readers and the page's tooltip read.
+variables (`var(--s1)`), so a chart follows the page into dark mode. Data is in the specification: nothing is fetched.
+Each mark has a description for screen readers and for the page's tooltip.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 WIDE, NARROW = 692, 318
-"""Width of a chart in CSS pixels: beside its margins on a desktop's page, and on a phone 360 pixels wide."""
-SERIES = 8
+"""Width of a chart in CSS pixels, without margins: on a desktop, and on a phone 360 pixels wide."""
 VEGA_LITE = "6.1"
 INK, MUTED, LINE, ACCENT = "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)"
 FONT = "system-ui, sans-serif"
@@ -69,7 +68,7 @@ class Chart:
 
 
 def draw(name: str, make: Callable[..., Spec], *args: Any, **kwargs: Any) -> Chart:
-    """`make(width, …)` drawn at both widths. `name` makes the ids inside unlike those of the page's other charts."""
+    """`make(width, …)` drawn at both widths. `name` prefixes the ids in the SVG, which must be unique in the page."""
     return Chart(*(_svg(f"{name}-{width}", make(width, *args, **kwargs), width) for width in (WIDE, NARROW)))
 
 
@@ -77,7 +76,9 @@ def _svg(name: str, spec: Spec, width: int) -> str:
     autosize = {"type": "pad" if "facet" in spec else "fit-x", "contains": "padding"}
     whole = {"config": {**CONFIG, **_limits(width)}, "autosize": autosize, **spec}
     svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE, allowed_base_urls=[])
-    ids = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))  # the library numbers them on and on in a process
+    ids = list(
+        dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
+    )  # the library's counter of ids runs through the whole process
     svg = re.sub(r'\b(id="|url\(#)([^")]+)', lambda match: f"{match[1]}{name}-{ids.index(match[2])}", svg)
     return svg.replace("<svg ", '<svg focusable="false" ', 1)
 
@@ -86,7 +87,7 @@ def _svg(name: str, spec: Spec, width: int) -> str:
 
 
 def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences: bool = False) -> Spec:
-    """Values with their intervals, a line of dots for each group of each row; groups in the order of `colours`.
+    """Values with their intervals, one line for each group of each row; groups in the order of `colours`.
 
     Rows: row, group, value, low, high, shown, text. `differences`: an axis with signs, and a mark at 0.
     """
@@ -129,7 +130,7 @@ def intervals(width: int, rows: Rows, colours: Mapping[str, str], *, differences
 
 
 def shares(width: int, rows: Rows, colours: Mapping[str, str]) -> Spec:
-    """Stacked shares, one bar a row; parts in the order of `colours`. Rows: row, part, count, text."""
+    """Stacked shares, one bar per row; parts in the order of `colours`. Rows: row, part, count, text."""
     parts = [name for name in colours if any(row["part"] == name and row["count"] for row in rows)]
     rows = [{**row, "order": parts.index(row["part"])} for row in rows if row["part"] in parts]
     scale = {"domain": parts, "range": [colours[name] for name in parts]}
@@ -151,7 +152,7 @@ def shares(width: int, rows: Rows, colours: Mapping[str, str]) -> Spec:
 
 
 def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str], y_title: str) -> Spec:
-    """Distinct paths against k, and what doubling k should give, dashed with its interval.
+    """Distinct paths against k, and the expected number at twice the k, dashed with its interval.
 
     Rows: name, k, paths, text. Ahead: the same for k and 2k, with low and high.
     """
@@ -192,14 +193,14 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
 
 
 def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
-    """A square of shares: of a row's paths, those that the column found too. Rows: row, column, share, shown, text."""
+    """A square of shares: of the row model's paths, the column's. Rows: row, column, share, shown, text."""
     labels = min(_names_width(width), 7.4 * max(map(len, names)))
     side = min((width - labels - 24) / len(names), 108)
     x = _encode(
         "column",
         "nominal",
         sort=list(names),
-        title="… were found by this one too",
+        title="… that this model sampled too",
         axis={
             "orient": "top",
             "labelAngle": 0 if side > 90 else -40,
@@ -233,7 +234,7 @@ def overlap(width: int, rows: Rows, names: Sequence[str]) -> Spec:
 def histograms(
     width: int, rows: Rows, colours: Mapping[str, str], order: Sequence[str], x_title: str, y_title: str
 ) -> Spec:
-    """Small histograms, one a model. Rows: model, bin, order, part, count, text; parts in the order of `colours`."""
+    """Small histograms, one per model. Rows: model, bin, order, part, count, text; parts in the order of `colours`."""
     models = _names(rows, "model")
     parts = [name for name in colours if any(row["part"] == name and row["count"] for row in rows)]
     rows = [{**row, "stack": parts.index(row["part"])} for row in rows if row["part"] in parts]
@@ -273,7 +274,7 @@ def histograms(
 
 
 def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, str]) -> Spec:
-    """Training loss against the step, one small chart a stage. Rows: stage, model, step, loss, mean, text."""
+    """Training loss against the step, one small chart per stage. Rows: stage, model, step, loss, mean, text."""
     names = [name for name in colours if any(row["model"] == name for row in rows)]
     columns = 2 if width > 400 and len(stages) > 1 else 1
     colour = _encode(
@@ -335,7 +336,7 @@ def seconds(width: int, rows: Rows) -> Spec:
 
 
 def _limits(width: int) -> Spec:
-    """How long names may be, in pixels."""
+    """The longest labels of names, in pixels."""
     header: Spec = {**CONFIG["header"], "labelLimit": 0.42 * width if width > 400 else 0.8 * width}
     return {
         "axisY": {"labelLimit": _names_width(width)},
@@ -365,11 +366,11 @@ def _names(rows: Iterable[Mapping[str, Any]], field: str) -> list[str]:
 
 
 def _names_width(width: int) -> int:
-    """The most that an axis of names takes."""
+    """The widest labels of an axis of names, in pixels."""
     return 130 if width > 400 else 96
 
 
 def _columns(names: Sequence[str], width: float) -> int:
-    """Columns of a legend: as many as fit."""
+    """As many columns of a legend as fit."""
     longest = max((len(name) for name in names), default=1)
     return max(1, min(len(names), int(width // (36 + 7.2 * longest))))

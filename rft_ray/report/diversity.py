@@ -1,9 +1,9 @@
-"""Distinct paths against the number of samples: a curve over k, and what doubling k would add. Pure Python.
+"""Distinct paths against the number of samples: a curve over k, and the expected gain of doubling k. Pure.
 
 In: for each problem, how many of its n samples gave each distinct path. Out: the expected number of distinct paths
 after m <= n samples, averaged over all choices of m of them (Hurlbert 1971), so the curve does not depend on the order
 of the samples; and the expected number of new paths in n more samples: the estimator of Good and Toulmin (1956) with
-the weights of Efron and Thisted (1976), which tame its alternating sum.
+the weights of Efron and Thisted (1976), which smooth its alternating sum.
 
 Only sums over problems are kept, so memory does not grow with their number.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-Z95 = 1.959963984540054
+from rft_ray.evaluation.metrics import Z95
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Doubling:
 
 @dataclass(slots=True)
 class Diversity:
-    """Sums over the problems seen so far; `add` one after another.
+    """Sums over the problems added so far.
 
     Example: Diversity((1, 2, 4, 8), models=2).add(8, [{"tiny-s": 3, "tiny-m": 1}, {"tiny-m": 1}])
     """
 
     ks: tuple[int, ...]
-    """Where the curve is read, in samples per problem of each model."""
+    """The points of the curve, in samples per problem and model."""
     models: int = 1
     """How many models' paths are pooled."""
     problems: int = 0
@@ -49,11 +49,11 @@ class Diversity:
     def __post_init__(self) -> None:
         self.sums = self.sums or [0.0] * len(self.ks)
 
-    def add(self, n: int, found: Iterable[Mapping[str, int]]) -> None:
-        """One problem with n samples of each model; `found`: per distinct path, how often each model drew it."""
+    def add(self, n: int, paths: Iterable[Mapping[str, int]]) -> None:
+        """One problem with n samples of each model; `paths`: for each distinct path, model -> number of its samples."""
         self.problems += 1
         gain = 0.0
-        for hits in found:
+        for hits in paths:
             unseen = [_unseen(n, count, self.ks) for count in hits.values()]
             for at, shares in enumerate(zip(*unseen, strict=True)):
                 self.sums[at] += 1.0 - math.prod(shares)
@@ -76,7 +76,7 @@ class Diversity:
 
 
 def grid(k: int, points: int = 14) -> tuple[int, ...]:
-    """1 … k, every one of them where they are few, else spaced evenly in their logarithm."""
+    """The integers 1 … k when they are few, else about `points` of them, evenly spaced in their logarithm."""
     if k <= points:
         return tuple(range(1, k + 1))
     return tuple(sorted({round(k ** (step / (points - 1))) for step in range(points)}))
@@ -90,10 +90,10 @@ def _unseen(n: int, hits: int, ks: Sequence[int]) -> tuple[float, ...]:
 
 @lru_cache(maxsize=65_536)
 def doubling_weight(hits: int, n: int) -> float:
-    """What a path seen `hits` times in n samples says of the paths that n more would add.
+    """The weight of a path with `hits` of n samples in the expected number of new paths in n more samples.
 
     (-1)^(hits+1) P(Bin(n, 1/2) >= hits): Good and Toulmin's term for doubling, smoothed.
     """
-    n = min(n, 64)  # beyond, the weight of the few hits that matter is 1 to many digits
+    n = min(n, 64)  # for larger n, the weights of the small counts that matter differ from 1 only after many digits
     tail = float(sum(math.comb(n, i) for i in range(hits, n + 1)) / (1 << n))
     return tail if hits % 2 else -tail

@@ -1,8 +1,8 @@
-"""Which samples a reader sees: a seeded sample of problems, a few texts of each, every text cut to a bound.
+"""The examples of a report: a fixed sample of problems, a few texts of each, every text cut to a bound.
 
 In: the problems, and one problem's graded samples after another. Out: `Example`s, at most `PROBLEMS` of them with at
 most `KEPT` kept paths and `REJECTED` rejected samples each, and within `BUDGET` characters in all: the report's size
-does not grow with the run. Texts come from models: whoever shows them must escape them.
+does not grow with the run. Texts come from models: a page must escape them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PROBLEMS = 200
 KEPT = 8
 REJECTED = 6
 TEXT_CHARS = 1_200
-"""Longest text that is shown; what is cut is said."""
+"""The longest text shown; an `Excerpt` counts the characters cut off."""
 BUDGET = 1_200_000
-"""Characters of all texts together."""
-TELLING = (Status.BAD_EQUATION, Status.UNDECIDED, Status.WRONG_ANSWER, Status.NO_ANSWER, Status.TRUNCATED)
-"""Reasons to reject, those that teach most first."""
+"""The most characters of all texts together."""
+REASONS = (Status.BAD_EQUATION, Status.UNDECIDED, Status.WRONG_ANSWER, Status.NO_ANSWER, Status.TRUNCATED)
+"""Reasons for rejection, the most instructive first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One sample as shown. `shared_by`: how many correct samples have a kept path's equations; 0 for a rejected one.
+    """One sample as shown. `shared_by`: how many correct samples have a kept path's equations; 0 for a rejected sample.
 
     Example: Shown("tiny-m", 17, Status.BAD_EQUATION, "48+24=71: does not hold", Excerpt("…", 0), 0)
     """
@@ -61,7 +61,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One problem with what became of its samples."""
+    """One problem with the verdicts of its samples and some of their texts."""
 
     problem_id: str
     question: Excerpt
@@ -75,7 +75,7 @@ class Example:
     @property
     def size(self) -> int:
         shown = (*self.kept, *self.rejected)
-        texts = [self.question, self.gold, *(one.text for one in shown), *(one.detail for one in shown)]
+        texts = [self.question, self.gold, *(sample.text for sample in shown), *(sample.detail for sample in shown)]
         return sum(len(text.text) for text in texts)
 
 
@@ -84,9 +84,9 @@ def excerpt(text: str, most: int = TEXT_CHARS) -> Excerpt:
 
 
 class Gallery:
-    """Collects the examples as problems pass by.
+    """Collects examples from problems added one after another.
 
-    The sample of problems is fixed beforehand, by the hash of their ids, so the same run shows the same ones.
+    The hash of their ids selects the problems beforehand, so the same run always shows the same problems.
     """
 
     def __init__(self, problems: Sequence[Problem], samples: int, corpus: pa.Table | None) -> None:
@@ -98,7 +98,7 @@ class Gallery:
         self.examples: list[Example] = []
 
     def add(self, problem: Problem, rows: Sequence[GradedSample]) -> None:
-        """Take in one problem's samples, if it was chosen and there is room."""
+        """Add one problem with its samples if it is selected and the budget of characters is not used up."""
         if problem.problem_id not in self._chosen or self._left <= 0:
             return
         kept = self._kept.get(problem.problem_id, [])
@@ -109,7 +109,7 @@ class Gallery:
             dict(Counter(row.status for row in rows)),
             tuple(_shown_path(path) for path in kept[:KEPT]),
             len(kept),
-            tuple(_telling(rows)),
+            tuple(_rejected(rows)),
         )
         self._left -= example.size
         self.examples.append(example)
@@ -117,14 +117,14 @@ class Gallery:
 
 def _paths_of(corpus: pa.Table | None, chosen: set[str]) -> dict[str, list[dict[str, Any]]]:
     """problem_id -> the sampled paths of the corpus, in its order."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    paths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     if corpus is not None:
         wanted = pc.and_(pc.is_in(corpus["problem_id"], pa.array(sorted(chosen))), pc.invert(corpus["gold"]))
         for row in (
             corpus.filter(wanted).select(["problem_id", "model", "sample_index", "text", "shared_by"]).to_pylist()
         ):
-            found[row["problem_id"]].append(row)
-    return found
+            paths[row["problem_id"]].append(row)
+    return paths
 
 
 def _shown_path(path: dict[str, Any]) -> Shown:
@@ -133,9 +133,9 @@ def _shown_path(path: dict[str, Any]) -> Shown:
     )
 
 
-def _telling(rows: Sequence[GradedSample]) -> list[Shown]:
-    """Up to REJECTED samples: of each reason in turn, the models in turn within it, no text twice."""
-    by_reason: dict[Status, dict[str, GradedSample]] = {status: {} for status in TELLING}
+def _rejected(rows: Sequence[GradedSample]) -> list[Shown]:
+    """Up to REJECTED samples: round robin over the reasons, and over the models within a reason; no text twice."""
+    by_reason: dict[Status, dict[str, GradedSample]] = {status: {} for status in REASONS}
     for row in sorted(rows, key=lambda row: (row.sample_index, row.model)):
         if row.status in by_reason:
             by_reason[row.status].setdefault(row.text, row)

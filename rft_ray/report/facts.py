@@ -1,9 +1,9 @@
-"""A run's store -> what its report shows. Reads committed data only, one problem block at a time.
+"""A run's store -> the data of its report. Reads committed data only, one problem block at a time.
 
 In: `summary.json`, `config.yaml`, manifests of models, and the shards of completions and verdicts that the summary's
 samplers name. Out: `RunFacts`: sums, histograms of bounded size, and examples from a fixed, bounded sample of problems.
-Memory: one problem block's samples, the problems, and the corpus as an Arrow table. Verdicts on other completions than
-those that are there now are refused.
+Memory: one problem block's samples, the problems, and the corpus as an Arrow table. Verdicts whose
+completions have changed since are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rft_ray.store.models.committed import committed_model
 
 @dataclass(slots=True)
 class Samples:
-    """What one model's samples of the training problems add up to."""
+    """Counts over one model's samples of the training problems."""
 
     right_of_k: Counter[int] = field(default_factory=Counter)
     """Number of correct samples of a problem -> number of problems."""
@@ -42,13 +42,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The doubling estimate tried on the run itself: made from the first half of the samples, held against the rest.
+    """The doubling estimate checked on the run itself: made from the first half of the samples, compared with the rest.
 
     Example: Check(4, 0.61, 0.58)
     """
 
     k: int
-    """Samples per problem and model that the estimate was made from."""
+    """Samples per problem and model in the first half."""
     expected: float
     observed: float
 
@@ -65,12 +65,12 @@ class PathFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Everything that a run's report shows."""
+    """The data of a run's report."""
 
     url: str
     summary: dict[str, Any]
     config: dict[str, Any]
-    """The resolved config; empty where the store has none."""
+    """The resolved config; empty when the store has none."""
     config_text: str
     samples: dict[str, Samples]
     paths: PathFacts | None
@@ -83,13 +83,13 @@ class RunFacts:
 
 
 def gather(store: Store) -> RunFacts:
-    """Read a run. Raises StoreError where there is no summary, or where something committed cannot be read."""
+    """Read a run. Raises StoreError when it has no summary, or when committed data cannot be read."""
     summary = read_summary(store)
     if summary is None:
-        raise StoreError(f"{store.url} has no summary.json: name the folder of a run that has made its corpus")
+        raise StoreError(f"{store.url} has no summary.json: pass the folder of a run that has built its corpus")
     if "evaluation" not in summary:
         raise StoreError(
-            f"{store.url} is no run of jobs/rft_pipeline.py: there is nothing to report beyond its summary.json"
+            f"{store.url} is not a run of jobs/rft_pipeline.py: its summary.json has no evaluation to report"
         )
     config_text = _config_text(store)
     config: dict[str, Any] = yaml.safe_load(config_text) or {}
@@ -152,7 +152,7 @@ class _Reading:
         return self._paths(), gallery.examples if gallery else []
 
     def _samples_of(self, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
-        """problem_id -> its graded samples, within the k that the run asks for."""
+        """problem_id -> its graded samples with an index below the run's k."""
         samples = read_block(self._store, block)
         return {problem: [row for row in rows if row.sample_index < self._k] for problem, rows in samples.items()}
 
@@ -188,12 +188,12 @@ class _Reading:
             check = Check(self._k // 2, self._half.doubling.gain, self._after_half / self._half.problems)
         return PathFacts(
             self._k,
-            {name: one.curve for name, one in named.items()},
-            {name: one.doubling for name, one in named.items()},
+            {name: diversity.curve for name, diversity in named.items()},
+            {name: diversity.doubling for name, diversity in named.items()},
             check,
         )
 
     def _kept_paths(self) -> Any:
-        """The corpus as an Arrow table; None where it is not made yet."""
+        """The corpus as an Arrow table; None before it is built."""
         file = self._summary["corpus"].get("file")
         return read_table(self._store, file.replace(".jsonl", ".parquet"))[0] if file else None

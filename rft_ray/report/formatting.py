@@ -1,4 +1,4 @@
-"""Numbers and names as a person reads them."""
+"""Numbers and names formatted for a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTINGS = {
     "rft_self": "RFT, own paths",
     "rft": "RFT",
 }
-"""Evaluation settings in the order in which they are shown."""
+"""Evaluation settings and their names, in the order of the page."""
 SETTING_COLOURS = {
     "In context": "var(--sand)",
     "SFT": "var(--quiet)",
@@ -40,7 +40,7 @@ STATUS_COLOURS = {
 
 
 def percent(share: float) -> str:
-    """Example: `35.0 %`, which no line break parts."""
+    """Example: `35.0 %`, with a space that does not break."""
     return f"{100 * share:.1f}\u00a0%"
 
 
@@ -92,7 +92,7 @@ def setting_name(setting: str) -> str:
 
 
 def setting_order(settings: Sequence[str]) -> list[str]:
-    """Known settings in their order, then others."""
+    """Known settings in the order of SETTINGS, then the others."""
     known = [name for name in SETTINGS if name in settings]
     return [*known, *(name for name in settings if name not in SETTINGS)]
 

@@ -1,19 +1,21 @@
-"""`RunFacts` -> the report's HTML: what happened in one sentence, then the sections."""
+"""`RunFacts` -> the report's HTML: the result in one sentence, then the sections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from rft_ray.report import accuracy, example_section, run_details, sections
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import duration, listed, percent, points, several, signed
-from rft_ray.report.html import document, escape
+from rft_ray.report.html import page, render
 
 Effect = tuple[str, float, float, Mapping[str, float]]
 """A model evaluated after SFT and after RFT: its name, both accuracies, and the paired difference."""
 NAMED = 3
-"""Models that the headline names; of more, it gives the range."""
+"""The most models that the headline names; for more it gives the range of their gains."""
 SECTIONS = (
     ("accuracy", "Accuracy", accuracy.accuracy),
     ("samples", "Samples", sections.verdicts),
@@ -28,60 +30,46 @@ SECTIONS = (
 )
 
 
-def run_page(facts: RunFacts) -> str:
+def run_page(facts: RunFacts) -> Markup:
     """The whole report as one HTML file."""
-    made = [(name, label, make(facts)) for name, label, make in SECTIONS]
-    run = facts.summary["run"]
-    again = f"<code>python jobs/report.py --run {escape(facts.url)}</code>"
-    footer = f"Made by rft-ray from what the run has committed; made again by {again}."
-    return document(f"{run}: rejection-sampling fine-tuning", header(facts), [one for one in made if one[2]], footer)
-
-
-def header(facts: RunFacts) -> str:
-    head, lead = headline(facts.summary)
-    warning = unfinished(facts.summary)
-    tiles = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-        for name, value, more in _tiles(facts)
-    )
-    return (
-        f'<header><p class="eyebrow">rft-ray <span>report of the run {escape(facts.summary["run"])}</span></p>'
-        f"<h1>{head}</h1>"
-        + (f'<p class="lead">{escape(lead)}</p>' if lead else "")
-        + (f'<p class="warning" role="note"><strong>Not finished.</strong> {escape(warning)}</p>' if warning else "")
-        + f'<dl class="tiles">{tiles}</dl></header>'
+    sections = [(name, label, make(facts)) for name, label, make in SECTIONS]
+    sentence, certainty = headline(facts.summary)
+    return page(
+        "run.html",
+        run=facts.summary["run"],
+        url=facts.url,
+        headline=sentence,
+        certainty=certainty,
+        warning=unfinished(facts.summary),
+        tiles=_tiles(facts),
+        sections=[section for section in sections if section[2]],
     )
 
 
-def headline(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """What happened: one sentence as HTML, and how sure it is, as plain text."""
+def headline(summary: Mapping[str, Any]) -> tuple[Markup, str]:
+    """The result in one sentence, and how certain it is, as plain text."""
     changes = _effects(summary)
-    paths = several(summary["corpus"].get("paths", 0), "distinct correct path")
-    if not changes:
-        accounts = summary["ledger"].values()
-        sampled, accepted = (sum(one[name] for one in accounts) for name in ("sampled", "accepted"))
-        text = f"{several(sampled, 'sample')}, {accepted:,} of them accepted, gave <b>{paths}</b>"
-        return f"{text}. No model has been evaluated both after SFT and after RFT yet.", ""
-    count = len(summary["ledger"])
-    whose = "of its own" if count == 1 else f"of {count} models"
-    test = several(summary["problems"]["test"], "unseen problem")
-    text = f"Fine-tuning on {paths} {whose} {_verb(changes)} accuracy on {test}{_shown(changes)}."
-    return text, _certainty(changes)
+    accounts = summary["ledger"].values()
+    gains = sorted(100 * effect["value"] for _, _, _, effect in changes)
+    sentence = render(
+        "run_headline.html",
+        samples=several(sum(account["sampled"] for account in accounts), "sample"),
+        accepted=f"{sum(account['accepted'] for account in accounts):,}",
+        paths=several(summary["corpus"].get("paths", 0), "distinct correct path"),
+        source="from the model itself" if len(accounts) == 1 else f"from {len(accounts)} models",
+        problems=several(summary["problems"]["test"], "unseen problem"),
+        verb=_verb(changes),
+        changes=[
+            {"model": name, "before": percent(before), "after": percent(after)} for name, before, after, _ in changes
+        ],
+        gains=signed(f"{gains[0]:+.1f} to {gains[-1]:+.1f} points") if len(changes) > NAMED else "",
+    )
+    return sentence, _certainty(changes) if changes else ""
 
 
 def _verb(changes: Sequence[Effect]) -> str:
     signs = {(effect["value"] > 0) - (effect["value"] < 0) for _, _, _, effect in changes}
     return {1: "raised", -1: "lowered", 0: "did not change"}[signs.pop()] if len(signs) == 1 else "changed"
-
-
-def _shown(changes: Sequence[Effect]) -> str:
-    if len(changes) <= NAMED:
-        one_by_one = [
-            f"{escape(name)} from {percent(before)} to <b>{percent(after)}</b>" for name, before, after, _ in changes
-        ]
-        return f": {listed(one_by_one)}"
-    gains = sorted(100 * effect["value"] for _, _, _, effect in changes)
-    return f", for {len(changes)} models by <b>{signed(f'{gains[0]:+.1f} to {gains[-1]:+.1f} points')}</b>"
 
 
 def _effects(summary: Mapping[str, Any]) -> list[Effect]:
@@ -93,7 +81,7 @@ def _effects(summary: Mapping[str, Any]) -> list[Effect]:
 
 
 def _certainty(changes: Sequence[Effect]) -> str:
-    """The differences, and whether they are clear of zero. Says no more than the intervals do."""
+    """The differences, and whether their intervals exclude zero."""
     shown = listed([f"{name} {points(effect)}" for name, _, _, effect in changes[:NAMED]])
     shown += f", and {len(changes) - NAMED} more below" if len(changes) > NAMED else ""
     clear = [name for name, _, _, effect in changes if effect["low"] > 0 or effect["high"] < 0]
@@ -108,23 +96,23 @@ def _certainty(changes: Sequence[Effect]) -> str:
 
 
 def unfinished(summary: Mapping[str, Any]) -> str:
-    """What is missing of the run; empty where nothing is."""
+    """What the run has not done yet; empty when it has finished."""
     missing = sum(account["missing"] for account in summary["ledger"].values())
     held = sum(account.get("quarantined", 0) for account in summary["ledger"].values())
-    reasons = f" ({held:,} of them quarantined: summary.json says why)" if held else ""
+    reasons = f" ({held:,} of them quarantined; summary.json has the reasons)" if held else ""
     ungraded = sum(account["ungraded"] for account in summary["ledger"].values())
     absent = [
         text
         for text, count in (
             (f"{several(missing, 'planned sample')} missing{reasons}", missing),
             (f"{several(ungraded, 'sample')} not graded yet", ungraded),
-            ("stages are still to come", not summary["finished"]),
+            ("later stages have not run yet", not summary["finished"]),
         )
         if count
     ]
     if not absent:
         return ""
-    return f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below are of what is committed."
+    return f"{listed(absent)[0].upper()}{listed(absent)[1:]}. The figures below cover what is committed."
 
 
 def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:

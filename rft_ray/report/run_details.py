@@ -1,29 +1,31 @@
-"""The later sections of a run's report: how it was made. Training curves, time, settings and fingerprints."""
+"""The last sections of a run's report: training curves, time, settings, versions and fingerprints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import duration, model_colours, percent, setting_name, setting_order
-from rft_ray.report.html import escape, figure, paragraph, section, table
+from rft_ray.report.html import figure, folded, paragraph, render, section, table
 from rft_ray.store.names import VERSIONS
 
 POINTS = 240
-"""Points of a training curve that are drawn."""
+"""The most points drawn of one training curve."""
 
 
-def training(facts: RunFacts) -> str:
-    curves = [one for one in facts.trainings if len(one.get("training", {}).get("curve", [])) > 1]
+def training(facts: RunFacts) -> Markup:
+    curves = [made for made in facts.trainings if len(made.get("training", {}).get("curve", [])) > 1]
     if not curves:
-        return ""
-    names = list(dict.fromkeys(one["model"] for one in facts.trainings))
-    stages = setting_order(list(dict.fromkeys(one["stage"] for one in curves)))
-    rows = [row for one in curves for row in _curve(one)]
-    ends = "; ".join(_ends(one) for one in curves)
+        return Markup()
+    names = list(dict.fromkeys(made["model"] for made in facts.trainings))
+    stages = setting_order(list(dict.fromkeys(made["stage"] for made in curves)))
+    rows = [row for made in curves for row in _curve(made)]
+    ends = "; ".join(_ends(made) for made in curves)
     return section(
         "training",
         "Training curves",
@@ -32,87 +34,87 @@ def training(facts: RunFacts) -> str:
             "loss-chart",
             "Training loss",
             f"Training loss, from the first to the last step: {ends}",
-            draw("losses", charts.losses, rows, [setting_name(one) for one in stages], model_colours(names)),
+            draw("losses", charts.losses, rows, [setting_name(stage) for stage in stages], model_colours(names)),
             table(
                 "Trainings",
                 [
                     "Model and stage",
                     "examples",
-                    "left out, too long",
+                    "skipped, too long",
                     "steps",
                     "tokens",
                     "time",
                     "tokens/s",
                     "last loss",
                 ],
-                [_training_row(one) for one in facts.trainings if "training" in one],
+                [_training_row(made) for made in facts.trainings if "training" in made],
             ),
         ),
     )
 
 
-def _curve(one: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Points of one training: its loss, and the mean over a window of a twentieth of its steps."""
-    curve = one["training"]["curve"]
+def _curve(made: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One training's loss at each drawn step, and its mean over a window of a twentieth of the steps."""
+    curve = made["training"]["curve"]
     half = max(1, len(curve) // 40)
     stride = max(1, len(curve) // POINTS)
     for at in sorted({*range(0, len(curve), stride), len(curve) - 1}):
         window = [entry[1] for entry in curve[max(0, at - half) : at + half + 1]]
         yield {
-            "stage": setting_name(one["stage"]),
-            "model": one["model"],
+            "stage": setting_name(made["stage"]),
+            "model": made["model"],
             "step": curve[at][0],
             "loss": curve[at][1],
             "mean": sum(window) / len(window),
-            "text": _ends(one),
+            "text": _ends(made),
         }
 
 
-def _ends(one: Mapping[str, Any]) -> str:
-    curve = one["training"]["curve"]
-    return f"{one['model']}, {setting_name(one['stage'])}: loss {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
+def _ends(made: Mapping[str, Any]) -> str:
+    curve = made["training"]["curve"]
+    return f"{made['model']}, {setting_name(made['stage'])}: loss {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
 
 
-def _training_row(one: Mapping[str, Any]) -> list[object]:
-    found = one["training"]
+def _training_row(made: Mapping[str, Any]) -> list[object]:
+    result = made["training"]
     return [
-        f"{one['model']}, {setting_name(one['stage'])}",
-        found["examples"],
-        found["skipped_too_long"],
-        found["steps"],
-        found["tokens"],
-        duration(found["seconds"]),
-        f"{found['tokens_per_s']:,.0f}",
-        f"{found['final_loss']:.3f}",
+        f"{made['model']}, {setting_name(made['stage'])}",
+        result["examples"],
+        result["skipped_too_long"],
+        result["steps"],
+        result["tokens"],
+        duration(result["seconds"]),
+        f"{result['tokens_per_s']:,.0f}",
+        f"{result['final_loss']:.3f}",
     ]
 
 
-def time(facts: RunFacts) -> str:
+def time(facts: RunFacts) -> Markup:
     stages = facts.summary["stages"]
     total = facts.summary["seconds"]
     if not stages or not total:
-        return ""
+        return Markup()
     rows = [
         {
             "stage": stage["name"],
             "seconds": stage["seconds"],
-            "shown": f"{duration(stage['seconds'])}",
+            "shown": duration(stage["seconds"]),
             "text": f"{stage['name']}: {duration(stage['seconds'])}, {percent(stage['seconds'] / total)} of the run",
         }
         for stage in stages
     ]
-    trained = sum(one["training"]["seconds"] for one in facts.trainings if "training" in one)
+    trained = sum(made["training"]["seconds"] for made in facts.trainings if "training" in made)
     fitting = sum(stage["seconds"] for stage in stages if stage["name"] in ("sft", "rft"))
     split = ""
     if fitting > trained > 0:
         split = (
             f" Of the {duration(fitting)} of fine-tuning, optimizer steps took {duration(trained)}; the rest is "
-            "starting workers, loading and committing models."
+            "for starting workers, loading models and committing them."
         )
     return section(
         "time",
-        "Where the time went",
-        paragraph(f"{duration(total)} of work in all, summed over resumed runs.{split}"),
+        "Time by stage",
+        paragraph(f"{duration(total)} of work, summed over all runs that resumed this one.{split}"),
         figure(
             "time-chart",
             "Time by stage",
@@ -135,37 +137,35 @@ def time(facts: RunFacts) -> str:
     )
 
 
-def settings(facts: RunFacts) -> str:
+def settings(facts: RunFacts) -> Markup:
     summary = facts.summary
     names: list[list[object]] = [["run", summary["fingerprint"]]]
-    names += [[f"model {one['model']}, {setting_name(one['stage'])}", one["fingerprint"]] for one in summary["models"]]
+    names += [
+        [f"model {model['model']}, {setting_name(model['stage'])}", model["fingerprint"]] for model in summary["models"]
+    ]
     names += [[f"samples of {model}", name] for model, name in summary.get("samplers", {}).items()]
     if file := summary["corpus"].get("file"):
         names.append(["corpus", file.removeprefix("corpus/").removesuffix(".jsonl")])
     versions: dict[str, str] = {}
-    for one in facts.trainings:
-        versions |= one.get("training", {}).get("versions", {})
+    for made in facts.trainings:
+        versions |= made.get("training", {}).get("versions", {})
     return section(
         "settings",
         "Settings, versions, fingerprints",
         paragraph(
-            "A fingerprint names a recipe: model files, data, prompt, sampling settings, seed and the version of the "
-            "stage. Equal names, equal recipes."
+            "A fingerprint is a hash of a stage's inputs: model files, data, prompt, sampling settings, seed and the "
+            "stage's version. Equal fingerprints mean equal inputs."
         ),
-        _folded("Fingerprints", table("Fingerprints of this run", ["What", "Fingerprint"], names)),
-        _folded(
+        folded("Fingerprints", table("Fingerprints of this run", ["What", "Fingerprint"], names)),
+        folded(
             "Versions",
             table(
-                "Versions of stages, which enter the fingerprints, and of libraries that trained the models",
+                "Versions of the stages (a part of the fingerprints), and of the libraries that trained the models",
                 ["What", "Version"],
                 [*([f"stage {name}", str(number)] for name, number in VERSIONS.items()), *map(list, versions.items())],
             ),
         ),
-        _folded("Settings of the run", f'<pre class="settings" tabindex="0">{escape(facts.config_text)}</pre>')
+        folded("Settings of the run", render("settings.html", config=facts.config_text))
         if facts.config_text
-        else paragraph("This store holds no config.yaml: it was made by an older version.", "note"),
+        else paragraph("This store has no config.yaml: an older version of rft-ray wrote it.", "note"),
     )
-
-
-def _folded(title: str, inside: str) -> str:
-    return f'<details class="plain"><summary>{escape(title)}</summary>{inside}</details>'

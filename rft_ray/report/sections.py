@@ -1,4 +1,4 @@
-"""The sections of a run's report: `RunFacts` -> HTML, one function each; empty where the run has nothing to show."""
+"""The sections of a run's report: `RunFacts` -> `Markup`, one function each; empty when the run has no such data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup
 
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.report import charts
@@ -19,7 +21,7 @@ UNION = "all models together"
 BINS = 24
 
 
-def verdicts(facts: RunFacts) -> str:
+def verdicts(facts: RunFacts) -> Markup:
     ledger = facts.summary["ledger"]
     rows = [
         {
@@ -32,13 +34,13 @@ def verdicts(facts: RunFacts) -> str:
         for status, count in _counts(account).items()
     ]
     if not any(account["sampled"] for account in ledger.values()):
-        return ""
+        return Markup()
     return section(
         "samples",
-        "What became of the samples",
+        "Verdicts of the samples",
         paragraph(
-            "A sample is kept when its final answer is right and every one of its equations holds. Every planned "
-            "sample is accounted for: planned = sampled + skipped + missing, sampled = accepted + rejected."
+            "A sample is accepted when its final answer is right and all of its equations hold. The counts add up: "
+            "planned = sampled + skipped + missing, sampled = accepted + rejected + ungraded."
         ),
         figure(
             "verdict-chart",
@@ -51,22 +53,23 @@ def verdicts(facts: RunFacts) -> str:
 
 
 def _counts(account: Mapping[str, Any]) -> dict[Status, int]:
-    return {Status.CORRECT: account["accepted"], **{one: account["rejected"].get(one, 0) for one in REJECTIONS}}
+    rejected = {status: account["rejected"].get(status, 0) for status in REJECTIONS}
+    return {Status.CORRECT: account["accepted"], **rejected}
 
 
-def _ledger_table(ledger: Mapping[str, Any]) -> str:
-    head = ["Model", "planned", "skipped", "missing", "sampled", *(STATUSES[one] for one in Status), "ungraded"]
+def _ledger_table(ledger: Mapping[str, Any]) -> Markup:
+    head = ["Model", "planned", "skipped", "missing", "sampled", *(STATUSES[status] for status in Status), "ungraded"]
     rows: list[list[object]] = []
     for model, account in ledger.items():
         states = [account[name] for name in ("planned", "skipped", "missing", "sampled")]
         rows.append([model, *states, *_counts(account).values(), account["ungraded"]])
-    return table("Every sample accounted for", head, rows)
+    return table("Samples by verdict", head, rows)
 
 
-def diversity(facts: RunFacts) -> str:
+def diversity(facts: RunFacts) -> Markup:
     paths = facts.paths
     if paths is None or not paths.curves[""][-1][1]:
-        return ""
+        return Markup()
     models = [name for name in paths.curves if name]
     named = {name: name for name in models} | ({"": UNION} if len(models) > 1 else {})
     rows, ahead = _curve_rows(facts, named)
@@ -81,13 +84,13 @@ def diversity(facts: RunFacts) -> str:
     tried = ""
     if paths.check:
         tried = (
-            f"Tried on this run: from each model's first {paths.check.k} samples, the same estimate expects "
-            f"{paths.check.expected:.2f} new paths from as many more; what came was {paths.check.observed:.2f}."
+            f"A check on this run: from each model's first {paths.check.k} samples, the same estimate expects "
+            f"{paths.check.expected:.2f} new paths from as many more samples; the run has {paths.check.observed:.2f}."
         )
     return section(
         "paths",
         "Distinct paths against k",
-        paragraph(f"Two paths are one when they do the same equations. {says}"),
+        paragraph(f"Two correct samples are the same path when they have the same equations. {says}"),
         figure(
             "path-chart",
             "Distinct correct paths per problem; dashed: expected if k is doubled",
@@ -117,7 +120,7 @@ def _ahead(facts: RunFacts, name: str) -> float:
 
 
 def _curve_rows(facts: RunFacts, named: Mapping[str, str]) -> tuple[charts.Rows, charts.Rows]:
-    """The curves' points, and per curve its end and what doubling k should give."""
+    """The points of the curves; and for each curve its last point and the expected one at twice the k."""
     assert facts.paths is not None
     rows, ahead = [], []
     for name, shown in named.items():
@@ -142,52 +145,53 @@ def _curve_rows(facts: RunFacts, named: Mapping[str, str]) -> tuple[charts.Rows,
     return rows, ahead
 
 
-def models(facts: RunFacts) -> str:
-    found = facts.summary["complementarity"]
-    names = list(found["by_model"])
-    if len(names) < 2 or not found["union"]:
-        return ""
-    shares = {a: {b: found["overlap"][a][b] / max(found["overlap"][a][a], 1) for b in names} for a in names}
+def models(facts: RunFacts) -> Markup:
+    complementarity = facts.summary["complementarity"]
+    names = list(complementarity["by_model"])
+    if len(names) < 2 or not complementarity["union"]:
+        return Markup()
+    overlap = complementarity["overlap"]
+    shares = {a: {b: overlap[a][b] / max(overlap[a][a], 1) for b in names} for a in names}
     rows = [
         {
             "row": a,
             "column": b,
             "share": shares[a][b],
-            "shown": whole_percent(shares[a][b]) if a != b else f"{found['overlap'][a][a]:,}",
-            "text": f"Of the {found['overlap'][a][a]:,} paths of {a}, {b} found {found['overlap'][a][b]:,} too"
+            "shown": whole_percent(shares[a][b]) if a != b else f"{overlap[a][a]:,}",
+            "text": f"Of the {overlap[a][a]:,} paths of {a}, {b} also sampled {overlap[a][b]:,}"
             if a != b
-            else f"{a} found {found['overlap'][a][a]:,} distinct paths",
+            else f"{a} sampled {overlap[a][a]:,} distinct paths",
         }
         for a, b in itertools.product(names, names)
     ]
-    alone = sum(one["exclusive"] for one in found["by_model"].values())
+    alone = sum(counts["exclusive"] for counts in complementarity["by_model"].values())
     return section(
         "models",
-        "What each model adds",
+        "Paths by model",
         paragraph(
-            f"The union has {several(found['union'], 'distinct path')}; {alone:,} of them "
-            f"({whole_percent(alone / found['union'])}) were found by one model only. That is what pooling buys."
+            f"The union has {several(complementarity['union'], 'distinct path')}; {alone:,} of them "
+            f"({whole_percent(alone / complementarity['union'])}) come from one model only."
         ),
         figure(
             "overlap-chart",
-            "Of the paths that a row's model found …",
+            "Share of the paths of a row's model …",
             "; ".join(str(row["text"]) for row in rows),
             draw("overlap", charts.overlap, rows, names),
             table(
                 "Distinct paths by model",
-                ["Model", "distinct", "found by no other", "lost without it"],
+                ["Model", "distinct", "from no other model", "share lost without it"],
                 [
-                    [name, one["distinct"], one["exclusive"], percent(one["marginal_gain"])]
-                    for name, one in found["by_model"].items()
+                    [name, counts["distinct"], counts["exclusive"], percent(counts["marginal_gain"])]
+                    for name, counts in complementarity["by_model"].items()
                 ],
             ),
         ),
     )
 
 
-def difficulty(facts: RunFacts) -> str:
+def difficulty(facts: RunFacts) -> Markup:
     if facts.paths is None:
-        return ""
+        return Markup()
     k, seen = facts.paths.k, facts.problems_seen
     edges = _edges(k)
     labels = [_range(low, high) for low, high in edges]
@@ -205,11 +209,11 @@ def difficulty(facts: RunFacts) -> str:
     never = {model: samples.right_of_k[0] for model, samples in facts.samples.items()}
     return section(
         "difficulty",
-        "How hard the problems were",
+        "Difficulty of the problems",
         paragraph(
             f"Of {several(seen, 'training problem')}, {facts.unsolved:,} "
-            f"({whole_percent(facts.unsolved / max(seen, 1))}) got no correct path from any model"
-            + (": the corpus has only their gold solution." if facts.unsolved else ".")
+            f"({whole_percent(facts.unsolved / max(seen, 1))}) have no correct path from any model"
+            + (": the corpus holds only their gold solution." if facts.unsolved else ".")
         ),
         figure(
             "difficulty-chart",
@@ -237,7 +241,7 @@ def difficulty(facts: RunFacts) -> str:
 
 
 def _edges(k: int) -> list[tuple[int, int]]:
-    """0, then 1 … k in at most a dozen ranges."""
+    """0, then 1 … k in at most 12 ranges."""
     step = math.ceil(k / 12)
     return [(0, 0), *((low, min(low + step - 1, k)) for low in range(1, k + 1, step))]
 
@@ -246,10 +250,10 @@ def _range(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def lengths(facts: RunFacts) -> str:
+def lengths(facts: RunFacts) -> Markup:
     if facts.paths is None:
-        return ""
-    longest = max((n for one in facts.samples.values() for by in one.lengths.values() for n in by), default=0)
+        return Markup()
+    longest = max((n for samples in facts.samples.values() for by in samples.lengths.values() for n in by), default=0)
     width = max(1, math.ceil((longest + 1) / BINS / 5) * 5) if longest >= BINS else 1
     starts = list(range(0, longest + 1, width))
     parts = {"accepted": "var(--accent)", "rejected": "var(--quiet)", "cut, without an answer": "var(--rose)"}
@@ -262,7 +266,7 @@ def lengths(facts: RunFacts) -> str:
             "text": f"{model}, {start} to {start + width - 1} tokens: {count:,} {part}",
         }
         for model, samples in facts.samples.items()
-        for part, by_length in zip(parts, _by_fate(samples), strict=True)
+        for part, by_length in zip(parts, _by_outcome(samples), strict=True)
         for start, count in _binned(by_length, width).items()
     ]
     cut = "; ".join(
@@ -272,7 +276,7 @@ def lengths(facts: RunFacts) -> str:
     return section(
         "lengths",
         "Lengths and truncation",
-        paragraph(f"Samples that ran into the token limit: {cut}."),
+        paragraph(f"Samples that reached the token limit: {cut}."),
         figure(
             "length-chart",
             "Samples by length in tokens",
@@ -280,11 +284,11 @@ def lengths(facts: RunFacts) -> str:
             draw("lengths", charts.histograms, rows, parts, [str(start) for start in starts], "tokens", "samples"),
             table(
                 "Length of samples in tokens",
-                ["Model and verdict", "samples", "median", "90 % are at most", "longest"],
+                ["Model and verdict", "samples", "median", "90th percentile", "longest"],
                 [
                     [f"{model}, {part}", sum(by.values()), *_quantiles(by)]
                     for model, samples in facts.samples.items()
-                    for part, by in zip(parts, _by_fate(samples), strict=True)
+                    for part, by in zip(parts, _by_outcome(samples), strict=True)
                     if by
                 ],
             ),
@@ -292,7 +296,7 @@ def lengths(facts: RunFacts) -> str:
     )
 
 
-def _by_fate(samples: Samples) -> tuple[Counter[int], Counter[int], Counter[int]]:
+def _by_outcome(samples: Samples) -> tuple[Counter[int], Counter[int], Counter[int]]:
     """Lengths of accepted, rejected and truncated samples."""
     rejected: Counter[int] = Counter()
     for status, by_length in samples.lengths.items():

@@ -1,4 +1,4 @@
-"""The study's charts: points with their fitted lines, and the paper's figures. As `charts.py`, in the same style."""
+"""The study's charts: points with their fitted lines, and the paper's figures. In the style of `charts.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fitted(
 ) -> Spec:
     """Points of several series, each with its line and the 95 % band of the line. Titles: of x and of y.
 
-    Points: series, x, y, text. Lines: series, x, y, low, high. What of a band lies far beyond the points is cut off.
+    Points: series, x, y, text. Lines: series, x, y, low, high. A band is clipped far from the points.
     """
     scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
     x = _field(
@@ -64,7 +64,7 @@ def fitted(
 def paper_lines(
     width: int, rows: Rows, colours: Mapping[str, str], titles: tuple[str, str], *, log2_x: bool, join: bool, unit: str
 ) -> Spec:
-    """The paper's figures: points, joined, or with a least-squares line each. Rows: series, x, y, text."""
+    """The paper's figures: points, joined or with a least-squares line per series. Rows: series, x, y, text."""
     scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
     x = _field(
         "x",
@@ -88,7 +88,7 @@ def paper_lines(
 
 
 def _domain(points: Rows) -> dict[str, Any]:
-    """The points with some room, so that a wide band does not flatten them."""
+    """The range of the points with a margin, so that a wide band does not flatten them."""
     ys = [float(row["y"]) for row in points]
     room = 0.35 * (max(ys) - min(ys)) or 0.05
     return {"domain": [min(ys) - room, max(ys) + room], "nice": False}

@@ -1,7 +1,7 @@
-"""`study.json` -> `study.html`: which of the paper's findings hold here, and the figures that decide.
+"""`study.json` -> `study.html`: which of the paper's findings hold in this study, with the figures.
 
-In: a `Study`. Out: one file, as the report of a run. A line's band is the 95 % interval of its mean, made from the
-intervals of slope and intercept, so that it is the study's own and not fitted again.
+In: a `Study`. Out: one file, like the report of a run. A line's band is the 95 % interval of its mean, computed from
+the study's intervals of slope and intercept, not from a second fit.
 """
 
 from __future__ import annotations
@@ -9,132 +9,117 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from rft_ray.report import charts, study_charts
 from rft_ray.report.charts import draw
-from rft_ray.report.formatting import duration, listed, model_colours, points, several
-from rft_ray.report.html import document, escape, figure, paragraph, section, table
+from rft_ray.report.formatting import duration, model_colours, points, several
+from rft_ray.report.html import figure, folded, page, paragraph, render, section, table
 from rft_ray.study import paper
 from rft_ray.study.result import CommonSlope, Comparison, Estimate, Fit, Study, Table
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),
-    2: ("Data", "What does another doubling of gold data bring?"),
-    3: ("Paths", "What do k and distinct paths bring?"),
-    4: ("Pooling", "Does pooling beat the best one, and who helps whom?"),
+    2: ("Data", "What does doubling the gold data add?"),
+    3: ("Paths", "What do k and distinct paths add?"),
+    4: ("Pooling", "Does pooling beat the best single model, and whose paths help which model?"),
     5: ("Cost", "What does a point of accuracy cost?"),
 }
 TOGETHER = {"rft-loss": "sft-loss"}
-"""Fits that are drawn in another's chart."""
+"""Fits drawn in the chart of another fit."""
 DIFFERENCES = ("gain-loss", "slope-loss")
 HOLDS = {"yes": "holds", "no": "does not hold", "unclear": "unclear"}
 LONG = 10
-"""Rows of a table that is shown at once; a longer one opens."""
+"""The most rows of a table that is shown open; a longer table is folded."""
 STEPS = 40
 """Points of a drawn line."""
 
 
-def study_page(study: Study) -> str:
+def study_page(study: Study) -> Markup:
     """The whole page as one HTML file."""
     sections = [("findings", "Findings", _findings(study))]
     sections += [(f"q{number}", short, _question(study, number, title)) for number, (short, title) in QUESTIONS.items()]
-    sections.append(("points", "Points", _workings(study)))
-    footer = f"Made by rft-ray: <code>{escape(study.command)}</code>"
-    return document(f"{study.run}: scaling study", _header(study), [one for one in sections if one[2]], footer)
-
-
-def headline(study: Study) -> str:
-    """What the study found, in one sentence, as HTML."""
-    count = {key: sum(one.holds == key for one in study.findings) for key in HOLDS}
-    models = several(len(study.models), "model")
-    if not study.findings:
-        return f"No finding of the paper can be judged yet, from {several(len(study.points), 'point')} of {models}."
-    parts = [f"<b>{count['yes']} hold{'s' if count['yes'] == 1 else ''}</b>"]
-    parts += [f"{count['no']} do{'es' if count['no'] == 1 else ''} not"] if count["no"] else []
-    parts += [f"{count['unclear']} {'is' if count['unclear'] == 1 else 'are'} unclear"] if count["unclear"] else []
-    return f"Of {several(len(study.findings), 'finding')} of the paper, {listed(parts)} on these {models}."
-
-
-def _header(study: Study) -> str:
+    sections.append(("points", "Points", _points(study)))
     sizes = sorted(model.parameters / 1e6 for model in study.models)
     lead = (
         f"{several(len(study.models), 'base model')} of {sizes[0]:.2g} to {sizes[-1]:.2g} million parameters; "
         f"{several(study.train_problems, 'training problem')}, k = {study.k}; "
         f"{several(len(study.points), 'model')} trained and evaluated on "
-        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1, intervals are 95\u00a0%."
+        f"{several(study.test_problems, 'unseen problem')}. Accuracy is greedy maj1@1; intervals are 95\u00a0%."
     )
-    missing = study.planned - len(study.points)
-    warning = (
-        '<p class="warning" role="note"><strong>Not finished.</strong> '
-        f"{escape(several(missing, 'planned point'))} missing; the figures below are of the points that are there.</p>"
-    )
-    return (
-        f'<header><p class="eyebrow">rft-ray <span>scaling study {escape(study.run)}</span></p>'
-        f'<h1>{headline(study)}</h1><p class="lead">{escape(lead)}</p>{"" if study.finished else warning}</header>'
+    missing = several(study.planned - len(study.points), "planned point")
+    return page(
+        "study.html",
+        run=study.run,
+        headline=headline(study),
+        lead=lead,
+        warning="" if study.finished else f"{missing} missing; the figures below cover the points that are evaluated.",
+        command=study.command,
+        sections=[section for section in sections if section[2]],
     )
 
 
-def _findings(study: Study) -> str:
+def headline(study: Study) -> Markup:
+    """How many of the paper's findings hold, in one sentence."""
+    count = {verdict: sum(finding.holds == verdict for finding in study.findings) for verdict in HOLDS}
+    others = [f"{count['no']} do{'es' if count['no'] == 1 else ''} not"] if count["no"] else []
+    others += [f"{count['unclear']} {'is' if count['unclear'] == 1 else 'are'} unclear"] if count["unclear"] else []
+    return render(
+        "study_headline.html",
+        findings=several(len(study.findings), "finding") if study.findings else "",
+        holding=f"{count['yes']} hold{'s' if count['yes'] == 1 else ''}",
+        others=others,
+        models=several(len(study.models), "model"),
+        points=several(len(study.points), "point"),
+    )
+
+
+def _findings(study: Study) -> Markup:
     if not study.findings:
-        return ""
-    rows = "".join(
-        f'<tr role="row"><th role="rowheader" scope="row">{escape(one.paper)}</th><td role="cell">'
-        f'<span class="holds {one.holds}">{HOLDS[one.holds]}</span></td><td role="cell">{escape(one.here)}</td></tr>'
-        for one in study.findings
-    )
-    rules = "".join(f"<li>{escape(one.paper)} {escape(one.rule)}.</li>" for one in study.findings)
-    return section(
-        "findings",
-        "The paper's findings, here",
-        '<div class="scroll" role="region" tabindex="0" aria-label="Findings"><table class="findings" role="table">'
-        "<caption>Findings of arXiv 2308.01825 and what the study says of them</caption>"
-        '<thead><tr><th scope="col">In the paper</th>'
-        f'<th scope="col">Here</th><th scope="col">Figures</th></tr></thead><tbody>{rows}</tbody></table></div>',
-        '<details class="plain"><summary>How each was decided: rules in code, tried on the paper</summary>'
-        f"<ul>{rules}</ul></details>",
-    )
+        return Markup()
+    findings = render("findings.html", findings=study.findings, labels=HOLDS)
+    return section("findings", "The paper's findings, here", findings)
 
 
-def _question(study: Study, number: int, title: str) -> str:
+def _question(study: Study, number: int, title: str) -> Markup:
     parts = [*_fit_figures(study, number), *_comparison_figures(study, number), *_paper_figures(number)]
-    parts += [_table(one) for one in study.tables if one.question == number]
+    parts += [_table(part) for part in study.tables if part.question == number]
     notes = [paragraph(f"Not answered: {one.reason}.", "note") for one in study.skipped if one.question == number]
-    return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else ""
+    return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else Markup()
 
 
-def _table(one: Table) -> str:
-    note = paragraph(one.note, "note") if one.note else ""
+def _table(one: Table) -> Markup:
+    note = paragraph(one.note, "note") if one.note else Markup()
     whole = table(one.title, one.columns, one.rows) + note
-    if len(one.rows) <= LONG:
-        return whole
-    return f'<details class="plain"><summary>{escape(one.title)}</summary>{whole}</details>'
+    return whole if len(one.rows) <= LONG else folded(one.title, whole)
 
 
 # --- Fits -----------------------------------------------------------------------------------------
 
 
-def _fit_figures(study: Study, number: int) -> Iterator[str]:
-    """One chart for all fits of a name: one series a model, or one a measured quantity."""
+def _fit_figures(study: Study, number: int) -> Iterator[Markup]:
+    """One chart for all fits of a name: one series per model, or per measured quantity."""
     fits = [fit for fit in study.fits if fit.question == number]
     for name in dict.fromkeys(TOGETHER.get(fit.name, fit.name) for fit in fits):
         yield _fit_figure(study, name, [fit for fit in fits if TOGETHER.get(fit.name, fit.name) == name])
 
 
-def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
+def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> Markup:
     series = [fit.group or fit.y for fit in fits]
     known = model_colours([model.name for model in study.models])
-    colours = {one: known.get(one, f"var(--s{at % 8 + 1})") for at, one in enumerate(series)}
+    colours = {label: known.get(label, f"var(--s{at % 8 + 1})") for at, label in enumerate(series)}
     differences = name in DIFFERENCES
     spots = [
-        {"series": one, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
-        for one, fit in zip(series, fits, strict=True)
+        {"series": label, "x": x, "y": y, "text": f"{point}: {_share(y, differences)} at {x:,.4g}"}
+        for label, fit in zip(series, fits, strict=True)
         for x, y, point in fit.points
     ]
-    lines = [row for one, fit in zip(series, fits, strict=True) for row in band(one, fit)]
+    lines = [row for label, fit in zip(series, fits, strict=True) for row in band(label, fit)]
     y = fits[0].y if len({fit.y for fit in fits}) == 1 else "accuracy"
     common = [slope for slope in study.slopes if slope.name == name]
     slopes: list[tuple[str, Fit | CommonSlope]] = [*zip(series, fits, strict=True)]
     slopes += [("common slope", slope) for slope in common]
-    says = "; ".join(f"{one} {_slope(fit, fits[0].x)}, R2 {fit.r2:.2f}" for one, fit in slopes)
+    says = "; ".join(f"{label} {_slope(fit, fits[0].x)}, R2 {fit.r2:.2f}" for label, fit in slopes)
     return figure(
         f"{name}-chart",
         f"{y[0].upper()}{y[1:]} against {fits[0].x}",
@@ -152,15 +137,15 @@ def _fit_figure(study: Study, name: str, fits: Sequence[Fit]) -> str:
         table(
             f"Least-squares fits of {y} against {'log2 of ' if fits[0].log2_x else ''}{fits[0].x}",
             ["Series", "slope", "R2", "points"],
-            [[one, _slope(fit, fits[0].x), f"{fit.r2:.2f}", _count(fit)] for one, fit in slopes],
+            [[label, _slope(fit, fits[0].x), f"{fit.r2:.2f}", _count(fit)] for label, fit in slopes],
         ),
     )
 
 
 def band(series: str, fit: Fit) -> Iterator[dict[str, float | str]]:
-    """The line at points between the smallest and the largest x, with the 95 % interval of its mean.
+    """The line from the smallest to the largest x, with the 95 % interval of its mean.
 
-    Half the interval at x is h sqrt(S) sqrt(1/n + (x - mean)^2 / S): h is half the slope's, S the spread of the x.
+    Half the interval at x is h sqrt(S) sqrt(1/n + (x - mean)^2 / S): h is half the slope's, S the sum of (x - mean)^2.
     """
     xs = [math.log2(x) if fit.log2_x else x for x, _, _ in fit.points]
     mean = sum(xs) / len(xs)
@@ -193,34 +178,37 @@ def _metric(estimate: Estimate) -> dict[str, float]:
 # --- Comparisons ----------------------------------------------------------------------------------
 
 
-def _comparison_figures(study: Study, number: int) -> Iterator[str]:
-    """One chart for all comparisons of a question that have the same first side; leaving out is a chart of its own."""
-    mine = [one for one in study.comparisons if one.question == number]
-    for first, without in dict.fromkeys((one.first, _leaves_out(one)) for one in mine):
-        these = [one for one in mine if (one.first, _leaves_out(one)) == (first, without)]
-        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, these)
+def _comparison_figures(study: Study, number: int) -> Iterator[Markup]:
+    """One chart for all comparisons of a question with the same first side; leaving out a sampler has its own chart."""
+    comparisons = [comparison for comparison in study.comparisons if comparison.question == number]
+    for first, without in dict.fromkeys((comparison.first, _leaves_out(comparison)) for comparison in comparisons):
+        shared = [
+            comparison for comparison in comparisons if (comparison.first, _leaves_out(comparison)) == (first, without)
+        ]
+        yield _comparison_figure(f"q{number}-{'without' if without else first.split()[0].lower()}", first, shared)
 
 
-def _leaves_out(one: Comparison) -> bool:
-    return one.second.startswith("without ")
+def _leaves_out(comparison: Comparison) -> bool:
+    return comparison.second.startswith("without ")
 
 
-def _against(one: Comparison) -> str:
-    return f"over {'the union ' if _leaves_out(one) else ''}{one.second}"
+def _against(comparison: Comparison) -> str:
+    return f"over {'the union ' if _leaves_out(comparison) else ''}{comparison.second}"
 
 
-def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str:
-    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, mine)))}
+def _comparison_figure(name: str, first: str, comparisons: Sequence[Comparison]) -> Markup:
+    colours = {name: f"var(--s{at % 8 + 1})" for at, name in enumerate(dict.fromkeys(map(_against, comparisons)))}
     first = "the union" if first == "union" else first
     rows = [
         {
-            "row": one.model or "mean of models",
-            "group": _against(one),
-            "shown": f"{100 * one.difference.value:+.1f}".replace("-", "\u2212"),
-            "text": f"{one.model or 'mean of models'}, {first} {_against(one)}: {points(_metric(one.difference))}",
-            **_metric(one.difference),
+            "row": comparison.model or "mean of models",
+            "group": _against(comparison),
+            "shown": f"{100 * comparison.difference.value:+.1f}".replace("-", "\u2212"),
+            "text": f"{comparison.model or 'mean of models'}, {first} {_against(comparison)}: "
+            f"{points(_metric(comparison.difference))}",
+            **_metric(comparison.difference),
         }
-        for one in mine
+        for comparison in comparisons
     ]
     return figure(
         f"{name}-chart",
@@ -231,8 +219,12 @@ def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str
             "Differences of accuracy, paired by test problem, with 95\u00a0% intervals",
             ["Model", "Comparison", "Difference"],
             [
-                [one.model or "mean of models", f"{first} {_against(one)}", points(_metric(one.difference))]
-                for one in mine
+                [
+                    comparison.model or "mean of models",
+                    f"{first} {_against(comparison)}",
+                    points(_metric(comparison.difference)),
+                ]
+                for comparison in comparisons
             ],
         ),
     )
@@ -241,7 +233,7 @@ def _comparison_figure(name: str, first: str, mine: Sequence[Comparison]) -> str
 # --- The paper ------------------------------------------------------------------------------------
 
 
-def _paper_figures(number: int) -> Iterator[str]:
+def _paper_figures(number: int) -> Iterator[Markup]:
     if number == 1:
         rows = [
             (name, model.pretraining_loss, value, model.name)
@@ -270,7 +262,7 @@ def _paper_figures(number: int) -> Iterator[str]:
 
 def _paper_figure(
     key: str, what: str, rows: Sequence[tuple[str, float, float, str]], titles: tuple[str, str], join: bool
-) -> str:
+) -> Markup:
     names = list(dict.fromkeys(row[0] for row in rows))
     spots = [{"series": name, "x": x, "y": y, "text": f"{name}, {where}: {y:.1f}\u00a0%"} for name, x, y, where in rows]
     return figure(
@@ -295,28 +287,29 @@ def _paper_figure(
     )
 
 
-def _workings(study: Study) -> str:
+def _points(study: Study) -> Markup:
     head = ["Point", "accuracy", "gold", "paths", "a problem", "steps", "training", "sampling", "model"]
     rows: list[list[object]] = [
         [
-            one.name,
-            f"{100 * one.accuracy.value:.1f} [{100 * one.accuracy.low:.1f}, {100 * one.accuracy.high:.1f}]",
-            one.gold,
-            one.paths,
-            f"{one.paths_per_problem:.2f}",
-            one.steps,
-            duration(one.training_seconds),
-            duration(one.sampling_seconds),
-            one.training,
+            point.name,
+            f"{100 * point.accuracy.value:.1f} [{100 * point.accuracy.low:.1f}, {100 * point.accuracy.high:.1f}]",
+            point.gold,
+            point.paths,
+            f"{point.paths_per_problem:.2f}",
+            point.steps,
+            duration(point.training_seconds),
+            duration(point.sampling_seconds),
+            point.training,
         ]
-        for one in study.points
+        for point in study.points
     ]
     times = [[str(stage["name"]), duration(float(stage["seconds"]))] for stage in study.stages]
     return section(
         "points",
-        "Every point",
+        "All points",
         paragraph(f"Fingerprint of the study: {study.fingerprint}.", "note"),
-        f'<details class="plain"><summary>{escape(several(len(rows), "model"))} trained and evaluated</summary>'
-        f"{table('Trained and evaluated models', head, rows)}</details>",
-        table("Time by stage, over all runs of the study", ["Stage", "time"], times) if times else "",
+        folded(
+            f"{several(len(rows), 'model')} trained and evaluated", table("Trained and evaluated models", head, rows)
+        ),
+        table("Time by stage, over all runs of the study", ["Stage", "time"], times) if times else Markup(),
     )

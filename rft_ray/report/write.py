@@ -1,8 +1,8 @@
 """A run's directory -> one self-contained HTML report: `report.html` of a run, `study.html` of a scaling study.
 
-In: a store, of which only committed data is read (`facts.py`). Out: one file that needs no network, with charts drawn
-beforehand as SVG, a bounded number of examples, and every text of a model escaped (`html.py`). It is a view: replaced
-atomically, rebuilt at will, the same for the same data.
+In: a store, from which only committed data is read (`facts.py`). Out: one file that needs no network, with charts as
+SVG, a bounded number of examples, and every text of a model escaped (`html.py`). The file is a view: it is replaced
+atomically, can be rebuilt at any time, and is the same for the same data.
 
     python jobs/report.py --run runs/demo
 """
@@ -21,33 +21,33 @@ REPORT, STUDY = "report.html", "study.html"
 
 
 def write_report(store: Store) -> str:
-    """Write a run's report and return where it is. Raises StoreError where the run has no summary yet."""
+    """Write a run's report and return its URL. Raises StoreError when the run has no summary yet."""
     store.replace(REPORT, run_page(gather(store)).encode())
     return f"{store.url}/{REPORT}"
 
 
 def try_report(store: Store) -> str:
-    """A line for the end of a run: where the report is, or why there is none, for the run itself is done."""
+    """Write the report at the end of a run. Returns a line with its URL or a warning; never raises."""
     return _tried("report", write_report, store)
 
 
 def try_study_report(store: Store) -> str:
-    """As `try_report`, for a study."""
+    """The same as `try_report`, for a study."""
     return _tried("page", write_study_report, store)
 
 
 def _tried(what: str, write: Callable[[Store], str], store: Store) -> str:
     try:
         return f"{what}: {write(store)}"
-    except Exception as error:  # whatever it is, it is no failure of the work that the view is of
+    except Exception as error:  # a view that cannot be written is no failure of the run
         why = " ".join(f"{type(error).__name__}: {error}".split())[:600]
         return (
-            f"warning: the {what} could not be written ({why}); everything else is done and committed: make it again "
-            f"by python jobs/report.py --run {store.url}"
+            f"warning: the {what} could not be written ({why}); everything else is done and committed. To write it: "
+            f"python jobs/report.py --run {store.url}"
         )
 
 
 def write_study_report(store: Store) -> str:
-    """Write a study's page and return where it is. Raises what `read_study` raises."""
+    """Write a study's page and return its URL. Raises what `read_study` raises."""
     store.replace(STUDY, study_page(read_study(store)).encode())
     return f"{store.url}/{STUDY}"

@@ -1,7 +1,7 @@
-"""The study's points -> fits and comparisons, one function a question. Pure: no store, no Ray.
+"""The study's points -> fits and comparisons, one function per question. Pure: no store, no Ray.
 
-In: `Evidence`. Out: what `study.Fit` and `study.Comparison` describe; a fit with too few points is left out.
-Seeds of one point are averaged. A share of the gold data counts with the better of its two schedules, as in the paper.
+In: `Evidence`. Out: `Fit`, `CommonSlope` and `Comparison`; a fit with too few points is left out. The seeds of a point
+are averaged. For a share of the gold data the better of its two schedules is used, as in the paper.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ XY = tuple[float, float, str]
 
 @dataclass(frozen=True)
 class Series:
-    """The points that differ in their seeds only. Example: Series((Point(…, seed=0), Point(…, seed=1)))"""
+    """Points that differ only in their seeds. Example: Series((Point(…, seed=0), Point(…, seed=1)))"""
 
     points: tuple[Point, ...]
 
@@ -42,29 +42,29 @@ def sft(evidence: Evidence, model: str, share: float = 1.0, schedule: str = "epo
 
 
 def best_sft(evidence: Evidence, model: str, share: float) -> Series | None:
-    """The better of the two schedules; all of the data has one (there `steps` is the control of RFT)."""
+    """The better of the two schedules. All of the data has one: there `steps` is the control of RFT."""
     if share == 1:
         return sft(evidence, model)
     both = [sft(evidence, model, share, schedule) for schedule in ("epochs", "steps")]
-    return max((one for one in both if one), key=lambda one: one.accuracy, default=None)
+    return max((series for series in both if series), key=lambda series: series.accuracy, default=None)
 
 
 def rft(
     evidence: Evidence, model: str, samplers: Sequence[str], k: int | None = None, selection: Selection = "equations"
 ) -> Series | None:
-    """A model fine-tuned on gold and the paths of these samplers."""
+    """A model fine-tuned on gold data and the paths of these samplers."""
     wanted = (model, "rft", tuple(samplers), k or evidence.k, selection)
     return _series(evidence, lambda p: (p.model, p.stage, p.samplers, p.k, p.selection) == wanted)
 
 
 def union(evidence: Evidence, model: str) -> Series | None:
-    """A model fine-tuned on gold and the paths of all samplers."""
+    """A model fine-tuned on gold data and the paths of all samplers."""
     return rft(evidence, model, evidence.samplers)
 
 
 def _series(evidence: Evidence, wanted: Callable[[Point], bool]) -> Series | None:
-    found = tuple(point for point in evidence.points if wanted(point))
-    return Series(found) if found else None
+    points = tuple(point for point in evidence.points if wanted(point))
+    return Series(points) if points else None
 
 
 # --- Fits -----------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def _series(evidence: Evidence, wanted: Callable[[Point], bool]) -> Series | Non
 
 @dataclass(frozen=True)
 class _Lines:
-    """Points by model (or under no name), and what they are."""
+    """Points by model, or under the empty name, with the names of their axes."""
 
     question: int
     name: str
@@ -93,7 +93,7 @@ class _Lines:
                 yield Fit(*at, line.slope, line.intercept, line.r2, tuple(points))
 
     def common(self) -> CommonSlope | None:
-        """Their common slope, where there are several groups."""
+        """The common slope of several groups; None for a single group or too few points."""
         line = fit_common_slope([self.coordinates(group) for group in self.groups]) if len(self.groups) > 1 else None
         count = sum(map(len, self.groups.values()))
         at = (self.question, self.name, self.log2_x)
@@ -112,9 +112,9 @@ def fits(evidence: Evidence) -> list[Fit]:
 
 
 def slopes(evidence: Evidence) -> list[CommonSlope]:
-    """The common slopes of lines that each model has, by question."""
-    found = [lines.common() for lines in (_against_data(evidence), *_against_paths(evidence))]
-    return [one for one in found if one]
+    """The common slopes of the fits that each model has, by question."""
+    common = [lines.common() for lines in (_against_data(evidence), *_against_paths(evidence))]
+    return [slope for slope in common if slope]
 
 
 def _losses(evidence: Evidence) -> dict[str, float]:
@@ -140,21 +140,25 @@ def _against_data(evidence: Evidence) -> _Lines:
     groups: dict[str, list[XY]] = {}
     for model in evidence.models:
         shares = sorted({p.share for p in evidence.points if p.model == model.name and p.stage == "sft"})
-        best = [one for share in shares if (one := best_sft(evidence, model.name, share))]
-        groups[model.name] = [(float(one.first.gold), one.accuracy, one.first.name) for one in best]
+        best = [series for share in shares if (series := best_sft(evidence, model.name, share))]
+        groups[model.name] = [(float(series.first.gold), series.accuracy, series.first.name) for series in best]
     return _Lines(2, "sft-data", "gold problems", "SFT accuracy", groups, log2_x=True)
 
 
 def _against_paths(evidence: Evidence) -> Iterator[_Lines]:
-    """Question 3: against k of a model's own samples, and against distinct paths whoever sampled them."""
+    """Question 3: against k of a model's own samples, and against distinct paths of any sampler."""
     own: dict[str, list[XY]] = {}
     distinct: dict[str, list[XY]] = {}
     for name in evidence.headline:
-        mine = [p for p in evidence.points if p.model == name and p.stage == "rft" and p.selection == "equations"]
-        found = [one for key in dict.fromkeys((p.samplers, p.k) for p in mine) if (one := rft(evidence, name, *key))]
-        selfs = [one for one in found if one.first.samplers == (name,)]
-        own[name] = sorted((float(one.first.k), one.accuracy, one.first.name) for one in selfs)
-        distinct[name] = sorted((1 + one.first.paths_per_problem, one.accuracy, one.first.name) for one in found)
+        points = [p for p in evidence.points if p.model == name and p.stage == "rft" and p.selection == "equations"]
+        trained = [
+            series for key in dict.fromkeys((p.samplers, p.k) for p in points) if (series := rft(evidence, name, *key))
+        ]
+        on_own_paths = [series for series in trained if series.first.samplers == (name,)]
+        own[name] = sorted((float(series.first.k), series.accuracy, series.first.name) for series in on_own_paths)
+        distinct[name] = sorted(
+            (1 + series.first.paths_per_problem, series.accuracy, series.first.name) for series in trained
+        )
     yield _Lines(3, "rft-k", "samples per problem (own)", "RFT accuracy", own, log2_x=True)
     x = "examples per problem (gold and distinct paths)"
     yield _Lines(3, "rft-paths", x, "RFT accuracy", distinct, log2_x=True)
@@ -192,7 +196,7 @@ def comparisons(evidence: Evidence) -> list[Comparison]:
 
 
 def _pooling(evidence: Evidence) -> Iterator[Comparison]:
-    """Question 4. The best single sampler is chosen by the test accuracy itself, so the union has the harder side."""
+    """Question 4. The best single sampler is chosen by test accuracy, which favours it over the union."""
     names, samplers = evidence.headline, evidence.samplers
     if len(samplers) < 2:
         return
@@ -209,37 +213,39 @@ def _pooling(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def best_single(evidence: Evidence, model: str) -> Series | None:
-    """The model on the paths of that sampler which serves it best."""
+    """The model fine-tuned on the paths of the sampler that gives it the highest accuracy."""
     singles = [rft(evidence, model, [sampler]) for sampler in evidence.samplers]
-    return max((one for one in singles if one), key=lambda one: one.accuracy, default=None)
+    return max((series for series in singles if series), key=lambda series: series.accuracy, default=None)
 
 
 def _compare(
     evidence: Evidence, question: int, name: str, first: str, second: str, pairs: Mapping[str, _Pair]
 ) -> Iterator[Comparison]:
-    """One comparison per model; and, where there are several, their mean per test problem."""
-    found = {
+    """One comparison per model, and for several models the mean over models per test problem."""
+    by_model = {
         model: differences
         for model, pair in pairs.items()
         if pair.first and pair.second and (differences := _paired(evidence, pair.first, pair.second))
     }
-    for model, differences in found.items():
+    for model, differences in by_model.items():
         of_model = mean_difference(list(differences.values()))
         yield Comparison(question, name, model, first, second, of_model, len(differences))
-    if len(found) > 1:
-        shared = set.intersection(*(set(one) for one in found.values()))
-        mean = [sum(one[problem] for one in found.values()) / len(found) for problem in sorted(shared)]
+    if len(by_model) > 1:
+        shared = set.intersection(*(set(of_problem) for of_problem in by_model.values()))
+        mean = [
+            sum(of_problem[problem] for of_problem in by_model.values()) / len(by_model) for problem in sorted(shared)
+        ]
         yield Comparison(question, name, "", first, second, mean_difference(mean), len(mean))
 
 
 def _paired(evidence: Evidence, first: Series, second: Series) -> dict[str, float]:
-    """Problem id -> how much oftener the first was right, over the seeds that both have."""
+    """Problem id -> accuracy of the first minus accuracy of the second, over the seeds that both have."""
     seeds = {point.seed for point in first.points} & {point.seed for point in second.points}
-    a, b = ([evidence.right[p.name] for p in one.points if p.seed in seeds] for one in (first, second))
+    a, b = ([evidence.right[p.name] for p in series.points if p.seed in seeds] for series in (first, second))
     if not seeds:
         return {}
     problems = set.intersection(*(set(records) for records in (*a, *b)))
     return {
-        problem: (sum(one[problem] for one in a) - sum(one[problem] for one in b)) / len(seeds)
+        problem: (sum(right[problem] for right in a) - sum(right[problem] for right in b)) / len(seeds)
         for problem in sorted(problems)
     }

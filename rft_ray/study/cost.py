@@ -1,7 +1,7 @@
-"""What a study will cost, before anything runs: trainings, tokens, and a rough time per stage.
+"""The estimated cost of a study before it runs: trainings, tokens, and a rough time per stage.
 
 The time is an order of magnitude, at the rates below (two CPU cores: measured on the tiny family, LOG.md; a GPU: from
-the paper's hours). The numbers of paths are those that the paper saw at the same k, since nobody knows them before.
+the paper's hours). The numbers of paths are the paper's at the same k, since the study's own are not known yet.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rft_ray.plan.cost import (
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 
 TRAIN_TOKENS_PER_S, SAMPLE_TOKENS_PER_S = 15_000.0, 5_000.0
-"""Two CPU cores, where a model is too small to be bound by arithmetic."""
+"""On two CPU cores, for a model so small that arithmetic is not the limit."""
 GPU_TRAIN_TOKENS_PER_S, GPU_SAMPLE_TOKENS_PER_S = 100_000.0, 30_000.0
 PER_MODEL_S = 2.0
-"""Loading, committing and swapping of one model, beside its tokens."""
+"""Time to load, commit and swap one model, in addition to the time for its tokens."""
 ACCEPTED = 0.4
-"""Guess of the share of samples that are right."""
+"""Assumed share of samples that are correct."""
 
 
 def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> float:
-    """Rough time of one training."""
+    """Estimated time of one training."""
     recipe, spec = point.training.recipe, point.spec
     examples = point.corpus.problems + paths_guess(plan, point)
     if spec.schedule == "steps":
@@ -42,7 +42,7 @@ def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> floa
 
 
 def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
-    """Sampled paths of a corpus."""
+    """Expected number of sampled paths in a corpus."""
     spec = point.spec
     if spec.selection == "none":
         return plan.train.count * ACCEPTED * spec.k * len(spec.samplers)
@@ -50,7 +50,7 @@ def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
 
 
 def _distinct_guess(plan: StudyPlan, k: int, samplers: int) -> float:
-    """The paper's 1.17 distinct paths per problem at k=1, growing with the cube root of k."""
+    """The paper's 1.17 distinct paths per problem at k=1, which grow with the cube root of k."""
     return plan.train.count * min(k, 1.17 * math.pow(k, 0.33)) * samplers
 
 
@@ -64,14 +64,14 @@ def tokens(plan: StudyPlan) -> tuple[float, float]:
 
 
 def _sampling_seconds(plan: StudyPlan, samples: dict[str, int], *, gpu: bool) -> float:
-    """`samples`: model name -> how many of its completions."""
+    """`samples`: model name -> number of its completions."""
     fastest, flops = (GPU_SAMPLE_TOKENS_PER_S, GPU_SAMPLE_FLOPS) if gpu else (SAMPLE_TOKENS_PER_S, CPU_FLOPS)
     response, sizes = tokens(plan)[1], {model.name: model.parameters for model in plan.models}
     return sum(count * response / min(fastest, flops / (2 * sizes[name])) for name, count in samples.items())
 
 
 def describe(plan: StudyPlan, *, gpu: bool, missing: dict[bool, Sequence[PlannedPoint]]) -> str:
-    """The study as a table for people. `missing`: late -> the points of `plan.of(late=late)` that are not trained."""
+    """The estimate as a table. `missing`: late -> the points of `plan.of(late=late)` that are not trained yet."""
     collected = {job.sampling.model.name: job.sampling.planned for job in plan.collected}
     total, lines = 0.0, [f"{'stage':<24} {'models':>7} {'missing':>8} {'about':>9}"]
     for stage, late in (("sft", False), ("rft", True)):

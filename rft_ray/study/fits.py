@@ -1,8 +1,7 @@
-"""Least-squares lines with 95 % t-intervals, and differences paired by problem. Pure Python and NumPy.
+"""Least-squares lines with 95 % t-intervals, and means of paired differences. Pure: NumPy and SciPy.
 
-In: figures. Out: estimates with intervals. Limits: intervals of a line take errors to be normal, equal and independent,
-as ordinary least squares does; at least three points with two different x are needed.
-Formulas: any textbook of regression; the t distribution by Abramowitz and Stegun 26.7.3-4.
+In: figures. Out: estimates with intervals. Limits: the intervals assume independent normal errors of equal variance, as
+ordinary least squares does. A line needs at least three points with two different x.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from rft_ray.study.result import Estimate
 
@@ -25,46 +25,42 @@ class Line:
     slope: Estimate
     intercept: Estimate
     r2: float
-    """Share of y's variance that the line explains; 0 where y does not vary."""
+    """Share of y's variance that the line explains; 0 when y is constant."""
 
 
 def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line | None:
-    """The ordinary least-squares line through the points; None where there are too few of them."""
+    """The ordinary least-squares line through the points. Returns None for too few points."""
     return fit_common_slope([(xs, ys)])
 
 
 def fit_common_slope(groups: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Line | None:
-    """One slope for several groups of (xs, ys), each of which has a level of its own; None for too few points.
+    """One slope for several groups of (xs, ys) with an intercept per group. Returns None for too few points.
 
-    The intercept is that of the mean level; R2 is of what varies within the groups.
+    The intercept returned is that of the mean level; R2 is the share of the variance within the groups.
     """
-    groups = [(xs, ys) for xs, ys in groups if len(xs)]
-    if not groups:
+    levels = [(np.asarray(xs, float), np.asarray(ys, float)) for xs, ys in groups if len(xs)]
+    degrees = sum(len(xs) for xs, _ in levels) - len(levels) - 1
+    if degrees < 1 or all(np.ptp(xs) == 0 for xs, _ in levels):
         return None
-    x, y = (np.concatenate([np.asarray(group[i], float) for group in groups]) for i in (0, 1))
-    dx, dy = (np.concatenate([np.asarray(group[i], float) - np.mean(group[i]) for group in groups]) for i in (0, 1))
-    n, degrees, spread = len(x), len(x) - len(groups) - 1, float((dx**2).sum())
-    if degrees < 1 or spread == 0:
-        return None
+    x, y = (np.concatenate([level[axis] for level in levels]) for axis in (0, 1))
+    dx, dy = (np.concatenate([level[axis] - level[axis].mean() for level in levels]) for axis in (0, 1))
+    # scipy.stats.linregress fits one level only, and its intervals are NaN where y is constant
+    spread = float((dx**2).sum())
     slope = float((dx * dy).sum()) / spread
-    left, total = float(((dy - slope * dx) ** 2).sum()), float((dy**2).sum())
-    t, variance = t_quantile(degrees), left / degrees
+    residual, total = float(((dy - slope * dx) ** 2).sum()), float((dy**2).sum())
+    t, variance = t_quantile(degrees), residual / degrees
     of_slope = t * math.sqrt(variance / spread)
-    of_intercept = t * math.sqrt(variance * (1 / n + float(x.mean()) ** 2 / spread))
+    of_intercept = t * math.sqrt(variance * (1 / len(x) + float(x.mean()) ** 2 / spread))
     intercept = float(y.mean() - slope * x.mean())
-    return Line(_around(slope, of_slope), _around(intercept, of_intercept), 1 - left / total if total > 0 else 0.0)
+    return Line(_around(slope, of_slope), _around(intercept, of_intercept), 1 - residual / total if total > 0 else 0.0)
 
 
 def mean_difference(differences: Sequence[float]) -> Estimate:
-    """Mean of one difference per problem, with the t-interval over problems. At least two are needed.
-
-    Raises ValueError for fewer.
-    """
-    values = np.asarray(differences, float)
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} differences have no interval: give two or more")
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    return _around(float(values.mean()), t_quantile(len(values) - 1) * error)
+    """The mean over problems of their differences, with its t-interval. Raises ValueError for fewer than two."""
+    if len(differences) < 2:
+        raise ValueError(f"{len(differences)} differences have no interval: give two or more")
+    error = float(stats.sem(differences))
+    return _around(float(np.mean(differences)), t_quantile(len(differences) - 1) * error)
 
 
 def _around(value: float, half: float) -> Estimate:
@@ -72,25 +68,5 @@ def _around(value: float, half: float) -> Estimate:
 
 
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
-    """The t that a Student variable of so many degrees of freedom stays within, by size, with probability `level`."""
-    low, high = 0.0, 1.0
-    while t_within(high, degrees) < level:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, degrees) < level else (low, middle)
-    return high
-
-
-def t_within(t: float, degrees: int) -> float:
-    """Probability that a Student variable of `degrees` >= 1 degrees of freedom lies within -t..t, for t >= 0."""
-    angle = math.atan(t / math.sqrt(degrees))
-    square = math.cos(angle) ** 2
-    odd = degrees % 2
-    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
-    for j in range(2 + odd, degrees + 1, 2):
-        total += term
-        term *= square * (j - 1) / j
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total
+    """The t whose interval -t..t holds a Student variable of `degrees` degrees of freedom with probability `level`."""
+    return float(stats.t.ppf((1 + level) / 2, degrees))

@@ -1,6 +1,6 @@
-"""Figures of the paper, as facts to hold results against: Yuan et al. 2023, arXiv 2308.01825 v2, GSM8K.
+"""The paper's figures, to compare results with: Yuan et al. 2023, arXiv 2308.01825 v2, GSM8K.
 
-Accuracies are percent (maj1@1), losses nats per token, hours those of one A100-80GB. None: not reported.
+Accuracies are in percent (maj1@1), losses in nats per token, hours on one A100-80GB. None: not reported.
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PaperModel:
-    """One column of the paper's tables. Example: PaperModel("LLaMA 7B", 1.80, 35.9, 41.7, 49.3, 49.1)"""
+    """One column of the paper's tables. Example: PaperModel("LLaMA 7B", 1.80, 35.9, 49.3, 49.1)"""
 
     name: str
     pretraining_loss: float | None
     sft: float
-    rft_k100: float | None
     rft_u13b: float
     rft_u33b: float
 
 
 MODELS = (
-    PaperModel("LLaMA 7B", 1.80, 35.9, 41.7, 49.3, 49.1),
-    PaperModel("LLaMA2 7B", 1.75, 41.6, 47.5, 50.3, 51.2),
-    PaperModel("LLaMA 13B", 1.73, 43.0, 49.1, 52.1, 51.4),
-    PaperModel("LLaMA2 13B", 1.68, 50.0, 54.8, 55.4, 55.3),
-    PaperModel("LLaMA 33B", 1.62, 54.6, 54.5, 56.5, 57.9),
-    PaperModel("LLaMA 65B", 1.57, 59.3, None, 59.0, 59.7),
-    PaperModel("LLaMA2 70B", 1.50, 63.2, None, 62.3, 64.8),
+    PaperModel("LLaMA 7B", 1.80, 35.9, 49.3, 49.1),
+    PaperModel("LLaMA2 7B", 1.75, 41.6, 50.3, 51.2),
+    PaperModel("LLaMA 13B", 1.73, 43.0, 52.1, 51.4),
+    PaperModel("LLaMA2 13B", 1.68, 50.0, 55.4, 55.3),
+    PaperModel("LLaMA 33B", 1.62, 54.6, 56.5, 57.9),
+    PaperModel("LLaMA 65B", 1.57, 59.3, 59.0, 59.7),
+    PaperModel("LLaMA2 70B", 1.50, 63.2, 62.3, 64.8),
 )
-"""The losses of 65B and 70B are read off a figure."""
+"""The losses of 65B and 70B are read from a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ SFT_BY_SHARE = {
     0.25: (22.7, 28.1, 27.4, 37.5, 44.6, 50.4, 57.8),
     0.125: (17.9, 21.8, 19.5, 33.4, 39.3, 46.0, 57.8),
 }
-"""Share of the 7,473 training problems -> accuracy of MODELS, in their order; the better of two numbers of epochs."""
+"""Share of the 7,473 training problems -> SFT accuracy of MODELS, in their order; the better of two epoch counts."""
 
 RFT_BY_K = {
     1: (37.6, 43.4, 42.7, 52.1),
@@ -71,10 +70,7 @@ RFT_BY_K = {
     50: (40.7, 47.0, 49.4, 54.5),
     100: (41.7, 47.5, 49.1, 54.8),
 }
-"""k -> accuracy of the first four of MODELS on their own distinct paths."""
-
-RFT_K100_WITHOUT_DEDUP = (43.6, 46.7, 46.9, 53.7)
-"""The first four of MODELS, trained on every correct path: 400K examples in place of 47K."""
+"""k -> accuracy of the first four of MODELS, each trained on its own distinct paths."""
 
 DISTINCT_PATHS_BY_K = {
     1: (1.17, 1.19, 1.15, 1.18, 1.06),

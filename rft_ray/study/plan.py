@@ -1,8 +1,8 @@
 """Config -> every point of the scaling study, known before anything runs.
 
 In: a Config, the two problem sets, and what is known of the base models. Out: a StudyPlan, whose parts are the
-arguments of the stages. A point is named by what it is, so a point that two questions ask for is one point; samples are
-drawn once, at the largest k, and every smaller k is a prefix of them. Nothing here reads the store or starts Ray.
+arguments of the stages. A point's name is made from its fields, so two questions share equal points. Samples
+are drawn once, at the largest k, and every smaller k is a prefix of them. Pure: no store, no Ray.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Schedule = Literal["epochs", "steps"]
 
 @dataclass(frozen=True)
 class Spec:
-    """What a point is; see `study.Point` for the fields. Equal specs are one point.
+    """The fields that identify a point; `result.Point` describes them. Equal specs are one point.
 
     Example: Spec("tiny-m", "rft", "equations", ("tiny-s", "tiny-m"), 48)
     """
@@ -37,7 +37,7 @@ class Spec:
     samplers: tuple[str, ...] = ()
     k: int = 0
     halvings: int = 0
-    """How often the gold data is halved."""
+    """The number of times the gold data is halved."""
     schedule: Schedule = "epochs"
     seed: int = 0
     """Added to the model's own seed."""
@@ -53,7 +53,7 @@ class Spec:
 
     @property
     def control(self) -> bool:
-        """Gold alone, with as many steps as its RFT on the union: known once the union's corpus is there."""
+        """Whether it is gold alone for as many steps as RFT on the union, known once the union's corpus is built."""
         return self.stage == "sft" and self.schedule == "steps" and not self.halvings
 
     @property
@@ -64,7 +64,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class PlannedPoint:
-    """One point and the jobs that make it."""
+    """A point and its jobs."""
 
     spec: Spec
     corpus: CorpusJob
@@ -74,14 +74,14 @@ class PlannedPoint:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Everything that the study will make. Points are sorted by size, so that equal architectures are neighbours."""
+    """All jobs of a study. Points are sorted by model size, so that equal architectures follow each other."""
 
     config: Config
     train: ProblemSet
     test: ProblemSet
     models: tuple[Model, ...]
     collected: tuple[VerdictJob, ...]
-    """One per sampler: all its samples of the training problems. Empty where no question needs any."""
+    """One job per sampler: all its samples of the training problems. Empty when no question needs samples."""
     points: tuple[PlannedPoint, ...]
     skipped: tuple[Skipped, ...]
 
@@ -95,26 +95,26 @@ class StudyPlan:
 
     @property
     def fingerprint(self) -> str:
-        """Names the outcome: equal for two configs that differ only in how to run."""
+        """Equal for two configs that differ only in how to run."""
         return fingerprint_of("evaluation", study=[point.evaluation.key for point in self.points])
 
     def of(self, *, late: bool) -> list[PlannedPoint]:
-        """The points before or after sampling whose models differ: two names of one base and seed are trained once."""
-        found: dict[str, PlannedPoint] = {}
+        """The points before or after sampling, one per trained model: two names of one base and seed train once."""
+        by_fingerprint: dict[str, PlannedPoint] = {}
         for point in self.points:
             if point.spec.late == late:
-                found.setdefault(point.training.fingerprint, point)
-        return list(found.values())
+                by_fingerprint.setdefault(point.training.fingerprint, point)
+        return list(by_fingerprint.values())
 
     @property
     def corpora(self) -> list[CorpusJob]:
-        """Every corpus once, each after the one that it is made as large as."""
-        found: dict[str, CorpusJob] = {}
+        """Every corpus once, each after the corpus that sets its size."""
+        by_fingerprint: dict[str, CorpusJob] = {}
         for point in self.points:
             for job in (point.corpus.as_many_as, point.corpus):
                 if job is not None:
-                    found.setdefault(job.fingerprint, job)
-        return list(found.values())
+                    by_fingerprint.setdefault(job.fingerprint, job)
+        return list(by_fingerprint.values())
 
     @property
     def path_jobs(self) -> list[PathJob]:
@@ -124,9 +124,11 @@ class StudyPlan:
 def make_study_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], models: Sequence[Model]
 ) -> StudyPlan:
-    """`bases`: model name -> fingerprint of its files. Raises ConfigError for what cannot run."""
+    """`bases`: model name -> fingerprint of its files. Raises ConfigError when the study cannot run."""
     if train.count >> config.study.halvings < 1:
-        raise ConfigError(f"study.halvings={config.study.halvings} leaves nothing of {train.count} training problems")
+        raise ConfigError(
+            f"study.halvings={config.study.halvings} leaves none of {train.count} training problems: lower it"
+        )
     maker = _Maker(config, train, test, bases)
     collected = tuple(maker.collected[model.name] for model in models if model.sampler)
     refuse_twins(collected)
@@ -141,7 +143,7 @@ def make_study_plan(
 
 
 def specs(config: Config, models: Sequence[Model]) -> Iterator[Spec]:
-    """The points of the config's questions; some are asked for more than once."""
+    """The points of the config's questions; several questions may yield the same point."""
     study, k = config.study, config.sampling.samples_per_problem
     samplers = tuple(model.name for model in models if model.sampler)
     ask = {1: _headline, 2: _by_data, 3: _by_paths, 4: _by_samplers, 5: _headline}
@@ -174,46 +176,46 @@ def _by_data(config: Config, model: Model, samplers: tuple[str, ...], k: int) ->
 
 
 def _by_paths(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
-    """On its own samples; a model that does not sample is not asked."""
+    """RFT on the model's own samples; only for models that sample."""
     if not model.headline or not model.sampler:
         return
     yield from _headline(config, model, samplers, k)
-    for size in sorted({k, *(one for one in config.study.k if one < k)}):
+    for size in sorted({k, *(size for size in config.study.k if size < k)}):
         yield Spec(model.name, "rft", "equations", (model.name,), size)
     for selection in ("none", "random", "thinned"):
         yield Spec(model.name, "rft", selection, (model.name,), k)
 
 
 def _by_samplers(config: Config, model: Model, samplers: tuple[str, ...], k: int) -> Iterator[Spec]:
-    """On each sampler's paths alone, on all, and on all but one's."""
+    """RFT on each sampler's paths alone, on all, and on all but one sampler's."""
     if not model.headline or len(samplers) < 2:
         return
     yield from _headline(config, model, samplers, k)
     for sampler in samplers:
         yield Spec(model.name, "rft", "equations", (sampler,), k)
-        yield Spec(model.name, "rft", "equations", tuple(one for one in samplers if one != sampler), k)
+        yield Spec(model.name, "rft", "equations", tuple(other for other in samplers if other != sampler), k)
 
 
 def skipped(config: Config, models: Sequence[Model]) -> Iterator[Skipped]:
     """The questions, or parts of them, that cannot be answered with these models and settings."""
     study = config.study
     for question in sorted({1, 2, 3, 4, 5} - set(study.questions)):
-        yield Skipped(question, "not asked for: study.questions leaves it out")
+        yield Skipped(question, "study.questions does not include it")
     losses = {model.pretraining_loss for model in models if model.pretraining_loss is not None}
-    few = f"a line over pre-training loss needs 3 models of different known loss, and there are {len(losses)}"
+    few = f"a line over pre-training loss needs 3 models with different known losses; there are {len(losses)}"
     if len(losses) < 3:
         yield from (Skipped(question, few) for question in (1, 2) if question in study.questions)
     if 2 in study.questions and study.halvings < 2:
-        yield Skipped(2, f"a line over data amounts needs 3 of them, and study.halvings={study.halvings}")
+        yield Skipped(2, f"a line over data sizes needs at least 3, more than study.halvings={study.halvings} gives")
     if 4 in study.questions and sum(model.sampler for model in models) < 2:
-        yield Skipped(4, "pooling needs two models that sample, and there is one")
+        yield Skipped(4, "pooling needs two models that sample; there is one")
 
 
 # --- The jobs of a point --------------------------------------------------------------------------
 
 
 class _Maker:
-    """Turns specs into jobs; holds what they share."""
+    """Turns specs into jobs; holds what the jobs share."""
 
     def __init__(self, config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> None:
         self._config, self._train, self._test, self._bases = config, train, test, bases
@@ -228,7 +230,7 @@ class _Maker:
         model, corpus = self._specs[spec.model], self._corpus(spec)
         steps = self._gold if spec.schedule == "steps" else None
         if spec.control:
-            samplers = tuple(name for name, one in self._specs.items() if one.samples)
+            samplers = tuple(name for name, model in self._specs.items() if model.samples)
             k = self._config.sampling.samples_per_problem
             steps = self._corpus(Spec(spec.model, "rft", "equations", samplers, k))
         training = training_job(
@@ -256,16 +258,16 @@ class _Maker:
 
 
 def prefix(job: VerdictJob, k: int) -> VerdictJob:
-    """The sample blocks that hold each problem's first k samples: their names do not depend on how many follow."""
+    """The sample blocks that hold each problem's first k samples. Their names do not depend on later blocks."""
     block = job.sampling.settings.samples_per_block
     return replace(job, sampling=replace(job.sampling, samples_per_problem=math.ceil(k / block) * block))
 
 
-# --- What is known of the base models -------------------------------------------------------------
+# --- The base models ------------------------------------------------------------------------------
 
 
 def facts_of(config: Config, folders: Mapping[str, Path], parameters: Mapping[str, int]) -> tuple[Model, ...]:
-    """`folders`: model name -> its files, whose pretraining.json tells the loss unless the config does."""
+    """`folders`: model name -> its files, whose pretraining.json has the loss unless the config has it."""
     study = config.study
     headline = study.headline or tuple(model.name for model in config.models if model.samples)
     return tuple(

@@ -1,7 +1,7 @@
-"""Committed files -> the points of the study, with what they cost, and which test problems each got right.
+"""Committed files -> the points of the study with their costs, and the test problems that each answers correctly.
 
-In: a StudyPlan and a store. Out: `Evidence`; points whose evaluation is not committed yet are left out, so that an
-unfinished study can be looked at. Limit: a smaller k takes its share of a sample block's tokens by number of samples.
+In: a StudyPlan and a store. Out: `Evidence`; points whose evaluation is not committed yet are left out, so an
+unfinished study has answers too. Limit: a smaller k counts a share of a sample block's tokens, by number of samples.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rft_ray.study.plan import PlannedPoint, StudyPlan
 from rft_ray.study.result import Estimate, Model, Point
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2
-"""Operations per parameter and token: forward and backward, and forward alone. Attention and embeddings not apart."""
+"""FLOPs per parameter and token: forward and backward, and forward alone. Attention and embeddings are not separate."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the answers are made from."""
+    """The data that all answers are computed from."""
 
     models: Sequence[Model]
     k: int
@@ -48,11 +48,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class SamplingCost:
-    """What one sampler's samples cost, by sample block."""
+    """The cost of one sampler's samples, by sample block."""
 
     tokens_by_block: tuple[int, ...]
     seconds: float
-    """Time in which any of its shards was being sampled."""
+    """Time during which at least one of its shards was being sampled."""
     block: int
     problems: int
 
@@ -68,7 +68,7 @@ class SamplingCost:
 
 
 def read_evidence(plan: StudyPlan, store: Store) -> Evidence:
-    """Everything that is committed of the plan's points."""
+    """The evidence of all points that are committed."""
     done = [point for point in plan.points if present(store, point.evaluation.key)]
     samplers = {name for point in done for name in point.spec.samplers}
     jobs = {job.sampling.model.name: job for job in plan.collected}
@@ -86,12 +86,12 @@ def sampling_cost(job: VerdictJob, store: Store) -> SamplingCost:
     sampling = job.sampling
     blocks = [0] * (sampling.samples_per_problem // sampling.settings.samples_per_block)
     shards = list(sampling.shards())
-    told = []
+    metadata = []
     for place in range(len(blocks)):
         mine = list(shard_metadata(store, [shard for shard in shards if shard.sample_block == place]))
         blocks[place] = sum(json.loads(metadata["counts"])["tokens"] for metadata in mine)
-        told += mine
-    return SamplingCost(tuple(blocks), busy_seconds(told), sampling.settings.samples_per_block, sampling.problems)
+        metadata += mine
+    return SamplingCost(tuple(blocks), busy_seconds(metadata), sampling.settings.samples_per_block, sampling.problems)
 
 
 def _point(
@@ -103,7 +103,7 @@ def _point(
 ) -> Point:
     spec, sizes = point.spec, {model.name: model.parameters for model in plan.models}
     manifest = committed_model(store, point.training.fingerprint)
-    told: dict[str, Any] = manifest.metadata["training"] if manifest else {"steps": 0, "tokens": 0, "seconds": 0.0}
+    trained: dict[str, Any] = manifest.metadata["training"] if manifest else {"steps": 0, "tokens": 0, "seconds": 0.0}
     corpus = counts_of(point.corpus, store)
     tokens = {name: costs[name].tokens(spec.k) for name in spec.samplers}
     right = sum(bool(row["greedy_right"]) for row in records)
@@ -121,13 +121,13 @@ def _point(
         gold=corpus["gold"],
         paths=corpus["paths"],
         paths_per_problem=corpus["paths"] / corpus["gold"],
-        steps=told["steps"],
-        tokens=told["tokens"],
-        training_seconds=told["seconds"],
+        steps=trained["steps"],
+        tokens=trained["tokens"],
+        training_seconds=trained["seconds"],
         sampled=sum(spec.k * costs[name].problems for name in spec.samplers),
         sampling_tokens=round(sum(tokens.values())),
         sampling_seconds=sum(costs[name].seconds_of(spec.k) for name in spec.samplers),
-        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * told["tokens"]),
+        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * trained["tokens"]),
         sampling_flops=sum(SAMPLE_FLOPS * sizes[name] * count for name, count in tokens.items()),
         right=right,
         problems=len(records),

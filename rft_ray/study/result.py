@@ -1,18 +1,18 @@
 """The scaling study's result: `study.json`, a view made from committed files alone.
 
-The paper's questions, asked of the models at hand (arXiv 2308.01825):
+The paper's questions (arXiv 2308.01825), and the fits, comparisons and tables that answer each for the study's models:
 
 1. Does accuracy fall with pre-training loss?     fits `sft-loss`, `rft-loss`, `gain-loss`; comparisons `rft-sft`,
                                                    `rft-steps`
-2. What does another doubling of gold data bring?  fits `sft-data` (one per model), `slope-loss`
-3. What do k and distinct paths bring?             fits `rft-k`, `rft-paths` (one per model); comparisons
+2. What does doubling the gold data add?           fits `sft-data` (one per model), `slope-loss`
+3. What do k and distinct paths add?               fits `rft-k`, `rft-paths` (one per model); comparisons
                                                    `distinct-all`, `distinct-thinned`, `distinct-random`
-4. Does pooling beat the best one; who helps whom? comparisons `union-own`, `union-best`, `union-without`; tables
+4. Does pooling beat the best single model?        comparisons `union-own`, `union-best`, `union-without`; tables
 5. What does a point of accuracy cost?             tables
 
 Units: accuracies and differences are shares in 0..1 (greedy maj1@1 on the test problems), losses nats per token,
-costs FLOPs and seconds of the hardware at hand. All intervals are 95 %. What could not be asked is in `skipped`, with
-the reason. `plan.py` says which points there are, `answers.py` makes everything else from them.
+costs FLOPs and seconds on the hardware of the run. All intervals are 95 %. `skipped` lists what could not be answered,
+with the reason. `plan.py` decides the points, `answers.py` makes everything else from them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from rft_ray.store import Store
 KEY = "study.json"
 
 Selection = Literal["gold", "equations", "none", "random", "thinned"]
-"""Which sampled paths a model was trained on beside gold.
+"""Which sampled paths a model was trained on in addition to gold data.
 
-`gold`: none. `equations`: one per distinct equation list. `none`: all correct ones. `random`: of each problem as many
-correct ones as it has distinct lists, drawn. `thinned`: of all correct ones of all problems as many as `equations` has.
+`gold`: none. `equations`: one path per distinct equation list. `none`: all correct paths. `random`: for each problem a
+random choice of as many correct paths as it has distinct lists. `thinned`: a random choice from the correct paths of
+all problems, as many as `equations` has.
 """
 
 
@@ -51,16 +52,16 @@ class Model:
     source: str
     parameters: int
     pretraining_loss: float | None
-    """Held-out loss, nats per token; None where nobody knows it."""
+    """Held-out loss, nats per token; None when unknown."""
     headline: bool
-    """Whether every question is asked of it; of others only 1 and 2."""
+    """Whether every question includes it; for other models only 1, 2 and 5 do."""
     sampler: bool
     """Whether its SFT model samples paths."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One model that was trained and evaluated.
+    """One trained and evaluated model.
 
     Example: Point("tiny-m rft union k=48 #0", "tiny-m", "rft", "equations", ("tiny-s", "tiny-m"), 48, 1.0, "epochs",
     0, 400, 1890, 4.725, …)
@@ -72,11 +73,11 @@ class Point:
     stage: Literal["sft", "rft"]
     selection: Selection
     samplers: tuple[str, ...]
-    """Whose samples the corpus pools; empty for gold alone."""
+    """The models whose samples the corpus pools; empty for gold alone."""
     k: int
     """Samples per problem of each sampler; 0 for gold alone."""
     share: float
-    """Of the gold problems, 1, 1/2, 1/4, …"""
+    """Share of the gold problems: 1, 1/2, 1/4, …"""
     schedule: Literal["epochs", "steps"]
     """`epochs`: the recipe's. `steps`: as many optimizer steps as on all gold problems; where the share is 1, as many
     as the model's RFT on the union makes (the control of RFT's longer training)."""
@@ -86,7 +87,7 @@ class Point:
     paths: int
     """Sampled paths in its corpus, gold not counted."""
     paths_per_problem: float
-    """`paths` / `gold`; add 1 to count the gold path, as one of the paper's two conventions may."""
+    """`paths` / `gold`. Add 1 to count the gold path, as one of the paper's two conventions does."""
     steps: int
     tokens: int
     """Prompt and response tokens trained on, over all epochs."""
@@ -95,7 +96,7 @@ class Point:
     """Samples drawn for its corpus, by all samplers."""
     sampling_tokens: int
     sampling_seconds: float
-    """Engine time of these samples: a share of each shard's, by samples."""
+    """Engine time of these samples: a share of each shard's time, by number of samples."""
     training_flops: float
     """6 FLOPs per parameter and token, its own training only (not its samplers')."""
     sampling_flops: float
@@ -121,7 +122,7 @@ class Fit:
     name: str
     """One of the names in this module's docstring."""
     group: str
-    """The model that it is of; empty: over models."""
+    """The model that the points are of; empty for a fit over models."""
     x: str
     """Label of the axis."""
     y: str
@@ -136,18 +137,18 @@ class Fit:
 
 @dataclass(frozen=True)
 class CommonSlope:
-    """One slope for the lines of several models, each of which has a level of its own.
+    """One slope for the lines of several models, with an intercept per model.
 
     Example: CommonSlope(2, "sft-data", Estimate(0.054, 0.046, 0.063), 0.90, 7, 28)
     """
 
     question: int
     name: str
-    """That of the models' own fits."""
+    """The name of the models' own fits."""
     log2_x: bool
     slope: Estimate
     r2: float
-    """Of what varies within the models."""
+    """Of the variance within the models."""
     models: int
     points: int
 
@@ -162,7 +163,7 @@ class Comparison:
     question: int
     name: str
     model: str
-    """The model that was trained; empty: averaged over the headline models."""
+    """The trained model; empty for the mean over the headline models."""
     first: str
     second: str
     difference: Estimate
@@ -172,7 +173,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures to print as they are: every cell is text."""
+    """A table of text, ready to print."""
 
     question: int
     title: str
@@ -197,9 +198,9 @@ class Finding:
     """What the paper says."""
     holds: Holds
     here: str
-    """The figures that decide, as a sentence."""
+    """The figures that decide it, as text."""
     rule: str
-    """How `holds` was decided: a rule in code, the same for every run."""
+    """The rule that decides `holds`, the same for every run."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,9 @@ class Study:
     fingerprint: str
     """Names the outcome: equal for two configs that differ only in how to run."""
     command: str
-    """What makes it again."""
+    """The command that made the study."""
     finished: bool
-    """Whether every planned point is there. An unfinished study is answered from the points that are."""
+    """Whether every planned point is evaluated. An unfinished study has answers from the points so far."""
     planned: int
     """Points in the plan."""
     train_problems: int
@@ -237,7 +238,7 @@ class Study:
     findings: tuple[Finding, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     stages: tuple[dict[str, float | int | str], ...] = field(default=())
-    """`name` and `seconds` of each stage, over all runs of the study, and what it did."""
+    """`name` and `seconds` of each stage, over all runs of the study, and its counts."""
 
 
 _JSON: TypeAdapter[Study] = TypeAdapter(Study)
@@ -249,5 +250,5 @@ def write_study(store: Store, study: Study) -> None:
 
 
 def read_study(store: Store) -> Study:
-    """The study as last written. Raises NotFound, and ValueError for a file of another shape."""
+    """The study as last written. Raises NotFound when there is none, ValueError when the file is not a study."""
     return _JSON.validate_json(store.read(KEY))

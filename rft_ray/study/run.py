@@ -1,8 +1,7 @@
-"""The story of the scaling study: train, sample once, evaluate, answer.
+"""The stages of the scaling study: train, sample once, evaluate, answer.
 
-In: a Config. Out: `study.json`. Each stage does what is missing and nothing else, so running the same command again
-goes on, and a wider grid adds to what is there. All trainings of a stage share one worker group, all samples one
-execution.
+In: a Config. Out: `study.json`. Each stage does only what is missing, so the same command resumes a study, and a
+wider grid adds to it. All trainings of a stage share one worker group, all samples one execution.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
 
 OnAnswer = Callable[[Store], object]
-"""Writes the page of a study whose `study.json` is new."""
+"""Called with the store after `study.json` is written, to write the page."""
 
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
@@ -53,7 +52,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
 
 
 def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:
-    """Do what is missing; Ray must be initialised. Returns the study, as written to the store.
+    """Run the stages that are missing; Ray must be initialised. Returns the study as written to the store.
 
     `on_answer` is called with the store each time that `study.json` is written.
     """
@@ -71,31 +70,31 @@ def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> St
         problems.commit_problems(store, plan.test)
         _build([job for job in plan.corpora if job.paths is None], plan, store)
 
-    with watch.stage("sft") as found:
-        found["trained"] = fine_tune(plan, store, late=False)
+    with watch.stage("sft") as counts:
+        counts["trained"] = fine_tune(plan, store, late=False)
 
-    with watch.stage("sample") as found:
+    with watch.stage("sample") as counts:
         tests = [point.evaluation.greedy for point in plan.of(late=False)]
-        found["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
+        counts["shards"] = _sample_and_verify([*plan.collected, *tests], plan, store)
         _evaluate(plan.of(late=False), store)
     answer(plan, store, watch, command, on_answer)
 
-    with watch.stage("select paths") as found:
-        found["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
+    with watch.stage("select paths") as counts:
+        counts["blocks"] = len(select_paths(plan.path_jobs, store, config.grading.actors))
         _build([job for job in plan.corpora if job.paths], plan, store)
 
-    with watch.stage("rft") as found:
-        found["trained"] = fine_tune(plan, store, late=True)
+    with watch.stage("rft") as counts:
+        counts["trained"] = fine_tune(plan, store, late=True)
 
-    with watch.stage("evaluate") as found:
+    with watch.stage("evaluate") as counts:
         tests = [point.evaluation.greedy for point in plan.of(late=True)]
-        found["shards"] = _sample_and_verify(tests, plan, store)
+        counts["shards"] = _sample_and_verify(tests, plan, store)
         _evaluate(plan.of(late=True), store)
     return answer(plan, store, watch, command, on_answer)
 
 
 def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str, on_answer: OnAnswer) -> Study:
-    """Rebuild `study.json` from what is committed."""
+    """Write `study.json` from the committed files."""
     evidence = read_evidence(plan, store)
     lines, common, differences = fits(evidence), slopes(evidence), comparisons(evidence)
     study = Study(
@@ -123,7 +122,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str, on_ans
 
 
 def complete(plan: StudyPlan, store: Store) -> bool:
-    """Whether every point is evaluated: nothing is left but to answer."""
+    """Whether every point is evaluated, so that only `answer` is left."""
     return all(present(store, point.evaluation.key) for point in plan.points)
 
 
@@ -133,17 +132,17 @@ def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:
 
 
 def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
-    """Goes on from the seconds that earlier runs of this study took."""
+    """A stopwatch that continues from the seconds of earlier runs of this study."""
     try:
         before = read_study(store)
-    except (NotFound, ValueError):  # a view: made anew where it cannot be read
+    except (NotFound, ValueError):  # study.json is a view: it is rewritten when it cannot be read
         return Stopwatch(None)
     same = before.fingerprint == plan.fingerprint
     return Stopwatch({"stages": [dict(stage) for stage in before.stages]} if same else None)
 
 
 def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
-    """Train what is missing before or after sampling, in one worker group. Returns how many were trained."""
+    """Train the missing points before or after sampling, in one worker group. Returns the number trained."""
     points = missing(plan, store, late=late)
     if not points:
         return 0
@@ -153,7 +152,7 @@ def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
 
 
 class Ticker:
-    """Says which of the trainings runs, and how long all of them will take at the pace so far."""
+    """Prints which training runs, and the time left for all of them at the pace so far."""
 
     def __init__(self, plan: StudyPlan, points: Sequence[PlannedPoint]) -> None:
         self._weights = {point.spec.name: training_seconds(plan, point, gpu=False) for point in points}
@@ -170,7 +169,7 @@ class Ticker:
         if done > before:
             rest = sum(self._weights.values()) - done
             left = f"; all: {duration(rest * (now - began) / (done - before))} left"
-        line = str(progress).removeprefix(f"{progress.stage} ")  # the point's name says it
+        line = str(progress).removeprefix(f"{progress.stage} ")  # the point's name has the stage
         print(f"  {place + 1}/{len(self._names)} {line}{left}", flush=True)
 
 
@@ -181,7 +180,7 @@ def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
 
 def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:
     samplings: list[SamplingJob] = [job.sampling for job in jobs]
-    engine = plan.config.engine.model_copy(update={"on_failed_shard": "stop"})  # its points are of whole samples
+    engine = plan.config.engine.model_copy(update={"on_failed_shard": "stop"})  # a point needs all of its samples
     receipts = sample(samplings, store, engine, run_seed=plan.config.run.seed)
     verify(jobs, store, plan.config.grading.actors)
     return len(receipts)

@@ -18,7 +18,7 @@ CHOICES: tuple[Selection, ...] = ("equations", "random", "thinned", "none")
 
 
 def tables(evidence: Evidence, fits: Sequence[Fit], comparisons: Sequence[Comparison]) -> list[Table]:
-    """All tables that have a row, by question."""
+    """All tables that have rows, by question."""
     made = [
         _by_loss(evidence, comparisons),
         _by_data(evidence, fits),
@@ -33,7 +33,7 @@ def tables(evidence: Evidence, fits: Sequence[Fit], comparisons: Sequence[Compar
 
 
 def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
-    gains = {one.model: one.difference for one in comparisons if one.name == "rft-sft"}
+    gains = {gain.model: gain.difference for gain in comparisons if gain.name == "rft-sft"}
     rows = []
     for model in evidence.models:
         before, after = sft(evidence, model.name), union(evidence, model.name)
@@ -43,7 +43,9 @@ def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
             longer = _percent(sft(evidence, model.name, schedule="steps"))
             rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), longer, _accuracy(after), gain))
     columns = ("model", "parameters", "pre-training loss", "SFT", "SFT, RFT's steps", "RFT (union)", "gain over SFT")
-    note = "maj1@1 on the test problems with its 95 % interval of one seed; a number of seeds is their mean."
+    note = (
+        "maj1@1 on the test problems. The interval is 95 %, of one seed; with several seeds the accuracy is their mean."
+    )
     return Table(1, "Accuracy against pre-training loss", columns, tuple(rows), note)
 
 
@@ -56,7 +58,7 @@ def _by_data(evidence: Evidence, fits: Sequence[Fit]) -> Table:
         slope = points(slopes[model.name].slope) if model.name in slopes else NOTHING
         r2 = f"{slopes[model.name].r2:.2f}" if model.name in slopes else NOTHING
         if len(shares) > 1 and any(best):
-            rows.append((model.name, *(_share_cell(one) for one in best), slope, r2))
+            rows.append((model.name, *(_share_cell(series) for series in best), slope, r2))
     columns = ("model", *(f"1/{round(1 / share)}" if share < 1 else "all" for share in shares), "per doubling", "R2")
     note = "The better of the recipe's epochs and (*) as many optimizer steps as on all gold problems, as in the paper."
     return Table(2, "SFT accuracy against the share of the gold data", columns, tuple(rows), note)
@@ -70,9 +72,9 @@ def _by_k(evidence: Evidence) -> Table:
     ladder = sorted({point.k for point in evidence.points if point.stage == "rft"})
     rows = []
     for k in ladder:
-        found = [rft(evidence, name, [name], k) for name in evidence.headline]
-        if any(found):
-            rows.append((str(k), *(_with_paths(one) for one in found)))
+        cells = [rft(evidence, name, [name], k) for name in evidence.headline]
+        if any(cells):
+            rows.append((str(k), *(_with_paths(series) for series in cells)))
     columns = ("k", *evidence.headline)
     note = "Accuracy (distinct paths per problem, gold not counted); each model trained on its own distinct paths."
     return Table(3, "RFT accuracy against samples per problem", columns, tuple(rows), note)
@@ -81,9 +83,9 @@ def _by_k(evidence: Evidence) -> Table:
 def _by_choice(evidence: Evidence) -> Table:
     rows = []
     for name in evidence.headline:
-        found = [rft(evidence, name, [name], selection=choice) for choice in CHOICES]
-        if any(found[1:]):
-            rows.append((name, *(_with_paths(one) for one in found)))
+        cells = [rft(evidence, name, [name], selection=choice) for choice in CHOICES]
+        if any(cells[1:]):
+            rows.append((name, *(_with_paths(series) for series in cells)))
     columns = ("model", "distinct", "random, as many of each problem", "random, as many in all", "all correct")
     note = f"Own paths at k = {evidence.k}: accuracy (paths per problem)."
     return Table(3, "Which correct paths are kept", columns, tuple(rows), note)
@@ -92,20 +94,23 @@ def _by_choice(evidence: Evidence) -> Table:
 def _matrix(evidence: Evidence) -> Table:
     rows = []
     for name in evidence.headline:
-        found = [rft(evidence, name, [sampler]) for sampler in evidence.samplers]
-        if any(found) and len(evidence.samplers) > 1:
-            rows.append((name, *(_with_paths(one) for one in found), _with_paths(union(evidence, name))))
+        cells = [rft(evidence, name, [sampler]) for sampler in evidence.samplers]
+        if any(cells) and len(evidence.samplers) > 1:
+            rows.append((name, *(_with_paths(series) for series in cells), _with_paths(union(evidence, name))))
     columns = ("trained model", *(f"paths of {name}" for name in evidence.samplers), "union")
-    return Table(4, "Which model's paths help which", columns, tuple(rows), "Accuracy (paths per problem).")
+    return Table(4, "Whose paths help which model", columns, tuple(rows), "Accuracy (paths per problem).")
 
 
 def _leave_one_out(comparisons: Sequence[Comparison]) -> Table:
-    mine = [one for one in comparisons if one.name in ("union-own", "union-best", "union-without")]
-    rows = tuple((one.model or "mean", one.second, points(one.difference)) for one in mine)
-    note = "The best single sampler is chosen by the same test problems, so the union has the harder side."
-    return Table(
-        4, "The union, minus less than the union", ("trained model", "against", "union is better by"), rows, note
+    union_comparisons = [
+        comparison for comparison in comparisons if comparison.name in ("union-own", "union-best", "union-without")
+    ]
+    rows = tuple(
+        (comparison.model or "mean", comparison.second, points(comparison.difference))
+        for comparison in union_comparisons
     )
+    note = "The best single sampler is chosen on the same test problems, which favours it over the union."
+    return Table(4, "The union against a part of it", ("trained model", "against", "union is better by"), rows, note)
 
 
 def _cost(evidence: Evidence) -> Table:
@@ -119,8 +124,9 @@ def _cost(evidence: Evidence) -> Table:
         *("FLOPs per point", "s per point"),
     )
     note = (
-        "RFT on the union. 6 FLOPs per parameter and trained token, 2 per sampled token; seconds on the machine of the "
-        "run. Sampling is the whole union's; the last two columns are (sampling + RFT) per point of accuracy gained."
+        "RFT on the union. 6 FLOPs per parameter and trained token, 2 per sampled token; seconds on the machine of "
+        "the run. Sampling is that of the whole union; the last two columns are (sampling + RFT) per point of "
+        "accuracy gained."
     )
     return Table(5, "What a point costs", columns, tuple(rows), note)
 
@@ -141,11 +147,11 @@ def _costs(before: Series, after: Series) -> tuple[str, ...]:
 def _of_paper() -> Iterator[Table]:
     rows = tuple(
         (
-            *(one.size, f"{one.sft_hours:g}", f"{one.sampling_hours:,g}", f"{one.rft_hours:,g}"),
-            f"{one.rft_u33b - one.sft:+.1f}",
-            f"{(one.sampling_hours + one.rft_hours) / (one.rft_u33b - one.sft):,.1f}",
+            *(cost.size, f"{cost.sft_hours:g}", f"{cost.sampling_hours:,g}", f"{cost.rft_hours:,g}"),
+            f"{cost.rft_u33b - cost.sft:+.1f}",
+            f"{(cost.sampling_hours + cost.rft_hours) / (cost.rft_u33b - cost.sft):,.1f}",
         )
-        for one in paper.COSTS
+        for cost in paper.COSTS
     )
     columns = ("LLaMA", "SFT h", "sampling h (own, k=100)", "RFT h (U33B)", "gain", "h per point")
     note = "Hours of one A100-80GB; the last column counts a model's own sampling, not that of the whole union."
@@ -172,36 +178,50 @@ def _with_paths(series: Series | None) -> str:
 
 
 def markdown(study: Study) -> str:
-    """The study as a page: findings, tables, fits, and the command that makes it again."""
+    """The study as a Markdown page: findings, tables, fits, and the command that made it."""
     return "\n".join(_lines(study)) + "\n"
 
 
 def _lines(study: Study) -> Iterator[str]:
-    done = "" if study.finished else f" Not finished: {len(study.points)} of {study.planned} points are there."
+    done = "" if study.finished else f" Not finished: {len(study.points)} of {study.planned} points are evaluated."
     yield from ("# The scaling study", "", f"Made by `{study.command}`.{done}", "")
     yield f"{len(study.models)} base models, {study.train_problems} training problems, k = {study.k},"
     yield f"{study.test_problems} test problems, {len(study.points)} trained and evaluated models. Accuracy is greedy"
     yield from ("maj1@1 in percent; intervals are 95 %; differences are paired by problem.", "", "## Findings", "")
-    found = [(one.paper, one.holds, one.here) for one in study.findings]
-    yield from _grid(("the paper's finding", "here", "figures"), found)
+    findings = [(finding.paper, finding.holds, finding.here) for finding in study.findings]
+    yield from _grid(("the paper's finding", "here", "figures"), findings)
     yield from (
         "",
-        "How each was decided, the same for every run (bounds are such that the paper's own figures pass):",
+        "The rule that decides each finding, the same for every run (its bounds are such that the paper's own figures "
+        "pass):",
         "",
     )
-    yield from (f"- {one.paper} {one.rule}." for one in study.findings)
+    yield from (f"- {finding.paper} {finding.rule}." for finding in study.findings)
     for table in study.tables:
         yield from ("", f"## {table.title}", "", *_grid(table.columns, table.rows))
         yield from ("", table.note) if table.note else ()
     yield from ("", "## Fits", "")
-    rows = [(one.name, one.group or "over models", one.x, *_fit_cells(one)) for one in study.fits]
+    rows = [(fit.name, fit.group or "over models", fit.x, *_fit_cells(fit)) for fit in study.fits]
     rows += [
-        (one.name, "common slope", "", f"{points(one.slope)} per doubling", "", f"{one.r2:.2f}", str(one.points))
-        for one in study.slopes
+        (
+            slope.name,
+            "common slope",
+            "",
+            f"{points(slope.slope)} per doubling",
+            "",
+            f"{slope.r2:.2f}",
+            str(slope.points),
+        )
+        for slope in study.slopes
     ]
     yield from _grid(("fit", "model", "x", "slope", "intercept", "R2", "n"), rows)
     if study.skipped:
-        yield from ("", "## Not answered", "", *(f"- Question {one.question}: {one.reason}." for one in study.skipped))
+        yield from (
+            "",
+            "## Not answered",
+            "",
+            *(f"- Question {skip.question}: {skip.reason}." for skip in study.skipped),
+        )
 
 
 def _fit_cells(fit: Fit) -> tuple[str, str, str, str]:

@@ -81,7 +81,7 @@ def test_examples_filter(browser: Any, report: Path) -> None:
     question = visible.first.locator(".question").inner_text()
     page.get_by_role("searchbox").fill(question.upper())
     assert visible.count() == 1
-    assert page.locator("#shown").inner_text() == "1 of 1 fitting examples shown"
+    assert page.locator("#shown").inner_text() == "1 of 1 matching examples shown"
     page.get_by_role("searchbox").fill("no such words")
     assert visible.count() == 0
 

@@ -17,7 +17,7 @@ from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
 from rft_ray.report.examples import BUDGET, KEPT, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Shown
 from rft_ray.report.facts import RunFacts, gather
-from rft_ray.report.html import escape, quoted
+from rft_ray.report.html import quoted, visible
 from rft_ray.report.page import headline, run_page
 from rft_ray.report.write import write_report
 from rft_ray.store import Store, StoreError, open_store
@@ -91,8 +91,8 @@ def test_every_sample_of_the_ledger_is_in_the_histograms(facts: RunFacts) -> Non
 def test_the_curve_ends_at_the_paths_of_the_corpus(facts: RunFacts) -> None:
     assert facts.paths is not None
     assert facts.paths.curves[""][-1] == (K, pytest.approx(facts.summary["corpus"]["paths"] / TRAIN))
-    for model, found in facts.summary["complementarity"]["by_model"].items():
-        assert facts.paths.curves[model][-1][1] == pytest.approx(found["distinct"] / TRAIN)
+    for model, counts in facts.summary["complementarity"]["by_model"].items():
+        assert facts.paths.curves[model][-1][1] == pytest.approx(counts["distinct"] / TRAIN)
 
 
 def test_the_curve_is_the_mean_over_all_choices_of_samples() -> None:
@@ -101,7 +101,7 @@ def test_the_curve_is_the_mean_over_all_choices_of_samples() -> None:
     curve.add(6, [{"m": draws.count(path)} for path in "pqr"])
     for k, expected in curve.curve:
         chosen = list(itertools.combinations(draws, k))
-        assert expected == pytest.approx(sum(len(set(one) - {None}) for one in chosen) / len(chosen))
+        assert expected == pytest.approx(sum(len(set(drawn) - {None}) for drawn in chosen) / len(chosen))
 
 
 @pytest.mark.parametrize("k", [4, 8, 32])
@@ -128,7 +128,9 @@ def test_samples_beyond_the_runs_k_are_left_out(tmp_path: Path) -> None:
     assert f'"planned": {TRAIN * K}' in summary
     store.replace("summary.json", summary.replace(f'"planned": {TRAIN * K}', f'"planned": {TRAIN * 4}').encode())
     facts = gather(store)
-    assert sum(sum(by.values()) for one in facts.samples.values() for by in one.lengths.values()) == sampled // 2
+    assert (
+        sum(sum(by.values()) for samples in facts.samples.values() for by in samples.lengths.values()) == sampled // 2
+    )
 
 
 def test_the_report_is_the_same_for_the_same_data(run: Store, page: str) -> None:
@@ -137,22 +139,22 @@ def test_the_report_is_the_same_for_the_same_data(run: Store, page: str) -> None
 
 
 def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None:
-    def told(low: float, value: float) -> tuple[str, str]:
+    def shown(low: float, value: float) -> tuple[str, str]:
         paired = {"rft_minus_sft": {"value": value, "low": low, "high": value + 0.1, "n": 40}}
         return headline({**facts.summary, "paired": {"a": paired}})
 
-    assert "raised" in told(0.01, 0.05)[0]
-    assert "clear of zero." in told(0.01, 0.05)[1]
-    assert "no effect" in told(-0.01, 0.05)[1]
-    assert "lowered" in told(-0.2, -0.15)[0]
-    assert "did not change" in told(-0.1, 0.0)[0]
+    assert "raised" in shown(0.01, 0.05)[0]
+    assert "clear of zero." in shown(0.01, 0.05)[1]
+    assert "no effect" in shown(-0.01, 0.05)[1]
+    assert "lowered" in shown(-0.2, -0.15)[0]
+    assert "did not change" in shown(-0.1, 0.0)[0]
 
 
 def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
     summary = {**facts.summary, "finished": False, "evaluation": {}, "paired": {}, "corpus": {}}
-    summary["ledger"] = {name: {**one, "missing": 7} for name, one in facts.summary["ledger"].items()}
+    summary["ledger"] = {name: {**account, "missing": 7} for name, account in facts.summary["ledger"].items()}
     page = run_page(RunFacts(**{**{name: getattr(facts, name) for name in facts.__slots__}, "summary": summary}))
-    assert "14 planned samples missing and stages are still to come" in page
+    assert "14 planned samples missing and later stages have not run yet" in page
     assert 'id="accuracy-chart"' not in page
 
 
@@ -204,11 +206,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_no_text_of_a_model_becomes_markup(hostile: str, page: str) -> None:
-    found, harmless = Page(hostile), Page(page)
-    assert found.tags.count("script") == harmless.tags.count("script") == 1
-    assert found.tags.count("h1") == 1
-    assert set(found.tags) <= set(harmless.tags)
-    assert not {name for name in found.attributes if name.startswith("on")}
+    attacked, harmless = Page(hostile), Page(page)
+    assert attacked.tags.count("script") == harmless.tags.count("script") == 1
+    assert attacked.tags.count("h1") == 1
+    assert set(attacked.tags) <= set(harmless.tags)
+    assert not {name for name in attacked.attributes if name.startswith("on")}
     assert "pwned" in hostile  # it is there, as text
 
 
@@ -238,7 +240,7 @@ def test_the_policy_lets_nothing_be_fetched_and_no_other_script_run(hostile: str
 
 
 def test_a_surrogate_that_reaches_the_page_is_replaced() -> None:
-    assert escape("a\ud800b").encode() == "a\ufffdb".encode()
+    assert visible("a\ud800b").encode() == "a\ufffdb".encode()
 
 
 def test_what_decided_is_marked() -> None:
@@ -252,7 +254,7 @@ def test_what_decided_is_marked() -> None:
 
 def test_examples_are_bounded(facts: RunFacts) -> None:
     assert 0 < len(facts.examples) <= PROBLEMS
-    assert all(len(one.kept) <= KEPT and len(one.rejected) <= REJECTED for one in facts.examples)
-    assert sum(one.size for one in facts.examples) < BUDGET
-    reasons = {shown.status for one in facts.examples for shown in one.rejected}
+    assert all(len(example.kept) <= KEPT and len(example.rejected) <= REJECTED for example in facts.examples)
+    assert sum(example.size for example in facts.examples) < BUDGET
+    reasons = {shown.status for example in facts.examples for shown in example.rejected}
     assert {Status.BAD_EQUATION, Status.WRONG_ANSWER, Status.NO_ANSWER} <= reasons

@@ -35,17 +35,23 @@ def test_a_lines_band_has_the_intervals_that_the_study_gives() -> None:
         Estimate(value, value - half, value + half) for value, half in ((3.0, half_slope), (1.0, half_intercept))
     )
     points = ((1.0, 5.0, ""), (2.0, 5.0, ""), (3.0, 11.0, ""))
-    found = list(band("a", Fit(1, "f", "a", "x", "y", False, slope, intercept, 0.5, points)))
-    assert [found[0]["x"], found[-1]["x"]] == [1.0, 3.0]
-    assert found[0]["y"] == pytest.approx(4.0)
-    for row in (found[0], found[len(found) // 2]):
+    rows = list(band("a", Fit(1, "f", "a", "x", "y", False, slope, intercept, 0.5, points)))
+    assert [rows[0]["x"], rows[-1]["x"]] == [1.0, 3.0]
+    assert rows[0]["y"] == pytest.approx(4.0)
+    for row in (rows[0], rows[len(rows) // 2]):
         half = t * deviation * (1 / 3 + (float(row["x"]) - 2.0) ** 2 / spread) ** 0.5
         assert float(row["high"]) - float(row["y"]) == pytest.approx(half)
         assert float(row["y"]) - float(row["low"]) == pytest.approx(half)
 
 
 def test_every_part_of_the_study_is_on_the_page(page: str) -> None:
-    for text in ("does not hold", "unclear", "rules in code", "What a point costs", "Not answered: one model"):
+    for text in (
+        "does not hold",
+        "unclear",
+        "The rule that decides each finding",
+        "What a point costs",
+        "Not answered: one model",
+    ):
         assert text in page
     for chart in ("sft-loss", "sft-data", "q1-rft", "q3-distinct", "q4-union", "q4-without", "paper-loss", "paper-k"):
         assert f'id="{chart}-chart"' in page

@@ -59,7 +59,9 @@ def evidence(truth: Truth, names: Sequence[str] = NAMES, *, steps_lift: float = 
         if name in right:
             return
         slack = [random.gauss(0, 0.02) for _ in range(TESTS)]
-        right[name] = {str(i): one + off < chance for i, (one, off) in enumerate(zip(difficulty, slack, strict=True))}
+        right[name] = {
+            str(i): hardness + off < chance for i, (hardness, off) in enumerate(zip(difficulty, slack, strict=True))
+        }
         points.append(point(name, model, selection, samplers, k, share, schedule, sum(right[name].values())))
 
     for model in names:
@@ -73,7 +75,7 @@ def evidence(truth: Truth, names: Sequence[str] = NAMES, *, steps_lift: float = 
             add(model, choice, (model,), K)  # type: ignore[arg-type]
         for sampler in names:
             add(model, "equations", (sampler,), K)
-            add(model, "equations", tuple(one for one in names if one != sampler), K)
+            add(model, "equations", tuple(other for other in names if other != sampler), K)
         add(model, "equations", tuple(names), K)
     models = [Model(name, "x", 1000, LOSSES[name], True, True) for name in names]
     return Evidence(models, K, TRAIN, points, right)
@@ -91,24 +93,24 @@ def point(
 
 
 def answered(truth: Truth, names: Sequence[str] = NAMES) -> tuple[dict[str, Finding], list[Fit], list[Comparison]]:
-    found = evidence(truth, names)
-    lines, differences = fits(found), comparisons(found)
-    return {finding.key: finding for finding in findings(lines, slopes(found), differences)}, lines, differences
+    points = evidence(truth, names)
+    lines, differences = fits(points), comparisons(points)
+    return {finding.key: finding for finding in findings(lines, slopes(points), differences)}, lines, differences
 
 
 def test_in_a_world_where_the_paper_holds_every_finding_says_so() -> None:
-    found, _, _ = answered(rising)
-    assert {key: finding.holds for key, finding in found.items() if finding.holds != "yes"} == {}
-    assert set(found) == {
+    judged, _, _ = answered(rising)
+    assert {key: finding.holds for key, finding in judged.items() if finding.holds != "yes"} == {}
+    assert set(judged) == {
         *("loss", "weaker", "data", "data-better", "k", "paths", "gain", "dedup", "repeats", "choice", "pooling"),
         "steps",
     }
 
 
 def test_in_a_world_where_nothing_matters_no_effect_is_found() -> None:
-    found, _, _ = answered(flat)
-    assert found["dedup"].holds == "yes"  # distinct paths are no worse: so it is
-    assert {found[key].holds for key in ("gain", "repeats", "choice", "data", "k", "paths", "pooling")} <= {
+    judged, _, _ = answered(flat)
+    assert judged["dedup"].holds == "yes"  # distinct paths are no worse: so it is
+    assert {judged[key].holds for key in ("gain", "repeats", "choice", "data", "k", "paths", "pooling")} <= {
         "no",
         "unclear",
     }
@@ -118,8 +120,8 @@ def test_in_a_world_upside_down_the_findings_say_no() -> None:
     def worse(model: str, selection: Selection, samplers: Sequence[str], k: int, share: float) -> float:
         return 1 - rising(model, selection, samplers, k, share)
 
-    found, _, _ = answered(worse)
-    assert {found[key].holds for key in ("loss", "gain", "repeats", "choice", "data", "k", "paths", "pooling")} == {
+    judged, _, _ = answered(worse)
+    assert {judged[key].holds for key in ("loss", "gain", "repeats", "choice", "data", "k", "paths", "pooling")} == {
         "no"
     }
 
@@ -144,20 +146,22 @@ def test_the_better_schedule_of_a_share_counts(lift: float, better: str) -> None
 
 def test_differences_are_paired_and_the_mean_has_the_shorter_interval() -> None:
     _, _, differences = answered(rising)
-    mine = [one for one in differences if one.name == "rft-sft"]
-    overall = next(one for one in mine if not one.model)
+    mine = [comparison for comparison in differences if comparison.name == "rft-sft"]
+    overall = next(comparison for comparison in mine if not comparison.model)
     assert len(mine) == len(NAMES) + 1
-    each = [one.difference for one in mine if one.model]
-    assert overall.difference.value == pytest.approx(sum(one.value for one in each) / len(each))
-    assert overall.difference.high - overall.difference.low < max(one.high - one.low for one in each)
-    assert {one.problems for one in mine} == {TESTS}
+    each = [comparison.difference for comparison in mine if comparison.model]
+    assert overall.difference.value == pytest.approx(sum(comparison.value for comparison in each) / len(each))
+    assert overall.difference.high - overall.difference.low < max(
+        comparison.high - comparison.low for comparison in each
+    )
+    assert {comparison.problems for comparison in mine} == {TESTS}
 
 
 def test_one_model_has_no_lines_over_models_and_no_pooling() -> None:
-    found, lines, differences = answered(rising, ["a"])
-    assert set(found) == {"data", "k", "paths", "gain", "steps", "dedup", "repeats", "choice"}
+    judged, lines, differences = answered(rising, ["a"])
+    assert set(judged) == {"data", "k", "paths", "gain", "steps", "dedup", "repeats", "choice"}
     assert not [fit for fit in lines if not fit.group]
-    assert {one.model for one in differences} == {"a"}
+    assert {comparison.model for comparison in differences} == {"a"}
 
 
 def test_an_unfinished_study_is_answered_from_what_is_there() -> None:
@@ -184,13 +188,13 @@ def test_a_smaller_k_costs_its_share_of_the_samples() -> None:
 
 
 def test_the_page_has_every_table_finding_and_the_command(tmp_path_factory: pytest.TempPathFactory) -> None:
-    found = evidence(rising)
-    lines, differences = fits(found), comparisons(found)
+    known = evidence(rising)
+    lines, differences = fits(known), comparisons(known)
     study = Study(
-        "s", "f" * 16, "python jobs/scaling_study.py --config x", False, 99, TRAIN, TESTS, K, tuple(found.models),
-        tuple(found.points), tuple(lines), tuple(slopes(found)), tuple(differences),
-        tuple(tables(found, lines, differences)),
-        tuple(findings(lines, slopes(found), differences)),
+        "s", "f" * 16, "python jobs/scaling_study.py --config x", False, 99, TRAIN, TESTS, K, tuple(known.models),
+        tuple(known.points), tuple(lines), tuple(slopes(known)), tuple(differences),
+        tuple(tables(known, lines, differences)),
+        tuple(findings(lines, slopes(known), differences)),
     )  # fmt: skip
     store = LocalStore(tmp_path_factory.mktemp("study"))
     write_study(store, study)
@@ -216,9 +220,9 @@ def test_the_papers_figures_bear_its_own_findings() -> None:
     ) -> None:
         name, gold = f"{model} {share} {samplers} {k}", round(7473 * share)
         selection: Selection = "equations" if samplers else "gold"
-        one = point(name, model, selection, tuple(samplers), k, share, "epochs", 0)
+        made = point(name, model, selection, tuple(samplers), k, share, "epochs", 0)
         at = Estimate(accuracy / 100, 0.0, 1.0)
-        points.append(replace(one, accuracy=at, gold=gold, paths=round(paths * gold), paths_per_problem=paths))
+        points.append(replace(made, accuracy=at, gold=gold, paths=round(paths * gold), paths_per_problem=paths))
 
     for share, row in paper.SFT_BY_SHARE.items():
         for model, accuracy in zip(names, row, strict=True):
@@ -226,10 +230,10 @@ def test_the_papers_figures_bear_its_own_findings() -> None:
     for k, row in paper.RFT_BY_K.items():
         for model, accuracy, paths in zip(names, row, paper.DISTINCT_PATHS_BY_K[k], strict=False):
             add(model, accuracy, samplers=[model], k=k, paths=paths)
-    for one in paper.MODELS:
-        add(one.name, one.rft_u33b, samplers=names, k=100, paths=13.65)
+    for model in paper.MODELS:
+        add(model.name, model.rft_u33b, samplers=names, k=100, paths=13.65)
     figures = Evidence(models, 100, 7473, points, {})
-    found = findings(fits(figures), slopes(figures), [])
-    assert {one.key: one.holds for one in found} == dict.fromkeys(
+    judged = findings(fits(figures), slopes(figures), [])
+    assert {finding.key: finding.holds for finding in judged} == dict.fromkeys(
         ("loss", "weaker", "data", "data-better", "k", "paths"), "yes"
     )

@@ -85,8 +85,8 @@ def test_groups_without_a_spread_of_x_have_no_slope() -> None:
 def test_the_interval_of_a_difference_covers_its_mean() -> None:
     random, covered = Random(1), 0
     for _ in range(1000):
-        found = mean_difference([random.choice((-1, 0, 0, 1, 1)) for _ in range(60)])
-        covered += found.low <= 0.2 <= found.high
+        mean = mean_difference([random.choice((-1, 0, 0, 1, 1)) for _ in range(60)])
+        covered += mean.low <= 0.2 <= mean.high
     assert 0.93 <= covered / 1000 <= 0.97
 
 

@@ -167,8 +167,8 @@ def test_a_model_that_is_not_there_is_refused_with_the_nearest() -> None:
 def test_losses_come_from_the_base_or_from_the_config() -> None:
     settings = config("--study.pretraining_losses={b: 1.75}", "--study.headline=[a]")
     folders = {"a": model_dir("tiny-s"), "b": model_dir("tiny-s"), "c": model_dir("tiny-s").parent}
-    found = facts_of(settings, folders, dict.fromkeys(NAMES, 5))
-    assert found[0].pretraining_loss is not None
-    assert 0 < found[0].pretraining_loss < 2
-    assert (found[1].pretraining_loss, found[2].pretraining_loss) == (1.75, None)
-    assert [model.headline for model in found] == [True, False, False]
+    models = facts_of(settings, folders, dict.fromkeys(NAMES, 5))
+    assert models[0].pretraining_loss is not None
+    assert 0 < models[0].pretraining_loss < 2
+    assert (models[1].pretraining_loss, models[2].pretraining_loss) == (1.75, None)
+    assert [known.headline for known in models] == [True, False, False]
