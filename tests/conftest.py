@@ -1,9 +1,11 @@
-"""Settings that must stand before anything imports Ray (they are read once, at import), and the browser."""
+"""Settings that Ray reads once, at its import; seconds and counts of each tier of tests; and the browser."""
 
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,44 @@ BROWSER_ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+TIMED = "tests/unit/grading/test_hostile.py"
+"""Bounds in seconds: tracing would slow down what they measure."""
+
+
+def tier_of(nodeid: str) -> str:
+    """`tests/unit/store/test_names.py::test_x` -> `unit`."""
+    return Path(nodeid.partition("::")[0]).parts[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure coverage in unit tests only: in the other tiers most code runs in Ray's workers, unmeasured."""
+    for item in items:
+        if tier_of(item.nodeid) != "unit" or item.nodeid.startswith(TIMED):
+            item.add_marker("no_cover")
+
+
+class TierDurations:
+    """Adds up the time of each tier, set-up and tear-down included, and prints it before pytest's summary line."""
+
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._tests: dict[str, set[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tier = tier_of(report.nodeid)
+        self._seconds[tier] += report.duration  # type: ignore[assignment]
+        self._tests.setdefault(tier, set()).add(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("durations of the tiers")
+        for tier, tests in self._tests.items():
+            terminalreporter.write_line(f"{tier:<12} {len(tests):>5} tests {self._seconds[tier]:>8.1f} s")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(TierDurations(), "tier-durations")
 
 
 @pytest.fixture(scope="module")
