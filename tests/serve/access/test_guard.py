@@ -1,4 +1,4 @@
-"""API keys, and the guard in front of every route."""
+"""API keys, and the guard in front of all routes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from serve.access.api_keys import Keys, KeysError, load_keys
-from serve.access.guard import OPEN_PATHS, Guard, deeper_than, is_loopback
+from serve.access.guard import PUBLIC_PATHS, Guard, deeper_than, is_loopback
 from serve.api import errors
 
 KEY = "a-good-key"
@@ -28,7 +28,7 @@ KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
 def guarded(keys: Keys, max_body_bytes: int = 100) -> FastAPI:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes, body_timeout_s=0.3, open_files=["/file"])
+    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes, body_timeout_s=0.3, public_files=["/file"])
 
     @app.get("/healthz")
     @app.get("/readyz")
@@ -224,4 +224,4 @@ def test_kubernetes_probes_the_application_where_it_needs_no_key() -> None:
     (container,) = group["template"]["spec"]["containers"]
     probed = re.findall(r"localhost:8000(/\S+)", " ".join(container["readinessProbe"]["exec"]["command"]))
     assert probed == ["/-/healthz", "/readyz"]  # the first is the proxy's own
-    assert set(probed[1:]) <= OPEN_PATHS
+    assert set(probed[1:]) <= PUBLIC_PATHS

@@ -1,4 +1,4 @@
-"""The middleware in Serve's proxy: what it makes of answers that the proxy leaves unfinished."""
+"""The middleware in Serve's proxy: how it repeats requests and completes unfinished answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.http import proxy_middleware
-from serve.http.proxy_middleware import Edge
+from serve.http.proxy_middleware import ProxyMiddleware
 
 STREAM = [(b"content-type", b"text/event-stream")]
 
 
 class Proxy:
-    """Plays one script of messages after the other, each for one attempt, and keeps what it was sent."""
+    """Sends the messages of one script for each attempt, and records the requests."""
 
     def __init__(self, *scripts: list[Message]) -> None:
         self.scripts, self.bodies, self.ids = list(scripts), list[bytes](), list[str]()
@@ -44,10 +44,10 @@ def body(content: bytes, more: bool = False) -> Message:
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
-    monkeypatch.setattr(proxy_middleware, "PAUSE_S", 0.0)
+    monkeypatch.setattr(proxy_middleware, "BACKOFF_S", 0.0)
 
     def asking(proxy: Proxy, content: bytes = b"question") -> httpx.Response:
-        return TestClient(Edge(proxy), raise_server_exceptions=False).post("/solve", content=content)
+        return TestClient(ProxyMiddleware(proxy), raise_server_exceptions=False).post("/solve", content=content)
 
     return asking
 

@@ -1,4 +1,4 @@
-"""The timers of a connection, at a real uvicorn server on loopback: who holds one without using it loses it."""
+"""The timers of a connection, at a real uvicorn server on loopback: a connection that is held unused is closed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BIG = 32 * 2**20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; else the body too."""
+    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; otherwise body and word."""
     body = b""
     while scope["path"] != "/early" and (part := await receive())["type"] == "http.request":
         body += part["body"]
@@ -135,7 +135,7 @@ def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Serv
 
 
 def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: uvicorn.Server) -> None:
-    """Many answers, each too small to fill the buffer beyond the kernel's at once."""
+    """Many answers, each too small to fill more than the kernel's buffer."""
     with connect(server) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.sendall((ASK.replace(b"GET /", b"POST /") + b"Content-Length: 60000\r\n\r\n" + bytes(60_000)) * 50)
@@ -174,7 +174,7 @@ def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
 
 @pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
 def test_pipelined_requests_to_switch_protocols_are_all_answered(server: uvicorn.Server, upgrade: bytes) -> None:
-    """More than a recursion could go down; behind a plain one; the last closes, whatever comes behind it."""
+    """More requests than a recursion allows, after a plain one; the last closes, whatever follows it."""
     one = ASK + upgrade + b"\r\n"
     last = ASK + upgrade.replace(b"Upgrade", b"Upgrade, close", 1) + b"\r\nand more"
     with connect(server) as peer:
