@@ -131,6 +131,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
                 400, "seed is not supported where models run on CPUs", param="seed"
             )  # a seed ends vLLM's CPU engine
         asked = getattr(body, "max_completion_tokens", None) or body.max_tokens
+        openai_bounds.check_values(body, paths, min(asked or self._max_tokens, self._max_tokens))
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
             hidden = _request_usage(body) if reservation.counted else False

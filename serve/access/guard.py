@@ -112,7 +112,7 @@ class Guard:
         too_large = Refusal(413, f"the body is larger than {self.max_body_bytes} bytes")
         if not declared.isdigit() or int(declared) > self.max_body_bytes:
             raise too_large
-        body, more = b"", True
+        body, more = bytearray(), True
         try:
             async with asyncio.timeout(self.body_timeout_s):
                 while more:
@@ -123,9 +123,9 @@ class Guard:
                         raise too_large
         except TimeoutError:
             raise Refusal(408, f"the body did not arrive within {self.body_timeout_s:g} s") from None
-        if deeper_than(body, MAX_JSON_DEPTH):
+        if deeper_than(bytes(body), MAX_JSON_DEPTH):
             raise Refusal(400, f"the body is nested deeper than {MAX_JSON_DEPTH} levels", code="too_deep")
-        return body
+        return bytes(body)
 
 
 def _caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:

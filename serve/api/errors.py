@@ -25,6 +25,7 @@ _CODES = {
     408: "timeout",
     413: "request_too_large",
     429: "overloaded",
+    431: "request_head_too_large",
     503: "unavailable",
 }
 

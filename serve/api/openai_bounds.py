@@ -28,6 +28,8 @@ CHAT_FIELDS = frozenset(
 COMPLETION_FIELDS = frozenset(_SAMPLING | {"prompt", "echo", "suffix"})
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
 MAX_LOGPROBS = 20
+MAX_VALUES = schemas.MAX_PATHS * schemas.MAX_TOKENS
+"""Most values of one answer: paths times tokens times (1 + log-probabilities of each token)."""
 MAX_BIASES = 300
 MAX_MESSAGES = 64
 ROLES = ("system", "developer", "user", "assistant")
@@ -68,21 +70,42 @@ def _documented(schema: dict[str, Any], known: frozenset[str]) -> dict[str, Any]
 def check_chat(body: ChatRequest) -> None:
     """Raises Refusal for a chat request beyond the bounds."""
     _check_sampling(body, prompts=1)
-    if (body.top_logprobs or 0) > MAX_LOGPROBS:
-        raise Refusal(400, f"top_logprobs: at most {MAX_LOGPROBS}", param="top_logprobs")
+    if not 0 <= (body.top_logprobs or 0) <= MAX_LOGPROBS:
+        raise Refusal(400, f"top_logprobs must be 0 to {MAX_LOGPROBS}", param="top_logprobs")
 
 
 def check_completion(body: TextRequest) -> None:
     """Raises Refusal for a completion request beyond the bounds."""
     _check_sampling(body, prompts=prompts_of(body))
-    if (body.logprobs or 0) > MAX_LOGPROBS:
-        raise Refusal(400, f"logprobs: at most {MAX_LOGPROBS}", param="logprobs")
+    if not 0 <= (body.logprobs or 0) <= MAX_LOGPROBS:
+        raise Refusal(400, f"logprobs must be 0 to {MAX_LOGPROBS}", param="logprobs")
 
 
 def prompts_of(body: TextRequest) -> int:
     """The number of prompts of a completion request: a text, or a list of token ids, is one prompt."""
     many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
     return len(body.prompt) if many else 1
+
+
+def check_values(body: ChatRequest | TextRequest, paths: int, tokens: int) -> None:
+    """Raises Refusal for a request whose answer may hold more than `MAX_VALUES`. `tokens`: most of one path."""
+    if isinstance(body, TextRequest):
+        field, logprobs = "logprobs", 0 if body.logprobs is None else 1 + body.logprobs
+        tokens += _prompt_chars(body.prompt) if body.echo else 0
+    else:
+        field, logprobs = "top_logprobs", 1 + (body.top_logprobs or 0) if body.logprobs else 0
+    values = paths * tokens * (1 + logprobs)
+    if values > MAX_VALUES:
+        message = f"the answer may have {values} values, and {MAX_VALUES} is the bound: paths ({paths}) times tokens "
+        message += f"({tokens}) times 1 + log-probabilities of a token ({logprobs}); lower one of them"
+        raise Refusal(400, message, param=field if logprobs else "n")
+
+
+def _prompt_chars(prompt: Any) -> int:
+    """Characters, or token ids, of the longest prompt: at least its tokens."""
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return max(len(part) for part in prompt)
+    return len(prompt or "")
 
 
 def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[str, Any]], None]) -> Any:

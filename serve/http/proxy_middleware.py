@@ -67,36 +67,38 @@ class ProxyMiddleware:
 
 
 class _ReplayableBody:
-    """A request's messages, which several attempts can read from the start."""
+    """A request's body, which several attempts can read from the start."""
 
     def __init__(self, receive: Receive) -> None:
-        self._receive, self._kept, self._size = receive, list[Message](), 0
+        self._receive, self._kept = receive, bytearray()
+        self._arrived = self._too_large = False
         self.complete = self.disconnected = False
 
     def replay(self) -> Receive:
-        """A `receive` that begins with the messages that have arrived so far."""
-        returned = 0
+        """A `receive` that begins with one message of the body that has arrived so far."""
+        replayed = not self._arrived
 
         async def receiving() -> Message:
-            nonlocal returned
-            if returned < len(self._kept):
-                returned += 1
-                return self._kept[returned - 1]
+            nonlocal replayed
+            if not replayed:
+                replayed = True
+                return {"type": "http.request", "body": bytes(self._kept), "more_body": not self.complete}
             message = await self._receive()
             self.disconnected = self.disconnected or message["type"] == "http.disconnect"
             if message["type"] == "http.request":
-                returned += 1
+                replayed = True
                 self._keep(message)
             return message
 
         return receiving
 
     def _keep(self, message: Message) -> None:
-        self._size += len(message.get("body", b""))
-        self._kept.append(message)
-        if self._size > MAX_BODY_BYTES:
-            self._kept = [{**one, "body": b""} for one in self._kept]
-        self.complete = not message.get("more_body", False) and self._size <= MAX_BODY_BYTES
+        """Add a message's part to the body, in one buffer: a body may arrive as a million messages of one byte."""
+        self._arrived = True
+        self._kept += message.get("body", b"")
+        if self._too_large or len(self._kept) > MAX_BODY_BYTES:
+            self._too_large, self._kept = True, bytearray()
+        self.complete = not message.get("more_body", False) and not self._too_large
 
 
 class _TrackedResponse:

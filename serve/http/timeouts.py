@@ -1,9 +1,14 @@
-"""Timeouts of a connection: uvicorn's HTTP protocol with two more timers, against clients that hold connections.
+"""Bounds of a connection: uvicorn's HTTP protocol with two more timers, and a bound of a request's head.
 
 uvicorn limits the pause between two requests only. Here a request's head must be complete `HEAD_S` after its first
 byte, or after the connection was made, and a full send buffer (some 64 KiB beyond the kernel's) must empty within
 `SEND_S`. The time of a body is limited in `serve/access/guard.py`. A connection that is late is closed without an
 answer: its client does not read, or has not sent a request.
+
+A request's head has at most `MAX_HEAD_BYTES`: uvicorn with httptools has no such bound, and keeps the whole head in
+memory before any key is checked. A larger one is answered with 431 and the connection is closed. Data is parsed in
+slices of `SLICE_BYTES`, and the body's chunks of a slice are joined: uvicorn's `body += chunk` copies the body for each
+chunk.
 
 A request to switch to another protocol (WebSocket; HTTP/2, which Java's HttpClient requests by default) is answered as
 the HTTP/1.1 request that it also is: this service implements no other protocol, and RFC 9110, 7.8 allows a server to
@@ -22,10 +27,19 @@ from typing import Any
 import httptools
 
 from serve import uvicorn_private
+from serve.api import errors
 from serve.uvicorn_private import HttpToolsProtocol
 
 HEAD_S = 20.0
 SEND_S = 60.0
+MAX_HEAD_BYTES = 1 << 16
+SLICE_BYTES = 1 << 14
+LINGER_S = 2.0
+"""Time to discard further data after a 431: a connection closed at once would reset, and the client lose the answer."""
+
+
+class _HeadTooLarge(Exception):
+    """A request's head is larger than `MAX_HEAD_BYTES`."""
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -36,6 +50,9 @@ class TimedProtocol(HttpToolsProtocol):
         self._head: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._in_head = self._refused = False
+        self._head_bytes = 0
+        self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,15 +65,32 @@ class TimedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._unset_keepalive_if_required()
         try:
-            self._feed(data)
+            for start in range(0, len(data), SLICE_BYTES):
+                self._feed_slice(data[start : start + SLICE_BYTES])
+        except _HeadTooLarge:
+            self._refuse_head()
         except httptools.HttpParserError as error:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                return self._refuse_head()
             internal = isinstance(error, httptools.HttpParserCallbackError)
             self.logger.warning("Invalid HTTP request received.", exc_info=internal)
             self.send_400_response("Invalid HTTP request received.")
         if not self._answering():
             self._await_head()  # also after bytes that begin no request: an empty line, the rest of a refused body
+
+    def _feed_slice(self, data: bytes) -> None:
+        """Parse a slice. Raises HttpParserError, and _HeadTooLarge where the head goes on after too many slices."""
+        began_in_head = self._in_head
+        if began_in_head:
+            self._head_bytes += len(data)
+        self._feed(data)
+        self._pass_body()
+        if began_in_head and self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
 
     def _feed(self, data: bytes) -> None:
         """Parse all the data. Raises HttpParserError."""
@@ -81,13 +115,45 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
         self._await_head()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
         super().on_headers_complete()
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        self._pass_body()
+        super().on_message_complete()
+
+    def _pass_body(self) -> None:
+        """Pass the chunks that were parsed to uvicorn, as one."""
+        if self._chunks:
+            body, self._chunks = b"".join(self._chunks), []
+            super().on_body(body)
+
+    def _refuse_head(self) -> None:
+        """Answer 431, unless an earlier request's answer is being sent, and close the connection."""
+        self._refused = True
+        if self._answering():
+            self.transport.close()
+            return
+        message = f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"
+        answer = errors.response(431, message, headers={"Connection": "close"})
+        lines = [b"HTTP/1.1 431 Request Header Fields Too Large"]
+        lines += [b"%s: %s" % header for header in answer.raw_headers]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
+        self.transport.write_eof()
+        self._closing = self._after(LINGER_S, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()

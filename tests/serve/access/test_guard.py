@@ -14,7 +14,7 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from serve.access.api_keys import Keys, KeysError, load_keys
@@ -167,6 +167,32 @@ def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
     for answer in (caller.post("/echo", content=b"x" * 101), caller.post("/echo", content=chunks())):
         assert answer.status_code == 413
         assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_body_of_many_small_messages_takes_linear_time() -> None:
+    """One byte a message, to the bound: copying the body for each one would take minutes."""
+    count = 1 << 18
+
+    async def ask() -> int:
+        left, sent = iter(range(count)), list[Message]()
+
+        async def receive() -> Message:
+            more = next(left, None) is not None
+            return {"type": "http.request", "body": b"1" * 4 if more else b"", "more_body": more}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": len((await receive())["body"]), "headers": []})
+
+        scope = {"type": "http", "method": "POST", "path": "/echo", "headers": [(b"host", b"localhost")]}
+        await Guard(app, keys=Keys())(scope | {"client": ("127.0.0.1", 1)}, receive, send)
+        return int(sent[0]["status"])
+
+    began = time.monotonic()
+    assert asyncio.run(ask()) == 4 * count
+    assert time.monotonic() - began < 15
 
 
 def test_a_body_that_does_not_come_times_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,27 @@ def test_what_the_proxy_says_by_itself_gets_openais_shape(ask: Any, status: int)
     answer = ask(Proxy([start(status, [(b"content-type", b"text/plain"), (b"retry-after", b"7")]), body(b"plain")]))
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_body_of_many_small_messages_is_kept_as_one() -> None:
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}] * 1000
+
+    async def receive() -> Message:
+        return parts.pop() if parts else {"type": "http.request", "body": b"y", "more_body": False}
+
+    async def attempts() -> list[Message]:
+        body = proxy_middleware._ReplayableBody(receive)
+        first, messages = body.replay(), list[Message]()
+        for _ in range(500):
+            await first()
+        second = body.replay()
+        while not messages or messages[-1]["more_body"]:
+            messages.append(await second())
+        return [messages[0], await body.replay()()]
+
+    half, whole = asyncio.run(attempts())
+    assert half == {"type": "http.request", "body": b"x" * 500, "more_body": True}
+    assert whole == {"type": "http.request", "body": b"x" * 1000 + b"y", "more_body": False}
 
 
 def test_a_body_too_large_to_keep_is_not_sent_again(ask: Any) -> None:
