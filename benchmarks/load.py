@@ -1,4 +1,4 @@
-"""Clients that keep book: requests -> `Answer`s, sent one after the other, or by the clock whatever comes back."""
+"""Load generators: requests -> `Answer`s, sent one after the other, or at fixed times whatever the answers."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ SOLVE, CHAT = "/solve", "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request: `status` 0 where no answer came.
+    """The result of one request. `status` is 0 where there was no answer.
 
     Example: Answer(200, 0.73, 0.02, 128, 4.1, False)
     """
 
     status: int
     seconds: float
-    """From when the request was due to the answer's last byte."""
+    """From the time when the request was due to the answer's last byte."""
     first_s: float = 0.0
-    """To the first text of a stream."""
+    """From the same time to the first text of a stream."""
     tokens: int = 0
     began: float = 0.0
-    """When it was due, on the monotonic clock."""
+    """The time when it was due, on the monotonic clock."""
     cancelled: bool = False
-    """The client hung up before the end."""
+    """Whether the client disconnected before the end."""
 
 
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """As many connections as are needed; idle ones are left before the server closes them."""
+    """A session without a limit of connections. It drops idle connections before the server closes them."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as session:
@@ -71,7 +71,7 @@ def _tokens(answer: dict[str, Any]) -> int:
 
 
 async def stream_chat(session: aiohttp.ClientSession, body: dict[str, Any]) -> Answer:
-    """One streamed chat completion. The server's last chunk tells the tokens (`include_usage`)."""
+    """One streamed chat completion. The server's last chunk reports the tokens (`include_usage`)."""
     began, first, tokens = time.monotonic(), 0.0, 0
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     async with session.post(CHAT, json=body) as answer:
@@ -86,7 +86,7 @@ async def stream_chat(session: aiohttp.ClientSession, body: dict[str, Any]) -> A
 
 
 async def hang_up(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> Answer:
-    """A stream that is left after its first event, unless it was refused."""
+    """A stream whose client disconnects after the first event, unless the request is refused."""
     began = time.monotonic()
     try:
         async with session.post(path, json={**body, "stream": True}) as answer:
@@ -101,7 +101,7 @@ async def hang_up(session: aiohttp.ClientSession, path: str, body: dict[str, Any
 
 
 async def closed_loop(make: Callable[[], Awaitable[Answer]], workers: int, seconds: float) -> list[Answer]:
-    """Each worker asks anew as soon as it has its answer."""
+    """The answers of `workers` clients, each of which sends a request as soon as it has the previous answer."""
     until, answers = time.monotonic() + seconds, list[Answer]()
 
     async def work() -> None:
@@ -113,7 +113,7 @@ async def closed_loop(make: Callable[[], Awaitable[Answer]], workers: int, secon
 
 
 async def open_loop(make: Callable[[float], Awaitable[Answer]], per_s: float, seconds: float) -> list[Answer]:
-    """Requests by the clock, whether or not earlier ones are answered; each is timed from when it was due."""
+    """Requests at a fixed rate, whether or not earlier ones are answered. Each is timed from when it was due."""
     began, waiting, answers = time.monotonic(), set[asyncio.Task[Answer]](), list[Answer]()
     for number in range(round(per_s * seconds)):
         due = began + number / per_s
@@ -128,8 +128,8 @@ async def open_loop(make: Callable[[float], Awaitable[Answer]], per_s: float, se
 
 
 async def mixed(session: aiohttp.ClientSession, count: int, workers: int, seed: int = 0) -> list[Answer]:
-    """Good, wrong, left and too large requests, in an order drawn from the seed."""
-    dice, left = random.Random(seed), iter(range(count))
+    """Valid, wrong, abandoned and too large requests, in an order drawn from the seed."""
+    rng, left = random.Random(seed), iter(range(count))
     answers = list[Answer]()
     small = {"question": "2 and 3?", "k": 1, "early_stop": False}
     long = {"question": "Add 1111, 2222, 3333, 4444 and 5555.", "k": 2, "early_stop": False}
@@ -150,14 +150,14 @@ async def mixed(session: aiohttp.ClientSession, count: int, workers: int, seed: 
 
     async def work() -> None:
         for _ in left:
-            answers.append(await dice.choices(makers, weights)[0]())
+            answers.append(await rng.choices(makers, weights)[0]())
 
     await asyncio.gather(*(work() for _ in range(workers)))
     return answers
 
 
 def outcomes(answers: Iterable[Answer]) -> Counter[str]:
-    """The client's ledger, in the terms of `serve.http.request_metrics`."""
+    """The client's counts of requests by outcome, as `serve.http.request_metrics` names them."""
     return Counter(map(_outcome, answers))
 
 
@@ -174,7 +174,7 @@ def _outcome(answer: Answer) -> str:
 
 
 async def counted(session: aiohttp.ClientSession) -> Counter[str]:
-    """The server's ledger, once no request is open but the one that asks for it; those do not count."""
+    """The server's counts by outcome, once no other request is open. Requests for the counts are not included."""
     async with asyncio.timeout(60):
         while True:
             async with session.get("/metrics") as answer:
@@ -182,12 +182,12 @@ async def counted(session: aiohttp.ClientSession) -> Counter[str]:
             if re.search(r"^rft_requests_open 1\.0$", text, re.MULTILINE):
                 break
             await asyncio.sleep(0.1)
-    found = Counter[str]()
+    counts = Counter[str]()
     for labels, count in re.findall(r"^rft_requests_total\{(.*)\} (\S+)$", text, re.MULTILINE):
         named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         if named["route"] not in ("/metrics", "/readyz"):
-            found[named["outcome"]] += int(float(count))
-    return found
+            counts[named["outcome"]] += int(float(count))
+    return counts
 
 
 def percentile(values: Iterable[float], share: float) -> float:

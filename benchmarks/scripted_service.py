@@ -1,7 +1,7 @@
 """A scripted engine behind the real ingress and Ray Serve, until a signal: `python -m benchmarks.scripted_service`.
 
-What `python -m serve.app` starts, but for the model: Serve's proxy, the ingress and the engine's replica are processes
-of their own. Prints `ready: URL` once it answers. For `benchmarks/serve.py`.
+The same as `python -m serve.app` without a model: Serve's proxy, the ingress and the engine's replica are processes of
+their own. Prints `ready: URL` once it answers. For `benchmarks/serve.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--token-s", type=float, default=0.03, help="seconds between two words")
-    parser.add_argument("--capacity", type=int, default=64, help="paths that may be under way")
+    parser.add_argument("--capacity", type=int, default=64, help="paths that may be in progress")
     options = parser.parse_args()
 
     def build() -> Application:
-        from serve import scripted  # not before: it imports Ray, which the runner sets up first
+        from serve import scripted  # not at the top: it imports Ray, and the runner sets variables first
 
         return scripted.deployed(options.token_s, options.capacity)
 

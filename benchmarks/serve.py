@@ -1,9 +1,12 @@
-"""The service against the engine alone, and under ten times its load: `python -m benchmarks.serve [--only PART]`.
+"""Benchmarks of the service against its engine alone, and at ten times its capacity.
 
-Parts: `engine` (streams of SmolLM2-135M-Instruct against `vllm serve` with the same engine settings, by turns), `solve`
-(`/solve` k=16 against vLLM generating n=16 of the same prompt in this process, by turns), `saving` (early stopping with
-a finished run's model: `--demo runs/demo`), `scripted` (a scripted engine behind Serve, this client on the same cores:
-overload, and the ledger). Prints a Markdown table: what, measured, bound. Minutes each; engines take a minute to start.
+    python -m benchmarks.serve [--only PART]
+
+Parts: `engine` (streams of SmolLM2-135M-Instruct against `vllm serve` with the same engine settings, in turns), `solve`
+(`/solve` k=16 against vLLM generating n=16 of the same prompt in this process, in turns), `saving` (early stopping with
+a finished run's model: `--demo runs/demo`), `scripted` (a scripted engine behind Serve, with the client on the same
+cores: overload, and the counts of requests). Prints a Markdown table: quantity, measured, bound. Each part takes
+minutes; an engine takes a minute to start.
 """
 
 from __future__ import annotations
@@ -32,10 +35,10 @@ ROOT = services.ROOT
 K, PATH_TOKENS, STREAM_TOKENS = 16, 64, 64
 TOKEN_S, CAPACITY = 0.02, 32
 REST_S = 0.5
-"""Before a turn: the other side's engine may still spin, and it has the same cores."""
+"""Pause before a turn: the other side's engine may still be busy on the same cores."""
 ASKED = {"question": load.QUESTION, "k": 8, "early_stop": False}
 Rows = Iterator[tuple[str, str, str]]
-"""(what, measured, bound)."""
+"""(quantity, measured, bound)."""
 
 
 def note(text: str) -> None:
@@ -43,12 +46,12 @@ def note(text: str) -> None:
 
 
 def questions(count: int) -> list[str]:
-    """Questions that no two requests share, so that no prefix cache helps one side."""
-    dice = random.Random(0)
+    """Different questions for all requests, so that no prefix cache helps one side."""
+    rng = random.Random(0)
     names = ["Tom", "Ana", "Lily", "Ben", "Mia", "Sam"]
     return [
-        f"{dice.choice(names)} has {dice.randint(2, 99)} boxes of {dice.randint(2, 99)} nuts and "
-        f"{dice.randint(2, 99)} jars of {dice.randint(2, 99)} nuts. How many nuts are there? Explain step by step."
+        f"{rng.choice(names)} has {rng.randint(2, 99)} boxes of {rng.randint(2, 99)} nuts and "
+        f"{rng.randint(2, 99)} jars of {rng.randint(2, 99)} nuts. How many nuts are there? Explain step by step."
         for _ in range(count)
     ]
 
@@ -62,33 +65,33 @@ def chat(question: str, tokens: int) -> dict[str, Any]:
 
 
 def engine(options: argparse.Namespace) -> Rows:
-    """Tokens a second of 8 streams at once and time to the first token, by turns."""
+    """Tokens a second of 8 simultaneous streams, and time to the first token, in turns."""
     with tempfile.TemporaryDirectory() as folder:
-        run = services.a_run(Path(folder))
-        with services.ours(run) as mine, services.plain_vllm(Path(folder, "model"), 200) as plain:
-            note("both engines are up")
+        run = services.make_run(Path(folder))
+        with services.rft_service(run) as mine, services.plain_vllm(Path(folder, "model"), 200) as plain:
+            note("both engines answer")
             yield from asyncio.run(_against_vllm(mine.url, plain.url, options))
 
 
 async def _against_vllm(mine: str, plain: str, options: argparse.Namespace) -> Rows:
     async with load.client(mine) as ours, load.client(plain) as theirs:
         sides = {"ours": ours, "vllm": theirs}
-        for session in sides.values():  # the first answers of an engine are slow
+        for session in sides.values():  # an engine's first answers are slow
             await _streams(session, questions(8), 8)
         speed: dict[str, list[float]] = {"ours": [], "vllm": []}
         loaded: dict[str, list[float]] = {"ours": [], "vllm": []}
         alone: dict[str, list[float]] = {"ours": [], "vllm": []}
-        asked = iter(questions(100 * options.rounds))
+        unused = iter(questions(100 * options.rounds))
         for turn in range(options.rounds):
-            block, single = [next(asked) for _ in range(16)], [next(asked) for _ in range(8)]
-            for name in _by_turns(sides, turn):
+            block, single = [next(unused) for _ in range(16)], [next(unused) for _ in range(8)]
+            for name in _in_order(sides, turn):
                 await asyncio.sleep(REST_S)
                 began = time.monotonic()
                 answers = await _streams(sides[name], block, 8)
                 speed[name].append(sum(answer.tokens for answer in answers) / (time.monotonic() - began))
                 loaded[name] += [answer.first_s for answer in answers]
             for number, question in enumerate(single):
-                for name in _by_turns(sides, number):
+                for name in _in_order(sides, number):
                     await asyncio.sleep(REST_S)
                     alone[name].append((await load.stream_chat(sides[name], chat(question, 4))).first_s)
             note(f"round {turn + 1}: {speed['ours'][-1]:.0f} against {speed['vllm'][-1]:.0f} tokens/s")
@@ -101,19 +104,19 @@ def _engine_rows(
     ratio = statistics.median(mine / plain for mine, plain in zip(speed["ours"], speed["vllm"], strict=True))
     both = [f"{statistics.median(speed[name]):.0f}" for name in ("ours", "vllm")]
     rows = [("throughput, 8 streams, against `vllm serve`", f"{ratio:.2f} ({' : '.join(both)} tokens/s)", ">= 0.95")]
-    for what, found in (("alone", alone), ("8 streams", loaded)):
-        mine, plain = (statistics.median(found[name]) for name in ("ours", "vllm"))
-        told = f"{mine / plain:.2f} ({mine * 1e3:.0f} : {plain * 1e3:.0f} ms, medians)"
-        rows.append((f"time to first token, {what}, against `vllm serve`", told, "<= 1.1"))
+    for what, seconds in (("alone", alone), ("8 streams", loaded)):
+        mine, plain = (statistics.median(seconds[name]) for name in ("ours", "vllm"))
+        measured = f"{mine / plain:.2f} ({mine * 1e3:.0f} : {plain * 1e3:.0f} ms, medians)"
+        rows.append((f"time to first token, {what}, against `vllm serve`", measured, "<= 1.1"))
     return rows
 
 
-def _by_turns(sides: dict[str, Any], turn: int) -> list[str]:
+def _in_order(sides: dict[str, Any], turn: int) -> list[str]:
     return sorted(sides, reverse=bool(turn % 2))
 
 
 async def _streams(session: aiohttp.ClientSession, asked: list[str], workers: int) -> list[Answer]:
-    """All questions as streams, so many at once."""
+    """The answers of all questions as streams, `workers` at once."""
     waiting, answers = iter(asked), list[Answer]()
 
     async def work() -> None:
@@ -125,9 +128,9 @@ async def _streams(session: aiohttp.ClientSession, asked: list[str], workers: in
 
 
 def solve(options: argparse.Namespace) -> Rows:
-    """Seconds per token of 16 paths, through the service and from vLLM in this process, by turns."""
-    with tempfile.TemporaryDirectory() as folder, services.ours(services.a_run(Path(folder))) as service:
-        note("the service is up")
+    """Seconds per token of 16 paths, through the service and from vLLM in this process, in turns."""
+    with tempfile.TemporaryDirectory() as folder, services.rft_service(services.make_run(Path(folder))) as service:
+        note("the service answers")
         yield asyncio.run(_against_engine(service.url, Path(folder, "model"), options))
 
 
@@ -142,10 +145,10 @@ async def _against_engine(url: str, model: Path, options: argparse.Namespace) ->
 
         sides: dict[str, Callable[[str], Awaitable[int]]] = {"ours": through, "raw": raw}
         for number, question in enumerate(questions(4 * options.rounds + 1)):
-            for name in _by_turns(sides, number):
+            for name in _in_order(sides, number):
                 began = time.monotonic()
                 tokens = await sides[name](question)
-                if number:  # the first answers of an engine are slow
+                if number:  # an engine's first answers are slow
                     spent[name].append((time.monotonic() - began) / tokens * 1e3)
     ratio = statistics.median(mine / plain for mine, plain in zip(spent["ours"], spent["raw"], strict=True))
     both = " : ".join(f"{statistics.median(spent[name]):.2f}" for name in ("ours", "raw"))
@@ -153,7 +156,7 @@ async def _against_engine(url: str, model: Path, options: argparse.Namespace) ->
 
 
 def _raw_engine(model: Path) -> Callable[[str], Awaitable[int]]:
-    """question -> tokens of 16 samples, from vLLM's engine without any server."""
+    """A function question -> tokens of 16 samples, from vLLM's engine without a server."""
     os.environ.update(services.THREADS)
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -180,11 +183,11 @@ def _raw_engine(model: Path) -> Callable[[str], Awaitable[int]]:
 
 
 def saving(options: argparse.Namespace) -> Rows:
-    """Tokens and seconds of k=16 with and without early stopping, on problems of a finished run."""
+    """Tokens and seconds of k=16 with and without early stopping, for problems of a finished run."""
     if not (options.demo / "summary.json").is_file():
-        raise SystemExit(f"--demo {options.demo}: no finished run there: `make demo` makes one")
+        raise SystemExit(f"--demo {options.demo} has no finished run: `make demo` makes one")
     asked = sorted({row["question"] for row in _problems(options.demo)})[: 10 * options.rounds]
-    with services.ours(options.demo, "--model", "tiny-m") as service:
+    with services.rft_service(options.demo, "--model", "tiny-m") as service:
         early, whole = asyncio.run(_early_and_whole(service.url, asked))
     tokens = 1 - sum(answer.tokens for answer in early) / sum(answer.tokens for answer in whole)
     seconds = 1 - sum(answer.seconds for answer in early) / sum(answer.seconds for answer in whole)
@@ -194,32 +197,32 @@ def saving(options: argparse.Namespace) -> Rows:
 
 def _problems(run: Path) -> list[dict[str, Any]]:
     newest = max((run / "problems").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-    found: list[dict[str, Any]] = pq.read_table(newest).to_pylist()
-    return found
+    problems: list[dict[str, Any]] = pq.read_table(newest).to_pylist()
+    return problems
 
 
 async def _early_and_whole(url: str, asked: list[str]) -> tuple[list[Answer], list[Answer]]:
-    found: tuple[list[Answer], list[Answer]] = ([], [])
+    answers: tuple[list[Answer], list[Answer]] = ([], [])
     async with load.client(url) as session:
         await ask(session, load.SOLVE, {"question": asked[0], "k": K})
         for number, question in enumerate(asked):
             for early in (True, False) if number % 2 else (False, True):
                 answer = await ask(session, load.SOLVE, {"question": question, "k": K, "early_stop": early})
-                found[not early].append(answer)
-    return found
+                answers[not early].append(answer)
+    return answers
 
 
 # --- Under load -----------------------------------------------------------------------------------
 
 
 def scripted(options: argparse.Namespace) -> Rows:
-    """Mixed requests, whose two ledgers must agree; then ten times what the engine can do, by the clock."""
+    """Mixed requests, whose counts by client and server must agree; then ten times the engine's capacity."""
     with services.scripted(TOKEN_S, CAPACITY) as service:
-        note("the scripted engine is up")
-        mine, theirs = asyncio.run(_ledger(service.url, options.requests))
-        told = ", ".join(f"{count:,} {name}" for name, count in sorted(mine.items()))
+        note("the scripted engine answers")
+        mine, theirs = asyncio.run(_counts(service.url, options.requests))
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(mine.items()))
         same = "the same" if mine == theirs else f"server: {dict(sorted(theirs.items()))}"
-        yield f"{mine.total():,} mixed requests, client's ledger = server's", f"{told}: {same}", "exactly"
+        yield f"{mine.total():,} mixed requests, client's counts = server's", f"{counts}: {same}", "exactly"
         yield from asyncio.run(_overload(service, options.seconds))
 
 
@@ -241,12 +244,12 @@ async def _overload(service: services.Service, seconds: float) -> Rows:
 
 
 async def _memory(service: services.Service, seconds: float) -> list[float]:
-    """MiB of the service, some thirty times while it is under load."""
-    found = []
+    """The service's memory in MiB, thirty times during the load."""
+    samples = []
     for _ in range(30):
         await asyncio.sleep(seconds / 31)
-        found.append(service.memory_mib())
-    return found
+        samples.append(service.memory_mib())
+    return samples
 
 
 def _overload_rows(
@@ -255,14 +258,14 @@ def _overload_rows(
     capacity, refusals = rates
     rejected = [answer.seconds for answer in loaded if answer.status == 429]
     admitted = [answer.seconds for answer in loaded if answer.status == 200]
-    told = ", ".join(f"{count:,} {name}" for name, count in sorted(load.outcomes(loaded).items()))
-    usual, now = (percentile(found, 0.99) for found in ([answer.seconds for answer in quiet], admitted))
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(load.outcomes(loaded).items()))
+    usual, now = (percentile(seconds, 0.99) for seconds in ([answer.seconds for answer in quiet], admitted))
     p50, p99 = (percentile(rejected, share) * 1e3 for share in (0.5, 0.99))
     third = len(memory) // 3
     before, after = statistics.median(memory[third : 2 * third]), statistics.median(memory[2 * third :])
     return [
-        ("refusals that this machine's HTTP path can do, 8 clients", f"{refusals:.0f}/s", ""),
-        (f"offered {10 * capacity:.0f}/s, ten times the {capacity:.1f}/s that it can do", told, "all answered"),
+        ("refusals a second of this machine's HTTP path, 8 clients", f"{refusals:.0f}/s", ""),
+        (f"offered {10 * capacity:.0f}/s, ten times the capacity of {capacity:.1f}/s", counts, "all answered"),
         ("rejection, p50 and p99", f"{p50:.0f} ms, {p99:.0f} ms", "p99 <= 100 ms"),
         ("admitted, p99 against unloaded", f"{now / usual:.2f} ({now * 1e3:.0f} : {usual * 1e3:.0f} ms)", "<= 2"),
         ("memory, last third against middle third", f"{after / before:.3f} ({before:.0f} -> {after:.0f} MiB)", "flat"),
@@ -270,7 +273,7 @@ def _overload_rows(
     ]
 
 
-async def _ledger(url: str, requests: int) -> tuple[Any, Any]:
+async def _counts(url: str, requests: int) -> tuple[Any, Any]:
     async with load.client(url) as session:
         before = await load.counted(session)
         answers = await load.mixed(session, requests, workers=48)
@@ -291,11 +294,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be repeated)")
     parser.add_argument("--rounds", type=int, default=6, help="turns of engine, solve and saving")
-    parser.add_argument("--seconds", type=float, default=180, help="of overload, in `scripted`")
-    parser.add_argument("--requests", type=int, default=20_000, help="mixed ones, in `scripted`")
-    parser.add_argument("--demo", type=Path, default=ROOT / "runs/demo", help="a finished run, for saving")
+    parser.add_argument("--seconds", type=float, default=180, help="duration of the overload in `scripted`")
+    parser.add_argument("--requests", type=int, default=20_000, help="mixed requests in `scripted`")
+    parser.add_argument("--demo", type=Path, default=ROOT / "runs/demo", help="a finished run, for `saving`")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| | measured | bound |\n|-|-|-|", flush=True)
     for name in options.only or PARTS:

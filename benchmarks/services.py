@@ -1,4 +1,4 @@
-"""Services to measure, each a process of its own that is ended on leaving: ours, `vllm serve`, and the scripted one."""
+"""The services to measure: this project's, `vllm serve`, and a scripted one; each a process that a context ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ THREADS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""As `serve.replicas.model_server` sets them for an engine without a GPU."""
+"""Variables as `serve.replicas.model_server` sets them for an engine without a GPU."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Service:
     pid: int
 
     def memory_mib(self) -> float:
-        """Resident memory of Serve's proxy and replicas, all together."""
+        """Resident memory of Serve's proxy and all replicas together."""
         total = 0.0
         for child in psutil.Process(self.pid).children(recursive=True):
             with suppress(psutil.Error):
@@ -55,7 +55,7 @@ class Service:
         return total
 
 
-def a_run(folder: Path) -> Path:
+def make_run(folder: Path) -> Path:
     """A finished run that holds SmolLM2-135M-Instruct as its one model, with the chat template of training."""
     from transformers import AutoTokenizer
 
@@ -82,7 +82,7 @@ def a_run(folder: Path) -> Path:
 
 
 @contextmanager
-def ours(run: Path, *arguments: str) -> Iterator[Service]:
+def rft_service(run: Path, *arguments: str) -> Iterator[Service]:
     """`python -m serve.app` with a run's models."""
     with _running(["-m", "serve.app", "--run", str(run), "--device", "cpu", *arguments], "/readyz") as service:
         yield service
@@ -90,7 +90,7 @@ def ours(run: Path, *arguments: str) -> Iterator[Service]:
 
 @contextmanager
 def scripted(token_s: float, capacity: int) -> Iterator[Service]:
-    """The scripted engine behind Serve."""
+    """A scripted engine behind Serve."""
     command = ["-m", "benchmarks.scripted_service", "--token-s", str(token_s), "--capacity", str(capacity)]
     with _running(command, "/readyz") as service:
         yield service
@@ -98,9 +98,9 @@ def scripted(token_s: float, capacity: int) -> Iterator[Service]:
 
 @contextmanager
 def plain_vllm(model: Path, max_tokens: int) -> Iterator[Service]:
-    """The server of `vllm serve` for a model's folder, with the engine settings that `ours` gives its engine.
+    """The server of `vllm serve` for a model's folder, with the engine settings of `rft_service`.
 
-    Not by that command, which fails where the package has another name, as the build for CPUs does.
+    It is started as a module, because the command fails where the package has another name, as the CPU build has.
     """
     from rft_ray import config
     from serve.replicas import model_server
@@ -127,7 +127,7 @@ def as_options(wanted: dict[str, object]) -> list[str]:
 
 @contextmanager
 def _running(command: Sequence[str], ready: str) -> Iterator[Service]:
-    """A Python process that serves at a free port, once it answers `ready`; its end is SIGTERM, and waited for."""
+    """A Python process that serves at a free port, once the path `ready` answers. Ended with SIGTERM."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -160,7 +160,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and what it has started and not ended itself is killed."""
+    """End a process with SIGTERM, and kill the processes that it started and did not end."""
     with suppress(psutil.NoSuchProcess):
         started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)

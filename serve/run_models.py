@@ -1,7 +1,7 @@
-"""What a finished run has to serve: run URL -> the chosen models, their lineage, and the run's own engine settings.
+"""The models of a finished run: run URL -> the models to serve, their lineage, and the run's engine settings.
 
-Reads `summary.json`, `config.yaml` and the models' manifests; imports no ray, torch or vllm, so that a wrong name is
-refused before anything starts.
+Reads `summary.json`, `config.yaml` and the models' manifests. Imports no ray, torch or vllm, so that a wrong name is
+refused within a second, before Ray starts.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rft_ray.store.models.folder import ModelError
 from serve.api import schemas
 
 
-class CatalogError(ValueError):
-    """A run or a model that cannot be served. One line: what, where, and what to do."""
+class RunModelsError(ValueError):
+    """Raised for a run or a model that cannot be served. The message is one line: what, where, and what to do."""
 
 
-class Entry(BaseModel):
-    """One model of a run: a trained one as its summary lists it, or a base model (stage `base`).
+class RunModel(BaseModel):
+    """One model of a run: a trained model of its summary, or a base model (stage `base`).
 
-    Example: Entry(model="tiny-m", stage="rft", fingerprint="5f0c…", base="tiny:tiny-m")
+    Example: RunModel(model="tiny-m", stage="rft", fingerprint="5f0c…", base="tiny:tiny-m")
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,18 +40,18 @@ class Entry(BaseModel):
     stage: str
     fingerprint: str
     base: str
-    prompted_as: str = ""
-    """Of a base model: the fingerprint of a model trained from it, whose chat template it is asked with."""
+    template_model: str = ""
+    """For a base model: the fingerprint of a model trained from it, whose chat template it uses."""
 
     @property
     def served_as(self) -> str:
-        """The name that clients ask for: `tiny-m-rft`."""
+        """The model's name in requests: `tiny-m-rft`."""
         return f"{self.model}-{self.stage}"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How the run itself sampled: serving does the same unless told otherwise."""
+class RunSettings:
+    """The run's own sampling settings, which are the defaults of serving."""
 
     engine: config.Engine
     max_tokens: int
@@ -60,24 +60,24 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one engine gets.
+    """The resources of one engine, and its limits.
 
     Example: Resources(gpu=False, cpus=2, replicas=1, max_tokens=256)
     """
 
     gpu: bool
     cpus: float
-    """CPUs that an engine without GPU asks of its node. It computes with the config's `threads_per_actor` anyhow."""
+    """CPUs that an engine without GPU reserves on its node. It computes with the config's `threads_per_actor`."""
     replicas: int
     """Engines per model."""
     max_tokens: int
-    """Tokens of one completion at most, on every route."""
+    """Most tokens of one completion, on every route."""
     max_model_len: int | None = None
     """Tokens of prompt and completion together; None: the model's own context."""
 
 
 COMPARED = ("rft", "sft", "base")
-"""In this order: the first served answers requests that name no model."""
+"""The stages of `compare`, in order: the first one is the default model of requests."""
 
 
 class _CorpusCounts(BaseModel):
@@ -89,67 +89,70 @@ class _CorpusCounts(BaseModel):
 
 class _Summary(BaseModel):
     finished: bool = False
-    models: list[Entry] = []
+    models: list[RunModel] = []
     corpus: _CorpusCounts | None = None
     evaluation: dict[str, dict[str, dict[str, schemas.Metric]]] = {}
 
 
-def choose(run: str, model: str | None, stage: str) -> list[Entry]:
-    """The models of a finished run to serve: all of one stage or of `all`, or the one named. Raises CatalogError.
+def choose(run: str, model: str | None, stage: str) -> list[RunModel]:
+    """The models of a finished run to serve: all models of a stage, or the named one. Raises RunModelsError.
 
-    `compare`: RFT, SFT and base of one model, the one named or else the one that answers best.
+    `compare`: RFT, SFT and base of one model: the named one, or by default the most accurate one.
     """
     summary = _summary(run)
     if not summary.finished:
-        raise CatalogError(f"{run} is not finished: run its pipeline again, it goes on where it stopped")
+        raise RunModelsError(f"{run} is not finished: run its pipeline again, it continues where it stopped")
     if not summary.models:
-        raise CatalogError(f"{run}/summary.json lists no models: nothing to serve")
+        raise RunModelsError(f"{run}/summary.json lists no models, so there is nothing to serve")
     if stage == "compare" and model is None:
         model = _best(summary)
-    wanted = COMPARED if stage == "compare" else (stage,)
+    stages = COMPARED if stage == "compare" else (stage,)
     known = [*summary.models, *_bases(summary.models)]
     staged = [
-        entry for one in wanted for entry in known if one == entry.stage or (one, entry.prompted_as) == ("all", "")
+        entry
+        for name in stages
+        for entry in known
+        if name == entry.stage or (name, entry.template_model) == ("all", "")
     ]
     if not staged:
-        stages = ", ".join(sorted({entry.stage for entry in known}))
-        raise CatalogError(f"{run} has no model of stage {stage!r}; it has: {stages}")
+        existing = ", ".join(sorted({entry.stage for entry in known}))
+        raise RunModelsError(f"{run} has no model of stage {stage!r}; it has: {existing}")
     chosen = [entry for entry in staged if model in (None, entry.model, entry.served_as)]
     if not chosen:
         kind = "" if stage in ("all", "compare") else f"{stage} "
-        raise CatalogError(f"{run} has no {kind}model {model!r}; {_nearest(str(model), [e.model for e in staged])}")
+        raise RunModelsError(f"{run} has no {kind}model {model!r}; {_nearest(str(model), [e.model for e in staged])}")
     _check_committed(run, chosen)
     return chosen
 
 
-def _bases(trained: Iterable[Entry]) -> list[Entry]:
+def _bases(trained: Iterable[RunModel]) -> list[RunModel]:
     """The base models that a run's models were trained from."""
-    first: dict[str, Entry] = {}
+    first: dict[str, RunModel] = {}
     for entry in trained:
         first.setdefault(entry.model, entry)
     return [
-        Entry(model=one.model, stage="base", fingerprint="", base=one.base, prompted_as=one.fingerprint)
-        for one in first.values()
+        RunModel(model=entry.model, stage="base", fingerprint="", base=entry.base, template_model=entry.fingerprint)
+        for entry in first.values()
     ]
 
 
 def _best(summary: _Summary) -> str:
-    """The model whose RFT answers most test problems right; the last listed where the run does not say."""
+    """The model whose RFT solves most test problems; the last listed one where the run has no evaluation."""
 
-    def right(model: str) -> float:
+    def accuracy(model: str) -> float:
         metric = summary.evaluation.get(model, {}).get("rft", {}).get("maj1@1")
         return metric.value if metric else 0.0
 
-    return max(reversed([entry.model for entry in summary.models]), key=right)
+    return max(reversed([entry.model for entry in summary.models]), key=accuracy)
 
 
-def details(run: str, entry: Entry) -> schemas.ModelDetails:
-    """Where a model comes from and how good it is, from its manifest and the run's summary. Raises CatalogError."""
+def details(run: str, entry: RunModel) -> schemas.ModelDetails:
+    """A model's lineage and evaluation, from its manifest and the run's summary. Raises RunModelsError."""
     summary, store = _summary(run), _open(run)
     try:
         manifest = committed_model(store, entry.fingerprint) if entry.fingerprint else None
     except (StoreError, ModelError) as error:
-        raise CatalogError(_first_line(error)) from None
+        raise RunModelsError(_first_line(error)) from None
     recorded = manifest.metadata if manifest else {}
     settings = dict(recorded.get("recipe") or {})
     settings |= {name: recorded[name] for name in ("seed", "template") if name in recorded}
@@ -167,7 +170,7 @@ def details(run: str, entry: Entry) -> schemas.ModelDetails:
 
 
 def _corpus(data: str, counts: _CorpusCounts | None) -> schemas.Corpus | None:
-    """The corpus file that a manifest names, with its counts where the summary counts the same one."""
+    """The corpus that a manifest names, with the summary's counts where they are of the same corpus."""
     if not data:
         return None
     fingerprint = PurePosixPath(data).stem
@@ -185,41 +188,39 @@ def address(run: str) -> str:
     return _open(run).url
 
 
-def settings(run: str) -> Settings:
-    """The engine settings and token limit of a run; the defaults where it keeps no config.yaml."""
+def settings(run: str) -> RunSettings:
+    """The engine settings and token limit of a run; the defaults where it has no config.yaml."""
     try:
         tree = yaml.safe_load(_open(run).read("config.yaml"))
         recorded = config.Config.model_validate(tree)
     except NotFound:
         sampling = config.Sampling()
-        return Settings(config.Engine(), sampling.max_new_tokens, sampling.max_model_len)
+        return RunSettings(config.Engine(), sampling.max_new_tokens, sampling.max_model_len)
     except (StoreError, ValidationError, yaml.YAMLError) as error:
-        raise CatalogError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
-    return Settings(recorded.engine, recorded.sampling.max_new_tokens, recorded.sampling.max_model_len)
+        raise RunModelsError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
+    return RunSettings(recorded.engine, recorded.sampling.max_new_tokens, recorded.sampling.max_model_len)
 
 
 def newest(folder: str) -> str:
-    """The run under a local folder that finished last, by its summary's time. Raises CatalogError."""
+    """The last finished run under a local folder, by its summary's time. Raises RunModelsError."""
     if "://" in folder:
-        raise CatalogError(
-            f"--newest looks through a local folder, not {folder}: name the run with --run {folder}/NAME"
-        )
-    found = sorted(Path(folder).expanduser().glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(found):
+        raise RunModelsError(f"--newest needs a local folder, not {folder}: name the run with --run {folder}/NAME")
+    summaries = sorted(Path(folder).expanduser().glob("*/summary.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(summaries):
         try:
             if _summary(str(path.parent)).finished:
                 return str(path.parent)
-        except CatalogError:
+        except RunModelsError:
             continue
-    names = ", ".join(path.parent.name for path in found)
-    raise CatalogError(f"no finished run under {folder}" + (f" (unfinished: {names})" if names else ""))
+    names = ", ".join(path.parent.name for path in summaries)
+    raise RunModelsError(f"there is no finished run under {folder}" + (f" (unfinished: {names})" if names else ""))
 
 
 def _open(run: str) -> Store:
     try:
         return open_store(run)
     except StoreError as error:
-        raise CatalogError(_first_line(error)) from None
+        raise RunModelsError(_first_line(error)) from None
 
 
 def _summary(run: str) -> _Summary:
@@ -227,19 +228,23 @@ def _summary(run: str) -> _Summary:
         tree: Any = json.loads(_open(run).read("summary.json"))
         return _Summary.model_validate(tree)
     except NotFound:
-        raise CatalogError(f"{run} has no summary.json: give the folder or s3:// address of a finished run") from None
+        raise RunModelsError(f"{run} has no summary.json: give the folder or s3:// address of a finished run") from None
     except (StoreError, ValueError) as error:
-        raise CatalogError(f"{run}/summary.json cannot be used: {_first_line(error)}") from None
+        raise RunModelsError(f"{run}/summary.json cannot be used: {_first_line(error)}") from None
 
 
-def _check_committed(run: str, entries: Iterable[Entry]) -> None:
+def _check_committed(run: str, entries: Iterable[RunModel]) -> None:
     try:
         store = _open(run)
-        missing = [one for one in entries if committed_model(store, one.fingerprint or one.prompted_as) is None]
+        missing = [
+            entry for entry in entries if committed_model(store, entry.fingerprint or entry.template_model) is None
+        ]
     except (StoreError, ModelError) as error:
-        raise CatalogError(_first_line(error)) from None
+        raise RunModelsError(_first_line(error)) from None
     if missing:
-        raise CatalogError(f"{run} lists {missing[0].served_as}, but its files are not there: run its pipeline again")
+        raise RunModelsError(
+            f"{run} lists {missing[0].served_as}, but the model's files are missing: run its pipeline again"
+        )
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

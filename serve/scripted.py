@@ -1,10 +1,10 @@
-"""A deployment without a model, behind the real ingress: scripted samples at a steady pace, deterministic in question.
+"""A model server without a model, behind the real ingress: scripted samples at a steady rate, the same for a question.
 
     python -m serve.scripted [--port 8010] [--token-s 0.02]
 
-serves the page and `/solve` in this process, without Ray, to work on them and to test them in seconds. It answers
-`/solve` and OpenAI's routes; it adds up the numbers of the question, whatever the question asks. `deployed` is the same
-through Ray Serve, for benchmarks.
+serves the page, `/solve` and OpenAI's routes in this process, without Ray, for development and for tests that take
+seconds. It adds up the numbers of the question, whatever the question is. `deployed` is the same through Ray Serve, for
+benchmarks.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ MAX_TOKENS = 256
 
 
 def arithmetic(question: str, index: int) -> tuple[str, str]:
-    """Adds up the question's numbers: mostly right, in several orders; sometimes wrong, silent, torn or cut."""
-    dice = random.Random(f"{question}:{index}")
+    """A solution that adds up the question's numbers; some are wrong, truncated, undecided or have no answer."""
+    rng = random.Random(f"{question}:{index}")
     numbers = [int(number) for number in re.findall(r"\d{1,6}", question)][:5] or [2, 3]
     numbers = [*numbers, 1][: max(2, len(numbers))]
-    dice.shuffle(numbers)
-    total, lines, turn = numbers[0], [], dice.random()
+    rng.shuffle(numbers)
+    total, lines, draw = numbers[0], [], rng.random()
     for step, number in enumerate(numbers[1:]):
-        result = total + number + (turn < 0.2 and step == 0)
+        result = total + number + (draw < 0.2 and step == 0)
         lines.append(f"Adding {number} to {total} gives {total}+{number} = <<{total}+{number}={result}>>{result}.")
         total = result
-    if turn > 0.93:
+    if draw > 0.93:
         return "\n".join(lines), "stop"
-    if turn > 0.88:
+    if draw > 0.88:
         return "\n".join(lines) + f"\n#### {total}\nNo, wait.\n#### {total + 2}", "stop"
-    if turn > 0.82:
+    if draw > 0.82:
         return lines[0][: len(lines[0]) * 2 // 3], "length"
-    return "\n".join([*lines, f"#### {total if turn > 0.1 else total - 1}"]), "stop"
+    return "\n".join([*lines, f"#### {total if draw > 0.1 else total - 1}"]), "stop"
 
 
 class ScriptedServer:
-    """Answers what `serve.replicas.model_server.ModelServer` answers. `running`: samples that are being made now."""
+    """The interface of `serve.replicas.model_server.ModelServer`. `running`: samples in progress."""
 
     def __init__(self, model: str, script: Script = arithmetic, token_s: float = 0.0) -> None:
         self.model, self.script, self.token_s = model, script, token_s
@@ -74,15 +74,15 @@ class ScriptedServer:
                 yield event
 
     async def _pieces(self, question: str, k: int, limit: int) -> Pieces:
-        """All samples together, a word each at a time, some slower than others."""
+        """The pieces of all samples, one word at a time each, some slower than others."""
         left = {index: self._words(question, index, limit) for index in range(k)}
         self.running += len(left)
-        turn = 0
+        step = 0
         try:
             while left:
                 await asyncio.sleep(self.token_s)
-                turn += 1
-                ready = [index for index in left if turn % (2 + index % 3) or not self.token_s]
+                step += 1
+                ready = [index for index in left if step % (2 + index % 3) or not self.token_s]
                 batch = [self._next(index, *left[index]) for index in ready]
                 for piece in batch:
                     if piece.finish_reason:
@@ -110,8 +110,8 @@ class ScriptedServer:
                 yield event
             return
         texts, usage = await self._texts(question, body)
-        said = [({"role": "assistant", "content": text}, reason) for text, reason in texts]
-        choices = [{"index": i, "message": one, "finish_reason": reason} for i, (one, reason) in enumerate(said)]
+        messages = [({"role": "assistant", "content": text}, reason) for text, reason in texts]
+        choices = [{"index": i, "message": one, "finish_reason": reason} for i, (one, reason) in enumerate(messages)]
         yield ChatCompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
     async def completions(self, body: Any, _: Any = None) -> AsyncGenerator[Any, None]:
@@ -125,7 +125,7 @@ class ScriptedServer:
         yield CompletionResponse(created=int(time.time()), model=self.model, choices=choices, usage=usage)
 
     async def _texts(self, question: str, body: Any) -> tuple[list[tuple[str, str]], dict[str, int]]:
-        """n whole samples with their finish reasons, after the time that they take; and their usage."""
+        """n whole samples with their finish reasons, and their usage, after the time that they take."""
         n = body.n or 1
         self.running += n
         try:
@@ -137,7 +137,7 @@ class ScriptedServer:
             self.running -= n
 
     async def _streamed(self, body: Any, question: str, kind: str, delta: _Delta) -> AsyncGenerator[str, None]:
-        """OpenAI's events of n samples, a word each."""
+        """OpenAI's events of n samples, one word each."""
         chunk = {"id": "scripted", "object": kind, "created": int(time.time()), "model": self.model}
         tokens = 0
         async with aclosing(self._pieces(question, body.n or 1, _limit(body))) as batches:
@@ -182,7 +182,7 @@ def _event(chunk: Mapping[str, Any]) -> str:
 def application(
     servers: Mapping[str, ScriptedServer], keys: Keys, *, capacity: int = 1_000, cors_origins: Sequence[str] = ()
 ) -> FastAPI:
-    """The real application, with its routes, in front of scripted deployments."""
+    """The real application with all its routes, in front of scripted servers."""
     from serve import ingress
 
     cards = [card(name) for name in servers]
@@ -196,7 +196,7 @@ def application(
 
 
 def card(name: str) -> schemas.ModelDetails:
-    """A card for a model that was never trained."""
+    """The card of a scripted model."""
     return schemas.ModelDetails(
         id=name, created=0, run="scripted", stage=name.rpartition("-")[2], base="none", fingerprint="0" * 16
     )

@@ -1,4 +1,4 @@
-"""TODO: serve.access.admission"""
+"""Admission by load: how many paths each model may have in progress before requests are refused."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ RETRY_AFTER_S = 2
 
 
 class Admission:
-    """How many paths are under way with each model's engines; more are refused at once instead of queueing.
+    """Counts the paths in progress on each model's engines; a request beyond the capacity is refused, not queued.
 
     Example: Admission({"tiny-m-rft": 512})
     """
 
     def __init__(self, capacity: Mapping[str, int]) -> None:
         self._capacity = dict(capacity)
-        self.under_way = dict.fromkeys(capacity, 0)
+        self.active = dict.fromkeys(capacity, 0)
 
     @contextmanager
     def admitted(self, model: str, paths: int) -> Iterator[None]:
-        """Hold room for some paths. Raises Refusal (429, with Retry-After) where there is none."""
-        if self.under_way[model] and self.under_way[model] + paths > self._capacity[model]:
-            message = f"{model} is working on {self.under_way[model]} paths already: try again"
+        """Count some paths as in progress. Raises Refusal (429, with Retry-After) beyond the capacity."""
+        if self.active[model] and self.active[model] + paths > self._capacity[model]:
+            message = f"{model} has {self.active[model]} paths in progress, which is all that it takes: try again"
             raise Refusal(429, message, code="overloaded", headers={"Retry-After": str(RETRY_AFTER_S)})
-        self.under_way[model] += paths
+        self.active[model] += paths
         try:
             yield
         finally:
-            self.under_way[model] -= paths
+            self.active[model] -= paths

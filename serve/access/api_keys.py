@@ -1,9 +1,10 @@
-"""API keys with their limits: a key file and variables -> the hashes that are accepted, following the file.
+"""API keys with their limits: a key file and variables -> the hashes of the accepted keys, reloaded with the file.
 
-A file has one key a line, `#` starts a comment line: `KEY [requests=N] [tokens=N] [concurrency=N]`, where KEY may be
-`sha256:HEX` so that the file holds no key either. RFT_API_KEYS lists keys without limits of their own, comma-separated.
-Only SHA-256 is kept, and a presented key is compared with all of them in constant time. Each replica looks at the file
-every `CHECK_S`; a file that cannot be used leaves the keys as they were, and is logged once, without any key.
+A file has one key a line, `KEY [requests=N] [tokens=N] [concurrency=N]`; a line that starts with `#` is a comment. KEY
+may be `sha256:HEX`, so that the file holds no key. RFT_API_KEYS lists keys without limits of their own,
+comma-separated. Only SHA-256 hashes are kept, and a presented key is compared with each of them in constant time. Each
+replica checks the file every `CHECK_S`. An unusable file leaves the keys unchanged, and is logged once, without any
+key.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ class Keys:
 
     digests: frozenset[bytes] = frozenset()
     limits: Mapping[bytes, Limits] = field(default_factory=dict)
-    """Of the keys that have limits of their own."""
+    """Limits of the keys that have their own."""
     default: Limits = UNLIMITED
-    """Of all others, and of callers where no keys are configured."""
+    """Limits of all other keys, and of callers where no keys are configured."""
     file: str | None = None
-    """Where some of them stand."""
+    """The key file."""
     fixed: frozenset[bytes] = frozenset()
-    """Those that do not stand in the file."""
+    """Hashes of the keys that are not from the file."""
 
     def __bool__(self) -> bool:
         return bool(self.digests)
 
     def identify(self, authorization: str | None) -> bytes | None:
-        """The hash of the key in an Authorization header `Bearer <one of the keys>`; None: no such key."""
+        """The hash of the key in an Authorization header `Bearer KEY`; None where the key is not accepted."""
         scheme, _, key = (authorization or "").partition(" ")
         presented = _digest(key.strip())
         matches = [hmac.compare_digest(presented, digest) for digest in self.digests]
@@ -71,14 +72,14 @@ def load_keys(file: str | None, environment: Mapping[str, str], default: Limits 
 
 
 def _with_file(keys: Keys, file: str) -> Keys:
-    """The same keys, with those of a file as it is now."""
-    found = _read_keys(Path(file))
-    own = {digest: given for digest, given in found.items() if given}
-    return replace(keys, digests=keys.fixed | found.keys(), limits=own, file=file)
+    """The same keys, with those that the file lists now."""
+    listed = _read_keys(Path(file))
+    own = {digest: limits for digest, limits in listed.items() if limits}
+    return replace(keys, digests=keys.fixed | listed.keys(), limits=own, file=file)
 
 
 def _read_keys(path: Path) -> dict[bytes, Limits]:
-    """Hash -> limits, of a key file."""
+    """The hashes of a key file's keys, each with its limits. Raises KeysError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -97,7 +98,7 @@ def _read_keys(path: Path) -> dict[bytes, Limits]:
         except ValueError as error:
             raise KeysError(f"{where}: {error}") from None
     if not keys:
-        raise KeysError(f"API key file {path} holds no key: write one a line")
+        raise KeysError(f"API key file {path} has no key: write one key a line")
     return keys
 
 
@@ -107,7 +108,7 @@ def _hashed(key: str, where: str) -> bytes:
     if hashed := _HASHED.fullmatch(key):
         return bytes.fromhex(hashed[1])
     if key.startswith("sha256:"):
-        raise KeysError(f"{where}: after sha256: come 64 hexadecimal digits")
+        raise KeysError(f"{where}: sha256: must be followed by 64 hexadecimal digits")
     return _digest(key)
 
 
@@ -115,25 +116,25 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-class KeyRing:
-    """Keys that follow their file.
+class ReloadingKeys:
+    """Keys that are read again when their file changes.
 
-    Example: KeyRing(load_keys("keys", {})).current()
+    Example: ReloadingKeys(load_keys("keys", {})).current()
     """
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._seen: tuple[object, ...] | None = None
-        self._looked = 0.0
+        self._checked_at = 0.0
 
     def current(self) -> Keys:
-        """The keys as the file has them now, or had them when it could last be used."""
-        if self._keys.file is not None and time.monotonic() >= self._looked + CHECK_S:
-            self._looked = time.monotonic()
-            self._look(self._keys.file)
+        """The keys of the file's last usable version."""
+        if self._keys.file is not None and time.monotonic() >= self._checked_at + CHECK_S:
+            self._checked_at = time.monotonic()
+            self._reload(self._keys.file)
         return self._keys
 
-    def _look(self, file: str) -> None:
+    def _reload(self, file: str) -> None:
         seen = _stamp(file)
         if seen == self._seen:
             return
@@ -141,13 +142,13 @@ class KeyRing:
         try:
             self._keys = _with_file(self._keys, file)
         except KeysError as error:
-            logging.getLogger("ray.serve").error("the API keys stay as they were: %s", error)
+            logging.getLogger("ray.serve").error("the API keys stay unchanged: %s", error)
 
 
 def _stamp(file: str) -> tuple[object, ...]:
-    """Changes with the file, also where it is a link that is pointed elsewhere."""
+    """A value that changes with the file's content, and when a link to it is changed."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError as error:
         return (error.errno,)
-    return (found.st_ino, found.st_mtime_ns, found.st_size)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

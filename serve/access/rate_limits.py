@@ -1,10 +1,10 @@
-"""What one API key may use, requests and generated tokens a minute and requests at once -> admitted, or a wait.
+"""The limits of one API key: requests and generated tokens a minute, and requests at once -> admitted, or a wait.
 
-`Counter` is the one place that counts, for all replicas of the ingress. Requests and tokens are buckets that hold a
-minute's allowance and refill steadily. A request reserves the most tokens that it can generate and is charged what it
-did generate when it is settled. What is under way is a lease that its owner renews: where the owner is lost, the lease
-ends by itself after `LEASE_S`. State is in memory: a counter that is started again takes the leases that are renewed to
-it, and gives every key a full minute's allowance. Knows neither Ray nor HTTP.
+`UsageCounter` counts for all replicas of the ingress. Requests and tokens are token buckets: each holds one minute's
+allowance and refills steadily. A request reserves the most tokens that it can generate, and is charged for those that
+it did generate when it is settled. A request in progress is a lease that its owner renews; where the owner is lost, the
+lease ends after `LEASE_S`. State is in memory: a restarted counter learns the leases from their renewals, and gives
+each key a full minute's allowance. Imports neither Ray nor HTTP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LEASE_S = 30.0
-"""A lease that is not renewed for so long is given back."""
+"""After this time without a renewal a lease ends."""
 BUSY_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 
@@ -26,17 +26,17 @@ KINDS: tuple[Kind, ...] = ("requests", "tokens", "concurrency")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one key; None: no limit.
+    """The limits of one key; None is no limit.
 
     Example: Limits(requests=60, tokens=100_000, concurrency=4)
     """
 
     requests: int | None = None
-    """A minute."""
+    """Requests a minute."""
     tokens: int | None = None
-    """Generated ones, a minute."""
+    """Generated tokens a minute."""
     concurrency: int | None = None
-    """Requests under way at once."""
+    """Requests in progress at once."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, kind) is not None for kind in KINDS)
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One request that is under way.
+    """One request in progress.
 
     Example: Lease("5f0c…", "9b1a…", Limits(tokens=1000), 256)
     """
@@ -53,14 +53,14 @@ class Lease:
     key: str
     limits: Limits
     tokens: int
-    """Reserved: the most that it can generate."""
+    """Reserved tokens: the most that the request can generate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Which limit is reached, and after how many seconds there is room.
+class LimitExceeded:
+    """The limit that is reached, and the seconds after which a request can be admitted again.
 
-    Example: Refused("tokens", 12.5)
+    Example: LimitExceeded("tokens", 12.5)
     """
 
     kind: Kind
@@ -69,7 +69,7 @@ class Refused:
 
 @dataclass(slots=True)
 class _Bucket:
-    """A minute's allowance. A need larger than that is admitted by a full bucket, which then owes the rest."""
+    """A token bucket of one minute's allowance. A full bucket admits a larger need, and its level is negative then."""
 
     level: float
     at: float
@@ -82,7 +82,7 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Usage:
-    """One key's buckets by kind, and when each of its leases ends."""
+    """One key's buckets by kind, and the time at which each of its leases ends."""
 
     buckets: dict[Kind, _Bucket] = field(default_factory=dict)
     ends: dict[str, float] = field(default_factory=dict)
@@ -94,10 +94,10 @@ class _Usage:
 UNLIMITED = Limits()
 
 
-class Counter:
-    """Counts what every key uses.
+class UsageCounter:
+    """Counts the usage of each key.
 
-    Example: Counter().acquire(Lease("1", "9b1a…", Limits(concurrency=1), 256)) is None
+    Example: UsageCounter().acquire(Lease("1", "9b1a…", Limits(concurrency=1), 256)) is None
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -105,8 +105,8 @@ class Counter:
         self._usage: dict[str, _Usage] = {}
         self._leases: dict[str, Lease] = {}
 
-    def acquire(self, lease: Lease) -> Refused | None:
-        """Take a lease, or say what is in its way. The same lease twice is one."""
+    def acquire(self, lease: Lease) -> LimitExceeded | None:
+        """Take a lease; returns the limit that is reached, or None. A lease that is held already is counted once."""
         now, usage = self._now(), self._usage.setdefault(lease.key, _Usage())
         self._drop_ended(usage, now)
         if lease.id in self._leases:
@@ -120,14 +120,14 @@ class Counter:
             waits.append((BUSY_RETRY_S, "concurrency"))
         longest, kind = max(waits, default=(0.0, "requests"))
         if longest > 0:
-            return Refused(kind, min(MAX_RETRY_S, longest))
+            return LimitExceeded(kind, min(MAX_RETRY_S, longest))
         for drawn, (_, need) in needs.items():
             usage.buckets[drawn].level -= need
         self._hold(lease, usage, now)
         return None
 
     def settle(self, lease_id: str, tokens: int | None) -> None:
-        """End a lease, and charge what was generated; None: all that was reserved."""
+        """End a lease, and charge the generated tokens; None: all reserved ones."""
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return
@@ -137,20 +137,20 @@ class Counter:
             usage.buckets["tokens"].level += lease.tokens - tokens
 
     def renew(self, leases: Iterable[Lease]) -> None:
-        """Keep leases that are under way; those that this counter does not know are taken as they are."""
+        """Prolong leases. A lease that is unknown here, after a restart, is taken over unchecked."""
         now = self._now()
         for lease in leases:
             self._hold(lease, self._usage.setdefault(lease.key, _Usage()), now)
 
-    def under_way(self, key: str) -> int:
-        """Leases of a key that have not ended."""
+    def active_leases(self, key: str) -> int:
+        """The number of a key's leases that have not ended."""
         usage = self._usage.get(key, _Usage())
         self._drop_ended(usage, self._now())
         return len(usage.ends)
 
     @staticmethod
     def _needs(lease: Lease) -> dict[Kind, tuple[int, int]]:
-        """By bucket that is limited: its allowance and what the lease draws."""
+        """(allowance a minute, need of the lease) by limited bucket."""
         limits = lease.limits
         needs: dict[Kind, tuple[int, int]] = {}
         if limits.requests is not None:
@@ -170,16 +170,16 @@ class Counter:
 
 
 def parse(words: Iterable[str]) -> Limits:
-    """Limits as a key file writes them: `requests=60 tokens=100000 concurrency=4`. Raises ValueError."""
-    found: dict[str, int] = {}
+    """The limits of a key file's words `requests=60 tokens=100000 concurrency=4`. Raises ValueError."""
+    limits: dict[str, int] = {}
     for word in words:
         kind, _, value = word.partition("=")
-        if kind not in KINDS or kind in found or not value.isdecimal() or len(value) > 12 or int(value) < 1:
-            raise ValueError("after the key come requests=N, tokens=N and concurrency=N, each once at most")
-        found[kind] = int(value)
-    return Limits(**found)
+        if kind not in KINDS or kind in limits or not value.isdecimal() or len(value) > 12 or int(value) < 1:
+            raise ValueError("a key may be followed by requests=N, tokens=N and concurrency=N, each at most once")
+        limits[kind] = int(value)
+    return Limits(**limits)
 
 
 def retry_after(seconds: float) -> str:
-    """A Retry-After header's value: whole seconds, at least one."""
+    """The value of a Retry-After header: whole seconds, at least one."""
     return str(max(1, math.ceil(seconds)))

@@ -1,6 +1,6 @@
-"""Every refusal in one shape, OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
+"""All errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 
-Messages say what to change and never repeat a prompt, a completion or a key.
+A message says what to change, and never repeats a prompt, a completion or a key.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _CODES = {
     408: "timeout",
     413: "request_too_large",
     429: "overloaded",
+    431: "request_head_too_large",
     503: "unavailable",
 }
 
 
 CLIENT_CLOSED = 499
-"""The status of a request whose client is gone: nobody reads it."""
+"""The status of a request whose client disconnected; it is counted, and no client reads it."""
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that this task answers."""
+"""The id of the request that the current task answers."""
 
 
 class ErrorDetail(BaseModel):
     message: str
     type: str
-    """`invalid_request_error` (the caller's to mend) or `server_error`; of a key's limit `requests`, `tokens` or
-    `concurrency`."""
+    """`invalid_request_error`, `server_error`, or for a key's limit `requests`, `tokens` or `concurrency`."""
     param: str | None = None
-    """The request field at fault, dotted."""
+    """The field with the wrong value, as a dotted path."""
     code: str | None = None
 
 
 class ErrorBody(BaseModel):
-    """What every answer with a status of 400 or more holds."""
+    """The body of each answer with a status of 400 or more."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -66,11 +66,11 @@ class ErrorBody(BaseModel):
 
     error: ErrorDetail
     request_id: str | None = None
-    """As in the header X-Request-Id."""
+    """The value of the header X-Request-Id."""
 
 
 class Refusal(Exception):
-    """A request that is answered with an error. Raised by this service's own code."""
+    """Raised by this service's code for a request that is answered with an error."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ def response(
     kind: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The HTTP response of one refusal. ASCII JSON: a lone surrogate in a field's name cannot break it."""
+    """The HTTP response of an error. The JSON is ASCII, so that it can hold a lone surrogate of a field's name."""
     kind = kind or ("invalid_request_error" if status < 500 else "server_error")
     detail = ErrorDetail(message=message, type=kind, param=param, code=code or _CODES.get(status))
     body = json.dumps(ErrorBody(error=detail, request_id=request_id.get()).model_dump())
@@ -104,7 +104,7 @@ def response(
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of `app`'s routes in OpenAI's shape."""
+    """Answer the exceptions of `app`'s routes in OpenAI's shape."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -112,8 +112,8 @@ def install(app: FastAPI) -> None:
 
 
 async def unavailable(_: Request, error: Exception) -> Response:
-    """Handler of the exceptions that say: no replica can answer now."""
-    return response(503, "the model is not available at the moment: try again", headers={"Retry-After": "5"})
+    """The handler of exceptions that mean that no replica can answer now."""
+    return response(503, "the model is not available at the moment: try again later", headers={"Retry-After": "5"})
 
 
 async def _refused(_: Request, error: Any) -> Response:

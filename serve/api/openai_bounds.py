@@ -1,9 +1,9 @@
-"""What an OpenAI request may ask for, checked before any engine sees it, and how much may be under way at once.
+"""The bounds of OpenAI requests, checked before they reach an engine.
 
-The engine's own request type has some ninety fields, among them templates and grammars that the server would run for
-the client; this service takes those of a text model and refuses the rest by name. Prompt length is the engine's to
-check: it alone has the tokenizer.
-Source: vllm/entrypoints/openai/*/protocol.py (0.29), whose validators raise errors that pydantic passes on.
+vLLM's request types have some ninety fields, among them templates and grammars that the server would run for the
+client. This service accepts the fields of a text model, and refuses any other by name. The engine itself checks the
+length of a prompt, because only it has the tokenizer.
+Source: vllm/entrypoints/openai/*/protocol.py (0.29), whose validators raise exceptions that pydantic does not catch.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
-from vllm.exceptions import VLLMClientError
 
 from serve.api import schemas
 from serve.api.errors import Refusal
+from serve.vllm_private import VLLMClientError
 
 _SAMPLING = {
     "model", "n", "stop", "temperature", "top_p", "top_k", "min_p", "max_tokens", "logprobs", "seed", "stream",
@@ -26,18 +26,20 @@ CHAT_FIELDS = frozenset(
 COMPLETION_FIELDS = frozenset(_SAMPLING | {"prompt", "echo", "suffix"})
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
 MAX_LOGPROBS = 20
+MAX_VALUES = schemas.MAX_PATHS * schemas.MAX_TOKENS
+"""Most values of one answer: paths times tokens times (1 + log-probabilities of each token)."""
 MAX_BIASES = 300
 MAX_MESSAGES = 64
 ROLES = ("system", "developer", "user", "assistant")
 
 
 class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
-    """The engine's chat request, of text alone. Its own validators fail with errors that are not the caller's."""
+    """The engine's chat request, with text only. Exceptions of the engine's validators become refusals."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
-        return _read(_plain(given, CHAT_FIELDS, _check_messages), read)
+        return _parse(_known_fields(given, CHAT_FIELDS, _check_messages), read)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -45,12 +47,12 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
 
 
 class TextRequest(CompletionRequest):  # type: ignore[misc]
-    """The engine's completion request."""
+    """The engine's completion request. Exceptions of the engine's validators become refusals."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
-        return _read(_plain(given, COMPLETION_FIELDS, _check_prompt), read)
+        return _parse(_known_fields(given, COMPLETION_FIELDS, _check_prompt), read)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -64,27 +66,48 @@ def _documented(schema: dict[str, Any], known: frozenset[str]) -> dict[str, Any]
 
 
 def check_chat(body: ChatRequest) -> None:
-    """Raise Refusal unless a chat request is within the bounds."""
+    """Raises Refusal for a chat request beyond the bounds."""
     _check_sampling(body, prompts=1)
-    if (body.top_logprobs or 0) > MAX_LOGPROBS:
-        raise Refusal(400, f"top_logprobs: at most {MAX_LOGPROBS}", param="top_logprobs")
+    if not 0 <= (body.top_logprobs or 0) <= MAX_LOGPROBS:
+        raise Refusal(400, f"top_logprobs must be 0 to {MAX_LOGPROBS}", param="top_logprobs")
 
 
 def check_completion(body: TextRequest) -> None:
-    """Raise Refusal unless a completion request is within the bounds."""
+    """Raises Refusal for a completion request beyond the bounds."""
     _check_sampling(body, prompts=prompts_of(body))
-    if (body.logprobs or 0) > MAX_LOGPROBS:
-        raise Refusal(400, f"logprobs: at most {MAX_LOGPROBS}", param="logprobs")
+    if not 0 <= (body.logprobs or 0) <= MAX_LOGPROBS:
+        raise Refusal(400, f"logprobs must be 0 to {MAX_LOGPROBS}", param="logprobs")
 
 
 def prompts_of(body: TextRequest) -> int:
-    """Prompts of a completion request: a text or its token ids is one."""
+    """The number of prompts of a completion request: a text, or a list of token ids, is one prompt."""
     many = isinstance(body.prompt, list) and bool(body.prompt) and not isinstance(body.prompt[0], int)
     return len(body.prompt) if many else 1
 
 
-def _plain(given: Any, known: frozenset[str], check: Callable[[Mapping[str, Any]], None]) -> Any:
-    """The known fields of a request. Raises Refusal where another one asks for something."""
+def check_values(body: ChatRequest | TextRequest, paths: int, tokens: int) -> None:
+    """Raises Refusal for a request whose answer may hold more than `MAX_VALUES`. `tokens`: most of one path."""
+    if isinstance(body, TextRequest):
+        field, logprobs = "logprobs", 0 if body.logprobs is None else 1 + body.logprobs
+        tokens += _prompt_chars(body.prompt) if body.echo else 0
+    else:
+        field, logprobs = "top_logprobs", 1 + (body.top_logprobs or 0) if body.logprobs else 0
+    values = paths * tokens * (1 + logprobs)
+    if values > MAX_VALUES:
+        message = f"the answer may have {values} values, and {MAX_VALUES} is the bound: paths ({paths}) times tokens "
+        message += f"({tokens}) times 1 + log-probabilities of a token ({logprobs}); lower one of them"
+        raise Refusal(400, message, param=field if logprobs else "n")
+
+
+def _prompt_chars(prompt: Any) -> int:
+    """Characters, or token ids, of the longest prompt: at least its tokens."""
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return max(len(part) for part in prompt)
+    return len(prompt or "")
+
+
+def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[str, Any]], None]) -> Any:
+    """The known fields of a request. Raises Refusal where an unknown field has a value."""
     if not isinstance(given, dict):
         return given
     for name, value in given.items():
@@ -98,13 +121,13 @@ def _plain(given: Any, known: frozenset[str], check: Callable[[Mapping[str, Any]
     return {name: value for name, value in given.items() if name in known and name != "response_format"}
 
 
-def _read(given: Any, read: Callable[[Any], Any]) -> Any:
-    """The request; what the engine's validators raise becomes the caller's error."""
+def _parse(given: Any, read: Callable[[Any], Any]) -> Any:
+    """The parsed request. Raises Refusal for exceptions of the engine's validators."""
     try:
         return read(given)
     except ValidationError:
         raise
-    except VLLMClientError as error:  # its own text would repeat the value
+    except VLLMClientError as error:  # str(error) would repeat the value
         message = str(error.args[0])[:300] if error.args else "the request is not valid"
         raise Refusal(400, message, param=getattr(error, "parameter", None)) from None
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError):
@@ -119,7 +142,11 @@ def _check_messages(given: Mapping[str, Any]) -> None:
         where = f"messages.{number}"
         if not isinstance(message, dict) or any(message[name] for name in set(message) - {"role", "content", "name"}):
             raise Refusal(400, "a message has a role and a content", param=where)
-        for name in set(message) - {"role", "content", "name"}:  # empty: what the SDK dumps of an earlier answer
+        for name in set(message) - {
+            "role",
+            "content",
+            "name",
+        }:  # empty fields: the SDK dumps them with an earlier answer
             del message[name]
         if message.get("role") not in ROLES:
             raise Refusal(400, f"role must be one of {', '.join(ROLES)}", param=f"{where}.role")
@@ -130,7 +157,7 @@ def _check_content(content: Any, where: str) -> None:
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise Refusal(400, "the models read text only", param=where)
+            raise Refusal(400, "the models accept text only", param=where)
         _check_text(part["text"], where)
 
 
@@ -145,7 +172,7 @@ def _check_text(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Refusal(400, "the text holds half of a character", param=where) from None
+        raise Refusal(400, "the text has a lone surrogate, which is half of a character", param=where) from None
 
 
 def _check_sampling(body: Any, *, prompts: int) -> None:

@@ -1,4 +1,4 @@
-"""Requests, responses and stream events of this service's own routes, with their bounds and examples."""
+"""Requests, responses and stream events of the service's own routes, with their bounds and examples."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 MAX_QUESTION_CHARS = 8_000
 MAX_PATHS = 64
-"""Paths of one request: k of /solve, n times prompts of the OpenAI routes."""
+"""Most paths of one request: k of /solve; n times the number of prompts of the OpenAI routes."""
 MAX_TOKENS = 1024
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 
 
 class SolveRequest(BaseModel):
-    """One word problem, to be solved k times and put to the vote."""
+    """One word problem to solve k times; the answers vote."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -32,23 +32,25 @@ class SolveRequest(BaseModel):
     )
     k: int = Field(8, ge=1, le=MAX_PATHS, strict=True, description="reasoning paths to sample")
     temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False, description="0 is greedy, and needs k=1")
-    model: str | None = Field(None, description="a name that /v1/models lists; default: the first of them")
+    model: str | None = Field(None, description="a model that /v1/models lists; default: the first one")
     max_tokens: int | None = Field(
         None,
         ge=1,
         le=MAX_TOKENS,
         strict=True,
-        description="tokens of one path at most; never more than the server's own limit or the model's context",
+        description="most tokens of one path; limited by the server's own limit and the model's context",
     )
 
-    early_stop: bool = Field(True, description="cancel the samples that can no longer change the answer")
+    early_stop: bool = Field(True, description="cancel samples that can no longer change the answer")
     stream: bool = Field(False, description="answer with server-sent events: start, path, vote, … and result or error")
-    deltas: bool = Field(False, description="with stream: also send unfinished texts as they grow, as text events")
+    deltas: bool = Field(False, description="with stream: also send the text of unfinished paths, as text events")
 
     @model_validator(mode="after")
     def _greedy_once(self) -> SolveRequest:
         if self.temperature == 0 and self.k > 1:
-            raise ValueError("temperature 0 is greedy, so all k paths would be one: use k=1 or a temperature above 0")
+            raise ValueError(
+                "temperature 0 is greedy, so all k paths would be the same: use k=1 or a temperature above 0"
+            )
         return self
 
 
@@ -58,7 +60,7 @@ class Vote(BaseModel):
 
 
 class ShownPath(BaseModel):
-    """A reasoning path as the model wrote it, and the equations in it."""
+    """A reasoning path as the model wrote it, with its equations."""
 
     text: str
     equations: list[str]
@@ -70,12 +72,12 @@ class Interval(BaseModel):
 
 
 class Saved(BaseModel):
-    """What early stopping spared."""
+    """The paths and tokens that early stopping saved."""
 
-    paths: int = Field(0, description="samples cancelled before they had finished")
+    paths: int = Field(0, description="samples that were cancelled before they finished")
     tokens: int = Field(
         0,
-        description="estimate of what these would still have taken, if as long as the finished paths on average",
+        description="estimate of the tokens that they would have generated, at the finished paths' average length",
     )
 
 
@@ -107,15 +109,15 @@ class SolveResponse(BaseModel):
     )
 
     answer: str | None = Field(description="the answer with most votes, in canonical form; null where no path voted")
-    confidence: float = Field(ge=0, le=1, description="the answer's votes over the paths that came, voting or not")
+    confidence: float = Field(ge=0, le=1, description="the answer's share of all finished paths, voting or not")
     interval: Interval = Field(description="Wilson 95 % interval of the confidence")
     votes: list[Vote] = Field(description="most votes first; a tie is broken by the answers' Unicode order")
     path: ShownPath | None = Field(
-        description="for the answer: a path whose equations all hold where there is one, then the commonest, then the "
-        "shortest"
+        description="a path of the answer: one whose equations all hold if any, of the most common equation list, "
+        "then the shortest"
     )
-    k: int = Field(description="paths asked for")
-    came: int = Field(description="paths that were finished")
+    k: int = Field(description="requested paths")
+    came: int = Field(description="finished paths")
     distinct_paths: int = Field(description="distinct equation lists among the answer's paths")
     undecided: int = Field(description="paths with several final answers that differ")
     no_answer: int
@@ -134,8 +136,8 @@ class Started(BaseModel):
     max_tokens: int
 
 
-class Grown(BaseModel):
-    """Event `text`: what unfinished paths have gained, by index."""
+class TextEvent(BaseModel):
+    """Event `text`: new text of unfinished paths, by index."""
 
     texts: dict[int, str]
 
@@ -145,23 +147,23 @@ class MarkedEquation(BaseModel):
     holds: bool | None = Field(description="null where the grader cannot tell")
 
 
-class CamePath(BaseModel):
-    """Event `path`: one path is finished."""
+class PathEvent(BaseModel):
+    """Event `path`: a finished path."""
 
-    index: int = Field(description="0 to k-1; paths come in any order")
+    index: int = Field(description="0 to k-1; paths finish in any order")
     text: str
     finish_reason: str
-    answer: str | None = Field(description="what it votes for; null where it does not vote")
+    answer: str | None = Field(description="the answer that it votes for; null where it does not vote")
     silent: Literal["undecided", "no_answer", "truncated"] | None = Field(description="why it does not vote")
     equations: list[MarkedEquation]
     sound: bool = Field(description="whether it votes and all its equations hold")
-    distinct: int | None = Field(description="number of its distinct path, from 1 in order of arrival")
+    distinct: int | None = Field(description="number of its distinct equation list, from 1 in order of arrival")
     tokens: int
     seconds: float
 
 
-class RunningVote(BaseModel):
-    """Event `vote`: how things stand after each path."""
+class VoteEvent(BaseModel):
+    """Event `vote`: the vote after each path."""
 
     votes: list[Vote]
     undecided: int
@@ -171,11 +173,11 @@ class RunningVote(BaseModel):
     k: int
     confidence: float
     interval: Interval
-    decided: bool = Field(description="whether no path that is still missing can change the answer")
+    decided: bool = Field(description="whether no unfinished path can change the answer")
 
 
-class Refused(BaseModel):
-    """A request that the engine's side turns down: sent in place of `start`, and answered as an error."""
+class EngineRefusal(BaseModel):
+    """A request that the engine refuses: sent instead of `start`, and answered as an error."""
 
     status: int
     message: str
@@ -183,12 +185,12 @@ class Refused(BaseModel):
     code: str | None = None
 
 
-Event = Started | Grown | CamePath | RunningVote | SolveResponse | Refused
+Event = Started | TextEvent | PathEvent | VoteEvent | SolveResponse | EngineRefusal
 EVENT_NAMES: dict[type[BaseModel], str] = {
     Started: "start",
-    Grown: "text",
-    CamePath: "path",
-    RunningVote: "vote",
+    TextEvent: "text",
+    PathEvent: "path",
+    VoteEvent: "vote",
     SolveResponse: "result",
 }
 
@@ -201,7 +203,8 @@ data: {"index":0,"text":"3+4 = <<3+4=7>>7\\n#### 7","finish_reason":"stop","answ
 {"equation":"3+4=7","holds":true}],"sound":true,"distinct":1,"tokens":14,"seconds":0.21}
 
 event: error
-data: {"error":{"message":"the engine failed: ask again","type":"server_error","param":null,"code":"unavailable"}}
+data: {"error":{"message":"the engine failed: send the request again","type":"server_error","param":null,\
+"code":"unavailable"}}
 
 """
 
@@ -211,7 +214,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether each model's engine answers."""
+    """The models whose engines answer."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "models": ["tiny-m-rft"]}]})
 
@@ -220,7 +223,7 @@ class Readiness(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """One entry of /v1/models: OpenAI's fields, and where the model comes from."""
+    """One entry of /v1/models: OpenAI's fields, and the model's origin."""
 
     id: str
     object: Literal["model"] = "model"
@@ -239,17 +242,17 @@ class Metric(BaseModel):
     low: float
     high: float
     n: int = Field(description="problems")
-    k: int | None = Field(None, description="samples of each problem; null where the answer is greedy")
+    k: int | None = Field(None, description="samples of each problem; null for greedy answers")
 
 
 class Sampler(BaseModel):
     model: str
     paths: int
-    share: float = Field(description="of the corpus's paths")
+    share: float = Field(description="share of the corpus's paths")
 
 
 class Corpus(BaseModel):
-    """What a model was trained on. The counts are null where the run's summary is of another corpus."""
+    """The training corpus. The counts are null where the run's summary describes another corpus."""
 
     fingerprint: str
     gold: int | None = None
@@ -286,7 +289,7 @@ class ModelDetails(ServedModel):
     )
 
     corpus: Corpus | None = None
-    settings: dict[str, Any] = Field({}, description="how it was trained: recipe, seed and prompt template")
+    settings: dict[str, Any] = Field({}, description="training settings: recipe, seed and prompt template")
     evaluation: dict[str, Metric] = Field({}, description="by metric: maj1@1 (greedy), maj@k, pass@k, pass@1")
 
 

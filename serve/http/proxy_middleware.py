@@ -1,15 +1,15 @@
-"""What Serve's HTTP proxy needs so that no answer ends silently: a middleware inside the proxy's own process.
+"""A middleware in the process of Serve's HTTP proxy, which repeats requests of lost replicas and completes answers.
 
-A request whose ingress replica dies before the answer began is sent again, to another replica: `RETRIES` times, over
-`RETRY_S`. Once it began, a stream gets an error event; any other answer cannot be mended, and its connection is closed
-before the declared end, which clients report. What the proxy says by itself (no replica, too many requests) gets
-OpenAI's shape and Retry-After. The body is kept meanwhile: it is at most `MAX_BODY_BYTES`; larger ones are not retried.
-Connections get the timers of `serve/http/timeouts.py`. A replica that listens itself (`serve/single_process.py`) has
-all of this around it too, and no other replica to send a request to again.
+A request whose ingress replica dies before its answer begins is sent to another replica: at most `RETRIES` times,
+within `RETRY_S`. An answer that has begun cannot be repeated: a stream ends with an error event; of any other answer
+the connection is closed before the declared end, which clients report. The proxy's own refusals (no replica, too many
+requests) get OpenAI's error shape and Retry-After. The request's body is kept for the repetition up to
+`MAX_BODY_BYTES`; a larger one is not repeated. Connections get the timers of `serve/http/timeouts.py`. A replica that
+listens itself (`serve/single_process.py`) has this middleware too, but no other replica to repeat a request with.
 
-The proxy takes it by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy_middleware.middlewares in the
-environment of its node.
-Source: ray/serve/_private/{proxy,http_util}.py (Ray 2.60), which sends nothing at all where a replica died.
+The variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy_middleware.middlewares, in the environment of
+the proxy's node, installs it.
+Source: ray/serve/_private/{proxy,http_util}.py (Ray 2.60), which send nothing where a replica died.
 """
 
 from __future__ import annotations
@@ -21,95 +21,98 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.access.guard import MAX_BODY_BYTES, fit_request_id
+from serve import ray_private
+from serve.access.guard import MAX_BODY_BYTES, valid_request_id
 from serve.api import errors
 from serve.http import timeouts
 
-VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+VARIABLE = ray_private.PROXY_CALLBACK
 IMPORT_PATH = "serve.http.proxy_middleware.middlewares"
 RETRIES = 5
 RETRY_S = 10.0
-PAUSE_S = 0.2
-OWN_PATHS = "/-/"
-BROKEN = "the replica that answered was lost: ask again"
+BACKOFF_S = 0.2
+PROXY_PATHS = "/-/"
+STREAM_LOST = "the replica that answered this request was lost: send the request again"
 
 
 def middlewares() -> list[Middleware]:
-    """What RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names; the proxy asks for it before it starts its server."""
+    """The proxy's middlewares: Serve calls this before it starts the proxy's server."""
     timeouts.install()
-    return [Middleware(Edge)]
+    return [Middleware(ProxyMiddleware)]
 
 
-class Edge:
-    """ASGI middleware around everything that the proxy does with a request."""
+class ProxyMiddleware:
+    """An ASGI middleware around the proxy's whole treatment of a request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
+        if scope["type"] != "http" or scope["path"].startswith(PROXY_PATHS):
             await self.app(scope, receive, send)
             return
         headers = MutableHeaders(scope=scope)
-        headers["x-request-id"] = fit_request_id(headers.get("x-request-id"))
+        headers["x-request-id"] = valid_request_id(headers.get("x-request-id"))
         errors.request_id.set(headers["x-request-id"])
-        body, until = _Body(receive), time.monotonic() + RETRY_S
+        body, deadline = _ReplayableBody(receive), time.monotonic() + RETRY_S
         for attempt in range(RETRIES + 1):
-            answer = _Answer(send)
-            # the proxy takes the path's prefix off its copy of the scope
-            await self.app({**scope, "headers": list(scope["headers"])}, body.from_start(), answer)
-            if answer.begun or body.gone or not body.whole or time.monotonic() > until:
+            answer = _TrackedResponse(send)
+            # the proxy removes the path's prefix in its copy of the scope
+            await self.app({**scope, "headers": list(scope["headers"])}, body.replay(), answer)
+            if answer.started or body.disconnected or not body.complete or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(PAUSE_S * 2**attempt)
-        if not body.gone:
-            await answer.end()
+            await asyncio.sleep(BACKOFF_S * 2**attempt)
+        if not body.disconnected:
+            await answer.finish()
 
 
-class _Body:
-    """A request's messages, to be given to several attempts."""
+class _ReplayableBody:
+    """A request's body, which several attempts can read from the start."""
 
     def __init__(self, receive: Receive) -> None:
-        self._receive, self._kept, self._size = receive, list[Message](), 0
-        self.whole = self.gone = False
+        self._receive, self._kept = receive, bytearray()
+        self._arrived = self._too_large = False
+        self.complete = self.disconnected = False
 
-    def from_start(self) -> Receive:
-        """`receive` that begins with what has come so far."""
-        given = 0
+    def replay(self) -> Receive:
+        """A `receive` that begins with one message of the body that has arrived so far."""
+        replayed = not self._arrived
 
         async def receiving() -> Message:
-            nonlocal given
-            if given < len(self._kept):
-                given += 1
-                return self._kept[given - 1]
+            nonlocal replayed
+            if not replayed:
+                replayed = True
+                return {"type": "http.request", "body": bytes(self._kept), "more_body": not self.complete}
             message = await self._receive()
-            self.gone = self.gone or message["type"] == "http.disconnect"
+            self.disconnected = self.disconnected or message["type"] == "http.disconnect"
             if message["type"] == "http.request":
-                given += 1
+                replayed = True
                 self._keep(message)
             return message
 
         return receiving
 
     def _keep(self, message: Message) -> None:
-        self._size += len(message.get("body", b""))
-        self._kept.append(message)
-        if self._size > MAX_BODY_BYTES:
-            self._kept = [{**one, "body": b""} for one in self._kept]
-        self.whole = not message.get("more_body", False) and self._size <= MAX_BODY_BYTES
+        """Add a message's part to the body, in one buffer: a body may arrive as a million messages of one byte."""
+        self._arrived = True
+        self._kept += message.get("body", b"")
+        if self._too_large or len(self._kept) > MAX_BODY_BYTES:
+            self._too_large, self._kept = True, bytearray()
+        self.complete = not message.get("more_body", False) and not self._too_large
 
 
-class _Answer:
-    """`send` that knows how far the answer is. A bare refusal of the proxy itself is held, and put in shape."""
+class _TrackedResponse:
+    """A `send` that records how far the answer is, and replaces the proxy's own plain-text refusals."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = self._ended = self._stream = False
+        self.started = self._ended = self._stream = False
 
     async def __call__(self, message: Message) -> None:
         if self._ended:
             return
         if message["type"] == "http.response.start":
-            self.begun = True
+            self.started = True
             headers = Headers(raw=message["headers"])
             kind = headers.get("content-type", "")
             self._stream = kind.startswith("text/event-stream")
@@ -121,25 +124,31 @@ class _Answer:
         await self._send(message)
 
     async def _refuse(self, status: int, headers: Headers) -> None:
-        """Send the whole of a refusal in OpenAI's shape, in place of the one that begins here."""
+        """Send a whole refusal in OpenAI's shape instead of the one that begins here."""
         self._ended = True
         busy = status == 429
-        message = "too many requests at the moment: try again" if busy else "not available at the moment: try again"
-        await self._whole(status, message, {"Retry-After": headers.get("retry-after", "2" if busy else "5")})
+        message = (
+            "too many requests at the moment: try again later"
+            if busy
+            else "the service is not available: try again later"
+        )
+        await self._send_error(status, message, {"Retry-After": headers.get("retry-after", "2" if busy else "5")})
 
-    async def _whole(self, status: int, message: str, extra: dict[str, str]) -> None:
+    async def _send_error(self, status: int, message: str, extra: dict[str, str]) -> None:
         named = {"X-Request-ID": errors.request_id.get() or ""}
         answer = errors.response(status, message, headers=extra | named)
         await self._send({"type": "http.response.start", "status": status, "headers": answer.raw_headers})
         await self._send({"type": "http.response.body", "body": answer.body})
 
-    async def end(self) -> None:
-        """Bring an answer to its end that the proxy has left."""
+    async def finish(self) -> None:
+        """Complete an answer that the proxy did not."""
         if self._ended:
             return
         self._ended = True
-        if not self.begun:
-            await self._whole(503, "the replicas that should answer were lost: try again", {"Retry-After": "5"})
-        elif self._stream:  # each message before it held whole events
-            error = bytes(errors.response(503, BROKEN).body)
+        if not self.started:
+            await self._send_error(
+                503, "the replicas that should answer this request were lost: try again later", {"Retry-After": "5"}
+            )
+        elif self._stream:  # each earlier message held whole events
+            error = bytes(errors.response(503, STREAM_LOST).body)
             await self._send({"type": "http.response.body", "body": b"event: error\ndata: " + error + b"\n\n"})

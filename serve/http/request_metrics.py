@@ -1,15 +1,15 @@
-"""What became of every request: an ASGI middleware around the whole application -> `/metrics`.
+"""The outcome of each request: an ASGI middleware around the whole application -> `/metrics`.
 
-Each HTTP request gets exactly one outcome, refusals by the guard included:
+Each HTTP request has exactly one outcome; requests that the guard refuses are counted too:
 
-    ok         answered with a status below 400, to its last byte
-    refused    a status of 400 or more that is the caller's to mend
-    limited    429: no room at the moment
+    ok         answered completely, with a status below 400
+    refused    a status of 400 to 499 except 429: the caller has to change the request
+    limited    429: beyond a limit or the capacity
     failed     a status of 500 or more, an exception, or a stream that ended with an error event
-    cancelled  the client went away before the answer was handed over, for which alone the application gives up
+    cancelled  the client disconnected before the answer was complete
 
-Prometheus' text format, of this process alone. Not counted: what Serve's proxy and the HTTP server answer by themselves
-(bytes that are no HTTP, `/-/healthz`, `/-/routes`).
+Prometheus' text format, for this process alone. Answers of Serve's proxy and of the HTTP server itself are not counted
+(bytes that are not HTTP, `/-/healthz`, `/-/routes`).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_ENTRY = "rft.entry"
+_RECORD = "rft.record"
 
 
-class Entry:
-    """One request: what has been seen of it so far."""
+class RequestRecord:
+    """One request's status and events so far."""
 
     def __init__(self) -> None:
         self.status = 500
-        self.complete = self.gone = self.broken = self.raised = False
+        self.complete = self.disconnected = self.failed_stream = self.raised = False
 
     @property
     def outcome(self) -> str:
-        if self.broken:
+        if self.failed_stream:
             return "failed"
         if not self.complete:
-            return "failed" if self.raised and not self.gone else "cancelled"
+            return "failed" if self.raised and not self.disconnected else "cancelled"
         if self.status < 400:
             return "ok"
         if self.status == 429:
@@ -45,8 +45,8 @@ class Entry:
         return "refused" if self.status < 500 else "failed"
 
 
-class Ledger:
-    """Counts the requests of the application that it is put around."""
+class RequestMetrics:
+    """An ASGI middleware that counts an application's requests by route and outcome."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app, self.registry = app, CollectorRegistry()
@@ -57,52 +57,52 @@ class Ledger:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        entry = Entry()
-        scope[_ENTRY], scope["rft.registry"] = entry, self.registry
+        record = RequestRecord()
+        scope[_RECORD], scope["rft.registry"] = record, self.registry
         self._open.inc()
         try:
-            await self.app(scope, _noting_leave(entry, receive), _noting_end(entry, send))
-        except Exception:  # of a client that is gone Serve cancels the call, which is none
-            entry.raised = True
+            await self.app(scope, _recording_disconnect(record, receive), _recording_response(record, send))
+        except Exception:  # not BaseException: Serve cancels the calls of a client that disconnected
+            record.raised = True
             raise
         finally:
             self._open.dec()
             route = getattr(scope.get("route"), "path", "none")
-            self._requests.labels(route, entry.outcome).inc()
+            self._requests.labels(route, record.outcome).inc()
 
 
-def _noting_leave(entry: Entry, receive: Receive) -> Receive:
-    async def noting() -> Message:
+def _recording_disconnect(record: RequestRecord, receive: Receive) -> Receive:
+    async def receiving() -> Message:
         message = await receive()
         if message["type"] == "http.disconnect":
-            entry.gone = True
+            record.disconnected = True
         return message
 
-    return noting
+    return receiving
 
 
-def _noting_end(entry: Entry, send: Send) -> Send:
-    async def noting(message: Message) -> None:
+def _recording_response(record: RequestRecord, send: Send) -> Send:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            entry.status = message["status"]
+            record.status = message["status"]
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if last and not entry.gone:
-            entry.complete = True
+        if last and not record.disconnected:
+            record.complete = True
         await send(message)
 
-    return noting
+    return sending
 
 
-def broken(scope: Scope) -> None:
-    """Say of a stream that was begun with 200 that it ends with an error."""
-    entry: Any = scope.get(_ENTRY)
-    if entry is not None:
-        entry.broken = True
+def mark_failed(scope: Scope) -> None:
+    """Record that a stream, which began with status 200, ends with an error."""
+    record: Any = scope.get(_RECORD)
+    if record is not None:
+        record.failed_stream = True
 
 
 def install(app: FastAPI) -> None:
-    """Count every request of `app`, and tell at `/metrics`. To be called last: what is added later is outside of it."""
-    app.add_middleware(Ledger)
+    """Count each request of `app`, and add `/metrics`. To be called last: later middlewares are outside the count."""
+    app.add_middleware(RequestMetrics)
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def metrics(request: Request) -> Response:

@@ -1,15 +1,20 @@
-"""How long a connection may take: uvicorn's own HTTP protocol with two more timers -> no client holds one for ever.
+"""Bounds of a connection: uvicorn's HTTP protocol with two more timers, and a bound of a request's head.
 
-uvicorn bounds the pause between two requests and nothing else. Here a request's head must be there `HEAD_S` after its
-first byte, or after the connection was made, and what was sent must leave the buffer within `SEND_S` of its filling up
-(some 64 KiB beyond what the kernel takes). Bodies have a bound of their own in `serve/access/guard.py`. A connection
-that is late is closed without a word: its client is not reading, or has not asked for anything yet.
+uvicorn limits the pause between two requests only. Here a request's head must be complete `HEAD_S` after its first
+byte, or after the connection was made, and a full send buffer (some 64 KiB beyond the kernel's) must empty within
+`SEND_S`. The time of a body is limited in `serve/access/guard.py`. A connection that is late is closed without an
+answer: its client does not read, or has not sent a request.
 
-A request to switch to another protocol (WebSocket; HTTP/2, which Java's HttpClient asks for by default) is answered as
-the plain request that it also is: no other protocol is spoken here, and RFC 9110, 7.8 lets a server ignore `Upgrade`.
-The parser ends such a request at its head, without its body, so it is read again without that header.
+A request's head has at most `MAX_HEAD_BYTES`: uvicorn with httptools has no such bound, and keeps the whole head in
+memory before any key is checked. A larger one is answered with 431 and the connection is closed. Data is parsed in
+slices of `SLICE_BYTES`, and the body's chunks of a slice are joined: uvicorn's `body += chunk` copies the body for each
+chunk.
 
-`install` makes it the protocol of every uvicorn server that starts in this process later.
+A request to switch to another protocol (WebSocket; HTTP/2, which Java's HttpClient requests by default) is answered as
+the HTTP/1.1 request that it also is: this service implements no other protocol, and RFC 9110, 7.8 allows a server to
+ignore `Upgrade`. The parser ends such a request after its head, so the head is parsed again without that header.
+
+`install` makes it the protocol of each uvicorn server that starts later in this process.
 Source: uvicorn/config.py and uvicorn/protocols/http/httptools_impl.py (0.54).
 """
 
@@ -20,21 +25,34 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn import config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve import uvicorn_private
+from serve.api import errors
+from serve.uvicorn_private import HttpToolsProtocol
 
 HEAD_S = 20.0
 SEND_S = 60.0
+MAX_HEAD_BYTES = 1 << 16
+SLICE_BYTES = 1 << 14
+LINGER_S = 2.0
+"""Time to discard further data after a 431: a connection closed at once would reset, and the client lose the answer."""
+
+
+class _HeadTooLarge(Exception):
+    """A request's head is larger than `MAX_HEAD_BYTES`."""
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection with timers for a request's head, a full send buffer and its own end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._in_head = self._refused = False
+        self._head_bytes = 0
+        self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -47,30 +65,48 @@ class TimedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._unset_keepalive_if_required()
         try:
-            self._feed(data)
+            for start in range(0, len(data), SLICE_BYTES):
+                self._feed_slice(data[start : start + SLICE_BYTES])
+        except _HeadTooLarge:
+            self._refuse_head()
         except httptools.HttpParserError as error:
-            ours = isinstance(error, httptools.HttpParserCallbackError)
-            self.logger.warning("Invalid HTTP request received.", exc_info=ours)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+                return
+            internal = isinstance(error, httptools.HttpParserCallbackError)
+            self.logger.warning("Invalid HTTP request received.", exc_info=internal)
             self.send_400_response("Invalid HTTP request received.")
         if not self._answering():
-            self._await_head()  # also after what begins no request: an empty line, the rest of a refused body
+            self._await_head()  # also after bytes that begin no request: an empty line, the rest of a refused body
+
+    def _feed_slice(self, data: bytes) -> None:
+        """Parse a slice. Raises HttpParserError, and _HeadTooLarge where the head goes on after too many slices."""
+        began_in_head = self._in_head
+        if began_in_head:
+            self._head_bytes += len(data)
+        self._feed(data)
+        self._pass_body()
+        if began_in_head and self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
 
     def _feed(self, data: bytes) -> None:
-        """Have the parser read it all. Raises HttpParserError."""
+        """Parse all the data. Raises HttpParserError."""
         while True:
             try:
                 return self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as asked:
+            except httptools.HttpParserUpgrade as upgrade:
                 if self.scope["method"] == "CONNECT":
-                    raise httptools.HttpParserError("no tunnels") from None
-                data = self._head_without_upgrade() + data[asked.args[0] :]
+                    raise httptools.HttpParserError("CONNECT is not supported") from None
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
 
     def _should_upgrade(self) -> bool:
-        """Whether the head just read is to be read again instead of starting to answer it."""
+        """Whether the parser stops after this head, so that `_feed` parses it again without `Upgrade`."""
         return True
 
     def _head_without_upgrade(self) -> bytes:
@@ -80,13 +116,45 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
         self._await_head()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
         super().on_headers_complete()
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        self._pass_body()
+        super().on_message_complete()
+
+    def _pass_body(self) -> None:
+        """Pass the chunks that were parsed to uvicorn, as one."""
+        if self._chunks:
+            body, self._chunks = b"".join(self._chunks), []
+            super().on_body(body)
+
+    def _refuse_head(self) -> None:
+        """Answer 431, unless an earlier request's answer is being sent, and close the connection."""
+        self._refused = True
+        if self._answering():
+            self.transport.close()
+            return
+        message = f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"
+        answer = errors.response(431, message, headers={"Connection": "close"})
+        lines = [b"HTTP/1.1 431 Request Header Fields Too Large"]
+        lines += [b"%s: %s" % header for header in answer.raw_headers]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
+        self.transport.write_eof()
+        self._closing = self._after(LINGER_S, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -100,31 +168,31 @@ class TimedProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._ended()
+        self._limit_closing()
 
-    def _after(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(seconds, act)
+    def _after(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, action)
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
         if self._head is None:
-            self._head = self._after(HEAD_S, self._no_head)
+            self._head = self._after(HEAD_S, self._head_late)
 
-    def _no_head(self) -> None:
-        """Close, unless the answer to the request before is not out yet: that one is the connection's then."""
+    def _head_late(self) -> None:
+        """Close the connection, unless the answer to the previous request is still being sent."""
         if self._answering():
-            self._head = self._after(HEAD_S, self._no_head)
+            self._head = self._after(HEAD_S, self._head_late)
         else:
             self.transport.close()
-            self._ended()
+            self._limit_closing()
 
-    def _ended(self) -> None:
-        """Closed, which waits until all is sent: not for ever."""
+    def _limit_closing(self) -> None:
+        """Abort the closing connection after `SEND_S`: closing waits until everything is sent."""
         self._closing = self._closing or self._after(SEND_S, self.transport.abort)
 
 
 def install() -> None:
-    """Have this process's uvicorn servers use it."""
-    config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
+    """Make `TimedProtocol` the protocol of this process's uvicorn servers."""
+    uvicorn_private.use_protocol(f"{__name__}:{TimedProtocol.__name__}")

@@ -1,6 +1,6 @@
-"""The page at `/`: static files, no build step, nothing from elsewhere. They hold no secret and need no key.
+"""The page at `/`: static files without a build step or external resources. They hold no secret and need no key.
 
-All that a model wrote is set as text, and the Content-Security-Policy lets nothing run but `app.js`.
+The page inserts a model's output as text only, and the Content-Security-Policy allows no script but its own files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which models' engines answer, as one replica of the ingress sees it: so that nobody waits for one that is down.
+"""Health checks of the models' engines by one ingress replica, so that no request waits for a model that is down.
 
-Serve's handles keep a request until some replica takes it, which for an engine that is starting again takes minutes.
-Each model is asked every `EVERY_S`; one none of whose replicas answers within `ANSWER_S`, or within `SURVIVOR_S` after
-one was lost over a request, is down, and its requests are refused after `PATIENCE_S`, until it answers.
+Serve's handles hold a request until a replica accepts it, which takes minutes while an engine restarts. Each model is
+checked every `CHECK_EVERY_S`. It is down where no replica answers within `DOWN_AFTER_S`, or within `OTHER_REPLICA_S`
+after a replica was lost during a request. Requests for a model that is down are refused after `WAIT_S`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayActorError
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.api.errors import Refusal
+from serve.vllm_private import EngineDeadError
 
-LOST = (RayActorError, EngineDeadError)
-"""What a request raises whose engine, or its replica, died."""
+ENGINE_LOST = (RayActorError, EngineDeadError)
+"""The exceptions of a request whose engine, or the engine's replica, died."""
 RETRIES = 3
-EVERY_S = 2.0
-ANSWER_S = 15.0
-ONE_S = 4.0
-AGAIN_S = 0.2
-PATIENCE_S = 2.0
-SURVIVOR_S = 5.0
+CHECK_EVERY_S = 2.0
+DOWN_AFTER_S = 15.0
+CHECK_TIMEOUT_S = 4.0
+RECHECK_S = 0.2
+WAIT_S = 2.0
+OTHER_REPLICA_S = 5.0
 RETRY_AFTER_S = 5
 
 
 class Liveness:
-    """Watches models by their handles.
+    """Checks models through their handles.
 
-    Example: await Liveness({"tiny-m-rft": handle}).up("tiny-m-rft")
+    Example: await Liveness({"tiny-m-rft": handle}).await_up("tiny-m-rft")
     """
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
@@ -42,45 +42,45 @@ class Liveness:
         for event in self._up.values():
             event.set()
 
-    async def up(self, model: str) -> None:
-        """Return where a model's engine answers. Raises Refusal (503, with Retry-After) where none does."""
+    async def await_up(self, model: str) -> None:
+        """Wait until a model is up. Raises Refusal (503, with Retry-After) where it is down."""
         if not self._watching:
             self._watching = [asyncio.ensure_future(self._watch(name)) for name in self._handles]
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(WAIT_S):
                 await self._up[model].wait()
         except TimeoutError:
-            raise _down(model) from None
+            raise _unavailable(model) from None
 
-    async def survivor(self, model: str) -> None:
-        """Return where another replica answers for one that was lost. Raises Refusal as `up`."""
-        if not await self._answers(model, SURVIVOR_S):
+    async def await_other_replica(self, model: str) -> None:
+        """Wait, after a replica was lost, until another one answers. Raises Refusal as `await_up` does."""
+        if not await self._answers(model, OTHER_REPLICA_S):
             self._up[model].clear()
-            raise _down(model)
+            raise _unavailable(model)
 
     async def _watch(self, model: str) -> None:
         while True:
-            if await self._answers(model, ANSWER_S):
+            if await self._answers(model, DOWN_AFTER_S):
                 self._up[model].set()
-                await asyncio.sleep(EVERY_S)
+                await asyncio.sleep(CHECK_EVERY_S)
             else:
                 self._up[model].clear()
 
     async def _answers(self, model: str, within_s: float) -> bool:
-        """Whether some replica answers. One that goes, or hangs, may be asked first: a failure is not yet an answer."""
+        """Whether a replica answers in time. A failed check is repeated, because it may have met the lost replica."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while True:
                     try:
-                        async with asyncio.timeout(ONE_S):
+                        async with asyncio.timeout(CHECK_TIMEOUT_S):
                             await self._handles[model].check_health.remote()
                     except Exception:
-                        await asyncio.sleep(AGAIN_S)
+                        await asyncio.sleep(RECHECK_S)
                     else:
                         return True
         return False
 
 
-def _down(model: str) -> Refusal:
-    message = f"no engine of {model} answers at the moment: try again"
+def _unavailable(model: str) -> Refusal:
+    message = f"no engine of {model} answers: try again later"
     return Refusal(503, message, code="unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})

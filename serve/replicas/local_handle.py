@@ -1,4 +1,4 @@
-"""A Serve handle's calls on an object of this very process, for an ingress that has its engine beside it."""
+"""The interface of a Serve handle for an object in the same process, for an ingress that holds its engine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class LocalHandle:
-    """What a DeploymentHandle does, on an object of this process.
+    """Calls an object's methods as a DeploymentHandle does.
 
-    Example: [item async for item in LocalHandle(server).solve.remote(asked)]
+    Example: [item async for item in LocalHandle(server).solve.remote(request)]
     """
 
     def __init__(self, server: Any, method: str = "") -> None:
@@ -28,7 +28,7 @@ class LocalHandle:
 
 
 class LocalResponse:
-    """What a call yields or returns; a method may also return what yields."""
+    """The response of a call: awaitable, or an async iterator where the method returns or yields one."""
 
     def __init__(self, answer: AsyncGenerator[Any, None] | Awaitable[Any]) -> None:
         self._answer = answer
@@ -47,6 +47,6 @@ class LocalResponse:
         return self._answer.__await__()
 
     def cancel(self) -> None:
-        """End a call that yields, at its next step or at once."""
+        """Close a generator that the call returned."""
         if isinstance(self._answer, AsyncGenerator):
             self._closing = asyncio.ensure_future(self._answer.aclose())

@@ -1,7 +1,7 @@
-"""One question, k samples, one vote: pieces of sampled text as an engine makes them -> the events of `POST /solve`.
+"""One question, k samples, one vote: pieces of sampled text from an engine -> the events of `POST /solve`.
 
-Knows neither Ray nor vLLM: a deployment gives it an async generator of `Piece`s and passes the events on. Closing the
-events closes the generator, and with it the request in the engine; so does a vote that cannot change any more.
+Imports neither Ray nor vLLM: a deployment passes an async generator of `Piece`s, and sends the events on. Closing the
+events closes the generator, and with it the request in the engine; so does a vote that can no longer change.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from serve.api.schemas import Event, SolveRequest
 from serve.solving.voting import Ballot, Path, Tally, marked
 
 TEXT_EVERY_S = 0.06
-"""Unfinished texts are sent together, so often at most."""
+"""Time between two `text` events, which hold the new text of all unfinished paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one sample has gained.
+    """New text of one sample.
 
     Example: Piece(3, " 8 pens.", 4, None)
     """
@@ -31,7 +31,7 @@ class Piece:
     text: str
     tokens: int
     finish_reason: str | None
-    """`stop` or `length` with its last piece."""
+    """`stop` or `length` for the sample's last piece, otherwise None."""
 
 
 Pieces = AsyncGenerator[list[Piece], None]
@@ -39,7 +39,7 @@ Pieces = AsyncGenerator[list[Piece], None]
 
 @dataclass(slots=True)
 class _Samples:
-    """What has come of each sample."""
+    """The text and tokens of each sample so far."""
 
     k: int
     texts: dict[int, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class _Samples:
     finished: set[int] = field(default_factory=set)
 
     def grow(self, piece: Piece) -> bool:
-        """Add a piece; whether it was the sample's last. What comes after the last is dropped."""
+        """Add a piece; returns whether it is the sample's last. Pieces after the last are dropped."""
         if piece.index in self.finished:
             return False
         self.texts[piece.index] = self.texts.get(piece.index, "") + piece.text
@@ -60,13 +60,13 @@ class _Samples:
         cancelled = [index for index in range(self.k) if index not in self.finished]
         if not cancelled or not self.finished:
             return schemas.Saved(paths=len(cancelled))
-        usual = fmean(self.tokens[index] for index in self.finished)
-        spared = sum(max(0.0, usual - self.tokens.get(index, 0)) for index in cancelled)
-        return schemas.Saved(paths=len(cancelled), tokens=round(spared))
+        average = fmean(self.tokens[index] for index in self.finished)
+        saved = sum(max(0.0, average - self.tokens.get(index, 0)) for index in cancelled)
+        return schemas.Saved(paths=len(cancelled), tokens=round(saved))
 
 
 async def solve_events(pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int) -> AsyncGenerator[Event, None]:
-    """`start`, then `path` and `vote` for each finished path, `text` in between where asked for, then the result."""
+    """`start`, then `path` and `vote` for each finished path, with `deltas` also `text`, and the result at the end."""
     began = time.monotonic()
     samples, tally = _Samples(asked.k), Tally(asked.k)
     unsent, sent = dict[int, str](), began
@@ -80,28 +80,28 @@ async def solve_events(pieces: Pieces, asked: SolveRequest, model: str, max_toke
                 unsent.pop(piece.index, None)
                 path = Path(samples.texts[piece.index], str(piece.finish_reason))
                 ballot = tally.add(path)
-                yield _came(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
-                yield _standing(tally)
+                yield _path_event(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
+                yield _vote_event(tally)
                 if asked.early_stop and tally.decided:
                     break
             if asked.early_stop and tally.decided:
                 break
             if asked.deltas and unsent and time.monotonic() - sent >= TEXT_EVERY_S:
-                yield schemas.Grown(texts=unsent)
+                yield schemas.TextEvent(texts=unsent)
                 unsent, sent = {}, time.monotonic()
-    if tally.came < asked.k and not (asked.early_stop and tally.decided):
-        raise RuntimeError(f"the engine ended {model} after {tally.came} of {asked.k} samples")
+    if tally.finished < asked.k and not (asked.early_stop and tally.decided):
+        raise RuntimeError(f"the engine of {model} ended after {tally.finished} of {asked.k} samples")
     yield _result(tally, samples, model, time.monotonic() - began)
 
 
-def _came(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int], seconds: float) -> schemas.CamePath:
-    return schemas.CamePath(
+def _path_event(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int], seconds: float) -> schemas.PathEvent:
+    return schemas.PathEvent(
         index=index,
         text=path.text,
         finish_reason=path.finish_reason,
         answer=ballot.answer,
         silent=ballot.silent and ballot.silent.value,
-        equations=[schemas.MarkedEquation(equation=one.equation, holds=one.holds) for one in marked(path.text)],
+        equations=[schemas.MarkedEquation(equation=mark.equation, holds=mark.holds) for mark in marked(path.text)],
         sound=ballot.sound,
         distinct=ballot.distinct,
         tokens=tokens[index],
@@ -109,11 +109,11 @@ def _came(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int], sec
     )
 
 
-def _standing(tally: Tally) -> schemas.RunningVote:
+def _vote_event(tally: Tally) -> schemas.VoteEvent:
     confidence, (low, high) = tally.share()
-    return schemas.RunningVote(
+    return schemas.VoteEvent(
         votes=[schemas.Vote(answer=answer, count=count) for answer, count in tally.votes],
-        came=tally.came,
+        came=tally.finished,
         k=tally.k,
         confidence=confidence,
         interval=schemas.Interval(low=low, high=high),
@@ -132,7 +132,7 @@ def _result(tally: Tally, samples: _Samples, model: str, seconds: float) -> sche
         votes=[schemas.Vote(answer=answer, count=count) for answer, count in outcome.votes],
         path=shown,
         k=tally.k,
-        came=tally.came,
+        came=tally.finished,
         distinct_paths=outcome.distinct_paths,
         undecided=outcome.undecided,
         no_answer=outcome.no_answer,

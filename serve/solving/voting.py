@@ -1,13 +1,13 @@
-"""Majority vote over reasoning paths: texts of one question -> the winning answer and who voted for what.
+"""Majority vote over reasoning paths: the texts of one question -> the winning answer and the votes.
 
-Pure functions; needs no running Ray. A path votes for the canonical form of its final answer, read as the strict grader
-reads it. Three kinds of path never vote and are counted apart: truncated (the token limit came before the final
-answer, or within it), without a final answer, and undecided (several that differ, or beyond the grader's bounds).
-So votes + truncated + no_answer + undecided = paths. Equations are not looked at to vote, only to mark them and to
-choose what to show.
+Pure functions without Ray. A path votes for the canonical form of its final answer, as the strict grader extracts it.
+Three kinds of paths do not vote and are counted separately: truncated (the token limit was reached before or within the
+final answer), without a final answer, and undecided (several different final answers, or a text beyond the grader's
+bounds). So votes + truncated + no_answer + undecided = paths. Equations do not influence the votes; they are checked
+for display, and to choose the path to show.
 
-The outcome depends on the multiset of paths, not on their order. Most votes win; a tie goes to the answer whose
-canonical text comes first in Unicode order.
+The outcome depends on the multiset of paths, not on their order. The answer with most votes wins; a tie goes to the
+answer whose canonical text comes first in Unicode order.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rft_ray.grading.equations import annotated, equations_of
 from rft_ray.records import Status
 
 _ANY_GOLD = "0"
-"""The grader wants a gold answer; whether a path says it or another does not matter to its vote."""
+"""The grader needs a gold answer. Its value does not influence which answer a path votes for."""
 MAX_MARKED = 200
-"""Equations of one path that are marked one by one; no solution has as many."""
+"""Most equations of one path that are checked one by one; no real solution has as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Path:
 
     text: str
     finish_reason: str
-    """`stop` or `length`, as the engine says."""
+    """`stop` or `length`, from the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """One equation of a path, and whether it holds; None where the grader cannot tell.
+    """One equation of a path, and whether it holds; None where the grader cannot decide.
 
     Example: Marked("3+2=5", True)
     """
@@ -53,25 +53,25 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """How one path votes.
+    """The vote of one path.
 
     Example: Ballot("5", None, ("3+2=5",), 1, True)
     """
 
     answer: str | None
-    """The canonical answer that it votes for; None where it does not vote."""
+    """The canonical answer that the path votes for; None where it does not vote."""
     silent: Status | None
-    """Why it does not vote."""
+    """The reason why the path does not vote."""
     equations: tuple[str, ...]
     distinct: int | None
-    """Number of its distinct path, in order of arrival from 1: paths with one answer and one equation list share it."""
+    """A number from 1 in order of arrival, shared by paths with the same answer and the same equation list."""
     sound: bool
-    """Whether it votes and all its equations hold."""
+    """Whether the path votes and all its equations hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a vote came to.
+    """The result of a vote.
 
     Example: Outcome("5", 0.75, (0.41, 0.93), (("5", 6), ("6", 1)), Path("3+2 = …", "stop"), ("3+2=5",), 2, 0, 1, 0)
     """
@@ -79,7 +79,7 @@ class Outcome:
     answer: str | None
     """The winning answer in canonical form; None where no path voted."""
     confidence: float
-    """The winner's votes over all paths that came, voting or not: 0..1."""
+    """The winner's votes divided by all paths, voting or not: 0..1."""
     interval: tuple[float, float]
     """Wilson 95 % interval of that share."""
     votes: tuple[tuple[str, int], ...]
@@ -96,7 +96,7 @@ class Outcome:
 
 
 class Tally:
-    """The running vote over up to k paths, in whatever order they come."""
+    """The vote over up to k paths while they arrive, in any order."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -116,14 +116,14 @@ class Tally:
         return Ballot(answer, None, equations, number, _sound(path, answer))
 
     @property
-    def came(self) -> int:
-        """Paths counted so far, voting or not."""
+    def finished(self) -> int:
+        """The number of counted paths, voting or not."""
         return sum(map(len, self._supporters.values())) + self._silent.total()
 
     @property
     def votes(self) -> list[tuple[str, int]]:
         """(answer, count), the leader first."""
-        counts = ((answer, len(backers)) for answer, backers in self._supporters.items())
+        counts = ((answer, len(supporters)) for answer, supporters in self._supporters.items())
         return sorted(counts, key=lambda vote: (-vote[1], vote[0]))
 
     @property
@@ -132,21 +132,21 @@ class Tally:
 
     @property
     def decided(self) -> bool:
-        """Whether the leader wins whatever the paths say that have not come yet."""
-        missing, votes = self.k - self.came, self.votes
+        """Whether the leader wins whatever the missing paths vote for."""
+        missing, votes = self.k - self.finished, self.votes
         if missing <= 0 or not votes:
             return missing <= 0
         leader, lead = votes[0]
-        unseen = ("", 0)  # an answer that nobody has given yet might come first in Unicode order
+        unseen = ("", 0)  # a new answer could come first in Unicode order
         return not any(count + missing > lead - (answer < leader) for answer, count in [*votes[1:], unseen])
 
     def share(self) -> tuple[float, tuple[float, float]]:
-        """The leader's share of the paths that came, and its Wilson 95 % interval."""
-        found = wilson(self.votes[0][1] if self._supporters else 0, self.came)
-        return found["value"], (found["low"], found["high"])
+        """The leader's share of the counted paths, and its Wilson 95 % interval."""
+        share = wilson(self.votes[0][1] if self._supporters else 0, self.finished)
+        return share["value"], (share["low"], share["high"])
 
     def outcome(self) -> Outcome:
-        """What the vote comes to with the paths counted so far."""
+        """The result of the paths counted so far."""
         votes = self.votes
         winner = votes[0][0] if votes else None
         shown = _representative(self._supporters[winner], winner) if winner is not None else (None, (), 0)
@@ -167,7 +167,7 @@ class Tally:
 
 
 def vote(sampled: Sequence[Path]) -> Outcome:
-    """Count the votes of some paths."""
+    """The result of a vote over some paths."""
     tally = Tally(len(sampled))
     for path in sampled:
         tally.add(path)
@@ -176,9 +176,10 @@ def vote(sampled: Sequence[Path]) -> Outcome:
 
 @lru_cache(maxsize=1_024)
 def marked(text: str) -> tuple[Marked, ...]:
-    """The equations of a text in order, each marked, as strict grading reads them.
+    """The equations of a text in order, each with its check, as strict grading extracts them.
 
-    Where they stand in `<<...>>`, one for each. All are True exactly where the grader has nothing against them.
+    Where a text has `<<...>>` annotations, there is one equation for each. All are True exactly where the grader
+    accepts all equations.
     """
     if len(text) > grading.MAX_TEXT_CHARS:
         return ()
@@ -197,7 +198,7 @@ def _marks(written: Iterable[str], fault: str) -> Iterable[Marked]:
 
 
 def _answer(path: Path) -> str | Status:
-    """The canonical answer that a path votes for, or why it does not vote."""
+    """The canonical answer that a path votes for, or the status of a path that does not vote."""
     verdict = grading.grade(
         path.text, _ANY_GOLD, "strict", truncated=path.finish_reason == "length", check_equations=False
     )
@@ -209,16 +210,16 @@ def _sound(path: Path, answer: str) -> bool:
     return grading.grade(path.text, answer, "strict").status is Status.CORRECT
 
 
-def _representative(backers: Sequence[Path], answer: str) -> tuple[Path, tuple[str, ...], int]:
-    """The path to show for an answer, its equations, and how many distinct equation lists there are.
+def _representative(supporters: Sequence[Path], answer: str) -> tuple[Path, tuple[str, ...], int]:
+    """The path to show for an answer, its equations, and the number of distinct equation lists.
 
-    First a path whose every equation holds, then the equation list that most paths share, then the shortest text.
+    Prefers a path whose equations all hold, then the equation list that most paths share, then the shortest text.
     """
-    equations = {path.text: paths.equation_list(path.text, "strict") for path in backers}
-    shared = Counter(equations[path.text] for path in backers)
+    equations = {path.text: paths.equation_list(path.text, "strict") for path in supporters}
+    shared = Counter(equations[path.text] for path in supporters)
 
     def rank(path: Path) -> tuple[bool, int, int, str]:
         return (not _sound(path, answer), -shared[equations[path.text]], len(path.text), path.text)
 
-    chosen = min(set(backers), key=rank)
+    chosen = min(set(supporters), key=rank)
     return chosen, equations[chosen.text], len(shared)

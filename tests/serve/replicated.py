@@ -1,8 +1,8 @@
-"""The service through Ray Serve with scripted engines: two replicas of the ingress and of the engine.
+"""The service through Ray Serve with a scripted engine: two replicas of the ingress and two of the engine.
 
     python -m tests.serve.replicated PORT KEY_FILE
 
-runs until SIGTERM; SIGUSR1 deploys everything again, as a rolling update. A process of its own, on a Ray of its own.
+runs until SIGTERM; SIGUSR1 deploys everything again, as a rolling update. It runs on a Ray of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN_S = 0.08
 
 
 def build() -> Any:
-    from ray import serve  # not before: the runner sets up Ray's environment first
+    from ray import serve  # not at the top: the runner sets Ray's variables first
 
     from serve import ingress, scripted
     from serve.access.api_keys import load_keys

@@ -1,4 +1,4 @@
-"""Services as processes, each on a Ray of its own that listens on loopback alone; and `python -m serve.app` as one."""
+"""Services as processes, each on a Ray of its own on loopback; and `python -m serve.app` as one of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000F
 
 @dataclass(frozen=True)
 class Started:
-    """A running service, where it answers, and how to recognise what it has started."""
+    """A running service, its URL, and the mark in the environment of the processes that it started."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -50,7 +50,7 @@ class Started:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
     def replicas_of(self, deployment: str) -> list[int]:
-        """Pids of a deployment's living replicas."""
+        """Pids of a deployment's running replicas."""
         return [pid for pid in processes(self.mark) if f"ServeReplica:rft:{deployment}" in command(pid)]
 
 
@@ -58,7 +58,7 @@ class Started:
 def started(
     module: str, arguments: list[str], port: int, log: Path, start_s: float = START_TIMEOUT_S, **variables: str
 ) -> Iterator[Started]:
-    """`python -m module arguments`, once it is ready; ended with everything that it has started."""
+    """`python -m module arguments`, once it is ready; ended with all processes that it started."""
     ray_folder, mark = tempfile.mkdtemp(prefix="rs", dir="/tmp"), uuid.uuid4().hex  # socket paths must stay short
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -90,7 +90,7 @@ class Service(Started):
     models: list[str]
 
     def replicas(self) -> list[int]:
-        """Pids of Serve's replicas that hold an engine."""
+        """Pids of Serve's replicas with an engine."""
         return self.replicas_of("model:" if len(self.models) > 1 else "ingress")
 
     def engines(self) -> list[int]:
@@ -104,7 +104,7 @@ class Service(Started):
 
 @contextmanager
 def running(folder: Path, stage: str, models: list[str]) -> Iterator[Service]:
-    """The service of a run that it makes in `folder`."""
+    """The service of a new run in `folder`."""
     port, keys = free_port(), folder / "keys"
     keys.write_text(f"{LIMITED} tokens=600\n")
     arguments = {"run": a_run(folder), "port": port, "device": "cpu", "stage": stage, "api-keys-file": keys}
@@ -114,7 +114,7 @@ def running(folder: Path, stage: str, models: list[str]) -> Iterator[Service]:
 
 
 def a_run(folder: Path) -> Path:
-    """A finished run that holds one model: a shipped base model with the chat template of training."""
+    """A finished run with one model: a shipped base model with the chat template of training."""
     base = next(tiny.model_dir(name) for name in tiny.MODELS if tiny.model_dir(name).is_dir())
     shutil.copytree(base, folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -132,7 +132,7 @@ def a_run(folder: Path) -> Path:
 
 
 def environment(ray_folder: str) -> dict[str, str]:
-    """No setting of Ray but where its files go: the service itself must turn authentication on."""
+    """The environment without settings of Ray, except its folder: the service itself must enable authentication."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RFT_"))}
     return kept | {"RAY_TMPDIR": ray_folder}
 
@@ -153,13 +153,13 @@ def wait_until_ready(service: Started, start_s: float) -> None:
 
 
 def processes(mark: str) -> list[int]:
-    """Living processes that carry the mark in their environment."""
-    found = []
+    """Running processes with the mark in their environment."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def command(pid: int) -> str:
@@ -178,7 +178,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
-    """Local address, as /proc writes it, -> name of the process that listens there for other machines."""
+    """Local address as /proc writes it -> the process that listens there and is reachable from other machines."""
     holders = {}
     for pid in pids:
         with suppress(OSError):

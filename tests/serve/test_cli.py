@@ -1,4 +1,4 @@
-"""The command line refuses in one line, before Ray starts; the catalog of a run."""
+"""The command line refuses wrong arguments in one line, before Ray starts; the models of a run."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def write_summary(run: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run whose models count as committed: nothing here loads them."""
+    """A finished run whose models count as committed; no test loads them."""
     monkeypatch.setattr(run_models, "committed_model", lambda store, fingerprint: fingerprint)
     return write_summary(tmp_path / "runs" / "demo")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and message of a command that must fail with one line."""
+    """The exit code and message of a command that must fail with one line."""
     code = app.main(list(arguments))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -168,7 +168,7 @@ def test_a_host_that_others_reach_needs_keys(run: Path, capsys: pytest.CaptureFi
 
 def test_an_empty_key_file_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "keys").touch()
-    assert "holds no key" in refused(capsys, "--run", str(run), "--api-keys-file", str(tmp_path / "keys"))[1]
+    assert "has no key" in refused(capsys, "--run", str(run), "--api-keys-file", str(tmp_path / "keys"))[1]
 
 
 def test_a_taken_port_is_refused_with_a_free_one(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +224,7 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
     assert shared.cpus == 1.5
     assert app._resources(args, recorded, 1, {}).cpus == 4
     assert app._resources(args, recorded, 1, {"GPU": 1.0, "CPU": 1.0}).gpu
-    with pytest.raises(run_models.CatalogError, match="--model"):
+    with pytest.raises(run_models.RunModelsError, match="--model"):
         app._resources(args, recorded, 2, {"GPU": 1.0})
     assert app._resources(Args(run=str(run), device="gpu"), recorded, 2, {"GPU": 1.0}).gpu
     assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu

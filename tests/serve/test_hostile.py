@@ -1,4 +1,4 @@
-"""Hostile requests to the real application: every one gets an answer in OpenAI's shape, none a 500, and none stays."""
+"""Hostile requests to the real application: each gets an answer in OpenAI's shape, no 500, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -59,35 +59,35 @@ def running() -> Iterator[Running]:
     yield from serving({"tiny": ScriptedServer("tiny")}, Keys())
 
 
-def body(dice: random.Random, good: dict[str, Any]) -> Any:
-    if dice.random() < 0.05:
-        return dice.choice(ODD)
+def body(rng: random.Random, good: dict[str, Any]) -> Any:
+    if rng.random() < 0.05:
+        return rng.choice(ODD)
     made = dict(good)
-    for _ in range(dice.randint(1, 3)):
-        name = dice.choice([*good, *FIELDS]) if dice.random() < 0.9 else str(dice.choice(ODD))
-        if dice.random() < 0.1:
+    for _ in range(rng.randint(1, 3)):
+        name = rng.choice([*good, *FIELDS]) if rng.random() < 0.9 else str(rng.choice(ODD))
+        if rng.random() < 0.1:
             made.pop(name, None)
         else:
-            made[name] = dice.choice(ODD)
+            made[name] = rng.choice(ODD)
     return made
 
 
-def content(dice: random.Random, made: Any) -> bytes:
-    text = json.dumps(made, ensure_ascii=dice.random() < 0.8).encode("utf-8", "surrogatepass")
-    if dice.random() < 0.1:
-        at = dice.randrange(len(text) + 1)
-        text = text[:at] + dice.choice([b"", b"\0", b"\xff", b"[" * 20, b"NaN", b'"', b"\xed\xa0\x80"]) + text[at + 1 :]
+def content(rng: random.Random, made: Any) -> bytes:
+    text = json.dumps(made, ensure_ascii=rng.random() < 0.8).encode("utf-8", "surrogatepass")
+    if rng.random() < 0.1:
+        at = rng.randrange(len(text) + 1)
+        text = text[:at] + rng.choice([b"", b"\0", b"\xff", b"[" * 20, b"NaN", b'"', b"\xed\xa0\x80"]) + text[at + 1 :]
     return text
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("path", GOOD)
 def test_every_odd_request_gets_an_answer_of_its_own(running: Running, path: str) -> None:
-    dice = random.Random(f"{path}{os.environ.get('RFT_FUZZ_SEED', 0)}")
+    rng = random.Random(f"{path}{os.environ.get('RFT_FUZZ_SEED', 0)}")
     with httpx.Client(base_url=running.url, timeout=10) as client:
         for case in range(CASES // len(GOOD)):
-            sent = content(dice, body(dice, GOOD[path]))
-            kind = dice.choice(["application/json"] * 8 + ["text/plain", "application/x-www-form-urlencoded"])
+            sent = content(rng, body(rng, GOOD[path]))
+            kind = rng.choice(["application/json"] * 8 + ["text/plain", "application/x-www-form-urlencoded"])
             answer = client.post(path, content=sent, headers={"Content-Type": kind})
             assert answer.status_code in (200, 400, 404, 413, 422, 429), (case, answer.status_code, sent[:2_000])
             if answer.status_code != 200:

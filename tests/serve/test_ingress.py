@@ -1,4 +1,4 @@
-"""The real application in front of scripted engines, over HTTP, without Ray: streams, hang-ups, keys, bounds."""
+"""The real application in front of scripted engines, over HTTP without Ray: streams, disconnects, keys, bounds."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_client_that_hangs_up_frees_the_engine(running: Running, path: str, st
         assert within(2, lambda: engine.running == 0)
     finally:
         engine.token_s = 0.01
-    with running.client as client:  # and its room with the model is free
+    with running.client as client:  # and its capacity is free again
         assert client.post("/solve", json=asked(k=64, model="tiny-sft")).status_code == 200
 
 
@@ -152,7 +152,7 @@ def test_more_than_the_engines_can_hold_is_refused_at_once(running: Running) -> 
             refused = client.post("/solve", json=asked(k=64, model="tiny-sft"))
             chatted = client.post("/v1/chat/completions", json=chat(model="tiny-sft", n=60))
             took_s = time.monotonic() - began
-            assert client.post("/solve", json=asked(k=64)).status_code == 200  # the other model has room
+            assert client.post("/solve", json=asked(k=64)).status_code == 200  # the other model has capacity
     finally:
         engine.token_s = 0.01
     assert took_s < 1
@@ -178,7 +178,7 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
     ("path", "body", "param"),
     [
         ("/v1/chat/completions", chat(n=65), "n"),
-        ("/v1/chat/completions", chat(n=-64), "n"),  # would make room for others
+        ("/v1/chat/completions", chat(n=-64), "n"),  # a negative number would free capacity
         ("/v1/chat/completions", chat(n=0), "n"),
         ("/v1/chat/completions", chat(messages=None), "messages"),
         ("/v1/chat/completions", chat(messages=[{"role": "user", "content": "\ud800"}]), "messages.0.content"),
@@ -190,6 +190,11 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
         ("/v1/chat/completions", chat(seed=1), "seed"),
         ("/v1/chat/completions", chat(logit_bias={str(i): 1 for i in range(301)}), "logit_bias"),
         ("/v1/chat/completions", chat(logprobs=True, top_logprobs=21), "top_logprobs"),
+        ("/v1/chat/completions", chat(logprobs=True, top_logprobs=-1), "top_logprobs"),
+        ("/v1/chat/completions", chat(logprobs=True, top_logprobs=20, n=32, max_tokens=256), "top_logprobs"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": -1}, "logprobs"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 20, "n": 32}, "logprobs"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a" * 2000, "echo": True, "n": 64}, "n"),
         ("/v1/chat/completions", chat(chat_template="{{ 1 }}"), "chat_template"),
         ("/v1/chat/completions", chat(structured_outputs={"regex": "(a+)+"}), "structured_outputs"),
         ("/v1/chat/completions", chat(use_beam_search=True), "use_beam_search"),
@@ -228,7 +233,7 @@ def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
 
 
 def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:
-    """The page's files hold no secret: they are the same for everyone, and what they show needs the key."""
+    """The page's files hold no secret: they are the same for all, and the data that they show needs the key."""
     routes = [(route.path, method) for route in running.app.routes for method in getattr(route, "methods", ())]
     assert {path for path, _ in routes} >= {"/solve", "/openapi.json", "/docs", *page.FILES}
     assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 8 + len(page.FILES)
@@ -243,18 +248,18 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
 
 
 class Dying(ScriptedServer):
-    """An engine whose process dies over its first `deaths` requests, after so many events or words."""
+    """An engine whose process dies during its first `deaths` requests, after `after` pieces."""
 
     deaths, after = 0, 0
 
     async def _pieces(self, question: str, k: int, limit: int) -> Pieces:
-        told = 0
+        sent = 0
         async with aclosing(super()._pieces(question, k, limit)) as batches:
             async for batch in batches:
-                if self.deaths and told >= self.after:
+                if self.deaths and sent >= self.after:
                     self.deaths -= 1
                     raise RayActorError
-                told += 1
+                sent += 1
                 yield batch
 
 
@@ -277,7 +282,7 @@ def test_a_lost_engine_costs_a_plain_request_nothing_and_a_begun_stream_an_error
         assert engine.deaths == 0
         engine.deaths = 1
         told = events(client.post("/solve", json=asked(stream=True), headers={"X-Request-Id": "mine"}))
-        assert told[-1][0] == "error"  # its start was out already
+        assert told[-1][0] == "error"  # its start had been sent
         assert told[-1][1]["request_id"] == "mine"
         engine.deaths = 1
         lines = client.post("/v1/chat/completions", json=chat(stream=True)).text.split("\n\n")[:-1]

@@ -1,4 +1,4 @@
-"""The page in a headless browser, against scripted engines: ask, watch, compare; nothing that a model writes runs.
+"""The page in a headless browser with scripted engines: solve, watch, compare; no model output is executed.
 
 Needs Chromium; without one it is skipped, except in continuous integration (`CI=true`).
 """
@@ -33,7 +33,7 @@ def running() -> Iterator[Running]:
 
 
 class Page:
-    """An opened page, and what its console said."""
+    """An open page, its console messages and its requests."""
 
     def __init__(self, browser: Any, url: str, **options: Any) -> None:
         self.context = browser.new_context(**options)

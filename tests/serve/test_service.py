@@ -1,4 +1,4 @@
-"""The real service, spoken to over HTTP, killed, and ended by a signal: with two models, and with one alone."""
+"""The real service over HTTP, killed, and ended by a signal: with two models, and with one in one process."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ def test_solve_accounts_for_every_path(service: Service) -> None:
 def test_a_streamed_solve_tells_of_every_path_and_ends_with_the_result(service: Service) -> None:
     body = {"question": QUESTION, "k": 6, "temperature": 1, "stream": True, "early_stop": False, "deltas": True}
     with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
-        told = [(e, json.loads(d)) for e, d in (block.split("\ndata: ") for block in blocks(answer.iter_text()))]
-    kinds = [kind.removeprefix("event: ") for kind, _ in told]
+        events = [(e, json.loads(d)) for e, d in (block.split("\ndata: ") for block in blocks(answer.iter_text()))]
+    kinds = [kind.removeprefix("event: ") for kind, _ in events]
     assert (kinds[0], kinds[-1]) == ("start", "result")
-    assert kinds.count("path") == kinds.count("vote") == told[-1][1]["came"] == 6
-    whole = {body["index"]: body["text"] for kind, body in told if kind == "event: path"}
+    assert kinds.count("path") == kinds.count("vote") == events[-1][1]["came"] == 6
+    whole = {body["index"]: body["text"] for kind, body in events if kind == "event: path"}
     grown = dict.fromkeys(whole, "")
-    for kind, body in told:
+    for kind, body in events:
         if kind == "event: text":
             assert body["texts"].keys() <= {str(index) for index in grown}  # none of a path that has come
             for index, text in body["texts"].items():
@@ -125,7 +125,7 @@ def test_a_streamed_solve_tells_of_every_path_and_ends_with_the_result(service: 
         elif kind == "event: path":
             text = grown.pop(body["index"])
             assert whole[body["index"]].startswith(text)
-    assert any(kind == "event: text" for kind, _ in told)
+    assert any(kind == "event: text" for kind, _ in events)
 
 
 def blocks(texts: Iterator[str]) -> list[str]:
@@ -133,7 +133,7 @@ def blocks(texts: Iterator[str]) -> list[str]:
 
 
 def test_a_client_that_hangs_up_frees_its_samples(service: Service) -> None:
-    """64 paths of 256 tokens, left after the first event, ten times: the engine is free at once."""
+    """64 paths of 256 tokens, disconnected after the first event, ten times: the engine is free at once."""
     said = chat(n=64, max_tokens=256, temperature=2, stream=True)
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
     with service.client() as client:
@@ -196,20 +196,20 @@ def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
     messages: Any = chat()["messages"]
     ask = functools.partial(client.chat.completions.create, model=MODEL, messages=messages, temperature=0)
-    told = ask(max_tokens=8, logprobs=True, top_logprobs=3)
-    assert told.usage is not None
-    assert told.usage.completion_tokens <= 8
-    assert told.usage.total_tokens == told.usage.prompt_tokens + told.usage.completion_tokens
-    scored = told.choices[0].logprobs and told.choices[0].logprobs.content
+    completion = ask(max_tokens=8, logprobs=True, top_logprobs=3)
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens <= 8
+    assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    scored = completion.choices[0].logprobs and completion.choices[0].logprobs.content
     assert scored
     assert all(one.logprob <= 0 and len(one.top_logprobs) == 3 for one in scored)
-    text = told.choices[0].message.content or ""
+    text = completion.choices[0].message.content or ""
     stop = text[len(text) // 2]
     assert (ask(max_tokens=8, stop=[stop]).choices[0].message.content or "") == text.partition(stop)[0]
     plain = client.completions.create(model=MODEL, prompt="Question: 1+1?\nAnswer:", n=2, max_tokens=4, temperature=1)
     assert [choice.index for choice in plain.choices] == [0, 1]
     chunks = list(ask(max_tokens=8, stream=True, stream_options={"include_usage": True}))
-    assert chunks[-1].usage == told.usage
+    assert chunks[-1].usage == completion.usage
     with pytest.raises(openai.BadRequestError) as refused:
         ask(max_tokens=5000)
     assert (refused.value.param, refused.value.type) == ("max_tokens", "invalid_request_error")
@@ -219,7 +219,7 @@ def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
 
 
 def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
-    """What follows depends on every token before it: token by token the same log-probabilities."""
+    """Each log-probability depends on all tokens before it, so equal ones mean equal tokens."""
     tokenizer = AutoTokenizer.from_pretrained(next(service.log.parent.glob("model")))
     ids = prompts.encode_prompt(tokenizer, prompts.render(TEMPLATE, QUESTION))
     with service.client() as client:
@@ -229,12 +229,12 @@ def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
             json={"model": MODEL, "prompt": ids, "temperature": 0, "max_tokens": 16, "logprobs": 1},
         ).json()
     assert chatted["usage"]["prompt_tokens"] == len(ids)
-    told = [one["logprob"] for one in chatted["choices"][0]["logprobs"]["content"]]
-    assert told == pytest.approx(plain["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
+    logprobs = [one["logprob"] for one in chatted["choices"][0]["logprobs"]["content"]]
+    assert logprobs == pytest.approx(plain["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
 
 
 def test_the_base_model_is_asked_as_the_trained_one(service: Service) -> None:
-    """Served beside it, from the same weights here: the same answer, and a lineage of its own."""
+    """Both are served from the same weights here: the same answer, and a lineage of its own."""
     if BASE not in service.models:
         with service.client() as client:
             assert client.post("/v1/chat/completions", json=chat(model=BASE)).status_code == 404
@@ -243,10 +243,10 @@ def test_the_base_model_is_asked_as_the_trained_one(service: Service) -> None:
         trained, base = (
             client.post("/v1/chat/completions", json=chat(model=name, temperature=0)).json() for name in (MODEL, BASE)
         )
-        told = client.get(f"/v1/models/{BASE}").json()
+        details = client.get(f"/v1/models/{BASE}").json()
     assert base["choices"][0]["message"]["content"] == trained["choices"][0]["message"]["content"]
     assert base["usage"] == trained["usage"]
-    assert (told["stage"], told["fingerprint"], told["corpus"]) == ("base", "", None)
+    assert (details["stage"], details["fingerprint"], details["corpus"]) == ("base", "", None)
 
 
 def test_a_keys_tokens_are_counted_and_limited(service: Service) -> None:
@@ -306,7 +306,9 @@ def test_the_engine_outlives_bad_requests(service: Service) -> None:
 
 def test_what_listens_beyond_loopback_asks_for_rays_token(service: Service) -> None:
     exposed = listening_beyond_loopback(processes(service.mark))
-    assert all(name.startswith("ray::ServeReplica") for name in exposed.values())  # Ray binds it so, unchangeably
+    assert all(
+        name.startswith("ray::ServeReplica") for name in exposed.values()
+    )  # Ray's own address, which cannot be changed
     for where in exposed:
         with grpc.insecure_channel(f"127.0.0.1:{int(where.rpartition(':')[2], 16)}") as channel:
             call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
@@ -324,16 +326,16 @@ def test_an_answer_has_one_request_id(service: Service) -> None:
 
 
 def test_where_one_process_is_all_it_comes_back_at_its_port(service: Service) -> None:
-    """After its engine was killed, of which those who wait are told, and after it was killed, with its engine."""
+    """After its engine was killed, which its clients are informed of, and after the process itself was killed."""
     if len(service.models) > 1:
         pytest.skip("several models do not share one process: tests/serve/replicas/test_replicas.py")
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
     with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
         parts = answer.iter_text()
-        told = [next(parts)]
+        texts = [next(parts)]
         os.kill(service.engines()[0], signal.SIGKILL)
-        told.extend(parts)
-    assert "".join(told).rstrip().rpartition("event: ")[2].startswith("error\n")
+        texts.extend(parts)
+    assert "".join(texts).rstrip().rpartition("event: ")[2].startswith("error\n")
     with service.client() as client:
         refused = client.post("/v1/chat/completions", json=chat())
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
@@ -342,7 +344,7 @@ def test_where_one_process_is_all_it_comes_back_at_its_port(service: Service) ->
     replica, engines = service.replicas(), service.engines()
     with service.client() as client:
         assert client.get("/healthz").status_code == 200
-        os.kill(replica[0], signal.SIGKILL)  # whose end of this connection stays at the port for a minute
+        os.kill(replica[0], signal.SIGKILL)  # its end of this connection holds the port for a minute
         assert within(60, lambda: not set(service.engines()) & set(engines))
     assert within(START_TIMEOUT_S, lambda: service.ready() and service.replicas() != replica)
     with service.client() as client:

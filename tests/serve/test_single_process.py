@@ -1,4 +1,4 @@
-"""The port of a service that is one process: had again after a kill, waited for, and never shared."""
+"""The port of a service in one process: reused after a kill, waited for, and never shared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def holder() -> socket.socket:
-    """A listening socket of somebody else, who would even share its port."""
+    """Another process's listening socket, which allows others to share its port."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def listening(port: int) -> asyncio.Task[tuple[asyncio.Task[None], uvicorn.Serve
 
 @asynccontextmanager
 async def answering(start: asyncio.Task[tuple[asyncio.Task[None], uvicorn.Server]], port: int) -> AsyncIterator[None]:
-    """Its server, once it has answered; ended with the connection open, as by a kill."""
+    """The server, once it has answered; ended with the connection open, as by a kill."""
     serving, server = await asyncio.wait_for(start, SECONDS)
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=3)) as client:
         assert (await client.get(f"http://127.0.0.1:{port}/")).text == "here"
@@ -60,7 +60,7 @@ async def answering(start: asyncio.Task[tuple[asyncio.Task[None], uvicorn.Server
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
-    """Messages of Serve's log so far."""
+    """The messages of Serve's log so far."""
     log = logging.getLogger("ray.serve")
     log.addHandler(caplog.handler)
     yield lambda: [record.getMessage() for record in caplog.records]
@@ -80,12 +80,12 @@ def test_it_waits_for_a_port_that_another_process_holds(holder: socket.socket, t
 
     asyncio.run(run())
     assert {message for message in told() if "waiting" in message} == {
-        f"Failed to bind to address '127.0.0.1:{port}'. Another process listens there: waiting until it ends."
+        f"Failed to bind to address '127.0.0.1:{port}'. Another process listens there: waiting until it exits."
     }
 
 
 def test_a_connection_that_its_server_left_does_not_hold_the_port(told: Callable[[], list[str]]) -> None:
-    """Where the server's side ends first, TCP keeps the connection for a minute."""
+    """Where the server closes first, TCP keeps the connection for a minute."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -102,7 +102,7 @@ def test_a_connection_that_its_server_left_does_not_hold_the_port(told: Callable
 
 
 def lingering(port: int) -> bool:
-    """Whether there is a connection of this port, listening sockets aside."""
+    """Whether this port has a connection, apart from listening sockets."""
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table.readlines()[1:]]
     return any(row[1].endswith(f":{port:04X}") and row[3] != "0A" for row in rows)

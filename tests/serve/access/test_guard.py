@@ -1,4 +1,4 @@
-"""API keys, and the guard in front of every route."""
+"""API keys, and the guard in front of all routes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from serve.access.api_keys import Keys, KeysError, load_keys
-from serve.access.guard import OPEN_PATHS, Guard, deeper_than, is_loopback
+from serve.access.guard import PUBLIC_PATHS, Guard, deeper_than, is_loopback
 from serve.api import errors
 
 KEY = "a-good-key"
@@ -28,7 +28,7 @@ KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
 def guarded(keys: Keys, max_body_bytes: int = 100) -> FastAPI:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes, body_timeout_s=0.3, open_files=["/file"])
+    app.add_middleware(Guard, keys=keys, max_body_bytes=max_body_bytes, body_timeout_s=0.3, public_files=["/file"])
 
     @app.get("/healthz")
     @app.get("/readyz")
@@ -169,6 +169,32 @@ def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
         assert answer.json()["error"]["code"] == "request_too_large"
 
 
+def test_a_body_of_many_small_messages_takes_linear_time() -> None:
+    """One byte a message, to the bound: copying the body for each one would take minutes."""
+    count = 1 << 18
+
+    async def ask() -> int:
+        left, sent = iter(range(count)), list[Message]()
+
+        async def receive() -> Message:
+            more = next(left, None) is not None
+            return {"type": "http.request", "body": b"1" * 4 if more else b"", "more_body": more}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": len((await receive())["body"]), "headers": []})
+
+        scope = {"type": "http", "method": "POST", "path": "/echo", "headers": [(b"host", b"localhost")]}
+        await Guard(app, keys=Keys())(scope | {"client": ("127.0.0.1", 1)}, receive, send)
+        return int(sent[0]["status"])
+
+    began = time.monotonic()
+    assert asyncio.run(ask()) == 4 * count
+    assert time.monotonic() - began < 15
+
+
 def test_a_body_that_does_not_come_times_out() -> None:
     async def ask() -> list[Message]:
         sent: list[Message] = []
@@ -224,4 +250,4 @@ def test_kubernetes_probes_the_application_where_it_needs_no_key() -> None:
     (container,) = group["template"]["spec"]["containers"]
     probed = re.findall(r"localhost:8000(/\S+)", " ".join(container["readinessProbe"]["exec"]["command"]))
     assert probed == ["/-/healthz", "/readyz"]  # the first is the proxy's own
-    assert set(probed[1:]) <= OPEN_PATHS
+    assert set(probed[1:]) <= PUBLIC_PATHS

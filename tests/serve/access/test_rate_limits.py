@@ -1,4 +1,4 @@
-"""Limits of a key: buckets, leases, and what the ingress does without the counter; keys that follow their file."""
+"""Limits of a key: buckets, leases, and the ingress without its counter; keys that are reloaded with their file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from serve.access import api_keys as keys_module
 from serve.access import rate_limiter, rate_limits
-from serve.access.api_keys import KeyRing, KeysError, load_keys
-from serve.access.rate_limiter import Meter
-from serve.access.rate_limits import LEASE_S, Counter, Lease, Limits, Refused
+from serve.access.api_keys import KeysError, ReloadingKeys, load_keys
+from serve.access.rate_limiter import RateLimiter
+from serve.access.rate_limits import LEASE_S, Lease, LimitExceeded, Limits, UsageCounter
 from serve.api.errors import Refusal
 
 
@@ -35,29 +35,29 @@ def lease(number: int, allowed: Limits, tokens: int = 0) -> Lease:
 
 
 def test_requests_a_minute_refill_steadily(clock: Clock) -> None:
-    counter, allowed = Counter(clock), Limits(requests=6)
+    counter, allowed = UsageCounter(clock), Limits(requests=6)
     assert [counter.acquire(lease(i, allowed)) for i in range(6)] == [None] * 6
-    assert counter.acquire(lease(6, allowed)) == Refused("requests", 10.0)
+    assert counter.acquire(lease(6, allowed)) == LimitExceeded("requests", 10.0)
     clock.now += 10
     assert counter.acquire(lease(6, allowed)) is None
     assert counter.acquire(lease(7, allowed)) is not None
 
 
 def test_tokens_are_reserved_and_what_was_not_generated_is_given_back(clock: Clock) -> None:
-    counter, allowed = Counter(clock), Limits(tokens=600)
+    counter, allowed = UsageCounter(clock), Limits(tokens=600)
     assert counter.acquire(lease(1, allowed, 500)) is None
-    assert counter.acquire(lease(2, allowed, 500)) == Refused("tokens", 40.0)
+    assert counter.acquire(lease(2, allowed, 500)) == LimitExceeded("tokens", 40.0)
     counter.settle("1", 50)
     assert counter.acquire(lease(2, allowed, 500)) is None
     counter.settle("2", None)  # all of it
-    assert counter.acquire(lease(3, allowed, 60)) == Refused("tokens", 1.0)
+    assert counter.acquire(lease(3, allowed, 60)) == LimitExceeded("tokens", 1.0)
 
 
 def test_a_request_larger_than_a_minutes_tokens_waits_for_a_full_bucket_and_is_paid_off(clock: Clock) -> None:
-    counter, allowed = Counter(clock), Limits(tokens=60)
+    counter, allowed = UsageCounter(clock), Limits(tokens=60)
     assert counter.acquire(lease(1, allowed, 180)) is None
     counter.settle("1", 180)
-    assert counter.acquire(lease(2, allowed, 1)) == Refused("tokens", rate_limits.MAX_RETRY_S)
+    assert counter.acquire(lease(2, allowed, 1)) == LimitExceeded("tokens", rate_limits.MAX_RETRY_S)
     clock.now += 119
     assert counter.acquire(lease(2, allowed, 1)) is not None
     clock.now += 2
@@ -65,26 +65,26 @@ def test_a_request_larger_than_a_minutes_tokens_waits_for_a_full_bucket_and_is_p
 
 
 def test_a_lease_that_nobody_renews_is_given_back(clock: Clock) -> None:
-    counter, allowed = Counter(clock), Limits(concurrency=2)
+    counter, allowed = UsageCounter(clock), Limits(concurrency=2)
     for number in (1, 2):
         assert counter.acquire(lease(number, allowed)) is None
-    assert counter.acquire(lease(3, allowed)) == Refused("concurrency", rate_limits.BUSY_RETRY_S)
+    assert counter.acquire(lease(3, allowed)) == LimitExceeded("concurrency", rate_limits.BUSY_RETRY_S)
     clock.now += LEASE_S - 1
     counter.renew([lease(2, allowed)])
     clock.now += 2
-    assert counter.under_way("key") == 1
+    assert counter.active_leases("key") == 1
     assert counter.acquire(lease(3, allowed)) is None
     assert counter.acquire(lease(4, allowed)) is not None
 
 
 def test_a_counter_that_was_started_again_learns_what_is_under_way(clock: Clock) -> None:
-    counter, allowed = Counter(clock), Limits(concurrency=1)
+    counter, allowed = UsageCounter(clock), Limits(concurrency=1)
     counter.renew([lease(1, allowed)])
     assert counter.acquire(lease(2, allowed)) is not None
     counter.settle("1", 0)
     assert counter.acquire(lease(2, allowed)) is None
     assert counter.acquire(lease(2, allowed)) is None  # a repeated call is one lease
-    assert counter.under_way("key") == 1
+    assert counter.active_leases("key") == 1
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ class Shared:
     """A handle to a counter, which can be down."""
 
     def __init__(self) -> None:
-        self.counter, self.down = Counter(), False
+        self.counter, self.down = UsageCounter(), False
 
     def __getattr__(self, method: str) -> Any:
         return SharedCall(self, method)
@@ -117,11 +117,11 @@ class SharedCall:
 
 def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limiter, "ANSWER_S", 0.05)
-    monkeypatch.setattr(rate_limiter, "ALONE_S", 0.3)
+    monkeypatch.setattr(rate_limiter, "FALLBACK_S", 0.3)
 
     async def check() -> None:
         shared, allowed = Shared(), Limits(concurrency=1)
-        one, other = Meter(shared), Meter(shared)
+        one, other = RateLimiter(shared), RateLimiter(shared)
         async with one.admitted("key", allowed, 0):
             with pytest.raises(Refusal) as refused:
                 await other.admitted("key", allowed, 0).__aenter__()
@@ -137,8 +137,8 @@ def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch
             with pytest.raises(Refusal):
                 await other.admitted("key", allowed, 0).__aenter__()
         async with other.admitted("key", allowed, 0):
-            assert shared.counter.under_way("key") == 1
-        assert shared.counter.under_way("key") == 0
+            assert shared.counter.active_leases("key") == 1
+        assert shared.counter.active_leases("key") == 0
 
     asyncio.run(check())
 
@@ -148,15 +148,15 @@ def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch
 )
 def test_who_leaves_pays_what_was_reserved_and_who_is_failed_pays_nothing(ending: Any, left: int) -> None:
     async def check() -> None:
-        meter, allowed = Meter(), Limits(tokens=100)
+        meter, allowed = RateLimiter(), Limits(tokens=100)
         try:
             async with meter.admitted("key", allowed, 100):
                 if ending is not None:
                     raise ending
         except (RuntimeError, Refusal, asyncio.CancelledError):
             pass
-        assert round(meter._own._usage["key"].buckets["tokens"].level) == left
-        assert meter._own.under_way("key") == 0
+        assert round(meter._local._usage["key"].buckets["tokens"].level) == left
+        assert meter._local.active_leases("key") == 0
 
     asyncio.run(check())
 
@@ -193,7 +193,7 @@ def test_keys_follow_their_file_and_outlive_a_broken_one(
     file, secret = tmp_path / "keys", tmp_path / "mounted"
     secret.write_text("first\n")
     file.symlink_to(secret)  # as Kubernetes mounts a Secret
-    ring = KeyRing(load_keys(str(file), {"RFT_API_KEYS": "fixed"}))
+    ring = ReloadingKeys(load_keys(str(file), {"RFT_API_KEYS": "fixed"}))
     accepted = lambda: {key for key in ("first", "second", "fixed") if ring.current().identify(f"Bearer {key}")}  # noqa: E731
     assert accepted() == {"first", "fixed"}
     newer = tmp_path / "newer"

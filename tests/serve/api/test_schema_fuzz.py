@@ -1,4 +1,4 @@
-"""Requests drawn from the service's own OpenAPI document, valid and broken: all answered, none with a 500, none stays.
+"""Requests generated from the service's OpenAPI document, valid and invalid: each is answered, none with a 500.
 
 The short run takes seconds; `make fuzz-serve` sends thousands (RFT_FUZZ_CASES).
 """
@@ -76,7 +76,7 @@ def test_what_the_document_allows_or_forbids_gets_an_answer(running: Running, pa
     send()
     session.close()
     assert sent >= CASES // 6
-    assert within(5, lambda: open_requests(running) == 1)  # the one that asks
+    assert within(5, lambda: open_requests(running) == 1)  # the request for the metrics
     assert running.engines["tiny"].running == 0
     assert open_files() <= before + 10
 
@@ -88,7 +88,7 @@ def test_the_document_lists_no_field_that_is_refused_by_name(running: Running) -
 
 
 def raw(running: Running, request: bytes, timeout_s: float = 10) -> bytes:
-    """Everything that a server says to these bytes, until it closes or says nothing for a while."""
+    """The server's answer to these bytes, up to the end of its head."""
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout_s) as peer:
         peer.sendall(request)
         said = b""
@@ -132,7 +132,7 @@ def test_odd_paths_are_not_found(running: Running, path: str) -> None:
 
 
 def test_slow_bodies_are_ended_and_hold_up_nobody() -> None:
-    """Fifty clients whose body never comes: each is told 408 in time, and others are answered meanwhile."""
+    """Fifty clients whose body never arrives: each gets 408 in time, and others are answered meanwhile."""
     with_slow = serving({"tiny": ScriptedServer("tiny")}, Keys())
     running = next(with_slow)
     for middleware in running.app.user_middleware:
@@ -148,7 +148,7 @@ def test_slow_bodies_are_ended_and_hold_up_nobody() -> None:
         assert httpx.post(f"{running.url}/solve", json=SMALL, timeout=20).status_code == 200
         assert time.monotonic() - began < 5
         for peer in slow:
-            peer.sendall(b" ")  # still alive, still not done
+            peer.sendall(b" ")  # still connected and not complete
             assert peer.recv(4_096).startswith(b"HTTP/1.1 408")
         assert within(5, lambda: open_requests(running) == 1)
     finally:

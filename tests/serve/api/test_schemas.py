@@ -1,4 +1,4 @@
-"""Bounds of `POST /solve`, and the shape of every refusal."""
+"""The bounds of `POST /solve`, and the shape of all errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The middleware in Serve's proxy: what it makes of answers that the proxy leaves unfinished."""
+"""The middleware in Serve's proxy: how it repeats requests and completes unfinished answers."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,13 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.http import proxy_middleware
-from serve.http.proxy_middleware import Edge
+from serve.http.proxy_middleware import ProxyMiddleware
 
 STREAM = [(b"content-type", b"text/event-stream")]
 
 
 class Proxy:
-    """Plays one script of messages after the other, each for one attempt, and keeps what it was sent."""
+    """Sends the messages of one script for each attempt, and records the requests."""
 
     def __init__(self, *scripts: list[Message]) -> None:
         self.scripts, self.bodies, self.ids = list(scripts), list[bytes](), list[str]()
@@ -44,10 +45,10 @@ def body(content: bytes, more: bool = False) -> Message:
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
-    monkeypatch.setattr(proxy_middleware, "PAUSE_S", 0.0)
+    monkeypatch.setattr(proxy_middleware, "BACKOFF_S", 0.0)
 
     def asking(proxy: Proxy, content: bytes = b"question") -> httpx.Response:
-        return TestClient(Edge(proxy), raise_server_exceptions=False).post("/solve", content=content)
+        return TestClient(ProxyMiddleware(proxy), raise_server_exceptions=False).post("/solve", content=content)
 
     return asking
 
@@ -83,6 +84,27 @@ def test_what_the_proxy_says_by_itself_gets_openais_shape(ask: Any, status: int)
     answer = ask(Proxy([start(status, [(b"content-type", b"text/plain"), (b"retry-after", b"7")]), body(b"plain")]))
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_body_of_many_small_messages_is_kept_as_one() -> None:
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}] * 1000
+
+    async def receive() -> Message:
+        return parts.pop() if parts else {"type": "http.request", "body": b"y", "more_body": False}
+
+    async def attempts() -> list[Message]:
+        body = proxy_middleware._ReplayableBody(receive)
+        first, messages = body.replay(), list[Message]()
+        for _ in range(500):
+            await first()
+        second = body.replay()
+        while not messages or messages[-1]["more_body"]:
+            messages.append(await second())
+        return [messages[0], await body.replay()()]
+
+    half, whole = asyncio.run(attempts())
+    assert half == {"type": "http.request", "body": b"x" * 500, "more_body": True}
+    assert whole == {"type": "http.request", "body": b"x" * 1000 + b"y", "more_body": False}
 
 
 def test_a_body_too_large_to_keep_is_not_sent_again(ask: Any) -> None:

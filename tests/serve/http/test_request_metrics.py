@@ -1,4 +1,4 @@
-"""Every request has one outcome in `/metrics`: the client's own count is the server's."""
+"""Each request has one outcome in `/metrics`: the client's counts equal the server's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.exceptions import TaskCancelledError
 
 from benchmarks import load
 from serve.access.guard import Keys
-from serve.http.request_metrics import Ledger
+from serve.http.request_metrics import RequestMetrics
 from serve.scripted import ScriptedServer
 from tests.serve.test_ingress import Running, events, serving, within
 
@@ -31,7 +31,7 @@ async def both(url: str) -> tuple[Any, Any]:
         return mine, await load.counted(session)
 
 
-def test_the_clients_ledger_is_the_servers(running: Running) -> None:
+def test_the_clients_counts_are_the_servers(running: Running) -> None:
     mine, theirs = asyncio.run(both(running.url))
     assert mine == theirs
     assert mine.total() == REQUESTS
@@ -39,7 +39,7 @@ def test_the_clients_ledger_is_the_servers(running: Running) -> None:
 
 
 def test_an_engine_that_fails_is_counted_as_failed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in a stream, which has begun with 200."""
+    """Also in a stream, which began with status 200."""
     monkeypatch.setattr(running.engines["tiny"], "_pieces", broken)
     asked = {"question": "2+3?", "k": 2}
     told = events(httpx.post(f"{running.url}/solve", json=asked | {"stream": True}, timeout=30))
@@ -54,7 +54,7 @@ def test_an_engine_that_fails_is_counted_as_failed(running: Running, monkeypatch
 def test_an_engine_that_knows_first_that_the_client_left(
     running: Running, monkeypatch: pytest.MonkeyPatch, stream: bool, left: bool, outcome: str
 ) -> None:
-    """Ray may end the engine's part of a request before the ingress hears of the client's leave."""
+    """Ray may cancel the engine's part of a request before the ingress learns of the disconnect."""
 
     async def cancelled(*_: Any) -> Any:
         await asyncio.sleep(0.3 if stream else 0)
@@ -75,7 +75,7 @@ async def broken(*_: Any) -> Any:
 
 
 def test_a_client_that_left_is_not_counted_as_refused() -> None:
-    """Also where the application goes on to answer it."""
+    """Also where the application answers it."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -88,8 +88,8 @@ def test_a_client_that_left_is_not_counted_as_refused() -> None:
     async def drop(message: Any) -> None:
         pass
 
-    ledger = Ledger(application)
-    asyncio.run(ledger({"type": "http"}, gone, drop))
+    metrics = RequestMetrics(application)
+    asyncio.run(metrics({"type": "http"}, gone, drop))
     counted = {"route": "none", "outcome": "cancelled"}
-    assert ledger.registry.get_sample_value("rft_requests_total", counted) == 1
-    assert ledger.registry.get_sample_value("rft_requests_open") == 0
+    assert metrics.registry.get_sample_value("rft_requests_total", counted) == 1
+    assert metrics.registry.get_sample_value("rft_requests_open") == 0

@@ -1,8 +1,9 @@
-"""The timers of a connection, at a real uvicorn server on loopback: who holds one without using it loses it."""
+"""The timers of a connection, at a real uvicorn server on loopback: a connection that is held unused is closed."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -23,7 +25,7 @@ BIG = 32 * 2**20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; else the body too."""
+    """`/big`: 32 MiB; `/slow`: a word after three times the head's bound; `/early`: a word; otherwise body and word."""
     body = b""
     while scope["path"] != "/early" and (part := await receive())["type"] == "http.request":
         body += part["body"]
@@ -135,7 +137,7 @@ def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Serv
 
 
 def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: uvicorn.Server) -> None:
-    """Many answers, each too small to fill the buffer beyond the kernel's at once."""
+    """Many answers, each too small to fill more than the kernel's buffer."""
     with connect(server) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.sendall((ASK.replace(b"GET /", b"POST /") + b"Content-Length: 60000\r\n\r\n" + bytes(60_000)) * 50)
@@ -143,6 +145,50 @@ def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: u
         while server.server_state.connections:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])
+def test_a_head_larger_than_its_bound_is_431_and_the_connection_is_closed(server: uvicorn.Server, lines: int) -> None:
+    sent = ASK + (b"X-Odd: " + b"a" * (4_000_000 // lines) + b"\r\n") * lines
+    with connect(server) as peer:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            peer.sendall(sent[: timeouts.MAX_HEAD_BYTES + 2 * timeouts.SLICE_BYTES])
+        said = read(peer, b"until it closes")
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_head_too_large"
+
+
+@pytest.mark.parametrize("lines", [1, 1000])
+def test_a_large_head_costs_no_more_memory_than_its_bound(server: uvicorn.Server, lines: int) -> None:
+    """60 MiB are sent, and the server stops reading or discards them."""
+    line = b"X-Odd: " + b"a" * (2**20 // lines) + b"\r\n" if lines > 1 else b"a" * 2**20
+    before = psutil.Process().memory_info().rss
+    with connect(server) as peer, suppress(BrokenPipeError, ConnectionResetError):
+        peer.sendall(ASK + b"X-Odd: ")
+        for _ in range(60):
+            peer.sendall(line * lines)
+    assert psutil.Process().memory_info().rss - before < 30 * 2**20
+
+
+def test_a_head_within_its_bound_is_answered(server: uvicorn.Server) -> None:
+    line = b"X-Odd: " + b"a" * 1000 + b"\r\n"
+    head = ASK + line * ((timeouts.MAX_HEAD_BYTES - 200) // (len(line) + 1)) + b"\r\n"
+    with connect(server) as peer:
+        for _ in range(2):
+            peer.sendall(head)
+            assert read(peer, b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_of_many_small_chunks_takes_linear_time(server: uvicorn.Server) -> None:
+    seconds = []
+    for size in (50_000, 200_000):
+        began = time.monotonic()
+        with connect(server) as peer:
+            head = ASK.replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\n"
+            peer.sendall(head + b"1\r\na\r\n" * size + b"0\r\n\r\n")
+            assert len(read(peer, b"0\r\n\r\n")) > size
+        seconds.append(time.monotonic() - began)
+    assert seconds[1] < 10 * seconds[0] + 0.5
 
 
 UPGRADES = [
@@ -174,7 +220,7 @@ def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
 
 @pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
 def test_pipelined_requests_to_switch_protocols_are_all_answered(server: uvicorn.Server, upgrade: bytes) -> None:
-    """More than a recursion could go down; behind a plain one; the last closes, whatever comes behind it."""
+    """More requests than a recursion allows, after a plain one; the last closes, whatever follows it."""
     one = ASK + upgrade + b"\r\n"
     last = ASK + upgrade.replace(b"Upgrade", b"Upgrade, close", 1) + b"\r\nand more"
     with connect(server) as peer:

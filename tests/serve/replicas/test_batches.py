@@ -1,4 +1,4 @@
-"""How a stream's messages are put together: the first at once, later ones by the clock, none lost, failures last."""
+"""The batches of a stream's messages: the first at once, later ones at intervals, none lost, failures last."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from serve.replicas.model_server import in_batches
 
-EVERY_S = 0.2
+BATCH_S = 0.2
 
 
 class Engine:
-    """Yields numbers, `pause_s` apart, and then fails if it is told to."""
+    """Yields numbers, `pause_s` apart, and then fails where `fails` is set."""
 
     def __init__(self, count: int, pause_s: float = 0.0, *, fails: bool = False) -> None:
         self._count, self._pause_s, self._fails, self.closed = count, pause_s, fails, False
@@ -30,7 +30,7 @@ class Engine:
 
 
 async def all_batches(engine: Engine) -> list[list[int]]:
-    return [batch async for batch in in_batches(engine.items(), 2, EVERY_S)]
+    return [batch async for batch in in_batches(engine.items(), 2, BATCH_S)]
 
 
 def test_the_first_two_come_alone_and_the_rest_in_few_batches() -> None:
@@ -62,7 +62,7 @@ def test_a_failure_comes_after_what_came_before() -> None:
         found = list[int]()
 
         async def read() -> None:
-            async for batch in in_batches(Engine(5, 0.01, fails=True).items(), 2, EVERY_S):
+            async for batch in in_batches(Engine(5, 0.01, fails=True).items(), 2, BATCH_S):
                 found.extend(batch)
 
         with pytest.raises(RuntimeError, match="died"):
@@ -75,7 +75,7 @@ def test_a_failure_comes_after_what_came_before() -> None:
 def test_closing_it_closes_the_engines_stream() -> None:
     async def left() -> bool:
         engine = Engine(1000, 0.01)
-        batches = in_batches(engine.items(), 2, EVERY_S)
+        batches = in_batches(engine.items(), 2, BATCH_S)
         await anext(batches)
         await batches.aclose()
         return engine.closed

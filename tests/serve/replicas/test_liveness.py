@@ -1,4 +1,4 @@
-"""Which models answer, with replicas that are lost, silent or back again."""
+"""Which models are up, with replicas that are lost, do not answer, or answer again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serve.replicas.liveness import Liveness
 
 
 class Handle:
-    """A model's handle: `answer` is what each check does."""
+    """A model's handle; `answer` is called for each check."""
 
     def __init__(self, answer: Callable[[], Awaitable[None]]) -> None:
         self.check_health, self.answer = self, answer
@@ -39,17 +39,17 @@ async def silent() -> None:
 @pytest.fixture(autouse=True)
 def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {
-        "EVERY_S": 0.02,
-        "ANSWER_S": 0.3,
-        "AGAIN_S": 0.01,
-        "PATIENCE_S": 0.2,
-        "SURVIVOR_S": 0.2,
+        "CHECK_EVERY_S": 0.02,
+        "DOWN_AFTER_S": 0.3,
+        "RECHECK_S": 0.01,
+        "WAIT_S": 0.2,
+        "OTHER_REPLICA_S": 0.2,
     }.items():
         monkeypatch.setattr(liveness, name, seconds)
 
 
 def turns(*answers: Callable[[], Awaitable[None]]) -> Handle:
-    """Each check its own answer; the last for all that follow."""
+    """A handle with one answer for each check; the last one repeats."""
     left = list(answers)
 
     async def answer() -> None:
@@ -62,8 +62,8 @@ def turns(*answers: Callable[[], Awaitable[None]]) -> Handle:
 def test_a_replica_that_goes_does_not_take_its_model_down(handle: Handle) -> None:
     async def ask() -> None:
         models = Liveness({"m": handle})
-        await models.survivor("m")
-        await models.up("m")
+        await models.await_other_replica("m")
+        await models.await_up("m")
 
     asyncio.run(ask())
 
@@ -75,16 +75,16 @@ def test_a_model_whose_replicas_all_fail_is_refused_soon_and_taken_back(answer: 
         models = Liveness({"m": handle})
         began = time.monotonic()
         with pytest.raises(Refusal, match="no engine of m"):
-            await models.survivor("m")
+            await models.await_other_replica("m")
         with pytest.raises(Refusal, match="no engine of m") as refused:
-            await models.up("m")
+            await models.await_up("m")
         assert refused.value.status == 503
         assert time.monotonic() - began < 5
         handle.answer = sound
         async with asyncio.timeout(5):
             while True:
                 try:
-                    return await models.up("m")
+                    return await models.await_up("m")
                 except Refusal:
                     pass
 
@@ -95,10 +95,10 @@ def test_a_model_that_falls_silent_is_noticed_without_a_request(monkeypatch: pyt
     async def ask() -> None:
         handle = turns(sound)
         models = Liveness({"m": handle})
-        await models.up("m")
+        await models.await_up("m")
         handle.answer = silent
         await asyncio.sleep(1)
         with pytest.raises(Refusal):
-            await models.up("m")
+            await models.await_up("m")
 
     asyncio.run(ask())

@@ -1,4 +1,4 @@
-"""What a replica does about its engine's health, without an engine."""
+"""A replica's health checks, without an engine."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pytest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.replicas import model_server
-from serve.replicas.model_server import ModelBeside, ModelServer
+from serve.replicas.model_server import InProcessModelServer, ModelServer
 
 
 class Ended(BaseException):
-    """The process has ended."""
+    """Raised where the process would exit."""
 
 
 class Server(ModelServer):
-    """One that was never started."""
+    """A server that was never started."""
 
     def __del__(self) -> None:
         pass
 
 
-class Beside(ModelBeside):
-    """One that was never started."""
+class InProcess(InProcessModelServer):
+    """A server that was never started."""
 
     def __del__(self) -> None:
         pass
@@ -43,7 +43,7 @@ def checked(
         raise Ended
 
     monkeypatch.setattr(model_server.os, "_exit", end)
-    monkeypatch.setattr(model_server, "SURVIVOR_S", 0)
+    monkeypatch.setattr(model_server, "OTHER_REPLICA_S", 0)
     server: Any = object.__new__(kind)
     server.engine, server._llm_config = SimpleNamespace(check_health=check_health), SimpleNamespace(model_id="m")
     asyncio.run(getattr(server, by)())
@@ -62,8 +62,8 @@ def test_a_replica_whose_engine_answers_or_fails_otherwise_lives(monkeypatch: py
 
 def test_beside_its_ingress_a_dead_engine_is_told_before_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineDeadError):
-        checked(monkeypatch, EngineDeadError(), Beside)
+        checked(monkeypatch, EngineDeadError(), InProcess)
     with pytest.raises(Ended):
-        checked(monkeypatch, EngineDeadError(), Beside, "check_replica")
+        checked(monkeypatch, EngineDeadError(), InProcess, "check_replica")
     with pytest.raises(RuntimeError, match="no"):
-        checked(monkeypatch, RuntimeError("no"), Beside, "check_replica")
+        checked(monkeypatch, RuntimeError("no"), InProcess, "check_replica")

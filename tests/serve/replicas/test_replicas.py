@@ -1,6 +1,6 @@
 """Two replicas of the ingress and of a scripted engine behind Serve's proxy: killed, replaced, limited, under load.
 
-One process for the whole module, on a Ray of its own. Every request that is sent has exactly one outcome.
+One service for the whole module, on a Ray of its own. Each request has exactly one outcome.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_a_request_to_become_a_websocket_is_answered_by_http(service: Service) -
 
 
 def outcome(service: Service, number: int) -> str:
-    """What became of one request: plain or streamed, /solve or OpenAI, by its number."""
+    """The outcome of one request: streamed or not, /solve or OpenAI, depending on its number."""
     streamed, solve = bool(number & 1), bool(number & 2)
     path, body = ("/solve", asked(stream=streamed)) if solve else ("/v1/chat/completions", chat(stream=streamed))
     try:
@@ -90,7 +90,7 @@ def outcome(service: Service, number: int) -> str:
 
 
 def under_load(service: Service, disturb: Callable[[], object], *, clients: int = 8) -> Counter[str]:
-    """Outcomes of requests that are sent before, while and after something is disturbed. The service must go on."""
+    """The outcomes of requests before, during and after a disturbance, after which requests must succeed again."""
     stop, found, numbers = threading.Event(), Counter[str](), iter(range(100_000))
 
     def load() -> None:
@@ -147,7 +147,7 @@ def test_the_sdk_raises_when_its_stream_is_broken(service: Service) -> None:
     next(iter(stream))
     for pid in service.replicas_of("engine"):
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(openai.APIError, match="ask again"):
+    with pytest.raises(openai.APIError, match="again"):
         list(stream)
     began = time.monotonic()
     answer = httpx.post(f"{service.url}/solve", json=asked(), headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
@@ -191,7 +191,7 @@ def test_keys_follow_their_file_in_every_replica(service: Service) -> None:
     time.sleep(1.5)
     assert (statuses(ADDED), statuses(KEY)) == ({200}, {200})
     logs = "".join(read(path) for path in service.ray_folder.rglob("*ingress*.log"))
-    assert "API keys stay as they were" in logs
+    assert "API keys stay unchanged" in logs
     assert "two words" not in logs
 
 

@@ -1,4 +1,4 @@
-"""The events of one question: what they say, when the vote ends, and what closing them closes."""
+"""The events of one question: their content, when the vote ends, and that closing them closes the engine's stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SILENT, TORN = "I do not know.", "#### 5\nNo.\n#### 7"
 
 
 class Engine:
-    """Gives whole texts in the order asked for, and remembers whether it was closed."""
+    """Yields whole texts in the given order, and records whether it was closed."""
 
     def __init__(self, texts: Sequence[str], order: Sequence[int] | None = None, *, apart: bool = True) -> None:
         self.texts, self.order, self.apart = texts, order or range(len(texts)), apart
@@ -52,15 +52,15 @@ def test_every_path_is_followed_by_the_vote_so_far() -> None:
     told = run(Engine([FIVE, SIX, SILENT]), early_stop=False)
     assert [type(event).__name__ for event in told] == [
         "Started",
-        *["CamePath", "RunningVote"] * 3,
+        *["PathEvent", "VoteEvent"] * 3,
         "SolveResponse",
     ]
-    assert [event.came for event in told if isinstance(event, schemas.RunningVote)] == [1, 2, 3]
+    assert [event.came for event in told if isinstance(event, schemas.VoteEvent)] == [1, 2, 3]
 
 
 def test_a_path_says_its_equations_answer_and_distinct_path() -> None:
     wrong, again = "3+2 = <<3+2=6>>6\n9-4 = <<9-4=5>>5\n#### 5", f"So: {FIVE}"
-    told = [e for e in run(Engine([FIVE, wrong, again, TORN]), early_stop=False) if isinstance(e, schemas.CamePath)]
+    told = [e for e in run(Engine([FIVE, wrong, again, TORN]), early_stop=False) if isinstance(e, schemas.PathEvent)]
     assert [path.answer for path in told] == ["5", "5", "5", None]
     assert [path.distinct for path in told] == [1, 2, 1, None]
     assert [path.sound for path in told] == [True, False, True, False]
@@ -88,11 +88,11 @@ def test_finished_paths_of_the_same_step_do_not_outvote_a_decision() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_stopping_early_never_changes_the_answer_in_any_order(seed: int) -> None:
-    dice = random.Random(seed)
-    texts = dice.choices([FIVE, SIX, SEVEN, SILENT, TORN], weights=[4, 3, 2, 1, 1], k=dice.randint(1, 12))
+    rng = random.Random(seed)
+    texts = rng.choices([FIVE, SIX, SEVEN, SILENT, TORN], weights=[4, 3, 2, 1, 1], k=rng.randint(1, 12))
     whole = vote([Path(text, "stop") for text in texts])
     for _ in range(10):
-        order = dice.sample(range(len(texts)), len(texts))
+        order = rng.sample(range(len(texts)), len(texts))
         assert result(Engine(texts, order)).answer == whole.answer
         late = result(Engine(texts, order), early_stop=False)
         assert late.model_dump(exclude={"seconds"}) == result(Engine(texts), early_stop=False).model_dump(
@@ -101,7 +101,7 @@ def test_stopping_early_never_changes_the_answer_in_any_order(seed: int) -> None
 
 
 def test_a_decision_is_made_neither_too_early_nor_too_late() -> None:
-    """Against all continuations; an answer that comes first in Unicode order is the worst that can come."""
+    """Compared with all continuations; the worst one is an answer that comes first in Unicode order."""
     choices = ["#### 5", "#### 6", SILENT]
     for came in itertools.product(choices, repeat=3):
         for missing in range(3):
@@ -137,7 +137,7 @@ def test_closing_the_events_closes_the_engine() -> None:
     async def leave() -> None:
         told = solve_events(engine.pieces(), SolveRequest(question="q", k=2), "m", 9)
         assert isinstance(await anext(told), schemas.Started)
-        assert isinstance(await anext(told), schemas.CamePath)
+        assert isinstance(await anext(told), schemas.PathEvent)
         await told.aclose()
 
     asyncio.run(leave())
@@ -156,9 +156,9 @@ def test_unfinished_texts_come_where_asked_for(monkeypatch: pytest.MonkeyPatch) 
         asked = SolveRequest(question="q", k=2, early_stop=False, deltas=deltas)
         return [event async for event in solve_events(pieces(), asked, "m", 9)]
 
-    grown = [event.texts for event in asyncio.run(collect(True)) if isinstance(event, schemas.Grown)]
+    grown = [event.texts for event in asyncio.run(collect(True)) if isinstance(event, schemas.TextEvent)]
     assert grown == [{0: "3+2 ", 1: "I "}, {1: "know"}]
-    assert not [event for event in asyncio.run(collect(False)) if isinstance(event, schemas.Grown)]
+    assert not [event for event in asyncio.run(collect(False)) if isinstance(event, schemas.TextEvent)]
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_each_equation_is_marked(text: str, marks: list[tuple[str, bool]]) -> No
 
 
 def test_marks_and_grader_agree() -> None:
-    dice = random.Random(0)
+    rng = random.Random(0)
     for _ in range(300):
-        text = " ".join(f"<<{dice.randint(1, 9)}+{dice.randint(1, 3)}={dice.randint(2, 6)}>>" for _ in range(3))
+        text = " ".join(f"<<{rng.randint(1, 9)}+{rng.randint(1, 3)}={rng.randint(2, 6)}>>" for _ in range(3))
         sound = Tally(1).add(Path(f"{text}\n#### 5", "stop")).sound
         assert sound == all(one.holds for one in marked(text))

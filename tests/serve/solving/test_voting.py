@@ -1,4 +1,4 @@
-"""The majority vote: who votes, who wins, and what is shown."""
+"""The majority vote: which paths vote, which answer wins, and which path is shown."""
 
 from __future__ import annotations
 
