@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access.api_keys import Keys, ReloadingKeys
-from serve.access.rate_limits import Limits
+from serve.access.failed_keys import FailedKeys
+from serve.access.rate_limits import Limits, retry_after
 from serve.api import errors
 from serve.api.errors import Refusal
 
@@ -77,7 +78,7 @@ class Guard:
         `sends_request_id`: whether to add the header X-Request-Id to answers; Serve's proxy adds it itself.
         """
         self.app, self.keys, self.public_files = app, ReloadingKeys(keys), frozenset(public_files)
-        self.sends_request_id = sends_request_id
+        self.sends_request_id, self._failed_keys = sends_request_id, FailedKeys()
         self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,13 +100,26 @@ class Guard:
         is_open = path in PUBLIC_PATHS or (keys and scope["method"] == "GET" and path in self.public_files)
         try:
             if not is_open:
-                scope.setdefault("state", {})["caller"] = _caller(keys, scope, headers)
+                scope.setdefault("state", {})["caller"] = self._caller(keys, scope, headers)
             body = await self._body(headers.get(b"content-length", "0"), receive)
         except Refusal as refused:
             answer = errors.response(refused.status, refused.message, code=refused.code, headers=refused.headers)
             await answer(scope, receive, send)
         else:
             await self.app(scope, _from_body(body, receive), send)
+
+    def _caller(self, keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
+        """The caller. Raises Refusal for a caller without access."""
+        if not keys:
+            return _local_caller(keys, scope, headers)
+        authorization = headers.get(b"authorization")
+        if (key := keys.identify(authorization)) is not None:
+            return Caller(key.hex(), keys.limits_of(key))
+        if authorization is not None and (wait_s := self._failed_keys.wait_s((scope.get("client") or ("",))[0])):
+            message = f"too many wrong API keys from this address: try again in {retry_after(wait_s)} s"
+            raise Refusal(429, message, code="invalid_api_key", headers={"Retry-After": retry_after(wait_s)})
+        message = "a valid API key is needed: send the header Authorization: Bearer <key>"
+        raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, declared: str, receive: Receive) -> bytes:
         """The whole body. Raises Refusal where it is too large, too slow or nested too deep."""
@@ -128,14 +142,8 @@ class Guard:
         return bytes(body)
 
 
-def _caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
-    """The caller. Raises Refusal for a caller without access."""
-    if keys:
-        key = keys.identify(headers.get(b"authorization"))
-        if key is None:
-            message = "a valid API key is needed: send the header Authorization: Bearer <key>"
-            raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
-        return Caller(key.hex(), keys.limits_of(key))
+def _local_caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
+    """The caller where no keys are configured. Raises Refusal for a request that is not from this machine."""
     host = re.sub(r":\d+$", "", headers.get(b"host", ""))
     if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
         return Caller("", keys.default)

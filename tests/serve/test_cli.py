@@ -186,7 +186,7 @@ def test_a_taken_port_is_refused_with_a_free_one(run: Path, capsys: pytest.Captu
 def test_an_address_of_another_machine_is_refused(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RFT_API_KEYS", "key")
+    monkeypatch.setenv("RFT_API_KEYS", "a-key-of-twenty-letters")
     assert "--host" in refused(capsys, "--run", str(run), "--host", "192.0.2.1")[1]
 
 

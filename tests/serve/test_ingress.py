@@ -24,7 +24,7 @@ from serve.scripted import ScriptedServer, application
 from serve.solving.events import Pieces
 from tests.serve.running import within
 
-KEY = "a-good-key"
+KEY = "a-good-key-of-the-tests"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 CAPACITY = 100
 ORIGIN = "https://app.example.org"
