@@ -34,13 +34,12 @@ from serve.access.rate_limiter import RateLimiter, Reservation, SharedCounter
 from serve.api import errors, openai_bounds, schemas
 from serve.api.errors import CLIENT_CLOSED, Refusal
 from serve.http import request_metrics
-from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness
+from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S
 from serve.vllm_private import StreamOptions
 
 T = TypeVar("T")
 
-READY_TIMEOUT_S = 5.0
 DISCONNECT_S = 1.0
 """Within this time the ingress learns of a disconnect that the engine knows already."""
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
@@ -54,7 +53,7 @@ SOLVE_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),
-    "readyz": lambda app: app.get("/readyz", tags=["health"]),
+    "readyz": lambda app: app.get("/readyz", tags=["health"], response_model_exclude_none=True),
     "solve": lambda app: app.post("/solve", tags=["solve"], responses=SOLVE_RESPONSES),
     "models": lambda app: app.get("/v1/models", tags=["openai"]),
     "model_data": lambda app: app.get("/v1/models/{model:path}", tags=["openai"]),
@@ -82,6 +81,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """
         super().__init__(llm_deployments, {card.id: card for card in cards})
         self._liveness = Liveness(ray_private.deployment_handles(self))
+        self._readiness = ReadinessCheck(ray_private.deployment_handles(self))
         self._limiter, self._max_tokens = RateLimiter(counter), max_tokens
         self._admission = Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
@@ -91,16 +91,12 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """Whether the process runs."""
         return schemas.Health()
 
-    async def readyz(self) -> schemas.Readiness:
-        """Whether the engine of each model answers; 503 where one does not."""
-        checks = [ray_private.deployment_handles(self)[name].check_health.remote() for name in self._cards]
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                for check in checks:
-                    await check
-        except Exception:
-            raise Refusal(503, "an engine does not answer", code="not_ready") from None
-        return schemas.Readiness(models=list(self._cards))
+    async def readyz(self, request: Request) -> schemas.Readiness:
+        """Whether the engine of each model answers; 503 where one does not. Names the models to callers with access."""
+        if not await self._readiness.ready():
+            raise Refusal(503, "an engine does not answer", code="not_ready")
+        has_access = hasattr(request.state, "caller")
+        return schemas.Readiness(models=list(self._cards) if has_access else None)
 
     async def models(self) -> schemas.ServedModels:
         """The served models."""

@@ -2,7 +2,8 @@
 
 With keys (`serve.access.api_keys`) a request needs one of them. Without keys only this machine is answered: the peer
 must be a loopback address, and the Host header must name one, so that no web page reaches the service through a name
-that resolves to 127.0.0.1. The check stores the caller in the request's state, and gives the request its id. A body has
+that resolves to 127.0.0.1; a request that a proxy forwarded is refused, because its peer is the proxy. Two Host headers
+are refused. The check stores the caller in the request's state, and gives the request its id. A body has
 at most `MAX_BODY_BYTES`, nests at most `MAX_JSON_DEPTH` deep, and must arrive within `BODY_TIMEOUT_S`.
 """
 
@@ -24,7 +25,7 @@ from serve.api import errors
 from serve.api.errors import Refusal
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered without a key, because probes have none. They name the served models, and nothing else."""
+"""Answered without a key, because probes have none. They name the served models to callers with access only."""
 MAX_BODY_BYTES = 1 << 20
 BODY_TIMEOUT_S = 20.0
 MAX_JSON_DEPTH = 16
@@ -32,6 +33,8 @@ _STRINGS = re.compile(
     rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL
 )  # an unclosed string matches to the end, so that matching stays linear
 _BRACKETS = re.compile(rb"[\[\]{}]")
+FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+"""Headers, and a prefix of headers, that proxies add to the requests that they forward."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
 
@@ -91,6 +94,7 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        hosts = sum(name.lower() == b"host" for name, _ in scope["headers"])
         request_id = valid_request_id(headers.get(b"x-request-id"))
         errors.request_id.set(request_id)
         if self.sends_request_id:
@@ -99,14 +103,27 @@ class Guard:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         is_open = path in PUBLIC_PATHS or (keys and scope["method"] == "GET" and path in self.public_files)
         try:
-            if not is_open:
-                scope.setdefault("state", {})["caller"] = self._caller(keys, scope, headers)
+            if hosts > 1:
+                raise Refusal(400, "a request has one Host header")
+            if caller := self._caller_of(keys, scope, headers, is_open=bool(is_open)):
+                scope.setdefault("state", {})["caller"] = caller
             body = await self._body(headers.get(b"content-length", "0"), receive)
         except Refusal as refused:
             answer = errors.response(refused.status, refused.message, code=refused.code, headers=refused.headers)
             await answer(scope, receive, send)
         else:
             await self.app(scope, _from_body(body, receive), send)
+
+    def _caller_of(self, keys: Keys, scope: Scope, headers: Mapping[bytes, str], *, is_open: bool) -> Caller | None:
+        """The caller; None for an open path without access. Raises Refusal for any other path without access."""
+        if is_open and keys and headers.get(b"authorization") is None:
+            return None
+        try:
+            return self._caller(keys, scope, headers)
+        except Refusal:
+            if is_open:
+                return None
+            raise
 
     def _caller(self, keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
         """The caller. Raises Refusal for a caller without access."""
@@ -145,9 +162,10 @@ class Guard:
 def _local_caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
     """The caller where no keys are configured. Raises Refusal for a request that is not from this machine."""
     host = re.sub(r":\d+$", "", headers.get(b"host", ""))
-    if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
+    forwarded = any(name.startswith(FORWARDED) for name in headers)
+    if not forwarded and is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
         return Caller("", keys.default)
-    raise Refusal(403, "no API keys are configured, so only requests from this machine are answered")
+    raise Refusal(403, "no API keys are configured, so only direct requests from this machine are answered")
 
 
 def valid_request_id(given: str | None) -> str:

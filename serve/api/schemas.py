@@ -219,7 +219,7 @@ class Readiness(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "models": ["tiny-m-rft"]}]})
 
     status: Literal["ready"] = "ready"
-    models: list[str]
+    models: list[str] | None = Field(None, description="absent for a caller without a valid API key")
 
 
 class ServedModel(BaseModel):

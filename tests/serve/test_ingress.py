@@ -193,7 +193,11 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
         ("/v1/chat/completions", chat(logprobs=True, top_logprobs=-1), "top_logprobs"),
         ("/v1/chat/completions", chat(logprobs=True, top_logprobs=20, n=32, max_tokens=256), "top_logprobs"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": -1}, "logprobs"),
-        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 20, "n": 32}, "logprobs"),
+        (
+            "/v1/completions",
+            {"model": "tiny-rft", "prompt": "a", "logprobs": 20, "n": 32, "max_tokens": 256},
+            "logprobs",
+        ),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a" * 2000, "echo": True, "n": 64}, "n"),
         ("/v1/chat/completions", chat(chat_template="{{ 1 }}"), "chat_template"),
         ("/v1/chat/completions", chat(structured_outputs={"regex": "(a+)+"}), "structured_outputs"),
@@ -245,6 +249,14 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
                 expected = 200 if (path, method) in is_open else 401
                 probe = path in ("/healthz", "/readyz")
                 assert answer.status_code == expected or (probe and method != "GET"), (method, path)
+
+
+def test_readiness_names_the_models_to_callers_with_a_key_only(running: Running) -> None:
+    with running.client as client:
+        assert client.get("/readyz").json() == {"status": "ready", "models": ["tiny-sft", "tiny-rft"]}
+    for headers in ({}, {"Authorization": "Bearer a-wrong-key-of-the-tests"}):
+        answer = httpx.get(f"{running.url}/readyz", headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
 
 class Dying(ScriptedServer):

@@ -178,6 +178,23 @@ def test_without_keys_only_this_machine_is_answered(host: str, peer: str, status
     assert caller.get("/healthz", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"]
+)
+def test_without_keys_what_a_proxy_forwarded_is_refused(header: str) -> None:
+    for value in ("127.0.0.1", "for=127.0.0.1", ""):
+        assert client(Keys()).post("/echo", headers={header: value}).status_code == 403
+    assert client(KEYS).post("/echo", headers={header: "10.1.2.3"} | bearer(KEY)).status_code == 200
+
+
+@pytest.mark.parametrize("keys", [Keys(), KEYS])
+@pytest.mark.parametrize("path", ["/echo", "/healthz"])
+def test_two_host_headers_are_refused(keys: Keys, path: str) -> None:
+    hosts = [("Host", "localhost"), ("Host", "localhost"), ("Authorization", f"Bearer {KEY}")]
+    answer = client(keys).request("GET" if path == "/healthz" else "POST", path, headers=hosts)
+    assert answer.status_code == 400
+
+
 def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
     caller = client(Keys())
 
