@@ -124,8 +124,8 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             raise Refusal(
                 400, "seed is not supported where models run on CPUs", param="seed"
             )  # a seed ends vLLM's CPU engine
-        asked = getattr(body, "max_completion_tokens", None) or body.max_tokens
-        openai_bounds.check_values(body, paths, min(asked or self._max_tokens, self._max_tokens))
+        asked = self._lower_max_tokens(body)
+        openai_bounds.check_values(body, paths, self._max_tokens if asked is None else asked)
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
             hidden = _request_usage(body) if reservation.counted else False
@@ -137,6 +137,15 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
                 await reservation.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
             return answered
 
+    def _lower_max_tokens(self, body: Any) -> int | None:
+        """The most tokens of a path that a request asks for, after they are lowered to the server's limit."""
+        asked: int | None = None
+        for name in ("max_tokens", "max_completion_tokens"):
+            if (value := getattr(body, name, None)) is not None:
+                asked = min(value, self._max_tokens)
+                setattr(body, name, asked)
+        return asked
+
     async def _reserve(
         self, held: AsyncExitStack, request: Request, model: str, paths: int, tokens: int | None
     ) -> Reservation:
@@ -144,7 +153,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         await self._liveness.await_up(model)
         held.enter_context(self._admission.admitted(model, paths))
         caller: Caller = request.state.caller
-        reserved = paths * min(tokens or self._max_tokens, self._max_tokens)
+        reserved = paths * (self._max_tokens if tokens is None else tokens)
         return await held.enter_async_context(self._limiter.admitted(caller.key, caller.limits, reserved))
 
     async def _first_answer(self, answer: Any, body: Any, request: Request) -> Response:
@@ -164,7 +173,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """
         model = self._served(body.model or next(iter(self._cards)))
         async with AsyncExitStack() as held:
-            reservation = await self._reserve(held, request, model, body.k, body.max_tokens)
+            reservation = await self._reserve(held, request, model, body.k, self._lower_max_tokens(body))
             events = await held.enter_async_context(aclosing(self._events(body, model)))
             first = await _unless_disconnected(request, anext(events))
             if isinstance(first, schemas.EngineRefusal):

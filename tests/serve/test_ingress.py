@@ -185,7 +185,7 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
         ("/v1/chat/completions", chat(stream_options={"include_usage": True}), "stream_options"),
         ("/v1/chat/completions", chat(max_tokens=5000), "max_tokens"),
         ("/v1/chat/completions", chat(max_completion_tokens=5000), "max_completion_tokens"),
-        ("/v1/chat/completions", chat(stop=["a"] * 17), "stop"),
+        ("/v1/chat/completions", chat(stop=["a"] * 5), "stop"),
         ("/v1/chat/completions", chat(stop="a" * 201), "stop"),
         ("/v1/chat/completions", chat(seed=1), "seed"),
         ("/v1/chat/completions", chat(logit_bias={str(i): 1 for i in range(301)}), "logit_bias"),
@@ -210,9 +210,18 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
             chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/"}}]}]),
             "messages.0.content",
         ),
-        ("/v1/completions", {"model": "tiny-rft", "prompt": ["a"] * 65}, "n"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": ["a"] * 65}, "prompt"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 21}, "logprobs"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "use_beam_search": True}, "use_beam_search"),
+        ("/v1/chat/completions", chat(max_tokens=0), "max_tokens"),
+        ("/v1/chat/completions", chat(max_tokens=-5), "max_tokens"),
+        ("/v1/chat/completions", chat(temperature=0, seed="one"), "seed"),
+        ("/v1/chat/completions", chat(stop={"a": 1}), "stop"),
+        ("/v1/chat/completions", chat(logit_bias={"a": "b"}), "logit_bias"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "stop": ["a"] * 5}, "stop"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "max_tokens": -1, "echo": True}, "max_tokens"),
+        ("/solve", asked(seed=1), "seed"),
+        ("/solve", asked(temperature=0), "temperature"),
         ("/solve", asked(stream="yes please"), "stream"),
         ("/solve", asked(model="other"), "model"),
     ],
@@ -234,6 +243,53 @@ def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
             client.post("/v1/chat/completions", json=chat(messages=[message, earlier, message], **plain)).status_code
             == 200
         )
+
+
+SMALLEST: dict[str, dict[str, Any]] = {
+    "/solve": {"question": QUESTION, "k": 1},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
+    "/v1/completions": {"prompt": QUESTION},
+}
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_null_is_absent_in_each_field_of_each_route(running: Running, path: str) -> None:
+    schema = {"/solve": "SolveRequest", "/v1/chat/completions": "ChatRequest", "/v1/completions": "TextRequest"}[path]
+    fields = running.app.openapi()["components"]["schemas"][schema]["properties"]
+    with running.client as client:
+        for name in set(fields) - set(SMALLEST[path]):
+            answer = client.post(path, json=SMALLEST[path] | {name: None})
+            assert answer.status_code == 200, (name, answer.text)
+        for name in set(SMALLEST[path]) - {"k"}:
+            assert client.post(path, json=SMALLEST[path] | {name: None}).json()["error"]["param"] == name
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_fields_without_effect_are_accepted_on_each_route(running: Running, path: str) -> None:
+    ignored = {"user": "me", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "k"}
+    with running.client as client:
+        answer = client.post(path, json=SMALLEST[path] | ignored | {"seed": 7, "temperature": 0})
+        assert answer.status_code == 200, answer.text
+    document = running.app.openapi()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = running.app.openapi()["components"]["schemas"][document["$ref"].rpartition("/")[2]]
+    assert set(ignored) <= set(schema["properties"])
+
+
+def test_the_seed_of_an_echo_has_no_effect(running: Running) -> None:
+    with running.client as client:
+        body = {"prompt": "a", "echo": True, "max_tokens": 0, "seed": 7}
+        assert client.post("/v1/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_max_tokens_beyond_the_servers_limit_are_lowered_on_each_route(running: Running, path: str) -> None:
+    """256 here; the bound of the schema is 1,024."""
+    with running.client as client:
+        assert client.post(path, json=SMALLEST[path] | {"max_tokens": 1024}).status_code == 200
+        refused = client.post(path, json=SMALLEST[path] | {"max_tokens": 1025})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_tokens")
+        streamed = client.post("/solve", json=asked(k=1, max_tokens=1024, stream=True))
+    assert events(streamed)[0][1]["max_tokens"] == 256
 
 
 def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:

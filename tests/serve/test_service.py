@@ -283,7 +283,7 @@ def test_a_stream_ends_with_done(service: Service) -> None:
         ("/v1/chat/completions", chat(temperature=-1), 400, None),
         ("/v1/chat/completions", chat(n=100_000), 400, "n"),
         ("/v1/chat/completions", chat(seed=1), 400, "seed"),
-        ("/v1/completions", {"model": MODEL, "prompt": ["a"] * 65}, 400, "n"),
+        ("/v1/completions", {"model": MODEL, "prompt": ["a"] * 65}, 400, "prompt"),
         ("/v1/completions", {"model": MODEL, "prompt": "a", "seed": 1}, 400, "seed"),
     ],
 )
