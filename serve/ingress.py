@@ -31,12 +31,13 @@ from serve.access.admission import Admission
 from serve.access.api_keys import Keys
 from serve.access.guard import Caller, Guard
 from serve.access.rate_limiter import RateLimiter, Reservation, SharedCounter
-from serve.api import errors, openai_bounds, schemas
+from serve.api import errors, fields, openai_bounds, schemas
 from serve.api.errors import CLIENT_CLOSED, Refusal
 from serve.http import request_metrics
+from serve.http.head_requests import HeadRequests
 from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S
-from serve.vllm_private import StreamOptions
+from serve.vllm_private import CONTEXT_LENGTH, StreamOptions
 
 T = TypeVar("T")
 
@@ -371,9 +372,16 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _engine_refused(_: Request, error: Any) -> Response:
-    status = int(error.status_code)
-    return errors.response(status, str(error.message) if status < 500 else HTTPStatus(status).phrase)
+async def _engine_refused(request: Request, error: Any) -> Response:
+    """The answer for an error of the engine, with the field that it names."""
+    status, message = int(error.status_code), str(error.message)
+    if status >= 500:
+        return errors.response(status, HTTPStatus(status).phrase)
+    if CONTEXT_LENGTH in message:
+        prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
+        return errors.response(status, message, param=prompt, code="context_length_exceeded")
+    known = openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS
+    return errors.response(status, message, param=fields.named_field(message, known))
 
 
 def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_id: bool = True) -> FastAPI:
@@ -389,6 +397,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
     app.add_exception_handler(ray_private.openai_http_exception(), _engine_refused)
     for busy in (*ENGINE_LOST, TaskCancelledError, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Guard, keys=keys, public_files=page.FILES, sends_request_id=sends_request_id)
     if cors_origins:  # outside of the guard: a browser's preflight request has no key
         shown = ["X-Request-Id", "Retry-After"]

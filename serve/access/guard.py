@@ -101,7 +101,7 @@ class Guard:
             send = _with_request_id(request_id, send)
         keys = self.keys.current()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_open = path in PUBLIC_PATHS or (keys and scope["method"] == "GET" and path in self.public_files)
+        is_open = path in PUBLIC_PATHS or (keys and scope["method"] in ("GET", "HEAD") and path in self.public_files)
         try:
             if hosts > 1:
                 raise Refusal(400, "a request has one Host header")

@@ -266,6 +266,7 @@ class ServedModel(BaseModel):
     stage: str
     base: str
     fingerprint: str
+    max_model_len: int | None = Field(None, description="tokens of the context: prompt and answer together")
 
 
 class Metric(BaseModel):

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from ray.exceptions import RayActorError
 from starlette.testclient import TestClient
 
-from serve import page
+from serve import page, ray_private
 from serve.access.api_keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
 from serve.solving.events import Pieces
@@ -395,6 +395,57 @@ def test_cors_is_open_to_the_named_origin_alone() -> None:
         assert [one.headers.get("access-control-allow-origin") for one in (asked_first, answer, refused)] == [let] * 3
         assert (answer.status_code, refused.status_code) == (200, 401)
         assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ("This model's maximum context length is 9 tokens.", None, "context_length_exceeded"),
+        ("Input length (9) exceeds model's maximum context length (8).", None, "context_length_exceeded"),
+        ("n must be 1 when using greedy sampling, got 2.", "n", "invalid_request"),
+        ("stop cannot contain an empty string.", "stop", "invalid_request"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_an_error_of_the_engine_names_its_field_and_a_long_prompt_has_its_code(
+    running: Running, monkeypatch: pytest.MonkeyPatch, path: str, message: str, param: str | None, code: str
+) -> None:
+    async def refuse(*_: Any) -> Any:
+        raise ray_private.openai_http_exception()(status_code=400, message=message, type="BadRequestError")
+        yield
+
+    for method in ("chat", "completions"):
+        monkeypatch.setattr(running.engines["tiny-sft"], method, refuse)
+    with running.client as client:
+        answer = client.post(path, json=SMALLEST[path])
+    error = answer.json()["error"]
+    prompt = next(iter(SMALLEST[path]))
+    assert (answer.status_code, error["param"], error["code"]) == (400, param or prompt, code)
+
+
+def test_head_works_where_get_does(running: Running) -> None:
+    paths = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/tiny-rft",
+        "/openapi.json",
+        "/docs",
+        *page.FILES,
+    ]
+    with running.client as client:
+        for path in paths:
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"") == (200, b""), path
+            assert head.headers["content-type"] == got.headers["content-type"]
+            if path != "/metrics":
+                assert head.headers["content-length"] == got.headers["content-length"]
+        assert client.head("/solve").status_code == client.get("/solve").status_code == 405
+        assert client.head("/v1/models/other").status_code == 404
+        assert 'route="/v1/models"} ' in client.get("/metrics").text
+    assert httpx.head(f"{running.url}/v1/models").status_code == 401
+    assert httpx.head(running.url).status_code == 200
 
 
 def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:

@@ -61,6 +61,9 @@ def test_the_parameters_of_vllms_token_limit_are_those_that_are_passed() -> None
     assert len(inspect.signature(get_max_tokens).parameters) >= 5
     assert vllm.envs.VLLM_MAX_STOP_STRINGS == openai_bounds.MAX_STOPS
     assert "include_usage" in vllm_private.StreamOptions.model_fields
+    for module in ("vllm.renderers.params", "vllm.entrypoints.serve.utils.api_utils"):
+        source = re.sub(r'"\s+f?"', "", inspect.getsource(importlib.import_module(module)))
+        assert vllm_private.CONTEXT_LENGTH in source
     assert issubclass(vllm_private.EngineDeadError, Exception)
     assert issubclass(vllm_private.VLLMClientError, Exception)
 
