@@ -31,16 +31,16 @@ from serve.access.admission import Admission
 from serve.access.api_keys import Keys
 from serve.access.guard import Caller, Guard
 from serve.access.rate_limiter import RateLimiter, Reservation, SharedCounter
-from serve.api import errors, openai_bounds, schemas
+from serve.api import errors, fields, openai_bounds, schemas
 from serve.api.errors import CLIENT_CLOSED, Refusal
 from serve.http import request_metrics
-from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness
+from serve.http.head_requests import HeadRequests
+from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S
-from serve.vllm_private import StreamOptions
+from serve.vllm_private import CONTEXT_LENGTH, StreamOptions
 
 T = TypeVar("T")
 
-READY_TIMEOUT_S = 5.0
 DISCONNECT_S = 1.0
 """Within this time the ingress learns of a disconnect that the engine knows already."""
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
@@ -54,7 +54,7 @@ SOLVE_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 ENDPOINTS = {
     "healthz": lambda app: app.get("/healthz", tags=["health"]),
-    "readyz": lambda app: app.get("/readyz", tags=["health"]),
+    "readyz": lambda app: app.get("/readyz", tags=["health"], response_model_exclude_none=True),
     "solve": lambda app: app.post("/solve", tags=["solve"], responses=SOLVE_RESPONSES),
     "models": lambda app: app.get("/v1/models", tags=["openai"]),
     "model_data": lambda app: app.get("/v1/models/{model:path}", tags=["openai"]),
@@ -82,6 +82,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """
         super().__init__(llm_deployments, {card.id: card for card in cards})
         self._liveness = Liveness(ray_private.deployment_handles(self))
+        self._readiness = ReadinessCheck(ray_private.deployment_handles(self))
         self._limiter, self._max_tokens = RateLimiter(counter), max_tokens
         self._admission = Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
@@ -91,16 +92,12 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """Whether the process runs."""
         return schemas.Health()
 
-    async def readyz(self) -> schemas.Readiness:
-        """Whether the engine of each model answers; 503 where one does not."""
-        checks = [ray_private.deployment_handles(self)[name].check_health.remote() for name in self._cards]
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                for check in checks:
-                    await check
-        except Exception:
-            raise Refusal(503, "an engine does not answer", code="not_ready") from None
-        return schemas.Readiness(models=list(self._cards))
+    async def readyz(self, request: Request) -> schemas.Readiness:
+        """Whether the engine of each model answers; 503 where one does not. Names the models to callers with access."""
+        if not await self._readiness.ready():
+            raise Refusal(503, "an engine does not answer", code="not_ready")
+        has_access = hasattr(request.state, "caller")
+        return schemas.Readiness(models=list(self._cards) if has_access else None)
 
     async def models(self) -> schemas.ServedModels:
         """The served models."""
@@ -128,8 +125,8 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
             raise Refusal(
                 400, "seed is not supported where models run on CPUs", param="seed"
             )  # a seed ends vLLM's CPU engine
-        asked = getattr(body, "max_completion_tokens", None) or body.max_tokens
-        openai_bounds.check_values(body, paths, min(asked or self._max_tokens, self._max_tokens))
+        asked = self._lower_max_tokens(body)
+        openai_bounds.check_values(body, paths, self._max_tokens if asked is None else asked)
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
             hidden = _request_usage(body) if reservation.counted else False
@@ -141,6 +138,15 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
                 await reservation.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
             return answered
 
+    def _lower_max_tokens(self, body: Any) -> int | None:
+        """The most tokens of a path that a request asks for, after they are lowered to the server's limit."""
+        asked: int | None = None
+        for name in ("max_tokens", "max_completion_tokens"):
+            if (value := getattr(body, name, None)) is not None:
+                asked = min(value, self._max_tokens)
+                setattr(body, name, asked)
+        return asked
+
     async def _reserve(
         self, held: AsyncExitStack, request: Request, model: str, paths: int, tokens: int | None
     ) -> Reservation:
@@ -148,7 +154,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         await self._liveness.await_up(model)
         held.enter_context(self._admission.admitted(model, paths))
         caller: Caller = request.state.caller
-        reserved = paths * min(tokens or self._max_tokens, self._max_tokens)
+        reserved = paths * (self._max_tokens if tokens is None else tokens)
         return await held.enter_async_context(self._limiter.admitted(caller.key, caller.limits, reserved))
 
     async def _first_answer(self, answer: Any, body: Any, request: Request) -> Response:
@@ -168,7 +174,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """
         model = self._served(body.model or next(iter(self._cards)))
         async with AsyncExitStack() as held:
-            reservation = await self._reserve(held, request, model, body.k, body.max_tokens)
+            reservation = await self._reserve(held, request, model, body.k, self._lower_max_tokens(body))
             events = await held.enter_async_context(aclosing(self._events(body, model)))
             first = await _unless_disconnected(request, anext(events))
             if isinstance(first, schemas.EngineRefusal):
@@ -366,9 +372,16 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _engine_refused(_: Request, error: Any) -> Response:
-    status = int(error.status_code)
-    return errors.response(status, str(error.message) if status < 500 else HTTPStatus(status).phrase)
+async def _engine_refused(request: Request, error: Any) -> Response:
+    """The answer for an error of the engine, with the field that it names."""
+    status, message = int(error.status_code), str(error.message)
+    if status >= 500:
+        return errors.response(status, HTTPStatus(status).phrase)
+    if CONTEXT_LENGTH in message:
+        prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
+        return errors.response(status, message, param=prompt, code="context_length_exceeded")
+    known = openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS
+    return errors.response(status, message, param=fields.named_field(message, known))
 
 
 def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_id: bool = True) -> FastAPI:
@@ -384,6 +397,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
     app.add_exception_handler(ray_private.openai_http_exception(), _engine_refused)
     for busy in (*ENGINE_LOST, TaskCancelledError, BackPressureError, DeploymentUnavailableError):
         app.add_exception_handler(busy, errors.unavailable)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Guard, keys=keys, public_files=page.FILES, sends_request_id=sends_request_id)
     if cors_origins:  # outside of the guard: a browser's preflight request has no key
         shown = ["X-Request-Id", "Retry-After"]

@@ -154,8 +154,8 @@ def details(run: str, entry: RunModel) -> schemas.ModelDetails:
     except (StoreError, ModelError) as error:
         raise RunModelsError(_first_line(error)) from None
     recorded = manifest.metadata if manifest else {}
-    settings = dict(recorded.get("recipe") or {})
-    settings |= {name: recorded[name] for name in ("seed", "template") if name in recorded}
+    recipe = dict(recorded.get("recipe") or {})
+    recipe |= {name: recorded[name] for name in ("seed", "template") if name in recorded}
     return schemas.ModelDetails(
         id=entry.served_as,
         created=int(time.time()),
@@ -163,10 +163,24 @@ def details(run: str, entry: RunModel) -> schemas.ModelDetails:
         stage=entry.stage,
         base=entry.base,
         fingerprint=entry.fingerprint,
+        max_model_len=_context(run, store, entry),
         corpus=_corpus(str(recorded.get("data") or ""), summary.corpus),
-        settings=settings,
+        settings=recipe,
         evaluation=summary.evaluation.get(entry.model, {}).get(entry.stage, {}),
     )
+
+
+def _context(run: str, store: Store, entry: RunModel) -> int | None:
+    """Tokens of a model's context: the run's own setting, otherwise that of the model's config.json."""
+    if (configured := settings(run).engine.max_model_len) is not None:
+        return configured
+    try:
+        manifest = committed_model(store, entry.fingerprint or entry.template_model)
+        tree: Any = json.loads(store.read(f"{manifest.folder}/config.json")) if manifest else {}
+    except (StoreError, ModelError, ValueError) as error:
+        raise RunModelsError(_first_line(error)) from None
+    length = tree.get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def _corpus(data: str, counts: _CorpusCounts | None) -> schemas.Corpus | None:

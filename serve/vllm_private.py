@@ -12,7 +12,17 @@ from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 VERSION = "0.29"
-__all__ = ["ATTRIBUTES", "VERSION", "EngineDeadError", "StreamOptions", "VLLMClientError", "sampling_params"]
+CONTEXT_LENGTH = "maximum context length"
+"""Words of vLLM's errors for a prompt beyond the context: such an error has no code of its own."""
+__all__ = [
+    "ATTRIBUTES",
+    "CONTEXT_LENGTH",
+    "VERSION",
+    "EngineDeadError",
+    "StreamOptions",
+    "VLLMClientError",
+    "sampling_params",
+]
 # StreamOptions: the type of a request's `stream_options`, which this service sets to read a stream's usage
 # VLLMClientError: what the validators of vLLM's request types raise for a wrong value
 # EngineDeadError: what a request raises whose engine process ended

@@ -2,9 +2,13 @@
 
 A file has one key a line, `KEY [requests=N] [tokens=N] [concurrency=N]`; a line that starts with `#` is a comment. KEY
 may be `sha256:HEX`, so that the file holds no key. RFT_API_KEYS lists keys without limits of their own,
-comma-separated. Only SHA-256 hashes are kept, and a presented key is compared with each of them in constant time. Each
-replica checks the file every `CHECK_S`. An unusable file leaves the keys unchanged, and is logged once, without any
-key.
+comma-separated. A key has at least `MIN_KEY_CHARS` characters. Each line of a file ends with a newline: a last line
+without one may be half of a key. Only SHA-256 hashes are kept, and a presented key is compared with each of them in
+constant time.
+
+Each replica checks the file every `CHECK_S`. An unusable file leaves the keys unchanged, and is logged once, without
+any key. A readable file without keys is usable: its keys are revoked, and requests are refused. A file that all users
+can read is used with a warning.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import hmac
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +27,9 @@ from pathlib import Path
 from serve.access import rate_limits
 from serve.access.rate_limits import UNLIMITED, Limits
 
+_log = logging.getLogger("ray.serve")
 CHECK_S = 1.0
+MIN_KEY_CHARS = 20
 _KEY = re.compile(r"[!-~]+")
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
@@ -33,7 +40,7 @@ class KeysError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The hashes of the accepted API keys; empty: none are configured.
+    """The hashes of the accepted API keys. False where none are configured, True also where a file revoked all keys.
 
     Example: Keys(frozenset({hashlib.sha256(b"secret").digest()}))
     """
@@ -49,7 +56,7 @@ class Keys:
     """Hashes of the keys that are not from the file."""
 
     def __bool__(self) -> bool:
-        return bool(self.digests)
+        return bool(self.digests) or self.file is not None
 
     def identify(self, authorization: str | None) -> bytes | None:
         """The hash of the key in an Authorization header `Bearer KEY`; None where the key is not accepted."""
@@ -68,12 +75,18 @@ def load_keys(file: str | None, environment: Mapping[str, str], default: Limits 
     fixed = frozenset(_hashed(key, "RFT_API_KEYS") for key in listed if key)
     name = file or environment.get("RFT_API_KEYS_FILE")
     keys = Keys(fixed, default=default, fixed=fixed)
-    return _with_file(keys, os.path.abspath(name)) if name else keys
+    if name:
+        keys = _with_file(keys, os.path.abspath(name))
+        if not keys.digests - fixed:
+            raise KeysError(f"API key file {keys.file} has no key: write one key a line")
+    return keys
 
 
 def _with_file(keys: Keys, file: str) -> Keys:
-    """The same keys, with those that the file lists now."""
+    """The same keys, with those that the file lists now. Warns where all users can read the file."""
     listed = _read_keys(Path(file))
+    if os.stat(file).st_mode & stat.S_IROTH:
+        _log.warning("API key file %s can be read by all users of this machine: chmod o-r it", file)
     own = {digest: limits for digest, limits in listed.items() if limits}
     return replace(keys, digests=keys.fixed | listed.keys(), limits=own, file=file)
 
@@ -81,7 +94,7 @@ def _with_file(keys: Keys, file: str) -> Keys:
 def _read_keys(path: Path) -> dict[bytes, Limits]:
     """The hashes of a key file's keys, each with its limits. Raises KeysError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise KeysError(f"API key file {path} cannot be read: {why}") from None
@@ -91,14 +104,14 @@ def _read_keys(path: Path) -> dict[bytes, Limits]:
         if not key or key.startswith("#"):
             continue
         where = f"{path}, line {number}"
+        if not line.endswith("\n"):
+            raise KeysError(f"{where}: the line may be half-written: end it with a newline")
         try:
             keys[_hashed(key, where)] = rate_limits.parse(words)
         except KeysError:
             raise
         except ValueError as error:
             raise KeysError(f"{where}: {error}") from None
-    if not keys:
-        raise KeysError(f"API key file {path} has no key: write one key a line")
     return keys
 
 
@@ -109,6 +122,10 @@ def _hashed(key: str, where: str) -> bytes:
         return bytes.fromhex(hashed[1])
     if key.startswith("sha256:"):
         raise KeysError(f"{where}: sha256: must be followed by 64 hexadecimal digits")
+    if len(key) < MIN_KEY_CHARS:
+        raise KeysError(
+            f"{where}: an API key has at least {MIN_KEY_CHARS} characters: `openssl rand -hex 32` makes one"
+        )
     return _digest(key)
 
 
@@ -141,8 +158,10 @@ class ReloadingKeys:
         self._seen = seen
         try:
             self._keys = _with_file(self._keys, file)
+            if not self._keys.digests:
+                _log.warning("API key file %s has no key: requests are refused until it has one", file)
         except KeysError as error:
-            logging.getLogger("ray.serve").error("the API keys stay unchanged: %s", error)
+            _log.error("the API keys stay unchanged: %s", error)
 
 
 def _stamp(file: str) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 With keys (`serve.access.api_keys`) a request needs one of them. Without keys only this machine is answered: the peer
 must be a loopback address, and the Host header must name one, so that no web page reaches the service through a name
-that resolves to 127.0.0.1. The check stores the caller in the request's state, and gives the request its id. A body has
+that resolves to 127.0.0.1; a request that a proxy forwarded is refused, because its peer is the proxy. Two Host headers
+are refused. The check stores the caller in the request's state, and gives the request its id. A body has
 at most `MAX_BODY_BYTES`, nests at most `MAX_JSON_DEPTH` deep, and must arrive within `BODY_TIMEOUT_S`.
 """
 
@@ -18,12 +19,13 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access.api_keys import Keys, ReloadingKeys
-from serve.access.rate_limits import Limits
+from serve.access.failed_keys import FailedKeys
+from serve.access.rate_limits import Limits, retry_after
 from serve.api import errors
 from serve.api.errors import Refusal
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered without a key, because probes have none. They name the served models, and nothing else."""
+"""Answered without a key, because probes have none. They name the served models to callers with access only."""
 MAX_BODY_BYTES = 1 << 20
 BODY_TIMEOUT_S = 20.0
 MAX_JSON_DEPTH = 16
@@ -31,6 +33,8 @@ _STRINGS = re.compile(
     rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL
 )  # an unclosed string matches to the end, so that matching stays linear
 _BRACKETS = re.compile(rb"[\[\]{}]")
+FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+"""Headers, and a prefix of headers, that proxies add to the requests that they forward."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
 
@@ -77,7 +81,7 @@ class Guard:
         `sends_request_id`: whether to add the header X-Request-Id to answers; Serve's proxy adds it itself.
         """
         self.app, self.keys, self.public_files = app, ReloadingKeys(keys), frozenset(public_files)
-        self.sends_request_id = sends_request_id
+        self.sends_request_id, self._failed_keys = sends_request_id, FailedKeys()
         self.max_body_bytes, self.body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,22 +94,49 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        hosts = sum(name.lower() == b"host" for name, _ in scope["headers"])
         request_id = valid_request_id(headers.get(b"x-request-id"))
         errors.request_id.set(request_id)
         if self.sends_request_id:
             send = _with_request_id(request_id, send)
         keys = self.keys.current()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_open = path in PUBLIC_PATHS or (keys and scope["method"] == "GET" and path in self.public_files)
+        is_open = path in PUBLIC_PATHS or (keys and scope["method"] in ("GET", "HEAD") and path in self.public_files)
         try:
-            if not is_open:
-                scope.setdefault("state", {})["caller"] = _caller(keys, scope, headers)
+            if hosts > 1:
+                raise Refusal(400, "a request has one Host header")
+            if caller := self._caller_of(keys, scope, headers, is_open=bool(is_open)):
+                scope.setdefault("state", {})["caller"] = caller
             body = await self._body(headers.get(b"content-length", "0"), receive)
         except Refusal as refused:
             answer = errors.response(refused.status, refused.message, code=refused.code, headers=refused.headers)
             await answer(scope, receive, send)
         else:
             await self.app(scope, _from_body(body, receive), send)
+
+    def _caller_of(self, keys: Keys, scope: Scope, headers: Mapping[bytes, str], *, is_open: bool) -> Caller | None:
+        """The caller; None for an open path without access. Raises Refusal for any other path without access."""
+        if is_open and keys and headers.get(b"authorization") is None:
+            return None
+        try:
+            return self._caller(keys, scope, headers)
+        except Refusal:
+            if is_open:
+                return None
+            raise
+
+    def _caller(self, keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
+        """The caller. Raises Refusal for a caller without access."""
+        if not keys:
+            return _local_caller(keys, scope, headers)
+        authorization = headers.get(b"authorization")
+        if (key := keys.identify(authorization)) is not None:
+            return Caller(key.hex(), keys.limits_of(key))
+        if authorization is not None and (wait_s := self._failed_keys.wait_s((scope.get("client") or ("",))[0])):
+            message = f"too many wrong API keys from this address: try again in {retry_after(wait_s)} s"
+            raise Refusal(429, message, code="invalid_api_key", headers={"Retry-After": retry_after(wait_s)})
+        message = "a valid API key is needed: send the header Authorization: Bearer <key>"
+        raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, declared: str, receive: Receive) -> bytes:
         """The whole body. Raises Refusal where it is too large, too slow or nested too deep."""
@@ -128,18 +159,13 @@ class Guard:
         return bytes(body)
 
 
-def _caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
-    """The caller. Raises Refusal for a caller without access."""
-    if keys:
-        key = keys.identify(headers.get(b"authorization"))
-        if key is None:
-            message = "a valid API key is needed: send the header Authorization: Bearer <key>"
-            raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
-        return Caller(key.hex(), keys.limits_of(key))
+def _local_caller(keys: Keys, scope: Scope, headers: Mapping[bytes, str]) -> Caller:
+    """The caller where no keys are configured. Raises Refusal for a request that is not from this machine."""
     host = re.sub(r":\d+$", "", headers.get(b"host", ""))
-    if is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
+    forwarded = any(name.startswith(FORWARDED) for name in headers)
+    if not forwarded and is_loopback((scope.get("client") or ("",))[0]) and is_loopback(host):
         return Caller("", keys.default)
-    raise Refusal(403, "no API keys are configured, so only requests from this machine are answered")
+    raise Refusal(403, "no API keys are configured, so only direct requests from this machine are answered")
 
 
 def valid_request_id(given: str | None) -> str:

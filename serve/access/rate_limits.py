@@ -17,6 +17,8 @@ from typing import Literal
 
 LEASE_S = 30.0
 """After this time without a renewal a lease ends."""
+REMEMBER_S = 2 * LEASE_S
+"""The ids of settled leases are kept for this time: a call about one may arrive after its end."""
 BUSY_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 
@@ -104,12 +106,14 @@ class UsageCounter:
         self._now = now
         self._usage: dict[str, _Usage] = {}
         self._leases: dict[str, Lease] = {}
+        self._settled: dict[str, float] = {}
+        """When each settled lease ended, the oldest first."""
 
     def acquire(self, lease: Lease) -> LimitExceeded | None:
-        """Take a lease; returns the limit that is reached, or None. A lease that is held already is counted once."""
+        """Take a lease; returns the limit that is reached, or None. A held or settled lease is not counted again."""
         now, usage = self._now(), self._usage.setdefault(lease.key, _Usage())
         self._drop_ended(usage, now)
-        if lease.id in self._leases:
+        if lease.id in self._leases or lease.id in self._settled:
             return None
         limits, needs = lease.limits, self._needs(lease)
         waits: list[tuple[float, Kind]] = [
@@ -128,6 +132,7 @@ class UsageCounter:
 
     def settle(self, lease_id: str, tokens: int | None) -> None:
         """End a lease, and charge the generated tokens; None: all reserved ones."""
+        self._remember(lease_id)
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return
@@ -137,10 +142,11 @@ class UsageCounter:
             usage.buckets["tokens"].level += lease.tokens - tokens
 
     def renew(self, leases: Iterable[Lease]) -> None:
-        """Prolong leases. A lease that is unknown here, after a restart, is taken over unchecked."""
+        """Prolong leases. An unknown one, after a restart, is taken over unchecked; a settled one stays ended."""
         now = self._now()
         for lease in leases:
-            self._hold(lease, self._usage.setdefault(lease.key, _Usage()), now)
+            if lease.id not in self._settled:
+                self._hold(lease, self._usage.setdefault(lease.key, _Usage()), now)
 
     def active_leases(self, key: str) -> int:
         """The number of a key's leases that have not ended."""
@@ -158,6 +164,12 @@ class UsageCounter:
         if limits.tokens is not None:
             needs["tokens"] = (limits.tokens, lease.tokens)
         return needs
+
+    def _remember(self, lease_id: str) -> None:
+        now = self._now()
+        self._settled.setdefault(lease_id, now)
+        while (oldest := next(iter(self._settled))) != lease_id and self._settled[oldest] <= now - REMEMBER_S:
+            del self._settled[oldest]
 
     def _hold(self, lease: Lease, usage: _Usage, now: float) -> None:
         self._leases[lease.id] = lease

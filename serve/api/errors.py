@@ -126,7 +126,7 @@ async def _invalid(_: Request, error: Any) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return response(400, "the body is not valid JSON", code="invalid_json")
-    param = ".".join(str(part) for part in first["loc"][1:])[:100] or None
+    param = str(first["loc"][1])[:100] if len(first["loc"]) > 1 else None  # what follows names types of a union
     message = str(first["msg"]).removeprefix("Value error, ")
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "invalid_value")
     return response(400, f"{param}: {message}" if param else message, param=param, code=code)

@@ -12,19 +12,18 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
-from serve.api import schemas
+from serve.api import fields, schemas
 from serve.api.errors import Refusal
 from serve.vllm_private import VLLMClientError
 
 _SAMPLING = {
     "model", "n", "stop", "temperature", "top_p", "top_k", "min_p", "max_tokens", "logprobs", "seed", "stream",
-    "stream_options", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "user",
+    "stream_options", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", *fields.NO_EFFECT,
 }  # fmt: skip
-CHAT_FIELDS = frozenset(
-    _SAMPLING | {"messages", "max_completion_tokens", "top_logprobs", "metadata", "store", "response_format"}
-)
+CHAT_FIELDS = frozenset(_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs", "response_format"})
 COMPLETION_FIELDS = frozenset(_SAMPLING | {"prompt", "echo", "suffix"})
-MAX_STOPS, MAX_STOP_CHARS = 16, 200
+MAX_STOPS, MAX_STOP_CHARS = 4, 200
+"""As many stop strings as vLLM accepts (VLLM_MAX_STOP_STRINGS)."""
 MAX_LOGPROBS = 20
 MAX_VALUES = schemas.MAX_PATHS * schemas.MAX_TOKENS
 """Most values of one answer: paths times tokens times (1 + log-probabilities of each token)."""
@@ -62,6 +61,10 @@ class TextRequest(CompletionRequest):  # type: ignore[misc]
 def _documented(schema: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """The engine's schema without the fields that this service refuses."""
     properties = {name: field for name, field in schema["properties"].items() if name in known}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if name in properties:
+            properties[name] = {**properties[name], "description": schemas.MAX_TOKENS_RULE}
+    properties |= {name: {"description": fields.IGNORED} for name in fields.NO_EFFECT}
     return {**schema, "properties": properties}
 
 
@@ -110,15 +113,24 @@ def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[st
     """The known fields of a request. Raises Refusal where an unknown field has a value."""
     if not isinstance(given, dict):
         return given
+    given = fields.without_idle_seed(fields.without_nulls(given))
     for name, value in given.items():
-        if name not in known and value not in (None, [], {}, False):
+        if name not in known and value not in ([], {}, False):
             shown = str(name).encode("ascii", "replace").decode()[:64]
             raise Refusal(400, f"{shown} is not supported", param=shown, code="unsupported_field")
     check(given)
-    kind = given.get("response_format")
-    if kind is not None and kind != {"type": "text"}:
+    _check_max_tokens(given)
+    if given.get("response_format", {"type": "text"}) != {"type": "text"}:
         raise Refusal(400, "response_format: only text is supported", param="response_format")
-    return {name: value for name, value in given.items() if name in known and name != "response_format"}
+    dropped = {"response_format", *fields.NO_EFFECT}
+    return {name: value for name, value in given.items() if name in known - dropped}
+
+
+def _check_max_tokens(given: Mapping[str, Any]) -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        least = 0 if given.get("echo") is True else 1
+        if isinstance(value := given.get(name, 1), int) and not least <= value <= schemas.MAX_TOKENS:
+            raise Refusal(400, f"{name} must be {least} to {schemas.MAX_TOKENS}", param=name)
 
 
 def _parse(given: Any, read: Callable[[Any], Any]) -> Any:
@@ -129,9 +141,23 @@ def _parse(given: Any, read: Callable[[Any], Any]) -> Any:
         raise
     except VLLMClientError as error:  # str(error) would repeat the value
         message = str(error.args[0])[:300] if error.args else "the request is not valid"
-        raise Refusal(400, message, param=getattr(error, "parameter", None)) from None
+        parameter = getattr(error, "parameter", None)
+        raise Refusal(400, message, param=parameter if parameter in given else _wrong_field(given, read)) from None
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError):
-        raise Refusal(400, "a field has a value of the wrong type") from None
+        wrong = _wrong_field(given, read)
+        message = f"{wrong or 'a field'} has a value of the wrong type"
+        raise Refusal(400, message, param=wrong) from None
+
+
+def _wrong_field(given: Any, read: Callable[[Any], Any]) -> str | None:
+    """The field without which a request is valid; None where there is no single one."""
+    for name in given if isinstance(given, dict) else ():
+        try:
+            read({other: value for other, value in given.items() if other != name})
+        except Exception:
+            continue
+        return str(name)
+    return None
 
 
 def _check_messages(given: Mapping[str, Any]) -> None:
@@ -163,9 +189,11 @@ def _check_content(content: Any, where: str) -> None:
 
 def _check_prompt(given: Mapping[str, Any]) -> None:
     prompt = given.get("prompt")
-    for one in prompt if isinstance(prompt, list) else [prompt]:
-        if isinstance(one, str):
-            _check_text(one, "prompt")
+    if prompt is None or prompt == []:
+        raise Refusal(400, "prompt is missing", param="prompt", code="missing_field")
+    for text in prompt if isinstance(prompt, list) else [prompt]:
+        if isinstance(text, str):
+            _check_text(text, "prompt")
 
 
 def _check_text(text: str, where: str) -> None:
@@ -179,10 +207,9 @@ def _check_sampling(body: Any, *, prompts: int) -> None:
     if body.n is not None and body.n < 1:
         raise Refusal(400, "n must be at least 1", param="n")
     if (body.n or 1) * prompts > schemas.MAX_PATHS:
-        raise Refusal(400, f"n times the number of prompts must be at most {schemas.MAX_PATHS}", param="n")
-    for name in ("max_tokens", "max_completion_tokens"):
-        if (getattr(body, name, None) or 0) > schemas.MAX_TOKENS:
-            raise Refusal(400, f"{name} must be at most {schemas.MAX_TOKENS}", param=name)
+        wrong = "prompt" if prompts > schemas.MAX_PATHS else "n"
+        message = f"n times the number of prompts must be at most {schemas.MAX_PATHS}"
+        raise Refusal(400, message, param=wrong)
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if len(stops) > MAX_STOPS or any(len(stop) > MAX_STOP_CHARS for stop in stops):
         raise Refusal(400, f"stop: at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters", param="stop")

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from serve.api import fields
 
 MAX_QUESTION_CHARS = 8_000
 MAX_PATHS = 64
 """Most paths of one request: k of /solve; n times the number of prompts of the OpenAI routes."""
 MAX_TOKENS = 1024
+MAX_TOKENS_RULE = (
+    f"most tokens of one path, 1 to {MAX_TOKENS}; lowered to the server's limit and the room in the model's context"
+)
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 
 
@@ -38,20 +51,40 @@ class SolveRequest(BaseModel):
         ge=1,
         le=MAX_TOKENS,
         strict=True,
-        description="most tokens of one path; limited by the server's own limit and the model's context",
+        description=MAX_TOKENS_RULE,
     )
 
     early_stop: bool = Field(True, description="cancel samples that can no longer change the answer")
     stream: bool = Field(False, description="answer with server-sent events: start, path, vote, … and result or error")
     deltas: bool = Field(False, description="with stream: also send the text of unfinished paths, as text events")
 
-    @model_validator(mode="after")
-    def _greedy_once(self) -> SolveRequest:
-        if self.temperature == 0 and self.k > 1:
+    seed: int | None = Field(None, description="accepted with temperature 0, where it has no effect")
+    user: Any = Field(None, description=fields.IGNORED)
+    store: Any = Field(None, description=fields.IGNORED)
+    metadata: Any = Field(None, description=fields.IGNORED)
+    service_tier: Any = Field(None, description=fields.IGNORED)
+    prompt_cache_key: Any = Field(None, description=fields.IGNORED)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        return fields.without_nulls(given) if isinstance(given, dict) else given
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy_once(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature == 0 and info.data.get("k", 1) > 1:
             raise ValueError(
                 "temperature 0 is greedy, so all k paths would be the same: use k=1 or a temperature above 0"
             )
-        return self
+        return temperature
+
+    @field_validator("seed")
+    @classmethod
+    def _seed_of_greedy(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        if seed is not None and info.data.get("temperature", 0) != 0:
+            raise ValueError("a seed is supported with temperature 0 only, where it has no effect")
+        return seed
 
 
 class Vote(BaseModel):
@@ -219,7 +252,7 @@ class Readiness(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready", "models": ["tiny-m-rft"]}]})
 
     status: Literal["ready"] = "ready"
-    models: list[str]
+    models: list[str] | None = Field(None, description="absent for a caller without a valid API key")
 
 
 class ServedModel(BaseModel):
@@ -233,6 +266,7 @@ class ServedModel(BaseModel):
     stage: str
     base: str
     fingerprint: str
+    max_model_len: int | None = Field(None, description="tokens of the context: prompt and answer together")
 
 
 class Metric(BaseModel):

@@ -8,6 +8,7 @@ after a replica was lost during a request. Requests for a model that is down are
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -27,6 +28,8 @@ RECHECK_S = 0.2
 WAIT_S = 2.0
 OTHER_REPLICA_S = 5.0
 RETRY_AFTER_S = 5
+READY_EVERY_S = 1.0
+READY_TIMEOUT_S = 5.0
 
 
 class Liveness:
@@ -79,6 +82,33 @@ class Liveness:
                     else:
                         return True
         return False
+
+
+class ReadinessCheck:
+    """Checks whether all engines answer, at most once in `READY_EVERY_S`: probes need no key, and share its result.
+
+    Example: await ReadinessCheck({"tiny-m-rft": handle}).ready()
+    """
+
+    def __init__(self, handles: Mapping[str, Any]) -> None:
+        self._handles = handles
+        self._check: asyncio.Task[bool] | None = None
+        self._began = 0.0
+
+    async def ready(self) -> bool:
+        """Whether the engine of each model answered the last check within `READY_TIMEOUT_S`."""
+        if self._check is None or (self._check.done() and time.monotonic() >= self._began + READY_EVERY_S):
+            self._check, self._began = asyncio.ensure_future(self._all_answer()), time.monotonic()
+        return await asyncio.shield(self._check)
+
+    async def _all_answer(self) -> bool:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                for answer in [handle.check_health.remote() for handle in self._handles.values()]:
+                    await answer
+        except Exception:
+            return False
+        return True
 
 
 def _unavailable(model: str) -> Refusal:

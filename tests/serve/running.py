@@ -29,8 +29,8 @@ from rft_ray.store.models.committed import commit_model
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 280
 END_TIMEOUT_S = 60
-KEY = "the-key-of-the-test"
-LIMITED = "the-key-with-limits"
+KEY = "the-key-of-the-serving-tests"
+LIMITED = "the-key-with-its-own-limits"
 TEMPLATE = "Question: {query}\nAnswer:"
 LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
 

@@ -80,7 +80,7 @@ def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path
         recorded = {"data": f"corpus/{data}.parquet", "recipe": {"epochs": 3}, "seed": 7, "training": {"curve": []}}
         (tmp_path / entry.stage).mkdir()
         for name in ("config.json", "tokenizer.json"):
-            (tmp_path / entry.stage / name).write_text("{}")
+            (tmp_path / entry.stage / name).write_text(json.dumps({"max_position_embeddings": 99}))
         save_file({"a": np.zeros(1)}, tmp_path / entry.stage / "model.safetensors")
         commit_model(open_store(str(run)), entry.fingerprint, tmp_path / entry.stage, recorded)
     details = run_models.details(str(run), rft)
@@ -94,6 +94,7 @@ def test_a_models_lineage_comes_from_its_manifest_and_the_summary(tmp_path: Path
     assert (details.corpus.fingerprint, details.corpus.gold, details.corpus.paths) == ("c0ffee", 4, 10)
     assert [(one.model, one.share) for one in details.corpus.samplers] == [("tiny-m", 0.7), ("tiny-s", 0.3)]
     assert details.evaluation["maj@k"].k == 4
+    assert details.max_model_len == 99
     before = run_models.details(str(run), sft)
     assert before.corpus is not None
     assert (before.corpus.fingerprint, before.corpus.paths, before.evaluation) == ("decade", None, {})
@@ -186,7 +187,7 @@ def test_a_taken_port_is_refused_with_a_free_one(run: Path, capsys: pytest.Captu
 def test_an_address_of_another_machine_is_refused(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RFT_API_KEYS", "key")
+    monkeypatch.setenv("RFT_API_KEYS", "a-key-of-twenty-letters")
     assert "--host" in refused(capsys, "--run", str(run), "--host", "192.0.2.1")[1]
 
 

@@ -18,13 +18,13 @@ from fastapi.routing import APIRoute
 from ray.exceptions import RayActorError
 from starlette.testclient import TestClient
 
-from serve import page
+from serve import page, ray_private
 from serve.access.api_keys import Keys, load_keys
 from serve.scripted import ScriptedServer, application
 from serve.solving.events import Pieces
 from tests.serve.running import within
 
-KEY = "a-good-key"
+KEY = "a-good-key-of-the-tests"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does Tom have now?"
 CAPACITY = 100
 ORIGIN = "https://app.example.org"
@@ -185,7 +185,7 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
         ("/v1/chat/completions", chat(stream_options={"include_usage": True}), "stream_options"),
         ("/v1/chat/completions", chat(max_tokens=5000), "max_tokens"),
         ("/v1/chat/completions", chat(max_completion_tokens=5000), "max_completion_tokens"),
-        ("/v1/chat/completions", chat(stop=["a"] * 17), "stop"),
+        ("/v1/chat/completions", chat(stop=["a"] * 5), "stop"),
         ("/v1/chat/completions", chat(stop="a" * 201), "stop"),
         ("/v1/chat/completions", chat(seed=1), "seed"),
         ("/v1/chat/completions", chat(logit_bias={str(i): 1 for i in range(301)}), "logit_bias"),
@@ -193,7 +193,11 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
         ("/v1/chat/completions", chat(logprobs=True, top_logprobs=-1), "top_logprobs"),
         ("/v1/chat/completions", chat(logprobs=True, top_logprobs=20, n=32, max_tokens=256), "top_logprobs"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": -1}, "logprobs"),
-        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 20, "n": 32}, "logprobs"),
+        (
+            "/v1/completions",
+            {"model": "tiny-rft", "prompt": "a", "logprobs": 20, "n": 32, "max_tokens": 256},
+            "logprobs",
+        ),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a" * 2000, "echo": True, "n": 64}, "n"),
         ("/v1/chat/completions", chat(chat_template="{{ 1 }}"), "chat_template"),
         ("/v1/chat/completions", chat(structured_outputs={"regex": "(a+)+"}), "structured_outputs"),
@@ -206,9 +210,18 @@ def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> No
             chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a/"}}]}]),
             "messages.0.content",
         ),
-        ("/v1/completions", {"model": "tiny-rft", "prompt": ["a"] * 65}, "n"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": ["a"] * 65}, "prompt"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "logprobs": 21}, "logprobs"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "use_beam_search": True}, "use_beam_search"),
+        ("/v1/chat/completions", chat(max_tokens=0), "max_tokens"),
+        ("/v1/chat/completions", chat(max_tokens=-5), "max_tokens"),
+        ("/v1/chat/completions", chat(temperature=0, seed="one"), "seed"),
+        ("/v1/chat/completions", chat(stop={"a": 1}), "stop"),
+        ("/v1/chat/completions", chat(logit_bias={"a": "b"}), "logit_bias"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "stop": ["a"] * 5}, "stop"),
+        ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "max_tokens": -1, "echo": True}, "max_tokens"),
+        ("/solve", asked(seed=1), "seed"),
+        ("/solve", asked(temperature=0), "temperature"),
         ("/solve", asked(stream="yes please"), "stream"),
         ("/solve", asked(model="other"), "model"),
     ],
@@ -232,6 +245,53 @@ def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
         )
 
 
+SMALLEST: dict[str, dict[str, Any]] = {
+    "/solve": {"question": QUESTION, "k": 1},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": QUESTION}]},
+    "/v1/completions": {"prompt": QUESTION},
+}
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_null_is_absent_in_each_field_of_each_route(running: Running, path: str) -> None:
+    schema = {"/solve": "SolveRequest", "/v1/chat/completions": "ChatRequest", "/v1/completions": "TextRequest"}[path]
+    fields = running.app.openapi()["components"]["schemas"][schema]["properties"]
+    with running.client as client:
+        for name in set(fields) - set(SMALLEST[path]):
+            answer = client.post(path, json=SMALLEST[path] | {name: None})
+            assert answer.status_code == 200, (name, answer.text)
+        for name in set(SMALLEST[path]) - {"k"}:
+            assert client.post(path, json=SMALLEST[path] | {name: None}).json()["error"]["param"] == name
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_fields_without_effect_are_accepted_on_each_route(running: Running, path: str) -> None:
+    ignored = {"user": "me", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "k"}
+    with running.client as client:
+        answer = client.post(path, json=SMALLEST[path] | ignored | {"seed": 7, "temperature": 0})
+        assert answer.status_code == 200, answer.text
+    document = running.app.openapi()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = running.app.openapi()["components"]["schemas"][document["$ref"].rpartition("/")[2]]
+    assert set(ignored) <= set(schema["properties"])
+
+
+def test_the_seed_of_an_echo_has_no_effect(running: Running) -> None:
+    with running.client as client:
+        body = {"prompt": "a", "echo": True, "max_tokens": 0, "seed": 7}
+        assert client.post("/v1/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("path", SMALLEST)
+def test_max_tokens_beyond_the_servers_limit_are_lowered_on_each_route(running: Running, path: str) -> None:
+    """256 here; the bound of the schema is 1,024."""
+    with running.client as client:
+        assert client.post(path, json=SMALLEST[path] | {"max_tokens": 1024}).status_code == 200
+        refused = client.post(path, json=SMALLEST[path] | {"max_tokens": 1025})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_tokens")
+        streamed = client.post("/solve", json=asked(k=1, max_tokens=1024, stream=True))
+    assert events(streamed)[0][1]["max_tokens"] == 256
+
+
 def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:
     """The page's files hold no secret: they are the same for all, and the data that they show needs the key."""
     routes = [(route.path, method) for route in running.app.routes for method in getattr(route, "methods", ())]
@@ -245,6 +305,14 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
                 expected = 200 if (path, method) in is_open else 401
                 probe = path in ("/healthz", "/readyz")
                 assert answer.status_code == expected or (probe and method != "GET"), (method, path)
+
+
+def test_readiness_names_the_models_to_callers_with_a_key_only(running: Running) -> None:
+    with running.client as client:
+        assert client.get("/readyz").json() == {"status": "ready", "models": ["tiny-sft", "tiny-rft"]}
+    for headers in ({}, {"Authorization": "Bearer a-wrong-key-of-the-tests"}):
+        answer = httpx.get(f"{running.url}/readyz", headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
 
 class Dying(ScriptedServer):
@@ -327,6 +395,57 @@ def test_cors_is_open_to_the_named_origin_alone() -> None:
         assert [one.headers.get("access-control-allow-origin") for one in (asked_first, answer, refused)] == [let] * 3
         assert (answer.status_code, refused.status_code) == (200, 401)
         assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ("This model's maximum context length is 9 tokens.", None, "context_length_exceeded"),
+        ("Input length (9) exceeds model's maximum context length (8).", None, "context_length_exceeded"),
+        ("n must be 1 when using greedy sampling, got 2.", "n", "invalid_request"),
+        ("stop cannot contain an empty string.", "stop", "invalid_request"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_an_error_of_the_engine_names_its_field_and_a_long_prompt_has_its_code(
+    running: Running, monkeypatch: pytest.MonkeyPatch, path: str, message: str, param: str | None, code: str
+) -> None:
+    async def refuse(*_: Any) -> Any:
+        raise ray_private.openai_http_exception()(status_code=400, message=message, type="BadRequestError")
+        yield
+
+    for method in ("chat", "completions"):
+        monkeypatch.setattr(running.engines["tiny-sft"], method, refuse)
+    with running.client as client:
+        answer = client.post(path, json=SMALLEST[path])
+    error = answer.json()["error"]
+    prompt = next(iter(SMALLEST[path]))
+    assert (answer.status_code, error["param"], error["code"]) == (400, param or prompt, code)
+
+
+def test_head_works_where_get_does(running: Running) -> None:
+    paths = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/tiny-rft",
+        "/openapi.json",
+        "/docs",
+        *page.FILES,
+    ]
+    with running.client as client:
+        for path in paths:
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"") == (200, b""), path
+            assert head.headers["content-type"] == got.headers["content-type"]
+            if path != "/metrics":
+                assert head.headers["content-length"] == got.headers["content-length"]
+        assert client.head("/solve").status_code == client.get("/solve").status_code == 405
+        assert client.head("/v1/models/other").status_code == 404
+        assert 'route="/v1/models"} ' in client.get("/metrics").text
+    assert httpx.head(f"{running.url}/v1/models").status_code == 401
+    assert httpx.head(running.url).status_code == 200
 
 
 def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:

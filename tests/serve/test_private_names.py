@@ -15,6 +15,7 @@ from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve import ray_private, uvicorn_private, vllm_private
+from serve.api import openai_bounds
 
 
 def attributes(listed: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
@@ -58,7 +59,11 @@ def test_the_parameters_of_vllms_token_limit_are_those_that_are_passed() -> None
     from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 
     assert len(inspect.signature(get_max_tokens).parameters) >= 5
+    assert vllm.envs.VLLM_MAX_STOP_STRINGS == openai_bounds.MAX_STOPS
     assert "include_usage" in vllm_private.StreamOptions.model_fields
+    for module in ("vllm.renderers.params", "vllm.entrypoints.serve.utils.api_utils"):
+        source = re.sub(r'"\s+f?"', "", inspect.getsource(importlib.import_module(module)))
+        assert vllm_private.CONTEXT_LENGTH in source
     assert issubclass(vllm_private.EngineDeadError, Exception)
     assert issubclass(vllm_private.VLLMClientError, Exception)
 

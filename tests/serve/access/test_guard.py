@@ -17,12 +17,13 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from serve.access import failed_keys
 from serve.access.api_keys import Keys, KeysError, load_keys
 from serve.access.guard import PUBLIC_PATHS, Guard, deeper_than, is_loopback
 from serve.api import errors
 
-KEY = "a-good-key"
-KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key"})
+KEY = "a-good-key-of-the-tests"
+KEYS = load_keys(None, {"RFT_API_KEYS": f"{KEY}, another-key-of-the-tests"})
 
 
 def guarded(keys: Keys, max_body_bytes: int = 100) -> FastAPI:
@@ -57,13 +58,15 @@ def bearer(key: str) -> dict[str, str]:
 
 def test_keys_come_from_file_and_variable_and_only_hashes_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("# ours\nfile-key\n\n")
+    file.write_text("# ours\na-file-key-of-the-tests\n\n")
     for keys in (
-        load_keys(str(file), {"RFT_API_KEYS": "env-key"}),
-        load_keys(None, {"RFT_API_KEYS_FILE": str(file), "RFT_API_KEYS": "env-key,"}),
+        load_keys(str(file), {"RFT_API_KEYS": "an-env-key-of-the-tests"}),
+        load_keys(None, {"RFT_API_KEYS_FILE": str(file), "RFT_API_KEYS": "an-env-key-of-the-tests,"}),
     ):
-        assert keys.digests == {hashlib.sha256(key).digest() for key in (b"file-key", b"env-key")}
-        assert not [key for key in ("file-key", "env-key") if key in repr(keys)]
+        assert keys.digests == {
+            hashlib.sha256(key).digest() for key in (b"a-file-key-of-the-tests", b"an-env-key-of-the-tests")
+        }
+        assert not [key for key in ("a-file-key-of-the-tests", "an-env-key-of-the-tests") if key in repr(keys)]
 
 
 @pytest.mark.parametrize("content", [None, "", "# only a comment\n", "two words\n", "ключ\n"])
@@ -92,7 +95,9 @@ def test_anything_but_a_whole_key_is_refused(header: str | None) -> None:
 
 
 def test_each_key_is_accepted_and_the_scheme_has_any_case() -> None:
-    assert all(KEYS.identify(f"{scheme} {key}") for key in (KEY, "another-key") for scheme in ("Bearer", "bearer"))
+    assert all(
+        KEYS.identify(f"{scheme} {key}") for key in (KEY, "another-key-of-the-tests") for scheme in ("Bearer", "bearer")
+    )
 
 
 PATHS = [
@@ -133,6 +138,22 @@ def test_open_files_are_for_reading_and_where_there_are_no_keys_for_this_machine
     assert client(Keys(), peer="10.1.2.3").get("/file").status_code == 403
 
 
+def test_failed_keys_are_throttled_and_an_accepted_key_of_the_same_address_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(failed_keys, "FAILURES_PER_MINUTE", 3)
+    caller = client(KEYS)
+    answers = [caller.post("/echo", headers=bearer("wrong")) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 2
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert caller.post("/echo").status_code == 401  # no key is not a failed one
+    assert caller.post("/echo", headers=bearer(KEY)).status_code == 200
+
+
+def test_where_all_keys_are_revoked_this_machine_needs_one_too(tmp_path: Path) -> None:
+    assert client(Keys(file=str(tmp_path / "keys"))).post("/echo").status_code == 401
+
+
 def test_a_websocket_is_closed() -> None:
     with pytest.raises(WebSocketDisconnect) as closed, client(KEYS).websocket_connect("/echo"):
         pass
@@ -155,6 +176,23 @@ def test_without_keys_only_this_machine_is_answered(host: str, peer: str, status
     caller = client(Keys(), peer=peer)
     assert caller.post("/echo", headers={"Host": host}).status_code == status
     assert caller.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"]
+)
+def test_without_keys_what_a_proxy_forwarded_is_refused(header: str) -> None:
+    for value in ("127.0.0.1", "for=127.0.0.1", ""):
+        assert client(Keys()).post("/echo", headers={header: value}).status_code == 403
+    assert client(KEYS).post("/echo", headers={header: "10.1.2.3"} | bearer(KEY)).status_code == 200
+
+
+@pytest.mark.parametrize("keys", [Keys(), KEYS])
+@pytest.mark.parametrize("path", ["/echo", "/healthz"])
+def test_two_host_headers_are_refused(keys: Keys, path: str) -> None:
+    hosts = [("Host", "localhost"), ("Host", "localhost"), ("Authorization", f"Bearer {KEY}")]
+    answer = client(keys).request("GET" if path == "/healthz" else "POST", path, headers=hosts)
+    assert answer.status_code == 400
 
 
 def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:

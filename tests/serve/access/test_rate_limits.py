@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from serve.access import api_keys as keys_module
-from serve.access import rate_limiter, rate_limits
+from serve.access import failed_keys, rate_limiter, rate_limits
 from serve.access.api_keys import KeysError, ReloadingKeys, load_keys
+from serve.access.failed_keys import FailedKeys
 from serve.access.rate_limiter import RateLimiter
 from serve.access.rate_limits import LEASE_S, Lease, LimitExceeded, Limits, UsageCounter
 from serve.api.errors import Refusal
@@ -164,50 +165,136 @@ def test_who_leaves_pays_what_was_reserved_and_who_is_failed_pays_nothing(ending
 def test_a_key_file_gives_limits_and_may_hold_hashes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     hashed = keys_module._digest("hidden").hex()
-    file.write_text(f"plain requests=5 tokens=100\nsha256:{hashed} concurrency=2\nother\n")
-    keys = load_keys(str(file), {"RFT_API_KEYS": "variable"}, Limits(requests=1))
-    found = {key: keys.identify(f"Bearer {key}") for key in ("plain", "hidden", "other", "variable")}
-    allowed = {key: keys.limits_of(digest) for key, digest in found.items() if digest}
-    assert allowed == {
-        "plain": Limits(requests=5, tokens=100),
+    plain, other, variable = (f"{name}-key-of-the-tests" for name in ("plain", "other", "variable"))
+    file.write_text(f"{plain} requests=5 tokens=100\nsha256:{hashed} concurrency=2\n{other}\n")
+    keys = load_keys(str(file), {"RFT_API_KEYS": variable}, Limits(requests=1))
+    digests = {key: keys.identify(f"Bearer {key}") for key in (plain, "hidden", other, variable)}
+    assert {key: keys.limits_of(digest) for key, digest in digests.items() if digest} == {
+        plain: Limits(requests=5, tokens=100),
         "hidden": Limits(concurrency=2),
-        "other": Limits(requests=1),
-        "variable": Limits(requests=1),
+        other: Limits(requests=1),
+        variable: Limits(requests=1),
     }
     assert keys.identify(f"Bearer sha256:{hashed}") is None
 
 
-@pytest.mark.parametrize("line", ["secret-key speed=1", "sha256:12ab", "secret-key requests=0"])
+@pytest.mark.parametrize(
+    "line", ["secret-key-of-the-tests speed=1", "sha256:12ab", "secret-key-of-the-tests requests=0", "secret-key"]
+)
 def test_a_bad_line_is_named_without_showing_it(tmp_path: Path, line: str) -> None:
-    (tmp_path / "keys").write_text(f"good\n{line}\n")
+    (tmp_path / "keys").write_text(f"good-key-of-the-tests\n{line}\n")
     with pytest.raises(KeysError, match="line 2") as refused:
         load_keys(str(tmp_path / "keys"), {})
     assert "secret-key" not in str(refused.value)
     assert "12ab" not in str(refused.value)
 
 
-def test_keys_follow_their_file_and_outlive_a_broken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+FIRST, SECOND, STATIC = (f"{name}-key-of-the-tests" for name in ("first", "second", "static"))
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A key file with FIRST, which is checked at each request."""
     monkeypatch.setattr(keys_module, "CHECK_S", 0.0)
-    file, secret = tmp_path / "keys", tmp_path / "mounted"
-    secret.write_text("first\n")
-    file.symlink_to(secret)  # as Kubernetes mounts a Secret
-    ring = ReloadingKeys(load_keys(str(file), {"RFT_API_KEYS": "fixed"}))
-    accepted = lambda: {key for key in ("first", "second", "fixed") if ring.current().identify(f"Bearer {key}")}  # noqa: E731
-    assert accepted() == {"first", "fixed"}
-    newer = tmp_path / "newer"
-    newer.write_text("second\n")
-    os.replace(newer, secret)
-    assert accepted() == {"second", "fixed"}
-    with caplog.at_level(logging.ERROR, "ray.serve"):
-        for broken in ("not a-key\n", ""):
-            secret.write_text(broken)
-            assert accepted() == {"second", "fixed"}
-            assert accepted() == {"second", "fixed"}
-        secret.unlink()
-        assert accepted() == {"second", "fixed"}
+    file = tmp_path / "keys"
+    file.write_text(f"{FIRST}\n")
+    file.chmod(0o600)
+    return file
+
+
+def accepted(reloading: ReloadingKeys) -> set[str]:
+    return {key for key in (FIRST, SECOND, STATIC) if reloading.current().identify(f"Bearer {key}")}
+
+
+def test_keys_follow_their_file_and_outlive_a_broken_one(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    link = key_file.parent / "link"
+    link.symlink_to(key_file)  # as Kubernetes mounts a Secret
+    keys = ReloadingKeys(load_keys(str(link), {"RFT_API_KEYS": STATIC}))
+    assert accepted(keys) == {FIRST, STATIC}
+    newer = key_file.parent / "newer"
+    newer.write_text(f"{SECOND}\n")
+    newer.chmod(0o600)
+    os.replace(newer, key_file)
+    assert accepted(keys) == {SECOND, STATIC}
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        for broken in ("not-a-key of-the-tests\n", f"{FIRST}\n{SECOND}"):
+            key_file.write_text(broken)
+            assert accepted(keys) == {SECOND, STATIC}
+            assert accepted(keys) == {SECOND, STATIC}
+        key_file.unlink()
+        assert accepted(keys) == {SECOND, STATIC}
     assert len(caplog.messages) == 3
-    assert not [text for text in caplog.messages if "a-key" in text or "second" in text]
-    secret.write_text("first\n")
-    assert accepted() == {"first", "fixed"}
+    assert not [text for text in caplog.messages if "of-the-tests" in text]
+    key_file.write_text(f"{FIRST}\n")
+    assert accepted(keys) == {FIRST, STATIC}
+
+
+def test_a_readable_file_without_keys_revokes_the_last_key_and_opens_nothing(key_file: Path) -> None:
+    keys = ReloadingKeys(load_keys(str(key_file), {}))
+    assert accepted(keys) == {FIRST}
+    for content in ("", "# no keys\n"):
+        key_file.write_text(content)
+        assert accepted(keys) == set()
+        assert keys.current()  # keys are configured: this machine is not let in without one
+    key_file.write_text(f"{SECOND}\n")
+    assert accepted(keys) == {SECOND}
+
+
+@pytest.mark.parametrize("cut", [5, len(SECOND) - 1, len(SECOND), len(SECOND) + 10])
+def test_a_half_written_line_is_no_key(key_file: Path, cut: int) -> None:
+    """Also where the cut is in the limits, or just before the newline."""
+    keys = ReloadingKeys(load_keys(str(key_file), {}))
+    key_file.write_text(f"{FIRST}\n" + f"{SECOND} requests=60"[:cut])
+    assert accepted(keys) == {FIRST}
+    assert not keys.current().identify(f"Bearer {SECOND[:cut]}")
+    with pytest.raises(KeysError, match="line 2"):
+        load_keys(str(key_file), {})
+
+
+@pytest.mark.parametrize("key", ["short", "x" * 19])
+def test_a_short_key_is_refused(key: str) -> None:
+    with pytest.raises(KeysError, match="20 characters"):
+        load_keys(None, {"RFT_API_KEYS": key})
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_a_key_file_that_all_users_can_read_is_used_with_a_warning(
+    key_file: Path, caplog: pytest.LogCaptureFixture, mode: int, warnings: int
+) -> None:
+    key_file.chmod(mode)
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        assert load_keys(str(key_file), {}).digests
+    assert len(caplog.messages) == warnings
+
+
+def test_a_late_call_about_a_settled_lease_does_not_bring_it_back(clock: Clock) -> None:
+    counter, allowed = UsageCounter(clock), Limits(concurrency=1)
+    assert counter.acquire(lease(1, allowed)) is None
+    counter.settle("1", 0)
+    counter.renew([lease(1, allowed)])  # was under way when the lease was settled
+    assert counter.active_leases("key") == 0
+    assert counter.acquire(lease(2, allowed)) is None
+    counter.settle("3", 0)  # settled before its cancelled acquisition arrives
+    counter.settle("2", 0)
+    assert counter.acquire(lease(3, allowed)) is None
+    assert counter.active_leases("key") == 0
+
+
+def test_settled_leases_are_forgotten_in_time(clock: Clock) -> None:
+    counter = UsageCounter(clock)
+    for number in range(1000):
+        counter.settle(str(number), 0)
+        clock.now += 1
+    assert len(counter._settled) <= rate_limits.REMEMBER_S + 1
+
+
+def test_failed_keys_are_limited_by_address_and_few_addresses_are_kept(clock: Clock) -> None:
+    failed = FailedKeys(clock)
+    assert [failed.wait_s("a") for _ in range(failed_keys.FAILURES_PER_MINUTE)] == [0] * failed_keys.FAILURES_PER_MINUTE
+    assert failed.wait_s("a") == pytest.approx(1)
+    assert failed.wait_s("b") == 0
+    clock.now += 1
+    assert failed.wait_s("a") == 0
+    for number in range(2 * failed_keys.MAX_ADDRESSES):
+        failed.wait_s(str(number))
+    assert len(failed._levels) == failed_keys.MAX_ADDRESSES

@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError
 
 from serve.api.errors import Refusal
 from serve.replicas import liveness
-from serve.replicas.liveness import Liveness
+from serve.replicas.liveness import Liveness, ReadinessCheck
 
 
 class Handle:
@@ -102,3 +102,32 @@ def test_a_model_that_falls_silent_is_noticed_without_a_request(monkeypatch: pyt
             await models.await_up("m")
 
     asyncio.run(ask())
+
+
+def test_readiness_asks_the_engines_at_most_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "READY_EVERY_S", 0.3)
+    checks = 0
+
+    async def counted() -> None:
+        nonlocal checks
+        checks += 1
+        await asyncio.sleep(0.05)
+
+    async def ask() -> None:
+        readiness = ReadinessCheck({"m": Handle(counted)})
+        assert await asyncio.gather(*(readiness.ready() for _ in range(50))) == [True] * 50
+        assert await readiness.ready()
+        assert checks == 1
+        await asyncio.sleep(0.35)
+        assert await readiness.ready()
+        assert checks == 2
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("answer", [lost, silent])
+def test_readiness_is_false_where_an_engine_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr(liveness, "READY_TIMEOUT_S", 0.1)
+    assert not asyncio.run(ReadinessCheck({"m": Handle(sound), "n": Handle(answer)}).ready())

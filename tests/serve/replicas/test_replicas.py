@@ -26,7 +26,7 @@ import pytest
 from tests.serve.replicated import MODEL
 from tests.serve.running import KEY, Started, free_port, started, within
 
-LIMITED, ADDED = "key-with-limits", "key-added-later"
+LIMITED, ADDED = "a-key-with-its-own-limits", "a-key-that-is-added-later"
 KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does he have?"
 START_S = 120.0
