@@ -78,7 +78,7 @@ def check_canaries(job: VerdictJob) -> None:
         row = grade_row(known_good, problem, job)
         if row.status is not Status.CORRECT:
             raise CanaryError(
-                f"the verifier grades a solution known to be right as {row.status} ({row.detail}), so no completion was "
+                f"the verifier grades a solution known to be right as {row.status} ({row.detail}), so nothing was "
                 f"graded: check the worker's environment. The solution: {problem.solution!r}"
             )
 
