@@ -120,8 +120,8 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     """How the models' distinct paths complement each other, over all problems.
 
     `by_model`: distinct (paths found by this model), exclusive (found by no other model) and marginal_gain (exclusive
-    as a share of the union: what the union loses without this model). `overlap`: the distinct paths that each two models
-    both found. `distinct_under`: paths of the union under each normal form, without gold.
+    as a share of the union: what the union loses without this model). `overlap`: number of paths that both of two
+    models found. `distinct_under`: paths of the union under each normal form, without gold.
     """
     finders: Counter[str] = Counter()
     forms: Counter[str] = Counter()
