@@ -1,11 +1,11 @@
-"""The demo on this machine: start a Ray head, submit a run through the Jobs API, follow it, serve its model, end all.
+"""Local demo: start a Ray head, submit a run through the Jobs API, follow its log, serve its model, end everything.
 
     python cluster/demo.py run jobs/configs/demo.yaml [--section.key=value …] [--limit N] [--dry-run]
     python cluster/demo.py serve
     python cluster/demo.py up --workers 2
     python cluster/demo.py down
 
-The head stays up between calls, so a second run starts at once; `down` ends it, by pid. State and logs: `.ray/`.
+The head stays up between calls, so a second run starts at once. `down` ends it by pid. State and logs are in `.ray/`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ if TYPE_CHECKING:
 
 
 PASSED_ON = ("RFT_GSM8K_DIR", "HF_HOME", "HF_HUB_OFFLINE")
-"""Variables of the caller that a job gets even where the head was started without them. No secrets: jobs' variables
-show in the dashboard."""
+"""Environment variables that a job takes from the caller, even if the head was started without them.
+
+The dashboard shows a job's variables, so secrets do not belong here.
+"""
 SETTING = re.compile(r"--\w+\.[\w.]+=")
-"""`--section.key=value`, which the config understands; other options are the job's own."""
+"""Matches `--section.key=value`, a setting of the config; other options are for the job itself."""
 STOPPED = 130
+"""Exit status after Ctrl-C."""
 SERVE_PORT = 8000
 
 
 def run(start: Callable[[], Cluster], config: str, options: Sequence[str]) -> int:
-    """Submit the pipeline, follow it, and say where everything is. Returns the exit status.
+    """Submit the pipeline, follow its log, and print where the results are. Returns the exit status.
 
-    A config that cannot run is refused before the head is started; `--dry-run` needs no head at all.
+    An invalid config is refused before the head is started. `--dry-run` starts no head.
     """
     sys.path.insert(0, str(ROOT))  # rft_ray need not be installed
     from rft_ray.cli.job import config_file
@@ -63,17 +66,18 @@ def run(start: Callable[[], Cluster], config: str, options: Sequence[str]) -> in
     cluster = start()
     status = submit(cluster, script)
     if status == 0:
-        _say_where(cluster, f"{settings.store}/{settings.name}")
+        _print_locations(cluster, f"{settings.store}/{settings.name}")
     elif status != STOPPED:
         print(f"\nThe run did not finish. Its log is above and in the dashboard: {_dashboard(cluster)}")
-        print("What it has committed stays: the same command goes on from there.")
+        print("Its committed results are kept: the same command goes on from there.")
     return status
 
 
 def submit(cluster: Cluster, command: Sequence[str]) -> int:
-    """Run a command on the head through the Jobs API, its log on our terminal. Returns its exit status.
+    """Run a command on the head through the Jobs API and print its log. Returns the command's exit status.
 
-    A job with the same command that still runs is followed instead. Ctrl-C asks the job to stop.
+    If a job with the same command is still running, it is followed instead. Ctrl-C stops the job. Raises ClusterError
+    when the connection to the head is lost.
     """
     from ray.job_submission import JobStatus
 
@@ -81,11 +85,11 @@ def submit(cluster: Cluster, command: Sequence[str]) -> int:
     entrypoint = f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(command)}"
     job = _running_job(client, entrypoint)
     if job is None:
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        job = client.submit_job(entrypoint=entrypoint, runtime_env={"env_vars": passed})
+        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        job = client.submit_job(entrypoint=entrypoint, runtime_env={"env_vars": variables})
         print(f"Submitted job {job}: {_dashboard(cluster)}", flush=True)
     else:
-        print(f"Job {job} already runs this command: following it.", flush=True)
+        print(f"Job {job} is already running this command: following its log.", flush=True)
     try:
         asyncio.run(_follow(client, job))
         while not client.get_job_status(job).is_terminal():
@@ -94,7 +98,7 @@ def submit(cluster: Cluster, command: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _stop(client, job)
     except (ConnectionError, RuntimeError) as error:
-        raise ClusterError(f"lost the Ray head while following job {job}: {error}") from None
+        raise ClusterError(f"lost the connection to the Ray head while following job {job}: {error}") from None
     if info.status == JobStatus.SUCCEEDED:
         return 0
     reason = (info.message or "").partition("last available logs")[0].strip(" ,\n")
@@ -103,22 +107,25 @@ def submit(cluster: Cluster, command: Sequence[str]) -> int:
 
 
 def serve(cluster: Cluster, state: Path, options: Sequence[str]) -> int:
-    """Serve in the foreground, until Ctrl-C, the newest finished run or what the options of serve.app name."""
+    """Run serve.app in the foreground until Ctrl-C: with the newest finished run, unless the options name another.
+
+    Returns its exit status, or 1 when a served model is already running.
+    """
     running = cluster.member("serve")
     if running is not None:
-        print(f"A served model already runs (pid {running.pid}); `make down` ends it.", file=sys.stderr)
+        print(f"A model is already being served (pid {running.pid}); `make down` ends it.", file=sys.stderr)
         return 1
-    given = {option.partition("=")[0] for option in options}
-    source = [] if given & {"--run", "--newest"} else ["--newest", "runs"]
-    source += [] if "--stage" in given else ["--stage", "compare"]
-    port = [] if "--port" in given else ["--port", str(free_port(SERVE_PORT))]
+    names = {option.partition("=")[0] for option in options}
+    source = [] if names & {"--run", "--newest"} else ["--newest", "runs"]
+    source += [] if "--stage" in names else ["--stage", "compare"]
+    port = [] if "--port" in names else ["--port", str(free_port(SERVE_PORT))]
     command = [sys.executable, "-m", "serve.app", "--address", cluster.address, *source, *port, *options]
     child = subprocess.Popen(command, cwd=ROOT, env=cluster.environment())
     try:
         local_cluster.record(state, "serve", identify(child.pid))
         status = child.wait()
         return status if status >= 0 else 128 - status
-    except KeyboardInterrupt:  # in a terminal the child got the signal too
+    except KeyboardInterrupt:  # the terminal sends the signal to the child too
         return STOPPED
     finally:
         _end_child(child)
@@ -126,7 +133,7 @@ def serve(cluster: Cluster, state: Path, options: Sequence[str]) -> int:
 
 
 def show(cluster: Cluster | None) -> int:
-    """Print what is recorded and whether it runs. Returns 1 where nothing does."""
+    """Print the recorded processes and whether they run. Returns 1 when no cluster runs."""
     if cluster is None or cluster.member("head") is None:
         print("No local cluster runs.")
         return 1
@@ -137,7 +144,7 @@ def show(cluster: Cluster | None) -> int:
 
 
 def _end_child(child: subprocess.Popen[bytes]) -> None:
-    """Let the child end in order, then in any case."""
+    """Terminate the child, and kill it if it has not ended after 30 s."""
     if child.poll() is None:
         child.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -157,7 +164,7 @@ def _client(cluster: Cluster) -> JobSubmissionClient:
 
 
 def _running_job(client: JobSubmissionClient, entrypoint: str) -> str | None:
-    """Submission id of a job that runs this very command, if there is one."""
+    """Submission id of a job that is running this command; None if there is none."""
     for job in client.list_jobs():
         if job.entrypoint == entrypoint and not job.status.is_terminal():
             return str(job.submission_id)
@@ -170,18 +177,18 @@ async def _follow(client: JobSubmissionClient, job: str) -> None:
 
 
 def _stop(client: JobSubmissionClient, job: str) -> int:
-    """Ask the job to stop and wait a little for it."""
+    """Stop the job and wait up to 20 s until it has ended. Returns STOPPED."""
     print("\nStopping the job …", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         client.stop_job(job)
         deadline = time.monotonic() + 20
         while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
             time.sleep(0.2)
-    print("Stopped. What is committed stays: the same command goes on from there. `make down` ends the Ray head.")
+    print("Stopped. Committed results are kept: the same command goes on from there. `make down` ends the Ray head.")
     return STOPPED
 
 
-def _say_where(cluster: Cluster, run_dir: str) -> None:
+def _print_locations(cluster: Cluster, run_dir: str) -> None:
     if "://" not in run_dir:
         run_dir = str((ROOT / run_dir).resolve())
     print(f"\nResults          {run_dir}")
@@ -206,21 +213,23 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str, starts: bool) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         if starts:
-            added.add_argument("--workers", type=int, default=0, help="worker nodes beside the head (default: 0)")
+            added.add_argument(
+                "--workers", type=int, default=0, help="worker nodes in addition to the head (default: 0)"
+            )
             added.add_argument("--cpus", type=int, default=8, help="logical CPUs of each node (default: 8)")
         return added
 
-    verb("up", "start the local cluster, or reuse the one that runs", starts=True)
+    verb("up", "start the local cluster, or reuse the running one", starts=True)
     runs = verb("run", "submit the pipeline and follow it", starts=True)
     runs.add_argument("config", help="a YAML file, or the name of one in jobs/configs/")
     runs.epilog = "Everything after the config goes to jobs/rft_pipeline.py: --section.key=value, --limit N."
     jobs = verb("submit", "submit any command and follow it", starts=True)
-    jobs.add_argument("command", nargs="+", help="after `--`; it runs in the project's root")
+    jobs.add_argument("command", nargs="+", help="the command, after `--`; it runs in the project's root")
     served = verb("serve", "serve the newest finished run", starts=True)
-    served.epilog = f"Other options go to serve.app; the port is {SERVE_PORT} or, where that is taken, a free one."
-    verb("status", "show what runs", starts=False)
+    served.epilog = f"Other options go to serve.app; the port is {SERVE_PORT} or, if that is taken, a free one."
+    verb("status", "show the processes of the local cluster", starts=False)
     verb("env", "print shell lines that point `ray` at the local cluster", starts=False)
-    verb("down", "end what was started here, and nothing else", starts=False)
+    verb("down", "end the local cluster and its served model", starts=False)
     return parser
 
 
@@ -262,7 +271,7 @@ def main() -> int:
     arguments, rest = parser.parse_known_args()
     if rest and arguments.verb not in ("run", "serve"):
         parser.error(f"unknown argument {rest[0]}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same orderly end as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the program in the same way as Ctrl-C
     try:
         return _dispatch(arguments, rest)
     except ClusterError as error:

@@ -1,11 +1,11 @@
 """A Ray cluster on this machine: a head with dashboard, any number of worker nodes, token authentication.
 
-Everything listens on loopback only. What runs is recorded in `<state>/cluster.json` (ports, pids with start
-times), so a second call reuses the cluster and `down` ends exactly what `up` started. `ray stop` is never used: it
-ends every Ray on the machine.
+All processes listen on loopback only. `<state>/cluster.json` records them (ports, pids with start times), so a second
+call reuses the cluster and `down` ends exactly the processes that `up` started. `ray stop` is not used, because it ends
+every Ray process on the machine.
 
-Ray turns `--node-ip-address 127.0.0.1` into the machine's outward address unless clusters are switched off for
-the platform; LOOPBACK does that. Limit: Linux.
+Ray replaces `--node-ip-address 127.0.0.1` by the machine's external address unless clusters are disabled for the
+platform, which LOOPBACK does. Limit: Linux only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from processes import MARK, Process, alive, boot_id, end, family, free_port, ide
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 44217, "dashboard_metrics": 44227}
-"""Ray's defaults, taken where they are free."""
+"""Ray's default ports, used if they are free."""
 OBJECT_STORE_BYTES = 2**30
 START_S = 60
 GRACE_S = {"serve": 60}
-"""Seconds to end in order, by role; 15 for nodes. The served model takes its replicas down first."""
+"""Seconds between SIGTERM and SIGKILL, by role; 15 for nodes. The served model shuts down its replicas first."""
 
 
 class ClusterError(RuntimeError):
@@ -46,7 +46,7 @@ class ClusterError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process that was started directly: the head, a worker node, the served model.
+    """One process that was started directly: the head, a worker node or the served model.
 
     Example: Member("worker-1", Process(4711, 183724)).
     """
@@ -57,7 +57,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A recorded cluster. `id` marks its processes; `boot` says which boot the pids belong to."""
+    """A recorded cluster. `id` marks its processes; `boot` is the id of the boot in which its pids are valid."""
 
     id: str
     boot: str
@@ -81,12 +81,12 @@ class Cluster:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the dashboard and the Jobs API ask of every request."""
+        """HTTP headers that the dashboard and the Jobs API require."""
         return {"Authorization": f"Bearer {self.token_path.read_text().strip()}"}
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a process must have in its environment to talk to this cluster."""
+        """Environment variables that a process needs to connect to this cluster."""
         direct = ",".join(dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "127.0.0.1"]))
         return LOOPBACK | {
             "RAY_AUTH_MODE": "token",
@@ -99,19 +99,19 @@ class Cluster:
         }
 
     def environment(self) -> dict[str, str]:
-        """Our own environment with `variables`, our interpreter's folder first on the path."""
+        """This process's environment with `variables`, and with this interpreter's folder first in PATH."""
         own_bin = str(Path(sys.executable).parent)
         path = f"{own_bin}:{os.environ.get('PATH', os.defpath)}"
         inherited = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_TOKEN"}
         return inherited | self.variables | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
     def member(self, role: str) -> Process | None:
-        """The running process with this role."""
-        found = (member.process for member in self.members if member.role == role)
-        return next((process for process in found if alive(process)), None)
+        """The running process with this role; None if there is none."""
+        processes = (member.process for member in self.members if member.role == role)
+        return next((process for process in processes if alive(process)), None)
 
     def save(self) -> None:
-        """Replace `cluster.json` as a whole: a reader sees the old record or the new one."""
+        """Replace `cluster.json` atomically, so that a reader sees either the old record or the new one."""
         record = asdict(self) | {"state": str(self.state), "temp": str(self.temp)}
         draft = self.state / "cluster.json.new"
         draft.write_text(json.dumps(record, indent=1) + "\n")
@@ -120,7 +120,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """One starter or ender at a time; the lock goes with the process that holds it."""
+    """Hold the lock for starting and ending processes. The kernel releases it when the process ends."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -128,7 +128,10 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def load(state: Path) -> Cluster | None:
-    """The cluster recorded in this folder; None where there is none, or only one from before the last boot."""
+    """The cluster recorded in this folder; None if there is none, or the machine has rebooted since.
+
+    Raises ClusterError when the record is damaged.
+    """
     try:
         record = json.loads((state / "cluster.json").read_text())
         members = tuple(Member(member["role"], Process(**member["process"])) for member in record["members"])
@@ -136,17 +139,20 @@ def load(state: Path) -> Cluster | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        advice = "remove it, and end by hand what it names"
+        advice = "end the processes that it names by hand, then remove it"
         raise ClusterError(f"{state / 'cluster.json'} is damaged ({error}); {advice}") from None
     return cluster if cluster.boot == boot_id() else None
 
 
 def up(state: Path, workers: int = 0, cpus: int = 8) -> Cluster:
-    """A running cluster with at least this many worker nodes: the recorded one where it answers, else a new one."""
+    """Return a running cluster with at least this many worker nodes: the recorded one if it answers, or a new one.
+
+    Raises ClusterError when a node does not start.
+    """
     with locked(state):
         cluster = load(state)
         if cluster is not None and not answers(cluster, wait_s=10):
-            print("The recorded Ray head does not answer: ending what is left of it.", flush=True)
+            print("The recorded Ray head does not answer: ending its remaining processes.", flush=True)
             _end(cluster)
             cluster = None
         if cluster is None:
@@ -155,7 +161,7 @@ def up(state: Path, workers: int = 0, cpus: int = 8) -> Cluster:
 
 
 def down(state: Path) -> list[str]:
-    """End the recorded cluster. Returns the roles that were still running, then the count of other processes."""
+    """End the recorded cluster. Returns the role and pid of each member that was still running."""
     with locked(state):
         cluster = load(state)
         ended = [] if cluster is None else _end(cluster)
@@ -164,7 +170,7 @@ def down(state: Path) -> list[str]:
 
 
 def record(state: Path, role: str, process: Process | None) -> None:
-    """Note a further process to end with the cluster; None forgets the role."""
+    """Record another process that ends with the cluster; None removes the role from the record."""
     with locked(state):
         cluster = load(state)
         if cluster is not None:
@@ -174,7 +180,7 @@ def record(state: Path, role: str, process: Process | None) -> None:
 
 
 def answers(cluster: Cluster, wait_s: float) -> bool:
-    """Whether the head runs, answers with our token within `wait_s` seconds, and is of the installed version."""
+    """Whether the head runs, accepts the token within `wait_s` seconds, and has the installed version of Ray."""
     deadline = time.monotonic() + wait_s
     while cluster.member("head") is not None:
         with contextlib.suppress(OSError, ValueError):
@@ -186,7 +192,7 @@ def answers(cluster: Cluster, wait_s: float) -> bool:
 
 
 def ask(cluster: Cluster, path: str) -> Any:
-    """GET from the dashboard, as JSON. Raises OSError where it is out of reach or refuses."""
+    """The dashboard's JSON reply to a GET request. Raises OSError when it cannot be reached or refuses."""
     request = urllib.request.Request(cluster.dashboard + path, headers=cluster.headers)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=5) as reply:
@@ -194,18 +200,18 @@ def ask(cluster: Cluster, path: str) -> Any:
 
 
 def nodes(cluster: Cluster) -> list[str]:
-    """Names of the nodes that are alive."""
+    """Names of the live nodes, sorted."""
     rows = ask(cluster, "/api/v0/nodes?detail=false&limit=1000")["data"]["result"]["result"]
     return sorted(row["node_name"] for row in rows if row["state"] == "ALIVE")
 
 
 def _start_head(state: Path, cpus: int) -> Cluster:
-    """Start the head; once more with other ports where somebody takes one of ours in between."""
+    """Start the head. Tries again with other ports, in case another process took one of the first ports meanwhile."""
     _make_token(state / "token")
     log = state / "head.log"
     for defaults in (PORTS, dict.fromkeys(PORTS, 0)):
         ports = {name: free_port(port) for name, port in defaults.items()}
-        temp = Path(tempfile.mkdtemp(prefix="rft-ray-"))  # short: Ray's socket paths may have 107 characters
+        temp = Path(tempfile.mkdtemp(prefix="rft-ray-"))  # short: a socket path has at most 107 characters
         cluster = Cluster(secrets.token_hex(8), boot_id(), state, temp, ports)
         cluster.save()
         print(f"Starting a Ray head (dashboard {cluster.dashboard}, log {log})", flush=True)
@@ -266,13 +272,13 @@ def _await_nodes(cluster: Cluster, roles: list[str]) -> None:
 
 
 def _spawn(cluster: Cluster, role: str, command: list[str], log: Path) -> Cluster:
-    """Start one member in a session of its own, and record it."""
+    """Start one member as the leader of a new session, and record it. Raises ClusterError if it ends at once."""
     environment = cluster.environment() | {
         MARK: cluster.id,
         "AUTOSCALER_METRIC_PORT": str(cluster.ports["autoscaler_metrics"]),
         "DASHBOARD_METRIC_PORT": str(cluster.ports["dashboard_metrics"]),
     }
-    del environment["RAY_ADDRESS"]  # `ray start --head` refuses to start beside a named cluster
+    del environment["RAY_ADDRESS"]  # `ray start --head` refuses to start when it is set
     with log.open("w") as output:
         child = subprocess.Popen(
             command,
@@ -293,20 +299,20 @@ def _spawn(cluster: Cluster, role: str, command: list[str], log: Path) -> Cluste
 
 
 def _end(cluster: Cluster) -> list[str]:
-    """End the served model first, then worker nodes, then the head, then whatever they left behind."""
+    """End the served model, then the worker nodes, the head, and at last any remaining processes of the cluster."""
     order = sorted(cluster.members, key=lambda member: (member.role == "head", member.role != "serve"))
     running = [member for member in order if alive(member.process)]
     for member in running:
         end([member.process], GRACE_S.get(member.role, 15))
-    left = {process for member in order for process in family(member.process, cluster.id)}
-    left.update(family(None, cluster.id))
-    end(left, grace_s=2)
+    remaining = {process for member in order for process in family(member.process, cluster.id)}
+    remaining.update(family(None, cluster.id))
+    end(remaining, grace_s=2)
     shutil.rmtree(cluster.temp, ignore_errors=True)
     return [f"{member.role} (pid {member.process.pid})" for member in running]
 
 
 def _make_token(path: Path) -> None:
-    """A token of our own, readable by nobody else, made once."""
+    """Create the token file, readable only by its owner, unless it exists."""
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
             handle.write(secrets.token_hex(32))

@@ -1,10 +1,10 @@
-"""Refresh requirements/cpu.lock: resolve the project with pip, then keep what the project really needs.
+"""Refresh requirements/cpu.lock: resolve the project with pip, then keep only the packages that the project needs.
 
     make lock
 
 Input: pyproject.toml (dependencies, extras `cpu` and `dev`). Output: one `name==version` per line, to be installed with
-`--no-deps`. pip resolves without installing anything; the graph is then walked from the project's own requirements,
-past the packages in LEFT_OUT and whatever only they need.
+`--no-deps`. pip resolves without installing anything. The dependencies are then followed from the project's own
+requirements, without the packages in LEFT_OUT and the packages that only they need.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ LEFT_OUT = {
 
 
 def requirements() -> list[str]:
-    """What the project asks for on a machine without GPU, tests included."""
+    """The project's own requirements on a machine without GPU, including those of tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     return [*project["dependencies"], *extras["cpu"], *extras["dev"], "setuptools>=77"]
 
 
 def resolve(wanted: Iterable[str]) -> list[Mapping[str, Any]]:
-    """pip's resolution as core metadata, one entry per package. Installs nothing."""
+    """The packages that pip resolves `wanted` to, as core metadata. Installs nothing."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
@@ -53,7 +53,7 @@ def resolve(wanted: Iterable[str]) -> list[Mapping[str, Any]]:
 
 
 def needed(packages: Iterable[Mapping[str, Any]], wanted: Iterable[str]) -> dict[str, str]:
-    """Name -> version of every package but torch that `wanted` reaches without going through LEFT_OUT."""
+    """Name -> version of every package, except torch, that `wanted` needs without the packages in LEFT_OUT."""
     known: dict[str, Mapping[str, Any]] = {canonicalize_name(package["name"]): package for package in packages}
     reached: set[tuple[str, frozenset[str]]] = set()
     waiting = [Requirement(text) for text in wanted]
@@ -63,8 +63,8 @@ def needed(packages: Iterable[Mapping[str, Any]], wanted: Iterable[str]) -> dict
         if name in LEFT_OUT or (name, extras) in reached:
             continue
         reached.add((name, extras))
-        inner = map(Requirement, known[name].get("requires_dist", []))
-        waiting += [one for one in inner if _applies(one, extras)]
+        dependencies = map(Requirement, known[name].get("requires_dist", []))
+        waiting += [dependency for dependency in dependencies if _applies(dependency, extras)]
     names = sorted({name for name, _ in reached} - {"torch"})
     return {name: str(known[name]["version"]) for name in names}
 

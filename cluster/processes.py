@@ -1,8 +1,7 @@
-"""Processes that this project started, told apart from everything else on the machine (Linux).
+"""Find and end the processes that this project started, and no others (Linux).
 
-A process is known by its pid *and* its start time, so a pid that the kernel has given to somebody else
-is never signalled. Descendants that left the process tree are found by a mark in their environment.
-Standard library only.
+A process is identified by its pid *and* its start time, so a pid that the kernel has reused is never signalled.
+Descendants that left the process tree are found by a variable in their environment. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,48 +32,48 @@ class Process:
 
 
 def boot_id() -> str:
-    """Changes at every boot: pids and start times recorded under another one mean nothing."""
+    """The kernel's id of this boot. Pids and start times of another boot are not valid."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def identify(pid: int) -> Process | None:
-    """The running process with this pid; None where there is none, or only a zombie."""
+    """The running process with this pid; None if there is none or it is a zombie."""
     fields = _stat(pid)
     return Process(pid, int(fields[19])) if fields and fields[0] != "Z" else None
 
 
 def alive(process: Process) -> bool:
-    """Whether this very process runs, not another one that got its pid."""
+    """Whether this process runs, and not another process with the same pid."""
     return identify(process.pid) == process
 
 
 def family(leader: Process | None, mark: str) -> list[Process]:
-    """Every process of the leader's session, and every one that carries `MARK=mark` in its environment.
+    """All processes of the leader's session, and all processes with `MARK=mark` in their environment.
 
-    The session of a dead leader is trusted only while no other process has its pid: the kernel gives out no
-    pid that is still a session's id.
+    When another process has the pid of a dead leader, the session is ignored: the kernel reuses no pid that is still a
+    session id, so the leader's session has ended.
     """
-    taken = leader is not None and identify(leader.pid) not in (leader, None)
+    reused = leader is not None and identify(leader.pid) not in (leader, None)
     wanted = f"{MARK}={mark}".encode()
-    found = []
+    members = []
     for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
         fields = _stat(pid)
         if not fields or fields[0] == "Z" or pid == os.getpid():
             continue
-        ours = leader is not None and not taken and int(fields[3]) == leader.pid
+        ours = leader is not None and not reused and int(fields[3]) == leader.pid
         if ours or wanted in _environment(pid):
-            found.append(Process(pid, int(fields[19])))
-    return found
+            members.append(Process(pid, int(fields[19])))
+    return members
 
 
 def end(processes: Iterable[Process], grace_s: float) -> list[Process]:
-    """SIGTERM, at most `grace_s` seconds to go, SIGKILL. Returns those that had to be killed."""
-    left = _signal(processes, signal.SIGTERM)
+    """Send SIGTERM, wait at most `grace_s` seconds, then send SIGKILL. Returns the processes that were killed."""
+    running = _signal(processes, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while left and time.monotonic() < deadline:
+    while running and time.monotonic() < deadline:
         time.sleep(0.05)
-        left = [process for process in left if alive(process)]
-    killed = _signal(left, signal.SIGKILL)
+        running = [process for process in running if alive(process)]
+    killed = _signal(running, signal.SIGKILL)
     for process in killed:
         while alive(process):
             time.sleep(0.01)
@@ -82,7 +81,7 @@ def end(processes: Iterable[Process], grace_s: float) -> list[Process]:
 
 
 def free_port(preferred: int = 0) -> int:
-    """`preferred` where nothing listens on it, else a port that the kernel chooses. Loopback."""
+    """`preferred` if it is free on loopback, otherwise a port that the kernel chooses. Raises OSError without any."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,22 +94,22 @@ def free_port(preferred: int = 0) -> int:
 
 
 def _signal(processes: Iterable[Process], number: signal.Signals) -> list[Process]:
-    """Signal those that run; a process that ends meanwhile is none of our business."""
-    reached = []
+    """Signal the processes that run, ignoring those that end meanwhile. Returns the signalled ones."""
+    signalled = []
     for process in processes:
         try:
             if alive(process):
                 os.kill(process.pid, number)
-                reached.append(process)
+                signalled.append(process)
         except ProcessLookupError:
             continue
-    return reached
+    return signalled
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the state on (0 state, 3 session, 19 start time); [] where it is gone.
+    """Fields of /proc/<pid>/stat after the command (0 state, 3 session, 19 start time); [] if there is no such process.
 
-    The second field, the command, may hold spaces and brackets: everything up to the last one is skipped.
+    The command may contain spaces and brackets, so everything up to the last closing bracket is skipped.
     """
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

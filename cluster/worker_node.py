@@ -1,7 +1,7 @@
-"""One worker node of a local cluster, on loopback: join a running head, stay until a signal or until a part dies.
+"""Run one worker node of a local cluster on loopback, until a signal or until one of its processes dies.
 
-`ray start --address` turns 127.0.0.1 into the machine's outward address, and then the node listens on every
-interface. This does what it does after that step, with the address left alone.
+`ray start --address` replaces 127.0.0.1 by the machine's external address, so that the node listens on every
+interface. This script starts the node in the same way, but keeps the address.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ray._private.parameter import RayParams
 def start(address: str, name: str, cpus: int, object_store_bytes: int, temp: str) -> Node:
     """Start the raylet and the agents of one node; they end with this process.
 
-    `temp`: a folder of this node's own. In one that nodes share, a node that unpacks a job's working directory takes
-    it away under the driver's feet.
+    `temp`: a folder for this node only. In a shared folder, a node that unpacks a job's working directory removes it
+    while the driver is using it.
     """
     parameters = RayParams(
         gcs_address=address,
@@ -41,7 +41,11 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="the node's name, as the dashboard shows it")
     parser.add_argument("--cpus", type=int, required=True, help="logical CPUs that the node offers")
     parser.add_argument("--object-store-bytes", type=int, required=True)
-    parser.add_argument("--temp-dir", required=True, help="a short path of this node's own: Ray keeps sockets there")
+    parser.add_argument(
+        "--temp-dir",
+        required=True,
+        help="a folder for this node only; its path must be short, because Ray keeps sockets there",
+    )
     arguments = parser.parse_args()
     node = start(arguments.address, arguments.name, arguments.cpus, arguments.object_store_bytes, arguments.temp_dir)
     print(f"{arguments.name} has joined {arguments.address}", flush=True)

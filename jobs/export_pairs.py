@@ -1,8 +1,8 @@
-"""Export preference pairs for DPO from a run, as `rft-ray pairs` does it.
+"""Export preference pairs for DPO from a run: the same as `rft-ray pairs`.
 
     python jobs/export_pairs.py --run runs/demo --out pairs.jsonl --max-per-problem 4
 
-`rft_ray/cli/pairs.py`, from a checkout that need not be installed. `python jobs/export_pairs.py --help` says more.
+Runs `rft_ray/cli/pairs.py` from a checkout, which need not be installed. `--help` lists the options.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Pre-trains one of the shipped tiny base models from nothing: `python jobs/pretrain_tiny.py --model tiny-m`.
+"""Pre-train one of the shipped tiny base models from scratch: `python jobs/pretrain_tiny.py --model tiny-m`.
 
-Documents are generated one- and two-step problems (and a few longer ones), each `prompt` + `solution` + EOS,
-every document seen once. Plain PyTorch and transformers' LlamaForCausalLM in float32, on the GPU where there is
-one. Writes a Hugging Face model directory with its recipe and loss curve (`pretraining.json`, `README.md`), weights
-rounded to bfloat16; and one more for each of the model's SNAPSHOTS on the way, beside it (`tiny-s-25`).
-A checkpoint lies beside the output: the same command goes on after a kill, with the same data order.
+The documents are generated problems of one or two steps and a few of three, each `prompt` + `solution` + EOS. Training
+sees every document once, with plain PyTorch and transformers' LlamaForCausalLM in float32, on a GPU if there is one.
+Output: a Hugging Face model directory with weights rounded to bfloat16, the recipe and the loss curve
+(`pretraining.json`, `README.md`), and a directory next to it for each of the model's SNAPSHOTS (`tiny-s-25`).
+A checkpoint is kept next to the output: after a kill, the same command resumes from it with the same data order.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from rft_ray.data.tiny.generator import Split, drills, generate
 from rft_ray.data.tiny.tokenizer import CONTEXT, TEMPLATE, build_tokenizer
 
 POINTS = 12
-"""Points of the loss curve."""
+"""Number of points of the loss curve."""
 Curve = list[dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides the weights, up to floating point."""
+    """The settings that determine the weights, up to floating-point differences."""
 
     hidden: int
     layers: int
     heads: int
-    """Of width hidden/heads; vLLM's CPU attention takes 32, 64, 80, 96, 112, 128 and 256."""
+    """Each head has the width hidden/heads; vLLM's CPU attention supports 32, 64, 80, 96, 112, 128 and 256."""
     documents: int
     drill_share: float = 0.2
-    """Share of documents that are bare sums."""
+    """Share of documents that are arithmetic drills without a story."""
     long_share: float = 0.08
-    """Share of documents with three steps; the other stories have one or two."""
+    """Share of documents with three steps; the remaining stories have one or two."""
     batch: int = 32
     lr: float = 3e-3
     init: float = 0.06
     """Standard deviation of the initial weights."""
     warmup: float = 0.03
     question_weight: float = 0.1
-    """Weight of a question token's loss beside a response token's: questions are mostly chance."""
+    """Weight of a question token's loss, where a response token has 1: questions are mostly random."""
     seed: int = 0
 
 
@@ -68,15 +68,15 @@ RECIPES = {
 
 
 SNAPSHOTS: dict[str, tuple[int, ...]] = {"tiny-s": (25, 50, 75)}
-"""Percentages of a model's pre-training after which it is written as it is then, as `<model>-<percentage>`.
+"""Percentages of a model's pre-training at which a snapshot is exported as `<model>-<percentage>`.
 
-The learning rate has not come down by then: each is a stage of one run, no run of its own. Multiples of 100/POINTS.
+A snapshot is taken during the one run, before the learning rate has decayed. Percentages are multiples of 100/POINTS.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids of one document; the first `prompt` of them are the question."""
+    """Token ids of one document. The first `prompt` ids are the question."""
 
     ids: list[int]
     prompt: int
@@ -94,7 +94,7 @@ def main() -> None:
     model = build_model(recipe, tokenizer).to(device)
 
     def write(curve: Curve) -> None:
-        """Writes the model where it is a snapshot, or done."""
+        """Export the model at a snapshot's percentage and at the end."""
         percent = round(100 * len(curve) / POINTS)
         if percent in (*SNAPSHOTS.get(args.model, ()), 100):
             suffix = "" if percent == 100 else f"-{percent}"
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of the recipe's shape with seeded random weights, embeddings tied."""
+    """A Llama of the recipe's shape with seeded random weights and tied embeddings."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -132,7 +132,10 @@ def pretrain(
     every: int,
     on_point: Callable[[Curve], None],
 ) -> None:
-    """Trains in place; shows each new point of the loss curve, `{step, documents, train_loss, held_out_loss}`."""
+    """Train `model` in place. Calls `on_point` with the loss curve after each new point.
+
+    A point is `{step, documents, train_loss, held_out_loss}`. Resumes from `checkpoint` if it exists.
+    """
     batches = _batches(documents(tokenizer, recipe), recipe)
     held_out = _held_out(tokenizer, recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -151,7 +154,7 @@ def pretrain(
         if step + 1 in points:
             curve.append(_point(model, held_out, recipe, step + 1, recent))
             recent = []
-            _say(curve[-1], len(batches), (time.monotonic() - started) / (step + 1 - start))
+            _print_progress(curve[-1], len(batches), (time.monotonic() - started) / (step + 1 - start))
             on_point(curve)
         if (step + 1) % every == 0:
             _save(checkpoint, model, optimizer, curve, step + 1, recipe)
@@ -174,13 +177,13 @@ def documents(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, split: Split =
 
 
 def _held_out(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> list[list[Document]]:
-    """Short documents of the test split, which pre-training never sees; the same for all recipes."""
+    """Batches of short test-split documents, which pre-training never sees; the same for all recipes."""
     unseen = documents(tokenizer, replace(recipe, documents=512, drill_share=0.0, long_share=0.0, seed=0), "test")
     return [unseen[i : i + 128] for i in range(0, len(unseen), 128)]
 
 
 def _batches(docs: Sequence[Document], recipe: Recipe) -> list[list[Document]]:
-    """Batches of documents of about one length: sorted within windows of 32 batches, then shuffled."""
+    """Batches of documents of similar length: sorted by length within windows of 32 batches, then shuffled."""
     rng, batches = random.Random(recipe.seed), []
     window = 32 * recipe.batch
     for start in range(0, len(docs), window):
@@ -192,7 +195,7 @@ def _batches(docs: Sequence[Document], recipe: Recipe) -> list[list[Document]]:
 
 
 def _loss(model: LlamaForCausalLM, batch: Sequence[Document], question_weight: float) -> torch.Tensor:
-    """Mean negative log-likelihood per response token, question tokens weighted."""
+    """Mean negative log-likelihood per token, with question tokens weighted by `question_weight`."""
     width = max(len(d.ids) for d in batch)
     ids = torch.tensor([d.ids + [0] * (width - len(d.ids)) for d in batch], device=model.device)
     rows = [
@@ -205,7 +208,7 @@ def _loss(model: LlamaForCausalLM, batch: Sequence[Document], question_weight: f
 
 
 def _lr(recipe: Recipe, step: int, total: int) -> float:
-    """Linear warm-up, then cosine to a tenth."""
+    """Learning rate of a step: linear warm-up, then cosine decay to a tenth."""
     warmup = max(1, round(recipe.warmup * total))
     if step < warmup:
         return recipe.lr * (step + 1) / warmup
@@ -224,7 +227,7 @@ def _point(
 
 
 def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> float:
-    """Nats per response token on problems that pre-training never sees; the same for all recipes."""
+    """Loss in nats per response token on held-out problems, which are the same for all recipes."""
     return _mean_loss(model, _held_out(tokenizer, recipe))
 
 
@@ -233,7 +236,7 @@ def _mean_loss(model: LlamaForCausalLM, batches: list[list[Document]]) -> float:
     return round(sum(float(_loss(model, batch, 0.0)) for batch in batches) / len(batches), 4)
 
 
-def _say(point: dict[str, float], total: int, seconds_per_step: float) -> None:
+def _print_progress(point: dict[str, float], total: int, seconds_per_step: float) -> None:
     left = (total - point["step"]) * seconds_per_step
     print(
         f"step {point['step']:.0f}/{total}  train {point['train_loss']:.4f}  held-out {point['held_out_loss']:.4f}"
@@ -261,16 +264,16 @@ def _save(
 
 
 def _resume(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, curve: Curve, recipe: Recipe) -> int:
-    """Loads the checkpoint where there is one; returns the step to start with. Refuses another recipe's."""
+    """Load the checkpoint if it exists. Returns the step to start with. Raises SystemExit if its recipe differs."""
     if not path.exists():
         return 0
     saved = torch.load(path, map_location=model.device, weights_only=True)
     if saved["recipe"] != asdict(recipe):
-        raise SystemExit(f"{path}: a checkpoint of another recipe; remove it to start anew")
+        raise SystemExit(f"{path}: this checkpoint is of another recipe; remove it to start again")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     curve.extend(saved["curve"])
-    print(f"{path}: going on from step {saved['step']}", flush=True)
+    print(f"{path}: resuming from step {saved['step']}", flush=True)
     return int(saved["step"])
 
 
@@ -282,16 +285,16 @@ def export(
     name: str,
     out: Path,
 ) -> None:
-    """Writes the model directory: weights in bfloat16, configs, tokenizer, `pretraining.json` and a model card.
+    """Write the model directory: weights in bfloat16, configs, tokenizer, `pretraining.json` and a model card.
 
-    The held-out loss in both is that of the rounded weights, computed in float32.
+    Their held-out loss is that of the rounded weights, computed in float32.
     """
     model = copy.deepcopy(model).bfloat16()
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # it comes readable to its owner only
+    (out / "model.safetensors").chmod(0o644)  # save_pretrained makes it readable to its owner only
     tokenizer.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())
     loss = held_out_loss(model.float(), tokenizer, recipe)
@@ -328,17 +331,19 @@ def _card(facts: dict[str, Any], recipe: Recipe, curve: Curve) -> Iterator[str]:
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """`tiny-s-25` as the recipe's name, a dash and the percentage; a finished model's name has only the first."""
+    """Split `tiny-s-25` into recipe name, dash and percentage; both are empty for a finished model."""
     return (name, "", "") if name in RECIPES else name.rpartition("-")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=RECIPES, required=True, help="which recipe")
+    parser.add_argument("--model", choices=RECIPES, required=True, help="name of the recipe")
     parser.add_argument("--out", help="model directory to write (default: the shipped one)")
-    parser.add_argument("--documents", type=int, help="number of documents, in place of the recipe's")
+    parser.add_argument("--documents", type=int, help="number of documents (default: the recipe's)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="default 100")
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=100, metavar="STEPS", help="steps between checkpoints (default 100)"
+    )
     return parser.parse_args()
 
 

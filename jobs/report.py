@@ -1,8 +1,8 @@
-"""Rebuild the report of a run, or of a scaling study, as `rft-ray report` does it.
+"""Rebuild the report of a run, or of a scaling study: the same as `rft-ray report`.
 
     python jobs/report.py --run runs/demo
 
-`rft_ray/cli/report.py`, from a checkout that need not be installed. `python jobs/report.py --help` says more.
+Runs `rft_ray/cli/report.py` from a checkout, which need not be installed. `--help` lists the options.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The whole of RFT as one job, as `rft-ray run` does it.
+"""Run the whole RFT pipeline as one job: the same as `rft-ray run`.
 
     ray job submit -- python jobs/rft_pipeline.py --config FILE [--section.key=value …]
 
-`rft_ray/cli/run.py`, from a checkout that need not be installed. `python jobs/rft_pipeline.py --help` says more.
+Runs `rft_ray/cli/run.py` from a checkout, which need not be installed. `--help` lists the options.
 """
 
 from __future__ import annotations

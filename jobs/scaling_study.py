@@ -1,8 +1,8 @@
-"""The paper's scaling questions as one job, as `rft-ray study` does it.
+"""Run the study of the paper's scaling questions as one job: the same as `rft-ray study`.
 
     python jobs/scaling_study.py --config jobs/configs/study.yaml
 
-`rft_ray/cli/study.py`, from a checkout that need not be installed. `python jobs/scaling_study.py --help` says more.
+Runs `rft_ray/cli/study.py` from a checkout, which need not be installed. `--help` lists the options.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Grade anyone's completions and select their distinct reasoning paths, as `rft-ray verify` does it.
+"""Grade completions of any source and select their distinct reasoning paths: the same as `rft-ray verify`.
 
     python jobs/verify.py mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 
-`rft_ray/cli/verify.py`, from a checkout that need not be installed. `python jobs/verify.py --help` says more.
+Runs `rft_ray/cli/verify.py` from a checkout, which need not be installed. `--help` lists the options.
 """
 
 from __future__ import annotations

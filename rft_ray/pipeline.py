@@ -1,7 +1,7 @@
-"""The story of one run: fine-tune, sample, verify, merge, fine-tune again, evaluate.
+"""One run, stage by stage: fine-tune, sample, verify, merge, fine-tune again, evaluate.
 
-Each line of `run` is a stage: a function from a plan and a store to committed files. A stage does what is missing and
-nothing else, so running the same config again resumes it, and running a finished one does nothing.
+Each block of `_run` is a stage, which commits files to the store. A stage makes only the files that are missing, so
+running the same config again resumes the run, and a finished run has nothing left to do.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ from rft_ray.training.stage import train
 
 
 class Incomplete(RunError, RuntimeError):
-    """The run ended with samples missing."""
+    """The run ended although planned samples are missing."""
 
 
 def prepare(config: Config) -> tuple[Plan, Store]:
-    """Read the data, find the base models, and plan the run. Raises DataError, ModelError, StoreError."""
+    """Read the problems, resolve the base models, plan the run and open its store.
+
+    Raises DataError, ModelError or StoreError when one of them cannot be used.
+    """
     per_block, seed = config.problems.per_block, config.problems.order_seed
     train_set = problems.prepare(config.problems.train, seed, per_block)
     test_set = problems.prepare(config.problems.test, seed, per_block)
@@ -46,12 +49,16 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
 
 def leaks(plan: Plan) -> list[Problem]:
-    """Test problems whose question the training problems hold too."""
+    """The test problems whose question is also a training problem."""
     return problems.overlap(plan.train.problems, plan.test.problems)
 
 
 def run(plan: Plan, store: Store) -> dict[str, Any]:
-    """Do what is missing of the plan; Ray must be initialised. Returns the summary, as written to the store."""
+    """Run the stages of the plan that are not done. Ray must be initialised. Returns the summary, as in the store.
+
+    Raises RunLocked while a repair runs on the store, StageError or TrainingError when a stage fails, and Incomplete
+    when planned samples are missing at the end.
+    """
     if not plan.config.engine.retry_quarantined:
         plan = past_quarantine(plan, store)
     before = read_summary(store)
@@ -88,7 +95,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> d
         counts["blocks"] = len(select_paths(plan.path_jobs, store, actors))
 
     with watch.stage("corpus") as counts:
-        for corpus in reversed(plan.corpora):  # the union last: its counts are shown
+        for corpus in reversed(plan.corpora):  # the union comes last, so its counts are the ones shown
             counts |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
     if not was_finished:
         write_summary(store, plan, watch, finished=False)
@@ -104,29 +111,30 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> d
 
     summary = write_summary(store, plan, watch, finished=True)
     print(try_report(store), flush=True)
-    if absent := sum(account["missing"] - account["quarantined"] for account in summary["ledger"].values()):
-        raise Incomplete(f"{absent} planned samples are missing; run the same command again")
+    if missing := sum(account["missing"] - account["quarantined"] for account in summary["ledger"].values()):
+        raise Incomplete(f"{missing} planned samples are missing; run the same command again")
     return summary
 
 
 def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stopwatch) -> tuple[Plan, int]:
-    """Sample what is missing. Returns the plan, without what is quarantined, and the number of shards made.
+    """Sample the missing shards. Returns the plan without quarantined shards, and the number of shards made.
 
-    Where shards are quarantined and the run is not to go on, the summary says which before StageError is raised.
+    Raises StageError when shards are quarantined and the config does not let the run continue; the summary, which lists
+    them, is written first.
     """
     config = plan.config
     try:
-        made = sample([job.sampling for job in jobs], store, config.engine, run_seed=config.run.seed)
+        receipts = sample([job.sampling for job in jobs], store, config.engine, run_seed=config.run.seed)
     except actor_pool.StageError:
         write_summary(store, plan, watch, finished=False)
         raise
-    return past_quarantine(plan, store), len(made)
+    return past_quarantine(plan, store), len(receipts)
 
 
 def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:
-    """Train what is not committed yet, with a line of progress every few seconds. Returns how many were trained."""
+    """Train the models that are not committed, printing progress every few seconds. Returns how many were trained."""
     results = train(jobs, store.url, config.training, on_progress=lambda progress: print(f"  {progress}", flush=True))
     for result in results:
         if result.skipped_too_long:
-            print(f"  {result.model}: {result.skipped_too_long} examples are longer than the limit and were left out")
+            print(f"  {result.model}: {result.skipped_too_long} examples are longer than the limit and were skipped")
     return sum(result.committed_here for result in results)

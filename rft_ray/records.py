@@ -1,7 +1,7 @@
 """The rows that flow between stages, and their Arrow schemas.
 
-A stage reads and writes Parquet tables of these records; inside a stage they are frozen
-dataclasses. Serialisation happens at the edges only: `to_table` and `from_table`.
+A stage reads and writes Parquet tables of these records; inside a stage they are frozen dataclasses. `to_table` and
+`from_table` convert between the two.
 
     Problem --sampling--> Completion --grading--> Verdict --path selection--> ReasoningPath
 """
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 
 class Status(StrEnum):
-    """What grading says of one completion. Only `CORRECT` paths can train a model."""
+    """The outcome of grading one completion. Only `CORRECT` completions become training paths."""
 
     CORRECT = "correct"
     WRONG_ANSWER = "wrong_answer"
@@ -32,7 +32,7 @@ REJECTIONS: tuple[Status, ...] = tuple(status for status in Status if status is 
 
 
 SKIPPED = "skipped"
-"""finish_reason of a planned sample that was never sampled: its prompt exceeds the model's context."""
+"""finish_reason of a planned sample that is not sampled because its prompt exceeds the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Problem:
     solution: str
     """Gold reasoning path, ending in `#### <answer>`."""
     answer: str
-    """Gold final answer: what follows `####`, commas removed."""
+    """Gold final answer: the text after `####` without commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ class Completion:
 
     problem_id: str
     sample_index: int
-    """Index of the sample among all of this model for this problem, from 0."""
+    """Index of the sample among this model's samples of the problem, from 0."""
     text: str
     finish_reason: str
-    """`stop` (EOS), `length` (token limit) or `skipped` (never sampled: the prompt exceeds the context)."""
+    """`stop` (EOS), `length` (token limit) or `skipped` (not sampled: the prompt exceeds the context)."""
     prompt_tokens: int
     completion_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What grading found in one completion.
+    """The result of grading one completion.
 
     Example: Verdict(Status.WRONG_ANSWER, "6", "answer 6, gold 5")
     """
@@ -79,12 +79,12 @@ class Verdict:
     answer: str | None
     """The extracted final answer in canonical form, or None."""
     detail: str
-    """Which equation or text decided; empty where nothing needs saying."""
+    """The equation or text that decided the status; empty when the status needs no explanation."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradedCompletion:
-    """A verdict with the key of the completion that it judges: one row of a verdict shard.
+    """A verdict and the key of its completion: one row of a verdict shard.
 
     Example: GradedCompletion("5f0c…", 17, Status.CORRECT, "5", "")
     """
@@ -98,7 +98,7 @@ class GradedCompletion:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningPath:
-    """One correct and distinct solution, with where it came from: one row of the corpus.
+    """One correct and distinct solution with its provenance: one row of the corpus.
 
     Example: ReasoningPath("5f0c…", "Tom has …?", "3+2 = <<3+2=5>>5\\n#### 5", ("3+2=5",), "tiny-m", 17, 4, False)
     """
@@ -112,7 +112,7 @@ class ReasoningPath:
     sample_index: int
     """Index of the representative among that model's samples; -1 for gold."""
     shared_by: int
-    """How many correct samples of all models have this equation list."""
+    """Number of correct samples, over all models, with this equation list."""
     gold: bool
 
 
@@ -134,12 +134,12 @@ def schema_of(record: type[Any]) -> pa.Schema:
 
 
 def to_table(rows: Iterable[Record], record: type[Record]) -> pa.Table:
-    """Rows of one record class as an Arrow table with `schema_of(record)`."""
+    """Rows of one record class as an Arrow table with the schema `schema_of(record)`."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(record))
 
 
 def from_table(table: pa.Table, record: type[Record]) -> list[Record]:
-    """The records of a table that `to_table` made. Raises KeyError where a column is missing."""
+    """The records of a table that `to_table` made. Raises KeyError when a column is missing."""
     columns = [table.column(f.name).to_pylist() for f in fields(record)]
     casts = [{"Status": Status, "tuple[str, ...]": tuple}.get(str(f.type)) for f in fields(record)]
     return [
@@ -149,5 +149,5 @@ def from_table(table: pa.Table, record: type[Record]) -> list[Record]:
 
 
 def problem_id(question: str) -> str:
-    """Identity of a problem: the first 16 hex digits of SHA-256 of its stripped question."""
+    """The id of a problem: the first 16 hex digits of SHA-256 of its stripped question."""
     return hashlib.sha256(question.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]

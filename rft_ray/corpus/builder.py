@@ -1,8 +1,8 @@
 """Distinct paths of many models -> one training corpus, with provenance.
 
-Per problem of the fixed order: the gold solution first, then the selected paths. Sampled paths are not deduplicated
-against gold (paper.md, "Corpus"). Two files hold the same rows: Parquet, which training reads, and JSONL, which any
-SFT tool reads.
+Each problem, in the fixed order, has its gold solution first and then its selected paths. Sampled paths are not
+deduplicated against gold (paper.md, "Corpus"). Two files hold the same rows: Parquet for training here, and JSONL for
+other SFT tools.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from rft_ray.store.tables import identity, noted
 
 
 def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
-    """Write the corpus where it is missing; as JSONL too where it has paths. Returns {gold, paths, by_model}."""
+    """Write the corpus unless it is committed, also as JSONL when it has paths. Returns {gold, paths, by_model}.
+
+    Raises StoreError when its paths are not committed yet.
+    """
     if not present(store, job.key):
         made_from: dict[str, str] = {}
         rows = list(_rows(job, store, problems.problems[: job.problems], mode, made_from))
         if job.as_many_as:
-            other, about = read_table(store, job.as_many_as.key)
-            made_from[names.split(job.as_many_as.key)[0]] = identity(other)
-            rows = thinned(rows, json.loads(about["counts"])["paths"])
+            reference, about = read_table(store, job.as_many_as.key)
+            made_from[names.split(job.as_many_as.key)[0]] = identity(reference)
+            rows = subsample(rows, json.loads(about["counts"])["paths"])
         lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
         counts = {
             "gold": sum(row.gold for row in rows),
@@ -52,23 +55,23 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
 
 
 def counts_of(job: CorpusJob, store: Store) -> dict[str, Any]:
-    """What `build_corpus` returned for a corpus that is committed. Raises NotFound."""
+    """The counts that `build_corpus` returned for a committed corpus. Raises NotFound when it is not committed."""
     return dict(json.loads(read_table(store, job.key)[1]["counts"]))
 
 
-def thinned(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:
-    """All gold rows, and `paths` of the others, drawn at random but always the same ones; the order is kept."""
+def subsample(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:
+    """All gold rows and a fixed pseudo-random sample of `paths` of the others, in the original order."""
 
-    def draw(row: ReasoningPath) -> bytes:
+    def random_key(row: ReasoningPath) -> bytes:
         return hashlib.sha256(f"{row.problem_id} {row.model} {row.sample_index}".encode()).digest()
 
-    chosen = sorted((row for row in rows if not row.gold), key=draw)[:paths]
+    chosen = sorted((row for row in rows if not row.gold), key=random_key)[:paths]
     kept = {(row.problem_id, row.model, row.sample_index) for row in chosen}
     return [row for row in rows if row.gold or (row.problem_id, row.model, row.sample_index) in kept]
 
 
 def jsonl_line(row: ReasoningPath, template: str) -> str:
-    """One example as prompt and completion, with everything that is known of where it came from."""
+    """One example as a JSON line: prompt, completion and the fields of its row, which hold the provenance."""
     example = {"prompt": prompts.render(template, row.question), "completion": row.text, **asdict(row)}
     return json.dumps(example, ensure_ascii=False) + "\n"
 
@@ -76,18 +79,18 @@ def jsonl_line(row: ReasoningPath, template: str) -> str:
 def _rows(
     job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode, made_from: dict[str, str]
 ) -> Iterator[ReasoningPath]:
-    """Gold first, then the paths, problem by problem; one block of paths in memory at a time.
+    """The gold row and the path rows of each problem, with one block of paths in memory at a time.
 
-    Fills `made_from` with what it reads: stem -> identity.
+    Adds each table that it reads to `made_from`, as stem -> identity.
     """
     for start, stop, chosen in _path_blocks(job, store, made_from):
         by_problem: dict[str, list[ReasoningPath]] = {}
         for path in chosen:
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
-            found = by_problem.get(problem.problem_id, [])
-            yield gold_path(problem, found, mode, job.paths.normal_form if job.paths else "as_written")
-            yield from fair_share(found, job.max_paths)
+            sampled = by_problem.get(problem.problem_id, [])
+            yield gold_path(problem, sampled, mode, job.paths.normal_form if job.paths else "as_written")
+            yield from limit_paths(sampled, job.max_paths)
 
 
 def _path_blocks(
@@ -99,27 +102,29 @@ def _path_blocks(
     for shard in job.paths.shards():
         key = committed_key(store, shard)
         if key is None:
-            raise StoreError(f"{store.url}/{shard.stem}: the paths of this block are not committed yet")
+            raise StoreError(
+                f"{store.url}/{shard.stem}: the paths of this block are not committed yet: select paths first"
+            )
         table = read_table(store, key)[0]
         made_from[shard.stem] = identity(table)
         yield shard.problem_start, shard.problem_stop, from_table(table, ReasoningPath)
 
 
-def gold_path(problem: Problem, found: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:
-    """The gold solution as a corpus row; `shared_by` says how many samples found the same equation list."""
+def gold_path(problem: Problem, sampled: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:
+    """The gold solution as a corpus row. `shared_by` counts the correct samples with the same equation list."""
     equations = equation_list(problem.solution, mode)
     own = normalise(equations, form)
-    shared = next((path.shared_by for path in found if normalise(path.equations, form) == own), 0)
+    shared = next((path.shared_by for path in sampled if normalise(path.equations, form) == own), 0)
     return ReasoningPath(problem.problem_id, problem.question, problem.solution, equations, "", -1, shared, True)
 
 
-def fair_share(found: Sequence[ReasoningPath], cap: int | None) -> list[ReasoningPath]:
-    """At most `cap` of one problem's paths: one of each model in turn, in their order; the order is kept."""
-    if cap is None or len(found) <= cap:
-        return list(found)
-    turn: Counter[str] = Counter()
+def limit_paths(candidates: Sequence[ReasoningPath], most: int | None) -> list[ReasoningPath]:
+    """At most `most` of one problem's paths, taken from each model in turn, in the original order."""
+    if most is None or len(candidates) <= most:
+        return list(candidates)
+    taken: Counter[str] = Counter()
     ranked = []
-    for position, path in enumerate(found):
-        ranked.append((turn[path.model], position))
-        turn[path.model] += 1
-    return [found[position] for position in sorted(position for _, position in sorted(ranked)[:cap])]
+    for position, path in enumerate(candidates):
+        ranked.append((taken[path.model], position))
+        taken[path.model] += 1
+    return [candidates[position] for position in sorted(position for _, position in sorted(ranked)[:most])]

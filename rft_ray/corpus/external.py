@@ -1,4 +1,4 @@
-"""Other people's samples as shards of a run: completions committed, graded, selected and merged like sampled ones."""
+"""External completions as shards of a run: committed, graded, selected and merged in the same way as sampled ones."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from rft_ray.store import Store, commit_table, present, read_table
 from rft_ray.store.shards import Shard, committed_key, key_to_write, missing_shards
 
 
-def sampling_jobs(found: external.Foreign, gold: external.Gold, template: str) -> dict[str, SamplingJob]:
-    """Model -> the job whose samples the files' rows of this model are."""
-    return {model: sampling_job(model, rows, gold, template) for model, rows in found.by_model.items()}
+def sampling_jobs(foreign: external.Foreign, gold: external.Gold, template: str) -> dict[str, SamplingJob]:
+    """Model -> a sampling job that stands for the completions of this model in the files."""
+    return {model: sampling_job(model, rows, gold, template) for model, rows in foreign.by_model.items()}
 
 
-def commit(jobs: Mapping[str, SamplingJob], found: external.Foreign, gold: external.Gold, store: Store) -> int:
-    """Commit the files' rows as completion shards of these jobs. Returns the number of shards that were missing."""
+def commit(jobs: Mapping[str, SamplingJob], foreign: external.Foreign, gold: external.Gold, store: Store) -> int:
+    """Commit the files' completions as shards of these jobs. Returns the number of shards that were missing."""
     progress = Progress("commit", sum(len(list(job.shards())) for job in jobs.values()), "shards")
     for model, job in jobs.items():
-        for _ in commit_completions(job, found.by_model[model], gold, store):
+        for _ in commit_completions(job, foreign.by_model[model], gold, store):
             progress.advance(1)
     return progress.done
 
 
 def shards_of(graded: Mapping[Mode, Sequence[VerdictJob]], selected: Mapping[Mode, PathJob]) -> list[Shard]:
-    """The shards of verdicts and paths, which are made on Ray."""
+    """The verdict shards and path shards of these jobs, which need Ray."""
     shards = [shard for jobs in graded.values() for job in jobs for shard in job.shards()]
     return shards + [shard for job in selected.values() for shard in job.shards()]
 
@@ -51,7 +51,7 @@ def grade_and_select(
     actors: int,
     watch: Stopwatch,
 ) -> None:
-    """Make the verdicts and the paths that are missing. Ray must be initialised when there are some."""
+    """Make the missing verdicts and paths. Ray must be initialised when any are missing."""
     with watch.stage("verify") as counts:
         counts["new_shards"] = len(verify(list(chain.from_iterable(graded.values())), store, actors))
     with watch.stage("select paths") as counts:
@@ -59,7 +59,7 @@ def grade_and_select(
 
 
 def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> dict[str, Any]:
-    """Gold and paths as the training corpus of one mode; the paths alone where gold has no solutions."""
+    """Write the training corpus of one mode, without gold rows if gold has no solutions. Returns counts and files."""
     if gold.solved:
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
         counts = build_corpus(corpus, store, gold.problems, template, job.mode)
@@ -72,8 +72,7 @@ def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> dic
 
 
 SAMPLES_PER_BLOCK = 20
-
-
+"""Samples per shard and problem, as long as MAX_SAMPLE_BLOCKS shards hold them all."""
 MAX_SAMPLE_BLOCKS = 64
 
 
@@ -81,7 +80,7 @@ MAX_SAMPLE_BLOCKS = 64
 
 
 def sampling_job(model: str, completions: Sequence[Completion], gold: Gold, template: str) -> SamplingJob:
-    """The job whose samples these are. Where a problem has fewer than the job's k, its shards are shorter."""
+    """A sampling job that stands for these completions. Problems with fewer than k samples give shorter shards."""
     most = 1 + max(row.sample_index for row in completions)
     per_block = max(min(most, SAMPLES_PER_BLOCK), math.ceil(most / MAX_SAMPLE_BLOCKS))
     content = hashlib.sha256()
@@ -92,7 +91,7 @@ def sampling_job(model: str, completions: Sequence[Completion], gold: Gold, temp
         problems_fingerprint=gold.problems.fingerprint,
         problems=gold.problems.count,
         problems_per_block=PER_BLOCK,
-        settings=SamplingSettings(0.0, 1.0, 0, per_block, template),  # how they were sampled is not known
+        settings=SamplingSettings(0.0, 1.0, 0, per_block, template),  # the real settings are not known
         samples_per_problem=math.ceil(most / per_block) * per_block,
         seed=0,
     )
@@ -101,8 +100,8 @@ def sampling_job(model: str, completions: Sequence[Completion], gold: Gold, temp
 def commit_completions(
     job: SamplingJob, completions: Iterable[Completion], gold: Gold, store: Store
 ) -> Iterator[Shard]:
-    """Commit the job's shards that are missing, empty ones too; yields each as it is committed."""
-    blocks = _cut(job, completions, gold)
+    """Commit the job's missing shards, including empty ones. Yields each shard once it is committed."""
+    blocks = _blocks(job, completions, gold)
     for shard in missing_shards(store, job.shards()):
         rows = blocks.get((shard.problem_block, shard.sample_block), [])
         if key := key_to_write(store, shard):
@@ -110,10 +109,10 @@ def commit_completions(
         yield shard
 
 
-def _cut(
+def _blocks(
     job: SamplingJob, completions: Iterable[Completion], gold: Gold
 ) -> Mapping[tuple[int, int | None], list[Completion]]:
-    """(problem block, sample block) -> its completions, in the problems' order."""
+    """(problem block, sample block) -> its completions, in the order of the problems."""
     position = {problem.problem_id: at for at, problem in enumerate(gold.problems.problems)}
     blocks: dict[tuple[int, int | None], list[Completion]] = defaultdict(list)
     for row in sorted(completions, key=lambda row: (position[row.problem_id], row.sample_index)):
@@ -123,7 +122,7 @@ def _cut(
 
 
 def _metadata(job: SamplingJob, sampled: int) -> dict[str, str]:
-    """What a sampler says of its shard, as far as it is known; the same for the same rows."""
+    """Metadata as a sampler writes it for its shard; unknown times are 0, so the same rows give the same metadata."""
     return {
         "model": json.dumps(asdict(job.model)),
         "settings": json.dumps(asdict(job.settings)),

@@ -1,4 +1,4 @@
-"""Committed completions joined with their verdicts: the one reader of graded samples."""
+"""Graded samples: committed completions read together with their verdicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rft_ray.store.tables import identity
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Two shards over the same completions: texts and verdicts.
+    """A completion shard and the verdict shard that grades it.
 
     Example: Source("41…", 3, "9c3f…", "completions/41…/p000003/9c3f….s00000.g0.parquet", "verdicts/…")
     """
@@ -27,6 +27,7 @@ class Source:
     problems_fingerprint: str
     problem_block: int
     completions: str
+    """Fingerprint of the sampling job."""
     completions_key: str
     verdicts_key: str
 
@@ -40,7 +41,7 @@ class GradedSample:
 
     model: str
     completions: str
-    """Fingerprint of the sampling job: with sample_index and problem, it names the completion in the run."""
+    """Fingerprint of the sampling job: together with the problem and sample_index it identifies the completion."""
     sample_index: int
     text: str
     status: Status
@@ -48,20 +49,21 @@ class GradedSample:
     tokens: int
     finish_reason: str
     prompt: str
-    """The prompt template that it was sampled with."""
+    """The prompt template that the model was sampled with."""
 
 
 def verified_blocks(store: Store, mode: Mode | None, samplers: Collection[str]) -> tuple[Mode, list[list[Source]]]:
-    """The mode whose verdicts are used, and the shards of each problem block that have them, in order.
+    """The mode in use, and for each problem block, in order, the completion shards that have verdicts of this mode.
 
-    `mode` None: strict where the run has such verdicts, else paper. `samplers`: fingerprints of the sampling jobs that
-    count (those of a run's summary); empty: all. Raises StoreError where there are no such verdicts.
+    `mode` None: strict if the run has strict verdicts, otherwise paper. `samplers`: fingerprints of the sampling jobs
+    to include (a run's summary lists them); empty: all. Raises StoreError when there are no such verdicts.
     """
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
-    for one in [mode] if mode else MODES:
-        if found := [block for key in completions if (block := _sources(key, completions, verdicts, one, samplers))]:
-            return one, found
+    for used in [mode] if mode else MODES:
+        blocks = [_sources(key, completions, verdicts, used, samplers) for key in completions]
+        if graded := [block for block in blocks if block]:
+            return used, graded
     modes = mode or " or ".join(MODES)
     raise StoreError(f"{store.url} has no {modes} verdicts on training problems: name a run that has been verified")
 
@@ -82,12 +84,12 @@ def _sources(
     mode: Mode,
     samplers: Collection[str],
 ) -> list[Source]:
-    """The shards of one block that were graded to collect paths; of these samplers only, where any are given."""
+    """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty."""
     sources = []
     for name, key in completions[block].items():
         sampled, _, sample_block = name.partition(".")
         if samplers and sampled not in samplers:
-            continue  # of earlier settings of this run
+            continue  # sampled with earlier settings of this run
         graded = verdicts_fingerprint(sampled, mode, "collect")
         if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
@@ -95,9 +97,9 @@ def _sources(
 
 
 def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list[Completion], str]:
-    """The committed completions that a shard of a later stage stands on, and the hash of their content.
+    """The committed completions that a shard of a later stage is made from, and their content hash.
 
-    Raises StoreError where they are missing.
+    Raises StoreError when they are missing.
     """
     table, _ = read_table(store, _committed(store, replace(shard, stage="completions", fingerprint=job.fingerprint)))
     return from_table(table, Completion), content_hash(table)
@@ -106,10 +108,10 @@ def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list
 def read_graded(
     store: Store, job: VerdictJob, shard: Shard, made_from: dict[str, str] | None = None
 ) -> list[tuple[Completion, GradedCompletion]]:
-    """Each sampled completion of a verdict shard with its verdict, in order; notes in `made_from` what was read.
+    """Each sampled completion of a verdict shard with its verdict, in order. Adds the tables it reads to `made_from`.
 
-    Raises StoreError where one is missing, or where the verdicts are of other completions than those that are there
-    now: an engine never repeats itself, so a shard of completions that was made anew needs new verdicts.
+    Raises StoreError when a table is missing, or when the verdicts were made for other completions than the committed
+    ones: sampling again gives other texts, so a completion shard that was made again needs new verdicts.
     """
     completions = replace(shard, stage="completions", fingerprint=job.sampling.fingerprint)
     joined = _joined(store, _committed(store, completions), _committed(store, shard))
@@ -121,7 +123,10 @@ def read_graded(
 def read_verdicts(
     store: Store, job: VerdictJob, problem_block: int | None = None, made_from: dict[str, str] | None = None
 ) -> list[GradedCompletion]:
-    """All committed verdicts of a job, or those of one problem block, in shard order. Raises StoreError."""
+    """All committed verdicts of a job, or those of one problem block, in shard order.
+
+    Raises StoreError as `read_graded` does.
+    """
     shards = [shard for shard in job.shards() if problem_block in (None, shard.problem_block)]
     return [verdict for shard in shards for _, verdict in read_graded(store, job, shard, made_from)]
 
@@ -134,7 +139,7 @@ def _committed(store: Store, shard: Shard) -> str:
 
 
 def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
-    """problem_id -> its graded samples, in the block's order. Raises StoreError as `read_graded` does."""
+    """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does."""
     samples: dict[str, list[GradedSample]] = defaultdict(list)
     for source in block:
         joined = _joined(store, source.completions_key, source.verdicts_key)
@@ -164,17 +169,17 @@ class _Joined:
     verdicts: str
     """Identity of the verdicts' table."""
     metadata: dict[str, str]
-    """Of the completions."""
+    """Metadata of the completions."""
 
 
 def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
-    """The sampled completions under one key with the verdicts under another. Raises StoreError where they differ."""
+    """Join the sampled completions and verdicts of two keys. Raises StoreError when the verdicts are of other texts."""
     verdicts, about = read_table(store, verdicts_key)
     completions, metadata = read_table(store, completions_key)
     content = content_hash(completions)
     if about["completions"] != content:
         raise StoreError(
-            f"{store.url}/{verdicts_key}: verdicts on other completions than those there are now: run "
+            f"{store.url}/{verdicts_key}: its verdicts were made for other completions than the committed ones: run "
             f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
         )
     sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]

@@ -1,9 +1,10 @@
-"""What one or two grading modes say of the same completions: committed verdicts and paths -> counts and differences.
+"""Comparison of grading modes on the same completions: committed verdicts and paths -> counts and differences.
 
-In: the verdict jobs of each mode over the same sampling jobs, and the path jobs that stand on them. Out: per model the
-statuses in each mode, and for two modes every pair of statuses that differ, with examples. Made from the store alone.
+In: the verdict jobs of one or two modes over the same sampling jobs, and the path jobs made from them. Out: the counts
+of statuses per model and mode, and, for two modes, every pair of differing statuses with examples. Everything is read
+from the store.
 
-Limits: one problem block of one model in memory at a time.
+Limits: one problem block of one model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from rft_ray.store import Store, read_table
 from rft_ray.store.shards import committed_key
 
 EXAMPLES = 10
+"""Differences shown at most: in total, and kept per model and kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One completion on which the modes differ.
+    """One completion to which the modes give different statuses.
 
     Example: Example("mistral", "5f0c…", 3, "Tom has …?", "… #### 5", {"paper": {"status": "correct", …}, …})
     """
@@ -45,23 +47,23 @@ class Example:
 
 @dataclass
 class Account:
-    """One model's completions.
+    """Counts over one model's completions.
 
     Example: Account(400, 100, {"strict": Counter({"correct": 310, …})}, Counter({"wrong_answer -> correct": 4}))
     """
 
     completions: int = 0
     problems: int = 0
-    """How many problems have at least one of them."""
+    """Number of problems with at least one completion."""
     status: dict[Mode, Counter[str]] = field(default_factory=dict)
     differences: Counter[str] = field(default_factory=Counter)
-    """`<status in the first mode> -> <status in the second>` -> completions, where the two are not equal."""
+    """`<status in the first mode> -> <status in the second>` -> number of completions, for statuses that differ."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
     """The first few of each kind of difference."""
 
 
 def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
-    """Count one model's committed verdicts, per mode and mode against mode. StoreError where some are missing."""
+    """Count one model's committed verdicts per mode, and their differences. Raises StoreError when some are missing."""
     sampling = next(iter(jobs.values())).sampling
     result = Account(status={mode: Counter() for mode in jobs})
     for block in range(math.ceil(sampling.problems / sampling.problems_per_block)):
@@ -69,8 +71,8 @@ def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
         graded = next(iter(verdicts.values()))
         result.completions += len(graded)
         result.problems += len({row.problem_id for row in graded})
-        for mode, found in verdicts.items():
-            result.status[mode].update(str(row.status) for row in found)
+        for mode, rows in verdicts.items():
+            result.status[mode].update(str(row.status) for row in rows)
         differing = [pair for pair in zip(*verdicts.values(), strict=True) if len({row.status for row in pair}) > 1]
         if differing:
             _add_differences(result, jobs, block, differing, store)
@@ -108,14 +110,14 @@ def _example(
     texts: Mapping[tuple[str, int], Completion],
     store: Store,
 ) -> Example:
-    one = rows[0]
+    row_id = rows[0].problem_id, rows[0].sample_index
     problems = read_problems(store, job.sampling.problems_fingerprint)
     return Example(
         model=job.sampling.model.name,
-        problem_id=one.problem_id,
-        sample_index=one.sample_index,
-        question=next(problem.question for problem in problems if problem.problem_id == one.problem_id),
-        text=texts[one.problem_id, one.sample_index].text,
+        problem_id=row_id[0],
+        sample_index=row_id[1],
+        question=next(problem.question for problem in problems if problem.problem_id == row_id[0]),
+        text=texts[row_id].text,
         verdicts={
             mode: {"status": str(row.status), "answer": row.answer, "detail": row.detail}
             for mode, row in zip(modes, rows, strict=True)
@@ -124,9 +126,9 @@ def _example(
 
 
 def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
-    """Distinct correct paths over all problems, from the committed selections.
+    """Numbers of distinct correct paths over all problems, from the committed selections.
 
-    `union`: of all models together; `by_model`: those that this model found; `under`: of the union, per normal form.
+    `union`: of all models together; `by_model`: of each model; `under`: of the union, under each normal form.
     """
     by_model = Counter({verdicts.sampling.model.name: 0 for verdicts in job.verdicts})
     under: Counter[str] = Counter()
@@ -144,17 +146,17 @@ def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
 def summarize(
     graded: Mapping[Mode, Sequence[VerdictJob]], selected: Mapping[Mode, PathJob], store: Store
 ) -> dict[str, Any]:
-    """All models as JSON: `ledger` per model and mode, `distinct_paths` per mode, `differences` of the modes."""
-    found = {mode: distinct_paths(job, store) for mode, job in selected.items()}
+    """The comparison as JSON: `ledger` per model and mode, `distinct_paths` per mode, `differences` of the modes."""
+    distinct = {mode: distinct_paths(job, store) for mode, job in selected.items()}
     accounts: dict[str, Account] = {}
     kinds: Counter[str] = Counter()
     for jobs in zip(*graded.values(), strict=True):
-        one = account(dict(zip(graded, jobs, strict=True)), store)
-        accounts[jobs[0].sampling.model.name] = one
-        kinds.update(one.differences)
+        counted = account(dict(zip(graded, jobs, strict=True)), store)
+        accounts[jobs[0].sampling.model.name] = counted
+        kinds.update(counted.differences)
     return {
-        "ledger": {model: _ledger(model, one, found) for model, one in accounts.items()},
-        "distinct_paths": found,
+        "ledger": {model: _ledger(model, counted, distinct) for model, counted in accounts.items()},
+        "distinct_paths": distinct,
         "differences": {
             "modes": list(graded),
             "completions": kinds.total(),
@@ -164,23 +166,26 @@ def summarize(
     }
 
 
-def _ledger(model: str, one: Account, found: Mapping[Mode, Mapping[str, Any]]) -> dict[str, Any]:
+def _ledger(model: str, counted: Account, distinct: Mapping[Mode, Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        "completions": one.completions,
-        "problems": one.problems,
+        "completions": counted.completions,
+        "problems": counted.problems,
         "modes": {
             mode: {
                 "status": {str(status): counts[status] for status in Status},
-                "accepted_share": round(counts[Status.CORRECT] / one.completions, 6) if one.completions else 0.0,
-                "distinct_paths": found[mode]["by_model"][model],
+                "accepted_share": round(counts[Status.CORRECT] / counted.completions, 6)
+                if counted.completions
+                else 0.0,
+                "distinct_paths": distinct[mode]["by_model"][model],
             }
-            for mode, counts in one.status.items()
+            for mode, counts in counted.status.items()
         },
     }
 
 
 def _chosen(accounts: Mapping[str, Account]) -> list[Example]:
-    """At most EXAMPLES differences: one of each model and kind in turn, so that the rare ones are seen too."""
-    groups = [examples for one in accounts.values() for _, examples in sorted(one.examples.items())]
+    """At most EXAMPLES differences, taken from each model and kind in turn, so that rare kinds are shown too."""
+    by_kind = (sorted(counted.examples.items()) for counted in accounts.values())
+    groups = [examples for kinds in by_kind for _, examples in kinds]
     turns = chain.from_iterable(zip_longest(*groups))
     return [example for example in turns if example is not None][:EXAMPLES]

@@ -1,9 +1,9 @@
-"""One problem's correct and wrong completions -> preference pairs (chosen, rejected) for DPO.
+"""Preference pairs (chosen, rejected) for DPO, made from a problem's correct and wrong completions.
 
-In: a run's store, which holds completions and the verdicts that were made to collect paths (test problems have none).
-Out: dictionaries with `prompt`, `chosen`, `rejected` (TRL's explicit-prompt preference format) and where both texts
-come from. Chosen: first the representatives that path selection takes of the problem's correct completions, then the
-other correct ones. The same store gives the same pairs in the same order. Needs no Ray cluster.
+In: a run's store with completions and the verdicts made to collect paths (test problems have none). Out: dictionaries
+with `prompt`, `chosen`, `rejected` (TRL's explicit-prompt preference format) and the provenance of both texts. Chosen
+texts are first the problem's selected paths, then its other correct completions. The same store gives the same pairs in
+the same order. Needs no Ray cluster.
 
 Limits: the completions of one problem block are in memory at a time.
 """
@@ -24,7 +24,7 @@ from rft_ray.records import Problem, Status
 from rft_ray.store import Store
 
 REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
-"""Statuses of a completion that is known to be wrong."""
+"""Statuses of completions that are certainly wrong."""
 
 
 def export(
@@ -36,10 +36,10 @@ def export(
     most: int = 8,
     same_model: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """All pairs of a run, problem by problem; at most `most` of one problem.
+    """Yield the pairs of a run, problem by problem, with at most `most` pairs per problem.
 
-    `samplers`: fingerprints of the sampling jobs that count; empty: all of the store. `mode`: whose verdicts; None:
-    strict where the run has them, else paper. Raises StoreError where there are none.
+    `samplers`: fingerprints of the sampling jobs to include; empty: all in the store. `mode`: the mode of the verdicts;
+    None: strict if the run has strict verdicts, otherwise paper. Raises StoreError when there are no verdicts.
     """
     mode, blocks = verified_blocks(store, mode, samplers)
     for block in blocks:
@@ -63,27 +63,27 @@ def make_pairs(
     most: int = 8,
     same_model: bool = False,
 ) -> list[tuple[GradedSample, GradedSample]]:
-    """(chosen, rejected) pairs of one problem, without a pair of texts twice.
+    """(chosen, rejected) pairs of one problem; no pair of texts appears twice.
 
-    Round-robin on both sides: no path is used again before every other one of its side was. Models take turns, in the
-    order of their samples. There are as many pairs as the larger side has texts, and at most `most`.
+    Both sides are used round-robin: a text is used again only after all others of its side. Models alternate, in the
+    order of their samples. The number of pairs is the number of texts on the larger side, but at most `most`.
     """
     correct = [sample for sample in samples if sample.status is Status.CORRECT]
-    selected = {id(correct[at]) for at in paths.select_distinct([one.text for one in correct], mode)}
-    right = {one.text.strip() for one in correct}
-    good = _in_turn([one for one in correct if id(one) in selected])
-    good = _unique([*good, *_in_turn([one for one in correct if id(one) not in selected])])
-    wrong = [one for one in samples if one.status in rejected and one.text.strip() not in right | {""}]
-    bad = _unique(_in_turn(wrong))
+    selected = {id(correct[at]) for at in paths.select_distinct([sample.text for sample in correct], mode)}
+    not_rejected = {"", *(sample.text.strip() for sample in correct)}
+    good = _alternate([sample for sample in correct if id(sample) in selected])
+    good = _unique([*good, *_alternate([sample for sample in correct if id(sample) not in selected])])
+    wrong = [sample for sample in samples if sample.status in rejected and sample.text.strip() not in not_rejected]
+    bad = _unique(_alternate(wrong))
     if not same_model:
         return list(_round_robin(good, bad))[:most]
     models = dict.fromkeys(sample.completions for sample in samples)
-    turns = zip_longest(*(_round_robin(_of_model(good, one), _of_model(bad, one)) for one in models))
+    turns = zip_longest(*(_round_robin(_of_model(good, model), _of_model(bad, model)) for model in models))
     return list(islice((pair for pair in chain.from_iterable(turns) if pair), most))
 
 
-def _in_turn(samples: Sequence[GradedSample]) -> list[GradedSample]:
-    """One of each model in turn, in their order."""
+def _alternate(samples: Sequence[GradedSample]) -> list[GradedSample]:
+    """The samples with models alternating; each model's samples keep their order."""
     by_model: dict[str, list[GradedSample]] = defaultdict(list)
     for sample in samples:
         by_model[sample.completions].append(sample)
@@ -91,7 +91,7 @@ def _in_turn(samples: Sequence[GradedSample]) -> list[GradedSample]:
 
 
 def _unique(samples: Sequence[GradedSample]) -> list[GradedSample]:
-    """The first sample of each text; white space around it makes no difference."""
+    """The first sample of each text, ignoring white space around it."""
     return list({sample.text.strip(): sample for sample in reversed(samples)}.values())[::-1]
 
 

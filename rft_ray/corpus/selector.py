@@ -1,7 +1,7 @@
 """Graded completions -> distinct reasoning paths, selected by stateless actors on Ray.
 
-Path selection is a stage per problem block over all samples of all models in model order, because which
-representative is kept depends on all of them (paper.md, "Representative" and "Union").
+One shard of this stage covers one problem block and all samples of all models, in model order, because the choice of
+representatives depends on all of them (paper.md, "Representative" and "Union").
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from rft_ray.store.tables import noted
 
 
 def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[ShardReceipt]:
-    """Select the paths of these jobs in the problem blocks that miss them. One receipt per job and block made."""
+    """Select the missing paths of these jobs. Returns one receipt per job and problem block made. Raises StageError."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors)
 
 
 class Candidate(NamedTuple):
-    """A correct sample: what path selection must know of it.
+    """A correct sample, with the fields that path selection needs.
 
     Example: Candidate("tiny-m", 17, "3+5 = <<3+5=8>>8\\n#### 8")
     """
@@ -44,7 +44,7 @@ class Candidate(NamedTuple):
 
 
 class Selector:
-    """Selects the correct paths of one job in one problem block; keeps nothing between calls."""
+    """Selects the paths of one job in one problem block; keeps no state between calls."""
 
     def __init__(self, store_url: str, jobs: Sequence[PathJob]) -> None:
         self._store = open_store(store_url)
@@ -60,16 +60,16 @@ class Selector:
         made_from: dict[str, str] = {}
         correct = self._correct(job, shard.problem_block, made_from)
         kept: list[ReasoningPath] = []
-        found: Counter[str] = Counter()
+        finders: Counter[str] = Counter()
         forms: Counter[str] = Counter()
         for problem in problems:
             candidates = correct.get(problem.problem_id, [])
             kept += distinct_paths(problem, candidates, job)
-            found.update(found_by(candidates, job))
-            forms.update(paths.distinct_counts([one.text for one in candidates], job.mode))
+            finders.update(found_by(candidates, job))
+            forms.update(paths.distinct_counts([candidate.text for candidate in candidates], job.mode))
         counts = {
             "paths": dict(Counter(path.model for path in kept)),
-            "found_by": dict(found),
+            "found_by": dict(finders),
             "distinct_under": dict(forms),
         }
         metadata = {"counts": json.dumps(counts)} | noted(made_from)
@@ -79,9 +79,9 @@ class Selector:
         return ShardReceipt(shard.stem, receipt.rows)
 
     def _correct(self, job: PathJob, problem_block: int, made_from: dict[str, str]) -> dict[str, list[Candidate]]:
-        """problem_id -> every correct sample: models in order, then samples in order.
+        """problem_id -> all correct samples, in the order of models and then of samples.
 
-        A text that many samples share is held once: memory follows the different texts, not models times k.
+        Samples with the same text share one string, so memory grows with the number of different texts.
         """
         pooled: dict[str, list[Candidate]] = {}
         texts: dict[str, str] = {}
@@ -96,11 +96,12 @@ class Selector:
 
 
 def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJob) -> list[ReasoningPath]:
-    """The representatives of one problem's correct samples, in the order of the reference's output list.
+    """The selected paths of one problem's correct samples, in the order of the reference's output list.
 
-    Without deduplication: every correct sample, in pooled order. Drawn: as many of them as there are equation lists.
+    With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random sample of them, as many as
+    there are distinct equation lists.
     """
-    texts = [one.text for one in candidates]
+    texts = [candidate.text for candidate in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     shared = Counter(normalise(equations, job.normal_form) for equations in lists)
     chosen: Sequence[int] = range(len(texts))
@@ -124,12 +125,12 @@ def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJ
 
 
 def found_by(candidates: Sequence[Candidate], job: PathJob) -> Counter[str]:
-    """How many distinct paths of one problem were found by just these models: `tiny-m`, `tiny-m+tiny-s`, …
+    """Number of distinct paths of one problem per exact set of models that found them: `tiny-m`, `tiny-m+tiny-s`, …
 
-    Everything about how models complement each other follows from these counts (`ledger.complementarity`).
+    `evaluation.summary.complementarity` derives from these counts how the models complement each other.
     """
     finders: dict[tuple[str, ...], set[str]] = {}
-    for one in candidates:
-        form = normalise(paths.equation_list(one.text, job.mode), job.normal_form)
-        finders.setdefault(form, set()).add(one.model)
+    for candidate in candidates:
+        form = normalise(paths.equation_list(candidate.text, job.mode), job.normal_form)
+        finders.setdefault(form, set()).add(candidate.model)
     return Counter("+".join(sorted(models)) for models in finders.values())

@@ -1,7 +1,7 @@
 """Completion shards -> verdict shards, graded by stateless verifier actors on Ray.
 
-Verdicts are a stage per (model, problem block, sample block), named by the grading mode: a new mode grades the
-committed completions again and samples nothing.
+There is one verdict shard per (model, problem block, sample block), and the grading mode is part of its fingerprint: a
+new mode grades the committed completions again, without sampling.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ CANARIES = (
     Problem("canary-decimals", "", "Half of 5 is 5/2 = <<5/2=2.5>>2.5\n2.5*4 = <<2.5*4=10>>10\n#### 10", "10"),
     Problem("canary-thousands", "", "1200*2 = <<1200*2=2400>>2400 in all.\n#### 2,400", "2400"),
 )
-"""Solutions known to be right, which every verifier grades before it grades a shard."""
+"""Correct solutions that every verifier grades before each shard."""
 
 
 class CanaryError(RunError, RuntimeError):
-    """A verifier that misjudges a solution known to be right."""
+    """A verifier rejected a solution that is known to be correct."""
 
 
 def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[ShardReceipt]:
-    """Grade what is missing of these jobs. Returns one receipt per shard made. Raises StageError."""
+    """Grade the missing shards of these jobs. Returns one receipt per shard made. Raises StageError."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors)
 
 
 class Verifier:
-    """Grades one shard of completions; keeps nothing between calls."""
+    """Grades one shard of completions; keeps no state between calls."""
 
     def __init__(self, store_url: str, jobs: Sequence[VerdictJob]) -> None:
         self._store = open_store(store_url)
@@ -69,22 +69,22 @@ class Verifier:
 
 
 def check_canaries(job: VerdictJob) -> None:
-    """Grade solutions that are known to be right, in the process that grades samples. Raises CanaryError.
+    """Grade CANARIES in the process that grades samples. Raises CanaryError when one is not graded as correct.
 
-    A grader that a worker's environment breaks would otherwise reject everything, unnoticed.
+    Without this check, a grader broken by a worker's environment could reject every sample unnoticed.
     """
     for problem in CANARIES:
         known_good = Completion(problem.problem_id, 0, problem.solution, "stop", 0, 0)
         row = grade_row(known_good, problem, job)
         if row.status is not Status.CORRECT:
             raise CanaryError(
-                f"the verifier says {row.status} ({row.detail}) of a solution known to be right; nothing was graded: "
-                f"{problem.solution!r}"
+                f"the verifier grades a solution known to be right as {row.status} ({row.detail}), so nothing was "
+                f"graded: check the worker's environment. The solution: {problem.solution!r}"
             )
 
 
 def grade_row(row: Completion, problem: Problem, job: VerdictJob) -> GradedCompletion:
-    """The verdict on one completion, as a row. In evaluation only the answer counts, as in the paper."""
+    """Grade one completion. Equations are checked to collect paths, but not to evaluate, as in the paper."""
     collecting = job.purpose == "collect"
     verdict = grading.grade(
         row.text,

@@ -1,9 +1,9 @@
-"""Checkpoint x test problems -> maj1@1, maj@k and pass@k with 95 % intervals, per-problem records kept.
+"""Verdicts on test problems -> committed per-problem records -> maj1@1, maj@k and pass@k with 95 % intervals.
 
-Evaluation is the same sampling and grading over another problem set; this module only counts. An answer counts as
-right when it equals gold: verdicts made to evaluate do not look at equations, as the paper's do not. maj@k votes on
-canonical answers; only samples that are right or wrong vote, not those cut, answerless or undecided. pass@k is the
-unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
+Sampling and grading of test problems are the ordinary stages over another problem set; this module only counts. An
+answer is right when it equals gold: verdicts made to evaluate do not check equations, as in the paper. maj@k is a vote
+on canonical answers. Only right and wrong samples vote; truncated, answerless and undecided samples do not. pass@k is
+the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ RECORDS = pa.schema(
 
 
 def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
-    """Metrics of one model from its committed verdicts; the per-problem records are committed beside."""
+    """Metrics of one model from its committed verdicts. Commits the per-problem records unless they are committed.
+
+    Raises StoreError when verdicts are missing.
+    """
     if not present(store, job.key):
         made_from: dict[str, str] = {}
         greedy = read_verdicts(store, job.greedy, made_from=made_from)
@@ -60,7 +63,7 @@ def problem_records(
 ) -> list[dict[str, Any]]:
     """One record per problem id, with the columns of RECORDS.
 
-    A problem that was skipped (its prompt exceeds the context) counts as answered wrong, k times.
+    A skipped problem, whose prompt exceeds the context, counts as wrong in the greedy sample and in all k samples.
     """
     groups: dict[str, list[GradedCompletion]] = {}
     for row in sampled:

@@ -1,8 +1,9 @@
-"""What a run's committed files say: `summary.json`, and every sample accounted for.
+"""A run's `summary.json`, made from its committed files, with an account of every planned sample.
 
-planned = sampled + skipped + missing, and sampled = accepted + sum of rejected, per model; of what is missing,
-`quarantined` is what engines failed on, listed with reasons under `quarantine`. Made from the store alone,
-so it can be rebuilt at any time; `stages` (seconds per stage, summed over resumed runs) is carried from the last one.
+Per model, planned = sampled + skipped + missing, and sampled = accepted + ungraded + sum of rejected. `quarantined` is
+the part of missing on which engines failed; `quarantine` lists these shards with reasons. The summary is made from the
+store and can be rebuilt at any time, except `stages` (seconds per stage, summed over resumed runs), which is carried
+over from the previous summary.
 """
 
 from __future__ import annotations
@@ -28,27 +29,30 @@ from rft_ray.store.shards import missing_shards, shard_metadata
 
 
 def read_summary(store: Store) -> dict[str, Any] | None:
-    """The run's summary as last written, or None."""
+    """The run's summary as last written; None if there is none or it cannot be parsed."""
     try:
         summary: dict[str, Any] = json.loads(store.read("summary.json"))
-    except (NotFound, json.JSONDecodeError):  # a view: rebuilt when it cannot be read
+    except (NotFound, json.JSONDecodeError):  # the next run rebuilds it
         return None
     return summary
 
 
 def samplers_of(store: Store) -> list[str]:
-    """Fingerprints of the sampling jobs whose samples the run's summary counts; empty where there is no summary."""
+    """Fingerprints of the sampling jobs that the run's summary counts; empty when there is no summary."""
     return list(((read_summary(store) or {}).get("samplers") or {}).values())
 
 
 def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
-    """Whether a summary's seconds count for this plan too: controls, say, add to a run and repeat nothing of it."""
-    made = summary.get("corpus", {}).get("file") or ""
-    return split(made)[0] == split(plan.corpus.jsonl_key)[0]
+    """Whether a summary's seconds per stage belong to this plan too, because it describes the same corpus.
+
+    Controls that were added to a run, for example, do not change its corpus.
+    """
+    file = summary.get("corpus", {}).get("file") or ""
+    return split(file)[0] == split(plan.corpus.jsonl_key)[0]
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
-    """Rebuild `summary.json` from the store (a view: replaced atomically) and return it."""
+    """Rebuild `summary.json` from the store, replace it atomically, and return it."""
     summary = summarize(store, plan) | {
         "finished": finished,
         "stages": watch.stages,
@@ -59,8 +63,8 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
 
 
 def summarize(store: Store, plan: Plan) -> dict[str, Any]:
-    """Everything a report would show, from committed files; see README, "A run's anatomy"."""
-    found = complementarity(store, plan)
+    """The summary without times, from committed files."""
+    overlaps = complementarity(store, plan)
     held = held_shards(store, plan)
     evaluation: dict[str, dict[str, Any]] = {}
     for job in plan.evaluations:
@@ -75,20 +79,20 @@ def summarize(store: Store, plan: Plan) -> dict[str, Any]:
             {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
             for job in plan.trainings
         ],
-        "ledger": {job.sampling.model.name: ledger_of(store, job, found, held) for job in plan.collected},
+        "ledger": {job.sampling.model.name: ledger_of(store, job, overlaps, held) for job in plan.collected},
         "quarantine": quarantine.as_data(held),
         "corpus": _corpus(store, plan.corpus),
         "own_corpora": {job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
-        "complementarity": found,
+        "complementarity": overlaps,
         "evaluation": evaluation,
         "paired": _paired(store, plan),
     }
 
 
 def ledger_of(
-    store: Store, job: VerdictJob, found: dict[str, Any], held: Sequence[quarantine.Held] = ()
+    store: Store, job: VerdictJob, overlaps: dict[str, Any], held: Sequence[quarantine.Held] = ()
 ) -> dict[str, Any]:
-    """The account of one model's samples of the training problems. `found`: what `complementarity` returned."""
+    """The account of one model's samples of training problems. `overlaps`: the result of `complementarity`."""
     completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
     for metadata in completions:
@@ -101,12 +105,12 @@ def ledger_of(
         "planned": job.sampling.planned,
         "skipped": counts["skipped"],
         "missing": job.sampling.planned - counts["sampled"] - counts["skipped"],
-        "quarantined": sum(one.samples for one in held if one.shard.fingerprint == job.sampling.fingerprint),
+        "quarantined": sum(entry.samples for entry in held if entry.shard.fingerprint == job.sampling.fingerprint),
         "sampled": counts["sampled"],
         "accepted": verdicts[Status.CORRECT],
         "rejected": {str(status): verdicts[status] for status in REJECTIONS},
         "ungraded": counts["sampled"] - sum(verdicts.values()),
-        "distinct_paths": found["by_model"].get(job.sampling.model.name, {}).get("distinct", 0),
+        "distinct_paths": overlaps["by_model"].get(job.sampling.model.name, {}).get("distinct", 0),
         "tokens": counts["tokens"],
         "tokens_per_s": round(counts["tokens"] / busy, 1) if busy else 0.0,
     }
@@ -115,19 +119,19 @@ def ledger_of(
 def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     """How the models' distinct paths complement each other, over all problems.
 
-    `by_model`: distinct (found by this model), exclusive (by no other), marginal_gain (what the union would lose
-    without it: the same number, as a share of the union). `overlap`: distinct paths that both models found.
-    `distinct_under`: paths of the union under each normal form, gold not counted.
+    `by_model`: distinct (paths found by this model), exclusive (found by no other model) and marginal_gain (exclusive
+    as a share of the union: what the union loses without this model). `overlap`: number of paths that both of two
+    models found. `distinct_under`: paths of the union under each normal form, without gold.
     """
-    found: Counter[str] = Counter()
+    finders: Counter[str] = Counter()
     forms: Counter[str] = Counter()
     for metadata in shard_metadata(store, plan.paths.shards()):
         counts = json.loads(metadata["counts"])
-        found.update(counts["found_by"])
+        finders.update(counts["found_by"])
         forms.update(counts["distinct_under"])
     names = [job.sampling.model.name for job in plan.collected]
-    union = sum(found.values())
-    groups = {tuple(key.split("+")): count for key, count in found.items()}
+    union = sum(finders.values())
+    groups = {tuple(key.split("+")): count for key, count in finders.items()}
     by_model = {
         name: {
             "distinct": sum(count for group, count in groups.items() if name in group),
@@ -143,7 +147,7 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
 
 
 def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
-    """Length of the union of the intervals in which the shards were being sampled."""
+    """Seconds during which at least one of the shards was being sampled: the length of the union of their intervals."""
     spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
     total, end = 0.0, float("-inf")
     for start, stop in spans:
@@ -159,20 +163,20 @@ def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, Any]:
-    """Per model: greedy accuracy of RFT minus that of each setting that it is held against, on the same problems."""
+    """Per model: greedy accuracy of RFT minus that of SFT and of each control, on the same problems."""
     done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if present(store, job.key)]
     rft = {job.model.name: job for job in done if job.setting == "rft"}
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for job in done:
         name = job.model.name
         if job.setting != "rft" and name in rft:
             difference = paired_difference(read_records(rft[name], store), read_records(job, store))
-            found.setdefault(name, {})[f"rft_minus_{job.setting}"] = difference
-    return found
+            differences.setdefault(name, {})[f"rft_minus_{job.setting}"] = difference
+    return differences
 
 
 def complete(store: Store, plan: Plan) -> bool:
-    """Whether everything that the plan names is committed: nothing is left to do."""
+    """Whether every model, shard, corpus and evaluation of the plan is committed."""
     verdicts = [*plan.collected, *verdicts_of(plan.evaluations)]
     shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards())]
     shards += [shard for job in plan.path_jobs for shard in job.shards()]

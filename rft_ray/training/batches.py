@@ -1,11 +1,11 @@
-"""What a fine-tuning run shows to the model, and in which order: texts -> token ids with labels -> batches.
+"""Training examples and their order: texts -> token ids with labels -> batches.
 
-In: the questions and responses of a training table. Out: `Example`s (prompt and response tokenized apart,
-as sampling does) and, for each optimizer step, the micro-batches of each worker. Everything here is a pure
-function of data, recipe and seed. What a step trains on depends neither on the number of workers nor on the
-micro-batch: they only cut it into pieces.
+In: the questions and responses of a training table. Out: `Example`s (prompt and response tokenized separately, as
+sampling does) and, for each optimizer step, the micro-batches of each worker. Everything here is a pure function of
+data, recipe and seed. The examples of a step depend neither on the number of workers nor on the micro-batch size, which
+only decide how the step is divided.
 
-Limits: the whole table is tokenized in memory, on every worker.
+Limits: every worker tokenizes the whole table and keeps it in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rft_ray.config import Recipe, Training
 from rft_ray.data.prompts import encode_prompt, encode_response, render
 
 IGNORED = -100
-"""The label that the loss leaves out."""
+"""The label of tokens that the loss ignores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Example:
     """
 
     tokens: array[int]
-    """4 bytes each: a corpus of 100,000 paths lies in every worker's memory."""
+    """4 bytes per token, because every worker holds the whole corpus in memory."""
     prompt_tokens: int
 
     @property
     def labels(self) -> list[int]:
-        """The tokens, with the prompt masked by its length: a pad token that equals EOS masks nothing."""
+        """The tokens with the prompt masked by its length, so an EOS that equals the pad token is still trained on."""
         return [IGNORED] * self.prompt_tokens + self.tokens[self.prompt_tokens :].tolist()
 
 
 def micro_batch_size(settings: Training, recipe: Recipe) -> int:
-    """Examples per forward pass of one worker: the largest divisor of its share that the setting allows."""
+    """Examples per forward pass of one worker: the largest divisor of its share of the batch up to the setting."""
     share = recipe.batch_size // settings.workers
     return max(size for size in range(1, min(settings.micro_batch_size, share) + 1) if share % size == 0)
 
@@ -51,7 +51,7 @@ def micro_batch_size(settings: Training, recipe: Recipe) -> int:
 def encode(
     tokenizer: Any, template: str, rows: Iterable[tuple[str, str]], max_tokens: int
 ) -> tuple[list[Example], int]:
-    """The examples of (question, response) rows, in order, and how many were left out as longer than `max_tokens`."""
+    """Tokenize (question, response) rows in order. Returns the examples and the number of rows over `max_tokens`."""
     examples: list[Example] = []
     skipped = 0
     for question, response in rows:
@@ -66,7 +66,7 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which examples each optimizer step trains on, by their index.
+    """The indices of the examples that each optimizer step trains on.
 
     Example: Plan(((2, 0), (1,), (0, 1), (2,)), 2) is two epochs of three examples in batches of two.
     """
@@ -75,9 +75,9 @@ class Plan:
     batch_size: int
 
     def micro_batches(self, rank: int, workers: int, size: int) -> list[tuple[int, ...]]:
-        """What worker `rank` sees: `batch_size / (workers * size)` micro-batches a step, some empty in a short step.
+        """The micro-batches of worker `rank`: `batch_size / (workers * size)` a step, some empty in a short step.
 
-        Neighbours in a step are of similar length, so that little is padded.
+        Examples of a micro-batch have similar lengths, which keeps padding low.
         """
         per_step = self.batch_size // size
         batches: list[tuple[int, ...]] = []
@@ -88,14 +88,14 @@ class Plan:
 
 
 def steps_of(examples: int, recipe: Recipe) -> int:
-    """Optimizer steps that a recipe makes on so many examples."""
+    """Optimizer steps that a recipe makes on this number of examples."""
     return recipe.epochs * math.ceil(examples / recipe.batch_size)
 
 
 def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int, steps_wanted: int | None = None) -> Plan:
-    """Every example once an epoch, in an order of its own for each epoch; an epoch's last step may be short.
+    """Every example once per epoch, shuffled anew for each epoch; the last step of an epoch may be short.
 
-    `steps_wanted`: so many steps, in as many epochs as they take, of which the last may be cut.
+    `steps_wanted`: the number of steps to plan instead of `epochs`; the last epoch may then end early.
     """
     steps: list[tuple[int, ...]] = []
     if steps_wanted is not None:
@@ -110,14 +110,14 @@ def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int, steps_
 
 
 def _pieces(step: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
-    """`step` cut into `count` runs whose sizes differ by one at most."""
+    """`step` cut into `count` contiguous pieces whose sizes differ by at most one."""
     small, larger = divmod(len(step), count)
     bounds = [piece * small + min(piece, larger) for piece in range(count + 1)]
     return [step[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def padded(examples: Sequence[Example], filler: int) -> dict[str, list[list[int]]]:
-    """Rows of equal length for the model. An empty micro-batch is one row that the loss leaves out."""
+    """Model inputs padded to equal length. An empty micro-batch becomes one row that the loss ignores."""
     chosen = examples or [Example(array("I", [filler, filler]), 2)]
     width = max(len(example.tokens) for example in chosen)
     columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}

@@ -1,11 +1,11 @@
-"""Checkpoints to resume a training job: folders of files that count only once their manifest is there.
+"""Checkpoints that a training job resumes from, each committed by a manifest.
 
 In: a folder that the trainer wrote, complete on every worker. Out: `work/<fingerprint>/<attempt>/checkpoint-<step>/`
-with a create-only `manifest.json` of SHA-256 hashes written last; `newest` finds the furthest one whose every
-file still has its hash. A half-written one has no manifest and is never loaded.
+with a create-only `manifest.json` of SHA-256 hashes, written last. `newest` returns the checkpoint of the latest step
+whose files all match their hashes. A half-written checkpoint has no manifest and is never loaded.
 
-On a local store the trainer writes straight into the store's folder and old checkpoints are deleted. A store
-elsewhere gets copies of the files; it offers no delete, so let `work/` expire there by a lifecycle rule.
+On a local store the trainer writes directly into the store's folder, and old checkpoints are deleted. A remote store
+gets copies of the files and has no delete: set a lifecycle rule that expires `work/` there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rft_ray.store import Store, StoreError
 
 MANIFEST = "manifest.json"
 KEPT = 2
-"""Checkpoints that a job keeps: the newest, and one more in case that one is damaged."""
+"""Number of checkpoints that a job keeps: the newest, and one before it in case the newest is damaged."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ class Checkpoint:
     """
 
     folder: str
-    """Key prefix of its files in the store."""
+    """Key prefix of the checkpoint's files in the store."""
     step: int
     seconds: float
-    """Training time that it took, over all attempts."""
+    """Training time up to this step, over all attempts."""
     layout: Mapping[str, int | str]
-    """How the state is cut into files, and what it was trained on: it loads only where this is the same."""
+    """How the state is divided into files, and the data trained on. A run loads only checkpoints of its own layout."""
     files: Mapping[str, str]
     """Relative path -> SHA-256."""
 
@@ -51,13 +51,13 @@ def work_folder(fingerprint: str, attempt: str = "") -> str:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below `folder` but a manifest."""
+    """Relative path -> SHA-256 of every file below `folder` except manifests."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(folder)): _sha256(path) for path in paths}
 
 
 def upload(store: Store, folder: str, local: Path) -> dict[str, str]:
-    """Bring a folder's files into the store, if they do not lie there already; their hashes."""
+    """Copy a folder's files into the store, unless the store is local and already holds them. Returns their hashes."""
     hashes = hash_files(local)
     if store.local_path(folder) is None:
         for name in hashes:
@@ -66,7 +66,7 @@ def upload(store: Store, folder: str, local: Path) -> dict[str, str]:
 
 
 def commit(store: Store, checkpoint: Checkpoint) -> None:
-    """Write the manifest, which makes the checkpoint count."""
+    """Write the manifest, which commits the checkpoint."""
     body = {"step": checkpoint.step, "seconds": checkpoint.seconds, "layout": dict(checkpoint.layout)}
     manifest = json.dumps({**body, "files": dict(checkpoint.files)}, sort_keys=True, indent=1)
     store.create(f"{checkpoint.folder}/{MANIFEST}", manifest.encode())
@@ -75,45 +75,45 @@ def commit(store: Store, checkpoint: Checkpoint) -> None:
 def newest(
     store: Store, fingerprint: str, layout: Mapping[str, int | str], scratch: Path
 ) -> tuple[Checkpoint | None, int]:
-    """The furthest checkpoint that can be loaded, and how many complete ones were passed over.
+    """The loadable checkpoint of the latest step, and the number of complete checkpoints skipped before it.
 
-    One is passed over, and that logged, where it was saved under another layout (number of workers, ZeRO
-    stage, data made anew since) or a file of it is missing or altered. What a distant store holds is copied to
-    `scratch` for that.
+    A checkpoint is skipped with a warning when it was saved under another layout (number of workers, ZeRO stage, or
+    training data) or one of its files is missing or altered. Files of a remote store are copied to `scratch` and
+    checked there.
     """
     passed_over = 0
     for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True):
         if checkpoint.layout != layout:
-            reason = f"was saved with {dict(checkpoint.layout)}, this run has {dict(layout)}"
+            reason = f"it was saved with {dict(checkpoint.layout)}, and this run has {dict(layout)}"
         elif damaged := _damaged(store, checkpoint, scratch):
-            reason = f"{damaged} is missing or altered"
+            reason = f"its file {damaged} is missing or altered"
         else:
             return checkpoint, passed_over
         passed_over += 1
-        logger.warning("checkpoint %s of step %d is not used: it %s", checkpoint.folder, checkpoint.step, reason)
+        logger.warning("checkpoint %s of step %d is skipped: %s", checkpoint.folder, checkpoint.step, reason)
     return None, passed_over
 
 
 def committed(store: Store, fingerprint: str) -> list[Checkpoint]:
     """Every checkpoint of a job that has a readable manifest."""
-    found = []
+    checkpoints = []
     for key in store.list(f"{work_folder(fingerprint)}/"):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:
-                found.append(Checkpoint(folder=folder, **json.loads(store.read(key))))
+                checkpoints.append(Checkpoint(folder=folder, **json.loads(store.read(key))))
             except (ValueError, TypeError, StoreError):
-                logger.warning("%s cannot be read: its checkpoint is not used", key)
-    return found
+                logger.warning("%s cannot be read: its checkpoint is skipped", key)
+    return checkpoints
 
 
 def local_folder(store: Store, folder: str, scratch: Path) -> Path:
-    """Where a checkpoint's or an attempt's files lie on this node: in a local store itself, else below `scratch`."""
+    """The folder of a checkpoint or an attempt on this node: in the store if it is local, otherwise below `scratch`."""
     return store.local_path(folder) or scratch / folder
 
 
 def fetch(store: Store, checkpoint: Checkpoint, scratch: Path) -> Path:
-    """The folder with the checkpoint's files on this node, copied from the store where it is not local."""
+    """The folder with the checkpoint's files on this node; copies them there when the store is remote."""
     for name in checkpoint.files:
         _fetch_file(store, checkpoint, name, scratch)
     return local_folder(store, checkpoint.folder, scratch)
@@ -128,9 +128,9 @@ def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) 
 
 
 def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
-    """Delete all but the newest complete checkpoints of a job from local disk; with `keep=0` its whole folder.
+    """Delete all but the newest `keep` complete checkpoints of a job from a local store; with 0, its whole folder.
 
-    One without a manifest stays: another attempt may be writing it.
+    A checkpoint without a manifest is kept, because another attempt may be writing it.
     """
     root = store.local_path(work_folder(fingerprint))
     if root is None:
@@ -144,7 +144,7 @@ def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
 
 
 def _damaged(store: Store, checkpoint: Checkpoint, scratch: Path) -> str:
-    """The first file of a checkpoint that is not what its manifest says; empty where all are."""
+    """The first file that does not match the checkpoint's manifest; empty when all files match."""
     for name, digest in checkpoint.files.items():
         try:
             if _sha256(_fetch_file(store, checkpoint, name, scratch)) != digest:

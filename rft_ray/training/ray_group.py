@@ -1,4 +1,4 @@
-"""A Ray Train worker group for one attempt at some trainings, followed until it ends, and why it ended."""
+"""One Ray Train worker group: start it on training jobs, relay its progress, and return why it failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rft_ray.training.results import TrainingError, TrainingProgress
 logger = logging.getLogger(__name__)
 
 STARTUP_ROUNDS = 5
-"""How often Ray Train waits for the workers to be placed, 60 s each, before the attempt fails."""
+"""Number of times that Ray Train waits 60 s for the workers to be placed before the attempt fails."""
 
 
 # --- One Ray Train run ----------------------------------------------------------------------------
@@ -36,7 +36,7 @@ def run_group(
     settings: Training,
     on_progress: Callable[[TrainingProgress], object] | None,
 ) -> Exception | None:
-    """One worker group over all jobs. None, or why it died."""
+    """Train all jobs in one worker group. Returns None on success, otherwise the group's failure."""
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -71,12 +71,12 @@ def run_group(
             run_config=RunConfig(
                 name=f"train-{attempt}",
                 storage_path=folder,
-                # Threads that spin while they wait take the cores from whatever else runs on them.
+                # OpenMP threads that spin while they wait take the cores from other processes.
                 worker_runtime_env={} if gpu else {"env_vars": {"OMP_WAIT_POLICY": "passive"}},
                 failure_config=FailureConfig(
                     max_failures=0, max_preemption_failures=0, controller_failure_limit=STARTUP_ROUNDS
                 ),
-                logging_config=LoggingConfig(log_level="CRITICAL"),  # stacks go to Ray's log files only
+                logging_config=LoggingConfig(log_level="CRITICAL"),  # stack traces go to Ray's log files only
             ),
         )
         try:
@@ -88,25 +88,28 @@ def run_group(
 
 
 def _warn_if_short(workers: int, resource: str) -> None:
-    """Say what a group waits for, where the cluster cannot place it now: an autoscaler may still bring it."""
+    """Warn when the cluster has too few resources for the group now. An autoscaler may still add them."""
     import ray
 
-    have = int(ray.cluster_resources().get(resource, 0))
-    if have < workers:
+    available = int(ray.cluster_resources().get(resource, 0))
+    if available < workers:
         logger.warning(
-            "training asks for %d workers with one %s each, the cluster has %d: waiting up to %d minutes for more",
-            *(workers, resource, have, STARTUP_ROUNDS),
+            "training needs %d workers with one %s each and the cluster has %d: waiting up to %d minutes for more",
+            *(workers, resource, available, STARTUP_ROUNDS),
         )
 
 
 def refused_by(error: Exception) -> str:
-    """The error of a worker that no further attempt can mend; empty for any other failure."""
+    """The message of a worker's error that another attempt cannot fix; empty for any other failure."""
     failures = _worker_failures(error)
     return next((str(failure) for failure in failures if isinstance(failure, TrainingError | ModelError)), "")
 
 
 def one_line_of(error: Exception) -> str:
-    """The cause of a group's failure: a dead worker before the others, which then lose their connection to it."""
+    """The cause of a group's failure, on one line.
+
+    A dead worker is the cause before other failures: the other workers fail when they lose the connection to it.
+    """
     failures = _worker_failures(error)
     deaths = filter(None, map(ray_private.health_check_failure, failures))
     cause = next(deaths, failures[0])
@@ -114,17 +117,17 @@ def one_line_of(error: Exception) -> str:
 
 
 def _worker_failures(error: Exception) -> list[Exception]:
-    """The workers' failures by rank, or the controller's, or the error itself; never empty."""
+    """The workers' failures in rank order; without any, the controller's failure or the error itself."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     return [failures[rank] for rank in sorted(failures)] or [getattr(error, "controller_failure", error)]
 
 
 @contextlib.contextmanager
 def _own_address() -> Iterator[None]:
-    """Give Ray Train's helper actors the address of their cluster, by RAY_ADDRESS.
+    """Set RAY_ADDRESS to this cluster's address for Ray Train's helper actors, and restore it afterwards.
 
-    Without it, its placement-group cleaner asks any cluster on the machine about the controller, and ends the workers
-    if the controller is unknown there.
+    Without it, Ray Train's placement-group cleaner may ask another cluster on the machine for the controller. It ends
+    the workers when that cluster does not know the controller.
     """
     import ray
 
@@ -141,7 +144,7 @@ def _own_address() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_sigint() -> Iterator[None]:
-    """Put the process's SIGINT handler back: Ray Train leaves one that ends the program with exit status 0."""
+    """Restore the process's SIGINT handler: Ray Train leaves one that ends the program with exit status 0."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -153,7 +156,7 @@ def _own_sigint() -> Iterator[None]:
 
 
 class ProgressBoard:
-    """The actor between a worker that reports and the driver that shows."""
+    """Actor that passes progress from the worker of rank 0 to the driver."""
 
     def __init__(self) -> None:
         self._unseen: list[TrainingProgress] = []
@@ -168,7 +171,7 @@ class ProgressBoard:
 
 @contextlib.contextmanager
 def _reporting(on_progress: Callable[[TrainingProgress], object] | None) -> Iterator[Any]:
-    """A board whose news are handed to `on_progress` until the block ends; None where nobody listens."""
+    """A `ProgressBoard` whose entries go to `on_progress` until the block ends; None without `on_progress`."""
     if on_progress is None:
         yield None
         return
@@ -177,7 +180,7 @@ def _reporting(on_progress: Callable[[TrainingProgress], object] | None) -> Iter
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
     ended = threading.Event()
 
-    def show() -> None:
+    def relay() -> None:
         while True:
             last = ended.wait(1.0)
             with contextlib.suppress(ray.exceptions.RayError):
@@ -186,7 +189,7 @@ def _reporting(on_progress: Callable[[TrainingProgress], object] | None) -> Iter
             if last:
                 return
 
-    thread = threading.Thread(target=show, name="training-progress", daemon=True)
+    thread = threading.Thread(target=relay, name="training-progress", daemon=True)
     thread.start()
     try:
         yield board

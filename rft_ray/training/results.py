@@ -1,4 +1,4 @@
-"""What a training comes to: results, progress and errors."""
+"""Results, progress and errors of training."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from rft_ray.config.errors import RunError
 
 STARTED = "started.json"
-"""An attempt's mark in a job's work folder: tells which job a group was at when it died."""
+"""File that an attempt writes into a job's work folder: it shows which job a group was training when it died."""
 
 
 class TrainingError(RunError, RuntimeError):
-    """A model could not be trained. One line: which one, how often it was tried, and the last cause."""
+    """A model could not be trained. The message is one line: the model, the number of attempts and the last cause."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How one model was trained, as its manifest tells.
+    """How one model was trained, as its manifest records it.
 
     Example: TrainingResult("tiny-s", "sft", "9c…", 600, 0, 15, 69000, 5.1, 13529.4, 0.41, 0, 0, True)
     """
@@ -26,25 +26,25 @@ class TrainingResult:
     fingerprint: str
     examples: int
     skipped_too_long: int
-    """Rows left out because prompt and response exceed `max_tokens` or the model's context."""
+    """Rows skipped because prompt and response together exceed `max_tokens` or the model's context."""
     steps: int
     tokens: int
-    """Prompt and response tokens that were trained on, over all epochs."""
+    """Prompt and response tokens of all steps, over all epochs."""
     seconds: float
-    """Time in training steps and checkpoints, over all attempts that count."""
+    """Time spent on training steps and checkpoints, over the attempts that led to the model."""
     tokens_per_s: float
     final_loss: float
     resumed_at_step: int
-    """Step of the checkpoint that the last attempt started from; 0 where it started from the base."""
+    """Step of the checkpoint that the last attempt started from; 0 when it started from the base model."""
     checkpoints_passed_over: int
-    """Complete checkpoints that could not be used: damaged, or of another number of workers or ZeRO stage."""
+    """Complete checkpoints that were skipped: damaged, or of another number of workers, ZeRO stage or data."""
     committed_here: bool
-    """Whether this call trained it, not an earlier one."""
+    """Whether this call trained the model, rather than an earlier one."""
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a job is. `str()` is the line for a terminal.
+    """How far a job has come. `str()` gives the line for a terminal.
 
     Example: TrainingProgress("tiny-s", "sft", 10, 15, 0.52, 13500.0, 1.7)
     """

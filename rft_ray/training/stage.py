@@ -1,12 +1,13 @@
 """Fine-tuning: base model + training table -> committed model, as a Ray Train job with DeepSpeed.
 
 In: `TrainingJob`s, each naming its base, its data in the store, its recipe and the fingerprint of the result.
-Out: `models/<fingerprint>/` with safetensors, tokenizer, chat template and a manifest written last. Jobs that are
-committed already are skipped; all others run one after another in one worker group, whose start-up would cost more
-than a small job. The worker's side is `worker.py`.
+Out: `models/<fingerprint>/` with safetensors, tokenizer, chat template and a manifest written last. Committed jobs are
+skipped. The others run one after another in one worker group, because starting a group takes longer than training a
+small model. `ray_group.py` runs the group and `worker.py` is the code of its workers.
 
-A dead worker ends the group's attempt; the next attempt is a new Ray Train run that resumes each job from its newest
-complete checkpoint. On CPU and with the same number of workers a resumed model has the bytes of an uninterrupted one.
+A dead worker ends the attempt of the whole group. The next attempt is a new Ray Train run that resumes each job
+from its newest complete checkpoint. On CPU, with the same number of workers, a resumed job gives the same bytes as an
+uninterrupted one.
 
 Limits: all workers train one model together (no pipeline or tensor parallelism); examples are not packed.
 """
@@ -36,11 +37,11 @@ def train(
     settings: Training,
     on_progress: Callable[[TrainingProgress], object] | None = None,
 ) -> list[TrainingResult]:
-    """Train and commit every job that is not committed yet; one result per job, in order.
+    """Train and commit every job that is not committed yet. Returns one result per job, in order.
 
-    `on_progress` is called every few seconds of training, from a thread of its own (`print` will do). Needs a running
-    Ray. Raises ConfigError for impossible settings, and TrainingError where a job's data cannot be trained on or
-    `settings.max_attempts` attempts at it failed; jobs before it are then committed.
+    `on_progress` is called every few seconds of training, from a separate thread. Ray must be initialised. Raises
+    ConfigError when the workers cannot share the batch size, and TrainingError when a job's data cannot be trained on
+    or `settings.max_attempts` attempts at a job failed. The jobs before the failed one are then committed.
     """
     for job in jobs:
         check_batch(settings, job.recipe)
@@ -53,9 +54,9 @@ def train(
         cause = run_group(missing, attempt, store, settings, on_progress)
         if cause is None:
             break
-        at_fault = _reached(store, missing, attempt)
-        failures[at_fault.fingerprint] += 1
-        _give_up_or_go_on(at_fault, failures[at_fault.fingerprint], settings.max_attempts, cause)
+        failed = _running_job(store, missing, attempt)
+        failures[failed.fingerprint] += 1
+        _give_up_or_go_on(failed, failures[failed.fingerprint], settings.max_attempts, cause)
     return [_result(store, job, attempts) for job in jobs]
 
 
@@ -63,26 +64,26 @@ def _result(store: Store, job: TrainingJob, attempts: set[str]) -> TrainingResul
     manifest = committed_model(store, job.fingerprint)
     if manifest is None:
         raise TrainingError(f"{job.stage} of {job.model}: training ended without a committed model")
-    told = manifest.metadata["training"]
-    fields = {name: told[name] for name in TrainingResult.__dataclass_fields__ if name in told}
+    training = manifest.metadata["training"]
+    fields = {name: training[name] for name in TrainingResult.__dataclass_fields__ if name in training}
     return TrainingResult(
         **{**fields, "model": job.model, "stage": job.stage, "fingerprint": job.fingerprint},
-        committed_here=told["attempt"] in attempts,
+        committed_here=training["attempt"] in attempts,
     )
 
 
-def _reached(store: Store, jobs: Sequence[TrainingJob], attempt: str) -> TrainingJob:
-    """The job that a failed group was at: the last one that it marked as started, else the first."""
+def _running_job(store: Store, jobs: Sequence[TrainingJob], attempt: str) -> TrainingJob:
+    """The job that a failed group was training: the last one marked as started, or the first if none is."""
     started = [job for job in jobs if store.exists(f"{work_folder(job.fingerprint, attempt)}/{STARTED}")]
     return (started or list(jobs))[-1 if started else 0]
 
 
 def _give_up_or_go_on(job: TrainingJob, failures: int, most: int, cause: Exception) -> None:
-    """Raise TrainingError where trying again cannot help or was tried often enough; else log the attempt."""
-    what = f"{job.stage} of {job.model}"
+    """Log the failed attempt. Raises TrainingError when another attempt cannot help or none is left."""
+    name = f"{job.stage} of {job.model}"
     if refusal := refused_by(cause):
-        raise TrainingError(f"{what}: {refusal}") from None
-    line = f"{what}: attempt {failures} of {most} failed: {one_line_of(cause)}"
+        raise TrainingError(f"{name}: {refusal}") from None
+    message = f"{name}: attempt {failures} of {most} failed: {one_line_of(cause)}"
     if failures >= most:
-        raise TrainingError(line) from None
-    logger.warning("%s; starting again from its newest checkpoint", line)
+        raise TrainingError(message) from None
+    logger.warning("%s; starting again from its newest checkpoint", message)

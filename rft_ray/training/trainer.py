@@ -1,9 +1,9 @@
-"""One training job as a transformers.Trainer with DeepSpeed: from arguments to the folder that vLLM loads.
+"""One training job as a transformers.Trainer with DeepSpeed, and the export of its model.
 
-In: a `Task` (data, base, plan). Out: a Trainer that sees exactly the plan's micro-batches, and, once it has trained,
-safetensors with tokenizer, chat template and generation config.
+In: a `Task` (data, base model, plan). Out: a Trainer that trains on exactly the plan's micro-batches, and, after
+training, a folder that transformers and vLLM load: safetensors, tokenizer, chat template and generation config.
 
-DeepSpeed compiles nothing here: the optimizer is PyTorch's, offloaded or not.
+DeepSpeed compiles no extensions here: the optimizer is always PyTorch's, even when it is offloaded.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from rft_ray.training import checkpoints, transformers_private
 from rft_ray.training.batches import Example, Plan, micro_batch_size, padded
 
 CURVE_POINTS = 500
-"""About so many points of the loss curve are logged at most."""
+"""Approximate upper limit of the logged points of the loss curve."""
 CLIP_NORM = 1.0
 SMALL_MODEL_BYTES = 100 * 2**20
-"""Weights below which DeepSpeed's own communication buffers (2 GB) would dwarf the model."""
+"""Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """What this worker knows of its group."""
+    """The worker group, as one worker sees it."""
 
     attempt: str
     store: Store
     settings: Training
     gpu: bool
     board: Any
-    """Handle of a `training.ProgressBoard` actor, or None."""
+    """Handle of a `ray_group.ProgressBoard` actor, or None."""
     rank: int
     local_rank: int
     world_size: int
     made_from: Mapping[str, str] = field(default_factory=dict)
-    """Stem -> identity of the tables that the job at hand trains on."""
+    """Stem -> identity of the tables that the current job trains on."""
 
     @property
     def layout(self) -> dict[str, int | str]:
-        """What a checkpoint must agree in to be loaded: how DeepSpeed cuts the state into files, and the data."""
+        """What a checkpoint must share with this run: how DeepSpeed divides the state into files, and the data."""
         return {"workers": self.world_size, "zero_stage": self.settings.zero_stage, **self.made_from}
 
     @property
     def scratch(self) -> Path:
-        """This node's folder for files of a store that is not local; its workers share it."""
+        """Folder for the files of a remote store; the workers of one node share it."""
         return Path(tempfile.gettempdir()) / f"rft-train-{hashlib.sha256(self.store.url.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One job, ready to train."""
+    """One job with its data and plan, ready to train."""
 
     job: TrainingJob
     base: Path
@@ -72,16 +72,16 @@ class Task:
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
-        """Tokens trained on up to and including each step."""
-        total, sums = 0, []
+        """Cumulative number of training tokens after each step."""
+        total, totals = 0, []
         for step in self.plan.steps:
             total += sum(len(self.examples[index].tokens) for index in step)
-            sums.append(total)
-        return sums
+            totals.append(total)
+        return totals
 
 
 def _arguments(group: Group, task: Task) -> Any:
-    """TrainingArguments of a task. Made before the model: under ZeRO 3 they make it load in pieces."""
+    """TrainingArguments of a task. Create them before the model: under ZeRO 3 they make it load in partitions."""
     from transformers import TrainingArguments, set_seed
 
     recipe, steps = task.job.recipe, len(task.plan.steps)
@@ -117,11 +117,11 @@ def _arguments(group: Group, task: Task) -> Any:
 
 
 def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. Buffers are sized to small models; larger ones keep DeepSpeed's own."""
+    """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
     stage = group.settings.zero_stage
     if task.job.recipe.dtype == "bfloat16":
-        stage = max(stage, 1)  # at stage 0 DeepSpeed keeps no float32 weights beside bfloat16 ones, and learns worse
+        stage = max(stage, 1)  # stage 0 keeps no float32 copy of bfloat16 weights, and learns worse
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
     if weights < SMALL_MODEL_BYTES:
         zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
@@ -141,7 +141,7 @@ def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
 
 
 def _model(task: Task) -> Any:
-    """The base model in the recipe's type, with adapters where the recipe asks for them."""
+    """The base model in the recipe's dtype, with LoRA adapters when the recipe sets `lora_rank`."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -158,7 +158,7 @@ def _model(task: Task) -> Any:
 
 
 def make_trainer(group: Group, task: Task, watch: Any) -> Any:
-    """A transformers.Trainer that follows the task's plan."""
+    """A transformers.Trainer that trains on the micro-batches of the task's plan."""
     from torch import tensor
     from torch.utils.data import DataLoader
     from transformers import PrinterCallback
@@ -174,7 +174,7 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
 
     class PlannedTrainer(base):  # type: ignore[misc]
         def get_train_dataloader(self) -> Any:
-            """This rank's micro-batches: the plan has shared them out, so nothing may shard them again."""
+            """This rank's micro-batches. The plan has already sharded them, so this returns a plain DataLoader."""
             return DataLoader(task.examples, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
 
     trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
@@ -183,7 +183,7 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
 
 
 def forget_deepspeed() -> None:
-    """Delete the state of a finished job, so that the next one in this process starts without it."""
+    """Clear the global state of a finished job before the next job in this process."""
     import torch
 
     transformers_private.forget_deepspeed_config()
@@ -197,12 +197,12 @@ def forget_deepspeed() -> None:
 
 
 def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
-    """Write what transformers and vLLM load: weights, config, tokenizer with chat template, generation config."""
+    """Write the finished model: weights, config, tokenizer with chat template, generation config."""
     from transformers import GenerationConfig
 
     tokenizer, model = task.tokenizer, trainer.model
     model.config.use_cache = True
-    trainer.save_model(str(folder))  # every rank takes part: under ZeRO 3 each holds a piece
+    trainer.save_model(str(folder))  # on every rank: under ZeRO 3 each holds a partition
     transformers_private.forget_deepspeed_config()
     if group.rank != 0:
         return
@@ -216,7 +216,7 @@ def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
 
 
 def _merge(task: Task, folder: Path) -> None:
-    """Replace the adapter in `folder` by the base with it merged in: in float32, rounded once."""
+    """Replace the adapter in `folder` by the merged model. Merging in float32 rounds the weights only once."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

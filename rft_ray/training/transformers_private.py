@@ -1,7 +1,7 @@
-"""What training uses of the internals of transformers, Accelerate and DeepSpeed: each name here, and why it is needed.
+"""The private names of transformers, Accelerate and DeepSpeed that training uses, and why each is needed.
 
-Seen in transformers 5.23.0, Accelerate 1.15.0 and DeepSpeed 0.19.8. `tests/unit/training/test_transformers_private.py`
-fails by name when an upgrade removes one of them.
+Checked against transformers 5.23.0, Accelerate 1.15.0 and DeepSpeed 0.19.8. When an upgrade removes one of the names,
+`tests/unit/training/test_transformers_private.py` fails and shows it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 def switch_off_shm_comm() -> None:
     """Keep DeepSpeed from compiling its shared-memory operator for CPUs.
 
-    It is for inference, and would need a C++ compiler. It is an entry of `deepspeed.ops.__compatible_ops__`, the table
-    of what may be compiled.
+    The operator is for inference and needs a C++ compiler. `deepspeed.ops.__compatible_ops__` is the table of operators
+    that DeepSpeed may compile.
     """
     import deepspeed
 
@@ -21,9 +21,9 @@ def switch_off_shm_comm() -> None:
 
 
 def forget_deepspeed_config() -> None:
-    """Let models load whole again: under ZeRO 3, transformers loads them in pieces as long as it knows the config.
+    """Make transformers load whole models again: under ZeRO 3 it loads partitions until the DeepSpeed config is unset.
 
-    `unset_hf_deepspeed_config` of transformers.integrations.deepspeed, which is not documented.
+    Uses `unset_hf_deepspeed_config` of transformers.integrations.deepspeed, which is not documented.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -31,9 +31,10 @@ def forget_deepspeed_config() -> None:
 
 
 def reset_accelerate() -> None:
-    """Delete the state that Accelerate keeps by process, so that the next Trainer sets up its own.
+    """Reset the state that Accelerate keeps per process, so that the next Trainer sets up its own.
 
-    `_reset_state` of `AcceleratorState` and `GradientState`; Accelerate resets them publicly only in its tests.
+    Uses `_reset_state` of `AcceleratorState` and `GradientState`; Accelerate offers a public reset only in its test
+    helpers.
     """
     from accelerate.state import AcceleratorState, GradientState
 
@@ -42,9 +43,9 @@ def reset_accelerate() -> None:
 
 
 def trainer_without_weights_in_checkpoints() -> type[Any]:
-    """`transformers.Trainer`, whose checkpoints hold no weights of their own: DeepSpeed's files hold them already.
+    """A subclass of `transformers.Trainer` without weights in checkpoints: DeepSpeed's files already hold them.
 
-    `_internal_call` of `Trainer.save_model` tells a checkpoint from a finished model.
+    The argument `_internal_call` of `Trainer.save_model` is true for a checkpoint and false for a finished model.
     """
     from transformers import Trainer
 

@@ -1,8 +1,8 @@
-"""One Ray Train worker: job after job, each resumed, trained and committed by rank 0.
+"""The train function of a Ray Train worker: prepares, resumes, trains and commits one job after another.
 
-In: the config that `ray_group.run_group` passes. Out: committed models, checkpoints, metrics and progress. Every
-decision that could differ between workers (what is done already, which checkpoint to start from) is made by rank 0
-and told to the others.
+In: the config that `ray_group.run_group` passes. Out: committed models, checkpoints, metrics and progress. Rank 0
+makes every decision that could differ between workers (whether a job is committed, which checkpoint to start from)
+and broadcasts it to the others.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ T = TypeVar("T")
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
-"""Packages whose versions a model's manifest tells."""
+"""Packages whose versions a model's manifest records."""
 
 logger = logging.getLogger(__name__)
 
 
 def train_jobs(config: dict[str, Any]) -> None:
-    """The train function: all jobs, one after another."""
+    """Train all jobs of the config, one after another: the function that Ray Train calls on each worker."""
     group = _join(config)
     for job in config["jobs"]:
         _train_one(group, job)
@@ -52,9 +52,9 @@ def train_jobs(config: dict[str, Any]) -> None:
 
 
 def _join(config: dict[str, Any]) -> Group:
-    """Set up this process: what must be said before DeepSpeed is imported, threads, and silence."""
+    """Set up this process (accelerator, threads, process group, log levels) and return its group."""
     if not config["gpu"]:
-        os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed reads it when it is imported
     import deepspeed
     import ray.train.torch
     import torch
@@ -82,17 +82,17 @@ def _join(config: dict[str, Any]) -> Group:
     )
 
 
-def _told_by_rank_0(group: Group, decide: Callable[[], T]) -> T:
-    """`decide()` of rank 0, on every rank. An error of it fails the group."""
+def _from_rank_0(group: Group, decide: Callable[[], T]) -> T:
+    """The result of `decide()` on rank 0, broadcast to every rank. An error in `decide` fails the group."""
     import torch.distributed
 
-    box = [decide() if group.rank == 0 else None]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]  # type: ignore[return-value]
+    decision = [decide() if group.rank == 0 else None]
+    torch.distributed.broadcast_object_list(decision, src=0)
+    return decision[0]  # type: ignore[return-value]
 
 
 def _first_of_node_first(group: Group, load: Callable[[], T]) -> T:
-    """`load()` on every rank, where one of each node goes first: it downloads what the others then find."""
+    """Call `load()` on every rank, on the first rank of each node before the others, which then reuse its download."""
     import torch.distributed
 
     if group.local_rank == 0:
@@ -102,24 +102,24 @@ def _first_of_node_first(group: Group, load: Callable[[], T]) -> T:
 
 
 def _mark_started(group: Group, job: TrainingJob) -> None:
-    """Tell the driver, and whoever looks into the work folder, that this job has begun, and where."""
+    """Record in the work folder that this attempt has started the job, and on which host and process."""
     if group.rank == 0:
-        where = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **group.layout}
+        origin = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **group.layout}
         key = f"{checkpoints.work_folder(job.fingerprint, group.attempt)}/{STARTED}"
-        group.store.create(key, json.dumps(where).encode())
+        group.store.create(key, json.dumps(origin).encode())
 
 
 # --- One job --------------------------------------------------------------------------------------
 
 
 def _prepare(group: Group, job: TrainingJob) -> Task:
-    """Load tokenizer and data. Raises TrainingError where nothing is left to train on."""
+    """Load the tokenizer and data. Raises TrainingError when no example fits or the tokenizer has no EOS token."""
     from transformers import AutoConfig, AutoTokenizer
 
     base = resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
-        raise TrainingError(f"the tokenizer of {job.base} has no EOS token, so no response could ever end")
+        raise TrainingError(f"the tokenizer of {job.base} has no EOS token, so no response can end: choose another")
     context = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
     examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
@@ -130,8 +130,8 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
         )
     recipe, steps = job.recipe, None
     if job.same_steps_as:
-        others, _ = encode(tokenizer, job.template, _rows(group, job.same_steps_as), limit)
-        steps = steps_of(len(others), recipe)
+        matched, _ = encode(tokenizer, job.template, _rows(group, job.same_steps_as), limit)
+        steps = steps_of(len(matched), recipe)
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
     return Task(job, base, tokenizer, examples, skipped, batches)
@@ -144,19 +144,19 @@ def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
-    """Stem -> identity of each table that decides what the job trains on, and how long."""
+    """Stem -> identity of each table that decides the job's examples or its number of steps."""
     keys = filter(None, (job.data_key, job.same_steps_as))
     return {names.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
 
 
 def _train_one(group: Group, job: TrainingJob) -> None:
-    if _told_by_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
+    if _from_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
         return
     _mark_started(group, job)
     group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
     _clear_scratch(group, job)
-    start, passed_over = _told_by_rank_0(
+    start, passed_over = _from_rank_0(
         group, lambda: checkpoints.newest(group.store, job.fingerprint, group.layout, group.scratch)
     )
     resume = None
@@ -177,7 +177,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
 
 
 def _clear_scratch(group: Group, job: TrainingJob) -> None:
-    """Drop this node's copies of a job's checkpoints: an attempt that died may have left some."""
+    """Delete this node's copies of a job's checkpoints, including those of attempts that died."""
     import torch.distributed
 
     if group.local_rank == 0:
@@ -193,17 +193,17 @@ def _account(
     start: Checkpoint | None,
     passed_over: int,
 ) -> dict[str, Any]:
-    """What the manifest tells of this training; `training.TrainingResult` reads it."""
+    """The metadata of the model's manifest; `TrainingResult` is made from its `training` entry."""
     curve = [[entry["step"], entry["loss"], entry["learning_rate"]] for entry in history if "loss" in entry]
     tokens = task.tokens_by_step[-1]
-    here = tokens - (task.tokens_by_step[start.step - 1] if start else 0)
+    new_tokens = tokens - (task.tokens_by_step[start.step - 1] if start else 0)
     training = {
         "examples": len(task.examples),
         "skipped_too_long": task.skipped,
         "steps": len(task.plan.steps),
         "tokens": tokens,
         "seconds": seconds,
-        "tokens_per_s": here / max(seconds - (start.seconds if start else 0.0), 1e-9),
+        "tokens_per_s": new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
         "final_loss": curve[-1][1],
         "resumed_at_step": start.step if start else 0,
         "checkpoints_passed_over": passed_over,
@@ -214,13 +214,16 @@ def _account(
         "versions": {name: str(importlib.import_module(name).__version__) for name in RECORDED},
     }
     job = task.job
-    told = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
-    told |= noted(group.made_from)
-    return {**told, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
+    metadata = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
+    metadata |= noted(group.made_from)
+    return {**metadata, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
 
 
 def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
-    """The Trainer's callback: commits checkpoints, refuses a diverged loss; on rank 0 reports progress."""
+    """A Trainer callback that commits checkpoints, measures time, and on rank 0 reports progress.
+
+    Its `on_log` raises TrainingError when the loss is not finite.
+    """
     from transformers import TrainerCallback
 
     reporter = Reporter(group, task, start.step if start else 0) if group.rank == 0 else None
@@ -231,7 +234,7 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
 
         @property
         def seconds(self) -> float:
-            """Training time so far, over all attempts that count; model loading excluded."""
+            """Training time so far, including the attempts before the checkpoint, without model loading."""
             return self.before + time.monotonic() - self.began
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -240,7 +243,7 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == state.max_steps:
                 control.should_log = True
-                control.should_save = False  # the model itself follows
+                control.should_save = False  # the finished model is exported right after
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             if not math.isfinite(logs.get("loss", 0.0)):
@@ -257,26 +260,26 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
 
 
 def _commit_checkpoint(group: Group, fingerprint: str, step: int, seconds: float) -> None:
-    """Make the checkpoint that all ranks have just written count, and drop old ones."""
+    """Commit the checkpoint that all ranks have just written, and delete older ones."""
     import torch.distributed
 
     torch.distributed.barrier()
     folder = f"{checkpoints.work_folder(fingerprint, group.attempt)}/checkpoint-{step}"
     local = checkpoints.local_folder(group.store, folder, group.scratch)
     shared = group.store.local_path(folder) is not None
-    mine = checkpoints.upload(group.store, folder, local) if (group.rank if shared else group.local_rank) == 0 else {}
+    hashes = checkpoints.upload(group.store, folder, local) if (group.rank if shared else group.local_rank) == 0 else {}
     if not shared and group.local_rank == 0:
         shutil.rmtree(local)
-    everyones: list[dict[str, str]] = [{}] * group.world_size
-    torch.distributed.all_gather_object(everyones, mine)
+    gathered: list[dict[str, str]] = [{}] * group.world_size
+    torch.distributed.all_gather_object(gathered, hashes)
     if group.rank == 0:
-        files = {name: digest for part in everyones for name, digest in part.items()}
+        files = {name: digest for part in gathered for name, digest in part.items()}
         checkpoints.commit(group.store, Checkpoint(folder, step, seconds, group.layout, files))
         checkpoints.prune(group.store, fingerprint)
 
 
 class Reporter:
-    """Rank 0's voice: Ray metrics at every logged step, progress to the driver every few seconds."""
+    """Reports from rank 0: Ray metrics at every logged step, progress to the driver every few seconds."""
 
     def __init__(self, group: Group, task: Task, step: int) -> None:
         self._board, self._task = group.board, task
