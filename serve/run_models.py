@@ -172,7 +172,7 @@ def details(run: str, entry: RunModel) -> schemas.ModelDetails:
 
 def _context(run: str, store: Store, entry: RunModel) -> int | None:
     """Tokens of a model's context: the run's own setting, otherwise that of the model's config.json."""
-    if (configured := settings(run).engine.max_model_len) is not None:
+    if (configured := settings(run).max_model_len) is not None:
         return configured
     try:
         manifest = committed_model(store, entry.fingerprint or entry.template_model)
