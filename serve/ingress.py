@@ -140,11 +140,11 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
 
     def _lower_max_tokens(self, body: Any) -> int | None:
         """The most tokens of a path that a request asks for, after they are lowered to the server's limit."""
-        asked: int | None = None
-        for name in ("max_tokens", "max_completion_tokens"):
-            if (value := getattr(body, name, None)) is not None:
-                asked = min(value, self._max_tokens)
-                setattr(body, name, asked)
+        name = openai_bounds.max_tokens_field(body)
+        asked: int | None = getattr(body, name)
+        if asked is not None:
+            asked = min(asked, self._max_tokens)
+            setattr(body, name, asked)
         return asked
 
     async def _reserve(

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionResponse
 
 from serve.access.api_keys import Keys
-from serve.api import schemas
+from serve.api import openai_bounds, schemas
 from serve.api.schemas import Event, SolveRequest
 from serve.replicas.local_handle import LocalHandle
 from serve.solving.events import Piece, Pieces, solve_events
@@ -158,7 +158,7 @@ _Delta = Callable[[str], dict[str, Any]]
 
 
 def _limit(body: Any) -> int:
-    asked: int | None = getattr(body, "max_completion_tokens", None) or body.max_tokens
+    asked: int | None = getattr(body, openai_bounds.max_tokens_field(body))
     return min(MAX_TOKENS, asked or MAX_TOKENS)
 
 

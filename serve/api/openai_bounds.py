@@ -88,6 +88,11 @@ def prompts_of(body: TextRequest) -> int:
     return len(body.prompt) if many else 1
 
 
+def max_tokens_field(body: Any) -> str:
+    """The field of a request that holds the most tokens of a path; chat's `max_tokens` was moved to the newer one."""
+    return "max_completion_tokens" if "max_completion_tokens" in type(body).model_fields else "max_tokens"
+
+
 def check_values(body: ChatRequest | TextRequest, paths: int, tokens: int) -> None:
     """Raises Refusal for a request whose answer may hold more than `MAX_VALUES`. `tokens`: most of one path."""
     if isinstance(body, TextRequest):
@@ -123,7 +128,10 @@ def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[st
     if given.get("response_format", {"type": "text"}) != {"type": "text"}:
         raise Refusal(400, "response_format: only text is supported", param="response_format")
     dropped = {"response_format", *fields.NO_EFFECT}
-    return {name: value for name, value in given.items() if name in known - dropped}
+    kept = {name: value for name, value in given.items() if name in known - dropped}
+    if "max_completion_tokens" in known and "max_tokens" in kept:  # the older name of the same field
+        kept.setdefault("max_completion_tokens", kept.pop("max_tokens"))
+    return kept
 
 
 def _check_max_tokens(given: Mapping[str, Any]) -> None:
