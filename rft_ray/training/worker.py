@@ -119,7 +119,9 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     base = resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
-        raise TrainingError(f"the tokenizer of {job.base} has no EOS token, so no response can end: choose another")
+        raise TrainingError(
+            f"the tokenizer of {job.base} has no EOS token, so no response can end: choose another base model"
+        )
     context = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
     examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
