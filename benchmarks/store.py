@@ -1,4 +1,4 @@
-"""What planning and listing a large run cost: `python benchmarks/store.py [--s3-files N] [--folder F]`.
+"""Cost of planning and listing a large run: `python benchmarks/store.py [--s3-files N] [--folder F]`.
 
 A run of 1,000,000 problems x 100 samples is 100,000 shards (50 problems x 20 samples each). Measured, each in a process
 of its own: finding out what is missing when nothing, half and all of it is committed, on local disk; what a worker asks
@@ -39,7 +39,7 @@ def planned() -> list[Shard]:
 
 
 def lay_out(folder: Path, share: float) -> None:
-    """Empty files under the names of the first shards: planning reads names alone."""
+    """Create empty files under the names of the first shards; planning reads only names."""
     shards = planned()
     for shard in shards[: int(len(shards) * share)]:
         path = folder / shard.key()
@@ -56,7 +56,7 @@ def listed(url: str) -> int:
 
 
 def measured(work: Callable[[str], int], url: str) -> tuple[int, float, float]:
-    """(result, seconds, MiB): what `work` takes in a process of its own."""
+    """(result, seconds, peak MiB) of `work` in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, work, url).result()
 
@@ -68,7 +68,7 @@ def _measure(work: Callable[[str], int], url: str) -> tuple[int, float, float]:
 
 
 def asked(url: str) -> int:
-    """What each worker does before it makes a shard, for a thousand shards."""
+    """The checks of a worker before it makes a shard, for a thousand shards."""
     store, shards = open_store(url), planned()
     return sum(key_to_write(store, shard) is None for shard in shards[:: len(shards) // 1000])
 

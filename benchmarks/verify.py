@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
 
 class Wording(NamedTuple):
-    """How many ways each sentence of a solution can be put; `frequent`: one way is much likelier."""
+    """Number of wordings of each sentence of a solution; `frequent`: one wording is much likelier."""
 
     name: str
     ways: int
@@ -216,7 +216,7 @@ def scaling(problems: int, repeats: int) -> None:
 
 
 def memory(problems: int) -> None:
-    """Peak of what the library allocates for the union, texts not counted."""
+    """Peak memory that the library allocates for the union, without the texts."""
     for count in (problems, 4 * problems):
         work = workload(count, 400, 15, WORDINGS[-1])
         empty_caches()

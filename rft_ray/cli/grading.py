@@ -2,10 +2,9 @@
 
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
-FILE is .jsonl or .parquet, one completion or list of completions a row. Gold is a file of questions with final answers
-or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. Which columns count
-is in `rft_ray.data.external`, which reads both, as for `jobs/verify.py`. Graded as its own FILE, a gold file comes out
-all correct.
+FILE is .jsonl or .parquet, with one completion or one list of completions per row. Gold is a file of questions with
+final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. The
+accepted columns are listed in `rft_ray.data.external`. A gold file graded against itself is all correct.
 
 Limits: both files are read into memory; completions without a gold answer are counted and left out.
 """
@@ -93,7 +92,7 @@ def _first_of(columns: Sequence[str]) -> str:
 
 
 def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:
-    """Completions of the file, lists flattened, each with the gold's question where the gold has it."""
+    """The completions of the file, lists flattened, each with its gold question if there is one."""
     questions = external.GoldQuestions(gold)
     rows = external.completion_rows(
         options.file, question_column=options.question_column, completion_column=options.completion_column

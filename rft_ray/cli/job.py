@@ -1,7 +1,7 @@
-"""What every job does around its work: arguments, Ray, SIGTERM, errors in one line, and exit codes.
+"""The parts that all jobs share: arguments, Ray's start, SIGTERM, one-line errors, and exit codes.
 
 0 done; 1 a stage failed or samples are missing; 2 the config, the data or a model cannot be used; 130 stopped by
-Ctrl-C; 143 stopped by SIGTERM. After 1, 130 and 143 the same command goes on.
+Ctrl-C; 143 stopped by SIGTERM. After 1, 130 and 143 the same command resumes.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ def start(store: Store) -> None:
 
 
 def _keep_ray_on_loopback() -> None:
-    """Let a Ray of our own listen on loopback only. Ray reads the variable when it is imported."""
+    """Make a Ray that this process starts listen on loopback only. Ray reads the variable when it is imported."""
     if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else 127.0.0.1 becomes the outward address
+        # Ray otherwise replaces 127.0.0.1 by the external address.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def _exit_code(work: Callable[[], None]) -> int:
@@ -117,7 +118,7 @@ def _exit_code(work: Callable[[], None]) -> int:
 
 
 def _end_within(seconds: float, code: int) -> None:
-    """End the process with this exit code even when Ray does not let go of it in time."""
+    """End the process with this exit code after `seconds`, even when Ray's shutdown is not done."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()

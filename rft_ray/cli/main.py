@@ -1,6 +1,6 @@
-"""The command `rft-ray`: one subcommand a module of this folder, imported when it is called.
+"""The command `rft-ray`. Each subcommand is a module of this folder, imported when it is called.
 
-So `rft-ray --help` imports nothing, and a wrong key of a config is refused before Ray, PyTorch or vLLM are loaded.
+So `rft-ray --help` loads no subcommand, and an unknown config key is refused before Ray, PyTorch or vLLM are loaded.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     rft-ray pairs --run runs/demo --out pairs.jsonl --max-per-problem 4
 
-Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; starts no Ray. Writes one JSON object a line:
-`prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then where both texts come from. Exit codes: 0 done, 2
-the run has no pairs, or the run or the file cannot be used.
+Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; does not start Ray. Writes one JSON object
+per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then the origin of both texts. Exit codes:
+0 done, 2 the run has no pairs, or the run or the file cannot be used.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. Wh
 `--study.KEY=value`; `--dry-run` lists them. Keys:
     {keys}
 
-Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command goes on after a
+Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command resumes after a
 kill, and a wider grid adds to what is there. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`.
 Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used, 130 stopped by
 Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).

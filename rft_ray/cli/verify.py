@@ -1,4 +1,4 @@
-"""Grade anyone's completions and select their distinct reasoning paths, without having run our sampler.
+"""Grade anyone's completions and select their distinct reasoning paths, whichever sampler made them.
 
     rft-ray verify mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 

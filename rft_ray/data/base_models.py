@@ -5,8 +5,10 @@ local folder with config.json, *.safetensors and the tokenizer's files, complete
 A committed model is its files and then, written last, a create-only manifest with their hashes:
 without the manifest it does not exist, and the first manifest wins.
 
-What is downloaded or converted is kept in RFT_CACHE (default ~/.cache/rft-ray), each folder whole or not at
-all, whoever works on it at the same time; the hub's client has its own cache (HF_HOME). Limits: safetensors only.
+Downloads and conversions are kept in RFT_CACHE (default ~/.cache/rft-ray). A folder appears there complete or not
+at all, also when several processes make it at once. The hub's client has its own cache (HF_HOME).
+
+Limits: safetensors only.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from rft_ray.store.models.folder import ModelError, check_complete, digest_of, f
 
 _KINDS = ("hub", "package", "tiny", "s3")
 _GGUF_CONVERSION = 1
-"""Raised by hand when the conversion of GGUF files changes, so that cached ones are made anew."""
+"""Version of the GGUF conversion. A higher number makes cached conversions unused."""
 
 
 def resolve(source: str) -> Path:
@@ -44,11 +46,11 @@ def resolve(source: str) -> Path:
 
 
 def resolve_exactly(source: str, fingerprint: str) -> Path:
-    """`resolve`, where the files must be those that the run was planned with. Raises ModelError."""
+    """`resolve`, and check that the files have the planned fingerprint. Raises ModelError when they do not."""
     folder = resolve(source)
-    if (found := files_fingerprint(folder)) != fingerprint:
+    if (actual := files_fingerprint(folder)) != fingerprint:
         raise ModelError(
-            f"{source} is another model here than where the run was planned (files {found}, planned {fingerprint}): "
+            f"{source} is another model here than where the run was planned (files {actual}, planned {fingerprint}): "
             "name a revision, or a folder that all nodes share"
         )
     return folder
@@ -71,7 +73,7 @@ def _from_hub(source: str, name: str) -> Path:
 
 
 def _from_package(source: str, name: str) -> Path:
-    """The GGUF file that an installed package carries, as a folder in the cache. The package is not imported."""
+    """The GGUF file of an installed package, converted to a folder in the cache. The package is not imported."""
     try:
         package = packages.distribution(name)
     except (packages.PackageNotFoundError, ValueError):
@@ -107,7 +109,7 @@ def _from_tiny(source: str, name: str) -> Path:
 
 
 def _from_s3(source: str) -> Path:
-    """A copy in the cache, named after what S3 says of the objects, so that a changed model is another copy."""
+    """A copy in the cache, named after the ETags of the S3 objects, so that a changed model gets a new copy."""
     if not (store := open_store(source)).exists("config.json"):
         raise ModelError(f"{source}: no config.json there: give the prefix of a Hugging Face folder")
     tags = _entity_tags(store.url)
@@ -123,7 +125,7 @@ def _from_s3(source: str) -> Path:
 
 
 def _entity_tags(url: str) -> dict[str, str]:
-    """Name and ETag of each of the model's files: the tag changes with the content, though the size may not."""
+    """Name -> ETag of each file of the model. The ETag changes with the content, even when the size stays equal."""
     import boto3.session
     from botocore.exceptions import BotoCoreError, ClientError
 

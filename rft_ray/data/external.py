@@ -1,8 +1,8 @@
 """Completions of any sampler and gold answers of any file -> completions by model, and the problems they answer.
 
-The only place that knows which columns of other people's files hold what; `jobs/verify.py` and
-`python -m rft_ray.grading` both read through it. A file is .jsonl or .parquet, local or `s3://`. Its first row decides
-which of the columns below it has; the caller may name others.
+The only module that knows the column names of external files; `rft-ray verify` and `rft-ray grade` both use it.
+A file is .jsonl or .parquet, local or `s3://`. The columns are chosen from the lists below by the file's first row;
+the caller may name others.
 
 A row of completions has a question (QUESTION_COLUMNS), a text or a list of texts (COMPLETION_COLUMNS) and, where known,
 `finish_reason` and `model` (otherwise the file's stem is the model). A row of gold has a question and the final answer
@@ -31,7 +31,7 @@ from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
-"""Where a file has several of them, a row's question is the first that the gold has."""
+"""When a file has several of them, a row's question is the first one that is in the gold."""
 COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
 GOLD_COLUMNS = ("answer", "solution", "response", "gold")
 TOKEN_LIMIT = frozenset({"length", "max_tokens", "truncated"})
@@ -75,17 +75,17 @@ class CompletionRow:
     """
 
     where: str
-    """File and line, which open every message about the row."""
+    """File and line: the start of every message about the row."""
     questions: tuple[str, ...]
-    """The texts in the file's question columns, one at least."""
+    """The texts in the file's question columns, at least one."""
     texts: tuple[tuple[str, str], ...]
     """(completion, `stop` or `length`) of each sample."""
     model: object
-    """As the row gives it; None where it does not."""
+    """The value of the column `model`; None when the row has none."""
 
 
 class GoldQuestions:
-    """The questions of the gold, as completions refer to them: differences in white space do not count."""
+    """Finds the gold question of a row of completions; differences in white space are ignored."""
 
     def __init__(self, questions: Iterable[str]) -> None:
         exact = {question: question for question in questions}

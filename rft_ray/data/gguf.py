@@ -1,8 +1,8 @@
 """A GGUF file -> a Hugging Face folder of bfloat16 safetensors and a tokenizer, through transformers.
 
 `save_pretrained` refuses a model that was loaded from GGUF, so its weights go into a fresh one of the same
-config. transformers does not read which pre-tokenizer a GGUF names: for `smollm`, whose tokens never join a
-digit with anything, it is put back, else runs of white space before digits come out as other tokens.
+config. transformers ignores the pre-tokenizer that a GGUF names. For `smollm`, which makes every digit its own
+token, it is set here; without it, white space before digits is tokenized differently.
 
 SmolLM2-135M-Instruct has pad token = EOS token (id 2): mask labels by length, never by token.
 """
@@ -21,17 +21,17 @@ def unpack(gguf: Path, folder: Path) -> None:
 
     try:
         model, tokenizer = _load(gguf)
-    except Exception as error:  # the readers raise whatever they stumble over
+    except Exception as error:  # the readers have no common exception
         raise ValueError(f"{gguf} cannot be read as GGUF ({type(error).__name__}: {error})") from error
     try:
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    except SafetensorError as error:  # its word for a full disk
+    except SafetensorError as error:  # raised, for example, when the disk is full
         raise OSError(errno.EIO, str(error)) from error
 
 
 def _load(gguf: Path) -> tuple[Any, Any]:
-    """A float32 model that forgot where its weights came from, and its tokenizer."""
+    """A float32 model without GGUF settings in its config, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -47,7 +47,7 @@ def _load(gguf: Path) -> tuple[Any, Any]:
 
 
 def _restore_pre_tokenizer(tokenizer: Any, gguf: Path) -> None:
-    """Every digit apart, then byte level, as the tokenizers of the SmolLM family are made."""
+    """For GGUF files that name `smollm`, set its pre-tokenizer: every digit on its own, then byte level."""
     from gguf import GGUFReader
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 

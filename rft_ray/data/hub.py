@@ -1,8 +1,8 @@
-"""Files of the Hugging Face hub: a repository's name -> a local folder with just the files wanted.
+"""Files of the Hugging Face hub: a repository's name -> local paths of the chosen files.
 
 In: `owner/name[@revision]` and a choice among the repository's file names. Out: the folder of the hub
-client's own cache (HF_HOME) that holds them. Where the hub is out of reach, what the cache already
-holds is used. The first request decides that, once, within the client's HF_HUB_ETAG_TIMEOUT (10 seconds).
+client's own cache (HF_HOME) that holds them. When the hub does not answer the first request within
+the client's HF_HUB_ETAG_TIMEOUT (10 seconds), only the cache is used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Choice = Callable[[Sequence[str]], Sequence[str]]
 
 
 class HubError(InputError, RuntimeError):
-    """The hub cannot give a repository. The message says why and what to do, not which source asked."""
+    """A repository cannot be loaded from the hub. The message has the reason and the remedy, but not the source."""
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> list[Path]:
     """Local paths of the files that `choose` picks from a repository's file names, in its order.
 
-    `choose` raises where files are lacking, which is passed on, before anything is downloaded. Raises HubError.
+    `choose` runs before the download, and its exceptions pass through. Raises HubError.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -46,9 +46,9 @@ def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> li
 
 
 def _cached(place: dict[str, str | None], choose: Choice, reason: str) -> list[Path]:
-    """`snapshot` from the hub client's cache alone; HubError with `reason` where it holds nothing.
+    """`snapshot` from the hub client's cache alone. Raises HubError with `reason` when the cache has no copy.
 
-    The client is asked for no file, as it calls a copy incomplete that lacks any; what `choose` needs, it checks.
+    The pattern list is empty because the client refuses a copy that lacks a requested file; `choose` checks the files.
     """
     from huggingface_hub import snapshot_download
 

@@ -97,7 +97,7 @@ def _hub_rows(source: str, rest: str) -> Iterator[Row]:
 
 
 def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
-    """Which of a dataset's files hold a split; one folder's (a dataset may carry several configurations)."""
+    """The files of one split, all from one folder (a dataset may have a folder for each configuration)."""
     matches = [match for file in sorted(files) if (match := _SPLIT_FILE.fullmatch(file))]
     found = [match for match in matches if match["split"] == split]
     folders = sorted({match["folder"] or "" for match in found})
@@ -131,7 +131,7 @@ def _file_rows(source: str) -> Iterator[Row]:
 def problems_of(
     source: str, rows: Iterable[Row], question_column: str = QUESTION, answer_column: str = ANSWER
 ) -> list[Problem]:
-    """One problem a row, in their order. Raises DataError for the first row that is none, or where there are no rows.
+    """One problem per row, in order. Raises DataError for the first invalid row, or when there are no rows.
 
     A row needs a question, and a gold solution that ends in `#### <number>`; no question may come twice.
     """
@@ -149,7 +149,7 @@ def problems_of(
 
 
 def _problem(where: str, row: Mapping[str, Any], question_column: str, answer_column: str) -> Problem:
-    """One row as a problem. Raises DataError that names the column which cannot be used."""
+    """One row as a problem. Raises DataError, which names the column that cannot be used."""
     question, solution = _text(where, row, question_column), _text(where, row, answer_column)
     reasoning, mark, final = solution.rpartition("#### ")
     answer = final.replace(",", "").strip()
@@ -164,7 +164,7 @@ def _problem(where: str, row: Mapping[str, Any], question_column: str, answer_co
 
 
 def _is_number(answer: str) -> bool:
-    """Whether the grader reads a number in the answer: where it does not, no completion can ever be correct."""
+    """Whether the grader can read a number in the answer; without one, no completion could be correct."""
     try:
         return read_number(answer) is not None
     except ConflictError:

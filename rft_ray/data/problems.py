@@ -2,8 +2,8 @@
 
 In: a source (`gsm8k:train`, `hub:openai/gsm8k:train`, `tiny:train:600`, a .jsonl or .parquet file on local
 disk or S3) whose rows have `question` and `answer`; `answer` is a gold solution that ends in
-`#### <final answer>`. Other columns are ignored. Out: problems without duplicates; a bad row is
-refused with file and line, never skipped.
+`#### <final answer>`. Other columns are ignored. Out: problems without duplicates. A bad row raises
+DataError with file and line; rows are never skipped.
 
 Limits: a data set is held in memory.
 """
@@ -28,7 +28,7 @@ from rft_ray.store.names import fingerprint_of
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """A data set in its order, and how much of it a run uses.
+    """A data set in its fixed order, and the number of its problems that a run uses.
 
     Example: ProblemSet(<7473 problems>, 500, "9c41…"): the run uses `problems[:500]`.
     """
@@ -80,7 +80,7 @@ def overlap(train: Iterable[Problem], test: Iterable[Problem]) -> list[Problem]:
 
 
 def commit_problems(store: Store, problem_set: ProblemSet) -> str:
-    """Commit the whole data set to a run's store, unless it is there, and return its key."""
+    """Commit the whole data set to a run's store unless it is already there. Returns its key."""
     key = problems_key(problem_set.fingerprint)
     if not present(store, key):
         metadata = {"problems_fingerprint": problem_set.fingerprint}
@@ -91,7 +91,7 @@ def commit_problems(store: Store, problem_set: ProblemSet) -> str:
 def read_problems(store: Store, fingerprint: str) -> tuple[Problem, ...]:
     """The data set that `commit_problems` committed; read and verified once per process.
 
-    Raises NotFound, CorruptShard, and DataError for a file that was put under another set's name.
+    Raises NotFound, CorruptShard, and DataError when the file holds another problem set.
     """
     return _read(store.url, fingerprint)
 
@@ -104,9 +104,9 @@ def problems_key(fingerprint: str) -> str:
 @lru_cache(maxsize=8)
 def _read(url: str, fingerprint: str) -> tuple[Problem, ...]:
     table, metadata = read_table(open_store(url), problems_key(fingerprint))
-    if (found := metadata.get("problems_fingerprint")) != fingerprint:
+    if (stored := metadata.get("problems_fingerprint")) != fingerprint:
         raise DataError(
-            f"{problems_key(fingerprint)} in {url} holds the problem set {found}: move the file away, "
+            f"{problems_key(fingerprint)} in {url} holds the problem set {stored}: move the file away, "
             "then run the same command again"
         )
     return tuple(from_table(table, Problem))

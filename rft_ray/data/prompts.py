@@ -1,8 +1,8 @@
 """One prompt for sampling, training, evaluation and serving: question -> token ids.
 
-Prompt and response are tokenized apart and their ids joined, so that no merge across the border makes
-training see other tokens than sampling does. The chat template that the exported tokenizer carries
-renders to the same text, so `/v1/chat/completions` sees the same tokens again.
+Prompt and response are tokenized separately and their ids joined, so that no merge across the boundary makes
+the tokens of training differ from those of sampling. The chat template of the exported tokenizer renders
+the same text, so `/v1/chat/completions` gets the same tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def render_few_shot(template: str, question: str, shots: Sequence[Problem]) -> s
 
 
 def stop_strings(shots: int) -> tuple[str, ...]:
-    """What ends a completion besides EOS: in-context, the model would go on with the next example."""
+    """Stop strings in addition to EOS: in-context, the model would continue with the next example."""
     return (ICL_SEPARATOR,) if shots else ()
 
 
@@ -35,7 +35,7 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     """Token ids of a prompt, with the special tokens that the tokenizer adds by itself (Llama: BOS)."""
     ids: list[int] = tokenizer(prompt)["input_ids"]
     eos = tokenizer.eos_token_id
-    if len(ids) > 1 and ids[-1] == eos:  # a tokenizer that closes every text: the response is still to come
+    if len(ids) > 1 and ids[-1] == eos:  # the tokenizer appends EOS to every text, but the response follows
         ids = ids[:-1]
     return ids
 

@@ -1,4 +1,4 @@
-"""Controls added to a finished run, on Ray with the scripted engine: what is there is reused, what is new is told.
+"""Controls added to a finished run, on Ray with the scripted engine: existing files are reused, new ones are reported.
 
 The models are committed beforehand (all the same one), so that nothing is trained: the accuracies mean nothing.
 """
@@ -46,10 +46,10 @@ def arguments(folder: Path) -> list[str]:
 
 
 def trained(plan: Plan, store: Store) -> None:
-    told = dict.fromkeys(("examples", "skipped_too_long", "steps", "tokens", "resumed_at_step"), 0)
-    told |= {"checkpoints_passed_over": 0, "seconds": 0, "tokens_per_s": 0, "final_loss": 0}
+    stats = dict.fromkeys(("examples", "skipped_too_long", "steps", "tokens", "resumed_at_step"), 0)
+    stats |= {"checkpoints_passed_over": 0, "seconds": 0, "tokens_per_s": 0, "final_loss": 0}
     for job in plan.trainings:
-        commit_model(store, job.fingerprint, model_dir("tiny-s"), {"training": {**told, "attempt": "none"}})
+        commit_model(store, job.fingerprint, model_dir("tiny-s"), {"training": {**stats, "attempt": "none"}})
 
 
 def committed(store: Store) -> dict[str, int]:

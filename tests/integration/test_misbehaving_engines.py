@@ -1,4 +1,4 @@
-"""Engines that misbehave, and drivers that are told to go, on Ray: what can be sampled is, once; the rest is told."""
+"""Misbehaving engines and drivers that get SIGTERM, on Ray: possible shards are sampled once, others are reported."""
 
 from __future__ import annotations
 
@@ -120,16 +120,16 @@ def test_sigterm_drains_and_the_same_command_goes_on(ray_cluster: str, tmp_path:
     first = driver(tmp_path, ray_cluster, "--engine.script='slow=0.1:'")
     after_a_shard(tmp_path, first)
     first.send_signal(signal.SIGTERM)
-    told, _ = first.communicate(timeout=60)
-    assert first.returncode == 143, told
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == 143, output
     made = len(list(tmp_path.glob("completions/*/*/*.parquet")))
     assert 1 <= made < 16
-    assert f"sampling: {made} of 16 shards were committed" in told
-    assert "run the same command again" in told
+    assert f"sampling: {made} of 16 shards were committed" in output
+    assert "run the same command again" in output
     again = driver(tmp_path, ray_cluster)
-    told, _ = again.communicate(timeout=60)
-    assert again.returncode == 0, told
-    assert f"made {16 - made} shards" in told
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    assert f"made {16 - made} shards" in output
     assert rows(open_store(str(tmp_path))) == WHOLE
 
 
@@ -139,8 +139,8 @@ def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_pa
     time.sleep(1)
     first.send_signal(signal.SIGTERM)
     started = time.monotonic()
-    told, _ = first.communicate(timeout=60)
-    assert first.returncode == 143, told
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == 143, output
     assert time.monotonic() - started < 30
     assert set(rows(open_store(str(tmp_path))).values()) == {1}
     assert not list(tmp_path.glob("failures/**/*.json"))
@@ -148,8 +148,8 @@ def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_pa
 
 def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: Path) -> None:
     both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.2:'") for _ in range(2)]
-    told = [one.communicate(timeout=120)[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], told
+    output = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], output
     store = open_store(str(tmp_path))
     assert rows(store) == WHOLE
 

@@ -1,9 +1,9 @@
-"""GSM8K-shaped word problems, generated: the embedded default's data.
+"""Generated word problems in the format of GSM8K: the default data.
 
 `generate(n, split=..., seed=..., steps=...)` -> `list[Problem]`, each with one gold solution of
-one line a step (`Tom has 3*4 = <<3*4=12>>12 pens.`) and a last line `#### 12`. The same arguments
+one line per step (`Tom has 3*4 = <<3*4=12>>12 pens.`) and a last line `#### 12`. The same arguments
 give the same problems on every machine; `generate(100)` is the first 100 of `generate(200)`.
-A hash of the question decides its split, so no two splits share one. Answers are small positive
+A hash of the question decides its split, so splits share no question. Answers are small positive
 integers. Pure Python.
 """
 
@@ -33,7 +33,7 @@ def generate(n: int, *, split: Split, seed: int = 0, steps: tuple[int, int] = (3
 
 
 def stories(*, split: Split, seed: int = 0, steps: tuple[int, int] = (3, 4)) -> Iterator[Story]:
-    """The endless sequence of stories behind `generate`: no question twice, none of another split."""
+    """The endless sequence of stories behind `generate`, without repeated questions or questions of other splits."""
     if split not in get_args(Split):
         raise ValueError(f"split {split!r}: it must be one of {', '.join(get_args(Split))}")
     low, high = steps
@@ -49,7 +49,7 @@ def stories(*, split: Split, seed: int = 0, steps: tuple[int, int] = (3, 4)) -> 
 
 
 def drills(n: int, *, seed: int = 0, equations: int = 4) -> list[Problem]:
-    """Bare sums for pre-training, in the solutions' notation: the arithmetic that stories are made of."""
+    """Arithmetic without a story, in the notation of the solutions, for pre-training."""
     rng, drawn = random.Random(f"rft-ray tiny drill {seed}"), []
     for _ in range(n):
         sums = [_sum(rng) for _ in range(equations)]
@@ -95,7 +95,7 @@ def _problem(story: Story) -> Problem:
 
 
 def _draw(rng: random.Random, steps: int) -> Story:
-    """Draws until the numbers fit; a few tries on average."""
+    """Draw stories until the numbers fit, which takes a few tries on average."""
     while True:
         story = tell_story(rng, steps)
         if story is not None:

@@ -1,4 +1,4 @@
-"""A problem's reasoning paths: plans of arithmetic steps, and the solutions they render to.
+"""Plans of arithmetic steps for a problem, and the solutions rendered from them.
 
 A plan is one way to compute the answer: steps in dependency order, each a binary operation on
 given numbers and earlier steps. Order of independent steps, order of operands and folding a step
@@ -31,7 +31,7 @@ class Step:
 
     name: str
     left: str
-    """A given number's name or an earlier step's."""
+    """Name of a given number or of an earlier step."""
     op: str
     right: str
     says: tuple[str, ...]
@@ -66,7 +66,7 @@ def _apply(op: str, left: int, right: int) -> int | None:
 def render(plan: Plan, given: Mapping[str, int], rng: random.Random) -> tuple[tuple[str, ...], str]:
     """One solution of a plan that `evaluate` accepts, in a style drawn from `rng`.
 
-    Returns its equations (`("3*4=12", ...)`) and its text, one line a step, `#### <answer>` last.
+    Returns its equations (`("3*4=12", ...)`) and its text: one line per step, the last one `#### <answer>`.
     """
     values = evaluate(plan, given)
     if values is None:
@@ -87,14 +87,14 @@ def render(plan: Plan, given: Mapping[str, int], rng: random.Random) -> tuple[tu
 
 
 def _foldable(plan: Plan, rng: random.Random) -> str | None:
-    """Name of a step to write inside its only user, now and then."""
+    """Name of a step to write inside the only step that uses it, with probability `_P_FOLD`; otherwise None."""
     uses = [name for step in plan for name in (step.left, step.right)]
     names = [step.name for step in plan if uses.count(step.name) == 1]
     return rng.choice(names) if names and rng.random() < _P_FOLD else None
 
 
 def _shuffled(plan: Plan, rng: random.Random) -> list[Step]:
-    """The steps in some order in which each comes after those that it needs; the last stays last."""
+    """The steps in a random topological order; the last step stays last."""
     waiting, ordered = list(plan), []
     while waiting:
         pending = {step.name for step in waiting}
@@ -105,7 +105,7 @@ def _shuffled(plan: Plan, rng: random.Random) -> list[Step]:
 
 
 def _expression(step: Step, texts: Mapping[str, tuple[str, int]], rng: random.Random) -> str:
-    """`step` as an infix expression, with brackets where precedence asks for them."""
+    """`step` as an infix expression, with brackets where precedence needs them."""
     (left, left_rank), (right, right_rank) = texts[step.left], texts[step.right]
     rank = _LOOSE[step.op]
     if step.op in "+*" and rng.random() < _P_SWAP:

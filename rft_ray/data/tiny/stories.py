@@ -32,7 +32,7 @@ class Story:
 
 @dataclass(slots=True)
 class Draft:
-    """A story while it is being told: one pool of words, the numbers and clauses so far."""
+    """A story under construction: one pool of words, and the numbers and clauses so far."""
 
     rng: random.Random
     names: list[str]
@@ -105,7 +105,7 @@ def _has(owner: str, obj: str) -> tuple[str, ...]:
     return (f"{owner} {verb} {{eq}} {obj}.",)
 
 
-# --- cores: how the amount comes about --------------------------------------------------------
+# --- cores: how the amount is made ------------------------------------------------------------
 
 
 def _plain(d: Draft) -> Amount:
@@ -125,7 +125,7 @@ def _grouped(d: Draft) -> Amount:
 
 
 def _relation(d: Draft, who: str, other: str, base: str, name: str) -> tuple[Step, str | None]:
-    """Tells how `who` compares with `other`; returns the step and the factor's name where there is one."""
+    """Add a clause that compares `who` with `other`; returns the step and the factor's name where there is one."""
     kind = d.rng.choice(("more", "fewer", "times", "half"))
     says = _has(who, d.obj)
     if kind == "times":
@@ -263,7 +263,7 @@ class _Term:
 
 
 def _change(d: Draft, amount: Amount, steps: int) -> Amount | None:
-    """Adds gains and losses of `steps` steps in all, at most two; None where that cannot be."""
+    """Adds gains and losses of `steps` steps in all, at most two; None when that is impossible."""
     sizes = {0: ((),), 1: ((1,),), 2: ((1, 1), (2,)), 3: ((1, 2), (2, 1)), 4: ((2, 2),)}[steps]
     terms = [_term(d, amount, size, f"t{i}") for i, size in enumerate(d.rng.choice(sizes))]
     if not terms:
@@ -312,7 +312,7 @@ def _tails(d: Draft, amount: Amount, terms: list[_Term]) -> tuple[Plan, ...]:
 
 
 def _net_tails(d: Draft, amount: Amount, terms: list[_Term]) -> Iterable[Plan]:
-    """Both terms as one change; of two opposite ones only the order with a positive difference will do."""
+    """Both terms as one change; for opposite terms only the order with a positive difference is valid."""
     first, second = terms
     says = _now(amount, d.obj)
     if first.gain == second.gain:

@@ -1,4 +1,4 @@
-"""The tiny models' tokenizer: byte-level BPE over generated text, every digit a token of its own.
+"""The tiny models' tokenizer: byte-level BPE trained on generated text; every digit is one token.
 
 Lossless for any text (bytes are the fallback, nothing becomes `<unk>`); the generator's words are
 single tokens, so a three- or four-step problem with its solution is some 130 tokens long. Adds no

@@ -204,7 +204,7 @@ TOOLS = ("make", "g++", "cat", "sha256sum", "flock", "rm", "mkdir", "grep", "tai
 
 
 class SetUp:
-    """A copy of what set-up reads, beside a PATH that holds only chosen tools."""
+    """A copy of the files that set-up reads, and a PATH that holds only chosen tools."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.bin, self.calls = folder / "project", folder / "bin", folder / "calls"
@@ -219,7 +219,7 @@ class SetUp:
         (self.bin / "python3").chmod(0o755)
 
     def run(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run it with these variables; the interpreter's notes start anew."""
+        """Run it with these variables; the interpreter's log is emptied first."""
         self.calls.write_text("")
         environment = {"PATH": str(self.bin), "CALLS": str(self.calls)} | variables
         command = [found("bash"), "cluster/setup.sh"]

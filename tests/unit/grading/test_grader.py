@@ -231,7 +231,7 @@ def test_strict_mode_accepts_gold_solutions_but_the_ambiguous() -> None:
 
 
 def test_the_first_row_decides_where_the_completions_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row without its completion must not be graded by the gold answer that stands beside it."""
+    """A row without its completion must not be graded by the gold answer next to it."""
     rows = [
         {"question": "3+2?", "answer": "#### 5", "completion": "#### 5"},
         {"question": "3+2?", "answer": "#### 5", "completion": None},

@@ -23,7 +23,7 @@ CACHES = [found for module in MODULES for found in vars(module).values() if hasa
 
 
 def seconds(act: Callable[[], object]) -> float:
-    """CPU time of the fastest of three, each with empty caches: what the machine does beside only slows."""
+    """CPU time of the fastest of three runs with empty caches; other load on the machine only adds time."""
     taken = []
     for _ in range(3):
         for cache in CACHES:

@@ -1,4 +1,4 @@
-"""Pre-training a tiny model: a run that was killed goes on to the same weights, and writes what was asked for."""
+"""Pre-training a tiny model: a killed run resumes to the same weights, and writes the requested files."""
 
 from __future__ import annotations
 
