@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,8 @@ def test_s3_and_local_disk_give_the_same_files(ray_cluster: str, tmp_path: Path,
 def test_a_model_that_cannot_be_loaded_is_one_clear_line(ray_cluster: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "run"))
     commit_problems(store, SET)
-    job = sampling_job("gone", 5, 2)
+    scripted = sampling_job("gone", 5, 2)
+    job = replace(scripted, settings=replace(scripted.settings, engine="vllm"))
     with pytest.raises(actor_pool.StageError) as error:
         sample([job], store, config.Engine(), run_seed=0)
     assert "sample gone (sft)" in str(error.value)
