@@ -29,20 +29,9 @@ BROWSER_ARGUMENTS = [
 ]
 
 
-TIMED = "tests/unit/grading/test_hostile.py"
-"""Bounds in seconds: tracing would slow down what they measure."""
-
-
 def tier_of(nodeid: str) -> str:
     """`tests/unit/store/test_names.py::test_x` -> `unit`."""
     return Path(nodeid.partition("::")[0]).parts[1]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure coverage in unit tests only: in the other tiers most code runs in Ray's workers, unmeasured."""
-    for item in items:
-        if tier_of(item.nodeid) != "unit" or item.nodeid.startswith(TIMED):
-            item.add_marker("no_cover")
 
 
 class TierDurations:

