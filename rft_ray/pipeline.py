@@ -7,7 +7,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
 
 from rft_ray.config import Config
 from rft_ray.config.errors import RunError
@@ -18,6 +18,7 @@ from rft_ray.data import base_models, problems
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
+from rft_ray.evaluation.summary_records import Summary
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
 from rft_ray.records import Problem
@@ -53,7 +54,7 @@ def leaks(plan: Plan) -> list[Problem]:
     return problems.overlap(plan.train.problems, plan.test.problems)
 
 
-def run(plan: Plan, store: Store) -> dict[str, Any]:
+def run(plan: Plan, store: Store) -> Summary:
     """Run the stages of the plan that are not done. Ray must be initialised. Returns the summary, as in the store.
 
     Raises RunLocked while a repair runs on the store, StageError or TrainingError when a stage fails, and Incomplete
@@ -62,23 +63,23 @@ def run(plan: Plan, store: Store) -> dict[str, Any]:
     if not plan.config.engine.retry_quarantined:
         plan = past_quarantine(plan, store)
     before = read_summary(store)
-    previous = before if before and before.get("fingerprint") == plan.fingerprint else None
-    if previous and previous["finished"] and complete(store, plan):
+    previous = before if before and before.fingerprint == plan.fingerprint else None
+    if previous and previous.finished and complete(store, plan):
         print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
         return previous
-    watch = Stopwatch(before if before and made_same_corpus(before, plan) else None)
+    watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"):
-        return _run(plan, store, watch, was_finished=bool(previous and previous["finished"]))
+        return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
 
 
-def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> dict[str, Any]:
+def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
     config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
-        counts |= build_corpus(plan.gold, store, plan.train, config.prompt.template, mode)
+        counts |= asdict(build_corpus(plan.gold, store, plan.train, config.prompt.template, mode))
 
     with watch.stage("sft") as counts:
         counts["trained"] = fine_tune(plan.sft, store, config)
@@ -96,7 +97,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> d
 
     with watch.stage("corpus") as counts:
         for corpus in reversed(plan.corpora):  # the union comes last, so its counts are the ones shown
-            counts |= build_corpus(corpus, store, plan.train, config.prompt.template, mode)
+            counts |= asdict(build_corpus(corpus, store, plan.train, config.prompt.template, mode))
     if not was_finished:
         write_summary(store, plan, watch, finished=False)
 
@@ -111,7 +112,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> d
 
     summary = write_summary(store, plan, watch, finished=True)
     print(try_report(store), flush=True)
-    if missing := sum(account["missing"] - account["quarantined"] for account in summary["ledger"].values()):
+    if missing := sum(account.missing - account.quarantined for account in summary.ledger.values()):
         raise Incomplete(f"{missing} planned samples are missing; run the same command again")
     return summary
 
@@ -135,6 +136,6 @@ def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:
     """Train the models that are not committed, printing progress every few seconds. Returns how many were trained."""
     results = train(jobs, store.url, config.training, on_progress=lambda progress: print(f"  {progress}", flush=True))
     for result in results:
-        if result.skipped_too_long:
-            print(f"  {result.model}: {result.skipped_too_long} examples are longer than the limit and were skipped")
+        if skipped := result.record.skipped_too_long:
+            print(f"  {result.model}: {skipped} examples are longer than the limit and were skipped")
     return sum(result.committed_here for result in results)

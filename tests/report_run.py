@@ -71,7 +71,7 @@ def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] =
     store.replace("config.yaml", settings.to_yaml().encode())
     problems.commit_problems(store, train)
     problems.commit_problems(store, test)
-    watch = Stopwatch(None)
+    watch = Stopwatch()
     with watch.stage("sft"):
         for job in (*plan.sft, *plan.rft):
             _commit_model(store, job, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rft_ray.runtime.progress import StageTime
 from rft_ray.study.result import CommonSlope, Comparison, Estimate, Finding, Fit, Model, Point, Skipped, Study, Table
 
 MODELS = tuple(
@@ -84,5 +85,5 @@ STUDY = Study(
         Finding("pooling", 4, "Pooling beats any one.", "unclear", "+1 point [-1, 3]", "by the interval"),
     ),
     skipped=(Skipped(3, "one model has no <k> samples"),),
-    stages=({"name": "sft", "seconds": 71.2, "trained": 3},),
+    stages=(StageTime("sft", 71.2, {"trained": 3}),),
 )

@@ -63,7 +63,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     def work() -> None:
         start(store)
         summary = pipeline.run(plan, store)
-        print(f"finished: {store.url}/summary.json ({summary['seconds']:.0f} s of work)")
+        print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")
 
     return work
 

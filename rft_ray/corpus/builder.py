@@ -11,8 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
@@ -26,8 +25,22 @@ from rft_ray.store.shards import committed_key
 from rft_ray.store.tables import identity, noted
 
 
-def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> dict[str, Any]:
-    """Write the corpus unless it is committed, also as JSONL when it has paths. Returns {gold, paths, by_model}.
+@dataclass(frozen=True, slots=True)
+class CorpusCounts:
+    """The rows of a corpus, as its table's metadata records them.
+
+    Example: CorpusCounts(500, 2042, {"tiny-s": 529, "tiny-m": 1513})
+    """
+
+    gold: int
+    paths: int
+    """Sampled paths, gold not counted."""
+    by_model: dict[str, int]
+    """Model -> the paths that it sampled."""
+
+
+def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> CorpusCounts:
+    """Write the corpus unless it is committed, also as JSONL when it has paths. Returns its counts.
 
     Raises StoreError when its paths are not committed yet.
     """
@@ -39,24 +52,20 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
             made_from[names.split(job.as_many_as.key)[0]] = identity(reference)
             rows = subsample(rows, json.loads(about["counts"])["paths"])
         lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
-        counts = {
-            "gold": sum(row.gold for row in rows),
-            "paths": sum(not row.gold for row in rows),
-            "by_model": dict(Counter(row.model for row in rows if not row.gold)),
-        }
-        metadata = {"counts": json.dumps(counts), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
+        by_model = dict(Counter(row.model for row in rows if not row.gold))
+        counts = CorpusCounts(sum(row.gold for row in rows), sum(not row.gold for row in rows), by_model)
+        metadata = {"counts": json.dumps(asdict(counts)), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
         commit_table(store, job.key, to_table(rows, ReasoningPath), metadata | noted(made_from))
     table, metadata = read_table(store, job.key)
     if job.paths and not present(store, job.jsonl_key):
         lines = "".join(jsonl_line(row, template) for row in from_table(table, ReasoningPath))
         store.create(writable(store, job.jsonl_key), lines.encode())
-    counts = json.loads(metadata["counts"])
-    return dict(counts)
+    return CorpusCounts(**json.loads(metadata["counts"]))
 
 
-def counts_of(job: CorpusJob, store: Store) -> dict[str, Any]:
+def counts_of(job: CorpusJob, store: Store) -> CorpusCounts:
     """The counts that `build_corpus` returned for a committed corpus. Raises NotFound when it is not committed."""
-    return dict(json.loads(read_table(store, job.key)[1]["counts"]))
+    return CorpusCounts(**json.loads(read_table(store, job.key)[1]["counts"]))
 
 
 def subsample(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:

@@ -9,13 +9,13 @@ the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
 
 import pyarrow as pa
 
 from rft_ray.corpus.graded import read_verdicts
 from rft_ray.data.problems import read_problems
-from rft_ray.evaluation.metrics import majority, metrics
+from rft_ray.evaluation.metrics import EvaluationRecord, Metric, majority, metrics
 from rft_ray.plan.jobs import EvaluationJob
 from rft_ray.records import GradedCompletion, Status
 from rft_ray.store import Store, commit_table, present, read_table
@@ -33,9 +33,10 @@ RECORDS = pa.schema(
         ("samples", pa.int64()),
     ]
 )
+"""The columns of a committed table of `EvaluationRecord`."""
 
 
-def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
+def evaluate(job: EvaluationJob, store: Store) -> dict[str, Metric]:
     """Metrics of one model from its committed verdicts. Commits the per-problem records unless they are committed.
 
     Raises StoreError when verdicts are missing.
@@ -46,22 +47,23 @@ def evaluate(job: EvaluationJob, store: Store) -> dict[str, dict[str, float]]:
         sampled = read_verdicts(store, job.samples, made_from=made_from) if job.samples else []
         sampling = job.greedy.sampling
         problems = read_problems(store, sampling.problems_fingerprint)[: sampling.problems]
-        rows = problem_records([problem.problem_id for problem in problems], greedy, sampled, job.k)
-        metadata = {"model": job.model.name, "setting": job.setting, "k": str(job.k), "n": str(len(rows))}
-        commit_table(store, job.key, pa.Table.from_pylist(rows, schema=RECORDS), metadata | noted(made_from))
+        records = problem_records([problem.problem_id for problem in problems], greedy, sampled, job.k)
+        metadata = {"model": job.model.name, "setting": job.setting, "k": str(job.k), "n": str(len(records))}
+        table = pa.Table.from_pylist([asdict(record) for record in records], schema=RECORDS)
+        commit_table(store, job.key, table, metadata | noted(made_from))
     return metrics(read_records(job, store), job.k)
 
 
-def read_records(job: EvaluationJob, store: Store) -> list[dict[str, Any]]:
-    """The per-problem records of an evaluation, as dictionaries with the columns of RECORDS."""
-    rows: list[dict[str, Any]] = read_table(store, job.key)[0].to_pylist()
-    return rows
+def read_records(job: EvaluationJob, store: Store) -> list[EvaluationRecord]:
+    """The per-problem records of a committed evaluation."""
+    rows = read_table(store, job.key)[0].to_pylist()
+    return [EvaluationRecord(**{**row, "greedy_status": Status(row["greedy_status"])}) for row in rows]
 
 
 def problem_records(
     problems: Sequence[str], greedy: Sequence[GradedCompletion], sampled: Sequence[GradedCompletion], k: int
-) -> list[dict[str, Any]]:
-    """One record per problem id, with the columns of RECORDS.
+) -> list[EvaluationRecord]:
+    """One record per problem id.
 
     A skipped problem, whose prompt exceeds the context, counts as wrong in the greedy sample and in all k samples.
     """
@@ -73,18 +75,18 @@ def problem_records(
     return [_record(answers.get(row.problem_id, row), groups.get(row.problem_id, []), k) for row in skipped]
 
 
-def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion], k: int) -> dict[str, Any]:
+def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion], k: int) -> EvaluationRecord:
     winner = majority([(row.answer, row.status is Status.CORRECT) for row in samples if _votes(row)])
-    return {
-        "problem_id": greedy.problem_id,
-        "greedy_status": str(greedy.status),
-        "greedy_answer": greedy.answer,
-        "greedy_right": greedy.status is Status.CORRECT,
-        "majority_answer": winner[0] if winner else None,
-        "majority_right": bool(winner and winner[1]),
-        "samples_right": sum(row.status is Status.CORRECT for row in samples),
-        "samples": k,
-    }
+    return EvaluationRecord(
+        problem_id=greedy.problem_id,
+        greedy_status=greedy.status,
+        greedy_answer=greedy.answer,
+        greedy_right=greedy.status is Status.CORRECT,
+        majority_answer=winner[0] if winner else None,
+        majority_right=bool(winner and winner[1]),
+        samples_right=sum(row.status is Status.CORRECT for row in samples),
+        samples=k,
+    )
 
 
 def _votes(row: GradedCompletion) -> bool:

@@ -1,9 +1,7 @@
 """A run's `summary.json`, made from its committed files, with an account of every planned sample.
 
-Per model, planned = sampled + skipped + missing, and sampled = accepted + ungraded + sum of rejected. `quarantined` is
-the part of missing on which engines failed; `quarantine` lists these shards with reasons. The summary is made from the
-store and can be rebuilt at any time, except `stages` (seconds per stage, summed over resumed runs), which is carried
-over from the previous summary.
+The records and their JSON are in `summary_records.py`. The summary is made from the store and can be rebuilt at any
+time, except `stages` (seconds per stage, summed over resumed runs), which is carried over from the previous summary.
 """
 
 from __future__ import annotations
@@ -11,87 +9,104 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rft_ray.corpus.builder import counts_of
-from rft_ray.evaluation.metrics import metrics, paired_difference
+from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
 from rft_ray.evaluation.stage import read_records
+from rft_ray.evaluation.summary_records import (
+    Account,
+    Complementarity,
+    Corpus,
+    Evaluation,
+    ModelEntry,
+    ModelPaths,
+    ProblemCounts,
+    QuarantinedShard,
+    Summary,
+    parse_summary,
+    summary_json,
+)
 from rft_ray.plan.jobs import CorpusJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
-from rft_ray.runtime.progress import Stopwatch
-from rft_ray.sampling import quarantine
-from rft_ray.sampling.quarantine import held_shards
+from rft_ray.runtime.progress import StageTime, Stopwatch
+from rft_ray.sampling.quarantine import Held, held_shards
 from rft_ray.store import NotFound, Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
 from rft_ray.store.shards import missing_shards, shard_metadata
 
+SUMMARY = "summary.json"
 
-def read_summary(store: Store) -> dict[str, Any] | None:
-    """The run's summary as last written; None if there is none or it cannot be parsed."""
+
+def read_summary(store: Store) -> Summary | None:
+    """The run's summary as last written; None when there is none, it cannot be read, or another job wrote it."""
     try:
-        summary: dict[str, Any] = json.loads(store.read("summary.json"))
-    except (NotFound, json.JSONDecodeError):  # the next run rebuilds it
+        return parse_summary(store.read(SUMMARY))
+    except (NotFound, ValueError):  # the next run rebuilds it
         return None
-    return summary
+
+
+def job_of(store: Store) -> str | None:
+    """The job that wrote the store's summary: `pipeline`, or the job that the summary names (`verify`).
+
+    None when there is no summary, or it is not a JSON object.
+    """
+    try:
+        tree: Any = json.loads(store.read(SUMMARY))
+    except (NotFound, ValueError):
+        return None
+    return str(tree.get("job", "pipeline")) if isinstance(tree, dict) else None
 
 
 def samplers_of(store: Store) -> list[str]:
     """Fingerprints of the sampling jobs that the run's summary counts; empty when there is no summary."""
-    return list(((read_summary(store) or {}).get("samplers") or {}).values())
+    summary = read_summary(store)
+    return list(summary.samplers.values()) if summary else []
 
 
-def made_same_corpus(summary: dict[str, Any], plan: Plan) -> bool:
+def made_same_corpus(summary: Summary, plan: Plan) -> bool:
     """Whether a summary's seconds per stage belong to this plan too, because it describes the same corpus.
 
     Controls that were added to a run, for example, do not change its corpus.
     """
-    file = summary.get("corpus", {}).get("file") or ""
-    return split(file)[0] == split(plan.corpus.jsonl_key)[0]
+    file = summary.corpus.file if summary.corpus else None
+    return split(file or "")[0] == split(plan.corpus.jsonl_key)[0]
 
 
-def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> dict[str, Any]:
+def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> Summary:
     """Rebuild `summary.json` from the store, replace it atomically, and return it."""
-    summary = summarize(store, plan) | {
-        "finished": finished,
-        "stages": watch.stages,
-        "seconds": round(sum(stage["seconds"] for stage in watch.stages), 3),
-    }
-    store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
+    summary = summarize(store, plan, watch.stages, finished=finished)
+    store.replace(SUMMARY, summary_json(summary))
     return summary
 
 
-def summarize(store: Store, plan: Plan) -> dict[str, Any]:
-    """The summary without times, from committed files."""
+def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, finished: bool = False) -> Summary:
+    """The summary of the committed files, with the given times of the stages."""
     overlaps = complementarity(store, plan)
     held = held_shards(store, plan)
-    evaluation: dict[str, dict[str, Any]] = {}
-    for job in plan.evaluations:
-        if present(store, job.key):
-            evaluation.setdefault(job.model.name, {})[job.setting] = metrics(read_records(job, store), job.k)
-    return {
-        "run": plan.config.run.name,
-        "fingerprint": plan.fingerprint,
-        "problems": {"train": plan.train.count, "test": plan.test.count},
-        "samplers": {job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
-        "models": [
-            {"model": job.model, "stage": job.stage, "fingerprint": job.fingerprint, "base": job.base}
-            for job in plan.trainings
-        ],
-        "ledger": {job.sampling.model.name: ledger_of(store, job, overlaps, held) for job in plan.collected},
-        "quarantine": quarantine.as_data(held),
-        "corpus": _corpus(store, plan.corpus),
-        "own_corpora": {job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
-        "complementarity": overlaps,
-        "evaluation": evaluation,
-        "paired": _paired(store, plan),
-    }
+    return Summary(
+        run=plan.config.run.name,
+        fingerprint=plan.fingerprint,
+        problems=ProblemCounts(plan.train.count, plan.test.count),
+        samplers={job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
+        models=tuple(ModelEntry(job.model, job.stage, job.fingerprint, job.base) for job in plan.trainings),
+        ledger={job.sampling.model.name: account_of(store, job, overlaps, held) for job in plan.collected},
+        quarantine=tuple(_quarantined(shard) for shard in held),
+        corpus=_corpus(store, plan.corpus),
+        own_corpora={job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
+        complementarity=overlaps,
+        evaluation=_evaluation(store, plan),
+        paired=_paired(store, plan),
+        finished=finished,
+        stages=tuple(stages),
+        seconds=round(sum(stage.seconds for stage in stages), 3),
+    )
 
 
-def ledger_of(
-    store: Store, job: VerdictJob, overlaps: dict[str, Any], held: Sequence[quarantine.Held] = ()
-) -> dict[str, Any]:
+def account_of(store: Store, job: VerdictJob, overlaps: Complementarity, held: Sequence[Held] = ()) -> Account:
     """The account of one model's samples of training problems. `overlaps`: the result of `complementarity`."""
     completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
@@ -101,28 +116,30 @@ def ledger_of(
     for metadata in shard_metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
     busy = busy_seconds(completions)
-    return {
-        "planned": job.sampling.planned,
-        "skipped": counts["skipped"],
-        "missing": job.sampling.planned - counts["sampled"] - counts["skipped"],
-        "quarantined": sum(entry.samples for entry in held if entry.shard.fingerprint == job.sampling.fingerprint),
-        "sampled": counts["sampled"],
-        "accepted": verdicts[Status.CORRECT],
-        "rejected": {str(status): verdicts[status] for status in REJECTIONS},
-        "ungraded": counts["sampled"] - sum(verdicts.values()),
-        "distinct_paths": overlaps["by_model"].get(job.sampling.model.name, {}).get("distinct", 0),
-        "tokens": counts["tokens"],
-        "tokens_per_s": round(counts["tokens"] / busy, 1) if busy else 0.0,
-    }
+    paths = overlaps.by_model.get(job.sampling.model.name)
+    return Account(
+        planned=job.sampling.planned,
+        skipped=counts["skipped"],
+        missing=job.sampling.planned - counts["sampled"] - counts["skipped"],
+        quarantined=sum(entry.samples for entry in held if entry.shard.fingerprint == job.sampling.fingerprint),
+        sampled=counts["sampled"],
+        accepted=verdicts[Status.CORRECT],
+        rejected={str(status): verdicts[status] for status in REJECTIONS},
+        ungraded=counts["sampled"] - sum(verdicts.values()),
+        distinct_paths=paths.distinct if paths else 0,
+        tokens=counts["tokens"],
+        tokens_per_s=round(counts["tokens"] / busy, 1) if busy else 0.0,
+    )
 
 
-def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
-    """How the models' distinct paths complement each other, over all problems.
+def _quarantined(entry: Held) -> QuarantinedShard:
+    shard = entry.shard
+    problems = shard.problem_start, shard.problem_stop
+    return QuarantinedShard(entry.model, shard.stem, problems, entry.samples, entry.failures, entry.reason)
 
-    `by_model`: distinct (paths found by this model), exclusive (found by no other model) and marginal_gain (exclusive
-    as a share of the union: what the union loses without this model). `overlap`: number of paths that both of two
-    models found. `distinct_under`: paths of the union under each normal form, without gold.
-    """
+
+def complementarity(store: Store, plan: Plan) -> Complementarity:
+    """How the models' distinct paths complement each other, over all problems."""
     finders: Counter[str] = Counter()
     forms: Counter[str] = Counter()
     for metadata in shard_metadata(store, plan.paths.shards()):
@@ -133,17 +150,17 @@ def complementarity(store: Store, plan: Plan) -> dict[str, Any]:
     union = sum(finders.values())
     groups = {tuple(key.split("+")): count for key, count in finders.items()}
     by_model = {
-        name: {
-            "distinct": sum(count for group, count in groups.items() if name in group),
-            "exclusive": groups.get((name,), 0),
-            "marginal_gain": round(groups.get((name,), 0) / union, 4) if union else 0.0,
-        }
+        name: ModelPaths(
+            distinct=sum(count for group, count in groups.items() if name in group),
+            exclusive=groups.get((name,), 0),
+            marginal_gain=round(groups.get((name,), 0) / union, 4) if union else 0.0,
+        )
         for name in names
     }
     overlap = {
         a: {b: sum(count for group, count in groups.items() if a in group and b in group) for b in names} for a in names
     }
-    return {"union": union, "by_model": by_model, "overlap": overlap, "distinct_under": dict(forms)}
+    return Complementarity(union, by_model, overlap, dict(forms))
 
 
 def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
@@ -156,17 +173,25 @@ def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     return total
 
 
-def _corpus(store: Store, job: CorpusJob) -> dict[str, Any]:
+def _corpus(store: Store, job: CorpusJob) -> Corpus | None:
     if not present(store, job.key):
-        return {}
-    return counts_of(job, store) | {"file": present(store, job.jsonl_key)}
+        return None
+    return Corpus(**asdict(counts_of(job, store)), file=present(store, job.jsonl_key))
 
 
-def _paired(store: Store, plan: Plan) -> dict[str, Any]:
+def _evaluation(store: Store, plan: Plan) -> Evaluation:
+    evaluation: Evaluation = {}
+    for job in plan.evaluations:
+        if present(store, job.key):
+            evaluation.setdefault(job.model.name, {})[job.setting] = metrics(read_records(job, store), job.k)
+    return evaluation
+
+
+def _paired(store: Store, plan: Plan) -> dict[str, dict[str, Difference]]:
     """Per model: greedy accuracy of RFT minus that of SFT and of each control, on the same problems."""
     done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if present(store, job.key)]
     rft = {job.model.name: job for job in done if job.setting == "rft"}
-    differences: dict[str, Any] = {}
+    differences: dict[str, dict[str, Difference]] = {}
     for job in done:
         name = job.model.name
         if job.setting != "rft" and name in rft:

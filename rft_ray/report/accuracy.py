@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
 
 from markupsafe import Markup
 
+from rft_ray.evaluation.metrics import Metric
+from rft_ray.evaluation.summary_records import Evaluation
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts
@@ -24,23 +25,22 @@ from rft_ray.report.html import figure, paragraph, section, table
 
 
 def accuracy(facts: RunFacts) -> Markup:
-    evaluation = facts.summary["evaluation"]
+    evaluation = facts.summary.evaluation
     if not evaluation:
         return Markup()
     rows = [
         {
             "row": model,
             "group": setting_name(setting),
-            "shown": f"{100 * metrics['maj1@1']['value']:.1f}",
-            "text": f"{model}, {setting_name(setting)}: {percent(metrics['maj1@1']['value'])} "
-            f"{interval(metrics['maj1@1'])}",
-            **metrics["maj1@1"],
+            "shown": f"{100 * metric.value:.1f}",
+            "text": f"{model}, {setting_name(setting)}: {percent(metric.value)} {interval(metric)}",
+            **metric.as_data(),
         }
         for model, by_setting in evaluation.items()
-        for setting, metrics in ((name, by_setting[name]) for name in setting_order(list(by_setting)))
+        for setting, metric in ((name, by_setting[name]["maj1@1"]) for name in setting_order(list(by_setting)))
     ]
     colours = SETTING_COLOURS | {str(row["group"]): "var(--s3)" for row in rows if row["group"] not in SETTING_COLOURS}
-    count = facts.summary["problems"]["test"]
+    count = facts.summary.problems.test
     return section(
         "accuracy",
         "Accuracy by stage and model",
@@ -59,7 +59,7 @@ def accuracy(facts: RunFacts) -> Markup:
     )
 
 
-def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
+def _metrics_table(evaluation: Evaluation) -> Markup:
     every = [metrics for by_setting in evaluation.values() for metrics in by_setting.values()]
     names = list(dict.fromkeys(name for metrics in every for name in metrics))
     rows = [
@@ -67,7 +67,7 @@ def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
         for model, by_setting in evaluation.items()
         for setting in setting_order(list(by_setting))
     ]
-    k = next((metrics["maj@k"]["k"] for metrics in every if "maj@k" in metrics), "k")
+    k = next((metrics["maj@k"].k for metrics in every if "maj@k" in metrics), "k")
     return table(
         "Accuracy in percent with 95\u00a0% intervals",
         ["Model and stage", *(name.replace("@k", f"@{k}") for name in names)],
@@ -75,28 +75,32 @@ def _metrics_table(evaluation: Mapping[str, Any]) -> Markup:
     )
 
 
-def _metric(metric: Mapping[str, float] | None) -> str:
-    return f"{100 * metric['value']:.1f} {interval(metric)}" if metric else "–"
+def _metric(metric: Metric | None) -> str:
+    return f"{100 * metric.value:.1f} {interval(metric)}" if metric else "–"
 
 
 def _differences(facts: RunFacts) -> Markup:
+    differences = [
+        (model, name.removeprefix("rft_minus_"), difference)
+        for model, by_name in facts.summary.paired.items()
+        for name, difference in by_name.items()
+    ]
     rows = [
         {
             "row": model,
-            "group": "over " + setting_name(name.removeprefix("rft_minus_")),
-            "shown": signed(f"{100 * difference['value']:+.1f}"),
-            "text": f"{model}, RFT over {setting_name(name.removeprefix('rft_minus_'))}: {points(difference)}",
-            "setting": name.removeprefix("rft_minus_"),
-            **difference,
+            "group": "over " + setting_name(setting),
+            "shown": signed(f"{100 * difference.value:+.1f}"),
+            "text": f"{model}, RFT over {setting_name(setting)}: {points(difference)}",
+            "setting": setting,
+            **asdict(difference),
         }
-        for model, by_name in facts.summary["paired"].items()
-        for name, difference in by_name.items()
+        for model, setting, difference in differences
     ]
     if not rows:
         return Markup()
     colours = {
         "over " + setting_name(name): SETTING_COLOURS.get(setting_name(name), "var(--s3)")
-        for name in setting_order(list(dict.fromkeys(str(row["setting"]) for row in rows)))
+        for name in setting_order(list(dict.fromkeys(setting for _, setting, _ in differences)))
     }
     if len(colours) == 1:
         colours = dict.fromkeys(colours, "var(--accent)")
@@ -108,6 +112,9 @@ def _differences(facts: RunFacts) -> Markup:
         table(
             "Paired differences of greedy accuracy with 95\u00a0% intervals (Agresti and Min)",
             ["Comparison", "Difference"],
-            [[f"{row['row']}, RFT {row['group']}", points(row)] for row in rows],
+            [
+                [f"{model}, RFT over {setting_name(setting)}", points(difference)]
+                for model, setting, difference in differences
+            ],
         ),
     )

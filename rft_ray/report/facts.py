@@ -9,7 +9,7 @@ completions have changed since are refused.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ import yaml
 
 from rft_ray.corpus.graded import GradedSample, Source, read_block, verified_blocks
 from rft_ray.data.problems import read_problems
-from rft_ray.evaluation.summary import read_summary
+from rft_ray.evaluation.summary import job_of, read_summary
+from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
@@ -26,6 +27,7 @@ from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery
 from rft_ray.store import NotFound, Store, StoreError, read_table
 from rft_ray.store.models.committed import committed_model
+from rft_ray.training.results import TrainingRecord, training_record
 
 
 @dataclass(slots=True)
@@ -64,11 +66,23 @@ class PathFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """How a committed model of the run was trained.
+
+    Example: Training("tiny-m", "rft", TrainingRecord(examples=1446, …))
+    """
+
+    model: str
+    stage: str
+    record: TrainingRecord
+
+
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """The data of a run's report."""
 
     url: str
-    summary: dict[str, Any]
+    summary: Summary
     config: dict[str, Any]
     """The resolved config; empty when the store has none."""
     config_text: str
@@ -78,30 +92,32 @@ class RunFacts:
     problems_seen: int
     unsolved: int
     """Problems without a correct sample."""
-    trainings: list[dict[str, Any]]
-    """Metadata of each committed model's manifest, in the summary's order, with its fingerprint."""
+    trainings: list[Training]
+    """Of each committed model, in the summary's order."""
 
 
 def gather(store: Store) -> RunFacts:
     """Read a run. Raises StoreError when it has no summary, or when committed data cannot be read."""
     summary = read_summary(store)
     if summary is None:
-        raise StoreError(f"{store.url} has no summary.json: pass the folder of a run that has built its corpus")
-    if "evaluation" not in summary:
-        raise StoreError(
-            f"{store.url} is not a run of jobs/rft_pipeline.py: its summary.json has no evaluation to report"
-        )
+        raise StoreError(_no_summary(store))
     config_text = _config_text(store)
     config: dict[str, Any] = yaml.safe_load(config_text) or {}
     samples: dict[str, Samples] = {}
     examples: list[Example] = []
     paths, seen, unsolved = None, 0, 0
-    if any(account["sampled"] - account["ungraded"] for account in summary["ledger"].values()):
+    if any(account.sampled - account.ungraded for account in summary.ledger.values()):
         reading = _Reading(store, summary, config)
         paths, examples = reading.read()
         samples, seen, unsolved = reading.samples, reading.seen, reading.unsolved
     trainings = list(_trainings(store, summary))
     return RunFacts(store.url, summary, config, config_text, samples, paths, examples, seen, unsolved, trainings)
+
+
+def _no_summary(store: Store) -> str:
+    if job_of(store) is None:
+        return f"{store.url} has no summary.json: pass the folder of a run that has built its corpus"
+    return f"{store.url} is not a run of jobs/rft_pipeline.py: its summary.json has no evaluation to report"
 
 
 def _config_text(store: Store) -> str:
@@ -111,25 +127,25 @@ def _config_text(store: Store) -> str:
         return ""
 
 
-def _trainings(store: Store, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for model in summary["models"]:
-        manifest = committed_model(store, model["fingerprint"])
-        if manifest is not None:
-            yield {**manifest.metadata, **model}
+def _trainings(store: Store, summary: Summary) -> Iterator[Training]:
+    for entry in summary.models:
+        manifest = committed_model(store, entry.fingerprint)
+        if manifest and (record := training_record(manifest.metadata)):
+            yield Training(entry.model, entry.stage, record)
 
 
 class _Reading:
     """One pass over the blocks of the training problems."""
 
-    def __init__(self, store: Store, summary: dict[str, Any], config: dict[str, Any]) -> None:
+    def __init__(self, store: Store, summary: Summary, config: dict[str, Any]) -> None:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode, summary.get("samplers", {}).values())
+        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values())
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
-        self._models = list(summary["ledger"])
-        self._count = summary["problems"]["train"]
-        planned = max(account["planned"] for account in summary["ledger"].values())
+        self._models = list(summary.ledger)
+        self._count = summary.problems.train
+        planned = max(account.planned for account in summary.ledger.values())
         self._k = max(1, planned // max(self._count, 1))
         self.samples = {model: Samples() for model in self._models}
         self._own = {model: Diversity(grid(self._k)) for model in self._models}
@@ -195,5 +211,5 @@ class _Reading:
 
     def _kept_paths(self) -> Any:
         """The corpus as an Arrow table; None before it is built."""
-        file = self._summary["corpus"].get("file")
-        return read_table(self._store, file.replace(".jsonl", ".parquet"))[0] if file else None
+        corpus = self._summary.corpus
+        return read_table(self._store, corpus.file.replace(".jsonl", ".parquet"))[0] if corpus and corpus.file else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from rft_ray.records import Status
 
@@ -39,6 +40,17 @@ STATUS_COLOURS = {
 }
 
 
+class Estimated(Protocol):
+    """A figure with its 95 % interval: a `Metric`, a `Difference` or the `Estimate` of a study."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
 def percent(share: float) -> str:
     """Example: `35.0 %`, with a space that does not break."""
     return f"{100 * share:.1f}\u00a0%"
@@ -49,14 +61,14 @@ def whole_percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%"
 
 
-def interval(metric: Mapping[str, float]) -> str:
+def interval(metric: Estimated) -> str:
     """Example: `[29.8, 40.6]`, in percent."""
-    return f"[{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
+    return f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
 
 
-def points(difference: Mapping[str, float]) -> str:
+def points(difference: Estimated) -> str:
     """Example: `+7.7 points [+2.6, +12.7]`."""
-    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    value, low, high = (100 * share for share in (difference.value, difference.low, difference.high))
     return signed(f"{value:+.1f} points [{low:+.1f},\u00a0{high:+.1f}]")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from markupsafe import Markup
 
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
-from rft_ray.report.facts import RunFacts
+from rft_ray.report.facts import RunFacts, Training
 from rft_ray.report.formatting import duration, model_colours, percent, setting_name, setting_order
 from rft_ray.report.html import figure, folded, paragraph, render, section, table
 from rft_ray.store.names import VERSIONS
@@ -19,11 +19,11 @@ POINTS = 240
 
 
 def training(facts: RunFacts) -> Markup:
-    curves = [made for made in facts.trainings if len(made.get("training", {}).get("curve", [])) > 1]
+    curves = [made for made in facts.trainings if len(made.record.curve) > 1]
     if not curves:
         return Markup()
-    names = list(dict.fromkeys(made["model"] for made in facts.trainings))
-    stages = setting_order(list(dict.fromkeys(made["stage"] for made in curves)))
+    names = list(dict.fromkeys(made.model for made in facts.trainings))
+    stages = setting_order(list(dict.fromkeys(made.stage for made in curves)))
     rows = [row for made in curves for row in _curve(made)]
     ends = "; ".join(_ends(made) for made in curves)
     return section(
@@ -47,22 +47,22 @@ def training(facts: RunFacts) -> Markup:
                     "tokens/s",
                     "last loss",
                 ],
-                [_training_row(made) for made in facts.trainings if "training" in made],
+                [_training_row(made) for made in facts.trainings],
             ),
         ),
     )
 
 
-def _curve(made: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _curve(made: Training) -> Iterator[dict[str, Any]]:
     """One training's loss at each drawn step, and its mean over a window of a twentieth of the steps."""
-    curve = made["training"]["curve"]
+    curve = made.record.curve
     half = max(1, len(curve) // 40)
     stride = max(1, len(curve) // POINTS)
     for at in sorted({*range(0, len(curve), stride), len(curve) - 1}):
         window = [entry[1] for entry in curve[max(0, at - half) : at + half + 1]]
         yield {
-            "stage": setting_name(made["stage"]),
-            "model": made["model"],
+            "stage": setting_name(made.stage),
+            "model": made.model,
             "step": curve[at][0],
             "loss": curve[at][1],
             "mean": sum(window) / len(window),
@@ -70,41 +70,41 @@ def _curve(made: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _ends(made: Mapping[str, Any]) -> str:
-    curve = made["training"]["curve"]
-    return f"{made['model']}, {setting_name(made['stage'])}: loss {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
+def _ends(made: Training) -> str:
+    curve = made.record.curve
+    return f"{made.model}, {setting_name(made.stage)}: loss {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
 
 
-def _training_row(made: Mapping[str, Any]) -> list[object]:
-    result = made["training"]
+def _training_row(made: Training) -> list[object]:
+    record = made.record
     return [
-        f"{made['model']}, {setting_name(made['stage'])}",
-        result["examples"],
-        result["skipped_too_long"],
-        result["steps"],
-        result["tokens"],
-        duration(result["seconds"]),
-        f"{result['tokens_per_s']:,.0f}",
-        f"{result['final_loss']:.3f}",
+        f"{made.model}, {setting_name(made.stage)}",
+        record.examples,
+        record.skipped_too_long,
+        record.steps,
+        record.tokens,
+        duration(record.seconds),
+        f"{record.tokens_per_s:,.0f}",
+        f"{record.final_loss:.3f}",
     ]
 
 
 def time(facts: RunFacts) -> Markup:
-    stages = facts.summary["stages"]
-    total = facts.summary["seconds"]
+    stages = facts.summary.stages
+    total = facts.summary.seconds
     if not stages or not total:
         return Markup()
     rows = [
         {
-            "stage": stage["name"],
-            "seconds": stage["seconds"],
-            "shown": duration(stage["seconds"]),
-            "text": f"{stage['name']}: {duration(stage['seconds'])}, {percent(stage['seconds'] / total)} of the run",
+            "stage": stage.name,
+            "seconds": stage.seconds,
+            "shown": duration(stage.seconds),
+            "text": f"{stage.name}: {duration(stage.seconds)}, {percent(stage.seconds / total)} of the run",
         }
         for stage in stages
     ]
-    trained = sum(made["training"]["seconds"] for made in facts.trainings if "training" in made)
-    fitting = sum(stage["seconds"] for stage in stages if stage["name"] in ("sft", "rft"))
+    trained = sum(made.record.seconds for made in facts.trainings)
+    fitting = sum(stage.seconds for stage in stages if stage.name in ("sft", "rft"))
     split = ""
     if fitting > trained > 0:
         split = (
@@ -118,20 +118,20 @@ def time(facts: RunFacts) -> Markup:
         figure(
             "time-chart",
             "Time by stage",
-            "; ".join(row["text"] for row in rows),
+            "; ".join(str(row["text"]) for row in rows),
             draw("time", charts.seconds, rows),
             table(
                 "Time by stage",
                 ["Stage", "seconds", "share"],
-                [[row["stage"], f"{row['seconds']:,.1f}", percent(row["seconds"] / total)] for row in rows],
+                [[stage.name, f"{stage.seconds:,.1f}", percent(stage.seconds / total)] for stage in stages],
             ),
         ),
         table(
             "Sampling speed",
             ["Model", "tokens sampled", "tokens/s while its shards were sampled"],
             [
-                [model, account["tokens"], f"{account['tokens_per_s']:,.0f}"]
-                for model, account in facts.summary["ledger"].items()
+                [model, account.tokens, f"{account.tokens_per_s:,.0f}"]
+                for model, account in facts.summary.ledger.items()
             ],
         ),
     )
@@ -139,16 +139,14 @@ def time(facts: RunFacts) -> Markup:
 
 def settings(facts: RunFacts) -> Markup:
     summary = facts.summary
-    names: list[list[object]] = [["run", summary["fingerprint"]]]
-    names += [
-        [f"model {model['model']}, {setting_name(model['stage'])}", model["fingerprint"]] for model in summary["models"]
-    ]
-    names += [[f"samples of {model}", name] for model, name in summary.get("samplers", {}).items()]
-    if file := summary["corpus"].get("file"):
-        names.append(["corpus", file.removeprefix("corpus/").removesuffix(".jsonl")])
+    names: list[list[object]] = [["run", summary.fingerprint]]
+    names += [[f"model {entry.model}, {setting_name(entry.stage)}", entry.fingerprint] for entry in summary.models]
+    names += [[f"samples of {model}", name] for model, name in summary.samplers.items()]
+    if summary.corpus and summary.corpus.file:
+        names.append(["corpus", summary.corpus.file.removeprefix("corpus/").removesuffix(".jsonl")])
     versions: dict[str, str] = {}
     for made in facts.trainings:
-        versions |= made.get("training", {}).get("versions", {})
+        versions |= made.record.versions
     return section(
         "settings",
         "Settings, versions, fingerprints",

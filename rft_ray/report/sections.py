@@ -6,10 +6,10 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
+from rft_ray.evaluation.summary_records import Account
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
@@ -22,18 +22,18 @@ BINS = 24
 
 
 def verdicts(facts: RunFacts) -> Markup:
-    ledger = facts.summary["ledger"]
+    ledger = facts.summary.ledger
     rows = [
         {
             "row": model,
             "part": STATUSES[status],
             "count": count,
-            "text": f"{model}, {STATUSES[status]}: {count:,} ({percent(count / max(account['sampled'], 1))})",
+            "text": f"{model}, {STATUSES[status]}: {count:,} ({percent(count / max(account.sampled, 1))})",
         }
         for model, account in ledger.items()
         for status, count in _counts(account).items()
     ]
-    if not any(account["sampled"] for account in ledger.values()):
+    if not any(account.sampled for account in ledger.values()):
         return Markup()
     return section(
         "samples",
@@ -52,17 +52,17 @@ def verdicts(facts: RunFacts) -> Markup:
     )
 
 
-def _counts(account: Mapping[str, Any]) -> dict[Status, int]:
-    rejected = {status: account["rejected"].get(status, 0) for status in REJECTIONS}
-    return {Status.CORRECT: account["accepted"], **rejected}
+def _counts(account: Account) -> dict[Status, int]:
+    rejected = {status: account.rejected.get(status, 0) for status in REJECTIONS}
+    return {Status.CORRECT: account.accepted, **rejected}
 
 
-def _ledger_table(ledger: Mapping[str, Any]) -> Markup:
+def _ledger_table(ledger: Mapping[str, Account]) -> Markup:
     head = ["Model", "planned", "skipped", "missing", "sampled", *(STATUSES[status] for status in Status), "ungraded"]
     rows: list[list[object]] = []
     for model, account in ledger.items():
-        states = [account[name] for name in ("planned", "skipped", "missing", "sampled")]
-        rows.append([model, *states, *_counts(account).values(), account["ungraded"]])
+        states = [account.planned, account.skipped, account.missing, account.sampled]
+        rows.append([model, *states, *_counts(account).values(), account.ungraded])
     return table("Samples by verdict", head, rows)
 
 
@@ -146,11 +146,11 @@ def _curve_rows(facts: RunFacts, named: Mapping[str, str]) -> tuple[charts.Rows,
 
 
 def models(facts: RunFacts) -> Markup:
-    complementarity = facts.summary["complementarity"]
-    names = list(complementarity["by_model"])
-    if len(names) < 2 or not complementarity["union"]:
+    complementarity = facts.summary.complementarity
+    names = list(complementarity.by_model)
+    if len(names) < 2 or not complementarity.union:
         return Markup()
-    overlap = complementarity["overlap"]
+    overlap = complementarity.overlap
     shares = {a: {b: overlap[a][b] / max(overlap[a][a], 1) for b in names} for a in names}
     rows = [
         {
@@ -164,13 +164,13 @@ def models(facts: RunFacts) -> Markup:
         }
         for a, b in itertools.product(names, names)
     ]
-    alone = sum(counts["exclusive"] for counts in complementarity["by_model"].values())
+    alone = sum(paths.exclusive for paths in complementarity.by_model.values())
     return section(
         "models",
         "Paths by model",
         paragraph(
-            f"The union has {several(complementarity['union'], 'distinct path')}; {alone:,} of them "
-            f"({whole_percent(alone / complementarity['union'])}) come from one model only."
+            f"The union has {several(complementarity.union, 'distinct path')}; {alone:,} of them "
+            f"({whole_percent(alone / complementarity.union)}) come from one model only."
         ),
         figure(
             "overlap-chart",
@@ -181,8 +181,8 @@ def models(facts: RunFacts) -> Markup:
                 "Distinct paths by model",
                 ["Model", "distinct", "from no other model", "share lost without it"],
                 [
-                    [name, counts["distinct"], counts["exclusive"], percent(counts["marginal_gain"])]
-                    for name, counts in complementarity["by_model"].items()
+                    [name, paths.distinct, paths.exclusive, percent(paths.marginal_gain)]
+                    for name, paths in complementarity.by_model.items()
                 ],
             ),
         ),

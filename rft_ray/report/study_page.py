@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from markupsafe import Markup
 
@@ -16,7 +17,7 @@ from rft_ray.report.charts import draw
 from rft_ray.report.formatting import duration, model_colours, points, several
 from rft_ray.report.html import figure, folded, page, paragraph, render, section, table
 from rft_ray.study import paper
-from rft_ray.study.result import CommonSlope, Comparison, Estimate, Fit, Study, Table
+from rft_ray.study.result import CommonSlope, Comparison, Fit, Study, Table
 
 QUESTIONS = {
     1: ("Loss", "Does accuracy fall with pre-training loss?"),
@@ -164,15 +165,11 @@ def _count(fit: Fit | CommonSlope) -> int:
 
 def _slope(fit: Fit | CommonSlope, x: str) -> str:
     per = " a doubling" if fit.log2_x else f" per unit of {x}"
-    return points(_metric(fit.slope)) + per
+    return points(fit.slope) + per
 
 
 def _share(value: float, differences: bool) -> str:
     return f"{100 * value:+.1f} points".replace("-", "\u2212") if differences else f"{100 * value:.1f}\u00a0%"
-
-
-def _metric(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 # --- Comparisons ----------------------------------------------------------------------------------
@@ -205,8 +202,8 @@ def _comparison_figure(name: str, first: str, comparisons: Sequence[Comparison])
             "group": _against(comparison),
             "shown": f"{100 * comparison.difference.value:+.1f}".replace("-", "\u2212"),
             "text": f"{comparison.model or 'mean of models'}, {first} {_against(comparison)}: "
-            f"{points(_metric(comparison.difference))}",
-            **_metric(comparison.difference),
+            f"{points(comparison.difference)}",
+            **asdict(comparison.difference),
         }
         for comparison in comparisons
     ]
@@ -222,7 +219,7 @@ def _comparison_figure(name: str, first: str, comparisons: Sequence[Comparison])
                 [
                     comparison.model or "mean of models",
                     f"{first} {_against(comparison)}",
-                    points(_metric(comparison.difference)),
+                    points(comparison.difference),
                 ]
                 for comparison in comparisons
             ],
@@ -303,7 +300,7 @@ def _points(study: Study) -> Markup:
         ]
         for point in study.points
     ]
-    times = [[str(stage["name"]), duration(float(stage["seconds"]))] for stage in study.stages]
+    times = [[stage.name, duration(stage.seconds)] for stage in study.stages]
     return section(
         "points",
         "All points",

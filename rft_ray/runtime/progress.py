@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
 
 COUNTED = frozenset({"shards", "blocks", "trained"})
 """Counts of what a stage did, summed over resumed runs; of any other value the newest counts."""
 
 
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """The seconds of one stage, summed over the runs of a plan, and what it did.
+
+    Example: StageTime("sample", 990.771, {"shards": 120})
+    """
+
+    name: str
+    seconds: float = 0.0
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage reports, by name: JSON values."""
+
+    def resumed(self, seconds: float, counts: Mapping[str, Any]) -> StageTime:
+        """The stage after another run of it."""
+        summed = {
+            name: value + self.counts.get(name, 0) if name in COUNTED else value for name, value in counts.items()
+        }
+        return StageTime(self.name, round(self.seconds + seconds, 3), {**self.counts, **summed})
+
+    def as_data(self) -> dict[str, Any]:
+        """The stage in JSON: the counts next to `name` and `seconds`."""
+        return {"name": self.name, "seconds": self.seconds, **self.counts}
+
+
+def _with_nested_counts(stage: Any) -> Any:
+    """A stage as `StageTime.as_data` gives it -> the fields of StageTime; any other value as it is."""
+    if not isinstance(stage, dict):
+        return stage
+    times = {name: stage[name] for name in ("name", "seconds") if name in stage}
+    return {**times, "counts": {name: value for name, value in stage.items() if name not in times}}
+
+
+StoredStageTime = Annotated[StageTime, BeforeValidator(_with_nested_counts), PlainSerializer(StageTime.as_data)]
+"""A StageTime that pydantic reads from the JSON of `as_data` and writes as such."""
+
+
 class Stopwatch:
     """Seconds of each stage, summed over all runs of a plan; prints a line when a stage begins and when it ends."""
 
-    def __init__(self, previous: dict[str, Any] | None) -> None:
-        """`previous`: the summary of the run that is resumed; None for a new one."""
-        self.stages: list[dict[str, Any]] = list(previous["stages"]) if previous else []
+    def __init__(self, previous: Sequence[StageTime] = ()) -> None:
+        """`previous`: the stages of the run that is resumed."""
+        self._stages = {stage.name: stage for stage in previous}
+
+    @property
+    def stages(self) -> tuple[StageTime, ...]:
+        """The stages so far, in the order of their first run."""
+        return tuple(self._stages.values())
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -30,13 +74,7 @@ class Stopwatch:
             self._note(name, time.monotonic() - started, values)
 
     def _note(self, name: str, seconds: float, values: dict[str, Any]) -> None:
-        entry = next((stage for stage in self.stages if stage["name"] == name), None)
-        if entry is None:
-            entry = {"name": name, "seconds": 0.0}
-            self.stages.append(entry)
-        entry["seconds"] = round(entry["seconds"] + seconds, 3)
-        for key, value in values.items():
-            entry[key] = value + entry.get(key, 0) if key in COUNTED else value
+        self._stages[name] = self._stages.get(name, StageTime(name)).resumed(seconds, values)
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         print(f"{name}: {seconds:.1f} s" + (f" ({shown})" if shown else ""), flush=True)
 

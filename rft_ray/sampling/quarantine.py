@@ -106,21 +106,6 @@ def table(shards: Sequence[Held]) -> str:
     return text + (f"\n  and {len(shards) - 20} more" if len(shards) > 20 else "")
 
 
-def as_data(shards: Iterable[Held]) -> list[dict[str, object]]:
-    """The entries of `quarantine` in `summary.json`."""
-    return [
-        {
-            "model": entry.model,
-            "shard": entry.shard.stem,
-            "problems": [entry.shard.problem_start, entry.shard.problem_stop],
-            "samples": entry.samples,
-            "failures": entry.failures,
-            "reason": entry.reason,
-        }
-        for entry in shards
-    ]
-
-
 def message(shards: Sequence[Held]) -> str:
     """One line that says how much is missing and what to do."""
     return (

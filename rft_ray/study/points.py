@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rft_ray.corpus.builder import counts_of
-from rft_ray.evaluation.metrics import wilson
+from rft_ray.evaluation.metrics import EvaluationRecord, wilson
 from rft_ray.evaluation.stage import read_records
 from rft_ray.evaluation.summary import busy_seconds
 from rft_ray.plan.jobs import VerdictJob
@@ -21,6 +20,7 @@ from rft_ray.store.models.committed import committed_model
 from rft_ray.store.shards import shard_metadata
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 from rft_ray.study.result import Estimate, Model, Point
+from rft_ray.training.results import training_record
 
 TRAIN_FLOPS, SAMPLE_FLOPS = 6, 2
 """FLOPs per parameter and token: forward and backward, and forward alone. Attention and embeddings are not separate."""
@@ -77,7 +77,7 @@ def read_evidence(plan: StudyPlan, store: Store) -> Evidence:
     for point in done:
         records = read_records(point.evaluation, store)
         points.append(_point(plan, point, store, records, costs))
-        right[point.spec.name] = {row["problem_id"]: bool(row["greedy_right"]) for row in records}
+        right[point.spec.name] = {record.problem_id: record.greedy_right for record in records}
     return Evidence(plan.models, plan.k, plan.train.count, points, right)
 
 
@@ -98,15 +98,16 @@ def _point(
     plan: StudyPlan,
     point: PlannedPoint,
     store: Store,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[EvaluationRecord],
     costs: Mapping[str, SamplingCost],
 ) -> Point:
     spec, sizes = point.spec, {model.name: model.parameters for model in plan.models}
     manifest = committed_model(store, point.training.fingerprint)
-    trained: dict[str, Any] = manifest.metadata["training"] if manifest else {"steps": 0, "tokens": 0, "seconds": 0.0}
+    trained = training_record(manifest.metadata) if manifest else None
+    tokens_trained = trained.tokens if trained else 0
     corpus = counts_of(point.corpus, store)
     tokens = {name: costs[name].tokens(spec.k) for name in spec.samplers}
-    right = sum(bool(row["greedy_right"]) for row in records)
+    right = sum(record.greedy_right for record in records)
     accuracy = wilson(right, len(records))
     return Point(
         name=spec.name,
@@ -118,20 +119,20 @@ def _point(
         share=0.5**spec.halvings,
         schedule=spec.schedule,
         seed=spec.seed,
-        gold=corpus["gold"],
-        paths=corpus["paths"],
-        paths_per_problem=corpus["paths"] / corpus["gold"],
-        steps=trained["steps"],
-        tokens=trained["tokens"],
-        training_seconds=trained["seconds"],
+        gold=corpus.gold,
+        paths=corpus.paths,
+        paths_per_problem=corpus.paths / corpus.gold,
+        steps=trained.steps if trained else 0,
+        tokens=tokens_trained,
+        training_seconds=trained.seconds if trained else 0.0,
         sampled=sum(spec.k * costs[name].problems for name in spec.samplers),
         sampling_tokens=round(sum(tokens.values())),
         sampling_seconds=sum(costs[name].seconds_of(spec.k) for name in spec.samplers),
-        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * trained["tokens"]),
+        training_flops=float(TRAIN_FLOPS * sizes[spec.model] * tokens_trained),
         sampling_flops=sum(SAMPLE_FLOPS * sizes[name] * count for name, count in tokens.items()),
         right=right,
         problems=len(records),
-        accuracy=Estimate(accuracy["value"], accuracy["low"], accuracy["high"]),
+        accuracy=Estimate(accuracy.value, accuracy.low, accuracy.high),
         training=point.training.fingerprint,
         evaluation=point.evaluation.key,
     )

@@ -17,11 +17,12 @@ with the reason. `plan.py` decides the points, `answers.py` makes everything els
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import TypeAdapter
 
+from rft_ray.runtime.progress import StoredStageTime
 from rft_ray.store import Store
 
 KEY = "study.json"
@@ -237,8 +238,8 @@ class Study:
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
     skipped: tuple[Skipped, ...] = ()
-    stages: tuple[dict[str, float | int | str], ...] = field(default=())
-    """`name` and `seconds` of each stage, over all runs of the study, and its counts."""
+    stages: tuple[StoredStageTime, ...] = ()
+    """The time of each stage, over all runs of the study."""
 
 
 _JSON: TypeAdapter[Study] = TypeAdapter(Study)

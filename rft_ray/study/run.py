@@ -114,7 +114,7 @@ def answer(plan: StudyPlan, store: Store, watch: Stopwatch, command: str, on_ans
         tables=tuple(tables(evidence, lines, differences)),
         findings=tuple(findings(lines, common, differences)),
         skipped=plan.skipped,
-        stages=tuple(watch.stages),
+        stages=watch.stages,
     )
     write_study(store, study)
     on_answer(store)
@@ -136,9 +136,8 @@ def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
     try:
         before = read_study(store)
     except (NotFound, ValueError):  # study.json is a view: it is rewritten when it cannot be read
-        return Stopwatch(None)
-    same = before.fingerprint == plan.fingerprint
-    return Stopwatch({"stages": [dict(stage) for stage in before.stages]} if same else None)
+        return Stopwatch()
+    return Stopwatch(before.stages if before.fingerprint == plan.fingerprint else ())
 
 
 def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from rft_ray.config.errors import RunError
 
@@ -14,16 +16,14 @@ class TrainingError(RunError, RuntimeError):
     """A model could not be trained. The message is one line: the model, the number of attempts and the last cause."""
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """How one model was trained, as its manifest records it.
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """How a model was trained: the `training` entry in the metadata of its manifest.
 
-    Example: TrainingResult("tiny-s", "sft", "9c…", 600, 0, 15, 69000, 5.1, 13529.4, 0.41, 0, 0, True)
+    Example: TrainingRecord(examples=600, skipped_too_long=0, steps=15, tokens=69000, seconds=5.1, tokens_per_s=13529.4,
+    final_loss=0.41, attempt="5f0c…", curve=[[1, 0.93, 0.001], …], device="cpu", versions={"torch": "2.13.0"}, …)
     """
 
-    model: str
-    stage: str
-    fingerprint: str
     examples: int
     skipped_too_long: int
     """Rows skipped because prompt and response together exceed `max_tokens` or the model's context."""
@@ -34,10 +34,44 @@ class TrainingResult:
     """Time spent on training steps and checkpoints, over the attempts that led to the model."""
     tokens_per_s: float
     final_loss: float
-    resumed_at_step: int
+    resumed_at_step: int = 0
     """Step of the checkpoint that the last attempt started from; 0 when it started from the base model."""
-    checkpoints_passed_over: int
+    checkpoints_passed_over: int = 0
     """Complete checkpoints that were skipped: damaged, or of another number of workers, ZeRO stage or data."""
+    attempt: str = ""
+    """Identifies the attempt that committed the model."""
+    curve: Sequence[Sequence[float]] = ()
+    """Step, loss and learning rate of each logged step."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The config's `training` section."""
+    device: str = ""
+    """`cpu` or `gpu`."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Library -> version."""
+
+
+def training_record(metadata: Mapping[str, Any]) -> TrainingRecord | None:
+    """The record in the metadata of a model's manifest; None where it has none.
+
+    Raises TypeError when the record is incomplete.
+    """
+    if "training" not in metadata:
+        return None
+    known = {entry.name for entry in fields(TrainingRecord)}
+    return TrainingRecord(**{name: value for name, value in metadata["training"].items() if name in known})
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained and committed model.
+
+    Example: TrainingResult("tiny-s", "sft", "9c…", TrainingRecord(examples=600, …), True)
+    """
+
+    model: str
+    stage: str
+    fingerprint: str
+    record: TrainingRecord
     committed_here: bool
     """Whether this call trained the model, rather than an earlier one."""
 

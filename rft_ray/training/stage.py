@@ -26,7 +26,7 @@ from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.checkpoints import work_folder
 from rft_ray.training.ray_group import one_line_of, refused_by, run_group
-from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingResult
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingResult, training_record
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,10 @@ def _result(store: Store, job: TrainingJob, attempts: set[str]) -> TrainingResul
     manifest = committed_model(store, job.fingerprint)
     if manifest is None:
         raise TrainingError(f"{job.stage} of {job.model}: training ended without a committed model")
-    training = manifest.metadata["training"]
-    fields = {name: training[name] for name in TrainingResult.__dataclass_fields__ if name in training}
-    return TrainingResult(
-        **{**fields, "model": job.model, "stage": job.stage, "fingerprint": job.fingerprint},
-        committed_here=training["attempt"] in attempts,
-    )
+    record = training_record(manifest.metadata)
+    if record is None:
+        raise TrainingError(f"{job.stage} of {job.model}: its manifest does not say how it was trained")
+    return TrainingResult(job.model, job.stage, job.fingerprint, record, record.attempt in attempts)
 
 
 def _running_job(store: Store, jobs: Sequence[TrainingJob], attempt: str) -> TrainingJob:

@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ from rft_ray.store.tables import identity, noted
 from rft_ray.training import checkpoints, transformers_private
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoints import Checkpoint
-from rft_ray.training.results import STARTED, TrainingError, TrainingProgress
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
 
 T = TypeVar("T")
@@ -195,30 +195,31 @@ def _account(
     start: Checkpoint | None,
     passed_over: int,
 ) -> dict[str, Any]:
-    """The metadata of the model's manifest; `TrainingResult` is made from its `training` entry."""
+    """The metadata of the model's manifest; its `training` entry is a TrainingRecord."""
     curve = [[entry["step"], entry["loss"], entry["learning_rate"]] for entry in history if "loss" in entry]
     tokens = task.tokens_by_step[-1]
     new_tokens = tokens - (task.tokens_by_step[start.step - 1] if start else 0)
-    training = {
-        "examples": len(task.examples),
-        "skipped_too_long": task.skipped,
-        "steps": len(task.plan.steps),
-        "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_s": new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
-        "final_loss": curve[-1][1],
-        "resumed_at_step": start.step if start else 0,
-        "checkpoints_passed_over": passed_over,
-        "attempt": group.attempt,
-        "curve": curve,
-        "settings": group.settings.model_dump(mode="json"),
-        "device": "gpu" if group.gpu else "cpu",
-        "versions": {name: str(importlib.import_module(name).__version__) for name in RECORDED},
-    }
+    record = TrainingRecord(
+        examples=len(task.examples),
+        skipped_too_long=task.skipped,
+        steps=len(task.plan.steps),
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_s=new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
+        final_loss=curve[-1][1],
+        resumed_at_step=start.step if start else 0,
+        checkpoints_passed_over=passed_over,
+        attempt=group.attempt,
+        curve=curve,
+        settings=group.settings.model_dump(mode="json"),
+        device="gpu" if group.gpu else "cpu",
+        versions={name: str(importlib.import_module(name).__version__) for name in RECORDED},
+    )
     job = task.job
     metadata = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
     metadata |= noted(group.made_from)
-    return {**metadata, "recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
+    recipe = job.recipe.model_dump(mode="json")
+    return {**metadata, "recipe": recipe, "template": job.template, "training": asdict(record)}
 
 
 def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:

@@ -143,7 +143,7 @@ class Tally:
     def share(self) -> tuple[float, tuple[float, float]]:
         """The leader's share of the counted paths, and its Wilson 95 % interval."""
         share = wilson(self.votes[0][1] if self._supporters else 0, self.finished)
-        return share["value"], (share["low"], share["high"])
+        return share.value, (share.low, share.high)
 
     def outcome(self) -> Outcome:
         """The result of the paths counted so far."""

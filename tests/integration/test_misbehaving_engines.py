@@ -171,13 +171,16 @@ def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_ag
     with pytest.raises(actor_pool.StageError, match="4 shards"):
         pipeline.run(plan, store)
     assert account(store) == {"planned": 160, "missing": 160 - 80, "quarantined": 80, "sampled": 80}
-    assert sorted(one["shard"] for one in read_summary(store)["quarantine"]) == sorted(stems)  # type: ignore[index]
+    summary = read_summary(store)
+    assert summary is not None
+    assert sorted(entry.shard for entry in summary.quarantine) == sorted(stems)
 
     plan, _ = pipeline.prepare(load(CONFIG, [*broken, "--engine.on_failed_shard=continue"]))
     trained(plan.past(stems), store)
     without = pipeline.run(plan, store)
-    assert without["finished"]
-    assert without["corpus"]["gold"] == 20
+    assert without.finished
+    assert without.corpus is not None
+    assert without.corpus.gold == 20
     assert account(store)["missing"] == account(store)["quarantined"] == 80
     assert pipeline.run(plan, store) == without  # nothing to do
     assert main(["verify", store.url]) == 0
@@ -185,14 +188,17 @@ def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_ag
     plan, _ = pipeline.prepare(load(CONFIG, [*given, "--engine.retry_quarantined=true"]))
     whole = pipeline.run(plan, store)
     assert account(store) == {"planned": 160, "missing": 0, "quarantined": 0, "sampled": 160}
-    assert whole["corpus"]["file"] != without["corpus"]["file"]
-    assert whole["corpus"]["paths"] > without["corpus"]["paths"]
+    assert whole.corpus is not None
+    assert whole.corpus.file != without.corpus.file
+    assert whole.corpus.paths > without.corpus.paths
 
 
 def account(store: Store) -> dict[str, int]:
     """Both models' accounts, added up; each must add up by itself."""
     total: Counter[str] = Counter()
-    for one in (read_summary(store) or {})["ledger"].values():
-        assert one["planned"] == one["sampled"] + one["skipped"] + one["missing"]
-        total.update({key: one[key] for key in ("planned", "missing", "quarantined", "sampled")})
+    summary = read_summary(store)
+    assert summary is not None
+    for ledger in summary.ledger.values():
+        assert ledger.planned == ledger.sampled + ledger.skipped + ledger.missing
+        total.update({name: getattr(ledger, name) for name in ("planned", "missing", "quarantined", "sampled")})
     return dict(total)

@@ -208,7 +208,7 @@ def kill_inside_checkpoint(store: LocalStore, fingerprint: str, driver: subproce
 def test_a_job_killed_inside_a_checkpoint_resumes_from_the_last_complete_one(
     trained: Trained, killed_job: KilledJob
 ) -> None:
-    assert killed_job.again.results[PLAIN].resumed_at_step == killed_job.complete > 0
+    assert killed_job.again.results[PLAIN].record.resumed_at_step == killed_job.complete > 0
     assert int(killed_job.half.name.rpartition("-")[2]) > killed_job.complete
     assert killed_job.again.weights(PLAIN) == trained.weights(PLAIN)
 
@@ -220,15 +220,15 @@ def test_every_row_is_accounted_for(trained: Trained, base: Path) -> None:
     assert skipped == 0
     for result in trained.results.values():
         epochs = trained.training(result.fingerprint)["tokens"] // sum(len(e.tokens) for e in examples)
-        assert (result.examples, result.skipped_too_long) == (60, 2)
-        assert result.steps == epochs * 8
-        assert result.tokens == epochs * sum(len(example.tokens) for example in examples)
+        assert (result.record.examples, result.record.skipped_too_long) == (60, 2)
+        assert result.record.steps == epochs * 8
+        assert result.record.tokens == epochs * sum(len(example.tokens) for example in examples)
         assert result.committed_here
-        assert result.resumed_at_step == 0
+        assert result.record.resumed_at_step == 0
 
 
 def test_as_many_steps_as_on_another_table_is_more_epochs_of_its_own(trained: Trained) -> None:
-    assert trained.results[SAME_STEPS].steps == trained.results[PLAIN].steps
+    assert trained.results[SAME_STEPS].record.steps == trained.results[PLAIN].record.steps
     assert trained.weights(SAME_STEPS) == trained.weights(PLAIN)
 
 
@@ -251,8 +251,8 @@ def test_the_first_loss_is_the_bases_mean_over_response_tokens(trained: Trained,
 def test_the_loss_falls_and_its_curve_is_kept(trained: Trained) -> None:
     for fingerprint, result in trained.results.items():
         curve = trained.training(fingerprint)["curve"]
-        assert [point[0] for point in curve] == list(range(1, result.steps + 1))
-        assert curve[-1][1] == result.final_loss < curve[0][1]
+        assert [point[0] for point in curve] == list(range(1, result.record.steps + 1))
+        assert curve[-1][1] == result.record.final_loss < curve[0][1]
     rates = [point[2] for point in trained.training(PLAIN)["curve"]]
     assert max(rates) == pytest.approx(RECIPE.learning_rate)
     assert rates[-1] < 0.05 * RECIPE.learning_rate
@@ -308,8 +308,8 @@ def test_after_a_killed_worker_the_model_has_the_bytes_of_an_uninterrupted_one(
     trained: Trained, interrupted: tuple[Trained, Path]
 ) -> None:
     again, _ = interrupted
-    assert again.results[PLAIN].resumed_at_step > 0
-    assert again.results[PLAIN].resumed_at_step % SETTINGS.checkpoint_every_steps == 0
+    assert again.results[PLAIN].record.resumed_at_step > 0
+    assert again.results[PLAIN].record.resumed_at_step % SETTINGS.checkpoint_every_steps == 0
     assert again.weights(PLAIN) == trained.weights(PLAIN)
     curves = [[point[1] for point in run.training(PLAIN)["curve"]] for run in (trained, again)]
     assert curves[0] == curves[1]
@@ -323,10 +323,10 @@ def test_a_checkpoint_on_s3_is_resumed_too(
         if path.is_file():
             store.create_file(f"work/{PLAIN}/{path.relative_to(left)}", path)
     again = run(store, [jobs[PLAIN]])
-    assert again.results[PLAIN].resumed_at_step > 0
+    assert again.results[PLAIN].record.resumed_at_step > 0
     assert again.weights(PLAIN) == trained.weights(PLAIN)
     steps = {checkpoint.step for checkpoint in committed(store, PLAIN)}
-    assert max(steps) > again.results[PLAIN].resumed_at_step, "this attempt's checkpoints are on S3 as well"
+    assert max(steps) > again.results[PLAIN].record.resumed_at_step, "this attempt's checkpoints are on S3 as well"
 
 
 def test_other_worlds_checkpoints_are_passed_over_and_untrainable_data_is_one_clear_error(
@@ -342,7 +342,7 @@ def test_other_worlds_checkpoints_are_passed_over_and_untrainable_data_is_one_cl
         run(store, [jobs[PLAIN], untrainable], alone)
     assert "\n" not in str(caught.value)
     (result,) = run(store, [jobs[PLAIN]], alone).results.values()
-    assert result.checkpoints_passed_over >= 1
-    assert result.resumed_at_step == 0
-    assert result.final_loss == pytest.approx(interrupted[0].results[PLAIN].final_loss, rel=0.02)
+    assert result.record.checkpoints_passed_over >= 1
+    assert result.record.resumed_at_step == 0
+    assert result.record.final_loss == pytest.approx(interrupted[0].results[PLAIN].record.final_loss, rel=0.02)
     assert committed_model(store, SEEDED) is None

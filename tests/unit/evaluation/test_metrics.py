@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from rft_ray.evaluation.metrics import majority, metrics, paired_difference, pass_at, wilson
+from rft_ray.evaluation.metrics import EvaluationRecord, Metric, majority, metrics, paired_difference, pass_at, wilson
 from rft_ray.evaluation.stage import problem_records
 from rft_ray.records import GradedCompletion, Status
 
@@ -33,12 +33,12 @@ def test_wilson_interval_covers_its_nominal_share() -> None:
     random, covered = Random(0), 0
     for _ in range(2000):
         found = wilson(sum(random.random() < 0.3 for _ in range(100)), 100)
-        covered += found["low"] <= 0.3 <= found["high"]
+        covered += found.low <= 0.3 <= found.high
     assert 0.93 <= covered / 2000 <= 0.97
 
 
 def test_wilson_of_nothing_knows_nothing() -> None:
-    assert wilson(0, 0) == {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+    assert wilson(0, 0) == Metric(0.0, 0.0, 1.0, 0)
 
 
 def graded(problem: str, index: int, status: Status, answer: str | None) -> GradedCompletion:
@@ -53,43 +53,45 @@ def test_undecided_cut_and_answerless_samples_have_no_vote() -> None:
         graded("p", 3, Status.CORRECT, "5"),
     ]
     [record] = problem_records(["p"], [graded("p", 0, Status.WRONG_ANSWER, "6")], samples, 4)
-    assert (record["majority_answer"], record["majority_right"], record["samples_right"]) == ("5", True, 1)
-    assert record["greedy_right"] is False
+    assert (record.majority_answer, record.majority_right, record.samples_right) == ("5", True, 1)
+    assert record.greedy_right is False
 
 
 def test_metrics_name_their_k_and_n() -> None:
     greedy = [graded(p, 0, Status.CORRECT, "5") for p in "abcd"]
     sampled = [graded(p, i, Status.CORRECT if p != "d" else Status.WRONG_ANSWER, "5") for p in "abcd" for i in range(2)]
     found = metrics(problem_records(list("abcd"), greedy, sampled, 2), 2)
-    assert found["maj1@1"]["value"] == 1.0
-    assert found["maj@k"]["value"] == found["pass@k"]["value"] == found["pass@1"]["value"] == 0.75
-    assert (found["maj@k"]["k"], found["pass@k"]["n"]) == (2, 4)
+    assert found["maj1@1"].value == 1.0
+    assert found["maj@k"].value == found["pass@k"].value == found["pass@1"].value == 0.75
+    assert (found["maj@k"].k, found["pass@k"].n) == (2, 4)
 
 
 def test_equal_text_of_a_right_and_a_wrong_answer_are_two_candidates() -> None:
     samples = [graded("p", 0, Status.CORRECT, "50"), *(graded("p", i, Status.WRONG_ANSWER, "50") for i in (1, 2))]
     [record] = problem_records(["p"], [], samples, 3)
-    assert record["majority_right"] is False
+    assert record.majority_right is False
 
 
 def test_a_skipped_problem_counts_as_wrong() -> None:
     right = [graded("p", 0, Status.CORRECT, "5")]
     found = metrics(problem_records(["p", "q"], right, right, 1), 1)
-    assert {(m["value"], m["n"]) for m in found.values()} == {(0.5, 2)}
+    assert {(m.value, m.n) for m in found.values()} == {(0.5, 2)}
     assert set(found) == {"maj1@1", "maj@k", "pass@k", "pass@1"}
 
 
+def records(**right: bool) -> list[EvaluationRecord]:
+    """Problem id -> whether its greedy answer is right."""
+    answers = [graded(p, 0, Status.CORRECT if r else Status.WRONG_ANSWER, "5") for p, r in right.items()]
+    return problem_records(list(right), answers, [], 0)
+
+
 def test_a_paired_interval_is_never_a_point() -> None:
-    rows = [{"problem_id": "a", "greedy_right": True}]
-    found = paired_difference(rows, [{"problem_id": "a", "greedy_right": False}])
-    assert found["value"] == 1.0
-    assert found["low"] < 0.5
+    found = paired_difference(records(a=True), records(a=False))
+    assert found.value == 1.0
+    assert found.low < 0.5
 
 
 def test_paired_difference_pairs_by_problem() -> None:
-    def rows(**right: bool) -> list[dict[str, object]]:
-        return [{"problem_id": p, "greedy_right": r} for p, r in right.items()]
-
-    found = paired_difference(rows(a=True, b=True, c=False), rows(c=False, b=False, a=True))
-    assert found["value"] == pytest.approx(1 / 3)
-    assert found["low"] < 0 < found["high"]
+    found = paired_difference(records(a=True, b=True, c=False), records(c=False, b=False, a=True))
+    assert found.value == pytest.approx(1 / 3)
+    assert found.low < 0 < found.high

@@ -6,12 +6,14 @@ import itertools
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from rft_ray import pipeline
+from rft_ray.evaluation.metrics import Difference
 from rft_ray.records import Problem, Status
 from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
@@ -79,20 +81,21 @@ class Page(HTMLParser):
 
 
 def test_every_sample_of_the_ledger_is_in_the_histograms(facts: RunFacts) -> None:
-    for model, account in facts.summary["ledger"].items():
+    for model, account in facts.summary.ledger.items():
         samples = facts.samples[model]
         by_status = {status: sum(by.values()) for status, by in samples.lengths.items()}
-        assert by_status.pop(Status.CORRECT) == account["accepted"] > 0
-        assert {str(s): n for s, n in by_status.items()} == {s: n for s, n in account["rejected"].items() if n}
+        assert by_status.pop(Status.CORRECT) == account.accepted > 0
+        assert {str(s): n for s, n in by_status.items()} == {s: n for s, n in account.rejected.items() if n}
         assert sum(samples.right_of_k.values()) == TRAIN
-        assert sum(right * n for right, n in samples.right_of_k.items()) == account["accepted"]
+        assert sum(right * n for right, n in samples.right_of_k.items()) == account.accepted
 
 
 def test_the_curve_ends_at_the_paths_of_the_corpus(facts: RunFacts) -> None:
     assert facts.paths is not None
-    assert facts.paths.curves[""][-1] == (K, pytest.approx(facts.summary["corpus"]["paths"] / TRAIN))
-    for model, counts in facts.summary["complementarity"]["by_model"].items():
-        assert facts.paths.curves[model][-1][1] == pytest.approx(counts["distinct"] / TRAIN)
+    assert facts.summary.corpus is not None
+    assert facts.paths.curves[""][-1] == (K, pytest.approx(facts.summary.corpus.paths / TRAIN))
+    for model, counts in facts.summary.complementarity.by_model.items():
+        assert facts.paths.curves[model][-1][1] == pytest.approx(counts.distinct / TRAIN)
 
 
 def test_the_curve_is_the_mean_over_all_choices_of_samples() -> None:
@@ -140,8 +143,8 @@ def test_the_report_is_the_same_for_the_same_data(run: Store, page: str) -> None
 
 def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None:
     def shown(low: float, value: float) -> tuple[str, str]:
-        paired = {"rft_minus_sft": {"value": value, "low": low, "high": value + 0.1, "n": 40}}
-        return headline({**facts.summary, "paired": {"a": paired}})
+        paired = {"rft_minus_sft": Difference(value, low, value + 0.1, 40)}
+        return headline(replace(facts.summary, paired={"a": paired}))
 
     assert "raised" in shown(0.01, 0.05)[0]
     assert "clear of zero." in shown(0.01, 0.05)[1]
@@ -151,9 +154,9 @@ def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None
 
 
 def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
-    summary = {**facts.summary, "finished": False, "evaluation": {}, "paired": {}, "corpus": {}}
-    summary["ledger"] = {name: {**account, "missing": 7} for name, account in facts.summary["ledger"].items()}
-    page = run_page(RunFacts(**{**{name: getattr(facts, name) for name in facts.__slots__}, "summary": summary}))
+    ledger = {name: replace(account, missing=7) for name, account in facts.summary.ledger.items()}
+    summary = replace(facts.summary, finished=False, evaluation={}, paired={}, corpus=None, ledger=ledger)
+    page = run_page(replace(facts, summary=summary))
     assert "14 planned samples missing and later stages have not run yet" in page
     assert 'id="accuracy-chart"' not in page
 
@@ -177,7 +180,7 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(
         assert path
         path.unlink(missing_ok=True)
     path.mkdir()  # a folder of the report's name
-    assert pipeline.run(plan, store)["finished"]
+    assert pipeline.run(plan, store).finished
     shown = capsys.readouterr().out
     assert "warning: the report could not be written (" in shown
     assert f"python jobs/report.py --run {store.url}" in shown

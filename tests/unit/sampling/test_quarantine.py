@@ -24,11 +24,11 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     assert key
     Path(store.url, key).unlink()
     summary = summarize(store, plan)
-    mine, other = summary["ledger"].values()
-    assert mine["planned"] == mine["sampled"] + mine["skipped"] + mine["missing"]
-    assert mine["missing"] == mine["quarantined"] > 0 == other["missing"] == other["quarantined"]
-    [entry] = summary["quarantine"]
-    assert (entry["shard"], entry["failures"], entry["reason"]) == (lost.stem, 3, "it hangs")
+    mine, other = summary.ledger.values()
+    assert mine.planned == mine.sampled + mine.skipped + mine.missing
+    assert mine.missing == mine.quarantined > 0 == other.missing == other.quarantined
+    [entry] = summary.quarantine
+    assert (entry.shard, entry.failures, entry.reason) == (lost.stem, 3, "it hangs")
     assert past_quarantine(plan, store) is plan  # on_failed_shard is "stop"
     main(["verify", store.url])
     assert f"not sampled: {lost.stem}: its engine failed 3 times" in capsys.readouterr().out

@@ -1,0 +1,200 @@
+"""The records of a run's `summary.json`, and their JSON.
+
+In: the bytes of a `summary.json`. Out: a `Summary`, and back: the fields have the names and the order of the keys, and
+a Summary that was read is written with the same bytes. A field with a default may be absent in the summary of an older
+version. Pure: no Ray, no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
+
+from rft_ray.evaluation.metrics import Difference, Metric
+from rft_ray.runtime.progress import StoredStageTime
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemCounts:
+    """The problems of a run. Example: ProblemCounts(500, 1000)"""
+
+    train: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model that the run trains. Example: ModelEntry("tiny-m", "rft", "6d522aa63c172ac4", "tiny:tiny-m")"""
+
+    model: str
+    stage: str
+    fingerprint: str
+    """Names the model's folder in the store: `models/<fingerprint>/`."""
+    base: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The account of one model's samples of training problems.
+
+    planned = sampled + skipped + missing, and sampled = accepted + ungraded + sum of rejected.
+
+    Example: Account(planned=8, skipped=0, missing=0, sampled=8, accepted=6, rejected={"wrong_answer": 2}, ungraded=0,
+    distinct_paths=3, tokens=412, tokens_per_s=96.1)
+    """
+
+    planned: int
+    skipped: int
+    """Samples of problems whose prompt exceeds the model's context."""
+    missing: int
+    quarantined: int = 0
+    """The part of `missing` on which engines failed."""
+    sampled: int
+    accepted: int
+    rejected: dict[str, int]
+    """Status -> samples."""
+    ungraded: int
+    distinct_paths: int
+    """Distinct correct paths of the model, over all problems."""
+    tokens: int
+    tokens_per_s: float
+    """Tokens per second of the time in which at least one of the model's shards was being sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedShard:
+    """A shard that is no longer tried, because engines failed on it.
+
+    Example: QuarantinedShard("tiny-m (sft)", "completions/5f0c…/p000003/41ab….s00001", (30, 40), 100, 3, "no answer")
+    """
+
+    model: str
+    """Name and stage of the model that samples the shard."""
+    shard: str
+    """Stem of the shard in the store."""
+    problems: tuple[int, int]
+    """Index of the first problem, and one past the last."""
+    samples: int
+    failures: int
+    reason: str
+    """What the last failure was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The rows of a committed training corpus, and its file.
+
+    Example: Corpus(500, 2042, {"tiny-s": 529, "tiny-m": 1513}, "corpus/f47cf88399dec590.jsonl")
+    """
+
+    gold: int
+    paths: int
+    """Sampled paths, gold not counted."""
+    by_model: dict[str, int] = field(default_factory=dict)
+    """Model -> the paths that it sampled."""
+    file: str | None = None
+    """Key of the corpus as JSONL; None before it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPaths:
+    """The distinct paths of one model, over all problems. Example: ModelPaths(692, 259, 0.1268)"""
+
+    distinct: int
+    exclusive: int
+    """Paths that no other model sampled."""
+    marginal_gain: float
+    """`exclusive` as a share of the union: what the union loses without this model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complementarity:
+    """How the models' distinct paths complement each other, over all problems.
+
+    Example: Complementarity(9, {"a": ModelPaths(7, 7, 0.7778), "b": ModelPaths(2, 2, 0.2222)},
+    {"a": {"a": 7, "b": 0}, "b": {"a": 0, "b": 2}}, {"as_written": 9, "multiset": 6})
+    """
+
+    union: int = 0
+    by_model: dict[str, ModelPaths] = field(default_factory=dict)
+    overlap: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Model -> model -> number of paths that both sampled."""
+    distinct_under: dict[str, int] = field(default_factory=dict)
+    """Normal form -> paths of the union under it, without gold."""
+
+
+def _none_without_counts(corpus: Any) -> Any:
+    """None for `{}`, which stands for a corpus that is not committed; any other value as it is."""
+    return None if corpus == {} else corpus
+
+
+StoredCorpus = Annotated[Corpus | None, BeforeValidator(_none_without_counts)]
+"""A corpus, or None when it is not committed. In JSON: `{}` for None."""
+Evaluation = dict[str, dict[str, dict[str, Metric]]]
+"""Model -> setting (`sft`) -> name of the metric (`maj1@1`) -> metric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A run's summary: an account of every planned sample, the corpora, and the accuracy of every model.
+
+    Example: Summary(run="demo", fingerprint="9429783691c4d693", problems=ProblemCounts(500, 1000), models=(),
+    ledger={}, evaluation={}, finished=False, stages=(StageTime("sft", 98.361, {"trained": 3}),), seconds=98.361)
+    """
+
+    run: str
+    fingerprint: str
+    """Names the plan of the run."""
+    problems: ProblemCounts
+    samplers: dict[str, str] = field(default_factory=dict)
+    """Model -> fingerprint of the sampling job that the summary counts."""
+    models: tuple[ModelEntry, ...]
+    """The models that the run trains, committed or not."""
+    ledger: dict[str, Account]
+    """Model -> account of its samples."""
+    quarantine: tuple[QuarantinedShard, ...] = ()
+    corpus: StoredCorpus = None
+    own_corpora: dict[str, StoredCorpus] = field(default_factory=dict)
+    """Model -> corpus of its own paths alone, for the controls."""
+    complementarity: Complementarity = field(default_factory=Complementarity)
+    evaluation: Evaluation
+    """The committed evaluations."""
+    paired: dict[str, dict[str, Difference]] = field(default_factory=dict)
+    """Model -> `rft_minus_<setting>` -> greedy accuracy of RFT minus that of the setting."""
+    finished: bool
+    stages: tuple[StoredStageTime, ...]
+    seconds: float
+    """Sum over the stages."""
+
+
+_TREE: TypeAdapter[Summary] = TypeAdapter(Summary)
+
+
+def parse_summary(data: bytes) -> Summary:
+    """The Summary in the bytes of a `summary.json`. Raises ValueError when they are no JSON, or no run's summary."""
+    return _TREE.validate_python(json.loads(data))
+
+
+def summary_json(summary: Summary) -> bytes:
+    """The bytes of `summary.json`."""
+    evaluation = {
+        model: {
+            setting: {name: metric.as_data() for name, metric in metrics.items()}
+            for setting, metrics in by_setting.items()
+        }
+        for model, by_setting in summary.evaluation.items()
+    }
+    tree = asdict(summary) | {
+        "corpus": _corpus_data(summary.corpus),
+        "own_corpora": {model: _corpus_data(corpus) for model, corpus in summary.own_corpora.items()},
+        "evaluation": evaluation,
+        "stages": [stage.as_data() for stage in summary.stages],
+    }
+    return json.dumps(tree, indent=2, ensure_ascii=False).encode()
+
+
+def _corpus_data(corpus: Corpus | None) -> dict[str, Any]:
+    return asdict(corpus) if corpus else {}
