@@ -13,10 +13,9 @@ Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rft_ray.cli.job import carry_out, start
 from rft_ray.config import ALPACA
@@ -26,6 +25,8 @@ from rft_ray.plan.jobs import PathJob, SamplingJob, VerdictJob
 from rft_ray.records import Status
 
 if TYPE_CHECKING:
+    from rft_ray.corpus.mode_comparison import Differences
+    from rft_ray.corpus.verify_summary import VerifySummary
     from rft_ray.data.external import Foreign, Gold
     from rft_ray.store import Store
 
@@ -90,11 +91,11 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
 def check_other_run(store: Store) -> None:
     """Raise StoreError when the store holds the summary of another job, which must not be replaced."""
-    from rft_ray.evaluation.summary import read_summary
+    from rft_ray.corpus.verify_summary import JOB
+    from rft_ray.evaluation.summary import job_of
     from rft_ray.store import StoreError
 
-    summary = read_summary(store)
-    if summary is not None and summary.get("job") != "verify":
+    if job_of(store) not in (None, JOB):
         raise StoreError(f"{store.url} holds another job's run: choose another --out")
 
 
@@ -150,16 +151,17 @@ def run(
     sampled: Mapping[str, SamplingJob],
     graded: Mapping[Mode, Sequence[VerdictJob]],
     selected: Mapping[Mode, PathJob],
-) -> dict[str, Any]:
+) -> VerifySummary:
     """Commit the rows as completions, then grade, select and merge what is missing. Returns the summary, as written.
 
     Uses Ray only when verdicts or paths are missing.
     """
     from rft_ray.corpus import external, mode_comparison
+    from rft_ray.corpus.verify_summary import VerifySummary
     from rft_ray.data.problems import commit_problems
     from rft_ray.runtime.progress import Stopwatch
 
-    watch = Stopwatch(None)
+    watch = Stopwatch()
     with watch.stage("completions") as counts:
         commit_problems(store, gold.problems)
         counts["new_shards"] = external.commit(sampled, completions, gold, store)
@@ -167,48 +169,52 @@ def run(
     with watch.stage("corpus"):
         corpora = {mode: external.merge(job, gold, store, options.template) for mode, job in selected.items()}
     with watch.stage("summary"):
-        summary = {
-            "job": "verify",
-            "gold": {"source": options.gold, "problems": gold.problems.count},
-            "files": list(options.completions),
-            "unknown": {"completions": dict(completions.unknown), "questions": completions.unknown_questions},
-            **mode_comparison.summarize(graded, selected, store),
-            "corpus": corpora,
-        }
-    summary["stages"] = watch.stages
-    store.replace("summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode())
+        comparison = mode_comparison.summarize(graded, selected, store)
+    summary = VerifySummary(
+        gold=options.gold,
+        problems=gold.problems.count,
+        files=tuple(options.completions),
+        unknown=dict(completions.unknown),
+        unknown_questions=tuple(completions.unknown_questions),
+        comparison=comparison,
+        corpora=corpora,
+        stages=watch.stages,
+    )
+    store.replace("summary.json", summary.as_json())
     return summary
 
 
-def show(summary: Mapping[str, Any]) -> None:
+def show(summary: VerifySummary) -> None:
     """Print the summary as tables."""
-    width = max(len("model"), *map(len, summary["ledger"]))
+    comparison = summary.comparison
+    width = max(len("model"), *map(len, comparison.ledger))
     shown = [str(status) for status in Status]
     print(f"\n{'model':<{width}}  {'mode':<6}  {'completions':>11}", *(f"{name:>12}" for name in shown), end="")
     print(f"  {'accepted':>8}  {'distinct paths':>14}")
-    for model, entry in summary["ledger"].items():
-        for mode, counts in entry["modes"].items():
-            print(f"{model:<{width}}  {mode:<6}  {entry['completions']:>11,}", end=" ")
-            print(*(f"{counts['status'][name]:>12,}" for name in shown), end="")
-            print(f"  {counts['accepted_share']:>8.2%}  {counts['distinct_paths']:>14,}")
-    for model, count in summary["unknown"]["completions"].items():
-        print(f"left out: {count:,} completions of {model} whose question is not in {summary['gold']['source']}")
-    for mode, corpus in summary["corpus"].items():
-        under = ", ".join(f"{form} {count:,}" for form, count in summary["distinct_paths"][mode]["under"].items())
-        print(f"{mode}: {summary['distinct_paths'][mode]['union']:,} distinct paths of all models ({under})")
-        print(f"{mode}: corpus of {corpus['gold']:,} gold solutions and {corpus['paths']:,} paths: {corpus['file']}")
-    if len(summary["corpus"]) > 1:
-        show_differences(summary["differences"])
+    for model, entry in comparison.ledger.items():
+        for mode, counts in entry.modes.items():
+            print(f"{model:<{width}}  {mode:<6}  {entry.completions:>11,}", end=" ")
+            print(*(f"{counts.status[name]:>12,}" for name in shown), end="")
+            print(f"  {counts.accepted_share:>8.2%}  {counts.distinct_paths:>14,}")
+    for model, count in summary.unknown.items():
+        print(f"left out: {count:,} completions of {model} whose question is not in {summary.gold}")
+    for mode, corpus in summary.corpora.items():
+        paths = comparison.distinct_paths[mode]
+        under = ", ".join(f"{form} {count:,}" for form, count in paths.under.items())
+        print(f"{mode}: {paths.union:,} distinct paths of all models ({under})")
+        print(f"{mode}: corpus of {corpus.gold:,} gold solutions and {corpus.paths:,} paths: {corpus.file}")
+    if len(summary.corpora) > 1:
+        show_differences(comparison.differences)
 
 
-def show_differences(differences: Mapping[str, Any]) -> None:
+def show_differences(differences: Differences) -> None:
     """Print the completions on which the two modes differ: counts and examples."""
-    print(f"\nthe modes differ on {differences['completions']:,} completions ({' -> '.join(differences['modes'])})")
-    for kind, count in differences["by_status"].items():
+    print(f"\nthe modes differ on {differences.completions:,} completions ({' -> '.join(differences.modes)})")
+    for kind, count in differences.by_status.items():
         print(f"  {kind}: {count:,}")
-    for example in differences["examples"]:
-        print(f"\n  {example['model']}, sample {example['sample_index']} of: {example['question'][:90]!r}")
-        for mode, verdict in example["verdicts"].items():
-            detail = f" ({verdict['detail']})" if verdict["detail"] else ""
-            print(f"    {mode + ':':<7} {verdict['status']}, answer {verdict['answer']}{detail}")
-        print(f"    text:   {example['text'][-160:]!r}")
+    for example in differences.examples:
+        print(f"\n  {example.model}, sample {example.sample_index} of: {example.question[:90]!r}")
+        for mode, verdict in example.verdicts.items():
+            detail = f" ({verdict.detail})" if verdict.detail else ""
+            print(f"    {mode + ':':<7} {verdict.status}, answer {verdict.answer}{detail}")
+        print(f"    text:   {example.text[-160:]!r}")

@@ -7,9 +7,8 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any
 
 from rft_ray.corpus.builder import build_corpus, jsonl_line
 from rft_ray.corpus.selector import select_paths
@@ -58,17 +57,42 @@ def grade_and_select(
         counts["new_blocks"] = len(select_paths(list(selected.values()), store, actors))
 
 
-def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> dict[str, Any]:
-    """Write the training corpus of one mode, without gold rows if gold has no solutions. Returns counts and files."""
+@dataclass(frozen=True, slots=True)
+class MergedCorpus:
+    """The training corpus of one mode.
+
+    Example: MergedCorpus(100, 190, "corpus/5f0c….jsonl", {"mistral": 120, "llama": 70}, "corpus/5f0c….parquet")
+    """
+
+    gold: int
+    paths: int
+    file: str | None
+    """Key of the corpus as JSONL."""
+    by_model: dict[str, int] | None = None
+    """Model -> its paths; None, like `table`, when gold has no solutions."""
+    table: str | None = None
+    """Key of the corpus as Parquet."""
+
+    def as_data(self) -> dict[str, object]:
+        """The corpus in JSON; without `by_model` and `table` when gold has no solutions."""
+        counts = {"gold": self.gold, "paths": self.paths}
+        if self.by_model is None:
+            return {**counts, "file": self.file}
+        return {**counts, "by_model": self.by_model, "file": self.file, "table": self.table}
+
+
+def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> MergedCorpus:
+    """Write the training corpus of one mode, without gold rows if gold has no solutions."""
     if gold.solved:
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
         counts = build_corpus(corpus, store, gold.problems, template, job.mode)
-        return counts | {"file": present(store, corpus.jsonl_key), "table": present(store, corpus.key)}
+        file, table = present(store, corpus.jsonl_key), present(store, corpus.key)
+        return MergedCorpus(counts.gold, counts.paths, file, counts.by_model, table)
     tables = [read_table(store, key)[0] for shard in job.shards() if (key := committed_key(store, shard))]
     rows = [row for table in tables for row in from_table(table, ReasoningPath)]
     key = f"corpus/{job.fingerprint}.jsonl"
     store.create(key, "".join(jsonl_line(row, template) for row in rows).encode())
-    return {"gold": 0, "paths": len(rows), "file": key}
+    return MergedCorpus(0, len(rows), key)
 
 
 SAMPLES_PER_BLOCK = 20

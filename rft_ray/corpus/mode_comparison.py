@@ -13,15 +13,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Any
 
 from rft_ray.corpus.graded import read_completions, read_verdicts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
 from rft_ray.plan.jobs import PathJob, VerdictJob
-from rft_ray.records import Completion, GradedCompletion, Status
+from rft_ray.records import Completion, GradedCompletion, Status, Verdict
 from rft_ray.store import Store, read_table
 from rft_ray.store.shards import committed_key
 
@@ -33,7 +32,7 @@ EXAMPLES = 10
 class Example:
     """One completion to which the modes give different statuses.
 
-    Example: Example("mistral", "5f0c…", 3, "Tom has …?", "… #### 5", {"paper": {"status": "correct", …}, …})
+    Example: Example("mistral", "5f0c…", 3, "Tom has …?", "… #### 5", {"paper": Verdict(…), …})
     """
 
     model: str
@@ -41,8 +40,67 @@ class Example:
     sample_index: int
     question: str
     text: str
-    verdicts: dict[str, dict[str, str | None]]
-    """Mode -> status, answer and detail."""
+    verdicts: dict[Mode, Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class DistinctPaths:
+    """Numbers of distinct correct paths over all problems.
+
+    Example: DistinctPaths(9, {"mistral": 7, "llama": 4}, {"as_written": 9, "multiset": 6})
+    """
+
+    union: int
+    """Of all models together."""
+    by_model: dict[str, int]
+    under: dict[str, int]
+    """Normal form -> paths of the union under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModeCounts:
+    """One model's completions under one mode. Example: ModeCounts({"correct": 310, …}, 0.775, 190)"""
+
+    status: dict[str, int]
+    """Status -> completions."""
+    accepted_share: float
+    distinct_paths: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCounts:
+    """One model's completions under each mode. Example: ModelCounts(400, 100, {"strict": ModeCounts(…)})"""
+
+    completions: int
+    problems: int
+    """Problems with at least one completion."""
+    modes: dict[Mode, ModeCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """The completions to which two modes give different statuses.
+
+    Example: Differences(("paper", "strict"), 4, {"wrong_answer -> correct": 4}, (Example(…), …))
+    """
+
+    modes: tuple[Mode, ...]
+    completions: int
+    by_status: dict[str, int]
+    """`<status in the first mode> -> <status in the second>` -> completions."""
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The counts of each mode, and the differences of two modes.
+
+    Example: Comparison({"mistral": ModelCounts(…)}, {"strict": DistinctPaths(…)}, Differences(…))
+    """
+
+    ledger: dict[str, ModelCounts]
+    distinct_paths: dict[Mode, DistinctPaths]
+    differences: Differences
 
 
 @dataclass
@@ -118,18 +176,12 @@ def _example(
         sample_index=row_id[1],
         question=next(problem.question for problem in problems if problem.problem_id == row_id[0]),
         text=texts[row_id].text,
-        verdicts={
-            mode: {"status": str(row.status), "answer": row.answer, "detail": row.detail}
-            for mode, row in zip(modes, rows, strict=True)
-        },
+        verdicts={mode: Verdict(row.status, row.answer, row.detail) for mode, row in zip(modes, rows, strict=True)},
     )
 
 
-def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
-    """Numbers of distinct correct paths over all problems, from the committed selections.
-
-    `union`: of all models together; `by_model`: of each model; `under`: of the union, under each normal form.
-    """
+def distinct_paths(job: PathJob, store: Store) -> DistinctPaths:
+    """Numbers of distinct correct paths over all problems, from the committed selections."""
     by_model = Counter({verdicts.sampling.model.name: 0 for verdicts in job.verdicts})
     under: Counter[str] = Counter()
     union = 0
@@ -140,13 +192,13 @@ def distinct_paths(job: PathJob, store: Store) -> dict[str, Any]:
         for names, count in counts["found_by"].items():
             union += count
             by_model.update(dict.fromkeys(names.split("+"), count))
-    return {"union": union, "by_model": dict(by_model), "under": dict(under)}
+    return DistinctPaths(union, dict(by_model), dict(under))
 
 
 def summarize(
     graded: Mapping[Mode, Sequence[VerdictJob]], selected: Mapping[Mode, PathJob], store: Store
-) -> dict[str, Any]:
-    """The comparison as JSON: `ledger` per model and mode, `distinct_paths` per mode, `differences` of the modes."""
+) -> Comparison:
+    """The comparison of the modes, from committed verdicts and paths."""
     distinct = {mode: distinct_paths(job, store) for mode, job in selected.items()}
     accounts: dict[str, Account] = {}
     kinds: Counter[str] = Counter()
@@ -154,33 +206,28 @@ def summarize(
         counted = account(dict(zip(graded, jobs, strict=True)), store)
         accounts[jobs[0].sampling.model.name] = counted
         kinds.update(counted.differences)
-    return {
-        "ledger": {model: _ledger(model, counted, distinct) for model, counted in accounts.items()},
-        "distinct_paths": distinct,
-        "differences": {
-            "modes": list(graded),
-            "completions": kinds.total(),
-            "by_status": dict(kinds.most_common()),
-            "examples": [asdict(example) for example in _chosen(accounts)],
-        },
-    }
+    return Comparison(
+        ledger={model: _model_counts(model, counted, distinct) for model, counted in accounts.items()},
+        distinct_paths=distinct,
+        differences=Differences(
+            modes=tuple(graded),
+            completions=kinds.total(),
+            by_status=dict(kinds.most_common()),
+            examples=tuple(_chosen(accounts)),
+        ),
+    )
 
 
-def _ledger(model: str, counted: Account, distinct: Mapping[Mode, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "completions": counted.completions,
-        "problems": counted.problems,
-        "modes": {
-            mode: {
-                "status": {str(status): counts[status] for status in Status},
-                "accepted_share": round(counts[Status.CORRECT] / counted.completions, 6)
-                if counted.completions
-                else 0.0,
-                "distinct_paths": distinct[mode]["by_model"][model],
-            }
-            for mode, counts in counted.status.items()
-        },
+def _model_counts(model: str, counted: Account, distinct: Mapping[Mode, DistinctPaths]) -> ModelCounts:
+    modes = {
+        mode: ModeCounts(
+            status={str(status): counts[status] for status in Status},
+            accepted_share=round(counts[Status.CORRECT] / counted.completions, 6) if counted.completions else 0.0,
+            distinct_paths=distinct[mode].by_model[model],
+        )
+        for mode, counts in counted.status.items()
     }
+    return ModelCounts(counted.completions, counted.problems, modes)
 
 
 def _chosen(accounts: Mapping[str, Account]) -> list[Example]:

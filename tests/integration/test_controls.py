@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from rft_ray import pipeline
 from rft_ray.config import load
 from rft_ray.data.tiny import model_dir
 from rft_ray.evaluation.summary import complete
+from rft_ray.evaluation.summary_records import Summary
 from rft_ray.plan.run_plan import Plan
 from rft_ray.records import ReasoningPath, from_table
 from rft_ray.store import Store, read_table
@@ -30,8 +30,8 @@ class Runs:
     store: Store
     before: dict[str, int]
     """Keys and sizes of the run without controls."""
-    plain: dict[str, Any]
-    controlled: dict[str, Any]
+    plain: Summary
+    controlled: Summary
 
 
 def arguments(folder: Path) -> list[str]:
@@ -78,19 +78,19 @@ def test_what_was_there_is_reused_and_stays(runs: Runs) -> None:
 
 def test_every_model_has_both_controls_beside_sft_and_rft(runs: Runs) -> None:
     for name in ("a", "b"):
-        assert set(runs.plain["evaluation"][name]) == {"sft", "rft"}
-        found = runs.controlled["evaluation"][name]
+        assert set(runs.plain.evaluation[name]) == {"sft", "rft"}
+        found = runs.controlled.evaluation[name]
         assert set(found) == {"sft", "rft", "rft_self", "sft_same_steps"}
-        assert {key: found[key] for key in ("sft", "rft")} == runs.plain["evaluation"][name]
+        assert {key: found[key] for key in ("sft", "rft")} == runs.plain.evaluation[name]
         assert set(found["rft_self"]) == set(found["sft_same_steps"]) == {"maj1@1"}
 
 
 def test_rft_is_held_against_each_of_them_on_the_same_problems(runs: Runs) -> None:
     for name in ("a", "b"):
-        assert set(runs.plain["paired"][name]) == {"rft_minus_sft"}
-        paired = runs.controlled["paired"][name]
+        assert set(runs.plain.paired[name]) == {"rft_minus_sft"}
+        paired = runs.controlled.paired[name]
         assert set(paired) == {"rft_minus_sft", "rft_minus_rft_self", "rft_minus_sft_same_steps"}
-        assert all(one["low"] <= one["value"] <= one["high"] and one["n"] == 20 for one in paired.values())
+        assert all(found.low <= found.value <= found.high and found.n == 20 for found in paired.values())
 
 
 def test_own_corpora_hold_the_models_own_paths_only(runs: Runs) -> None:
@@ -99,12 +99,14 @@ def test_own_corpora_hold_the_models_own_paths_only(runs: Runs) -> None:
         rows = from_table(read_table(runs.store, job.key)[0], ReasoningPath)
         [name] = job.paths.samplers
         assert {row.model for row in rows if not row.gold} == {name}
-        assert runs.controlled["own_corpora"][name]["paths"] == sum(not row.gold for row in rows)
-    assert runs.controlled["corpus"] == runs.plain["corpus"]
+        corpus = runs.controlled.own_corpora[name]
+        assert corpus is not None
+        assert corpus.paths == sum(not row.gold for row in rows)
+    assert runs.controlled.corpus == runs.plain.corpus is not None
 
 
 def test_the_seconds_of_the_run_that_controls_were_added_to_count(runs: Runs) -> None:
-    before, after = ({one["name"]: one["seconds"] for one in run["stages"]} for run in (runs.plain, runs.controlled))
+    before, after = ({stage.name: stage.seconds for stage in run.stages} for run in (runs.plain, runs.controlled))
     assert list(before) == list(after)
     assert all(after[name] >= before[name] for name in before)
     assert after["evaluate"] > before["evaluate"]
