@@ -39,6 +39,7 @@ PURE = (
     "rft_ray.paths",
     "rft_ray.config",
     "rft_ray.evaluation.metrics",
+    "rft_ray.evaluation.summary_records",
     "rft_ray.report.write",
     "rft_ray.store",
     "rft_ray.store.repair",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from rft_ray.cli.verify import main
+from rft_ray.cli.verify import check_other_run, main
 from rft_ray.data.tiny.generator import generate
 from rft_ray.store import open_store
 from rft_ray.store.run_lock import FOLDER, run_lock
@@ -57,6 +57,17 @@ def test_the_job_is_in_the_run_lock_while_it_works(
     assert began.startswith(f"{FOLDER}job-")
     assert began.endswith(".began.json")
     assert began.replace(".began.", ".ended.") in set(store.list(FOLDER))
+
+
+def test_a_store_with_the_summary_of_another_job_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(str(tmp_path / "run"))
+    store.replace("summary.json", b'{"job": "verify"}')
+    check_other_run(store)
+    store.replace("summary.json", b'{"run": "demo"}')
+    assert main(command) == 2
+    assert "another job's run: choose another --out" in capsys.readouterr().err
 
 
 def test_completions_that_answer_no_gold_problem_are_refused(

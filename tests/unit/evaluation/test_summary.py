@@ -1,0 +1,229 @@
+"""`summary.json`: what is read is written with the same bytes, and older or foreign summaries are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rft_ray.evaluation.metrics import Metric
+from rft_ray.evaluation.summary import job_of, read_summary, samplers_of
+from rft_ray.evaluation.summary_records import Complementarity, Corpus, parse_summary, summary_json
+from rft_ray.report.write import write_report
+from rft_ray.runtime.progress import StageTime
+from rft_ray.store import StoreError, open_store
+from tests.report_run import make_run
+
+STORED = """{
+  "run": "demo",
+  "fingerprint": "9429783691c4d693",
+  "problems": {
+    "train": 500,
+    "test": 1000
+  },
+  "samplers": {
+    "tiny-s": "6c771de8196eea8f"
+  },
+  "models": [
+    {
+      "model": "tiny-s",
+      "stage": "sft",
+      "fingerprint": "65776c7a75e3fc25",
+      "base": "tiny:tiny-s"
+    },
+    {
+      "model": "tiny-s",
+      "stage": "rft",
+      "fingerprint": "f88a5489a646af5d",
+      "base": "tiny:tiny-s"
+    }
+  ],
+  "ledger": {
+    "tiny-s": {
+      "planned": 16000,
+      "skipped": 0,
+      "missing": 100,
+      "quarantined": 100,
+      "sampled": 15900,
+      "accepted": 1829,
+      "rejected": {
+        "wrong_answer": 13749,
+        "no_answer": 6,
+        "bad_equation": 308,
+        "truncated": 8,
+        "undecided": 0
+      },
+      "ungraded": 0,
+      "distinct_paths": 692,
+      "tokens": 1151636,
+      "tokens_per_s": 4737.3
+    }
+  },
+  "quarantine": [
+    {
+      "model": "tiny-s (sft)",
+      "shard": "completions/772e7e20bda99192/p000003/6c771de8196eea8f.s00001",
+      "problems": [
+        150,
+        200
+      ],
+      "samples": 100,
+      "failures": 3,
+      "reason": "no answer for 1800 s while sampling – “engine”"
+    }
+  ],
+  "corpus": {
+    "gold": 500,
+    "paths": 692,
+    "by_model": {
+      "tiny-s": 692
+    },
+    "file": "corpus/f47cf88399dec590.jsonl"
+  },
+  "own_corpora": {
+    "tiny-s": {
+      "gold": 500,
+      "paths": 692,
+      "by_model": {
+        "tiny-s": 692
+      },
+      "file": null
+    },
+    "tiny-m": {}
+  },
+  "complementarity": {
+    "union": 692,
+    "by_model": {
+      "tiny-s": {
+        "distinct": 692,
+        "exclusive": 692,
+        "marginal_gain": 1.0
+      }
+    },
+    "overlap": {
+      "tiny-s": {
+        "tiny-s": 692
+      }
+    },
+    "distinct_under": {
+      "as_written": 692,
+      "sorted_operands": 401
+    }
+  },
+  "evaluation": {
+    "tiny-s": {
+      "sft": {
+        "maj1@1": {
+          "value": 0.202,
+          "low": 0.17827757825342377,
+          "high": 0.22800316980396712,
+          "n": 1000
+        }
+      },
+      "rft": {
+        "maj1@1": {
+          "value": 0.324,
+          "low": 0.2957148222722109,
+          "high": 0.35363219671470447,
+          "n": 1000
+        },
+        "maj@k": {
+          "value": 0.4,
+          "low": 1e-05,
+          "high": 0.5,
+          "n": 1000,
+          "k": 8
+        }
+      }
+    }
+  },
+  "paired": {
+    "tiny-s": {
+      "rft_minus_sft": {
+        "value": 0.122,
+        "low": 0.09169777288319497,
+        "high": 0.15181520116870123,
+        "n": 1000
+      }
+    }
+  },
+  "finished": true,
+  "stages": [
+    {
+      "name": "problems",
+      "seconds": 0.246,
+      "gold": 500,
+      "paths": 0,
+      "by_model": {}
+    },
+    {
+      "name": "sample",
+      "seconds": 990.771,
+      "shards": 120
+    },
+    {
+      "name": "evaluate",
+      "seconds": 87.947
+    }
+  ],
+  "seconds": 1078.964
+}"""
+
+OLD = """{
+  "run": "demo", "fingerprint": "9429783691c4d693", "problems": {"train": 20, "test": 10}, "models": [],
+  "ledger": {"a": {"planned": 8, "skipped": 0, "missing": 2, "sampled": 6, "accepted": 6, "rejected": {},
+    "ungraded": 0, "distinct_paths": 3, "tokens": 90, "tokens_per_s": 4.5}},
+  "corpus": {}, "evaluation": {}, "paired": {}, "finished": false,
+  "stages": [{"name": "sft", "seconds": 3.5, "trained": 1}], "seconds": 3.5
+}"""
+"""As the first version wrote it: without samplers, quarantine, own corpora and complementarity."""
+
+
+def test_a_summary_is_read_and_written_back_with_the_same_bytes() -> None:
+    data = STORED.encode()
+    summary = parse_summary(data)
+    assert summary_json(summary) == data
+    assert summary.evaluation["tiny-s"]["rft"]["maj@k"] == Metric(0.4, 1e-05, 0.5, 1000, 8)
+    assert summary.corpus == Corpus(500, 692, {"tiny-s": 692}, "corpus/f47cf88399dec590.jsonl")
+    assert summary.own_corpora["tiny-m"] is None
+    assert summary.stages[1] == StageTime("sample", 990.771, {"shards": 120})
+
+
+def test_a_summary_without_the_keys_of_newer_versions_is_read() -> None:
+    summary = parse_summary(OLD.encode())
+    assert summary.ledger["a"].quarantined == 0
+    assert (summary.samplers, summary.quarantine, summary.own_corpora) == ({}, (), {})
+    assert summary.complementarity == Complementarity()
+    assert summary.corpus is None
+    assert parse_summary(summary_json(summary)) == summary
+
+
+def test_a_summary_that_was_written_is_read_as_the_same(tmp_path: Path) -> None:
+    _, store = make_run(tmp_path)
+    data = store.read("summary.json")
+    summary = read_summary(store)
+    assert summary is not None
+    assert summary_json(summary) == data
+    assert samplers_of(store) == list(summary.samplers.values())
+
+
+@pytest.mark.parametrize(
+    ("data", "job"),
+    [
+        (b"{", None),
+        (b"\xff", None),
+        (b"[]", None),
+        (b'{"finished": true}', "pipeline"),
+        (STORED.replace('"planned": 16000', '"planned": "many"').encode(), "pipeline"),
+        (STORED.replace('"name": "sample",', "").encode(), "pipeline"),
+        (b'{"job": "verify", "ledger": {}, "corpus": {}}', "verify"),
+    ],
+)
+def test_what_is_no_summary_of_a_run_counts_as_none(tmp_path: Path, data: bytes, job: str | None) -> None:
+    store = open_store(str(tmp_path))
+    store.replace("summary.json", data)
+    assert read_summary(store) is None
+    assert samplers_of(store) == []
+    assert job_of(store) == job
+    with pytest.raises(StoreError, match="is not a run of" if job else r"no summary\.json"):
+        write_report(store)
