@@ -117,7 +117,10 @@ def gather(store: Store) -> RunFacts:
 def _no_summary(store: Store) -> str:
     if job_of(store) is None:
         return f"{store.url} has no summary.json: pass the folder of a run that has built its corpus"
-    return f"{store.url} is not a run of jobs/rft_pipeline.py: its summary.json has no evaluation to report"
+    return (
+        f"{store.url} is not a run of jobs/rft_pipeline.py, or its summary.json is damaged: pass the folder of such a "
+        "run, or run its command again, which rebuilds the summary"
+    )
 
 
 def _config_text(store: Store) -> str:
