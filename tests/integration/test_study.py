@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,13 @@ from rft_ray.store.models.committed import commit_model
 from rft_ray.study import run as study_run
 from rft_ray.study.plan import StudyPlan
 from rft_ray.study.result import Study, read_study
+from rft_ray.training.results import TrainingRecord
 
 TRAIN, TEST, K = 20, 20, 4
 CONFIG = str(Path(__file__).parents[2] / "jobs" / "configs" / "study.yaml")
-TRAINED = {"steps": 3, "tokens": 1000, "seconds": 1.5}
+TRAINED = TrainingRecord(
+    examples=20, skipped_too_long=0, steps=3, tokens=1000, seconds=1.5, tokens_per_s=666.7, final_loss=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def planned(arguments: list[str]) -> tuple[StudyPlan, Store]:
 def done(ray_cluster: str, arguments: list[str], planned: tuple[StudyPlan, Store]) -> Study:
     plan, store = planned
     for point in plan.points:
-        commit_model(store, point.training.fingerprint, model_dir("tiny-s"), {"training": TRAINED})
+        commit_model(store, point.training.fingerprint, model_dir("tiny-s"), {"training": asdict(TRAINED)})
     return study_run.run(plan, store, "made by a test", write_page)
 
 
@@ -66,7 +69,7 @@ def test_every_planned_point_is_there_once(done: Study, planned: tuple[StudyPlan
     assert [point.name for point in done.points] == [point.spec.name for point in planned[0].points]
     assert {point.problems for point in done.points} == {TEST}
     assert all(point.accuracy.low <= point.accuracy.value <= point.accuracy.high for point in done.points)
-    assert {point.tokens for point in done.points} == {TRAINED["tokens"]}
+    assert {point.tokens for point in done.points} == {TRAINED.tokens}
 
 
 def test_each_training_sample_is_drawn_once(done: Study, planned: tuple[StudyPlan, Store]) -> None:
@@ -120,7 +123,7 @@ def test_costs_are_those_of_the_samples_that_a_corpus_stands_on(done: Study) -> 
     assert 0 < own[1].sampling_tokens < own[2].sampling_tokens < own[4].sampling_tokens < union.sampling_tokens
     sizes = {model.name: model.parameters for model in done.models}
     assert own[4].sampling_flops == pytest.approx(2 * sizes["b"] * own[4].sampling_tokens, rel=1e-3)
-    assert own[4].training_flops == 6 * sizes["b"] * TRAINED["tokens"]
+    assert own[4].training_flops == 6 * sizes["b"] * TRAINED.tokens
 
 
 def test_it_answers_what_these_models_can_answer(done: Study) -> None:
