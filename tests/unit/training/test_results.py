@@ -1,0 +1,46 @@
+"""The training record in a model's manifest: what is read of it, also where an older version wrote it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from rft_ray.training.results import TrainingRecord, training_record
+
+RECORD = TrainingRecord(
+    examples=600,
+    skipped_too_long=2,
+    steps=2,
+    tokens=69000,
+    seconds=5.1,
+    tokens_per_s=13529.4,
+    final_loss=0.41,
+    attempt="5f0c",
+    curve=[[1, 0.93, 0.001], [2, 0.41, 0.0]],
+    settings={"workers": 2},
+    device="cpu",
+    versions={"torch": "2.13.0"},
+)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    assert training_record(json.loads(json.dumps({"training": asdict(RECORD)}))) == RECORD
+
+
+def test_a_record_of_another_version_is_read() -> None:
+    stored = asdict(RECORD) | {"a_newer_key": 1}
+    del stored["versions"], stored["device"]
+    record = training_record({"training": stored})
+    assert record is not None
+    assert (record.tokens, record.versions, record.device) == (69000, {}, "")
+
+
+def test_a_model_without_a_record_has_none() -> None:
+    assert training_record({"model": "tiny-s"}) is None
+
+
+def test_a_record_without_its_counts_is_refused() -> None:
+    with pytest.raises(TypeError, match="'tokens'"):
+        training_record({"training": {name: value for name, value in asdict(RECORD).items() if name != "tokens"}})
