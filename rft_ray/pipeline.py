@@ -73,13 +73,13 @@ def run(plan: Plan, store: Store) -> Summary:
 
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
-    config, mode, actors = plan.config, plan.config.grading.mode, plan.config.grading.actors
+    config, actors = plan.config, plan.config.grading.actors
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
-        counts |= asdict(build_corpus(plan.gold, store, plan.train, config.prompt.template, mode))
+        counts |= asdict(build_corpus(plan.gold, store, plan.train, config.prompt.template))
 
     with watch.stage("sft") as counts:
         counts["trained"] = fine_tune(plan.sft, store, config)
@@ -97,7 +97,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
 
     with watch.stage("corpus") as counts:
         for corpus in reversed(plan.corpora):  # the union comes last, so its counts are the ones shown
-            counts |= asdict(build_corpus(corpus, store, plan.train, config.prompt.template, mode))
+            counts |= asdict(build_corpus(corpus, store, plan.train, config.prompt.template))
     if not was_finished:
         write_summary(store, plan, watch, finished=False)
 

@@ -82,7 +82,7 @@ def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] =
     with watch.stage("corpus"):
         for shard in plan.paths.shards():
             _commit_paths(store, plan, shard, write)
-        build_corpus(plan.corpus, store, train, settings.prompt.template, "strict")
+        build_corpus(plan.corpus, store, train, settings.prompt.template)
     for evaluation in plan.evaluations:
         evaluate(evaluation, store)
     write_summary(store, plan, watch, finished=True)

@@ -39,14 +39,14 @@ class CorpusCounts:
     """Model -> the paths that it sampled."""
 
 
-def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str, mode: Mode) -> CorpusCounts:
+def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str) -> CorpusCounts:
     """Write the corpus unless it is committed, also as JSONL when it has paths. Returns its counts.
 
     Raises StoreError when its paths are not committed yet.
     """
     if not present(store, job.key):
         made_from: dict[str, str] = {}
-        rows = list(_rows(job, store, problems.problems[: job.problems], mode, made_from))
+        rows = list(_rows(job, store, problems.problems[: job.problems], made_from))
         if job.as_many_as:
             reference, about = read_table(store, job.as_many_as.key)
             made_from[names.split(job.as_many_as.key)[0]] = identity(reference)
@@ -86,7 +86,7 @@ def jsonl_line(row: ReasoningPath, template: str) -> str:
 
 
 def _rows(
-    job: CorpusJob, store: Store, problems: Sequence[Problem], mode: Mode, made_from: dict[str, str]
+    job: CorpusJob, store: Store, problems: Sequence[Problem], made_from: dict[str, str]
 ) -> Iterator[ReasoningPath]:
     """The gold row and the path rows of each problem, with one block of paths in memory at a time.
 
@@ -98,7 +98,7 @@ def _rows(
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
             sampled = by_problem.get(problem.problem_id, [])
-            yield gold_path(problem, sampled, mode, job.paths.normal_form if job.paths else "as_written")
+            yield gold_path(problem, sampled, job.mode, job.paths.normal_form if job.paths else "as_written")
             yield from limit_paths(sampled, job.max_paths)
 
 

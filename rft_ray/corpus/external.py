@@ -85,7 +85,7 @@ def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> Mer
     """Write the training corpus of one mode, without gold rows if gold has no solutions."""
     if gold.solved:
         corpus = CorpusJob(gold.problems.fingerprint, gold.problems.count, job)
-        counts = build_corpus(corpus, store, gold.problems, template, job.mode)
+        counts = build_corpus(corpus, store, gold.problems, template)
         file, table = present(store, corpus.jsonl_key), present(store, corpus.key)
         return MergedCorpus(counts.gold, counts.paths, file, counts.by_model, table)
     tables = [read_table(store, key)[0] for shard in job.shards() if (key := committed_key(store, shard))]

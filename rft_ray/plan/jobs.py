@@ -29,25 +29,42 @@ class CorpusJob:
     """At most so many paths per problem, without gold."""
     as_many_as: CorpusJob | None = None
     """Keep as many paths over all problems as this corpus has, drawn at random; that corpus is built first."""
+    gold_mode: Mode = "paper"
+    """The mode that reads the equations of gold solutions in a corpus without paths; with paths it is theirs."""
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that reads the equations of all rows."""
+        return self.paths.mode if self.paths else self.gold_mode
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(
-            "corpus",
-            problems=self.problems_fingerprint,
-            count=self.problems,
-            paths=self.paths.fingerprint if self.paths else None,
-            max_paths=self.max_paths,
+        """Identifies the texts to train on. Without paths they are the same in both modes, and so is an SFT model."""
+        return fingerprint_of("corpus", **self._texts())
+
+    @property
+    def _stem(self) -> str:
+        """Names the files. They hold equations too; those of paper mode keep the name that they had without a mode."""
+        if self.paths or self.gold_mode == "paper":
+            return f"corpus/{self.fingerprint}"
+        return f"corpus/{fingerprint_of('corpus', **self._texts(), gold_mode=self.gold_mode)}"
+
+    def _texts(self) -> dict[str, object]:
+        return {
+            "problems": self.problems_fingerprint,
+            "count": self.problems,
+            "paths": self.paths.fingerprint if self.paths else None,
+            "max_paths": self.max_paths,
             **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
-        )
+        }
 
     @property
     def key(self) -> str:
-        return f"corpus/{self.fingerprint}.parquet"
+        return f"{self._stem}.parquet"
 
     @property
     def jsonl_key(self) -> str:
-        return f"corpus/{self.fingerprint}.jsonl"
+        return f"{self._stem}.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

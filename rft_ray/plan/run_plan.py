@@ -105,7 +105,7 @@ def make_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
 ) -> Plan:
     """The plan of a run. `bases`: model name -> fingerprint of its base. `without`: as in Plan. Raises ConfigError."""
-    gold = CorpusJob(train.fingerprint, train.count)
+    gold = gold_corpus(config, train)
     sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
     collected = tuple(
         collecting(config, job, train).past(without)
@@ -229,6 +229,11 @@ def training_job(
 def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
     """The paths selected from the samples of these models, pooled."""
     return PathJob(tuple(collected), config.corpus.dedup, config.corpus.normal_form)
+
+
+def gold_corpus(config: Config, train: ProblemSet) -> CorpusJob:
+    """The corpus of the gold solutions alone."""
+    return CorpusJob(train.fingerprint, train.count, gold_mode=config.grading.mode)
 
 
 def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:

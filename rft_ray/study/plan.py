@@ -17,7 +17,7 @@ from typing import Literal
 from rft_ray.config import BaseModelSpec, Config, ConfigError
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
-from rft_ray.plan.run_plan import collecting, evaluation_job, refuse_twins, training_job
+from rft_ray.plan.run_plan import collecting, evaluation_job, gold_corpus, refuse_twins, training_job
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped
 
@@ -220,7 +220,7 @@ class _Maker:
     def __init__(self, config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> None:
         self._config, self._train, self._test, self._bases = config, train, test, bases
         self._specs = {model.name: model for model in config.models}
-        self._gold = CorpusJob(train.fingerprint, train.count)
+        self._gold = gold_corpus(config, train)
         self.collected = {name: collecting(config, self._sft(model), train) for name, model in self._specs.items()}
 
     def _sft(self, model: BaseModelSpec) -> TrainingJob:

@@ -174,7 +174,7 @@ class Ticker:
 
 def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
     for job in jobs:
-        build_corpus(job, store, plan.train, plan.config.prompt.template, plan.config.grading.mode)
+        build_corpus(job, store, plan.train, plan.config.prompt.template)
 
 
 def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:

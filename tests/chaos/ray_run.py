@@ -104,7 +104,7 @@ def work(run: Run) -> None:
     _begin("paths")
     select_paths([run.paths], store, run.actors)
     _begin("corpus")
-    build_corpus(run.corpus, store, run.set, TEMPLATE, run.paths.mode)
+    build_corpus(run.corpus, store, run.set, TEMPLATE)
     _begin("done")
 
 
@@ -191,7 +191,7 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
     for shards, worker in workers:
         for shard in missing_shards(store, shards):
             worker(shard)
-    build_corpus(run.corpus, store, run.set, TEMPLATE, run.paths.mode)
+    build_corpus(run.corpus, store, run.set, TEMPLATE)
     return outcome(run)
 
 

@@ -49,7 +49,7 @@ def run(url: str) -> None:
         _work(store, list(job.sampling.shards()), lambda job=job: sampler(url, job.sampling))  # type: ignore[misc]
     _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(url, JOBS))
     _work(store, PATHS.shards(), lambda: Selector(url, [PATHS]))
-    build_corpus(CORPUS, store, PROBLEMS, SETTINGS.prompt, PATHS.mode)
+    build_corpus(CORPUS, store, PROBLEMS, SETTINGS.prompt)
     store.replace("summary.json", json.dumps(counts(store)).encode())
 
 

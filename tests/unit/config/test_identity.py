@@ -7,20 +7,30 @@ results of other settings. A field that only says how to run must change none, o
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
 from rft_ray.config import Config, load
 from rft_ray.config.loading import known_keys
-from rft_ray.data.problems import prepare
+from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.selector import Selector
+from rft_ray.corpus.verifier import Verifier
+from rft_ray.data.problems import commit_problems, prepare
 from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.sampling.sampler import Sampler
+from rft_ray.store import open_store, read_table
 from rft_ray.store.names import fingerprint_of
+from rft_ray.store.shards import Shard
 
 MADE_FROM: dict[str, tuple[str, ...]] = {
     "train problems": (),
     "test problems": (),
     "gold corpus": ("train problems",),
+    "gold corpus file": ("gold corpus",),
     "sft": ("gold corpus",),
     "completions": ("sft",),
     "verdicts": ("completions",),
@@ -62,7 +72,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "run.seed": (1, COMPLETIONS),
     "problems.train.source": ("tiny:train:50", ("train problems",)),
     # A subset is a prefix of one order: it changes no name of problems or shards, only of what covers all of it.
-    "problems.train.limit": (20, ("gold corpus",)),
+    "problems.train.limit": (10, ("gold corpus",)),
     "problems.train.fraction": (0.5, ("gold corpus",)),
     "problems.test.source": ("tiny:test:30", ("test problems",)),
     "problems.test.limit": (10, ("icl evaluation", "sft evaluation", "rft evaluation")),
@@ -85,8 +95,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "sampling.max_new_tokens": (99, COMPLETIONS),
     "sampling.engine": ("vllm", COMPLETIONS),
     "sampling.max_model_len": (512, COMPLETIONS),
-    # It decides the equations in the rows of the gold corpus too, and is not yet in the name of that corpus.
-    "grading.mode": ("paper", ("verdicts", "icl verdicts", "sft verdicts")),
+    "grading.mode": ("paper", ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts")),
     "grading.actors": (2, NONE),
     "corpus.dedup": ("none", ("paths",)),
     "corpus.normal_form": ("multiset", ("paths",)),
@@ -123,7 +132,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "engine.on_failed_shard": ("continue", NONE),
     "engine.retry_quarantined": (True, NONE),
     "engine.drain_seconds": (5, NONE),
-    "engine.script": ("slow=0.1:", NONE),
+    "engine.script": ("slow=0.001:", NONE),
     "controls": (False, ("controls",)),
     # The scaling study has a plan of its own, whose points say what they are.
     "study.questions": ([1], NONE),
@@ -139,7 +148,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
 changes its identity too."""
 
 BASE = (
-    "--problems={train: {source: 'tiny:train:40'}, test: {source: 'tiny:test:20'}, per_block: 10}",
+    "--problems={train: {source: 'tiny:train:20'}, test: {source: 'tiny:test:20'}, per_block: 10}",
     "--models=[{name: a, source: x}, {name: b, source: y}]",
     "--sampling={samples_per_problem: 8, samples_per_block: 8, engine: scripted}",
     "--engine={max_actors: 2}",
@@ -173,6 +182,7 @@ def identities(plan: Plan) -> dict[str, set[str]]:
         "train problems": {plan.train.fingerprint},
         "test problems": {plan.test.fingerprint},
         "gold corpus": {plan.gold.fingerprint},
+        "gold corpus file": {plan.gold.key},
         "sft": {job.fingerprint for job in plan.sft},
         "completions": {job.sampling.fingerprint for job in plan.collected},
         "verdicts": {job.fingerprint for job in plan.collected},
@@ -207,3 +217,41 @@ def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: s
     assert downstream <= changed
     assert changed - downstream == set(stages)
     assert (other_plan.fingerprint != plan.fingerprint) == bool(changed)
+
+
+def contents(plan: Plan, folder: Path) -> dict[str, object]:
+    """Key -> rows or bytes of every file that the plan's stages up to the corpora write, with scripted samples."""
+    url, config = str(folder), plan.config
+    store = open_store(url)
+    for problems in (plan.train, plan.test):
+        commit_problems(store, problems)
+    build_corpus(plan.gold, store, plan.train, config.prompt.template)
+    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
+    if config.sampling.engine == "scripted":
+        sample = Sampler(url, [job.sampling for job in verdicts], config.engine, False, 0)
+        work(sample, (job.sampling.shards() for job in verdicts))
+        work(Verifier(url, verdicts), (job.shards() for job in verdicts))
+        work(Selector(url, plan.path_jobs), (job.shards() for job in plan.path_jobs))
+        for corpus in plan.corpora:
+            build_corpus(corpus, store, plan.train, config.prompt.template)
+    keys = [key for key in store.list() if "/" in key]
+    return {key: read_table(store, key)[0].to_pylist() if key.endswith(".parquet") else store.read(key) for key in keys}
+
+
+def work(worker: Callable[[Shard], object], jobs: Iterable[Iterable[Shard]]) -> None:
+    for shard in chain.from_iterable(jobs):
+        worker(shard)
+
+
+@pytest.fixture(scope="module")
+def base_contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return contents(base()[1], tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("field", fields())
+def test_two_configs_never_write_different_content_under_one_name(
+    field: str, base_contents: dict[str, object], tmp_path: Path
+) -> None:
+    config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(TABLE[field][0])}"])
+    written = contents(plan_of(config), tmp_path)
+    assert [key for key in written if key in base_contents and written[key] != base_contents[key]] == []
