@@ -8,6 +8,7 @@ shard that is committed is not quarantined, whatever its records are.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rft_ray.store.shards import Shard, missing_shards
 
 FOLDER = "failures/"
 FAILED, RETRIED = "failed", "retried"
+_RECORD = re.compile(rf"{FOLDER}(?P<stem>.+)\.a(?P<number>[0-9]+)\.(?P<kind>{FAILED}|{RETRIED})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,13 @@ class Held:
 def histories(store: Store, prefix: str = "") -> dict[str, History]:
     """Stem -> history, of the shards with records whose stems start with `prefix`. Lists the store once."""
     by_stem: dict[str, History] = {}
-    for key in store.list(FOLDER + prefix):  # sorted, so a shard's records come in the order of their numbers
-        stem, _, rest = key.removeprefix(FOLDER).rpartition(".a")
-        number, kind, _ = rest.split(".")
+    records = filter(None, map(_RECORD.fullmatch, store.list(FOLDER + prefix)))  # other files are none of ours
+    for record in sorted(records, key=lambda record: int(record["number"])):
+        stem, kind = record["stem"], record["kind"]
         before = by_stem.get(stem, History())
         failures = before.failures + 1 if kind == FAILED else 0
-        last = key if kind == FAILED else before.last_failure
-        by_stem[stem] = History(failures, int(number) + 1, last)
+        last = record.string if kind == FAILED else before.last_failure
+        by_stem[stem] = History(failures, int(record["number"]) + 1, last)
     return by_stem
 
 
@@ -83,8 +85,15 @@ def retry(store: Store, shards: Iterable[Held]) -> None:
 
 def _held(store: Store, job: SamplingJob, shard: Shard, history: History) -> Held:
     samples = (shard.problem_stop - shard.problem_start) * job.settings.samples_per_block
-    reason = str(json.loads(store.read(history.last_failure))["reason"])
+    reason = _reason(store, history.last_failure)
     return Held(shard, f"{job.model.name} ({job.model.stage})", samples, history.failures, reason)
+
+
+def _reason(store: Store, key: str) -> str:
+    try:
+        return str(json.loads(store.read(key))["reason"])
+    except (ValueError, KeyError, TypeError):
+        return f"unknown: {key} is damaged"
 
 
 def table(shards: Sequence[Held]) -> str:

@@ -23,7 +23,8 @@ from typing import Protocol
 from rft_ray.config.errors import RunError
 
 VIEWS = frozenset({"summary.json", "study.json", "report.html", "study.html", "config.yaml"})
-"""The only keys that `Store.replace` accepts."""
+"""The keys that `Store.replace` accepts, and with them the leases of processes that work on a run."""
+_LEASE = re.compile(r"present/[A-Za-z0-9-]+\.lease\.json")
 
 _KEY = re.compile(r"(\.probe/)?[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 
@@ -99,7 +100,7 @@ def checked_key(key: str) -> str:
 
 def checked_view(key: str) -> str:
     """`key`. Raises ValueError where it is no view: every other file is immutable."""
-    if key not in VIEWS:
+    if key not in VIEWS and not _LEASE.fullmatch(key):
         raise ValueError(f"cannot replace {key!r}: only views can be replaced ({', '.join(sorted(VIEWS))})")
     return key
 

@@ -1,10 +1,14 @@
-"""The lock of a run: any number of jobs hold it together, a repair holds it alone.
+"""The lock of a run: any number of jobs hold it together, a repair or a prune holds it alone.
 
-A repair voids files, so no job may read or commit files meanwhile. In: a store. Out: create-only records
-`present/<name>.began.json` and `present/<name>.ended.json`. A process first writes its own record and then reads the
-others, so of a job and a repair that begin together at least one sees the other. A killed process leaves its `began`
-record without an `ended` one. On the same machine, process id and start time show that it has ended; a record of
-another machine counts until a repair is run with `others_ended`.
+A repair voids files and a prune deletes them, so no job may read or commit files meanwhile. In: a store. Out: records
+`present/<name>.began.json` and `present/<name>.ended.json`, written once, and a lease `present/<name>.lease.json` that
+the holder renews. A process first writes its own record and then reads the others, so of two that begin together at
+least one sees the other.
+
+A killed process leaves its `began` record without an `ended` one. It counts as ended where this machine shows that its
+process id belongs to no process or to another one, or where its lease is not renewed within `LEASE_S` of waiting. Each
+waiting process measures that time with its own clock, so the clocks of machines need not agree. Records of earlier
+versions have no lease: those of another machine count until `others_ended`.
 """
 
 from __future__ import annotations
@@ -12,72 +16,177 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
-from rft_ray.store.base import Store, StoreError
+from rft_ray.store.base import NotFound, Store, StoreError
 
 FOLDER = "present/"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-Kind = Literal["job", "repair"]
+RENEW_S = 15.0
+LEASE_S = 60.0
+"""Time without a renewal after which a holder counts as ended: a holder misses three renewals before."""
+POLL_S = 1.0
+Kind = Literal["job", "repair", "prune"]
 
 
 class RunLocked(StoreError):
     """Another process holds the lock of the run; the message names the process and what to do."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The `began` record of a process that holds the lock.
+
+    Example: Holder("job-5f0c", "job", "node-1 8d41… pid:[4026531836]", "4711", "812345", "1764412345.250", True)
+    """
+
+    name: str
+    kind: str
+    host: str
+    """Host name, boot id and PID namespace."""
+    pid: str
+    started: str
+    """Start of the process, in clock ticks since boot."""
+    at_unix: str
+    leased: bool = False
+    """Whether it renews a lease; a holder of an earlier version does not."""
+
+
 @contextmanager
 def run_lock(store: Store, kind: Kind, *, others_ended: bool = False) -> Iterator[None]:
-    """Hold the lock of a run for the duration of the block. Raises RunLocked where a repair and any other holder meet.
+    """Hold the lock of a run for the duration of the block. Raises RunLocked where another holder excludes this one.
 
-    `others_ended`: the caller states that no other process works on the run; all other holders are recorded as ended.
+    `others_ended`: the caller states that no other process works on the run. Holders that are seen to work exclude all
+    the same; the others are recorded as ended.
     """
     name = f"{kind}-{uuid.uuid4().hex}"
-    store.create(f"{FOLDER}{name}.began.json", json.dumps({"kind": kind, **_this_process()}).encode())
+    store.create(f"{FOLDER}{name}.began.json", _record(_this_process(name, kind)))
+    ended = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(store, name, ended), name="run lock", daemon=True)
+    renewing.start()
     try:
-        for holder in _other_holders(store, name):
-            if others_ended:
-                store.create(f"{FOLDER}{holder['name']}.ended.json", b"{}")
-            elif "repair" in (kind, holder["kind"]):
-                raise RunLocked(_message(store, kind, holder))
+        _exclude(store, kind, name, others_ended)
         yield
     finally:
+        ended.set()
+        renewing.join()
         with suppress(StoreError):  # the work itself is committed: an error here must not hide that
             store.create(f"{FOLDER}{name}.ended.json", b"{}")
 
 
-def _message(store: Store, kind: Kind, holder: dict[str, str]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(holder["at_unix"])))
+def _renew(store: Store, name: str, ended: threading.Event) -> None:
+    renewals = 0
+    while not ended.wait(RENEW_S):
+        renewals += 1
+        with suppress(StoreError):  # the next renewal may succeed, within LEASE_S
+            store.replace(f"{FOLDER}{name}.lease.json", json.dumps({"renewals": renewals}).encode())
+
+
+def _exclude(store: Store, kind: Kind, name: str, others_ended: bool) -> None:
+    """Raise RunLocked where a holder excludes this one. Record the holders that have ended without saying so."""
+    others = [holder for holder in _holders(store) if holder.name != name and not _is_gone(holder)]
+    rivals = [holder for holder in others if others_ended or kind != "job" or holder.kind != "job"]
+    for holder in rivals:
+        if _is_this_machines(holder) and _started(int(holder.pid)):
+            raise RunLocked(_message(store, kind, holder))
+    leased = [holder for holder in rivals if holder.leased]
+    if renewed := _first_renewed(store, leased):
+        raise RunLocked(_message(store, kind, renewed))
+    if not others_ended and len(leased) < len(rivals):
+        raise RunLocked(_message(store, kind, next(holder for holder in rivals if not holder.leased)))
+    for holder in rivals:
+        store.create(f"{FOLDER}{holder.name}.ended.json", b"{}")
+
+
+def _first_renewed(store: Store, holders: Sequence[Holder]) -> Holder | None:
+    """The first of the holders that renews its lease or ends within LEASE_S; None where none does."""
+    if not holders:
+        return None
+    names = ", ".join(f"process {holder.pid} on {holder.host.split()[0]}" for holder in holders)
+    print(f"waiting {LEASE_S:.0f} s to see whether {names} still works on {store.url}", flush=True)
+    before = {holder: _lease(store, holder) for holder in holders}
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        for holder in holders:
+            if _lease(store, holder) != before[holder]:
+                return holder
+    return None
+
+
+def _lease(store: Store, holder: Holder) -> bytes:
+    with suppress(NotFound):
+        return store.read(f"{FOLDER}{holder.name}.lease.json")
+    return b""
+
+
+def _message(store: Store, kind: Kind, holder: Holder) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(holder.at_unix)))
+    process = f"process {holder.pid} on {holder.host.split()[0]}"
+    if not holder.host.strip("?"):
+        process = f"unknown: {FOLDER}{holder.name}.began.json is damaged"
     return (
-        f"{store.url} is locked: a {holder['kind']} has been running on it since {since} UTC (process "
-        f"{holder['pid']} on {holder['host'].split()[0]}): wait until it ends; if it was killed and nothing else runs, "
-        + ("add --no-job-runs" if kind == "repair" else "run verify --repair --no-job-runs first")
+        f"{store.url} is locked: a {holder.kind} has been running on it since {since} UTC ({process}): wait until it "
+        "ends; if it was killed and nothing else runs, "
+        + ("run verify --repair --no-job-runs first" if kind == "job" else "add --no-job-runs")
     )
 
 
-def _other_holders(store: Store, name: str) -> list[dict[str, str]]:
-    """Records, other than `name`, that have begun, have not ended, and whose process may be alive."""
+def _holders(store: Store) -> list[Holder]:
+    """The holders that have begun and have not ended. A file that is no such record, or is damaged, names one too."""
     keys = [key.removeprefix(FOLDER) for key in store.list(FOLDER)]
-    ended = {key.partition(".")[0] for key in keys if ".ended." in key}
-    others = sorted({key.partition(".")[0] for key in keys} - ended - {name})
-    holders = [json.loads(store.read(f"{FOLDER}{other}.began.json")) | {"name": other} for other in others]
-    return [holder for holder in holders if not _has_ended(holder)]
+    ended = {key.removesuffix(".ended.json") for key in keys if key.endswith(".ended.json")}
+    began = {key.removesuffix(".began.json") for key in keys if key.endswith(".began.json")}
+    return [_holder(store, name) for name in sorted(began - ended)]
 
 
-def _this_process() -> dict[str, str]:
+def _holder(store: Store, name: str) -> Holder:
+    try:
+        record = json.loads(store.read(f"{FOLDER}{name}.began.json"))
+        texts = [str(record[key]) for key in ("kind", "host", "pid", "started", "at_unix")]
+        int(texts[2]), float(texts[4]), texts[1].split()[0]
+        return Holder(name, *texts, leased="leased" in record)
+    except (ValueError, KeyError, TypeError, IndexError):
+        return Holder(name, name.partition("-")[0], "?", "0", "", "0")
+
+
+def _record(holder: Holder) -> bytes:
+    return json.dumps({key: value for key, value in asdict(holder).items() if key != "name"}).encode()
+
+
+def _this_process(name: str, kind: Kind) -> Holder:
     pid = os.getpid()
-    return {"host": _host(), "pid": str(pid), "started": _started(pid), "at_unix": f"{time.time():.3f}"}
+    return Holder(name, kind, _host(), str(pid), _started(pid), f"{time.time():.3f}", leased=True)
 
 
-def _has_ended(holder: dict[str, str]) -> bool:
-    """Whether the holder is a process of this machine, and of this process's PID namespace, that has ended."""
-    return holder["host"] == _host() and _started(int(holder["pid"])) != holder["started"]
+def _is_this_machines(holder: Holder) -> bool:
+    """Whether this process and the holder are on one machine, in one PID namespace."""
+    return holder.host == _host()
+
+
+def _is_gone(holder: Holder) -> bool:
+    """Whether this machine shows that the holder has ended: its process id belongs to another process, or to none.
+
+    Where `/proc` hides other users' processes (`hidepid`), the absence of one shows nothing.
+    """
+    if not _is_this_machines(holder):
+        return False
+    started = _started(int(holder.pid))
+    return started != holder.started if started else _shows_all_processes()
+
+
+def _shows_all_processes() -> bool:
+    """Whether `/proc` shows the first process of this PID namespace, which belongs to root."""
+    return os.path.isdir("/proc/1")
 
 
 def _host() -> str:

@@ -10,6 +10,7 @@ from rft_ray.cli.store import main
 from rft_ray.evaluation.summary import summarize
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.quarantine import past_quarantine
+from rft_ray.store import open_store
 from rft_ray.store.shards import committed_key
 from tests.report_run import make_run
 
@@ -32,3 +33,26 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     assert past_quarantine(plan, store) is plan  # on_failed_shard is "stop"
     main(["verify", store.url])
     assert f"not sampled: {lost.stem}: its engine failed 3 times" in capsys.readouterr().out
+
+
+def test_records_are_numbered_past_a_thousand_and_foreign_files_are_ignored(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for number in (998, 999, 1000):
+        store.create(f"failures/completions/a.a{number:03d}.failed.json", b'{"reason": "it hangs"}')
+    for name in ("notes.txt", "completions/a.a1.json", "completions/a.ax.failed.json", "completions/a.a2.lost.json"):
+        store.create(f"failures/{name}", b"not a record")
+    assert quarantine.note(store, "completions/a", quarantine.FAILED, "again") == 4
+    assert quarantine.histories(store) == {
+        "completions/a": quarantine.History(4, 1002, "failures/completions/a.a1001.failed.json")
+    }
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"why": 1}'])
+def test_a_damaged_record_counts_and_its_reason_names_the_file(tmp_path: Path, data: bytes) -> None:
+    plan, store = make_run(tmp_path)
+    [lost, *_] = plan.collected[0].sampling.shards()
+    Path(store.url, committed_key(store, lost) or "").unlink()
+    for number in range(3):
+        store.create(f"failures/{lost.stem}.a{number:03d}.failed.json", data)
+    [held] = quarantine.held_shards(store, plan)
+    assert held.reason == f"unknown: failures/{lost.stem}.a002.failed.json is damaged"

@@ -12,6 +12,7 @@ import pytest
 
 from rft_ray.cli.store import main
 from rft_ray.store import Store, open_store
+from rft_ray.store import run_lock as run_lock_module
 from rft_ray.store.run_lock import RunLocked, run_lock
 from tests.chaos.small_run import run
 
@@ -50,6 +51,70 @@ def test_a_job_of_another_machine_holds_the_lock_until_a_repair_states_that_it_e
     with run_lock(store, "repair", others_ended=True):
         pass
     with run_lock(store, "repair"):
+        pass
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"RENEW_S": 0.1, "LEASE_S": 1.0, "POLL_S": 0.05}.items():
+        monkeypatch.setattr(run_lock_module, name, seconds)
+
+
+def on_another_machine(store: Store, name: str) -> None:
+    """Move the record of a holder to a machine whose processes cannot be seen from here."""
+    path = store.local_path(f"present/{name}.began.json")
+    assert path is not None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "elsewhere"}))
+
+
+def names(store: Store) -> list[str]:
+    return [
+        key.removeprefix("present/").removesuffix(".began.json") for key in store.list("present/") if "began" in key
+    ]
+
+
+@pytest.mark.usefixtures("short_leases")
+@pytest.mark.parametrize("others_ended", [False, True])
+def test_a_holder_elsewhere_that_renews_its_lease_works(tmp_path: Path, others_ended: bool) -> None:
+    store = open_store(str(tmp_path))
+    with run_lock(store, "job"):
+        on_another_machine(store, names(store)[0])
+        with pytest.raises(RunLocked, match="elsewhere"), run_lock(store, "repair", others_ended=others_ended):
+            pass
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_holder_elsewhere_whose_lease_runs_out_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(str(tmp_path))
+    assert subprocess.run([sys.executable, "-c", DIES, str(tmp_path)]).returncode == 9
+    on_another_machine(store, names(store)[0])
+    with run_lock(store, "repair"):
+        assert "elsewhere still works" in capsys.readouterr().out
+    with run_lock(store, "repair"):
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_process_that_proc_hides_is_judged_by_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `hidepid=2`, another user's process has no folder in /proc, as the first process has none."""
+    store = open_store(str(tmp_path))
+    with run_lock(store, "job"):
+        monkeypatch.setattr(run_lock_module, "_started", lambda _: "")
+        monkeypatch.setattr(run_lock_module, "_shows_all_processes", lambda: False)
+        with pytest.raises(RunLocked, match=str(os.getpid())), run_lock(store, "repair"):
+            pass
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"kind": "job", "host": "", "pid": "x"}'])
+def test_a_damaged_record_excludes_a_repair_and_its_message_names_the_file(tmp_path: Path, data: bytes) -> None:
+    store = open_store(str(tmp_path))
+    store.create("present/job-0.began.json", data)
+    store.create("present/notes.txt", b"not a record")
+    with pytest.raises(RunLocked, match=r"present/job-0\.began\.json is damaged"), run_lock(store, "repair"):
+        pass
+    with run_lock(store, "job"), pytest.raises(RunLocked), run_lock(store, "repair", others_ended=True):
+        pass
+    with run_lock(store, "repair", others_ended=True):
         pass
 
 
