@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,19 +126,32 @@ def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
     return StoreError(f"cannot use {what}: choose a writable folder on a file system with hard links")
 
 
-def check_create_only(store: Store) -> str:
-    """Write one probe key from several threads and return it.
+PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 8, 16 << 10
+"""A server that checks and then writes, without a lock, is found out only where two writes meet between the two: many
+rounds, many writers at once, and bodies that take a while."""
 
-    Raises StoreError unless exactly one write wins and its data stays.
+
+def check_create_only(store: Store) -> list[str]:
+    """Write probe keys from several threads at once and return them.
+
+    Raises StoreError unless exactly one write of each key wins and its data stays.
     """
-    probe = f".probe/{uuid.uuid4().hex}"
-    contents = [f"{probe} {writer}".encode() for writer in range(4)]
-    with ThreadPoolExecutor(len(contents)) as pool:
-        won = list(pool.map(lambda content: store.create(probe, content), contents))
-    late = store.create(probe, b"late")
-    if won.count(True) != 1 or late or store.read(probe) != contents[won.index(True)]:
-        raise StoreError(
-            f"{store.url} does not honour create-only writes: two writes of one key both "
-            "succeeded, or the first was overwritten. Samples could be lost or counted twice: choose another store"
-        )
-    return probe
+    probes = [f".probe/{uuid.uuid4().hex}" for _ in range(PROBE_ROUNDS)]
+    barrier = threading.Barrier(PROBE_WRITERS)
+
+    def create(probe: str, content: bytes) -> bool:
+        barrier.wait()
+        return store.create(probe, content)
+
+    with ThreadPoolExecutor(PROBE_WRITERS) as pool:
+        list(pool.map(store.exists, [f"{probes[0]}-none"] * PROBE_WRITERS))  # makes the connections
+        for probe in probes:
+            contents = [f"{probe} {writer} ".encode().ljust(PROBE_BYTES, b".") for writer in range(PROBE_WRITERS)]
+            won = list(pool.map(create, [probe] * PROBE_WRITERS, contents))
+            late = store.create(probe, b"late")
+            if won.count(True) != 1 or late or store.read(probe) != contents[won.index(True)]:
+                raise StoreError(
+                    f"{store.url} does not honour create-only writes: two writes of one key both succeeded, or the "
+                    "first was overwritten. Samples could be lost or counted twice: choose another store"
+                )
+    return probes

@@ -68,17 +68,18 @@ class LocalStore:
         if folder and (not is_key(folder) or folder.startswith(".")):
             return
         with self._explained(prefix):
-            yield from self._walk(
-                f"{folder}/" if folder else "", prefix
-            )  # not from the root, which can have many folders
+            parts = folder.split("/") if folder else []
+            above = tuple(os.path.realpath(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
+            # not from the root, which can have many folders
+            yield from self._walk(f"{folder}/" if folder else "", prefix, above)
 
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
     def check(self) -> None:
-        probe = check_create_only(self)
-        with suppress(OSError):
-            self.local_path(probe).unlink()
+        for probe in check_create_only(self):
+            with suppress(OSError):
+                self.local_path(probe).unlink()
 
     def _present(self, key: str) -> Path:
         path = self.local_path(key)
@@ -116,19 +117,26 @@ class LocalStore:
             with suppress(OSError):
                 temp.unlink()
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them."""
+    def _walk(self, folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+        """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them.
+
+        Links to files and folders are followed, except to a folder of `above`, the real paths on the way here.
+        """
         entries: list[os.DirEntry[str]] = []
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as scanned:
+        here = os.path.realpath(self._root / folder)
+        if here in above:
+            return
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(here) as scanned:
             entries = [entry for entry in scanned if is_key(entry.name)]
         names = [f"{folder}{entry.name}" for entry in entries if entry.is_file()]
-        names += [f"{folder}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+        names += [f"{folder}{entry.name}/" for entry in entries if entry.is_dir()]
         for name in sorted(names):
             if not name.endswith("/"):
                 if name.startswith(prefix):
-                    yield name, os.stat(self._root / name).st_size
+                    with suppress(FileNotFoundError):  # deleted since the scan
+                        yield name, os.stat(self._root / name).st_size
             elif name.startswith(prefix) or prefix.startswith(name):
-                yield from self._walk(name, prefix)
+                yield from self._walk(name, prefix, (*above, here))
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -136,9 +136,10 @@ class S3Store:
     def check(self) -> None:
         with self._explained(""):
             self._make_client(_QUICK).head_bucket(Bucket=self._bucket)
-        probe = check_create_only(self)
+        probes = check_create_only(self)
         with suppress(*_ERRORS):  # a user without the right to delete can still use the store
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + probe)
+            for probe in probes:
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + probe)
 
     @cached_property
     def _client(self) -> S3Client:
@@ -238,11 +239,15 @@ def _checksum(sent: Any) -> dict[str, str]:
 
 
 def _outcome_unknown(error: BaseException | None) -> bool:
-    """Whether a failed create may have succeeded, or may succeed if tried again. 412: another call has won."""
+    """Whether a failed create may have succeeded, or may succeed if tried again. 412: another call has won.
+
+    NoSuchUpload: a completion whose answer was lost did succeed, or somebody has aborted the upload.
+    """
     if isinstance(error, ClientError):
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         code = error.response["Error"].get("Code", "")
-        return status in (408, 409, 412, 429) or (status >= 500 and status != 501) or code == "RequestTimeout"
+        unknown = status in (408, 409, 412, 429) or (status >= 500 and status != 501)
+        return unknown or code in ("RequestTimeout", "NoSuchUpload")
     return isinstance(error, HTTPClientError | ConnectionError)
 
 

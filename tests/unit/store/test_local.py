@@ -129,10 +129,31 @@ def test_foreign_files_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in (".DS_Store", "a/.nfs0001", "a/notes (1).txt"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "loop").symlink_to(tmp_path)
     store = open_store(str(tmp_path))
     store.create("a/b", b"")
     assert list(store.list()) == ["a/b"]
+
+
+def test_linked_folders_are_listed_as_others_whatever_the_prefix(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "run"))
+    for key in ("a/b", "a/c/d", "e"):
+        store.create(key, b"")
+    (tmp_path / "run" / "a").rename(tmp_path / "moved")
+    (tmp_path / "run" / "a").symlink_to(tmp_path / "moved")
+    (tmp_path / "moved" / "c" / "loop").symlink_to(tmp_path / "run")
+    (tmp_path / "moved" / "itself").symlink_to(tmp_path / "moved")
+    for prefix in ("", "a", "a/", "a/c/", "e"):
+        assert list(store.list(prefix)) == [key for key in ("a/b", "a/c/d", "e") if key.startswith(prefix)]
+
+
+def test_a_file_that_is_deleted_during_a_listing_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    for key in ("a", "b", "c"):
+        store.create(key, b"")
+    listing = store.list()
+    assert next(listing) == "a"
+    (tmp_path / "b").unlink()
+    assert list(listing) == ["c"]
 
 
 def test_a_folder_in_the_way_is_no_commit(tmp_path: Path) -> None:

@@ -1,0 +1,230 @@
+"""S3 servers that are absent, unreachable or faulty: one message each, and no lost commit. They listen on loopback."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from rft_ray.store import StoreError, open_store
+from rft_ray.store.backends import s3 as s3_module
+from rft_ray.store.backends.s3 import S3Store
+from rft_ray.store.base import check_create_only
+from tests.integration.test_store_s3 import VARIABLES
+
+
+def test_no_credentials_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"no S3 credentials for .*: set AWS_ACCESS_KEY_ID"):
+        open_store("s3://bucket/run").check()
+
+
+@pytest.fixture
+def dummy_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@contextmanager
+def closed() -> Iterator[str]:
+    """The address of a port on which nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+@pytest.mark.parametrize("endpoint", [closed, mute])
+def test_an_unreachable_endpoint_is_one_message_within_15_s(
+    endpoint: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address.replace("://", "://user:hidden@"))
+        start = time.monotonic()
+        with pytest.raises(StoreError, match=r"out of reach for s3://bucket/run .*: check AWS_ENDPOINT_URL") as raised:
+            open_store("s3://bucket/run").check()
+        assert time.monotonic() - start < 15
+        assert "hidden" not in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+class Careless(BaseHTTPRequestHandler):
+    """An S3 server that overwrites whatever the condition of a PUT says."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_PUT(self) -> None:
+        self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def do_HEAD(self) -> None:
+        self.answer(200)
+
+    def do_GET(self) -> None:
+        self.answer(200, self.objects.get(self.path, b""))
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_store_that_ignores_create_only_writes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Careless) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StoreError, match=r"does not honour create-only writes.*choose another store"):
+            open_store("s3://bucket/run").check()
+
+
+class Racing(BaseHTTPRequestHandler):
+    """An S3 server that checks the condition of a PUT and then writes, without a lock between the two."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, tuple[bytes, str]]] = {}
+    window_s: ClassVar[float] = 0.001
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        exists = self.path in self.objects
+        time.sleep(self.window_s)
+        if not exists:
+            self.objects[self.path] = (body, self.headers.get("x-amz-meta-rft-writer", ""))
+        self.answer(412 if exists else 200)
+
+    def do_HEAD(self) -> None:
+        known = self.path.partition("?")[0].count("/") < 2 or self.path in self.objects
+        self.answer(200 if known else 404)
+
+    def do_GET(self) -> None:
+        self.answer(200, self.objects[self.path][0])
+
+    def do_DELETE(self) -> None:
+        self.answer(204)
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        if self.path in self.objects:
+            self.send_header("x-amz-meta-rft-writer", self.objects[self.path][1])
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_server_that_checks_and_then_writes_is_refused_each_of_50_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    with serving(Racing) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        store = open_store("s3://bucket/run")
+        for _ in range(50):
+            monkeypatch.setattr(Racing, "window_s", rng.uniform(0.001, 0.005))
+            with pytest.raises(StoreError, match="does not honour create-only writes"):
+                check_create_only(store)
+
+
+class LosesACompletion(BaseHTTPRequestHandler):
+    """An S3 server that completes an upload, breaks the connection, and then no longer knows the upload."""
+
+    protocol_version = "HTTP/1.1"
+    writer: ClassVar[str] = ""
+    completed: ClassVar[bool] = False
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "uploads" in self.path:
+            type(self).writer = self.headers["x-amz-meta-rft-writer"]
+            self.answer(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+        elif not self.completed:
+            type(self).completed = True
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.answer(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>")
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def do_HEAD(self) -> None:
+        self.answer(200 if self.completed else 404)
+
+    def do_DELETE(self) -> None:
+        self.answer(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>")
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"e"')
+        self.send_header("x-amz-meta-rft-writer", self.writer)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_lost_answer_to_a_completion_is_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"weights")
+    monkeypatch.setattr(s3_module, "SINGLE_PUT_BYTES", 1)
+    with serving(LosesACompletion) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        assert open_store("s3://bucket/run").create_file("weights", tmp_path / "file")
+    assert LosesACompletion.completed
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "s3://UPPER/x", "s3://key:secret@bucket/x", "s3://bucket/../x", "s3://bucket/a//b", "s3://bucket/x?y"],
+)
+def test_bad_urls_are_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(StoreError, match="bad S3 url") as raised:
+        open_store(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_trailing_slash_means_the_same_store() -> None:
+    assert open_store("s3://bucket/run/").url == S3Store("s3://bucket/run").url == "s3://bucket/run"
+    assert open_store("s3://bucket/").url == "s3://bucket"
