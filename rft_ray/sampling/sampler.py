@@ -22,8 +22,9 @@ from rft_ray.sampling.engine_host import EngineHost, RandomSource, Unloadable, o
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
-from rft_ray.store import commit_table, open_store
+from rft_ray.store import open_store
 from rft_ray.store.shards import Shard, key_to_write
+from rft_ray.store.tables import commit_through_outages
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Sampler:
             "ended_unix": f"{time.time():.3f}",
             "counts": json.dumps(counts),
         }
-        receipt = commit_table(self._store, key, to_table(sampled.rows, Completion), metadata)
+        receipt = commit_through_outages(self._store, key, to_table(sampled.rows, Completion), metadata)
         if receipt.committed_here:
             self._metrics.committed(job.model.name, counts["sampled"], counts["tokens"])
         return SampleReceipt(shard.stem, receipt.rows)

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +32,10 @@ _KEY = re.compile(r"(\.probe/)?[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-
 
 class StoreError(RunError, RuntimeError):
     """An operation of a store has failed. The message says what, where, and what to do."""
+
+
+class StoreUnreachable(StoreError):
+    """The store did not answer, or answered that it is not available: the same operation may succeed later."""
 
 
 class NotFound(StoreError):
@@ -116,6 +120,16 @@ def partial_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Make the contents of these files, and the names in these folders, survive a loss of power."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def explain_os_error(error: OSError, key: str, url: str) -> StoreError:

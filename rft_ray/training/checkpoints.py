@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rft_ray.store import Store, StoreError
+from rft_ray.store.base import sync
 
 MANIFEST = "manifest.json"
 KEPT = 2
@@ -57,11 +58,14 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def upload(store: Store, folder: str, local: Path) -> dict[str, str]:
-    """Copy a folder's files into the store, unless the store is local and already holds them. Returns their hashes."""
+    """Copy a folder's files into the store; a local store has them already and syncs them. Returns their hashes."""
     hashes = hash_files(local)
     if store.local_path(folder) is None:
         for name in hashes:
             store.create_file(f"{folder}/{name}", local / name)
+    else:
+        folders = {parent for name in hashes for parent in (local / name).parents if parent.is_relative_to(local)}
+        sync([*(local / name for name in hashes), *folders])
     return hashes
 
 

@@ -22,6 +22,7 @@ from rft_ray.store.base import (
     explain_os_error,
     is_key,
     partial_file,
+    sync,
 )
 
 
@@ -46,7 +47,7 @@ class LocalStore:
         final = self.local_path(checked_view(key))
         with self._explained(key), self._written(lambda file: file.write(data)) as temp:
             os.replace(temp, final)
-            _sync(*_folders(self._root, final))
+            sync(_folders(self._root, final))
 
     def read(self, key: str) -> bytes:
         with self._explained(key):
@@ -94,7 +95,7 @@ class LocalStore:
             final.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.link(temp, final)
-            _sync(*_folders(self._root, final))
+            sync(_folders(self._root, final))
             if final.is_dir():
                 raise StoreError(f"cannot commit {key} in {self.url}: a folder has that name: move it away")
             return os.path.samefile(temp, final)  # right even where NFS makes the link and loses its answer
@@ -106,7 +107,7 @@ class LocalStore:
         if not temp.parent.is_dir():
             new = [folder for folder in temp.parents if not folder.exists()]
             temp.parent.mkdir(parents=True, exist_ok=True)
-            _sync(*(folder.parent for folder in new))
+            sync(folder.parent for folder in new)
         try:
             with open(temp, "xb") as file:
                 fill(file)
@@ -150,13 +151,3 @@ class LocalStore:
 def _folders(root: Path, path: Path) -> list[Path]:
     """The folders on the way from the root to `path`."""
     return [folder for folder in path.parents if folder.is_relative_to(root)]
-
-
-def _sync(*folders: Path) -> None:
-    """Make the names in these folders survive a loss of power."""
-    for folder in folders:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -43,6 +43,7 @@ from botocore.exceptions import (
 from rft_ray.store.base import (
     NotFound,
     StoreError,
+    StoreUnreachable,
     check_create_only,
     checked_key,
     checked_view,
@@ -259,7 +260,7 @@ def _explain(error: Exception, what: str, bucket: str) -> StoreError:
             f"no S3 credentials for {what} ({text}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
     if isinstance(error, HTTPClientError | ConnectionError):
-        return StoreError(f"S3 is out of reach for {what} ({text}): check AWS_ENDPOINT_URL and the network")
+        return StoreUnreachable(f"S3 is out of reach for {what} ({text}): check AWS_ENDPOINT_URL and the network")
     if not isinstance(error, ClientError):
         return StoreError(f"S3 failed for {what}: {text}")
     code = error.response["Error"].get("Code", "")
@@ -270,4 +271,5 @@ def _explain(error: Exception, what: str, bucket: str) -> StoreError:
         return NotFound(f"not found: {what}")
     if status in (401, 403):
         return StoreError(f"S3 denies access to {what} ({text}): check the credentials and the bucket's policy")
-    return StoreError(f"S3 failed for {what} ({text})")
+    kind = StoreUnreachable if status == 429 or status >= 500 else StoreError
+    return kind(f"S3 failed for {what} ({text})")
