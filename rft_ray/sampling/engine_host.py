@@ -38,7 +38,7 @@ from rft_ray.sampling.tracker import label_of
 from rft_ray.sampling.vllm_engine import VllmEngine
 from rft_ray.sampling.watchdog import Watchdog
 from rft_ray.store import Store
-from rft_ray.store.models.committed import fetch_model
+from rft_ray.store.models.committed import fetch_with_manifest
 
 SAMPLING = "sampling"
 """What the watchdog calls a call of `generate`; it calls a load by the model's fingerprint."""
@@ -50,13 +50,15 @@ class Unloadable(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RandomSource:
-    """What samples were drawn from, recorded with every shard. Example: RandomSource(1234567, "5f0c…", 2)"""
+    """What samples were drawn from, recorded with every shard. Example: RandomSource(1234567, "5f0c…", 2, "9d1e…")"""
 
     seed: int
     incarnation: str
     """Name of the opened engine; no other engine has it."""
     swaps: int
     """Models that this engine has taken over since it was opened."""
+    weights: str = ""
+    """Which committed files of a fine-tuned model it holds, as in the model's manifest; empty for a base model."""
 
 
 class OpenEngine(Protocol):
@@ -154,10 +156,12 @@ class EngineHost:
             self._on_leave(self._model)
         try:
             with self._watchdog.during(model.fingerprint):
-                folder = model_folder(self._store, model) if self._needs_folder else None
+                folder, weights = model_folder(self._store, model) if self._needs_folder else (None, "")
                 self._model = None
                 if not self._swapped(folder):
                     self._open(folder)
+                assert self._source is not None
+                self._source = replace(self._source, weights=weights)
         except EngineDied:
             raise
         except Exception as failure:
@@ -213,8 +217,12 @@ def open_engine(
     return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed)
 
 
-def model_folder(store: Store, model: ModelRef) -> Path:
-    """Local Hugging Face directory of a base model (by its source) or of a fine-tuned one (from the run's store)."""
+def model_folder(store: Store, model: ModelRef) -> tuple[Path, str]:
+    """Local Hugging Face directory of a base model (by its source) or of a fine-tuned one (from the run's store).
+
+    The second value identifies a fine-tuned model's files, as in `RandomSource`.
+    """
     if model.stage == "base":
-        return base_models.resolve_exactly(model.source, model.fingerprint)
-    return fetch_model(store, model.fingerprint)
+        return base_models.resolve_exactly(model.source, model.fingerprint), ""
+    folder, manifest = fetch_with_manifest(store, model.fingerprint)
+    return folder, manifest.attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 import uuid
@@ -24,7 +25,7 @@ from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import open_store
 from rft_ray.store.shards import Shard, key_to_write
-from rft_ray.store.tables import commit_through_outages
+from rft_ray.store.tables import commit_through_outages, noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Sampler:
             process=uuid.uuid4().hex,
         )
         sampling = jobs[0].settings  # its engine and max_model_len are those of every job: `sample` checks it
+        self._environment = environment(engine, sampling.engine, gpu)
         self._host = EngineHost(
             self._store,
             self._supervisor,
@@ -136,11 +138,22 @@ class Sampler:
             "seconds": f"{sampled.seconds:.3f}",
             "ended_unix": f"{time.time():.3f}",
             "counts": json.dumps(counts),
+            "environment": json.dumps(self._environment),
         }
+        if sampled.source.weights:
+            metadata |= noted({f"models/{job.model.fingerprint}/manifest": sampled.source.weights})
         receipt = commit_through_outages(self._store, key, to_table(sampled.rows, Completion), metadata)
         if receipt.committed_here:
             self._metrics.committed(job.model.name, counts["sampled"], counts["tokens"])
         return SampleReceipt(shard.stem, receipt.rows)
+
+
+def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, str]:
+    """What samples depend on through floating point, recorded with each shard: device, data type and versions."""
+    if engine == "scripted":
+        return {"engine": engine}
+    versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
+    return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **versions}
 
 
 def completions(request: Request, answer: Answered) -> list[Completion]:

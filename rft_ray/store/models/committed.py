@@ -83,20 +83,25 @@ def fetch_model(store: Store, fingerprint: str) -> Path:
 
     For a local store it is the folder in the store, for S3 a copy in the cache. Raises ModelError and StoreError.
     """
+    return fetch_with_manifest(store, fingerprint)[0]
+
+
+def fetch_with_manifest(store: Store, fingerprint: str) -> tuple[Path, Manifest]:
+    """`fetch_model`, and the manifest that the folder was checked against."""
     manifest = committed_model(store, fingerprint)
     if manifest is None:
         raise ModelError(f"model {fingerprint} is not committed in {store.url}: run the stage that trains it")
     folder = store.local_path(manifest.folder)
     if folder is not None:
         _verify(folder, manifest, f"{manifest.folder} in {store.url}")
-        return folder
+        return folder, manifest
 
     def download(target: Path) -> None:
         for name in manifest.files:
             store.fetch(f"{manifest.folder}/{name}", target / name)
         _verify(target, manifest, f"{manifest.folder} in {store.url}")
 
-    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
+    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy))), manifest
 
 
 def _manifest_text(manifest: Manifest) -> str:

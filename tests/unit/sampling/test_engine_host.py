@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef, SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Misbehaved, Request
@@ -15,6 +16,7 @@ from rft_ray.sampling.engine_host import EngineHost, Unloadable
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.store import open_store
+from rft_ray.store.models.committed import commit_model, committed_model
 
 A, B = (ModelRef(name, "sft", name * 4) for name in "ab")
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
@@ -48,14 +50,16 @@ class Opened:
         return self.engines[-1]
 
 
-def host_of(tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None) -> EngineHost:
+def host_of(
+    tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None, *, needs_folder: bool = False
+) -> EngineHost:
     supervisor = SupervisorClient(Supervisor(str(tmp_path), max_failures=3, max_quarantined=10), "s", "p")
     leave = left.append if left is not None else lambda model: None
     return EngineHost(
         open_store(str(tmp_path)),
         supervisor,
         opened,
-        needs_folder=False,
+        needs_folder=needs_folder,
         stall_s=60,
         run_seed=0,
         on_leave=leave,
@@ -132,3 +136,13 @@ def test_impossible_answers_and_errors_are_misbehaviour(tmp_path: Path) -> None:
         host = host_of(tmp_path, Opened(lambda seed, script=script: ScriptedEngine(seed, script)))  # type: ignore[misc]
         with host.holding(A), pytest.raises(Misbehaved, match=message):
             host.generate([Request(PROBLEM, "q", 0, 8)], SETTINGS)
+
+
+def test_what_samples_were_drawn_from_names_the_files_of_the_model(tmp_path: Path) -> None:
+    """Two trainings by one recipe can have other weights, and their models have one name."""
+    store = open_store(str(tmp_path))
+    commit_model(store, A.fingerprint, model_dir("tiny-s"), {})
+    manifest = committed_model(store, A.fingerprint)
+    with host_of(tmp_path, Opened(lambda seed: ScriptedEngine(seed, "")), needs_folder=True).holding(A) as source:
+        assert manifest
+        assert source.weights == manifest.attempt

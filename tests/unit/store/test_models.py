@@ -10,14 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from safetensors.numpy import save
 
 from rft_ray.data.base_models import resolve
-from rft_ray.store import Store, open_store
+from rft_ray.data.tiny import model_dir
+from rft_ray.store import Store, commit_table, open_store, repair
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
 from rft_ray.store.models.folder import ModelError, check_complete, files_fingerprint
+from rft_ray.store.tables import noted
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -325,3 +328,16 @@ def test_resolving_a_local_model_loads_neither_torch_nor_transformers(folder: Pa
     code += "; print({'torch', 'transformers'} & {*sys.modules})"
     command = [sys.executable, "-c", f"import sys; {code}", str(folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_samples_of_other_weights_than_a_models_are_found(tmp_path: Path) -> None:
+    store, fingerprint = open_store(str(tmp_path)), "f" * 16
+    commit_model(store, fingerprint, model_dir("tiny-s"), {})
+    manifest = committed_model(store, fingerprint)
+    assert manifest
+    table = pa.table({"text": ["a"]})
+    for name, weights in {"same": manifest.attempt, "other": "0" * 16}.items():
+        commit_table(store, f"completions/{name}.g0.parquet", table, noted({f"models/{fingerprint}/manifest": weights}))
+    findings = repair.find(repair.examine(store))
+    assert [(finding.key, finding.corrupt) for finding in findings] == [("completions/other.g0.parquet", False)]
+    assert f"models/{fingerprint}/manifest.json" in findings[0].reason
