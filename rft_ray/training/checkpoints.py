@@ -14,12 +14,17 @@ import hashlib
 import json
 import logging
 import shutil
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from rft_ray.store import Store, StoreError
 from rft_ray.store.base import sync
+from rft_ray.training.results import STARTED
 
 MANIFEST = "manifest.json"
 KEPT = 2
@@ -131,17 +136,32 @@ def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) 
     return path
 
 
-def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
-    """Delete all but the newest `keep` complete checkpoints of a job from a local store; with 0, its whole folder.
-
-    A checkpoint without a manifest is kept, because another attempt may be writing it.
-    """
+def remove(store: Store, fingerprint: str, attempt: str) -> None:
+    """Delete a finished job's checkpoints from a local store, except those of other attempts that may still run."""
     root = store.local_path(work_folder(fingerprint))
     if root is None:
         return
-    if not keep:
-        shutil.rmtree(root, ignore_errors=True)
-        return
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder.name == attempt or not _may_run(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another attempt's folder is in it
+        root.rmdir()
+
+
+def _may_run(attempt: Path) -> bool:
+    """Whether an attempt is recorded as started by a process of another host, or by one of this host that runs."""
+    try:
+        origin = json.loads((attempt / STARTED).read_bytes())
+        return bool(origin["host"] != socket.gethostname() or psutil.pid_exists(int(origin["pid"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # an attempt writes its record first
+
+
+def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
+    """Delete all but the newest `keep` complete checkpoints of a job from a local store.
+
+    A checkpoint without a manifest is kept, because another attempt may be writing it.
+    """
     for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[keep:]:
         if folder := store.local_path(checkpoint.folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -173,7 +173,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         if group.rank == 0:
             metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over)
             commit_model(group.store, job.fingerprint, Path(folder), metadata)
-            checkpoints.prune(group.store, job.fingerprint, keep=0)
+            checkpoints.remove(group.store, job.fingerprint, group.attempt)
     _clear_scratch(group, job)
     trainer.deepspeed.destroy()
 

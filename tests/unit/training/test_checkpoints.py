@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import pytest
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.training import checkpoints
 from rft_ray.training.checkpoints import MANIFEST, Checkpoint, work_folder
+from rft_ray.training.results import STARTED
 
 LAYOUT = {"workers": 2, "zero_stage": 2}
 JOB = "5f0c5f0c5f0c5f0c"
@@ -97,9 +103,25 @@ def test_two_checkpoints_are_kept_over_all_attempts(store: LocalStore, tmp_path:
 
 def test_a_finished_job_leaves_no_work_folder(store: LocalStore, tmp_path: Path) -> None:
     write(store, tmp_path, "a", 10)
-    checkpoints.prune(store, JOB, keep=0)
+    write(store, tmp_path, "killed", 20)
+    checkpoints.remove(store, JOB, "a")
     assert list(store.list("work/")) == []
     assert not store.local_path(f"work/{JOB}").exists()
+
+
+def test_a_finished_job_leaves_the_folder_of_another_that_may_train_the_same_model(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here, processes = socket.gethostname(), {"live": os.getpid(), "killed": ended.pid, "far": 1}
+    for attempt, pid in processes.items():
+        write(store, tmp_path, attempt, 10)
+        origin = {"host": "elsewhere" if attempt == "far" else here, "pid": pid}
+        store.create(f"{work_folder(JOB, attempt)}/{STARTED}", json.dumps(origin).encode())
+    write(store, tmp_path, "a", 20)
+    checkpoints.remove(store, JOB, "a")
+    assert {key.split("/")[2] for key in store.list(f"work/{JOB}/")} == {"live", "far"}
 
 
 def test_a_distant_stores_checkpoint_is_copied_there_and_back(tmp_path: Path) -> None:
@@ -110,5 +132,5 @@ def test_a_distant_stores_checkpoint_is_copied_there_and_back(tmp_path: Path) ->
     assert found is not None
     folder = checkpoints.fetch(distant, found, tmp_path / "node-2")
     assert checkpoints.hash_files(folder) == written.files
-    checkpoints.prune(distant, JOB, keep=0)
+    checkpoints.remove(distant, JOB, "a")
     assert len(checkpoints.committed(distant, JOB)) == 1, "a store without delete keeps what it has"
