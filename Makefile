@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test coverage check docs build fuzz fuzz-serve chaos chaos-demo bench-store bench-verify bench-serve lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ chaos: setup ## Whatever fails, nothing is lost: storage faults, killed processe
 
 chaos-demo: setup ## `make demo` killed ten times while it works, then counted, verified and recomputed (ARGS="--kills N --seed N")
 	$(PYTHON_IN_VENV) -m tests.chaos.demo_kills $(ARGS)
+
+mutants: setup ## Faults put into the product on purpose: which test notices each? (ARGS: names of mutants); long
+	$(PYTHON_IN_VENV) -m tests.chaos.mutants $(ARGS)
 
 bench-store: setup ## What planning, listing and commits cost
 	$(PYTHON_IN_VENV) benchmarks/store.py $(ARGS)
