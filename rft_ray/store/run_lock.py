@@ -152,10 +152,10 @@ def _holders(store: Store) -> list[Holder]:
 def _holder(store: Store, name: str) -> Holder:
     try:
         record = json.loads(store.read(f"{FOLDER}{name}.began.json"))
-        texts = [str(record[key]) for key in ("kind", "host", "pid", "started", "at_unix")]
-        int(texts[2]), float(texts[4]), texts[1].split()[0]
-        return Holder(name, *texts, leased="leased" in record)
-    except (ValueError, KeyError, TypeError, IndexError):
+        kind, host, pid, started, at_unix = (str(record[key]) for key in ("kind", "host", "pid", "started", "at_unix"))
+        int(pid), float(at_unix)
+        return Holder(name, kind, host or "?", pid, started, at_unix, leased="leased" in record)
+    except (ValueError, KeyError, TypeError):
         return Holder(name, name.partition("-")[0], "?", "0", "", "0")
 
 
