@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ down: ## End what demo and serve started, and nothing else
 # Quick folders first; ARGS may name others. One process: its closing line counts every test.
 test: setup ## Run all tests (ARGS="tests/unit" for one tier)
 	$(PYTHON_IN_VENV) -m pytest -o testpaths="$(TESTS)" $(ARGS)
+
+test-long: setup ## The tests that `make test` leaves out because each takes minutes
+	$(PYTHON_IN_VENV) -m pytest -m long $(or $(ARGS),tests)
 
 # The pure folders: no Ray and no network, so unit tests reach every branch worth reaching.
 PURE := rft_ray/config/* rft_ray/grading/* rft_ray/paths/* rft_ray/plan/* rft_ray/evaluation/metrics.py \

@@ -31,7 +31,7 @@ KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does he have?"
 START_S = 120.0
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(560)
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def kill_one(service: Service, deployment: str, number: signal.Signals) -> None:
     os.kill(service.replicas_of(deployment)[0], number)
 
 
+@pytest.mark.long
 def test_a_rolling_update_under_load_fails_and_truncates_nothing(service: Service) -> None:
     def replicas() -> set[int]:
         return set(service.replicas_of("engine") + service.replicas_of("ingress"))
@@ -139,7 +140,7 @@ def test_a_rolling_update_under_load_fails_and_truncates_nothing(service: Servic
     assert within(START_S, lambda: all_run(service))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 @pytest.mark.parametrize("deployment", ["engine", "ingress"])
 def test_what_a_lost_replica_was_asked_is_answered_or_ends_with_an_error(
     service: Service, deployment: str, number: signal.Signals
