@@ -140,7 +140,7 @@ def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
     return StoreError(f"cannot use {what}: choose a writable folder on a file system with hard links")
 
 
-PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 8, 16 << 10
+PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 4, 16 << 10
 """A server that checks and then writes, without a lock, is found out only where two writes meet between the two: many
 rounds, many writers at once, and bodies that take a while."""
 

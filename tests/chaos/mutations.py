@@ -202,7 +202,7 @@ MUTANTS = (
         "weak-probe",
         "the check for create-only writes tries one key with two writers",
         "rft_ray/store/base.py",
-        "PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 8, 16 << 10",
+        "PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 4, 16 << 10",
         "PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 1, 2, 16",
         ("tests/integration/test_s3_servers.py",),
     ),
