@@ -3,8 +3,8 @@
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
 FILE is .jsonl or .parquet, with one completion or one list of completions per row. Gold is a file of questions with
-final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`. The
-accepted columns are listed in `rft_ray.data.external`. A gold file graded against itself is all correct.
+final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`.
+A gold file graded against itself is all correct.
 
 Limits: both files are read into memory; completions without a gold answer are counted and left out.
 """
@@ -75,20 +75,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=__doc__,
+        epilog=external.COLUMNS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", help="completions: .jsonl or .parquet")
     parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
-    parser.add_argument("--question-column", metavar="NAME", help=_first_of(external.QUESTION_COLUMNS))
-    parser.add_argument("--completion-column", metavar="NAME", help=_first_of(external.COMPLETION_COLUMNS))
+    parser.add_argument("--question-column", metavar="NAME", help="column of the question (default: see below)")
+    parser.add_argument("--completion-column", metavar="NAME", help="column of the completion (default: see below)")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
     parser.add_argument("--out", type=Path, help="write one JSON line per completion: verdicts, selection")
     return parser
-
-
-def _first_of(columns: Sequence[str]) -> str:
-    return f"default: the first of {', '.join(columns)}"
 
 
 def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:

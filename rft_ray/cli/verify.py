@@ -2,9 +2,7 @@
 
     rft-ray verify mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 
-COMPLETIONS: .jsonl or .parquet, one row per completion. Columns: `question` or `prompt`; `completion` or `response`, a
-text or a list of texts; `model` when the file holds several (otherwise the model is the file's name); `finish_reason`
-when it is known: `length` marks a truncated text. A gold file has the columns `question` and `answer`.
+COMPLETIONS: .jsonl or .parquet, with one completion or one list of completions per row.
 Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl), and summary.json. Running it again
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used, 130 stopped by
 Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
@@ -39,11 +37,11 @@ def main(argv: Sequence[str], prog: str = "rft-ray verify") -> int:
 
 def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     """The parsed options."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    from rft_ray.data.external import COMPLETION_COLUMNS, QUESTION_COLUMNS
+    from rft_ray.data.external import COLUMNS_HELP
 
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, epilog=COLUMNS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("completions", nargs="+", metavar="COMPLETIONS", help=".jsonl or .parquet files of completions")
     add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
@@ -52,8 +50,8 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--normal-form", choices=NORMAL_FORMS, default="as_written", help="when two paths are the same path")
     add("--dedup", choices=["equations", "none"], default="equations", help="none: every correct path is kept")
     add("--template", default=ALPACA, help="prompt template of the corpus, with {query} (default: Alpaca's)")
-    add("--question-column", metavar="NAME", help=f"default: the first of {', '.join(QUESTION_COLUMNS)}")
-    add("--completion-column", metavar="NAME", help=f"default: the first of {', '.join(COMPLETION_COLUMNS)}")
+    add("--question-column", metavar="NAME", help="column of the question (default: see below)")
+    add("--completion-column", metavar="NAME", help="column of the completion (default: see below)")
     add("--actors", type=int, default=os.cpu_count() or 1, metavar="N", help="verifier actors (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.template.count("{query}") != 1:

@@ -38,6 +38,18 @@ TOKEN_LIMIT = frozenset({"length", "max_tokens", "truncated"})
 """Finish reasons, in lower case, by which samplers mark a text that the token limit cut off."""
 PER_BLOCK = 50
 SHOWN = 5
+COLUMNS_HELP = f"""\
+columns of a file of completions:
+  question       {", ".join(QUESTION_COLUMNS)}; of several, the first that holds a gold question
+  completion     the first of {", ".join(COMPLETION_COLUMNS)}; a text or a list of texts
+  finish_reason  optional; {", ".join(sorted(TOKEN_LIMIT))}: the token limit cut the text off
+  model          optional; without it, verify takes the file's name for the model
+
+columns of a gold file:
+  question       the first of {", ".join(QUESTION_COLUMNS)}
+  answer         the first of {", ".join(GOLD_COLUMNS)}; a final answer, or a solution that ends in '#### <answer>'
+"""
+"""The columns as `rft-ray verify --help` and `rft-ray grade --help` list them."""
 
 
 @dataclass(frozen=True, slots=True)

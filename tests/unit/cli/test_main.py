@@ -10,6 +10,7 @@ import pytest
 
 from rft_ray.cli.job import shipped_configs
 from rft_ray.cli.main import COMMANDS, main
+from rft_ray.data import external
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("ray", "torch", "vllm", "transformers")
@@ -66,3 +67,12 @@ def test_scripts_run_from_a_checkout_that_is_not_installed(script: str, tmp_path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"usage: python jobs/{script}.py" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["verify", "grade"])
+def test_help_of_verify_and_grade_names_every_accepted_column(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    columns = (external.QUESTION_COLUMNS, external.COMPLETION_COLUMNS, external.GOLD_COLUMNS)
+    assert all(", ".join(names) in shown for names in columns)
