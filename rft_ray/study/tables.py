@@ -42,7 +42,15 @@ def _by_loss(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
         if before:
             longer = _percent(sft(evidence, model.name, schedule="steps"))
             rows.append((model.name, f"{model.parameters:,}", loss, _accuracy(before), longer, _accuracy(after), gain))
-    columns = ("model", "parameters", "pre-training loss", "SFT", "SFT, RFT's steps", "RFT (union)", "gain over SFT")
+    columns = (
+        "model",
+        "parameters",
+        "pre-training loss",
+        "SFT",
+        "SFT with as many steps as RFT",
+        "RFT (union)",
+        "gain over SFT",
+    )
     note = (
         "maj1@1 on the test problems. The interval is 95 %, of one seed; with several seeds the accuracy is their mean."
     )
