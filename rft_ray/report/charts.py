@@ -7,6 +7,7 @@ Each mark has a description for screen readers and for the page's tooltip.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,12 +241,13 @@ def histograms(
     rows = [{**row, "stack": parts.index(row["part"])} for row in rows if row["part"] in parts]
     columns = 2 if width > 400 and len(models) > 1 else 1
     inner = (width - 58 - 22 * (columns - 1)) / columns
-    every = max(1, round(len(order) * 34 / inner))
+    every = math.ceil((10 + 7 * max(map(len, order))) * len(order) / inner)  # labels so far apart do not touch
     return {
         "data": {"values": rows},
         "facet": _encode("model", "nominal", sort=models, header={"labelAnchor": "start"}),
         "columns": columns,
         "spacing": 22,
+        "resolve": {"axis": {"x": "independent"}},  # a shared axis would stand in the last row, below an empty place
         "spec": {
             "width": inner,
             "height": 150,
