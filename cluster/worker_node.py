@@ -9,33 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
-from ray._private.node import Node
-from ray._private.parameter import RayParams
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before rft_ray, which need not be installed
 
-
-def start(address: str, name: str, cpus: int, object_store_bytes: int, temp: str) -> Node:
-    """Start the raylet and the agents of one node; they end with this process.
-
-    `temp`: a folder for this node only. In a shared folder, a node that unpacks a job's working directory removes it
-    while the driver is using it.
-    """
-    parameters = RayParams(
-        gcs_address=address,
-        node_ip_address="127.0.0.1",
-        node_name=name,
-        temp_dir=temp,
-        num_cpus=cpus,
-        object_store_memory=object_store_bytes,
-        min_worker_port=0,
-        max_worker_port=0,
-        dashboard_agent_listen_port=None,
-        labels={},
-    )
-    return Node(parameters, head=False, shutdown_at_exit=True, spawn_reaper=True)
+from rft_ray.runtime import ray_private
 
 
 def main() -> int:
+    """Start the node, wait until one of its processes dies, and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True, help="the head's address, host:port")
     parser.add_argument("--name", required=True, help="the node's name, as the dashboard shows it")
@@ -47,7 +29,19 @@ def main() -> int:
         help="a folder for this node only; its path must be short, because Ray keeps sockets there",
     )
     arguments = parser.parse_args()
-    node = start(arguments.address, arguments.name, arguments.cpus, arguments.object_store_bytes, arguments.temp_dir)
+    node = ray_private.start_node(
+        gcs_address=arguments.address,
+        node_ip_address="127.0.0.1",
+        node_name=arguments.name,
+        # not shared: a node that unpacks a job's working directory removes it while the driver is using it
+        temp_dir=arguments.temp_dir,
+        num_cpus=arguments.cpus,
+        object_store_memory=arguments.object_store_bytes,
+        min_worker_port=0,
+        max_worker_port=0,
+        dashboard_agent_listen_port=None,
+        labels={},
+    )
     print(f"{arguments.name} has joined {arguments.address}", flush=True)
     while not (dead := node.dead_processes()):
         time.sleep(1)

@@ -1,15 +1,21 @@
 """What this project uses of Ray's internals: each name here, and why it is needed. Seen in Ray 2.60.0.
 
-`tests/unit/runtime/test_ray_private.py` fails by name when an upgrade removes one of them. `serve/` and `cluster/` use
-others of their own.
+`tests/unit/runtime/test_ray_private.py` fails by name when an upgrade removes one of them. `serve/ray_private.py` holds
+those of `serve/`.
 """
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray._private.node import Node
 
 LOOPBACK = {"_node_ip_address": "127.0.0.1"}
 """Argument of `ray.init`: a local Ray listens on loopback only. No public argument sets a node's address."""
+TEMP_FOLDER = "_temp_dir"
+"""Argument of `ray.init`: the folder of Ray's sockets and logs, to keep the paths of sockets short."""
 KEEP_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable: with "0", Ray does not replace 127.0.0.1 by the machine's outward address."""
 HEALTH_CHECK_INTERVAL_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
@@ -26,6 +32,18 @@ def hand_on_ray_address() -> None:
     from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
     ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+
+
+def start_node(**parameters: Any) -> Node:
+    """Start the raylet and the agents of one worker node, which end with this process. Takes the fields of `RayParams`.
+
+    Uses `ray._private.node.Node` and `ray._private.parameter.RayParams`, because `ray start` takes no loopback address:
+    it replaces 127.0.0.1 by the machine's outward address. `Node.dead_processes()` returns what has died.
+    """
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    return Node(RayParams(**parameters), head=False, shutdown_at_exit=True, spawn_reaper=True)
 
 
 def expect_quick_health_checks() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rft_ray.runtime import ray_private
 from tests.s3server import S3Server, s3_server
 
 
@@ -30,10 +31,10 @@ def ray_cluster(s3: S3Server) -> Iterator[str]:
             num_cpus=8,
             include_dashboard=True,  # Ray Train asks the dashboard whether its own controller lives
             dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
             object_store_memory=512 * 2**20,
             log_to_driver=False,
+            **ray_private.LOOPBACK,
+            **{ray_private.TEMP_FOLDER: folder},
         )
         yield context.address_info["address"]
         ray.shutdown()

@@ -7,15 +7,25 @@ from types import SimpleNamespace
 
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray.train.v2._internal import constants, exceptions
 from ray.train.v2._internal.execution.worker_group import poll
 
 from rft_ray.runtime import ray_private
 
 
-def test_ray_init_takes_a_node_address() -> None:
+def test_ray_init_takes_a_node_address_and_a_temporary_folder() -> None:
     source = inspect.getsource(ray_worker.init)
-    assert all(f'kwargs.pop("{name}"' in source for name in ray_private.LOOPBACK)
+    assert all(f'kwargs.pop("{name}"' in source for name in (*ray_private.LOOPBACK, ray_private.TEMP_FOLDER))
+
+
+def test_a_node_takes_the_parameters_of_a_worker_on_loopback() -> None:
+    fields = inspect.signature(RayParams).parameters
+    assert {"gcs_address", "node_ip_address", "node_name", "temp_dir", "num_cpus", "labels"} <= set(fields)
+    assert {"min_worker_port", "max_worker_port", "dashboard_agent_listen_port", "object_store_memory"} <= set(fields)
+    assert {"head", "shutdown_at_exit", "spawn_reaper"} <= set(inspect.signature(Node).parameters)
+    assert callable(Node.dead_processes)
 
 
 def test_environment_variables_have_these_names() -> None:
