@@ -10,7 +10,6 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from rft_ray import paths
@@ -19,17 +18,16 @@ from rft_ray.data.problems import read_problems
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.plan.jobs import PathJob
 from rft_ray.records import Problem, ReasoningPath, Status, to_table
-from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
+from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table, open_store
-from rft_ray.store.shards import Shard, key_to_write, missing_shards
+from rft_ray.store.shards import Shard, key_to_write
 from rft_ray.store.tables import noted
 
 
 def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[ShardReceipt]:
     """Select the missing paths of these jobs. Returns one receipt per job and problem block made. Raises StageError."""
-    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
-    return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors)
+    return run_missing("select paths", Selector, jobs, store=store, actors=actors)
 
 
 class Candidate(NamedTuple):

@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from rft_ray import grading
 from rft_ray.config.errors import RunError
@@ -18,10 +17,10 @@ from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import VerdictJob
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
-from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
+from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table, open_store
-from rft_ray.store.shards import Shard, key_to_write, missing_shards
+from rft_ray.store.shards import Shard, key_to_write
 from rft_ray.store.tables import noted
 
 CANARIES = (
@@ -38,8 +37,7 @@ class CanaryError(RunError, RuntimeError):
 
 def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[ShardReceipt]:
     """Grade the missing shards of these jobs. Returns one receipt per shard made. Raises StageError."""
-    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
-    return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors)
+    return run_missing("verify", Verifier, jobs, store=store, actors=actors)
 
 
 class Verifier:

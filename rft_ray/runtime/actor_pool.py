@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import ray
@@ -19,7 +20,8 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from rft_ray.config.errors import RunError
 from rft_ray.runtime.progress import Progress
-from rft_ray.store.shards import Shard
+from rft_ray.store import Store
+from rft_ray.store.shards import Shard, missing_shards
 
 MAX_BLOCKS = 4096
 """Ray Data blocks of one execution; with more shards than this, a block holds several."""
@@ -162,12 +164,31 @@ def cause_of(error: BaseException) -> str:
 VERIFIER_ENV = {"OMP_NUM_THREADS": "1"}
 
 
-def run_shards(
-    label: str, make: Callable[[], Worker[ShardReceipt]], shards: Sequence[Shard], actors: int
+class Job(Protocol):
+    """Work that is known as shards before it runs."""
+
+    def shards(self) -> Sequence[Shard]: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+def run_missing(
+    label: str,
+    worker: Callable[[str, tuple[J, ...]], Worker[ShardReceipt]],
+    jobs: Sequence[J],
+    *,
+    store: Store,
+    actors: int,
 ) -> list[ShardReceipt]:
-    """Run a stage of up to `actors` single-threaded actors over the shards, with lines of progress."""
+    """Make the missing shards of the jobs in up to `actors` single-threaded actors, with lines of progress.
+
+    Each actor calls `worker(store.url, jobs)` once. Returns one receipt per shard made. Raises StageError.
+    """
+    shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     if not shards:
         return []
+    make = partial(worker, store.url, tuple(jobs))
     progress = Progress(label, len(shards), "shards")
     receipts = []
     for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV), ShardReceipt):
