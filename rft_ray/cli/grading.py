@@ -1,4 +1,4 @@
-"""Grades completions of any sampler: a file and gold answers -> counts, and verdicts where asked for.
+"""Grade completions of any sampler against gold answers: prints counts, and writes verdicts with --out.
 
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
@@ -81,17 +81,26 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", help="completions: .jsonl or .parquet")
-    parser.add_argument("--gold", metavar="SOURCE", required=True, help="gsm8k:train, hub:…, tiny:…, or a file")
+    parser.add_argument("--gold", metavar="SOURCE", required=True, help="see above")
     parser.add_argument("--question-column", metavar="NAME", help="column of the question (default: see below)")
     parser.add_argument("--completion-column", metavar="NAME", help="column of the completion (default: see below)")
-    parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
-    parser.add_argument("--tolerance", choices=["collecting", "evaluating"], default="collecting")
-    parser.add_argument("--out", type=Path, help="write one JSON line per completion: verdicts, selection")
+    parser.add_argument("--mode", choices=[*MODES, "both"], default="both", help="how to grade (default: %(default)s)")
+    parser.add_argument(
+        "--tolerance",
+        choices=["collecting", "evaluating"],
+        default="collecting",
+        help="compare answers as when paths are collected, or as in evaluation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="write each completion's verdicts and selection as a line of JSON",
+    )
     return parser
 
 
 def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:
-    """The completions of the file, lists flattened, each with its gold question if there is one."""
+    """The completions of the file, one by one, with the question as the gold writes it where the gold has it."""
     questions = external.GoldQuestions(gold)
     rows = external.completion_rows(
         options.file, question_column=options.question_column, completion_column=options.completion_column
@@ -134,7 +143,7 @@ def _print_differences(verdicts: dict[str, list[Verdict]]) -> None:
 
 
 def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]) -> None:
-    """One JSON line per completion: question, text, and per mode status, answer, detail, selected."""
+    """Write one JSON object per completion: question, text, and for each mode status, answer, detail, shared_by."""
     selected = {mode: _selected(samples, of_mode, mode) for mode, of_mode in verdicts.items()}
     with path.open("w", encoding="utf-8") as out:
         for index, sample in enumerate(samples):
@@ -151,7 +160,7 @@ def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]
 
 
 def _selected(samples: list[Sample], verdicts: list[Verdict], mode: str) -> dict[int, int]:
-    """Index of each representative -> how many completions share its equation list."""
+    """Index of each representative -> number of completions that share its equation list."""
     indices: dict[str, list[int]] = {}
     for index, (sample, verdict) in enumerate(zip(samples, verdicts, strict=True)):
         if verdict.status is Status.CORRECT:

@@ -1,4 +1,4 @@
-"""The parts that all jobs share: arguments, Ray's start, SIGTERM, one-line errors, and exit codes.
+"""What all jobs share: arguments, the start of Ray, SIGTERM, one-line errors, and exit codes.
 
 0 done; 1 a stage failed or samples are missing; 2 the config, the data or a model cannot be used; 130 stopped by
 Ctrl-C; 143 stopped by SIGTERM. After 1, 130 and 143 the same command resumes.
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from rft_ray.store import Store
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-"""The shipped configs: jobs/configs of a checkout, by a link, and part of the package where it is installed."""
-RUN_AGAIN = "what is committed stays: run the same command again to go on"
+"""The shipped configs: a link to jobs/configs in a checkout, and part of the package in an installation."""
+RUN_AGAIN = "committed results are kept: run the same command again to resume"
 END_S = 15.0
-"""Seconds that Ray has to release the driver's process after SIGTERM."""
+"""Seconds that Ray's shutdown may take after SIGTERM, before the driver ends itself."""
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse the arguments of a job that has a config. Returns its options and its `--section.key=value` settings.
 
-    Adds `--config` to the parser; the config may also be given as a bare word, in any place.
+    Adds `--config` to the parser; the config may also be given as a bare word, anywhere among the arguments.
     """
     parser.add_argument("--config", metavar="CONFIG", help="the same as the bare word CONFIG")
     options, rest = parser.parse_known_args(argv)
@@ -78,7 +78,7 @@ def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
 
 
 def start(store: Store) -> None:
-    """Start or join Ray, and take SIGTERM from it. Raises StageError when a node does not see the store."""
+    """Start or join Ray, then handle SIGTERM. Raises StageError when a node does not see the store."""
     from rft_ray.runtime import ray_cluster, sigterm
 
     ray_cluster.start_ray()
@@ -87,9 +87,11 @@ def start(store: Store) -> None:
 
 
 def _keep_ray_on_loopback() -> None:
-    """Make a Ray that this process starts listen on loopback only. Ray reads the variable when it is imported."""
+    """Let a Ray that this process starts listen on loopback only.
+
+    Without the variable, which Ray reads when it is imported, Ray replaces 127.0.0.1 by the machine's external address.
+    """
     if not os.environ.get("RAY_ADDRESS"):
-        # Ray otherwise replaces 127.0.0.1 by the external address.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
@@ -105,7 +107,7 @@ def _exit_code(work: Callable[[], None]) -> int:
         print(f"error: {error}\n{RUN_AGAIN}", file=sys.stderr)
         return 1
     except (ConnectionError, RayError) as error:
-        print(f"error: Ray: {cause_of(error)}\nwhat is committed stays", file=sys.stderr)
+        print(f"error: Ray: {cause_of(error)}\ncommitted results are kept", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped; {RUN_AGAIN}", file=sys.stderr)

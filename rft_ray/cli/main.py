@@ -11,15 +11,15 @@ from importlib import import_module
 
 COMMANDS = {
     "run": ("run", "fine-tune, sample, verify, merge, fine-tune again, evaluate: the whole of RFT"),
-    "verify": ("verify", "grade anyone's completions and select their distinct reasoning paths, on Ray"),
+    "verify": ("verify", "grade completions of any sampler and select their distinct reasoning paths, on Ray"),
     "report": ("report", "rebuild the report of a run or of a scaling study"),
     "serve": ("serve", "serve the models of a finished run over HTTP"),
     "study": ("study", "answer the paper's scaling questions on a family of models"),
-    "store": ("store", "ls, du, verify, prune: look into a run's store, check it, delete what it does not need"),
+    "store": ("store", "ls, du, verify, prune: list, measure, check and clean a run's store"),
     "pairs": ("pairs", "export preference pairs for DPO from a run"),
     "grade": ("grading", "grade a file of completions in this process, without Ray and without a run"),
 }
-"""Subcommand -> its module, and what it does."""
+"""Subcommand -> its module and a description."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

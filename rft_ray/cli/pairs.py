@@ -26,7 +26,7 @@ from rft_ray.store import StoreError, open_store
 from rft_ray.store.base import partial_file
 
 EVERY = 50_000
-"""Pairs between two lines of progress."""
+"""A line of progress is printed each time this many pairs are written."""
 
 
 def main(argv: Sequence[str], prog: str = "rft-ray pairs") -> int:
@@ -50,9 +50,15 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument
     add("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run with verdicts")
     add("--out", required=True, type=Path, metavar="FILE.jsonl", help="local file to write or replace")
-    add("--mode", choices=MODES, help="whose verdicts (default: strict when the run has them, otherwise paper)")
-    add("--max-per-problem", type=int, default=8, metavar="N", help="most pairs of one problem (default: %(default)s)")
-    add("--same-model", action="store_true", help="both paths of a pair from one model")
+    add("--mode", choices=MODES, help="which verdicts to use (default: strict when the run has them, otherwise paper)")
+    add(
+        "--max-per-problem",
+        type=int,
+        default=8,
+        metavar="N",
+        help="at most N pairs per problem (default: %(default)s)",
+    )
+    add("--same-model", action="store_true", help="take both paths of a pair from the same model")
     others = sorted(set(REJECTIONS) - preference_pairs.REJECTED)
     add(
         "--also-reject",
@@ -68,7 +74,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
-    """Write the run's pairs to the file. Returns what `write` returns. Raises StoreError when the run has none."""
+    """Write the run's pairs to the file. Returns the counts of `write`. Raises StoreError when the run has none."""
     store = open_store(options.run)
     rows = preference_pairs.export(
         store,
@@ -81,12 +87,12 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     with partial_file(options.out) as partial, partial.open("w", encoding="utf-8") as file:
         counts, problems = write(rows, file)
         if not counts:
-            raise StoreError(f"no problem of {options.run} has a right and a wrong path: nothing was written")
+            raise StoreError(f"no problem of {options.run} has both a right and a wrong path, so nothing was written")
     return counts, problems
 
 
 def write(rows: Iterable[dict[str, Any]], file: TextIO) -> tuple[Counter[str], int]:
-    """Write the pairs as they come. Returns the pairs of each rejected status, and the number of problems."""
+    """Write the pairs as they come. Returns the number of pairs by rejected status, and the number of problems."""
     counts: Counter[str] = Counter()
     problems: set[str] = set()
     for row in rows:

@@ -1,9 +1,9 @@
-"""Rebuild the report of a run, or of a scaling study, from what it has committed.
+"""Rebuild the report of a run or of a scaling study from its committed files.
 
     rft-ray report --run runs/demo
 
-Starts no Ray and needs no network, except for a run on S3. Replaces `report.html` in the run, or `study.html` in the
-study. Exit codes: 0 done, 2 the run cannot be read or has no summary yet.
+Does not start Ray, and needs no network unless the run is on S3. Replaces the run's `report.html`, or the study's
+`study.html`. Exit codes: 0 done, 2 the run cannot be read or has no summary yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(argv: Sequence[str], prog: str = "rft-ray report") -> int:
 
 
 def _write(run: str) -> str:
-    """Write the page that the run needs, and return where it is."""
+    """Write the report of a run or of a study. Returns a line that says where it is."""
     from rft_ray.report.write import write_report, write_study_report
     from rft_ray.store import open_store
     from rft_ray.study.result import KEY

@@ -1,4 +1,4 @@
-"""The whole of RFT as one job: fine-tune, sample, verify, merge, fine-tune again, evaluate.
+"""Run the whole of RFT as one job: fine-tune, sample, verify, merge, fine-tune again, evaluate.
 
     rft-ray run demo
     rft-ray run mine.yaml --dry-run
@@ -58,7 +58,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     plan, store = pipeline.prepare(config)
     store.check()
     for problem in pipeline.leaks(plan):
-        print(f"warning: this test question is in the training set too: {problem.question[:100]!r}")
+        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
 
     def work() -> None:
         start(store)

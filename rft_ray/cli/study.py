@@ -1,15 +1,16 @@
-"""The paper's scaling questions as one job: train, sample and evaluate every point, then answer from the points.
+"""Answer the paper's scaling questions as one job: train, sample and evaluate every point, then compare them.
 
     rft-ray study study --dry-run
     rft-ray study study
     rft-ray study study --markdown study.md
 
-CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. Which points there are is set by
-`--study.KEY=value`; `--dry-run` lists them. Keys:
+CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. `--study.KEY=value` sets the points;
+`--dry-run` lists them. Keys:
     {keys}
 
-Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command resumes after a
-kill, and a wider grid adds to what is there. It takes hours: `nohup … &`, or `ray job submit --no-wait -- …`.
+Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command resumes after
+an interruption, and a wider grid trains only its new points. It takes hours: use `nohup … &` or
+`ray job submit --no-wait -- …`.
 Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used, 130 stopped by
 Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
 """
@@ -49,13 +50,13 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
     parser.add_argument("--dry-run", action="store_true", help="print points, trainings and time; start nothing")
     parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for a GPU")
     parser.add_argument(
-        "--markdown", metavar="FILE", type=Path, help="write the last study.json as a page; run nothing"
+        "--markdown", metavar="FILE", type=Path, help="write the last study.json as a Markdown page; run nothing"
     )
     return parse(parser, argv)
 
 
 def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: str) -> Callable[[], None] | None:
-    """Read and check everything. Returns the study as a function, or None when nothing is left that needs Ray."""
+    """Read and check everything. Returns the study as a function, or None when nothing needs Ray."""
     config = load(config_file(options.config), settings)
     if options.markdown:
         write_markdown(config, options.markdown)
@@ -108,14 +109,14 @@ def write_markdown(config: Config, file: Path) -> None:
 
 
 def write_page(store: Store) -> None:
-    """Write the study's page, and print where it is."""
+    """Write the study's page and print its address."""
     from rft_ray.report.write import try_study_report
 
     print(try_study_report(store), flush=True)
 
 
 def show(study: Study, store: Store) -> None:
-    """Print the findings, and where they are."""
+    """Print the findings and the address of study.json."""
     for finding in study.findings:
         print(f"  {finding.holds:<8} {finding.paper}\n{'':11}{finding.here}")
     print(f"finished: {store.url}/study.json ({len(study.points)} of {study.planned} points)")

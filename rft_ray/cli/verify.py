@@ -1,4 +1,4 @@
-"""Grade anyone's completions and select their distinct reasoning paths, whichever sampler made them.
+"""Grade completions of any sampler and select their distinct reasoning paths.
 
     rft-ray verify mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 
@@ -47,8 +47,18 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
     add("--out", default="runs/verify", metavar="RUN", help="local folder or s3://bucket/prefix (default: %(default)s)")
     add("--mode", choices=[*MODES, "both"], default="strict", help="how to grade (default: %(default)s)")
-    add("--normal-form", choices=NORMAL_FORMS, default="as_written", help="when two paths are the same path")
-    add("--dedup", choices=["equations", "none"], default="equations", help="none: every correct path is kept")
+    add(
+        "--normal-form",
+        choices=NORMAL_FORMS,
+        default="as_written",
+        help="which paths are equal (default: %(default)s)",
+    )
+    add(
+        "--dedup",
+        choices=["equations", "none"],
+        default="equations",
+        help="none: keep all correct paths (default: %(default)s)",
+    )
     add("--template", default=ALPACA, help="prompt template of the corpus, with {query} (default: Alpaca's)")
     add("--question-column", metavar="NAME", help="column of the question (default: see below)")
     add("--completion-column", metavar="NAME", help="column of the completion (default: see below)")
@@ -112,7 +122,7 @@ def read(options: argparse.Namespace) -> tuple[Gold, Foreign]:
     check_known(completions, options.gold)
     known = sum(map(len, completions.by_model.values()))
     total = known + completions.unknown.total()
-    print(f"read {total:,} completions, {known:,} of them of {options.gold}", flush=True)
+    print(f"read {total:,} completions, {known:,} of them for questions of {options.gold}", flush=True)
     return gold, completions
 
 
@@ -126,7 +136,7 @@ def check_known(completions: Foreign, source: str) -> None:
         raise DataError("the files hold no completions")
     raise DataError(
         f"none of the {completions.unknown.total():,} completions answers a question of {source}; the first asks "
-        f"{completions.unknown_questions[0][:80]!r}: choose the gold it belongs to, or the column with "
+        f"{completions.unknown_questions[0][:80]!r}: choose the matching --gold, or name the right column with "
         "--question-column"
     )
 
@@ -150,7 +160,7 @@ def run(
     graded: Mapping[Mode, Sequence[VerdictJob]],
     selected: Mapping[Mode, PathJob],
 ) -> VerifySummary:
-    """Commit the rows as completions, then grade, select and merge what is missing. Returns the summary, as written.
+    """Commit the completions, then grade, select and merge what is missing. Returns the summary as written.
 
     Uses Ray only when verdicts or paths are missing.
     """
@@ -195,11 +205,11 @@ def show(summary: VerifySummary) -> None:
             print(*(f"{counts.status[name]:>12,}" for name in shown), end="")
             print(f"  {counts.accepted_share:>8.2%}  {counts.distinct_paths:>14,}")
     for model, count in summary.unknown.items():
-        print(f"left out: {count:,} completions of {model} whose question is not in {summary.gold}")
+        print(f"left out: {count:,} completions of {model}: their question is not in {summary.gold}")
     for mode, corpus in summary.corpora.items():
         paths = comparison.distinct_paths[mode]
         under = ", ".join(f"{form} {count:,}" for form, count in paths.under.items())
-        print(f"{mode}: {paths.union:,} distinct paths of all models ({under})")
+        print(f"{mode}: {paths.union:,} distinct paths of all models together ({under})")
         print(f"{mode}: corpus of {corpus.gold:,} gold solutions and {corpus.paths:,} paths: {corpus.file}")
     if len(summary.corpora) > 1:
         show_differences(comparison.differences)

@@ -1,7 +1,7 @@
-"""Rows of JSON Lines and Parquet files, one mapping a row: the only reader of such files that users bring.
+"""Reads the rows of JSON Lines and Parquet files, each row as a mapping. All such files of a user are read here.
 
-In: a local or `s3://` file. Out: (`file:line` or `file: row n`, row), read as it is iterated. Every error names the
-file and, where there is one, the line or row and the column.
+In: a local or `s3://` file. Out: (`file:line` or `file: row n`, row), read lazily. Every error names the file and,
+where there is one, the line or row and the column.
 
 Limits: an S3 object is held in memory.
 """
@@ -26,7 +26,7 @@ ROW_FILES = (*JSONL, ".parquet")
 _BOM = b"\xef\xbb\xbf"
 
 Row = tuple[str, Mapping[str, Any]]
-"""(place, row). The place opens every message about the row: `data.jsonl:3` or `data.parquet: row 3`."""
+"""(place, row). Messages about the row start with the place: `data.jsonl:3` or `data.parquet: row 3`."""
 
 
 class DataError(InputError, ValueError):
@@ -36,8 +36,8 @@ class DataError(InputError, ValueError):
 def rows(file: str, *, name: str = "", columns: Sequence[str] = ()) -> Iterator[Row]:
     """The rows of a .jsonl or .parquet file. Raises DataError, and StoreError for S3 out of reach.
 
-    `name` stands for the file in places and messages. With `columns`, a Parquet file must have all of them, and only
-    they are read.
+    `name` replaces the file in places and messages. With `columns`, a Parquet file must have all of these columns, and
+    only these are read.
     """
     if not file.endswith(ROW_FILES):
         raise DataError(f"{file}: neither .jsonl nor .parquet: convert it to one of the two")
@@ -79,7 +79,7 @@ def _object(url: str) -> bytes:
 
 
 def _nearest(path: Path) -> str:
-    """A hint at the file of the folder whose name is nearest, or nothing."""
+    """A hint that names the most similar file name in the folder, or an empty string."""
     names = [file.name for file in path.parent.glob("*") if file.suffix] if path.parent.is_dir() else []
     nearest = difflib.get_close_matches(path.name, names, 1, 0.5)
     return f"; nearest file there: {nearest[0]}" if nearest else ""
@@ -98,9 +98,9 @@ def _json_object(where: str, line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 at byte {error.start + 1} of the line: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}): write one JSON object a line") from None
+        raise DataError(f"{where}: not JSON ({error}): write one JSON object per line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON {type(row).__name__}, not an object: write one JSON object a line")
+        raise DataError(f"{where}: a JSON {type(row).__name__}, not an object: write one JSON object per line")
     return row
 
 
@@ -128,7 +128,7 @@ def _check_columns(name: str, names: Sequence[str], required: Sequence[str]) -> 
 
 
 class _ParquetRow(Mapping[str, Any]):
-    """One row, whose cells are converted when they are read: what is in unused columns makes no difference."""
+    """One row. A cell is converted when it is read, so the contents of unused columns cannot cause an error."""
 
     def __init__(self, where: str, cells: Mapping[str, Any]) -> None:
         self._where = where

@@ -1,8 +1,8 @@
-"""Word problems in clauses: a core (who has how much), changes to it, and a question.
+"""Generates word problems from clauses: a core (who has how much), changes to it, and a question.
 
 One- and two-step problems use the same clauses as longer ones, so a base model that has seen only
-short problems knows every clause but not how to join many. Each clause knows several ways to
-compute its amount; a story's plans are their combinations. In the spirit of GSM-Symbolic
+short problems has seen every clause, but not how to join many. Each clause has several ways to
+compute its amount; a story's plans are the combinations of them. Similar to GSM-Symbolic
 (arXiv 2410.05229) and iGSM (arXiv 2407.20311); every text here is original.
 Pure Python.
 """
@@ -32,7 +32,7 @@ class Story:
 
 @dataclass(slots=True)
 class Draft:
-    """A story under construction: one pool of words, and the numbers and clauses so far."""
+    """An unfinished story: the words that it may use, and its numbers and clauses so far."""
 
     rng: random.Random
     names: list[str]
@@ -42,21 +42,21 @@ class Draft:
     clauses: list[str] = field(default_factory=list)
 
     def number(self, low: int, high: int) -> str:
-        """Draws a given number from [low, high]; returns its name in plans."""
+        """Draw a given number from [low, high]. Returns its name in plans."""
         name = f"n{len(self.given)}"
         self.given[name] = self.rng.randint(low, high)
         return name
 
     def tell(self, *variants: str) -> None:
-        """Adds one of the clause variants; `{n0}` becomes that number, `{obj}` the objects."""
+        """Add one of the variants of a clause. `{n0}` is replaced by that number, `{obj}` by the objects."""
         self.clauses.append(self.rng.choice(variants).format(obj=self.obj, **self.given))
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What the story is about so far: who has it, and the plans for it.
+    """The amount that the clauses so far describe: its owner, its name in plans, and the plans that compute it.
 
-    An empty plan stands for the given number `name` itself.
+    An empty plan means that the amount is the given number `name`.
     """
 
     owner: str
@@ -73,7 +73,7 @@ class Amount:
 
 
 def tell_story(rng: random.Random, steps: int) -> Story | None:
-    """One story whose shortest plan has `steps` steps, or None where the numbers drawn do not fit."""
+    """A story whose shortest plan has `steps` steps, or None when the drawn numbers do not fit."""
     names, boxes = rng.sample(NAMES, 3), rng.sample(CONTAINERS, 2)
     draft = Draft(rng, names, rng.choice(OBJECTS), boxes)
     core = rng.choice([build for build, size in CORES if size <= steps and (size or steps)])
@@ -81,7 +81,7 @@ def tell_story(rng: random.Random, steps: int) -> Story | None:
     left = steps - len(amount.plans[0])
     closing = left > 0 and rng.random() < 0.3
     changed = _change(draft, amount, left - closing)
-    if changed is None or evaluate(changed.plans[0], draft.given) is None:
+    if evaluate(changed.plans[0], draft.given) is None:
         return None
     ended = _close(draft, changed) if closing else _ask(draft, changed)
     plans = tuple(plan for plan in ended.plans if evaluate(plan, draft.given) is not None)
@@ -95,7 +95,7 @@ def _plural(box: str) -> str:
 
 
 def _step(name: str, formula: str, *says: str) -> Step:
-    """A step from `left op right`, written with spaces."""
+    """A step from the text `left op right`, with spaces."""
     left, op, right = formula.split()
     return Step(name, left, op, right, says)
 
@@ -125,7 +125,7 @@ def _grouped(d: Draft) -> Amount:
 
 
 def _relation(d: Draft, who: str, other: str, base: str, name: str) -> tuple[Step, str | None]:
-    """Add a clause that compares `who` with `other`; returns the step and the factor's name where there is one."""
+    """Add a clause that compares `who` with `other`. Returns the step, and the name of its factor or None."""
     kind = d.rng.choice(("more", "fewer", "times", "half"))
     says = _has(who, d.obj)
     if kind == "times":
@@ -160,7 +160,7 @@ def _compared_twice(d: Draft) -> Amount:
 
 
 def _pooled(d: Draft) -> Amount:
-    """Two people put together what they have; `x + k*x` is also `(k+1)*x`."""
+    """Two people pool their objects: `x + k*x`, or `(k+1)*x`."""
     who, other = d.names[:2]
     x = d.number(4, 20)
     d.tell(f"{other} has {{{x}}} {{obj}}.")
@@ -176,7 +176,7 @@ def _pooled(d: Draft) -> Amount:
 
 
 def _same_size(d: Draft) -> Amount:
-    """a red and b blue boxes of m: `(a+b)*m` is also `a*m + b*m`."""
+    """a red and b blue boxes of m objects each: `(a+b)*m`, or `a*m + b*m`."""
     who, box = d.names[0], d.boxes[0]
     a, b, m = d.number(2, 6), d.number(2, 6), d.number(2, 9)
     d.tell(f"{who} has {{{a}}} red {_plural(box)} and {{{b}}} blue {_plural(box)}.")
@@ -204,7 +204,7 @@ def _two_sizes(d: Draft) -> Amount:
 
 
 def _rate(d: Draft) -> Amount:
-    """p an hour, h hours a day, t days: three groupings of one product."""
+    """p objects per hour, h hours per day, t days: three ways to group the product `p*h*t`."""
     who = d.names[0]
     p, h, t = d.number(2, 5), d.number(2, 4), d.number(2, 4)
     d.tell(f"{who} finds {{{p}}} {{obj}} an hour for {{{h}}} hours a day.")
@@ -218,7 +218,7 @@ def _rate(d: Draft) -> Amount:
 
 
 def _daily(d: Draft) -> Amount:
-    """Two people, p and q a day, t days: `(p+q)*t` is also `p*t + q*t`."""
+    """Two people find p and q objects per day, for t days: `(p+q)*t`, or `p*t + q*t`."""
     who, other = d.names[:2]
     p, q, t = d.number(2, 6), d.number(2, 6), d.number(2, 6)
     d.tell(f"Every day {who} finds {{{p}}} {{obj}} and {other} finds {{{q}}} {{obj}}.")
@@ -247,7 +247,7 @@ CORES: tuple[tuple[Callable[[Draft], Amount], int], ...] = (
     (_daily, 2),
     (_two_sizes, 3),
 )
-"""Cores and the number of steps of their shortest plan."""
+"""Each core with the number of steps of its shortest plan."""
 
 
 # --- changes: gains and losses after the core --------------------------------------------------
@@ -262,8 +262,8 @@ class _Term:
     plan: Plan
 
 
-def _change(d: Draft, amount: Amount, steps: int) -> Amount | None:
-    """Adds gains and losses of `steps` steps in all, at most two; None when that is impossible."""
+def _change(d: Draft, amount: Amount, steps: int) -> Amount:
+    """Add gains and losses, at most two, with `steps` steps in total."""
     sizes = {0: ((),), 1: ((1,),), 2: ((1, 1), (2,)), 3: ((1, 2), (2, 1)), 4: ((2, 2),)}[steps]
     terms = [_term(d, amount, size, f"t{i}") for i, size in enumerate(d.rng.choice(sizes))]
     if not terms:
@@ -291,7 +291,7 @@ def _term(d: Draft, amount: Amount, size: int, name: str) -> _Term:
 
 
 def _tails(d: Draft, amount: Amount, terms: list[_Term]) -> tuple[Plan, ...]:
-    """Ways to apply the terms to the amount: in either order, or joined to one change first."""
+    """The ways to apply the terms to the amount: in either order, or as one net change."""
     says = _now(amount, d.obj)
     before = tuple(step for term in terms for step in term.plan)
 
@@ -312,7 +312,7 @@ def _tails(d: Draft, amount: Amount, terms: list[_Term]) -> tuple[Plan, ...]:
 
 
 def _net_tails(d: Draft, amount: Amount, terms: list[_Term]) -> Iterable[Plan]:
-    """Both terms as one change; for opposite terms only the order with a positive difference is valid."""
+    """Both terms as one net change. For a gain and a loss, only the order with a positive difference is valid."""
     first, second = terms
     says = _now(amount, d.obj)
     if first.gain == second.gain:
@@ -347,7 +347,7 @@ def _ask(d: Draft, amount: Amount) -> Amount:
 
 
 def _close(d: Draft, amount: Amount) -> Amount:
-    """One more step to end with: half, shares, bags or a sale."""
+    """Add a last step and its question: piles, containers or a sale."""
     values = evaluate(amount.plans[0], d.given) or d.given
     value, s, owner = values[amount.name], "" if amount.plural else "s", amount.owner
     do, who = ("do", "they") if amount.plural else ("does", owner)

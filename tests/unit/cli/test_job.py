@@ -76,7 +76,7 @@ def test_an_error_before_the_work_exits_with_2(error: type[Exception], capsys: p
 @pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
 def test_an_error_in_the_work_exits_with_1(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     assert carry_out(lambda: lambda: fails(error("the reason"))) == 1
-    assert capsys.readouterr().err.startswith("error: the reason\nwhat is committed stays")
+    assert capsys.readouterr().err.startswith("error: the reason\ncommitted results are kept")
 
 
 def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
