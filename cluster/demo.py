@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PASSED_ON = ("RFT_GSM8K_DIR", "HF_HOME", "HF_HUB_OFFLINE")
 """Environment variables that a job takes from the caller, even if the head was started without them.
 
-The dashboard shows a job's variables, so secrets do not belong here.
+The dashboard shows the variables of a job, so they must not hold secrets.
 """
 SETTING = re.compile(r"--\w+\.[\w.]+=")
 """Matches `--section.key=value`, a setting of the config; other options are for the job itself."""
@@ -69,7 +69,7 @@ def run(start: Callable[[], Cluster], config: str, options: Sequence[str]) -> in
         _print_locations(cluster, f"{settings.store}/{settings.name}")
     elif status != STOPPED:
         print(f"\nThe run did not finish. Its log is above and in the dashboard: {_dashboard(cluster)}")
-        print("Its committed results are kept: the same command goes on from there.")
+        print("Its committed results are kept: run the same command again to resume.")
     return status
 
 
@@ -184,7 +184,7 @@ def _stop(client: JobSubmissionClient, job: str) -> int:
         deadline = time.monotonic() + 20
         while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
             time.sleep(0.2)
-    print("Stopped. Committed results are kept: the same command goes on from there. `make down` ends the Ray head.")
+    print("Stopped. Committed results are kept: run the same command again to resume. `make down` ends the Ray head.")
     return STOPPED
 
 

@@ -32,8 +32,9 @@ from processes import MARK, Process, alive, boot_id, end, family, free_port, ide
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""As `KEEP_LOOPBACK` in rft_ray/runtime/ray_private.py, which this module cannot import without the project."""
 PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 44217, "dashboard_metrics": 44227}
-"""Ray's default ports, used if they are free."""
+"""Ray's default ports. A port that is taken is replaced by a free one."""
 OBJECT_STORE_BYTES = 2**30
 START_S = 60
 GRACE_S = {"serve": 60}
@@ -111,7 +112,7 @@ class Cluster:
         return next((process for process in processes if alive(process)), None)
 
     def save(self) -> None:
-        """Replace `cluster.json` atomically, so that a reader sees either the old record or the new one."""
+        """Replace `cluster.json` atomically: a reader sees either the old record or the new one."""
         record = asdict(self) | {"state": str(self.state), "temp": str(self.temp)}
         draft = self.state / "cluster.json.new"
         draft.write_text(json.dumps(record, indent=1) + "\n")
@@ -206,7 +207,7 @@ def nodes(cluster: Cluster) -> list[str]:
 
 
 def _start_head(state: Path, cpus: int) -> Cluster:
-    """Start the head. Tries again with other ports, in case another process took one of the first ports meanwhile."""
+    """Start the head. Tries again with other ports, because another process may have taken one of the first ports."""
     _make_token(state / "token")
     log = state / "head.log"
     for defaults in (PORTS, dict.fromkeys(PORTS, 0)):
@@ -299,7 +300,7 @@ def _spawn(cluster: Cluster, role: str, command: list[str], log: Path) -> Cluste
 
 
 def _end(cluster: Cluster) -> list[str]:
-    """End the served model, then the worker nodes, the head, and at last any remaining processes of the cluster."""
+    """End the served model, then the worker nodes, the head, and any remaining processes of the cluster."""
     order = sorted(cluster.members, key=lambda member: (member.role == "head", member.role != "serve"))
     running = [member for member in order if alive(member.process)]
     for member in running:

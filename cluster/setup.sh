@@ -3,9 +3,9 @@
 #
 #   PYTHON=python3.12 cluster/setup.sh     another interpreter (3.11 or newer, with headers)
 #
-# Safe to call again at any time: a finished environment is recognised by a stamp in well under a second, and one that
-# was left half-made is made anew. Packages come from wherever pip is configured to look; only torch's CPU build, where
-# pip does not find it there, comes from PyTorch's own index.
+# Safe to run again at any time: a stamp marks a finished environment, which is left as it is, and an unfinished one is
+# created anew. pip installs packages from its configured index; torch's CPU build comes from PyTorch's own index when
+# the configured one does not offer it.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
@@ -48,7 +48,7 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
     die "$python has no headers (Python.h): DeepSpeed compiles an extension with them. Debian, Ubuntu: apt-get install python3-dev"
 }
 
-# What decides the environment: the lock file, this script, the project's metadata, the interpreter.
+# The stamp's name is a hash of all that the environment depends on: lock file, this script, project metadata, interpreter.
 stamp() {
   local sum
   sum=$({ cat "$lock" cluster/setup.sh pyproject.toml; "$python" -VV; pwd; } | sha256sum)
@@ -57,7 +57,7 @@ stamp() {
 
 make_venv() {
   if [[ -e $unfinished ]] || ! "$venv_python" -m pip --version >/dev/null 2>&1; then
-    [[ ! -e .venv ]] || say 'an earlier set-up was cut short: starting over'
+    [[ ! -e .venv ]] || say 'the last set-up was interrupted: starting again'
     rm -rf .venv
     say "creating .venv with $("$python" -V)"
     mkdir .venv
@@ -68,8 +68,8 @@ make_venv() {
   rm -f .venv/.rft-lock-*
 }
 
-# pip, its output in the log, a sign of life every 40 packages. While it unpacks, a mark says that the environment
-# cannot be trusted: pip would take a package that is half there for installed.
+# Run pip install, with its output in the log and a line of progress every 40 packages. The file $unfinished exists
+# while pip unpacks: if that is interrupted, pip would later treat a partly unpacked package as installed.
 pip_install() {
   local line count=0
   PYTHONUNBUFFERED=1 "$venv_python" -m pip install --no-deps --no-input --disable-pip-version-check \
@@ -99,8 +99,8 @@ install_torch() {
 
 install_rest() {
   say "installing the $(grep -c '^[^#]' "$lock") packages of $lock (one or two minutes)"
-  # DeepSpeed comes as source. Its build must not see torch (it would wrap a command of setuptools, and fail): pip's
-  # build isolation, which is on here, sees to that.
+  # DeepSpeed is built from source, with pip's build isolation: where its build sees torch, it wraps a command of
+  # setuptools and fails.
   pip_install -r "$lock" || fail
   say 'installing this project'
   pip_install --no-build-isolation -e . || fail

@@ -102,7 +102,7 @@ def test_an_interrupt_stops_the_job(state: Path) -> None:
         assert follower.stdout is not None
         assert any(line == "sleeping\n" for line in follower.stdout)
         follower.send_signal(signal.SIGINT)
-        assert "the same command goes on from there" in follower.stdout.read()
+        assert "run the same command again to resume" in follower.stdout.read()
         assert follower.wait(timeout=30) == 130
     jobs = local_cluster.ask(running(state), "/api/jobs/")
     assert [job["status"] for job in jobs if "sleeping" in job["entrypoint"]] == ["STOPPED"]
