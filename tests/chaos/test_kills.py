@@ -17,7 +17,7 @@ from tests.chaos.table import summed
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_whatever_process_is_killed_the_run_ends_as_without_kills(tmp_path: Path) -> None:
+def test_a_run_with_killed_processes_ends_like_one_without(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     sizes = ["--only", "any", "--kills", "4", "--rows", "4000", "--actors", "2", "--seed", "1"]
     environ = {name: text for name, text in os.environ.items() if name not in (faults.VARIABLE, "RAY_ADDRESS")}

@@ -99,7 +99,7 @@ def listed(store: Store) -> set[str]:
 
 
 @pytest.mark.usefixtures("moody")
-def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
+def test_lost_samples_and_everything_made_from_them_are_made_again(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, lost = open_store(url), first(url, COMPLETIONS)
@@ -123,7 +123,7 @@ def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
 
 
 @pytest.mark.parametrize("prefix", ["verdicts/", "paths/", "corpus/", "problems/"])
-def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> None:
+def test_only_files_that_can_be_recomputed_are_recomputed(url: str, prefix: str) -> None:
     store, lost = open_store(url), min(k for k in open_store(url).list(prefix) if k.endswith(".parquet"))
     before, keys = rows(store), listed(store)
     flip(url, lost)
@@ -134,7 +134,7 @@ def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> No
     assert main(["verify", url]) == 0
 
 
-def test_a_damaged_jsonl_is_named_and_written_anew(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_jsonl_is_named_and_written_again(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_store(url)
     intact = store.read(CORPUS.jsonl_key)
     flip(url, CORPUS.jsonl_key)
@@ -145,7 +145,7 @@ def test_a_damaged_jsonl_is_named_and_written_anew(url: str, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("moody")
-def test_of_a_corrupt_file_between_corrupt_ones_nothing_is_assumed(url: str, tmp_path: Path) -> None:
+def test_corrupt_files_of_every_stage_are_repaired_together(url: str, tmp_path: Path) -> None:
     store = open_store(url)
     for prefix in (COMPLETIONS, VERDICTS, "paths/"):
         flip(url, first(url, prefix))
@@ -156,7 +156,7 @@ def test_of_a_corrupt_file_between_corrupt_ones_nothing_is_assumed(url: str, tmp
 
 
 @pytest.mark.usefixtures("moody")
-def test_a_repair_that_is_cut_off_anywhere_is_finished_by_the_next(url: str, tmp_path: Path) -> None:
+def test_a_repair_interrupted_at_any_operation_is_finished_by_the_next(url: str, tmp_path: Path) -> None:
     """Also where the run was submitted in between."""
     for at, when in itertools.product((1, 2, 4), ("before", "after")):
         flip(url, first(url, COMPLETIONS))
@@ -174,7 +174,7 @@ def test_a_repair_that_is_cut_off_anywhere_is_finished_by_the_next(url: str, tmp
 
 
 @pytest.mark.usefixtures("moody")
-def test_samples_that_were_moved_away_by_hand_make_the_rest_stale(
+def test_samples_moved_away_by_hand_make_dependent_files_stale(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (Path(url) / first(url, COMPLETIONS)).unlink()
@@ -198,7 +198,7 @@ def rft_model(store: Store) -> str:
 
 
 @pytest.mark.usefixtures("moody")
-def test_a_model_trained_on_lost_samples_is_void_and_so_are_its_samples(url: str) -> None:
+def test_a_model_trained_on_lost_samples_and_its_samples_are_void(url: str) -> None:
     store = open_store(url)
     samples = rft_model(store)
     assert main(["verify", url]) == 0
@@ -234,7 +234,9 @@ def test_a_void_file_is_not_found(url: str) -> None:
 # --- Pruning --------------------------------------------------------------------------------------
 
 
-def test_checkpoints_of_committed_models_and_void_files_can_go(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_of_committed_models_and_void_files_can_be_pruned(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = open_store(url)
     rft_model(store)
     for fingerprint in ("f" * 16, "e" * 16):
@@ -259,7 +261,7 @@ def test_checkpoints_of_committed_models_and_void_files_can_go(url: str, capsys:
     assert main(["verify", url]) == 0
 
 
-def test_superseded_recipes_can_go_and_what_the_plan_names_cannot(url: str) -> None:
+def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> None:
     store = open_store(url)
     samples = rft_model(store)
     plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
@@ -270,7 +272,7 @@ def test_superseded_recipes_can_go_and_what_the_plan_names_cannot(url: str) -> N
     assert main(["verify", url]) == 0
 
 
-def test_without_its_config_nothing_is_called_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_runs_config_no_recipe_is_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", "--superseded", url]) == 2
     assert "no config.yaml" in capsys.readouterr().err
 

@@ -110,7 +110,7 @@ TestWriters = Writers.TestCase
 TestWriters.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 
 
-def test_a_reader_beside_writers_sees_whole_shards_and_ever_more(tmp_path: Path) -> None:
+def test_a_concurrent_reader_sees_whole_shards_and_never_fewer_than_before(tmp_path: Path) -> None:
     """The same with real threads: writers that race for every shard while one reader lists and reads."""
     url, stop, seen = str(tmp_path), threading.Event(), [set[str]()]
     failures: list[str] = []

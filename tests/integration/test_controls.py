@@ -68,7 +68,7 @@ def runs(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(plan, store, before, plain, pipeline.run(plan, store))
 
 
-def test_what_was_there_is_reused_and_stays(runs: Runs) -> None:
+def test_existing_files_are_reused_and_kept(runs: Runs) -> None:
     after = committed(runs.store)
     assert runs.before.items() <= after.items()
     sampled = [key for key in after.keys() - runs.before.keys() if key.startswith("completions/")]
@@ -76,7 +76,7 @@ def test_what_was_there_is_reused_and_stays(runs: Runs) -> None:
     assert all(runs.plan.test.fingerprint in key for key in sampled), "training problems were sampled again"
 
 
-def test_every_model_has_both_controls_beside_sft_and_rft(runs: Runs) -> None:
+def test_every_model_has_sft_rft_and_both_controls(runs: Runs) -> None:
     for name in ("a", "b"):
         assert set(runs.plain.evaluation[name]) == {"sft", "rft"}
         found = runs.controlled.evaluation[name]
@@ -85,7 +85,7 @@ def test_every_model_has_both_controls_beside_sft_and_rft(runs: Runs) -> None:
         assert set(found["rft_self"]) == set(found["sft_same_steps"]) == {"maj1@1"}
 
 
-def test_rft_is_held_against_each_of_them_on_the_same_problems(runs: Runs) -> None:
+def test_rft_is_compared_with_each_control_on_the_same_problems(runs: Runs) -> None:
     for name in ("a", "b"):
         assert set(runs.plain.paired[name]) == {"rft_minus_sft"}
         paired = runs.controlled.paired[name]
@@ -93,7 +93,7 @@ def test_rft_is_held_against_each_of_them_on_the_same_problems(runs: Runs) -> No
         assert all(found.low <= found.value <= found.high and found.n == 20 for found in paired.values())
 
 
-def test_own_corpora_hold_the_models_own_paths_only(runs: Runs) -> None:
+def test_a_models_own_corpus_holds_only_its_own_paths(runs: Runs) -> None:
     for job in runs.plan.own:
         assert job.paths is not None
         rows = from_table(read_table(runs.store, job.key)[0], ReasoningPath)
@@ -105,7 +105,7 @@ def test_own_corpora_hold_the_models_own_paths_only(runs: Runs) -> None:
     assert runs.controlled.corpus == runs.plain.corpus is not None
 
 
-def test_the_seconds_of_the_run_that_controls_were_added_to_count(runs: Runs) -> None:
+def test_stage_seconds_include_those_of_the_earlier_run(runs: Runs) -> None:
     before, after = ({stage.name: stage.seconds for stage in run.stages} for run in (runs.plain, runs.controlled))
     assert list(before) == list(after)
     assert all(after[name] >= before[name] for name in before)

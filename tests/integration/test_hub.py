@@ -112,7 +112,7 @@ def test_a_downloaded_dataset_is_used_when_the_hub_is_out_of_reach(tmp_path: Pat
         assert ask(PROBLEMS, "hub:openai/gsm8k:train", tmp_path, endpoint)[0] == "['1', '2', '3']"
 
 
-def test_a_dataset_of_which_a_file_is_lacking_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_with_a_missing_file_is_refused(tmp_path: Path) -> None:
     torn = {name: content for name, content in GSM8K.items() if name != "main/train-00001-of-00002.parquet"}
     with hub_server({"datasets/openai/gsm8k": torn}) as endpoint:
         said, _ = ask(PROBLEMS, "hub:openai/gsm8k:train", tmp_path, endpoint)
@@ -126,7 +126,7 @@ def test_a_hub_model_is_downloaded_without_pickles_and_subfolders(tmp_path: Path
         assert ask(MODEL, "hub:meta/llama", tmp_path, endpoint)[0] == str(sorted(wanted))
 
 
-def test_a_hub_model_of_pickles_alone_is_refused(tmp_path: Path) -> None:
+def test_a_hub_model_with_only_pickled_weights_is_refused(tmp_path: Path) -> None:
     with hub_server({"meta/llama": {"config.json": b"{}", "pytorch_model.bin": b"pickle"}}) as endpoint:
         said, _ = ask(MODEL, "hub:meta/llama", tmp_path, endpoint)
     assert "ModelError: hub:meta/llama: no *.safetensors there" in said
@@ -160,7 +160,7 @@ def test_a_hub_that_never_answers_is_named_within_its_time_out(tmp_path: Path) -
     assert seconds < 20
 
 
-def test_offline_mode_is_said_to_be_the_reason(tmp_path: Path) -> None:
+def test_the_error_names_offline_mode_as_the_reason(tmp_path: Path) -> None:
     said, _ = ask(MODEL, "hub:meta/llama", tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "cannot be reached, and the cache has no copy (OfflineModeIsEnabled" in said
 

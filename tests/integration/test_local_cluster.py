@@ -58,7 +58,7 @@ def test_a_job_runs_on_both_nodes_and_in_the_projects_root(state: Path) -> None:
     assert f"nodes 2 {ROOT}" in done.stdout
 
 
-def test_an_uploaded_working_directory_stays_under_the_drivers_feet(state: Path, tmp_path: Path) -> None:
+def test_an_uploaded_working_directory_stays_while_the_driver_uses_it(state: Path, tmp_path: Path) -> None:
     """Each node unpacks it for itself; in a folder that nodes share, one would remove what the other stands in."""
     (tmp_path / "job.py").write_text(NODES + "print(os.listdir())\n")
     command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", str(tmp_path)]
@@ -75,7 +75,7 @@ def test_an_uploaded_working_directory_stays_under_the_drivers_feet(state: Path,
     assert "['job.py']" in done.stdout
 
 
-def test_a_second_up_reuses_what_runs(state: Path) -> None:
+def test_a_second_up_reuses_the_running_cluster(state: Path) -> None:
     before = running(state)
     assert demo(state, "up", "--workers", "1").returncode == 0
     assert running(state) == before
@@ -108,7 +108,7 @@ def test_an_interrupt_stops_the_job(state: Path) -> None:
     assert [job["status"] for job in jobs if "sleeping" in job["entrypoint"]] == ["STOPPED"]
 
 
-def test_down_leaves_nothing(state: Path) -> None:
+def test_down_leaves_no_process_and_no_folder(state: Path) -> None:
     cluster = running(state)
     done = demo(state, "down")
     assert done.returncode == 0

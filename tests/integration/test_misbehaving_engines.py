@@ -53,7 +53,7 @@ def store(ray_cluster: str, tmp_path: Path) -> Store:
     return store
 
 
-def test_engines_that_fail_in_every_way_cost_no_sample(store: Store, tmp_path: Path) -> None:
+def test_no_sample_is_lost_or_repeated_when_engines_fail_in_every_way(store: Store, tmp_path: Path) -> None:
     """Each way once, at another problem; the model is not loaded at the first two tries."""
     ways = ["die", "hang", "oom", "raise", "empty"]
     faults = [f"{way}:{PROBLEMS[7 * place].question[:25]}:1:{tmp_path}" for place, way in enumerate(ways)]
@@ -83,13 +83,13 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
     assert {past.failures for past in quarantine.histories(store).values()} == {0}
 
 
-def test_an_engine_that_fails_on_everything_is_given_up_soon(store: Store) -> None:
+def test_sampling_stops_soon_when_the_engine_fails_on_every_shard(store: Store) -> None:
     with pytest.raises(actor_pool.StageError, match="the engine seems to be the cause"):
         sample([JOB], store, engine("few:", max_failures=1, max_quarantined=0), run_seed=0)
     assert len(quarantine.histories(store)) <= 2
 
 
-def test_a_model_that_is_refused_or_finds_no_memory_is_told(store: Store) -> None:
+def test_a_model_that_is_refused_or_runs_out_of_memory_is_reported(store: Store) -> None:
     with pytest.raises(actor_pool.StageError, match=r"sample mA \(sft\): the engine refuses"):
         sample([JOB], store, engine("open-refuse:"), run_seed=0)
     with pytest.raises(actor_pool.StageError, match=r"out of memory.* \(1 times\)"):
@@ -115,7 +115,9 @@ def after_a_shard(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_sigterm_drains_and_the_same_command_goes_on(ray_cluster: str, tmp_path: Path) -> None:
+def test_after_sigterm_shards_in_flight_are_committed_and_the_same_command_resumes(
+    ray_cluster: str, tmp_path: Path
+) -> None:
     """Each problem takes 0.1 s: a shard half a second."""
     first = driver(tmp_path, ray_cluster, "--engine.script='slow=0.1:'")
     after_a_shard(tmp_path, first)
@@ -133,7 +135,7 @@ def test_sigterm_drains_and_the_same_command_goes_on(ray_cluster: str, tmp_path:
     assert rows(open_store(str(tmp_path))) == WHOLE
 
 
-def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_path: Path) -> None:
+def test_shards_not_finished_within_drain_seconds_are_abandoned(ray_cluster: str, tmp_path: Path) -> None:
     first = driver(tmp_path, ray_cluster, f"--engine.script='hang:{POISON}'", "--engine.drain_seconds=1")
     after_a_shard(tmp_path, first)
     time.sleep(1)
@@ -146,7 +148,7 @@ def test_what_is_not_done_within_the_bound_is_abandoned(ray_cluster: str, tmp_pa
     assert not list(tmp_path.glob("failures/**/*.json"))
 
 
-def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: Path) -> None:
+def test_two_concurrent_drivers_commit_every_sample_once(ray_cluster: str, tmp_path: Path) -> None:
     both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.2:'") for _ in range(2)]
     output = [one.communicate(timeout=120)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], output
@@ -157,7 +159,7 @@ def test_two_drivers_at_once_commit_everything_once(ray_cluster: str, tmp_path: 
 # --- The whole run --------------------------------------------------------------------------------
 
 
-def test_a_run_stops_at_quarantined_shards_goes_on_without_them_or_tries_them_again(
+def test_a_run_stops_at_quarantined_shards_continues_without_them_or_retries_them(
     ray_cluster: str, tmp_path: Path
 ) -> None:
     given = arguments(tmp_path)

@@ -97,16 +97,16 @@ def run(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(folder / "r", command, environment, before, summary, log)
 
 
-def test_the_driver_was_killed_in_the_middle_of_sampling(run: Run) -> None:
+def test_the_driver_was_killed_during_sampling(run: Run) -> None:
     whole = len(list((run.folder / "completions" / run.collected).glob("*/*.parquet")))
     assert 0 < len(run.before_kill) < whole
 
 
-def test_what_was_committed_before_the_kill_is_unchanged(run: Run) -> None:
+def test_files_committed_before_the_kill_are_unchanged(run: Run) -> None:
     assert all((run.folder.parent / name).read_bytes() == data for name, data in run.before_kill.items())
 
 
-def test_every_planned_sample_is_there_once(run: Run) -> None:
+def test_every_planned_sample_exists_once(run: Run) -> None:
     rows = run.table(f"completions/{run.collected}/", Completion)
     counts = Counter((row.problem_id, row.sample_index) for row in rows)
     assert set(counts.values()) == {1}
@@ -122,7 +122,7 @@ def test_the_ledger_adds_up(run: Run) -> None:
     assert account["tokens"] > 0
 
 
-def test_a_problem_beyond_the_context_is_a_counted_skip(run: Run) -> None:
+def test_a_problem_longer_than_the_context_is_skipped_and_counted(run: Run) -> None:
     assert run.summary["ledger"]["tiny-m"]["skipped"] == K
 
 
@@ -133,7 +133,7 @@ def test_two_engines_of_one_run_had_different_seeds(run: Run) -> None:
     assert len(seeds) == len(set(seeds.values())) >= 2
 
 
-def test_paths_are_what_the_committed_completions_give(run: Run) -> None:
+def test_paths_are_those_selected_from_the_committed_completions(run: Run) -> None:
     completions = run.table(f"completions/{run.collected}/", Completion)
     verdicts = run.table(f"verdicts/{run.collected}/", GradedCompletion)
     right = {(v.problem_id, v.sample_index) for v in verdicts if v.status == "correct"}
@@ -167,7 +167,7 @@ def test_base_sft_and_rft_are_evaluated_on_every_test_problem(run: Run) -> None:
         assert all(0 <= m["low"] <= m["value"] <= m["high"] <= 1 and m["n"] == TEST for m in metrics.values())
 
 
-def test_no_credential_lands_in_the_run_or_in_what_it_prints(run: Run) -> None:
+def test_no_credential_is_in_the_run_or_in_its_output(run: Run) -> None:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "HF_TOKEN")
     secrets = [run.environment[name].encode() for name in names]
     said = [path.read_bytes() for path in run.folder.rglob("*") if path.is_file()] + [run.log.encode()]
@@ -177,7 +177,7 @@ def test_no_credential_lands_in_the_run_or_in_what_it_prints(run: Run) -> None:
     assert not [secret for secret in secrets for text in said if secret in text]
 
 
-def test_the_finished_run_verifies_link_by_link(run: Run) -> None:
+def test_store_verify_accepts_the_finished_run(run: Run) -> None:
     assert main(["verify", str(run.folder)]) == 0
 
 

@@ -96,7 +96,7 @@ def test_an_example_opens_by_keyboard_and_shows_why_a_sample_was_rejected(browse
     assert "2+2=5: does not hold" in example.locator(".rejected").first.inner_text()
 
 
-def test_a_mark_tells_its_figure_under_the_pointer(browser: Any, report: Path) -> None:
+def test_pointing_at_a_mark_shows_its_value(browser: Any, report: Path) -> None:
     page = opened(browser, report).page
     mark = page.locator("#accuracy-chart svg:visible .role-mark [aria-label]").first
     mark.hover()
@@ -129,7 +129,7 @@ def test_the_studys_page_is_drawn_on_a_phone(browser: Any, tmp_path: Path) -> No
     assert found.wrong == []
 
 
-def test_hostile_texts_do_nothing(browser: Any, tmp_path: Path) -> None:
+def test_hostile_texts_run_nothing_and_fetch_nothing(browser: Any, tmp_path: Path) -> None:
     report = Path(write_report(make_run(tmp_path, hostile_writer, ("a",))[1]))
     found = opened(browser, report, 360)
     found.page.evaluate("[...document.querySelectorAll('details')].slice(0, 30).forEach((one) => { one.open = true; })")

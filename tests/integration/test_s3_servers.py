@@ -21,7 +21,7 @@ from rft_ray.store.base import check_create_only
 from tests.integration.test_store_s3 import VARIABLES
 
 
-def test_no_credentials_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_raise_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*VARIABLES, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -58,7 +58,7 @@ def mute() -> Iterator[str]:
 
 @pytest.mark.usefixtures("dummy_credentials")
 @pytest.mark.parametrize("endpoint", [closed, mute])
-def test_an_unreachable_endpoint_is_one_message_within_15_s(
+def test_an_unreachable_endpoint_raises_one_clear_error_within_15_s(
     endpoint: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with endpoint() as address:

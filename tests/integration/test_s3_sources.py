@@ -59,7 +59,7 @@ def test_a_bad_row_on_s3_is_refused_with_object_and_line(store: Store) -> None:
         load_problems(f"{store.url}/data.jsonl")
 
 
-def test_problems_that_are_not_on_s3_are_named(store: Store) -> None:
+def test_a_missing_problem_file_on_s3_is_named(store: Store) -> None:
     with pytest.raises(DataError, match=r"data\.jsonl: there is no such object"):
         load_problems(f"{store.url}/data.jsonl")
 
@@ -71,7 +71,7 @@ def test_a_model_on_s3_is_copied_into_the_cache(store: Store) -> None:
     assert {path.name: path.read_bytes() for path in resolve(store.url).iterdir()} == model_files(1.0)
 
 
-def test_a_model_on_s3_that_changed_is_copied_again_though_its_size_did_not(store: Store) -> None:
+def test_a_changed_model_of_the_same_size_on_s3_is_copied_again(store: Store) -> None:
     put_model(store, 1.0)
     before = resolve(store.url)
     put_model(store, 2.0)
@@ -79,12 +79,12 @@ def test_a_model_on_s3_that_changed_is_copied_again_though_its_size_did_not(stor
     assert (before / "model.safetensors").read_bytes() == model_files(1.0)["model.safetensors"]
 
 
-def test_a_model_that_is_not_on_s3_is_named(store: Store) -> None:
+def test_a_missing_model_on_s3_is_named(store: Store) -> None:
     with pytest.raises(ModelError, match=f"^{store.url}: no config.json there"):
         resolve(store.url)
 
 
-def test_an_s3_out_of_reach_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_s3_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="out of reach"):
         resolve(open_store(store.url).url)

@@ -148,7 +148,9 @@ def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
 
 
 @pytest.mark.gpu
-def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, folders: dict[str, Path]) -> None:
+def test_a_swapped_engine_on_a_gpu_samples_the_same_texts_as_a_fresh_one(
+    ray_cluster: str, folders: dict[str, Path]
+) -> None:
     """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
     import ray
 
@@ -158,11 +160,11 @@ def test_a_swapped_engine_on_a_gpu_says_what_a_fresh_one_says(ray_cluster: str, 
     assert on_gpu.swapped == on_gpu.fresh
 
 
-def test_a_swapped_engine_says_what_a_fresh_one_says(said: Texts) -> None:
+def test_a_swapped_engine_samples_the_same_texts_as_a_fresh_one(said: Texts) -> None:
     assert said.swapped == said.fresh
 
 
-def test_the_models_say_different_things(said: Texts) -> None:
+def test_the_models_sample_different_texts(said: Texts) -> None:
     assert sum(a == b for a, b in zip(said.fresh["a"], said.fresh["b"], strict=True)) < len(PROBLEMS) / 2
 
 
@@ -170,7 +172,7 @@ def test_a_model_of_another_layout_is_refused(said: Texts) -> None:
     assert said.refused
 
 
-def test_an_engine_that_is_closed_gives_its_memory_back(said: Texts) -> None:
+def test_a_closed_engine_frees_its_memory(said: Texts) -> None:
     kept = said.resident[-1] - said.resident[0]  # after three more engines
     assert kept < ENGINE.kv_cache_gib * 1024, said.resident
 
@@ -205,7 +207,7 @@ def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_every_shard_is_by_its_own_model(sampled: Sampled, said: Texts, name: str) -> None:
+def test_every_shard_is_sampled_by_its_own_model(sampled: Sampled, said: Texts, name: str) -> None:
     by_problem = dict(zip((problem.problem_id for problem in PROBLEMS), said.fresh[name], strict=True))
     rows = [row for rows, _ in sampled.shards(name) for row in rows]
     assert len(rows) == len(PROBLEMS)
@@ -213,7 +215,7 @@ def test_every_shard_is_by_its_own_model(sampled: Sampled, said: Texts, name: st
     assert same >= 0.9 * len(rows)  # vLLM is not batch-invariant: not every text need be the same
 
 
-def test_models_of_one_layout_share_an_engine_and_others_get_their_own(sampled: Sampled) -> None:
+def test_models_of_the_same_layout_share_an_engine_and_others_do_not(sampled: Sampled) -> None:
     """On a busy machine shards of a second model may come in between: an actor then goes to and fro, at a price."""
     used = {
         name: {(engine["incarnation"], engine["seed"]) for engine in found}
@@ -237,6 +239,6 @@ def test_a_model_that_vllm_refuses_is_named_and_the_next_is_sampled(sampled: Sam
     assert "model.norm.weight" in sampled.error
 
 
-def test_every_model_that_can_be_loaded_is_sampled_whole(sampled: Sampled) -> None:
+def test_every_loadable_model_is_sampled_completely(sampled: Sampled) -> None:
     counts = Counter({name: len(sampled.shards(name)) for name in sampled.jobs})
     assert counts == {"gone": 0, "a": 6, "b": 6, "damaged": 0, "other": 6}

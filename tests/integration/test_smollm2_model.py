@@ -82,7 +82,7 @@ def model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
-def test_of_two_processes_at_once_only_one_converts(at_once: list[Resolved]) -> None:
+def test_only_one_of_two_concurrent_processes_converts(at_once: list[Resolved]) -> None:
     assert at_once[0].folder == at_once[1].folder
     assert sorted(resolved.loaded_torch for resolved in at_once) == [False, True]
 
@@ -91,7 +91,7 @@ def test_a_conversion_leaves_only_the_model_and_its_lock(folder: Path) -> None:
     assert sorted(path.name for path in folder.parent.iterdir()) == [f".{folder.name}.lock", folder.name]
 
 
-def test_the_second_call_takes_it_from_the_cache_within_a_second(cache: Path, at_once: list[Resolved]) -> None:
+def test_the_second_call_returns_the_cached_model_within_a_second(cache: Path, at_once: list[Resolved]) -> None:
     again = finish(start(cache))
     assert again.folder == at_once[0].folder
     assert again.seconds < 1

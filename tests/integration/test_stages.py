@@ -62,7 +62,7 @@ def kill_a_sampler(address: str, stop: threading.Event, killed: list[int]) -> No
         time.sleep(0.02)
 
 
-def test_a_killed_sampler_loses_and_repeats_nothing(ray_cluster: str, fault_free: Store, tmp_path: Path) -> None:
+def test_a_killed_sampler_loses_and_repeats_no_sample(ray_cluster: str, fault_free: Store, tmp_path: Path) -> None:
     store, stop, killed = open_store(str(tmp_path)), threading.Event(), []
     killer = threading.Thread(target=kill_a_sampler, args=(ray_cluster, stop, killed))
     killer.start()
@@ -105,7 +105,7 @@ def test_s3_and_local_disk_give_the_same_files(ray_cluster: str, tmp_path: Path,
         assert contents(local, stage) == contents(remote, stage)
 
 
-def test_a_model_that_cannot_be_loaded_is_one_clear_line(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_in_one_line(ray_cluster: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "run"))
     commit_problems(store, SET)
     scripted = sampling_job("gone", 5, 2)

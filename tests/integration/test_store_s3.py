@@ -63,7 +63,7 @@ def damage(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
 # --- The contract ---------------------------------------------------------------------------------
 
 
-def test_check_accepts_and_leaves_nothing(store: Store) -> None:
+def test_check_accepts_a_usable_store_and_leaves_no_file(store: Store) -> None:
     store.check()
     assert list(store.list()) == []
 
@@ -75,7 +75,7 @@ def test_first_commit_wins(store: Store) -> None:
     assert store.read("a/b") == b"first"
 
 
-def test_of_eight_writers_one_wins_every_round(store: Store) -> None:
+def test_one_of_eight_concurrent_writers_wins_each_round(store: Store) -> None:
     barriers = [threading.Barrier(8) for _ in range(20)]
 
     def write(round_: int, writer: int) -> bool:
@@ -90,14 +90,14 @@ def test_of_eight_writers_one_wins_every_round(store: Store) -> None:
         assert store.read(f"race/{round_}") == b"%d" % winners[0] * 1000
 
 
-def test_empty_content_is_content(store: Store) -> None:
+def test_empty_content_can_be_committed(store: Store) -> None:
     assert store.create("a/b", b"")
     assert store.exists("a/b")
     assert store.read("a/b") == b""
     assert not store.create("a/b", b"more")
 
 
-def test_what_is_not_there_is_not_found(store: Store, tmp_path: Path) -> None:
+def test_reading_a_missing_key_raises_not_found(store: Store, tmp_path: Path) -> None:
     store.create("a/b", b"")
     for key in ("c", "a", "a/b/c"):
         assert not store.exists(key)
@@ -108,7 +108,7 @@ def test_what_is_not_there_is_not_found(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_listing_is_sorted_by_key_and_cut_by_prefix(store: Store) -> None:
+def test_a_listing_is_sorted_and_holds_only_keys_of_the_prefix(store: Store) -> None:
     keys = ["a-b", "a.b", "a/b", "a/c-d", "a/c.d", "a/c/d", "a/c=d", "a/cd/e", "ab", "b", "B"]
     for key in keys:
         store.create(key, key.encode())
@@ -119,7 +119,7 @@ def test_listing_is_sorted_by_key_and_cut_by_prefix(store: Store) -> None:
     assert dict(store.sizes("a/")) == {key: len(key) for key in keys if key.startswith("a/")}
 
 
-def test_listing_goes_on_past_a_page(store: Store) -> None:
+def test_a_listing_holds_more_than_one_page(store: Store) -> None:
     keys = [f"completions/{i % 7}/p{i:05d}" for i in range(1100)]
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda key: store.create(key, b"x"), keys))
@@ -172,7 +172,7 @@ def test_a_reader_sees_whole_views_while_they_are_replaced(store: Store) -> None
         done.result()
 
 
-def test_files_go_and_come_back(store: Store, tmp_path: Path) -> None:
+def test_files_are_uploaded_and_fetched_unchanged(store: Store, tmp_path: Path) -> None:
     source, other = tmp_path / "source", tmp_path / "other"
     source.write_bytes(os.urandom(3_000_000))
     other.write_bytes(b"other")
@@ -183,7 +183,7 @@ def test_files_go_and_come_back(store: Store, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["back"]
 
 
-def test_a_store_is_its_url_when_pickled(store: Store) -> None:
+def test_a_pickled_store_holds_its_url_and_no_credentials(store: Store) -> None:
     store.create("a", b"1")  # whatever the store holds once it has been used
     pickled = pickle.dumps(store)
     assert len(pickled) < len(store.url) + 100
@@ -192,7 +192,7 @@ def test_a_store_is_its_url_when_pickled(store: Store) -> None:
     assert pickle.loads(pickled).read("a") == b"1"
 
 
-def test_tables_come_back_with_their_metadata(store: Store) -> None:
+def test_tables_are_read_back_with_their_metadata(store: Store) -> None:
     receipt = commit_table(store, "t/1.parquet", TABLE, {"stage": "sampling"})
     again = commit_table(store, "t/1.parquet", TABLE.slice(1), {})
     assert (receipt.rows, receipt.committed_here, again.committed_here) == (2, True, False)
@@ -218,7 +218,7 @@ def test_damaged_tables_are_named(
     assert capsys.readouterr().out.count("corrupt shard ") == 1
 
 
-def test_the_command_line_adds_up(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_and_du_report_the_sums_of_files_and_bytes(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("completions/m/1", "completions/m/2", "completions/n/1", "summary.json"):
         store.create(key, b"12345")
     assert main(["ls", store.url]) == 0
@@ -294,7 +294,7 @@ def lossy(server: S3Server, lost: str, losses: int) -> Iterator[None]:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("losses", [1, 4, 6])
-def test_a_lost_answer_is_looked_up(s3: S3Server, losses: int) -> None:
+def test_after_a_lost_answer_the_object_is_looked_up(s3: S3Server, losses: int) -> None:
     """Fewer losses than boto3 tries, as many, and more: the write was this call's, and it says so."""
     direct = open_store(s3.url(f"lost-answer-{losses}"))
     assert direct.create("theirs", b"theirs")
@@ -322,7 +322,7 @@ def test_a_lost_request_is_sent_again(s3: S3Server) -> None:
 
 @pytest.mark.s3
 @pytest.mark.usefixtures("one_try")
-def test_losing_every_request_ends_in_one_message(s3: S3Server) -> None:
+def test_losing_every_request_raises_one_clear_error(s3: S3Server) -> None:
     direct = open_store(s3.url("lost-all"))
     with lossy(s3, "request", 1000), pytest.raises(StoreError, match="out of reach for ours in s3://"):
         open_store(direct.url).create("ours", b"ours")
@@ -330,7 +330,7 @@ def test_losing_every_request_ends_in_one_message(s3: S3Server) -> None:
 
 
 @pytest.mark.s3
-def test_a_missing_bucket_is_one_message(s3: S3Server) -> None:
+def test_a_missing_bucket_raises_one_clear_error(s3: S3Server) -> None:
     store = open_store("s3://no-such-bucket/run")
     for use in (store.check, lambda: store.create("a", b""), lambda: store.read("a"), lambda: list(store.list())):
         with pytest.raises(StoreError, match=r"no S3 bucket 'no-such-bucket'.*: create it") as raised:
@@ -340,7 +340,7 @@ def test_a_missing_bucket_is_one_message(s3: S3Server) -> None:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_wrong_credentials_are_one_message(s3: S3Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_raise_one_clear_error(s3: S3Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "wrong-one")
     store = open_store(s3.url("run"))
     for use in (store.check, lambda: store.create("a", b""), lambda: store.read("a"), lambda: list(store.list())):

@@ -64,7 +64,7 @@ def corpus_rows(store: Store, job: CorpusJob) -> list[ReasoningPath]:
     return from_table(read_table(store, job.key)[0], ReasoningPath)
 
 
-def test_every_planned_point_is_there_once(done: Study, planned: tuple[StudyPlan, Store]) -> None:
+def test_every_planned_point_exists_once(done: Study, planned: tuple[StudyPlan, Store]) -> None:
     assert done.finished
     assert [point.name for point in done.points] == [point.spec.name for point in planned[0].points]
     assert {point.problems for point in done.points} == {TEST}
@@ -84,7 +84,7 @@ def test_each_training_sample_is_drawn_once(done: Study, planned: tuple[StudyPla
     assert len(counts) == 2 * TRAIN * K
 
 
-def test_corpora_over_k_are_made_of_the_first_k_samples(done: Study, planned: tuple[StudyPlan, Store]) -> None:
+def test_the_corpus_of_each_k_is_made_from_the_first_k_samples(done: Study, planned: tuple[StudyPlan, Store]) -> None:
     plan, store = planned
     sizes = {}
     for point in plan.points:
@@ -96,7 +96,7 @@ def test_corpora_over_k_are_made_of_the_first_k_samples(done: Study, planned: tu
     assert sorted(sizes.values()) == list(sizes.values())
 
 
-def test_random_and_thinned_corpora_are_as_large_as_the_distinct_one(
+def test_random_and_thinned_corpora_have_the_size_of_the_distinct_one(
     done: Study, planned: tuple[StudyPlan, Store]
 ) -> None:
     plan, store = planned
@@ -115,7 +115,7 @@ def test_random_and_thinned_corpora_are_as_large_as_the_distinct_one(
         assert set(rows) <= every
 
 
-def test_costs_are_those_of_the_samples_that_a_corpus_stands_on(done: Study) -> None:
+def test_sampling_costs_are_those_of_the_samples_that_a_corpus_is_made_from(done: Study) -> None:
     union = next(point for point in done.points if len(point.samplers) == 2 and point.model == "b")
     own = {p.k: p for p in done.points if p.samplers == ("b",) and p.selection == "equations" and p.model == "b"}
     assert union.sampled == 2 * TRAIN * K
@@ -126,13 +126,13 @@ def test_costs_are_those_of_the_samples_that_a_corpus_stands_on(done: Study) -> 
     assert own[4].training_flops == 6 * sizes["b"] * TRAINED.tokens
 
 
-def test_it_answers_what_these_models_can_answer(done: Study) -> None:
+def test_every_question_that_these_models_can_answer_is_answered(done: Study) -> None:
     assert {"gain", "k", "dedup", "repeats", "choice", "pooling"} <= {finding.key for finding in done.findings}
     assert {skip.question for skip in done.skipped} == {1, 2}
     assert {"rft-k", "rft-paths"} <= {fit.name for fit in done.fits}
 
 
-def test_a_finished_study_only_answers_again(
+def test_a_finished_study_trains_nothing_and_computes_the_answers_again(
     done: Study, arguments: list[str], planned: tuple[StudyPlan, Store], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = planned[1]
@@ -147,7 +147,7 @@ def test_a_finished_study_only_answers_again(
     assert replace(again, command=done.command, stages=done.stages) == done
 
 
-def test_markdown_and_dry_run_start_nothing(
+def test_markdown_and_dry_run_do_not_start_ray(
     done: Study, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--markdown", str(tmp_path / "study.md")]) == 0
@@ -170,7 +170,7 @@ def test_the_study_of_one_real_model_is_planned(tmp_path: Path, capsys: pytest.C
     assert "on one GPU" in shown
 
 
-def test_the_view_is_json_that_other_tools_read(done: Study, planned: tuple[StudyPlan, Store]) -> None:
+def test_study_json_is_plain_json(done: Study, planned: tuple[StudyPlan, Store]) -> None:
     body = json.loads(planned[1].read("study.json"))
     assert {"points", "fits", "comparisons", "tables", "findings", "skipped", "stages"} <= set(body)
     assert body["points"][0]["accuracy"].keys() == {"value", "low", "high"}

@@ -205,7 +205,7 @@ def kill_inside_checkpoint(store: LocalStore, fingerprint: str, driver: subproce
         time.sleep(0.001)
 
 
-def test_a_job_killed_inside_a_checkpoint_resumes_from_the_last_complete_one(
+def test_a_job_killed_while_it_writes_a_checkpoint_resumes_from_the_last_complete_one(
     trained: Trained, killed_job: KilledJob
 ) -> None:
     assert killed_job.again.results[PLAIN].record.resumed_at_step == killed_job.complete > 0
@@ -227,7 +227,7 @@ def test_every_row_is_accounted_for(trained: Trained, base: Path) -> None:
         assert result.record.resumed_at_step == 0
 
 
-def test_as_many_steps_as_on_another_table_is_more_epochs_of_its_own(trained: Trained) -> None:
+def test_steps_of_another_table_are_reached_by_more_epochs(trained: Trained) -> None:
     assert trained.results[SAME_STEPS].record.steps == trained.results[PLAIN].record.steps
     assert trained.weights(SAME_STEPS) == trained.weights(PLAIN)
 
@@ -271,7 +271,7 @@ def test_the_model_carries_the_prompt_as_its_chat_template(trained: Trained) -> 
         assert AutoModelForCausalLM.from_pretrained(folder).config.use_cache
 
 
-def test_adapters_are_merged_into_weights_of_the_recipes_type(trained: Trained, base: Path) -> None:
+def test_adapters_are_merged_into_weights_of_the_recipes_dtype(trained: Trained, base: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -299,7 +299,7 @@ def test_a_finished_job_is_not_trained_again(trained: Trained) -> None:
     assert list(trained.store.list("work/")) == [], "a finished job's checkpoints are deleted"
 
 
-def test_a_job_gives_the_same_bytes_whatever_ran_before_it(trained: Trained, interrupted: tuple[Trained, Path]) -> None:
+def test_a_job_gives_the_same_bytes_after_any_other_job(trained: Trained, interrupted: tuple[Trained, Path]) -> None:
     assert interrupted[0].weights(SEEDED) == trained.weights(SEEDED)
     assert trained.weights(SEEDED) != trained.weights(PLAIN)
 
@@ -329,7 +329,7 @@ def test_a_checkpoint_on_s3_is_resumed_too(
     assert max(steps) > again.results[PLAIN].record.resumed_at_step, "this attempt's checkpoints are on S3 as well"
 
 
-def test_other_worlds_checkpoints_are_passed_over_and_untrainable_data_is_one_clear_error(
+def test_checkpoints_of_another_world_size_are_skipped_and_untrainable_data_raises_one_clear_error(
     ray_cluster: str, jobs: dict[str, TrainingJob], interrupted: tuple[Trained, Path], tmp_path: Path
 ) -> None:
     store = filled(LocalStore(tmp_path / "store"))

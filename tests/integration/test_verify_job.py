@@ -80,7 +80,7 @@ def job(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return verified(tmp_path_factory.mktemp("verify"), gold, ray_cluster, "--mode", "both")
 
 
-def test_each_mode_says_what_the_completions_were_made_for(job: Job) -> None:
+def test_each_mode_gives_the_verdicts_that_the_completions_were_written_for(job: Job) -> None:
     status = {
         (model, mode): {name: count for name, count in found["status"].items() if count}
         for model, entry in job.summary["ledger"].items()
@@ -120,7 +120,7 @@ def committed(run: Path) -> set[str]:
     return {key for key in open_store(str(run)).list() if not key.startswith(run_lock.FOLDER)}
 
 
-def test_running_it_again_commits_nothing_and_needs_no_ray(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_commits_nothing_and_needs_no_ray(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     before, summary = committed(job.run), job.summary
     assert verify.main(job.command[2:]) == 0  # in this process, which cannot start a second Ray
     assert committed(job.run) == before
@@ -151,7 +151,7 @@ def test_the_summary_of_another_job_is_never_replaced(tmp_path: Path, capsys: py
     assert "choose another --out" in capsys.readouterr().err
 
 
-def test_bare_gold_answers_grade_alike_and_make_a_corpus_of_paths_alone(
+def test_bare_gold_answers_give_the_same_verdicts_and_a_corpus_of_paths_only(
     job: Job, ray_cluster: str, tmp_path: Path
 ) -> None:
     gold = [{"question": problem.question, "answer": problem.answer} for problem in PROBLEMS]
@@ -178,18 +178,18 @@ def test_pairs_prefer_a_right_path_to_a_wrong_one_of_the_same_problem(job: Job, 
         assert kind[row["rejected"]] == f"{row['rejected_verdict']} in both"
 
 
-def test_pairs_of_the_same_run_are_the_same_bytes(job: Job, tmp_path: Path) -> None:
+def test_exporting_pairs_twice_gives_the_same_bytes(job: Job, tmp_path: Path) -> None:
     exported(job, tmp_path / "a.jsonl")
     exported(job, tmp_path / "b.jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
-def test_pairs_follow_the_mode_asked_for(job: Job, tmp_path: Path) -> None:
+def test_pairs_use_the_verdicts_of_the_requested_mode(job: Job, tmp_path: Path) -> None:
     rows = exported(job, tmp_path / "pairs.jsonl", "--mode", "paper", "--also-reject", "no_answer")
     assert {row["rejected_verdict"] for row in rows} == {"wrong_answer", "bad_equation", "no_answer"}
 
 
-def test_pairs_of_one_model_only(job: Job, tmp_path: Path) -> None:
+def test_with_same_model_both_paths_are_of_one_model(job: Job, tmp_path: Path) -> None:
     rows = exported(job, tmp_path / "pairs.jsonl", "--same-model")
     assert {(row["chosen_model"], row["rejected_model"]) for row in rows} == {("big", "big")}
 

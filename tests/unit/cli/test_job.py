@@ -27,7 +27,7 @@ def parsed(*argv: str) -> tuple[str, list[str]]:
     return options.config, settings
 
 
-def test_the_config_is_a_bare_word_anywhere_or_an_option() -> None:
+def test_the_config_is_a_bare_word_at_any_place_or_an_option() -> None:
     assert parsed("demo", "--run.name=a") == ("demo", ["--run.name=a"])
     assert parsed("--run.name=a", "demo") == ("demo", ["--run.name=a"])
     assert parsed("--config", "demo", "--run.name=a") == ("demo", ["--run.name=a"])
@@ -46,7 +46,7 @@ def test_every_shipped_config_loads_by_its_bare_name(name: str) -> None:
     assert load(config_file(name)).models
 
 
-def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_path_is_used_unchanged(tmp_path: Path) -> None:
     assert config_file("demo.yaml") == Path("demo.yaml")
     assert config_file(f"{tmp_path}/demo") == tmp_path / "demo"
 
@@ -57,7 +57,7 @@ def test_an_unknown_name_lists_the_shipped_configs() -> None:
 
 
 @pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
-def test_each_error_is_of_one_kind(error: type[Exception]) -> None:
+def test_each_error_is_an_input_error_or_a_run_error(error: type[Exception]) -> None:
     kind = InputError if error in INPUT_ERRORS else RunError
     assert issubclass(error, kind)
     assert issubclass(error, ValueError if error in (ConfigError, DataError) else RuntimeError)

@@ -40,7 +40,7 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "code"),
     [(["--help"], 0), (["run", "demo", "--run.nmae=x"], 2), (["run", "no-such-config"], 2), (["study", "--help"], 0)],
 )
-def test_help_and_config_errors_need_nothing_heavy(arguments: list[str], code: int) -> None:
+def test_help_and_config_errors_import_no_heavy_package(arguments: list[str], code: int) -> None:
     blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"
     program = f"{blocked}; from rft_ray.cli.main import main; sys.exit(main({arguments}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

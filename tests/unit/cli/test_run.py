@@ -48,38 +48,44 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def test_unknown_key(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_key_is_refused(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "sampling.temperature" in refused([*data, "--sampling.temprature=1"], capsys)
 
 
-def test_missing_config_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_config_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml" in refused(["--config", "nowhere.yaml"], capsys)
 
 
-def test_missing_data_file(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_file_is_refused(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "gone.jsonl" in refused([*data, "--problems.train.source=/gone.jsonl"], capsys)
 
 
-def test_malformed_row_is_named_by_line(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_row_is_named_by_its_line(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"question": "no answer"}\n')
     assert f"{tmp_path}/train.jsonl:21" in refused(data, capsys)
 
 
-def test_empty_dataset(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_dataset_is_refused(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test.jsonl").write_text("")
     assert "test.jsonl" in refused(data, capsys)
 
 
-def test_unknown_tiny_model_names_the_nearest(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_tiny_model_is_refused_with_the_nearest_name(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "tiny-m" in refused([*data, "--models=[{name: a, source: 'tiny:tiny-n'}]"], capsys)
 
 
-def test_missing_model_folder(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_folder_is_refused(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "/no/such/model" in refused([*data, "--models=[{name: a, source: /no/such/model}]"], capsys)
 
 
-def test_a_store_that_cannot_be_written(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_cannot_be_written_is_refused(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file") in refused([*data, f"--run.store={tmp_path}/file"], capsys)
 

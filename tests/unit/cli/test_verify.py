@@ -34,7 +34,7 @@ def command(tmp_path: Path) -> list[str]:
     return [str(file), "--gold", GOLD, "--out", str(tmp_path / "run")]
 
 
-def test_a_run_that_a_repair_holds_is_refused(
+def test_a_run_locked_by_a_repair_is_refused(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = open_store(str(tmp_path / "run"))
@@ -44,7 +44,7 @@ def test_a_run_that_a_repair_holds_is_refused(
     assert not [key for key in store.list() if not key.startswith(FOLDER)]
 
 
-def test_the_job_is_in_the_run_lock_while_it_works(
+def test_the_job_holds_the_run_lock_while_it_works(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(str(tmp_path / "run"))

@@ -52,7 +52,7 @@ def test_the_wheel_has_every_module_and_data_file(wheel: zipfile.Path) -> None:
     assert files - names(wheel) == set()
 
 
-def test_the_wheel_has_the_shipped_configs_themselves(wheel: zipfile.Path) -> None:
+def test_the_wheel_has_the_shipped_configs_as_files(wheel: zipfile.Path) -> None:
     for name in shipped_configs():
         installed = wheel / "rft_ray" / "configs" / f"{name}.yaml"
         assert installed.read_text(encoding="utf-8") == (ROOT / "jobs" / "configs" / f"{name}.yaml").read_text()

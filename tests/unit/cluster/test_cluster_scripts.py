@@ -74,13 +74,13 @@ def test_a_process_that_ignores_sigterm_is_killed(start: Start) -> None:
     assert processes.end([known(child)], grace_s=0.2) == [processes.Process(child.pid, 0)] or child.wait(5) == -9
 
 
-def test_ending_is_gentle_where_that_is_enough(start: Start) -> None:
+def test_a_process_that_ends_on_sigterm_is_not_killed(start: Start) -> None:
     child = start("")
     assert processes.end([known(child)], grace_s=5) == []
     assert child.wait(5) == -signal.SIGTERM
 
 
-def test_a_family_holds_the_session_and_every_marked_process_and_nobody_else(start: Start) -> None:
+def test_a_family_is_the_session_and_every_marked_process(start: Start) -> None:
     leader = start("import subprocess, sys; subprocess.Popen(['sleep', '60'])")
     detached = start("", RFT_RAY_CLUSTER="a1b2c3")
     stranger = start("", RFT_RAY_CLUSTER="other")
@@ -91,7 +91,7 @@ def test_a_family_holds_the_session_and_every_marked_process_and_nobody_else(sta
     processes.end(found, grace_s=2)
 
 
-def test_the_session_of_a_recycled_leader_is_left_alone(start: Start) -> None:
+def test_the_session_of_a_recycled_leader_is_not_ended(start: Start) -> None:
     child = start("")
     recorded = processes.Process(child.pid, known(child).started - 1)
     assert processes.family(recorded, "nobody") == []
@@ -108,7 +108,7 @@ def test_a_zombie_does_not_count_as_running(start: Start) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_an_occupied_port_is_passed_over(host: str) -> None:
+def test_an_occupied_port_is_replaced_by_a_free_one(host: str) -> None:
     with socket.socket() as taken:
         taken.bind((host, 0))
         taken.listen()
@@ -128,12 +128,12 @@ def recorded(state: Path, *members: local_cluster.Member) -> local_cluster.Clust
     return cluster
 
 
-def test_a_saved_cluster_loads_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_cluster_is_loaded_unchanged(tmp_path: Path) -> None:
     cluster = recorded(tmp_path, local_cluster.Member("head", processes.Process(1, 2)))
     assert local_cluster.load(tmp_path) == cluster
 
 
-def test_a_record_from_before_the_last_boot_is_none(tmp_path: Path) -> None:
+def test_a_record_from_before_the_last_boot_is_ignored(tmp_path: Path) -> None:
     recorded(tmp_path)
     path = tmp_path / "cluster.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": "another"}))
@@ -163,7 +163,7 @@ def test_down_works_when_nothing_runs(tmp_path: Path) -> None:
     assert done.stdout == "Nothing was running.\n"
 
 
-def test_the_token_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+def test_the_token_is_created_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "token"
     local_cluster._make_token(path)
     token = path.read_text()
@@ -256,7 +256,7 @@ def setup(tmp_path: Path) -> SetUp:
         ({}, "g++", "g++ is needed and was not found"),
     ],
 )
-def test_setup_names_what_is_missing_before_it_makes_anything(
+def test_setup_names_a_missing_tool_before_it_creates_anything(
     setup: SetUp, variables: dict[str, str], missing: str | None, message: str
 ) -> None:
     if missing:
@@ -295,7 +295,7 @@ def test_a_changed_lock_is_installed_into_the_same_environment(setup: SetUp) -> 
     assert "-m venv .venv" not in setup.calls.read_text().splitlines()
 
 
-def test_a_setup_that_was_cut_short_while_unpacking_starts_over(setup: SetUp) -> None:
+def test_a_setup_interrupted_while_unpacking_starts_again(setup: SetUp) -> None:
     assert setup.run(CUT="1").returncode != 0
     done = setup.run()
     assert done.returncode == 0
@@ -303,7 +303,7 @@ def test_a_setup_that_was_cut_short_while_unpacking_starts_over(setup: SetUp) ->
     assert "-m venv .venv" in setup.calls.read_text().splitlines()
 
 
-def test_torch_comes_from_pytorchs_index_only_where_pip_does_not_find_it(setup: SetUp) -> None:
+def test_torch_is_installed_from_pytorchs_index_only_when_pips_own_does_not_offer_it(setup: SetUp) -> None:
     done = setup.run(NO_TORCH="own")
     assert done.returncode == 0, done.stderr
     own, fallback = setup.installs[:2]
@@ -311,7 +311,7 @@ def test_torch_comes_from_pytorchs_index_only_where_pip_does_not_find_it(setup: 
     assert "--index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 20" in fallback
 
 
-def test_torch_from_nowhere_is_one_clear_error(setup: SetUp) -> None:
+def test_torch_that_no_index_offers_is_one_clear_error(setup: SetUp) -> None:
     done = setup.run(NO_TORCH="anywhere")
     assert done.returncode == 1
     assert "torch==2.13.0+cpu could not be installed" in done.stderr
@@ -321,7 +321,7 @@ def test_torch_from_nowhere_is_one_clear_error(setup: SetUp) -> None:
 # --- the lock file
 
 
-def test_the_lock_pins_everything_that_the_project_asks_for() -> None:
+def test_the_lock_pins_every_requirement_of_the_project() -> None:
     lines = [line for line in lock.LOCK.read_text().splitlines() if line and not line.startswith("#")]
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0])
     pins = dict(line.split("==") for line in lines)
@@ -331,7 +331,7 @@ def test_the_lock_pins_everything_that_the_project_asks_for() -> None:
     assert not set(pins) & (set(lock.LEFT_OUT) | {"torch"})
 
 
-def test_needed_follows_extras_and_stops_at_what_is_left_out() -> None:
+def test_needed_follows_extras_and_stops_at_packages_left_out() -> None:
     packages = [
         {"name": "App", "version": "1", "requires_dist": ["base", "extra_one; extra == 'more'", "triton"]},
         {"name": "base", "version": "2", "requires_dist": ["old; python_version < '3'"]},
@@ -343,7 +343,7 @@ def test_needed_follows_extras_and_stops_at_what_is_left_out() -> None:
     assert lock.needed(packages, ["app[more]"]) == {"app": "1", "base": "2", "extra-one": "3"}
 
 
-def test_torch_is_pinned_alike_in_setup_and_lock() -> None:
+def test_setup_and_lock_pin_the_same_torch() -> None:
     assert f"torch='{lock.TORCH}'" in (ROOT / "cluster/setup.sh").read_text()
 
 
@@ -375,7 +375,7 @@ def test_arguments_reach_the_commands() -> None:
     assert make("-n", "test", 'ARGS=-k "one or two"').rstrip().endswith('-k "one or two"')
 
 
-def test_tests_run_quick_folders_first_and_leave_none_out() -> None:
+def test_make_test_runs_every_folder_quick_ones_first() -> None:
     order = re.search(r'testpaths="([^"]*)"', make("-n", "test"))
     assert order is not None
     folders = order[1].split()
@@ -384,12 +384,12 @@ def test_tests_run_quick_folders_first_and_leave_none_out() -> None:
 
 
 @pytest.mark.parametrize("script", [".ci/run", "cluster/setup.sh", "cluster/local.sh"])
-def test_scripts_parse_and_may_be_run(script: str) -> None:
+def test_scripts_parse_and_are_executable(script: str) -> None:
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     assert os.access(ROOT / script, os.X_OK)
 
 
-def test_the_package_data_needs_no_build_of_its_own() -> None:
+def test_the_build_needs_only_setuptools() -> None:
     """`pip install --no-build-isolation -e .` has only the lock's packages to build with."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert [Requirement(text).name for text in wanted] == ["setuptools"]

@@ -136,6 +136,6 @@ def test_an_override_of_one_section_leaves_its_yaml_twin_alone(tmp_path: Path) -
     assert (config.sft.epochs, config.rft.epochs) == (1, 3)
 
 
-def test_an_override_inside_nothing_is_refused_or_made() -> None:
+def test_an_override_below_null_is_refused() -> None:
     with pytest.raises(ConfigError):
         load(None, ["--models=[null]", "--models.0.name=x"])

@@ -199,7 +199,7 @@ def identities(plan: Plan) -> dict[str, set[str]]:
     return stages
 
 
-def test_the_table_has_no_field_that_the_config_lacks() -> None:
+def test_the_table_names_only_fields_of_the_config() -> None:
     assert sorted(set(TABLE) - set(fields())) == []
 
 

@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_no_credential_lands_in_a_store_or_its_config(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_credential_is_in_a_store_or_its_config(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(str(tmp_path))
     store = open_store(str(tmp_path))
     config = load(ROOT / "jobs/configs/demo.yaml", [f"--run.store={tmp_path}"])
@@ -42,7 +42,7 @@ def test_no_credential_lands_in_a_store_or_its_config(tmp_path: Path, capfd: pyt
 
 
 @pytest.mark.parametrize("endpoint", ["http://user:7secretword@127.0.0.1:9", "no-url-7secretword"])
-def test_no_credential_lands_in_an_error(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_no_credential_is_in_an_error(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with pytest.raises(StoreError) as error:
@@ -87,7 +87,7 @@ def names_of(tree: ast.AST) -> set[str]:
     return names
 
 
-def test_nothing_here_unpickles_or_executes_what_it_reads() -> None:
+def test_no_module_unpickles_or_executes_the_data_it_reads() -> None:
     """Resume checkpoints, which transformers and DeepSpeed read, are loaded only where their hashes match."""
     for path in [*(ROOT / "rft_ray").rglob("*.py"), *(ROOT / "serve").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
         names = names_of(ast.parse(path.read_text()))

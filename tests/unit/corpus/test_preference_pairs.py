@@ -35,13 +35,13 @@ def test_every_chosen_is_correct_and_every_rejected_is_known_to_be_wrong() -> No
 
 
 @pytest.mark.parametrize("status", [Status.TRUNCATED, Status.NO_ANSWER, Status.UNDECIDED])
-def test_what_is_not_known_to_be_wrong_is_rejected_on_request_only(status: Status) -> None:
+def test_texts_not_known_to_be_wrong_are_rejected_on_request_only(status: Status) -> None:
     samples = [right(1, 2), wrong("unclear", status)]
     assert make_pairs(samples, "strict") == []
     assert make_pairs(samples, "strict", rejected={status}) == [tuple(samples)]
 
 
-def test_representatives_are_chosen_before_their_like() -> None:
+def test_representatives_are_chosen_before_other_paths_of_their_equation_list() -> None:
     like = [right(1, 2, words) for words in ("", "I say ", "Then I say ")]
     samples = [*like, right(2, 1), *(wrong(f"#### {one}") for one in range(9))]
     chosen = [good.text for good, _ in make_pairs(samples, "strict", most=4)]
@@ -51,7 +51,7 @@ def test_representatives_are_chosen_before_their_like() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 3, 5, 100])
-def test_the_uses_of_two_paths_of_one_side_differ_by_at_most_one(most: int) -> None:
+def test_numbers_of_uses_of_the_paths_of_one_side_differ_by_at_most_one(most: int) -> None:
     pairs = make_pairs(MANY, "strict", most=most)
     sides = (5, Counter(good.text for good, _ in pairs)), (3, Counter(bad.text for _, bad in pairs))
     for there, used in sides:
@@ -81,7 +81,7 @@ def test_models_take_turns() -> None:
     assert [good.model for good, _ in make_pairs(samples, "strict", most=6)] == ["a", "b", "a", "b", "a", "b"]
 
 
-def test_same_model_pairs_no_two_models() -> None:
+def test_same_model_pairs_are_of_one_model() -> None:
     samples = [right(1, 2), wrong("#### 1"), wrong("#### 2", model="b"), right(2, 1, model="b"), right(0, 3, model="c")]
     pairs = make_pairs(samples, "strict", same_model=True)
     assert [(good.model, bad.model) for good, bad in pairs] == [("a", "a"), ("b", "b")]

@@ -54,7 +54,7 @@ def test_samples_of_a_problem_are_numbered_as_they_come_per_model(tmp_path: Path
     }
 
 
-def test_prompt_and_response_are_read_where_question_and_completion_are_not_there(tmp_path: Path) -> None:
+def test_prompt_and_response_are_read_when_question_and_completion_are_missing(tmp_path: Path) -> None:
     rows = [{"prompt": FIRST.question, "response": "#### 1"}]
     assert [row.text for row in read(tmp_path, rows).by_model["sampler"]] == ["#### 1"]
 
@@ -72,7 +72,7 @@ def test_parquet_and_jsonl_of_the_same_rows_are_the_same_samples(tmp_path: Path)
     assert jobs[0] == jobs[1]
 
 
-def test_another_text_is_another_sampler(tmp_path: Path) -> None:
+def test_a_changed_text_changes_the_samplers_fingerprint(tmp_path: Path) -> None:
     jobs = [
         sampling_job("x", read(tmp_path, [asked(completion=text)]).by_model["sampler"], GOLD, "{query}")
         for text in "ab"
@@ -80,7 +80,7 @@ def test_another_text_is_another_sampler(tmp_path: Path) -> None:
     assert jobs[0].fingerprint != jobs[1].fingerprint
 
 
-def test_a_list_of_texts_is_so_many_samples(tmp_path: Path) -> None:
+def test_each_text_of_a_list_is_a_sample(tmp_path: Path) -> None:
     found = read(tmp_path, [asked(completion=["a", "b"], finish_reason=["stop", "length"]), asked(completion="c")])
     assert [(row.sample_index, row.text, row.finish_reason) for row in found.by_model["sampler"]] == [
         (0, "a", "stop"),
@@ -90,11 +90,11 @@ def test_a_list_of_texts_is_so_many_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS"])
-def test_every_name_of_the_token_limit_is_understood(tmp_path: Path, reason: str) -> None:
+def test_every_name_of_the_token_limit_marks_a_truncated_text(tmp_path: Path, reason: str) -> None:
     assert read(tmp_path, [asked(finish_reason=reason)]).by_model["sampler"][0].finish_reason == "length"
 
 
-def test_no_finish_reason_leaves_a_row_out_of_grading(tmp_path: Path) -> None:
+def test_a_finish_reason_of_skipped_does_not_exclude_a_row_from_grading(tmp_path: Path) -> None:
     assert read(tmp_path, [asked(finish_reason="skipped")]).by_model["sampler"][0].finish_reason == "stop"
 
 
@@ -135,12 +135,12 @@ def test_a_malformed_row_is_refused_with_file_and_line(tmp_path: Path, line: str
     assert str(error.value).startswith(f"{path}:3: ")
 
 
-def test_a_missing_column_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_with_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r":1: no column 'completion' or .*'answer'; it has: question, generated: .*"):
         read(tmp_path, [{"question": FIRST.question, "generated": "x"}])
 
 
-def test_a_gold_answer_is_never_taken_for_a_completion_that_is_null(tmp_path: Path) -> None:
+def test_a_null_completion_is_refused_although_the_row_has_a_gold_answer(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         read(tmp_path, [asked(), {"question": FIRST.question, "completion": None, "response": FIRST.solution}])
 
@@ -172,7 +172,7 @@ def ragged() -> list[Completion]:
     ]
 
 
-def test_ragged_completions_are_committed_each_exactly_once(tmp_path: Path) -> None:
+def test_uneven_numbers_of_completions_are_committed_exactly_once(tmp_path: Path) -> None:
     store, rows = open_store(str(tmp_path)), ragged()
     job = sampling_job("m", rows, GOLD, "{query}")
     list(commit_completions(job, reversed(rows), GOLD, store))
@@ -205,7 +205,7 @@ def test_one_problem_with_very_many_samples_makes_a_bounded_number_of_shards() -
     assert len(list(sampling_job("m", rows, GOLD, "{query}").shards())) <= MAX_SAMPLE_BLOCKS * 3
 
 
-def test_gold_with_solutions_is_the_pipelines_problem_set(tmp_path: Path) -> None:
+def test_gold_with_solutions_gives_the_same_problem_set_as_a_pipeline_run(tmp_path: Path) -> None:
     rows = [{"question": problem.question, "answer": problem.solution} for problem in PROBLEMS]
     gold = read_gold(jsonl(tmp_path / "gold.jsonl", rows))
     assert gold.solved
@@ -213,7 +213,7 @@ def test_gold_with_solutions_is_the_pipelines_problem_set(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("answer", ["1,800", 1800, "$1,800.00", "#### 1800"])
-def test_a_bare_gold_answer_is_understood(tmp_path: Path, answer: object) -> None:
+def test_a_bare_gold_answer_is_read(tmp_path: Path, answer: object) -> None:
     rows = [{"question": "How much?", "answer": answer}, {"question": "How many?", "answer": "7"}]
     gold = read_gold(jsonl(tmp_path / "gold.jsonl", rows))
     assert not gold.solved
@@ -234,7 +234,7 @@ def test_a_bare_gold_question_given_twice_is_refused(tmp_path: Path) -> None:
 # --- One reader for both commands -----------------------------------------------------------------
 
 
-def test_every_column_that_either_command_read_is_known() -> None:
+def test_columns_of_earlier_versions_are_still_read() -> None:
     assert {"question", "problem", "prompt", "query"} <= set(QUESTION_COLUMNS)
     assert {"completion", "response", "text", "output", "generation", "answer"} <= set(COMPLETION_COLUMNS)
     assert {"answer", "solution", "response", "gold"} <= set(GOLD_COLUMNS)
@@ -279,7 +279,7 @@ def test_gold_solutions_under_another_column_are_the_same_problem_set(tmp_path: 
 
 
 @pytest.mark.parametrize("columns", [("problem", "prompt"), ("prompt", "problem")])
-def test_of_two_question_columns_the_one_in_the_gold_counts(
+def test_of_two_question_columns_the_one_with_a_gold_question_is_used(
     tmp_path: Path, columns: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     gold = jsonl(tmp_path / "gold.jsonl", [{"question": FIRST.question, "answer": FIRST.solution}])
@@ -294,7 +294,7 @@ def test_the_grading_command_reads_a_column_by_name_too(tmp_path: Path) -> None:
     assert grade_file([samples, "--gold", gold, "--question-column", "asked", "--completion-column", "mine"]) == 0
 
 
-def test_gold_to_grade_against_may_repeat_a_question_and_hold_no_number(tmp_path: Path) -> None:
+def test_gold_answers_may_repeat_a_question_and_need_no_number(tmp_path: Path) -> None:
     rows = [{"question": "a", "answer": "1"}, {"question": "a", "answer": "2"}, {"question": "b", "answer": "many"}]
     assert gold_answers(jsonl(tmp_path / "gold.jsonl", rows)) == {"a": "2", "b": "many"}
 

@@ -73,7 +73,7 @@ def test_extra_columns_are_ignored(jsonl: Write) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"  ", b"\r"])
-def test_blank_lines_are_passed_over(jsonl: Write, line: bytes) -> None:
+def test_blank_lines_are_skipped(jsonl: Write, line: bytes) -> None:
     assert len(load_problems(jsonl(row(1), line, row(2), line))) == 2
 
 
@@ -126,7 +126,7 @@ def test_a_bad_row_is_refused_with_file_and_line(jsonl: Write, bad: dict[str, An
     assert str(refusal.value).startswith(f"{path}:2: {said}")
 
 
-def test_a_question_that_comes_twice_is_refused_naming_both_lines(jsonl: Write) -> None:
+def test_a_repeated_question_is_refused_with_both_lines(jsonl: Write) -> None:
     path = jsonl(row(1), row(2), row(1, question=" What is 1 and 1? "))
     with pytest.raises(DataError) as refusal:
         load_problems(path)
@@ -167,7 +167,7 @@ def test_a_parquet_text_that_is_not_utf8_is_refused_with_its_row(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 is not enough", b"\0" * 100])
-def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.parquet"
     path.write_bytes(content)
     with pytest.raises(DataError, match="not readable as Parquet"):
@@ -193,13 +193,13 @@ def test_an_empty_file_is_refused(jsonl: Write, lines: tuple[bytes, ...]) -> Non
         ("s3://bucket/a b.jsonl", "bad store key 'a b.jsonl'"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused_with_what_to_write(source: str, said: str) -> None:
+def test_a_malformed_source_is_refused_with_the_valid_forms(source: str, said: str) -> None:
     with pytest.raises(DataError) as refusal:
         load_problems(source)
     assert str(refusal.value).startswith(f"{source}: {said}")
 
 
-def test_a_missing_file_is_refused_with_the_nearest_one_there(jsonl: Write) -> None:
+def test_a_missing_file_is_refused_with_the_nearest_name(jsonl: Write) -> None:
     path = jsonl(row(1), name="train.jsonl")
     with pytest.raises(DataError, match=r"there is no such file; nearest file there: train\.jsonl"):
         load_problems(path.replace("train", "trian"))
@@ -214,7 +214,7 @@ def test_a_gsm8k_folder_without_the_split_is_refused(tmp_path: Path, monkeypatch
 # --- The embedded generator -----------------------------------------------------------------------
 
 
-def test_a_tiny_source_gives_as_many_problems_as_it_says() -> None:
+def test_a_tiny_source_gives_the_requested_number_of_problems() -> None:
     assert len({problem.problem_id for problem in load_problems("tiny:train:200")}) == 200
 
 
@@ -286,7 +286,7 @@ def test_a_subset_is_whole_blocks_and_at_most_everything(limit: int | None, frac
     assert subset_count(103, limit=limit, fraction=fraction, per_block=10) == count
 
 
-def test_a_fraction_is_taken_as_it_is_written() -> None:
+def test_a_fraction_is_read_as_an_exact_decimal() -> None:
     assert subset_count(70, limit=None, fraction=0.1, per_block=7) == 7
 
 
@@ -322,7 +322,7 @@ def test_a_larger_limit_keeps_the_problems_of_a_smaller_one() -> None:
     assert large.problems[: small.count] == small.problems[: small.count]
 
 
-def test_a_question_in_both_sets_is_found_whatever_its_case_and_spaces() -> None:
+def test_a_question_in_both_sets_is_found_in_any_case_and_spacing() -> None:
     def problem(question: str) -> Problem:
         return Problem(problem_id(question), question, "So.\n#### 1", "1")
 
@@ -336,7 +336,7 @@ def test_committed_problems_are_read_back_in_order(store: Store) -> None:
     assert read_problems(store, problem_set.fingerprint) == problem_set.problems
 
 
-def test_problems_that_are_committed_already_stay_as_they_are(store: Store) -> None:
+def test_already_committed_problems_are_not_changed(store: Store) -> None:
     problem_set = prepare(config.ProblemSet(source="tiny:train:30"), 0, 10)
     before = store.read(commit_problems(store, problem_set))
     assert store.read(commit_problems(store, problem_set)) == before

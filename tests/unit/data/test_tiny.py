@@ -69,16 +69,16 @@ def test_the_problems_are_pinned() -> None:
     assert [p.problem_id for p in generate(2, split="train", seed=0)] == PINNED
 
 
-def test_a_shorter_list_is_the_beginning_of_a_longer_one() -> None:
+def test_a_shorter_list_is_a_prefix_of_a_longer_one() -> None:
     assert generate(200, split="train", seed=0)[:100] == generate(100, split="train", seed=0)
 
 
-def test_no_question_comes_twice_in_a_split() -> None:
+def test_no_question_is_repeated_within_a_split() -> None:
     questions = [p.question for p in generate(3000, split="pretrain", seed=0, steps=(1, 2))]
     assert len(set(questions)) == len(questions)
 
 
-def test_splits_share_no_question_whatever_the_seeds() -> None:
+def test_splits_share_no_question_for_any_seeds() -> None:
     found: dict[str, str] = {}
     for split in SPLITS:
         for seed in (0, 1):
@@ -105,7 +105,7 @@ def test_every_line_repeats_its_equation_and_result() -> None:
             assert re.search(r"(\S+) = <<(\1)=(\d+)>>\3 ", line), line
 
 
-def test_all_solutions_of_a_problem_end_in_one_answer() -> None:
+def test_all_solutions_of_a_problem_have_the_same_answer() -> None:
     for story in islice(stories(split="train", steps=(1, 4)), 300):
         assert len({solution.rsplit("\n#### ", 1)[1] for solution in solutions(story)}) == 1
 
@@ -157,7 +157,7 @@ def test_an_unknown_model_name_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     "text", ["Tom has 3*4 = <<3*4=12>>12 pens.\n#### 12", "Ünï → 日本 \t 1,234.5 ##  x\n\n y", "<s> #### #"]
 )
-def test_a_shipped_tokenizer_gives_any_text_back(name: str, text: str) -> None:
+def test_a_shipped_tokenizer_decodes_to_the_encoded_text(name: str, text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_dir(name))
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
@@ -203,7 +203,7 @@ def test_each_shipped_model_has_a_clearly_lower_loss_than_the_one_before() -> No
     assert all(after < 0.95 * before for before, after in pairwise(losses)), losses
 
 
-def test_snapshots_are_stages_of_the_model_that_they_are_named_after() -> None:
+def test_snapshots_are_from_the_same_run_as_the_model_in_their_name() -> None:
     for name in SNAPSHOTS:
         whole, facts = pretraining(name.rpartition("-")[0]), pretraining(name)
         assert facts["recipe"] == whole["recipe"]

@@ -19,12 +19,12 @@ def test_majority_does_not_depend_on_order() -> None:
         assert majority(shuffled) == ("5", False)
 
 
-def test_nobody_voting_wins_nothing() -> None:
+def test_without_votes_there_is_no_majority_answer() -> None:
     assert majority([]) is None
 
 
 @pytest.mark.parametrize(("n", "right", "k"), [(5, 2, 3), (8, 0, 4), (8, 8, 1), (6, 1, 6), (7, 3, 2)])
-def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one(n: int, right: int, k: int) -> None:
+def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(n: int, right: int, k: int) -> None:
     draws = list(combinations(range(n), k))
     assert pass_at(k, n, right) == pytest.approx(sum(any(i < right for i in draw) for draw in draws) / len(draws))
 
@@ -37,7 +37,7 @@ def test_wilson_interval_covers_its_nominal_share() -> None:
     assert 0.93 <= covered / 2000 <= 0.97
 
 
-def test_wilson_of_nothing_knows_nothing() -> None:
+def test_the_wilson_interval_of_no_samples_is_from_0_to_1() -> None:
     assert wilson(0, 0) == Metric(0.0, 0.0, 1.0, 0)
 
 
@@ -45,7 +45,7 @@ def graded(problem: str, index: int, status: Status, answer: str | None) -> Grad
     return GradedCompletion(problem, index, status, answer, "")
 
 
-def test_undecided_cut_and_answerless_samples_have_no_vote() -> None:
+def test_undecided_truncated_and_answerless_samples_have_no_vote() -> None:
     samples = [
         graded("p", 0, Status.UNDECIDED, "9"),
         graded("p", 1, Status.TRUNCATED, "9"),
@@ -66,7 +66,7 @@ def test_metrics_name_their_k_and_n() -> None:
     assert (found["maj@k"].k, found["pass@k"].n) == (2, 4)
 
 
-def test_equal_text_of_a_right_and_a_wrong_answer_are_two_candidates() -> None:
+def test_a_right_and_a_wrong_answer_of_equal_text_are_two_candidates() -> None:
     samples = [graded("p", 0, Status.CORRECT, "50"), *(graded("p", i, Status.WRONG_ANSWER, "50") for i in (1, 2))]
     [record] = problem_records(["p"], [], samples, 3)
     assert record.majority_right is False

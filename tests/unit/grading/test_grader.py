@@ -75,7 +75,7 @@ def test_python_value_agrees_with_eval() -> None:
     "source",
     ["9**9**9", "(9**999)**9", "1<<99999", "7**9999", "9" * 2000, "-" * 400 + "1", "*".join(["9" * 90] * 400)],
 )
-def test_what_grows_past_a_bound_is_over_it(source: str) -> None:
+def test_a_value_that_grows_past_a_bound_is_over_it(source: str) -> None:
     with pytest.raises(OverBoundError):
         python_value(source)
 
@@ -83,7 +83,7 @@ def test_what_grows_past_a_bound_is_over_it(source: str) -> None:
 @pytest.mark.parametrize(
     "source", ["abs(-3)", "True+1", "'3'*2", "[3][0]", "a", "lambda: 3", "__import__('os')", "3 if 1 else 2"]
 )
-def test_what_is_no_arithmetic_is_refused(source: str) -> None:
+def test_expressions_that_are_not_arithmetic_are_refused(source: str) -> None:
     with pytest.raises(NotArithmeticError):
         python_value(source)
 
@@ -94,7 +94,7 @@ def test_exact_value_is_exact() -> None:
     assert arithmetic.exact_value("(1+1/2)*2") == 3
 
 
-def test_annotations_are_those_of_the_regular_expression() -> None:
+def test_annotations_equal_those_of_the_references_regular_expression() -> None:
     rng = random.Random(3)
     for _ in range(20_000):
         text = "".join(rng.choice(["<", "<<", ">", ">>", "1", "=", "\n"]) for _ in range(rng.randint(0, 12)))
@@ -151,20 +151,20 @@ def test_truncated_never_changes_what_paper_mode_accepts() -> None:
     assert grade("#### 5", "5", "paper", truncated=True).status is Status.CORRECT
 
 
-def test_a_strict_answer_that_touches_the_cut_is_truncated() -> None:
+def test_a_strict_answer_at_the_end_of_a_truncated_text_is_truncated() -> None:
     assert grade("#### 5", "5", truncated=True).status is Status.TRUNCATED
     assert grade("The answer is 5 * ", "5", truncated=True).status is Status.TRUNCATED
     for rest in ("Question: how many in 3", "Question: what is 3 + "):
         assert grade(f"#### 5\n{rest}", "5", truncated=True).status is Status.CORRECT
 
 
-def test_the_evaluation_tolerance_is_the_references() -> None:
+def test_the_evaluation_tolerance_is_that_of_the_reference() -> None:
     assert grade("#### 5.00005", "5", "paper").status is Status.WRONG_ANSWER
     assert grade("#### 5.00005", "5", "paper", tolerance=EVALUATING).status is Status.CORRECT
     assert grade("<<1=2>>\n#### 5", "5", "paper", tolerance=EVALUATING, check_equations=False).status is Status.CORRECT
 
 
-def test_a_failure_inside_is_undecided_and_named() -> None:
+def test_an_error_inside_the_grader_is_undecided_and_named() -> None:
     verdict = grade(None, "5")  # type: ignore[arg-type]
     assert verdict.status is Status.UNDECIDED
     assert "TypeError" in verdict.detail
@@ -222,7 +222,7 @@ def test_paper_mode_accepts_every_gold_solution() -> None:
     ] == []
 
 
-def test_strict_mode_accepts_gold_solutions_but_the_ambiguous() -> None:
+def test_strict_mode_accepts_all_but_a_few_ambiguous_gold_solutions() -> None:
     rows = gsm8k("train") + gsm8k("test")
     verdicts = [grade(row["answer"], row["answer"]) for row in rows]
     rejected = [verdict for verdict in verdicts if verdict.status is not Status.CORRECT]
@@ -230,7 +230,9 @@ def test_strict_mode_accepts_gold_solutions_but_the_ambiguous() -> None:
     assert len(rejected) <= 3, rejected
 
 
-def test_the_first_row_decides_where_the_completions_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_row_decides_which_column_holds_the_completions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A row without its completion must not be graded by the gold answer next to it."""
     rows = [
         {"question": "3+2?", "answer": "#### 5", "completion": "#### 5"},

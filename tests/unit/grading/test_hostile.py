@@ -49,7 +49,7 @@ def test_a_hostile_text_is_graded_within_a_second(name: str, mode: str) -> None:
     assert not verdict.detail.startswith("grader failed"), verdict.detail
 
 
-def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
+def test_a_text_over_a_bound_is_undecided_and_the_bound_is_named() -> None:
     for name in ("power tower", "huge shift", "huge number", "unary signs", "long sum"):
         verdict = grade(HOSTILE[name], "18", "paper")
         assert verdict.status is Status.UNDECIDED, name
@@ -57,7 +57,7 @@ def test_what_is_over_a_bound_is_undecided_and_names_it() -> None:
     assert "bound" in grade("1" * (MAX_TEXT_CHARS + 1), "18").detail
 
 
-def test_a_text_over_the_bound_is_no_path() -> None:
+def test_a_text_over_the_bound_is_not_a_path() -> None:
     long = "<<1+1=2>>\n" * (MAX_TEXT_CHARS // 10 + 1)
     for mode in MODES:
         assert equation_list(long, mode) == ()

@@ -49,7 +49,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_a_killed_run_goes_on_to_the_same_models(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_models(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     run(monkeypatch, out)
     real, steps = pretrain_tiny._loss, 0
 
@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_to_the_same_models(monkeypatch: pytest.MonkeyPatch
     assert not list(again.parent.glob("*.pt"))
 
 
-def test_a_snapshot_is_the_model_on_the_way_in_bfloat16(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+def test_a_snapshot_is_the_model_during_pretraining_in_bfloat16(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     run(monkeypatch, out)
     early, half, whole = (weights(out.with_name(out.name + suffix)) for suffix in ("-25", "-50", ""))
     assert not same(early, half)

@@ -196,7 +196,7 @@ def test_every_config_loads(path: Path) -> None:
     assert config.load(path).models
 
 
-def test_the_cluster_can_grow_to_what_its_config_asks_for() -> None:
+def test_the_cluster_can_grow_to_the_actors_of_its_config() -> None:
     settings = config.load(ROOT / "jobs" / "configs" / "k8s.yaml")
     groups = {group["groupName"]: group for group in manifest("RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
     limits = {name: group["template"]["spec"]["containers"][0]["resources"]["limits"] for name, group in groups.items()}
@@ -278,7 +278,7 @@ def test_images_and_ray_are_of_the_pinned_versions() -> None:
                 assert tag.rpartition("-")[2] in targets
 
 
-def test_every_cluster_asks_for_a_token_and_scales_from_its_own_minimum() -> None:
+def test_every_cluster_requires_a_token_and_scales_from_its_minimum() -> None:
     for where, cluster in clusters():
         assert cluster["authOptions"] == {"mode": "token"}, where
         assert cluster["enableInTreeAutoscaling"] is True
@@ -348,7 +348,7 @@ def test_every_run_instruction_is_a_shell_command() -> None:
             assert parsed.returncode == 0, f"{rest}\n{parsed.stderr}"
 
 
-def test_the_images_pin_what_the_project_pins() -> None:
+def test_the_images_pin_the_projects_versions() -> None:
     text = DOCKERFILE.read_text()
     set_up = (ROOT / "cluster" / "setup.sh").read_text()
     assert set(re.findall(r"torch==([\d.]+)", text)) == set(re.findall(r"torch==([\d.]+)", set_up))

@@ -36,7 +36,7 @@ def test_distances_are_exact_while_texts_are_replaced(kept: list[str], newcomer:
         assert lanes.distances(newcomer, [0] * len(kept)) == expected(newcomer, kept)
 
 
-def test_every_length_around_a_word_is_exact() -> None:
+def test_distances_are_exact_for_lengths_around_the_word_size() -> None:
     """One bit too many or too few in the last word would show here."""
     source = "".join(random.Random(1).choices("abc <>=0123", k=400))
     kept = [source[n // 3 : n // 3 + n] for n in (0, 1, 63, 64, 65, 127, 128, 129, 191, 192, 255, 256, 257)]
@@ -46,7 +46,7 @@ def test_every_length_around_a_word_is_exact() -> None:
         assert lanes.distances(newcomer, [0] * len(kept)) == expected(newcomer, kept)
 
 
-def test_a_long_kept_text_and_a_long_newcomer_are_exact() -> None:
+def test_distances_between_two_long_texts_are_exact() -> None:
     kept = [f"path {n} " * 10 for n in range(MIN_LANES)]
     lanes = filled(kept)
     long = "all of it " * (MAX_CHARACTERS // 5)
@@ -59,7 +59,7 @@ def test_a_long_kept_text_and_a_long_newcomer_are_exact() -> None:
     assert lanes.distances("short", [0] * len(kept)) == expected("short", kept)
 
 
-def test_more_kinds_of_characters_than_rows_are_exact() -> None:
+def test_distances_are_exact_with_more_distinct_characters_than_rows() -> None:
     kept = ["".join(chr(0x4E00 + 20 * n + i) for i in range(20)) for n in range(2 * MIN_LANES)]
     lanes = filled(kept)
     assert lanes.distances(kept[3] + "x", [0] * len(kept)) == expected(kept[3] + "x", kept)

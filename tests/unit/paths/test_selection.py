@@ -49,17 +49,17 @@ def test_the_order_of_samples_decides_the_representative() -> None:
     assert select_distinct(texts[2:] + texts[:2], "paper") != [2, 1]
 
 
-def test_paths_with_a_wrong_equation_are_passed_over() -> None:
+def test_paths_with_a_wrong_equation_are_skipped() -> None:
     assert select_distinct(["<<1+1=3>>", "<<1+1=2>>"], "paper") == [1]
 
 
-def test_shares_count_every_sample_of_a_list() -> None:
+def test_shared_by_counts_every_sample_with_the_same_equation_list() -> None:
     texts = ["a <<1+1=2>>", "b <<1+1=2>>", "<<1+1=3>>", "c <<2+2=4>>", "a <<1+1=2>>"]
     assert share_counts(texts, "paper") == [3, 1]
     assert [one.shared_by for one in select(texts, "paper")] == [3, 1]
 
 
-def test_paper_lists_keep_what_is_written_but_blanks() -> None:
+def test_paper_lists_are_as_written_without_blanks() -> None:
     assert equation_list("<<3 + 2 = 5>> <<2.0*1=2=7>>", "paper") == ("3+2=5", "2.0*1=2=7")
 
 
@@ -86,7 +86,7 @@ def test_strict_lists_read_the_arithmetic_of_the_text(text: str, expected: tuple
     assert equation_list(text) == expected
 
 
-def test_strict_lists_of_prose_and_annotation_are_one() -> None:
+def test_strict_lists_of_prose_and_of_annotations_are_equal() -> None:
     assert equation_list("48 / 2 = 24") == equation_list("<<48/2=24>>") == equation_list("<<48/2 = 24.0>>")
 
 
@@ -99,7 +99,7 @@ def test_strict_lists_of_prose_and_annotation_are_one() -> None:
      ("2/3 = 66.67%", False), ("3 + 2 = 5 * 4 = 20", True),
      ("5 = 10/2", False)],
 )  # fmt: skip
-def test_rounding_is_accepted_as_people_write_it(text: str, fault: bool) -> None:
+def test_rounding_is_accepted_in_the_usual_spellings(text: str, fault: bool) -> None:
     assert bool(equations_of(text).fault) is fault
 
 

@@ -21,7 +21,7 @@ def planned(*overrides: str) -> Plan:
     return make_plan(config(*overrides), TRAIN, TEST, BASES)
 
 
-def test_names_of_a_run_are_golden() -> None:
+def test_the_names_of_a_run_never_change() -> None:
     """If this fails, every model of every run has another name: raise the stage's version only on purpose."""
     plan = planned()
     assert [job.fingerprint for job in plan.trainings] == [
@@ -33,7 +33,7 @@ def test_names_of_a_run_are_golden() -> None:
     assert plan.corpus.fingerprint == "67aa21a5324cf821"
 
 
-def test_controls_only_add() -> None:
+def test_controls_only_add_jobs() -> None:
     plain, more = planned(), planned("--controls=true")
     assert {job.fingerprint for job in plain.trainings} < {job.fingerprint for job in more.trainings}
     assert {job.key for job in plain.evaluations} < {job.key for job in more.evaluations}
@@ -75,7 +75,7 @@ def test_one_sampler_has_no_self_control() -> None:
     assert {job.stage for job in plan.controls} == {"sft_same_steps"}
 
 
-def test_going_on_without_a_shard_renames_what_is_made_of_samples_and_nothing_else() -> None:
+def test_continuing_without_a_shard_renames_only_what_is_made_from_samples() -> None:
     plan = planned()
     assert plan.past([]) is plan
     lost = next(iter(plan.collected[0].sampling.shards())).stem

@@ -80,7 +80,7 @@ class Page(HTMLParser):
 # --- Figures --------------------------------------------------------------------------------------
 
 
-def test_every_sample_of_the_ledger_is_in_the_histograms(facts: RunFacts) -> None:
+def test_every_sample_of_the_summary_is_in_the_histograms(facts: RunFacts) -> None:
     for model, account in facts.summary.ledger.items():
         samples = facts.samples[model]
         by_status = {status: sum(by.values()) for status, by in samples.lengths.items()}
@@ -108,7 +108,7 @@ def test_the_curve_is_the_mean_over_all_choices_of_samples() -> None:
 
 
 @pytest.mark.parametrize("k", [4, 8, 32])
-def test_the_estimate_foretells_what_doubling_k_brings(k: int) -> None:
+def test_the_estimate_predicts_the_distinct_paths_at_twice_the_k(k: int) -> None:
     rng = random.Random(k)
     weights = [1 / (rank + 1) for rank in range(60)]
     known, new = Diversity(grid(k)), 0
@@ -153,7 +153,7 @@ def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None
     assert "did not change" in shown(-0.1, 0.0)[0]
 
 
-def test_an_unfinished_run_says_what_is_missing(facts: RunFacts) -> None:
+def test_the_report_of_an_unfinished_run_names_what_is_missing(facts: RunFacts) -> None:
     ledger = {name: replace(account, missing=7) for name, account in facts.summary.ledger.items()}
     summary = replace(facts.summary, finished=False, evaluation={}, paired={}, corpus=None, ledger=ledger)
     page = run_page(replace(facts, summary=summary))
@@ -217,7 +217,7 @@ def test_no_text_of_a_model_becomes_markup(hostile: str, page: str) -> None:
     assert "pwned" in hostile  # it is there, as text
 
 
-def test_nothing_invisible_reaches_the_page(hostile: str) -> None:
+def test_no_invisible_character_reaches_the_page(hostile: str) -> None:
     assert not re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]", hostile)
     for shown in ("␀", "␛[31m", "⟦U+202E⟧", "⟦U+200B⟧"):
         assert shown in hostile
@@ -246,7 +246,7 @@ def test_a_surrogate_that_reaches_the_page_is_replaced() -> None:
     assert visible("a\ud800b").encode() == "a\ufffdb".encode()
 
 
-def test_what_decided_is_marked() -> None:
+def test_the_text_that_decided_a_verdict_is_marked() -> None:
     text = "2+2 = <<2+2=4>>4\n<<4+4=9>>9\n#### 9"
     false = Shown("a", 0, Status.BAD_EQUATION, Excerpt("4+4=9: does not hold", 0), Excerpt(text, 0), 0)
     wrong = Shown("a", 0, Status.WRONG_ANSWER, Excerpt("answer 9, gold 8", 0), Excerpt(text, 0), 0)

@@ -26,7 +26,7 @@ def test_the_headline_counts_the_findings() -> None:
     assert "No finding" in headline(replace(STUDY, findings=()))
 
 
-def test_a_lines_band_has_the_intervals_that_the_study_gives() -> None:
+def test_the_band_of_a_line_has_the_studys_intervals() -> None:
     """At x = 0 the interval of the line's mean is that of its intercept (here: t = 12.706, residuals 1, -2, 1)."""
     spread, t, deviation = 2.0, 12.706, 6**0.5  # x = 1, 2, 3; sum of squares 6 over one degree of freedom
     half_slope = t * deviation / spread**0.5
@@ -58,7 +58,7 @@ def test_every_part_of_the_study_is_on_the_page(page: str) -> None:
     assert "2 planned points missing" in page
 
 
-def test_a_common_slope_is_told_and_not_drawn(page: str) -> None:
+def test_a_common_slope_is_in_the_text_and_not_drawn(page: str) -> None:
     [figure] = re.findall(r'<figure id="sft-data-chart">.*?</figure>', page, re.S)
     assert '<th scope="row">common slope</th>' in figure
     wide = figure[figure.index('class="wide"') : figure.index('class="narrow"')]
@@ -72,7 +72,7 @@ def test_cells_are_escaped(page: str) -> None:
     assert "&lt;mine&gt;.yaml" in page
 
 
-def test_it_is_written_beside_the_study(tmp_path: Path, page: str) -> None:
+def test_the_page_is_written_next_to_study_json(tmp_path: Path, page: str) -> None:
     store = open_store(str(tmp_path))
     with pytest.raises(NotFound):
         write_study_report(store)

@@ -23,11 +23,11 @@ BATCH = {"shard": [json.dumps(asdict(SHARD))]}
         SampleReceipt("completions/x/p000001-s00000", unloadable="no such file"),
     ],
 )
-def test_a_receipt_comes_back_from_its_row(receipt: ShardReceipt) -> None:
+def test_a_receipt_is_read_back_from_its_row(receipt: ShardReceipt) -> None:
     assert type(receipt).from_row(receipt.as_row()) == receipt
 
 
-def test_an_actor_hands_its_worker_the_shard_and_returns_the_receipts_row() -> None:
+def test_an_actor_calls_its_worker_with_the_shard_and_returns_the_receipt() -> None:
     actor = ShardActor(lambda: lambda shard: ShardReceipt(shard.stem, 3))
     [row] = actor(BATCH)["receipt"]
     assert ShardReceipt.from_row({"receipt": row}) == ShardReceipt(SHARD.stem, 3)

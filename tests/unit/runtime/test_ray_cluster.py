@@ -24,7 +24,7 @@ from rft_ray.runtime import ray_cluster
         ("gpu", 1, True),
     ],
 )
-def test_gpus_are_used_where_asked_for_or_there_already(
+def test_gpus_are_used_when_requested_or_present(
     device: Literal["auto", "cpu", "gpu"], gpus: int, expected: bool
 ) -> None:
     resources = {"CPU": 8.0, **({"GPU": float(gpus)} if gpus else {})}

@@ -45,14 +45,14 @@ def after_sigterm(how: str, bound_s: float, signals: int = 1) -> tuple[int, str,
     return driver.returncode, output, time.monotonic() - started
 
 
-def test_the_block_is_finished_and_nothing_after_it_runs() -> None:
+def test_shards_in_flight_are_finished_and_no_later_code_runs() -> None:
     code, output, _ = after_sigterm("finishes", 20)
     assert (code, "finished" in output, "went on" in output) == (143, True, False)
     assert "20 s to be committed" in output
 
 
 @pytest.mark.parametrize(("how", "bound_s", "signals"), [("hangs", 1, 1), ("hangs", 25, 2), ("outside", 25, 1)])
-def test_it_waits_no_longer_than_the_bound_and_not_without_reason(how: str, bound_s: float, signals: int) -> None:
+def test_sigterm_waits_at_most_the_bound_and_only_for_shards_in_flight(how: str, bound_s: float, signals: int) -> None:
     code, output, seconds = after_sigterm(how, bound_s, signals)
     assert code == 143
     assert "finished" not in output

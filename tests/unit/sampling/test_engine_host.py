@@ -115,7 +115,7 @@ def test_shards_of_one_model_share_the_engine_at_once(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_a_shard_that_holds_the_engine_exclusively_has_it_to_itself(tmp_path: Path) -> None:
+def test_no_other_shard_uses_an_engine_that_a_shard_holds_exclusively(tmp_path: Path) -> None:
     host = host_of(tmp_path, Opened(ScriptedEngine))
     entered = threading.Event()
 
@@ -131,7 +131,7 @@ def test_a_shard_that_holds_the_engine_exclusively_has_it_to_itself(tmp_path: Pa
     thread.join()
 
 
-def test_impossible_answers_and_errors_are_misbehaviour(tmp_path: Path) -> None:
+def test_impossible_answers_and_errors_count_as_engine_failures(tmp_path: Path) -> None:
     for script, message in (("few:", "7 samples instead of 8"), ("raise:", "the engine refuses")):
         host = host_of(tmp_path, Opened(lambda seed, script=script: ScriptedEngine(seed, script)))  # type: ignore[misc]
         with host.holding(A), pytest.raises(Misbehaved, match=message):

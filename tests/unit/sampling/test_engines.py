@@ -15,7 +15,7 @@ SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
 PROBLEM = Problem("a" * 16, "Tom has 3 pens and buys 2. How many?", "3+2 = <<3+2=5>>5\n#### 5", "5")
 
 
-def test_every_incarnation_of_an_engine_has_its_own_seed() -> None:
+def test_every_start_of_an_engine_has_its_own_seed() -> None:
     seeds = {engine_seed(0, str(i)) for i in range(2000)}
     assert len(seeds) == 2000
     assert all(0 <= seed < 2**31 for seed in seeds)
@@ -25,19 +25,19 @@ def test_the_runs_seed_changes_every_engines_seed() -> None:
     assert engine_seed(0, "x") != engine_seed(1, "x")
 
 
-def test_scripted_samples_depend_on_problem_and_index_alone() -> None:
+def test_scripted_samples_depend_only_on_problem_and_index() -> None:
     whole = ScriptedEngine(1).generate([Request(PROBLEM, "q", 0, 8)], SETTINGS)[0].samples
     halves = [ScriptedEngine(2).generate([Request(PROBLEM, "q", s, 4)], SETTINGS)[0].samples for s in (0, 4)]
     assert whole == halves[0] + halves[1]
 
 
-def test_scripted_samples_meet_every_verdict() -> None:
+def test_scripted_samples_give_every_verdict() -> None:
     samples = ScriptedEngine(0).generate([Request(PROBLEM, "q", 0, 64)], SETTINGS)[0].samples
     verdicts = {grade(s.text, "5", "paper", truncated=s.finish_reason == "length").status for s in samples}
     assert {Status.CORRECT, Status.WRONG_ANSWER, Status.NO_ANSWER, Status.BAD_EQUATION} <= verdicts
 
 
-def test_a_prompt_beyond_the_context_is_skipped_sample_by_sample() -> None:
+def test_every_sample_of_a_prompt_longer_than_the_context_is_skipped() -> None:
     rows = completions(Request(PROBLEM, "q", 8, 3), Answered(9000, ()))
     assert [(row.sample_index, row.finish_reason, row.text) for row in rows] == [
         (8, SKIPPED, ""),
@@ -46,7 +46,7 @@ def test_a_prompt_beyond_the_context_is_skipped_sample_by_sample() -> None:
     ]
 
 
-def test_text_without_a_utf8_form_is_stored_replaced() -> None:
+def test_a_lone_surrogate_in_a_sample_is_stored_as_a_replacement() -> None:
     rows = completions(Request(PROBLEM, "q", 0, 1), Answered(3, (Generated("5 \ud800", "stop", 2),)))
     assert rows[0].text == "5 ?"
 

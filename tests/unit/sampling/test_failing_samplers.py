@@ -35,7 +35,7 @@ print(sampler(next(iter(job.shards()))))
         ("empty:", "without a single token"),
     ],
 )
-def test_the_process_ends_and_the_failure_is_on_record(tmp_path: Path, fault: str, reason: str) -> None:
+def test_the_process_ends_and_the_failure_is_recorded(tmp_path: Path, fault: str, reason: str) -> None:
     command = [sys.executable, "-c", SAMPLER, str(tmp_path), fault]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert ended.returncode == 1, ended.stdout + ended.stderr
@@ -46,7 +46,7 @@ def test_the_process_ends_and_the_failure_is_on_record(tmp_path: Path, fault: st
     assert not list(store.list("completions/"))
 
 
-def test_a_model_that_is_refused_is_no_failure_of_a_shard(tmp_path: Path) -> None:
+def test_a_refused_model_counts_no_failure_of_a_shard(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SAMPLER, str(tmp_path), "open-refuse:"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert ended.returncode == 0, ended.stderr

@@ -45,7 +45,7 @@ class Shared:
         return key
 
 
-def test_any_order_of_calls_ends_and_no_call_meets_another_key() -> None:
+def test_calls_in_any_order_end_and_never_run_under_another_key() -> None:
     shared, chosen = Shared(), random.Random(0)
     keys = [chosen.choice("abc") for _ in range(600)]
     with ThreadPoolExecutor(8) as pool:
@@ -74,7 +74,7 @@ def test_a_call_with_the_current_key_enters_without_a_change_while_others_wait()
     assert shared.changes == ["a", "b"]
 
 
-def test_waiting_keys_come_in_order_of_arrival_and_each_once() -> None:
+def test_waiting_keys_are_served_once_each_in_order_of_arrival() -> None:
     shared = Shared()
     with shared.group_lock.hold("a"):
         threads = [started(shared, key, place) for place, key in enumerate("cbcb", 1)]

@@ -25,13 +25,13 @@ def job(name: str, stage: str = "sft", fingerprint: str = "", k: int = 2) -> Sam
     return SamplingJob(ModelRef(name, stage, fingerprint or name * 4), "5" * 16, 8, 4, SETTINGS, k, 0)
 
 
-def test_models_of_one_name_are_side_by_side_and_so_are_a_models_jobs(tmp_path: Path) -> None:
+def test_jobs_of_models_with_one_name_and_of_one_model_are_adjacent(tmp_path: Path) -> None:
     jobs = [job("s"), job("m"), job("s", "base", "b"), job("m", k=4), job("s", k=4)]
     order = by_model(jobs, open_store(str(tmp_path)))
     assert order == [jobs[0], jobs[4], jobs[2], jobs[1], jobs[3]]
 
 
-def test_committed_models_with_the_same_config_are_side_by_side(tmp_path: Path) -> None:
+def test_committed_models_with_the_same_config_are_adjacent(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "run"))
     for name, source in (("s1", "tiny-s"), ("m", "tiny-l"), ("s2", "tiny-s")):
         folder = tmp_path / name
@@ -64,7 +64,7 @@ def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.Capture
     assert lines[-1].startswith("  sample m (sft), model 2 of 2: 32/32 completions")
 
 
-def test_what_is_unfinished_is_named_in_order() -> None:
+def test_unfinished_models_are_named_in_order() -> None:
     jobs = [job(name) for name in "abcde"]
     tracker = tracking(*jobs)
     for shard in jobs[0].shards():

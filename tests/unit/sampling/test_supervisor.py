@@ -40,7 +40,7 @@ def test_shards_that_shared_a_dead_engine_are_tried_exclusively_and_count_no_fai
     assert failures(tmp_path) == {}
 
 
-def test_a_shard_with_the_engine_to_itself_counts_a_failure_without_any_report(
+def test_a_shard_alone_in_a_dead_engine_counts_a_failure_without_a_report(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     supervisor.started(A, "s", "p1")
@@ -77,7 +77,7 @@ def test_a_death_is_counted_once_however_often_it_is_reported(supervisor: Superv
     assert failures(tmp_path) == {A: 1}
 
 
-def test_an_answered_shard_is_no_longer_a_suspect(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_a_finished_shard_is_not_counted_when_the_engine_dies_later(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.started(A, "s", "p1")
     supervisor.started(B, "s", "p1")
     supervisor.died("s", "p1", "it hangs")
@@ -97,7 +97,7 @@ def test_enough_failures_quarantine_a_shard_and_too_many_shards_stop_the_stage(s
     assert supervisor.decide(C, "s", "x")[0] == "aborted"
 
 
-def test_failures_outlive_the_supervisor_and_a_retry_is_recorded_too(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_a_new_supervisor_knows_earlier_failures_and_retries(supervisor: Supervisor, tmp_path: Path) -> None:
     fail_exclusively(supervisor, A, "p1")
     after = Supervisor(str(tmp_path), max_failures=2, max_quarantined=1, suspects=[A])
     assert after.decide(A, "s", "p2")[0] == "exclusive"

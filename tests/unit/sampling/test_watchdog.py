@@ -25,7 +25,7 @@ def test_a_stall_is_reported_with_the_operations_in_progress() -> None:
     assert stalls[0] == ("no answer for 0.2 s", ["sampling"])
 
 
-def test_answers_and_idleness_are_no_stall() -> None:
+def test_answers_and_idleness_are_not_stalls() -> None:
     stalls: list[object] = []
     answers = iter(range(10**9))
     watchdog = Watchdog(0.2, lambda: next(answers), lambda *what: stalls.append(what), hard=False)

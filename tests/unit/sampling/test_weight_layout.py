@@ -32,7 +32,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], objec
     save_file(weights, folder / "model.safetensors")
 
 
-def test_other_weights_and_what_saving_adds_make_no_difference(model: Path) -> None:
+def test_models_that_differ_in_weight_values_and_saved_metadata_have_the_same_layout(model: Path) -> None:
     edit_weights(model, lambda weights: weights.update({name: array + 1 for name, array in weights.items()}))
     edit(model / "config.json", transformers_version="9", use_cache=False)
     edit(model / "tokenizer_config.json", is_local=True, chat_template="{{ messages }}")
@@ -50,17 +50,19 @@ def test_other_weights_and_what_saving_adds_make_no_difference(model: Path) -> N
         ("tokenizer.json", {"added_tokens": []}),
     ],
 )
-def test_whatever_else_an_engine_reads_makes_a_difference(model: Path, file: str, changes: dict[str, Any]) -> None:
+def test_any_other_difference_that_an_engine_reads_changes_the_layout(
+    model: Path, file: str, changes: dict[str, Any]
+) -> None:
     edit(model / file, **changes)
     assert layout(model) != layout(model_dir("tiny-s"))
 
 
-def test_a_tensor_that_is_lacking_makes_a_difference(model: Path) -> None:
+def test_a_missing_tensor_changes_the_layout(model: Path) -> None:
     edit_weights(model, lambda weights: weights.pop("model.norm.weight"))
     assert layout(model) != layout(model_dir("tiny-s"))
 
 
 @pytest.mark.parametrize("changes", [{"model_type": "unheard-of"}, {"quantization_config": {"quant_method": "fp8"}}])
-def test_models_that_no_swap_was_tried_with_have_no_layout(model: Path, changes: dict[str, Any]) -> None:
+def test_models_for_which_no_swap_was_tested_have_no_layout(model: Path, changes: dict[str, Any]) -> None:
     edit(model / "config.json", **changes)
     assert layout(model) is None

@@ -36,7 +36,7 @@ def child(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subp
 
 
 def race(url: str, writer: int, barrier: object, keys: int, winners: object) -> None:
-    """One process of `test_processes_have_one_winner`."""
+    """One process of `test_one_of_several_concurrent_processes_wins`."""
     store = open_store(url)
     for key in range(keys):
         barrier.wait()  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def race(url: str, writer: int, barrier: object, keys: int, winners: object) -> 
 # --- Commits --------------------------------------------------------------------------------------
 
 
-def test_processes_have_one_winner(tmp_path: Path) -> None:
+def test_one_of_several_concurrent_processes_wins(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, winners = context.Barrier(3), context.Queue()
     processes = [context.Process(target=race, args=(str(tmp_path), i, barrier, 50, winners)) for i in range(3)]
@@ -62,7 +62,7 @@ def test_processes_have_one_winner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_kill_around_the_link_leaves_all_or_nothing(tmp_path: Path, moment: str) -> None:
+def test_a_kill_around_the_link_leaves_the_whole_file_or_none(tmp_path: Path, moment: str) -> None:
     script = """
         link, die = os.link, lambda: os.kill(os.getpid(), signal.SIGKILL)
         os.link = lambda *names: (die() if sys.argv[2] == "before" else link(*names), die())
@@ -75,7 +75,7 @@ def test_kill_around_the_link_leaves_all_or_nothing(tmp_path: Path, moment: str)
     assert store.read("a/b") == b"x" * 100_000
 
 
-def test_kill_at_random_moments_leaves_whole_files_only(tmp_path: Path) -> None:
+def test_kills_at_random_moments_leave_only_whole_files(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     script = "for i in range(10**6): store.create(f'{os.getpid()}/{i}', bytes([i % 256]) * 300_000)"
     for _ in range(4):
@@ -118,7 +118,7 @@ def test_listing_one_shard_reads_one_folder(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     "prefix", ["", "a", "a/", "a/b", "a/b/", "a/b.", "a/b/c", "a/bc/", "b", "..", "../", ".tmp/", "a//"]
 )
-def test_a_listing_is_every_key_that_starts_so_in_order(tmp_path: Path, prefix: str) -> None:
+def test_a_listing_is_every_key_of_the_prefix_in_order(tmp_path: Path, prefix: str) -> None:
     store, keys = open_store(str(tmp_path)), ["a/b.x", "a/b/c", "a/b/d.y", "a/bc/e", "a-b", "ab", "c/a/b"]
     for key in keys:
         store.create(key, b"")
@@ -156,7 +156,7 @@ def test_a_file_that_is_deleted_during_a_listing_is_not_listed(tmp_path: Path, m
     assert list(listing) == ["c"]
 
 
-def test_a_folder_in_the_way_is_no_commit(tmp_path: Path) -> None:
+def test_a_folder_under_a_files_name_is_not_a_commit(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.create("a/b", b"")
     with pytest.raises(StoreError, match=r"a in /.*folder"):
@@ -196,7 +196,7 @@ def says_disk_full(output: str) -> bool:
     )
 
 
-def test_a_full_disk_gives_one_message_and_no_file(tmp_path: Path) -> None:
+def test_a_full_disk_raises_one_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
     mounted = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(tmp_path))
     if subprocess.run([*mounted, "true"], capture_output=True).returncode:
         pytest.skip("needs root: mounts a small file system in a namespace of its own")
@@ -204,13 +204,13 @@ def test_a_full_disk_gives_one_message_and_no_file(tmp_path: Path) -> None:
     assert says_disk_full(done.stdout), done
 
 
-def test_a_file_size_limit_gives_one_message_and_no_file(tmp_path: Path) -> None:
+def test_a_file_size_limit_raises_one_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
     done = child("resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))" + textwrap.dedent(FILL), tmp_path)
     assert says_disk_full(done.stdout), done
 
 
 @pytest.mark.parametrize("url", ["/proc/rft", "/dev/null"])
-def test_a_folder_that_cannot_be_made_is_one_message(url: str) -> None:
+def test_a_folder_that_cannot_be_created_raises_one_clear_error(url: str) -> None:
     with pytest.raises(StoreError, match=f"{url} .*: choose a writable folder"):
         open_store(url).check()
 
@@ -227,7 +227,7 @@ path = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(rows=st.lists(graded, max_size=6) | st.lists(path, max_size=6), metadata=st.dictionaries(text, text, max_size=3))
-def test_tables_come_back_as_they_went(
+def test_tables_are_read_back_unchanged(
     rows: list[GradedCompletion] | list[ReasoningPath], metadata: dict[str, str]
 ) -> None:
     table = to_table(rows, type(rows[0]) if rows else Problem)  # type: ignore[type-var]
@@ -283,7 +283,7 @@ def test_content_hash_is_stable() -> None:
     assert parquet.content_hash(table) == "0dda715daf64fb0b3bff5d02b504af5b4acc035f56fdc5470ea04151697c86ed"
 
 
-def test_content_hash_ignores_what_lies_under_a_null() -> None:
+def test_content_hash_ignores_the_bytes_under_a_null() -> None:
     hidden = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\1"), pa.py_buffer(bytes(range(16)))])
     plain = pa.array([hidden[0].as_py(), None], pa.int64())
     assert parquet.content_hash(pa.table({"a": hidden})) == parquet.content_hash(pa.table({"a": plain}))
@@ -299,7 +299,7 @@ def test_reserved_metadata_is_refused() -> None:
         parquet.encode(TABLE, {"store.rows": "7"})
 
 
-def test_text_that_looks_like_a_hash_does_no_harm() -> None:
+def test_text_that_looks_like_a_hash_is_stored_unchanged() -> None:
     sly = "file-sha256:" + "0" * 64
     table = pa.table({"file-sha256:": [sly, "a"]})
     back, metadata = parquet.decode(parquet.encode(table, {"a": sly, sly: sly}))
@@ -363,6 +363,6 @@ def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
     ]
 
 
-def test_verifying_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verifying_an_empty_store_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path / "typo")]) == 2
     assert "no .parquet file in" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- Sources --------------------------------------------------------------------------------------
 
 
-def test_a_complete_local_folder_is_taken_as_it_is(folder: Path) -> None:
+def test_a_complete_local_folder_is_used_unchanged(folder: Path) -> None:
     assert resolve(str(folder)) == folder
 
 
@@ -184,7 +184,7 @@ def _commit(url: str, folder: Path, who: int) -> bool:
     return commit_model(open_store(url), FINGERPRINT, folder, {"by": who})
 
 
-def test_of_concurrent_commits_just_one_wins_and_is_whole(store: Store, tmp_path: Path) -> None:
+def test_exactly_one_of_concurrent_commits_wins_and_is_complete(store: Store, tmp_path: Path) -> None:
     attempts = [(store.url, write_model(tmp_path / str(who), float(who)), who) for who in range(4)]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         won = pool.starmap(_commit, attempts)
@@ -196,7 +196,7 @@ def test_of_concurrent_commits_just_one_wins_and_is_whole(store: Store, tmp_path
     assert fetched.read_bytes() == model_files(float(won.index(True)))["model.safetensors"]
 
 
-def test_files_without_a_manifest_are_no_model(store: Store, folder: Path) -> None:
+def test_files_without_a_manifest_are_not_a_model(store: Store, folder: Path) -> None:
     for name in model_files():
         store.create_file(f"models/{FINGERPRINT}/attempt/{name}", folder / name)
     assert committed_model(store, FINGERPRINT) is None
@@ -204,7 +204,7 @@ def test_files_without_a_manifest_are_no_model(store: Store, folder: Path) -> No
         fetch_model(store, FINGERPRINT)
 
 
-def test_a_commit_that_was_cut_off_is_finished_by_the_next(store: Store, folder: Path) -> None:
+def test_an_interrupted_commit_is_finished_by_the_next(store: Store, folder: Path) -> None:
     commit_model(store, FINGERPRINT, folder, {})
     manifest_file = store.local_path(f"models/{FINGERPRINT}/manifest.json")
     assert manifest_file is not None
@@ -262,7 +262,7 @@ def test_a_manifest_under_another_models_name_is_refused(store: Store, folder: P
         committed_model(store, other)
 
 
-def test_metadata_that_is_no_json_is_refused_before_anything_is_written(store: Store, folder: Path) -> None:
+def test_metadata_that_is_not_json_is_refused_before_anything_is_written(store: Store, folder: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         commit_model(store, FINGERPRINT, folder, {"loss": float("nan")})
     assert list(store.list()) == []
@@ -301,7 +301,7 @@ def test_a_build_that_fails_leaves_nothing_in_the_cache(cache: Path) -> None:
     assert [path.name for path in (cache / "x").iterdir()] == [".y.lock"]
 
 
-def test_a_damaged_cached_model_is_built_anew(cache: Path, tmp_path: Path) -> None:
+def test_a_damaged_cached_model_is_built_again(cache: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     _build_slowly(str(cache), str(log))
     (cache / "x/y/model.safetensors").write_bytes(b"torn")
@@ -310,7 +310,7 @@ def test_a_damaged_cached_model_is_built_anew(cache: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in (cache / "x").iterdir()) == [".y.lock", "y"]
 
 
-def test_what_a_killed_build_left_is_cleared_by_the_next(cache: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_killed_build_are_removed_by_the_next(cache: Path, tmp_path: Path) -> None:
     left = cache / "x" / ".y.abc.part" / "made"
     left.mkdir(parents=True)
     _build_slowly(str(cache), str(tmp_path / "log"))

@@ -38,7 +38,7 @@ def test_a_tombstone_voids_both_formats_of_its_generation_and_no_other(key: str)
 
 
 @given(voided=st.integers(0, 5))
-def test_what_is_written_after_any_number_of_tombstones_counts(voided: int) -> None:
+def test_a_file_written_after_any_number_of_tombstones_counts(voided: int) -> None:
     keys: list[str] = []
     for _ in range(voided + 1):
         key = g.key_past_tombstones("corpus/5f.parquet", keys)
@@ -49,5 +49,5 @@ def test_what_is_written_after_any_number_of_tombstones_counts(voided: int) -> N
     assert g.committed_files(keys) == {}
 
 
-def test_a_shard_says_its_generation_and_a_file_of_the_run_does_not() -> None:
+def test_only_the_key_of_a_shard_has_a_generation() -> None:
     assert [g.is_numbered(key) for key in KEYS] == [False, False, True, False]

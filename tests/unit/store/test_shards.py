@@ -12,7 +12,7 @@ SETTINGS = SamplingSettings(0.7, 1.0, 256, 4, "Q: {query}\nA:")
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "p" * 16, 100, 50, SETTINGS, 8, 0)
 
 
-def test_names_are_golden() -> None:
+def test_shard_names_never_change() -> None:
     """If this fails, the names of every committed file have changed: raise the stage's version only on purpose."""
     assert JOB.fingerprint == "654738b6eb401140"
     assert fingerprint_of("training", a=1, b=[None, "ü"]) == "e1042f56a9371a29"
@@ -46,7 +46,7 @@ def test_renaming_a_model_keeps_its_samples() -> None:
     assert renamed.fingerprint == JOB.fingerprint
 
 
-def test_each_setting_of_the_distribution_changes_the_name() -> None:
+def test_each_setting_that_decides_the_samples_changes_the_name() -> None:
     variants = [
         replace(JOB, settings=replace(SETTINGS, temperature=0.8)),
         replace(JOB, settings=replace(SETTINGS, top_p=0.9)),
@@ -77,7 +77,7 @@ def test_the_first_living_generation_counts_once() -> None:
     assert committed_files([shard.key(1), shard.key(0)]) == {(shard.stem, "parquet"): shard.key(0)}
 
 
-def test_files_of_another_kind_stand_for_no_shard() -> None:
+def test_files_of_another_kind_are_not_shards() -> None:
     shard = Shard("completions", "p", "f", 0, 0, 50, 1)
     keys = [f"{shard.stem}.txt", f"{shard.stem}.gx.parquet"]
     assert (shard.stem, "parquet") not in committed_files(keys)

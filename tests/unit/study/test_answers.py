@@ -98,7 +98,7 @@ def answered(truth: Truth, names: Sequence[str] = NAMES) -> tuple[dict[str, Find
     return {finding.key: finding for finding in findings(lines, slopes(points), differences)}, lines, differences
 
 
-def test_in_a_world_where_the_paper_holds_every_finding_says_so() -> None:
+def test_points_that_follow_the_paper_confirm_every_finding() -> None:
     judged, _, _ = answered(rising)
     assert {key: finding.holds for key, finding in judged.items() if finding.holds != "yes"} == {}
     assert set(judged) == {
@@ -107,7 +107,7 @@ def test_in_a_world_where_the_paper_holds_every_finding_says_so() -> None:
     }
 
 
-def test_in_a_world_where_nothing_matters_no_effect_is_found() -> None:
+def test_points_without_effects_show_no_effect() -> None:
     judged, _, _ = answered(flat)
     assert judged["dedup"].holds == "yes"  # distinct paths are no worse: so it is
     assert {judged[key].holds for key in ("gain", "repeats", "choice", "data", "k", "paths", "pooling")} <= {
@@ -116,7 +116,7 @@ def test_in_a_world_where_nothing_matters_no_effect_is_found() -> None:
     }
 
 
-def test_in_a_world_upside_down_the_findings_say_no() -> None:
+def test_points_with_reversed_effects_refute_the_findings() -> None:
     def worse(model: str, selection: Selection, samplers: Sequence[str], k: int, share: float) -> float:
         return 1 - rising(model, selection, samplers, k, share)
 
@@ -126,7 +126,7 @@ def test_in_a_world_upside_down_the_findings_say_no() -> None:
     }
 
 
-def test_slopes_are_those_that_the_points_were_made_with() -> None:
+def test_fitted_slopes_are_those_that_made_the_points() -> None:
     _, lines, _ = answered(rising)
     by_data = {fit.group: fit for fit in lines if fit.name == "sft-data"}
     assert set(by_data) == set(NAMES)
@@ -138,7 +138,7 @@ def test_slopes_are_those_that_the_points_were_made_with() -> None:
 
 
 @pytest.mark.parametrize(("lift", "better"), [(-0.1, "epochs"), (0.1, "steps")])
-def test_the_better_schedule_of_a_share_counts(lift: float, better: str) -> None:
+def test_the_better_of_two_schedules_of_a_share_is_used(lift: float, better: str) -> None:
     best = best_sft(evidence(rising, steps_lift=lift), "a", 0.5)
     assert best is not None
     assert best.first.schedule == better
@@ -157,14 +157,14 @@ def test_differences_are_paired_and_the_mean_has_the_shorter_interval() -> None:
     assert {comparison.problems for comparison in mine} == {TESTS}
 
 
-def test_one_model_has_no_lines_over_models_and_no_pooling() -> None:
+def test_one_model_gives_no_fit_over_models_and_no_pooling() -> None:
     judged, lines, differences = answered(rising, ["a"])
     assert set(judged) == {"data", "k", "paths", "gain", "steps", "dedup", "repeats", "choice"}
     assert not [fit for fit in lines if not fit.group]
     assert {comparison.model for comparison in differences} == {"a"}
 
 
-def test_an_unfinished_study_is_answered_from_what_is_there() -> None:
+def test_an_unfinished_study_is_answered_from_its_evaluated_points() -> None:
     whole = evidence(rising)
     some = Evidence(whole.models, K, TRAIN, [p for p in whole.points if p.stage == "sft"], whole.right)
     assert {fit.name for fit in fits(some)} == {"sft-loss", "sft-data", "slope-loss"}
@@ -209,7 +209,7 @@ def test_the_page_has_every_table_finding_and_the_command(tmp_path_factory: pyte
     assert all(finding.here in page for finding in study.findings)
 
 
-def test_the_papers_figures_bear_its_own_findings() -> None:
+def test_the_papers_own_figures_confirm_its_findings() -> None:
     """The rules, asked of the paper's tables, give what the paper says."""
     names = [model.name for model in paper.MODELS]
     models = [Model(m.name, "x", 1, m.pretraining_loss, True, True) for m in paper.MODELS]

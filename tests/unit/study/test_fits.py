@@ -11,7 +11,7 @@ from rft_ray.study.fits import fit_common_slope, fit_line, mean_difference, t_qu
     ("degrees", "expected"),
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (9, 2.2622), (10, 2.2281), (499, 1.9647)],
 )
-def test_t_values_are_those_of_the_tables(degrees: int, expected: float) -> None:
+def test_t_values_equal_published_ones(degrees: int, expected: float) -> None:
     assert t_quantile(degrees) == pytest.approx(expected, abs=6e-5)
 
 
@@ -26,7 +26,7 @@ def test_a_known_line_is_found_exactly() -> None:
     assert line.slope.high - line.slope.low == pytest.approx(0, abs=1e-9)
 
 
-def test_a_worked_example() -> None:
+def test_a_fit_equals_a_worked_example() -> None:
     """x 1..5, y 2 4 5 4 5: slope 0.6, intercept 2.2, R2 0.6, standard error of the slope sqrt(0.08)."""
     line = fit_line([1, 2, 3, 4, 5], [2, 4, 5, 4, 5])
     assert line is not None
@@ -36,11 +36,11 @@ def test_a_worked_example() -> None:
 
 
 @pytest.mark.parametrize("xs", [[], [1.0], [1.0, 2.0], [3.0, 3.0, 3.0]])
-def test_too_few_points_are_no_line(xs: list[float]) -> None:
+def test_too_few_points_give_no_fit(xs: list[float]) -> None:
     assert fit_line(xs, xs) is None
 
 
-def test_a_constant_is_explained_by_nothing() -> None:
+def test_a_constant_y_has_an_r2_of_0() -> None:
     line = fit_line([1, 2, 3], [5, 5, 5])
     assert line is not None
     assert (line.slope.value, line.r2) == (0, 0)

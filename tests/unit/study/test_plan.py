@@ -48,7 +48,7 @@ def test_the_plan_is_the_same_every_time() -> None:
     assert planned().fingerprint == planned().fingerprint
 
 
-def test_every_point_is_there_once_under_its_own_name() -> None:
+def test_every_point_is_planned_once_under_its_own_name() -> None:
     plan = planned()
     assert set(Counter(point.spec.name for point in plan.points).values()) == {1}
     assert set(Counter(fingerprints(plan)).values()) == {1}
@@ -85,7 +85,7 @@ def test_a_larger_k_keeps_the_names_of_every_smaller_one() -> None:
     }
 
 
-def test_a_wider_grid_only_adds() -> None:
+def test_a_wider_grid_only_adds_points() -> None:
     narrow = set(fingerprints(planned("--study.seeds=1", "--study.equal_steps=false", "--study.headline=[a]")))
     assert narrow < set(fingerprints(planned())) < set(fingerprints(planned("--study.full_grid=true")))
 
@@ -96,14 +96,14 @@ def test_only_headline_points_have_several_seeds() -> None:
     assert several == union | {Spec(name, "sft", seed=1) for name in "ab"}
 
 
-def test_each_trained_model_meets_each_sampler_the_union_and_the_union_without_each() -> None:
+def test_each_model_is_trained_on_each_sampler_the_union_and_the_union_without_each() -> None:
     points = [p.spec for p in planned("--study.questions=[4]").points if p.spec.stage == "rft" and not p.spec.seed]
     pools = {("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), ("a", "b", "c")}
     for name in NAMES:
         assert {spec.samplers for spec in points if spec.model == name} == pools
 
 
-def test_a_share_of_the_data_has_a_twin_with_as_many_steps_as_all_of_it() -> None:
+def test_each_share_of_the_data_has_a_second_point_with_the_steps_of_all_data() -> None:
     points = [p for p in planned("--study.questions=[2]").points if p.spec.model == "a" and not p.spec.seed]
     shares = {(p.corpus.problems, p.spec.schedule) for p in points}
     assert shares == {(40, "epochs"), (20, "epochs"), (20, "steps"), (10, "epochs"), (10, "steps")}
@@ -111,7 +111,7 @@ def test_a_share_of_the_data_has_a_twin_with_as_many_steps_as_all_of_it() -> Non
     assert {p.training.same_steps_as for p in points if p.spec.schedule == "steps"} == {whole}
 
 
-def test_the_control_makes_as_many_steps_as_its_rft_on_the_union() -> None:
+def test_the_control_has_as_many_steps_as_its_rft_on_the_union() -> None:
     points = {p.spec: p for p in planned("--study.headline=[a]").points}
     control = points[Spec("a", "sft", schedule="steps")]
     union = points[Spec("a", "rft", "equations", NAMES, 12)]
@@ -121,13 +121,13 @@ def test_the_control_makes_as_many_steps_as_its_rft_on_the_union() -> None:
     assert Spec("b", "sft", schedule="steps") not in points
 
 
-def test_a_question_of_data_alone_samples_nothing() -> None:
+def test_a_question_about_gold_data_alone_samples_nothing() -> None:
     plan = planned("--study.questions=[2]")
     assert not plan.collected
     assert not plan.path_jobs
 
 
-def test_a_thinned_corpus_comes_after_the_one_that_it_is_as_large_as() -> None:
+def test_a_thinned_corpus_is_built_after_the_one_that_gives_its_size() -> None:
     order = [job.fingerprint for job in planned().corpora]
     thinned = [job for job in planned().corpora if job.as_many_as]
     assert len(thinned) == 3
@@ -148,7 +148,7 @@ def test_parts_that_one_model_cannot_answer_are_skipped_with_a_reason() -> None:
     assert {point.spec.stage for point in plan.points} == {"sft", "rft"}
 
 
-def test_one_base_under_two_names_is_refused_as_two_samplers() -> None:
+def test_one_base_with_one_seed_under_two_names_is_refused() -> None:
     settings = config()
     with pytest.raises(ConfigError, match="same base with the same seed"):
         make_study_plan(settings, TRAIN, TEST, BASES | {"b": BASES["a"]}, facts(settings))
@@ -159,7 +159,7 @@ def test_too_many_halvings_are_refused() -> None:
         planned("--study.halvings=6")
 
 
-def test_a_model_that_is_not_there_is_refused_with_the_nearest() -> None:
+def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="no model 'tiny'"):
         config("--study.headline=[tiny]")
 

@@ -17,7 +17,7 @@ def at(point: PlannedPoint, step: int) -> TrainingProgress:
     return TrainingProgress(point.spec.name, point.spec.stage, step, 10, 0.5, 1000.0, 3.0)
 
 
-def test_progress_names_the_point_its_place_and_the_time_left_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_names_the_point_its_number_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned()
     points = plan.of(late=True)
     ticker = Ticker(plan, points)

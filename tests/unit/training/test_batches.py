@@ -36,7 +36,7 @@ def test_only_the_response_and_the_eos_that_ends_it_are_learned(closes: bool) ->
     assert example.tokens.tolist() == [256, *b"Q: 2+3\nA:", *b" 5", 257]
 
 
-def test_eos_is_learned_where_padding_is_eos_too() -> None:
+def test_eos_is_learned_when_it_is_also_the_padding_token() -> None:
     examples, _ = encode(ByteTokenizer(), TEMPLATE, [("1", "1"), ("a longer one", "22")], 100)
     columns = padded(examples, ByteTokenizer.pad_token_id)
     for example, labels, mask in zip(examples, columns["labels"], columns["attention_mask"], strict=True):
@@ -64,7 +64,7 @@ lengths = st.lists(st.integers(2, 40), min_size=1, max_size=70)
 
 
 @given(lengths, st.integers(1, 4), st.sampled_from([1, 2, 6, 8, 64]), st.integers(0, 3))
-def test_every_example_is_seen_once_an_epoch(sizes: list[int], epochs: int, batch: int, seed: int) -> None:
+def test_every_example_is_seen_once_per_epoch(sizes: list[int], epochs: int, batch: int, seed: int) -> None:
     steps = plan(sizes, epochs, batch, seed).steps
     per_epoch = -(-len(sizes) // batch)
     assert len(steps) == epochs * per_epoch
@@ -74,14 +74,14 @@ def test_every_example_is_seen_once_an_epoch(sizes: list[int], epochs: int, batc
 
 
 @given(lengths, st.integers(1, 90), st.sampled_from([1, 6, 64]))
-def test_a_number_of_steps_is_a_prefix_of_as_many_epochs_as_it_takes(sizes: list[int], wanted: int, batch: int) -> None:
+def test_a_number_of_steps_is_a_prefix_of_enough_epochs(sizes: list[int], wanted: int, batch: int) -> None:
     steps = plan(sizes, 1, batch, 0, wanted).steps
     assert len(steps) == wanted
     assert steps == plan(sizes, 90, batch, 0).steps[:wanted]
 
 
 @given(lengths, st.sampled_from([(1, 4), (1, 8), (2, 1), (2, 4), (4, 2), (8, 1)]))
-def test_workers_and_micro_batches_only_cut_a_step_into_pieces(sizes: list[int], cut: tuple[int, int]) -> None:
+def test_a_step_has_the_same_examples_for_any_workers_and_micro_batches(sizes: list[int], cut: tuple[int, int]) -> None:
     whole = plan(sizes, 2, 8, 0)
     workers, size = cut
     shares = [whole.micro_batches(rank, workers, size) for rank in range(workers)]
@@ -93,7 +93,7 @@ def test_workers_and_micro_batches_only_cut_a_step_into_pieces(sizes: list[int],
         assert sorted(pieces) == sorted(step)
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     first = plan([5] * 20, 2, 4, 7).steps
     assert first == plan([5] * 20, 2, 4, 7).steps
     assert first != plan([5] * 20, 2, 4, 8).steps

@@ -67,7 +67,7 @@ def test_a_half_written_checkpoint_is_never_loaded(store: LocalStore, tmp_path: 
 
 
 @pytest.mark.parametrize("harm", ["alter", "remove", "truncate"])
-def test_a_damaged_checkpoint_is_passed_over_and_counted(store: LocalStore, tmp_path: Path, harm: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_counted(store: LocalStore, tmp_path: Path, harm: str) -> None:
     older = write(store, tmp_path, "a", 10)
     damaged = write(store, tmp_path, "a", 20)
     file = store.local_path(f"{damaged.folder}/global_step20/rank_1.pt")
@@ -79,21 +79,21 @@ def test_a_damaged_checkpoint_is_passed_over_and_counted(store: LocalStore, tmp_
 
 
 @pytest.mark.parametrize("other", [{"workers": 1, "zero_stage": 2}, {"workers": 2, "zero_stage": 3}])
-def test_a_checkpoint_of_another_layout_is_passed_over_and_counted(
+def test_a_checkpoint_of_another_layout_is_skipped_and_counted(
     store: LocalStore, tmp_path: Path, other: dict[str, int]
 ) -> None:
     write(store, tmp_path, "a", 10)
     assert checkpoints.newest(store, JOB, other, tmp_path) == (None, 1)
 
 
-def test_an_unreadable_manifest_is_no_checkpoint(store: LocalStore, tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_unreadable_manifest_is_skipped(store: LocalStore, tmp_path: Path) -> None:
     complete = write(store, tmp_path, "a", 10)
     store.create(f"{work_folder(JOB, 'a')}/checkpoint-20/{MANIFEST}", b'{"step": 20')
     store.create(f"{work_folder(JOB, 'a')}/checkpoint-30/{MANIFEST}", b'{"stop": 30}')
     assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (complete, 0)
 
 
-def test_two_checkpoints_are_kept_over_all_attempts(store: LocalStore, tmp_path: Path) -> None:
+def test_two_checkpoints_of_all_attempts_are_kept(store: LocalStore, tmp_path: Path) -> None:
     for attempt, step in (("a", 10), ("a", 20), ("b", 30), ("b", 40)):
         write(store, tmp_path, attempt, step)
         checkpoints.prune(store, JOB)
@@ -124,7 +124,7 @@ def test_a_finished_job_leaves_the_folder_of_another_that_may_train_the_same_mod
     assert {key.split("/")[2] for key in store.list(f"work/{JOB}/")} == {"live", "far"}
 
 
-def test_a_distant_stores_checkpoint_is_copied_there_and_back(tmp_path: Path) -> None:
+def test_a_checkpoint_is_uploaded_to_a_remote_store_and_fetched_back(tmp_path: Path) -> None:
     distant: Any = DistantStore(tmp_path / "bucket")
     written = write(distant, tmp_path / "node-1", "a", 10)
     found, passed_over = checkpoints.newest(distant, JOB, LAYOUT, tmp_path / "node-2")

@@ -37,19 +37,19 @@ def test_the_last_attempt_ends_in_one_line_that_names_job_attempts_and_cause() -
     assert "\n" not in message
 
 
-def test_an_earlier_attempt_is_logged_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_attempt_before_the_last_is_logged_and_training_continues(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         _give_up_or_go_on(JOB, 1, 3, GroupError({0: MemoryError("out of memory")}))
     assert "sft of tiny-s: attempt 1 of 3 failed: MemoryError: out of memory" in caplog.text
 
 
 @pytest.mark.parametrize("cause", [TrainingError("no example is left"), ModelError("no such folder")])
-def test_what_no_attempt_can_mend_is_not_tried_again(cause: Exception) -> None:
+def test_an_error_that_every_attempt_would_meet_is_not_retried(cause: Exception) -> None:
     with pytest.raises(TrainingError, match=f"^sft of tiny-s: {cause}$"):
         _give_up_or_go_on(JOB, 1, 3, GroupError({0: ConnectionError("lost"), 1: cause}))
 
 
-def test_an_error_outside_the_workers_is_told_too() -> None:
+def test_an_error_outside_the_workers_is_reported_too() -> None:
     error = Exception("Training failed")
     error.controller_failure = TimeoutError("workers could not be placed")  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match="TimeoutError: workers could not be placed"):
@@ -61,6 +61,6 @@ def test_impossible_settings_are_refused_before_ray_starts(tmp_path: object) -> 
         train([JOB], str(tmp_path), Training(workers=3))
 
 
-def test_progress_reads_as_one_line() -> None:
+def test_progress_is_one_line() -> None:
     line = str(TrainingProgress("tiny-s", "sft", 10, 15, 0.52, 13529.4, 75.2))
     assert line == "sft tiny-s: step 10/15, loss 0.5200, 13,529 tokens/s, 1:15 left"

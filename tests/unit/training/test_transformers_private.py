@@ -11,7 +11,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from rft_ray.training import transformers_private
 
 
-def test_a_checkpoint_is_told_from_a_model_by_internal_call() -> None:
+def test_internal_call_distinguishes_a_checkpoint_from_a_model() -> None:
     assert "_internal_call" in inspect.signature(transformers.Trainer.save_model).parameters
     assert "_internal_call=True" in inspect.getsource(transformers.Trainer._save_checkpoint)
     trainer = transformers_private.trainer_without_weights_in_checkpoints()
