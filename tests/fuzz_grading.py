@@ -87,7 +87,7 @@ def main() -> int:
         print(f"FOUND after {index} inputs (seed {seed}): {finding}")
         return 1
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_early
-    times = sorted(fuzz.seconds)  # which takes more memory than all grading did
+    times = sorted(fuzz.seconds)  # which uses more memory than all grading
     print(f"{count} inputs, {len(times)} verdicts, {fuzz.selections} selections of 25 texts, seed {seed}: no finding")
     print(f"p50 {times[len(times) // 2] * 1e3:.3f} ms, p99.9 {times[int(len(times) * 0.999)] * 1e3:.3f} ms, ", end="")
     print(f"max {times[-1] * 1e3:.1f} ms; undecided {fuzz.undecided}; memory {growth / 1024:.1f} MiB over the last 3/4")

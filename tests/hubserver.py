@@ -26,7 +26,7 @@ _FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMM
 
 @contextmanager
 def hub_server(repositories: Repositories) -> Iterator[str]:
-    """Serve repositories until the block ends. Gives the address for HF_ENDPOINT."""
+    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""A run's store as the pipeline leaves it, made without Ray: shards, corpus, evaluations, manifests, summary."""
+"""Makes a run's store like one of the pipeline, without Ray: shards, corpus, evaluations, manifests, summary."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from rft_ray.store.shards import Shard
 
 K, TRAIN, TEST = 8, 60, 20
 Write = Callable[[Problem, str, int], str]
-"""(problem, model, sample index) -> the text that the model gives."""
+"""(problem, model, sample index) -> the text that the model samples."""
 
 
 def gold_or_wrong(problem: Problem, model: str, index: int) -> str:
-    """Right and wrong by turns, but for the easiest problems; each model has a right path of its own."""
+    """Right and wrong texts in turn, except for the easiest problems; each model has a right path of its own."""
     if problem.problem_id < "2":
         return problem.solution
     turn = (sum(problem.problem_id.encode()) + index * (3 if model == "a" else 5)) % 7
@@ -63,7 +63,7 @@ def config(folder: Path, models: Sequence[str] = ("a", "b")) -> Config:
 
 
 def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] = ("a", "b")) -> tuple[Plan, Store]:
-    """A finished run whose models write what `write` says."""
+    """A finished run whose models sample the texts of `write`."""
     settings = config(folder, models)
     train, test = (problems.prepare(part, 0, 20) for part in (settings.problems.train, settings.problems.test))
     plan = make_plan(settings, train, test, {name: name * 16 for name in models})

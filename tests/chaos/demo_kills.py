@@ -1,10 +1,10 @@
-"""`make demo`, killed while it works: `python -m tests.chaos.demo_kills [--kills 10] [--seed 0]`.
+"""Kills `make demo` while it runs: `python -m tests.chaos.demo_kills [--kills 10] [--seed 0]`.
 
-Starts `make demo` in this checkout on a run of its own, kills what the dice say at moments that they choose (`kill -9`
-of the command, the job's driver, a worker, the node's raylet, or everything), gives the same command again whenever it
-has ended, and at last lets it finish. Then it counts the committed samples against the plan, has `store verify` read
-the run, and recomputes verdicts, paths and corpus from the committed completions alone, in a second run, to compare
-them row by row. Prints a line for each kill and each check; exit code 1 where a check fails. Takes two demos' time.
+Starts `make demo` in this checkout with a new run, and kills a random process at random times (`kill -9` of the
+command, the job's driver, a worker, the node's raylet, or everything). When the command has ended, it is started again,
+and after the last kill it runs to its end. Then the committed samples are counted against the plan, `store verify`
+reads the run, and a second run recomputes verdicts, paths and corpus from the committed completions alone, to compare
+them row by row. Prints a line for each kill and each check; exit code 1 when a check fails. Takes as long as two demos.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ TAKEN_OVER = ("problems", "models", "completions", "evaluation")
 BOOKED = ("planned", "sampled", "accepted", "skipped", "missing", "quarantined", "ungraded")
 PAUSE_S = (8.0, 50.0)
 ATTEMPTS = 5
-"""Further tries to finish, once all kills are done."""
+"""Attempts to finish after the last kill."""
 
 
 class Demo:
-    """`make demo` on one run, and all that it started."""
+    """`make demo` on one run, and all processes that it started."""
 
     def __init__(self, name: str, log: Path) -> None:
         self._name, self._log, self._mark = name, log, f"RFT_KILLS_MARK={os.urandom(8).hex()}"
@@ -66,24 +66,24 @@ class Demo:
         return None if self.command is None else self.command.poll()
 
     def processes(self, words: tuple[str, ...]) -> list[int]:
-        """Living processes that it started, whose command line holds one of the words."""
-        found = []
+        """Pids of running processes that it started, whose command line holds one of the words."""
+        pids = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if self._mark.encode() in (folder / "environ").read_bytes() and any(word in line for word in words):
-                    found.append(int(folder.name))
-        return found
+                    pids.append(int(folder.name))
+        return pids
 
     def strike(self, victim: str, dice: random.Random) -> int:
-        """`kill -9`; how many processes it hit."""
-        found = sorted(self.processes(VICTIMS[victim]))
-        if victim == "a worker" and found:
-            found = [dice.choice(found)]
-        return sum(kill(pid) for pid in found)
+        """`kill -9` the victim. Returns the number of killed processes."""
+        pids = sorted(self.processes(VICTIMS[victim]))
+        if victim == "a worker" and pids:
+            pids = [dice.choice(pids)]
+        return sum(kill(pid) for pid in pids)
 
     def end(self) -> None:
-        """End all that is left."""
+        """End all remaining processes."""
         for pid in self.processes(("",)):
             kill(pid)
 
@@ -93,7 +93,7 @@ def say(text: str) -> None:
 
 
 def killed(demo: Demo, kills: int, dice: random.Random) -> None:
-    """Start it, kill, start it again, until all kills are done and it ends well."""
+    """Start the demo, kill, and start it again, until all kills are done and it ends with exit code 0."""
     done = tries = 0
     demo.start()
     while demo.ended() != 0 or done < kills:
@@ -117,27 +117,27 @@ def killed(demo: Demo, kills: int, dice: random.Random) -> None:
 
 
 def counted(folder: Path) -> bool:
-    """Whether every planned sample is there once, by the files alone, and the summary's ledger says the same."""
+    """Whether the files hold every planned sample once, and the summary's ledger has the same counts."""
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     models, k = len(settings["models"]), settings["sampling"]["samples_per_problem"]
     train, test = (int(settings["problems"][split]["source"].rpartition(":")[2]) for split in ("train", "test"))
     sampled = models * train * k
     planned = sampled + 2 * models * test  # greedy answers of SFT and RFT to the test problems
-    found: Counter[tuple[str, str, int]] = Counter()
+    samples: Counter[tuple[str, str, int]] = Counter()
     for path in (folder / "completions").rglob("*.parquet"):
         table = pq.read_table(path, columns=["problem_id", "sample_index"]).to_pydict()
         recipe = path.name.partition(".")[0]
-        found.update((recipe, *row) for row in zip(table["problem_id"], table["sample_index"], strict=True))
+        samples.update((recipe, *row) for row in zip(table["problem_id"], table["sample_index"], strict=True))
     ledger = json.loads((folder / "summary.json").read_text())["ledger"]
-    say(f"planned {planned:,} samples, found {found.total():,}, {len(found):,} different ones")
+    say(f"planned {planned:,} samples, found {samples.total():,}, {len(samples):,} different ones")
     for model, row in ledger.items():
         say(f"ledger of {model}: " + ", ".join(f"{row[name]:,} {name}" for name in BOOKED))
     booked = sum(row["accepted"] + sum(row["rejected"].values()) for row in ledger.values())
-    return planned == found.total() == len(found) and booked == sampled
+    return planned == samples.total() == len(samples) and booked == sampled
 
 
 def rows(folder: Path) -> dict[str, object]:
-    """Everything downstream of completions, by name."""
+    """The rows of everything that is made from completions, by name."""
     store = LocalStore(str(folder))
     keys = [key for stage in ("verdicts", "paths", "corpus") for key in store.list(f"{stage}/")]
     return {
@@ -147,7 +147,7 @@ def rows(folder: Path) -> dict[str, object]:
 
 
 def recomputed(folder: Path, log: Path) -> bool:
-    """Whether verdicts, paths and corpus of a run that has only the committed completions are the same."""
+    """Whether recomputing verdicts, paths and corpus from the committed completions alone gives the same rows."""
     again = folder.with_name(f"{folder.name}-recomputed")
     for name in TAKEN_OVER:
         shutil.copytree(folder / name, again / name)

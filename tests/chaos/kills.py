@@ -1,20 +1,20 @@
-"""`kill -9` of real processes under runs on Ray of several nodes: `python -m tests.chaos.kills` prints the table.
+"""`kill -9` of real processes in runs on Ray clusters of several nodes: `python -m tests.chaos.kills` prints the table.
 
-Each run samples, verifies, selects paths and builds a corpus in a driver process of its own, on a cluster of a head and
-two worker nodes, each with a raylet of its own. At moments drawn from the seed something is killed; a driver that has
-ended is started again by the same command, until one ends well. Then every file is compared, row by row, with those of
-a run without faults. The store is slow on purpose (`store/backends/faults.py`): kills land in the middle of
-shards.
+Each run samples, verifies, selects paths and builds a corpus in its own driver process, on a cluster of a head and two
+worker nodes, each with its own raylet. Something is killed at random times drawn from the seed; a driver that has
+ended is started again with the same command, until one ends with exit code 0. Then every file is compared, row by row,
+with that of a run without faults. The store is slow on purpose (`store/backends/faults.py`), so that kills happen while
+shards are written.
 
     free       nothing is killed
     sampler    an actor that samples              driver     the run's own process
     verifier   one that grades or selects paths   cluster    every process of it, the driver too; a new one is started
-    raylet     a worker node's; a new node joins  any        any of these by turns
+    raylet     a worker node's; a new node joins  any        any of these in turn
     node       a node in a network namespace, all its processes at once; a new one joins
-    cut        such a node's network for some seconds: taken for dead, it goes on, and comes back
+    cut        such a node's network for some seconds: Ray declares it dead, it keeps running, and reconnects
 
-Limits: one machine; local disk. `--vllm`: a real engine, whose texts no two runs share: then every planned sample must
-be there once, and everything downstream equal to a recomputation from the committed completions.
+Limits: one machine; local disk. `--vllm`: a real engine, whose texts differ between runs, so every planned sample must
+exist once, and everything made from samples must equal a recomputation from the committed completions.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from tests.chaos.table import Tally
 SLOW = "1:before:slow:15,1:after:slow:15"
 WORKERS = 2
 STALLED_S = 180.0
-"""A driver that commits nothing for so long, though nothing is killed, has lost something: the proof fails."""
+"""The proof fails when a driver commits nothing for so long although nothing is killed."""
 CUT_S = 12.0
-"""Longer than Ray takes to give a node up, with the settings of `nodes.environment`."""
+"""Longer than Ray takes to declare a node dead, with the settings of `nodes.environment`."""
 ACTORS = (1, 2, 4)
 ON_LOOPBACK = ("sampler", "verifier", "raylet", "driver", "cluster")
 IN_NAMESPACES = ("node", "cut")
@@ -69,7 +69,7 @@ PAUSES_S = {
     "node": 3.0,
     "cut": 6.0,
 }
-"""Mean of the random time before the next kill. A victim must have come up, which takes a second or two."""
+"""Mean of the random time before the next kill. A victim needs a second or two to start."""
 NAMES = {
     "free": "none",
     "sampler": "`kill -9` of a sampler actor",
@@ -84,12 +84,12 @@ NAMES = {
 
 
 class Stalled(RuntimeError):
-    """A driver that does not get on."""
+    """A driver makes no progress."""
 
 
 @dataclass
 class Campaign:
-    """One run, the cluster under it, and what was killed."""
+    """One run, its cluster, and the kills so far."""
 
     run: Run
     kinds: Sequence[str]
@@ -98,7 +98,7 @@ class Campaign:
     environ: dict[str, str]
     killed: list[str] = field(default_factory=list)
     started: int = 0
-    """How often the driver was."""
+    """How often the driver was killed."""
     overwritten: int = 0
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _driver: subprocess.Popen[bytes] | None = None
@@ -111,7 +111,7 @@ class Campaign:
         return Path(f"{self.run.folder}.log")
 
     def conduct(self, kills: int) -> None:
-        """Start the run, kill until `kills` have struck or it is done, and go on until it is done. Raises Stalled."""
+        """Start the run, kill until `kills` kills are done or the run is, and wait until it is done. Raises Stalled."""
         progress, since = -1, time.monotonic()
         due, ready = self._next_kill(), 3 if self.run.engine == "vllm" else 0  # a real engine must be generating
         while True:
@@ -155,7 +155,7 @@ class Campaign:
         return time.monotonic() + self.chance.expovariate(1 / mean)
 
     def _stage(self) -> str:
-        """The stage that the driver says that it is in; empty before it has said so."""
+        """The stage that the driver last printed; empty before the first."""
         if self._driver is None:
             return ""
         log = self.log.read_bytes()[self._logged :].decode(errors="replace")
@@ -163,7 +163,7 @@ class Campaign:
         return said[-1] if said else ""
 
     def _strike(self) -> bool:
-        """Kill something of one of the kinds, if there is such a thing now."""
+        """Kill a victim of one of the kinds. Returns whether there was one."""
         kind = self.chance.choice(list(self.kinds))
         if not getattr(self, f"_strike_{kind}")():
             return False
@@ -173,11 +173,11 @@ class Campaign:
     def _actor(self, *stages: str) -> bool:
         if self._stage() not in stages:
             return False
-        found = sorted(pid for root in self.nodes.workers() for pid in actors(root))
-        return bool(found) and kill(self.chance.choice(found))
+        pids = sorted(pid for root in self.nodes.workers() for pid in actors(root))
+        return bool(pids) and kill(self.chance.choice(pids))
 
     def _busy_node(self) -> int:
-        """A worker node with an actor on it; 0 if there is none."""
+        """The pid of a worker node with an actor on it; 0 if there is none."""
         busy = [root for root in sorted(self.nodes.workers()) if actors(root)]
         return self.chance.choice(busy) if busy and self._driver else 0
 
@@ -221,7 +221,7 @@ class Campaign:
         return True
 
     def _restore(self) -> None:
-        """Give a node that was cut off its network back; Ray ends its raylet when it hears of it."""
+        """Reconnect the network of a node that was cut off. Ray then ends its raylet."""
         if self._cut and time.monotonic() >= self._cut[0][0]:
             assert isinstance(self.nodes, NamespaceNodes)
             _, root = self._cut.pop()
@@ -229,7 +229,7 @@ class Campaign:
             self.nodes.retire(root)
 
     def _watch(self) -> int:
-        """See that whatever was committed stays as it was; how many files there are."""
+        """Check that committed files do not change. Returns the number of files."""
         now = {}
         for path in Path(self.run.folder).rglob("*.*"):
             try:
@@ -244,9 +244,9 @@ class Campaign:
 
 
 def conduct(kind: str, run: Run, kills: int, seed: int, expected: Outcome | None) -> tuple[Tally, dict[str, object]]:
-    """One run with kills of one kind, and what came of it: the tally, and an entry of the log.
+    """Run once with kills of one kind. Returns the tally and an entry of the log.
 
-    `expected` None: what the committed completions give.
+    `expected` None: the run is compared with a recomputation from its committed completions.
     """
     environ = environment(SLOW if run.engine == "scripted" else "")
     started = time.monotonic()
@@ -271,32 +271,32 @@ def conduct(kind: str, run: Run, kills: int, seed: int, expected: Outcome | None
 
 
 def judge(run: Run, expected: Outcome, campaign: Campaign) -> Tally:
-    found = outcome(run)
-    unsound = found.files != expected.files or found.void or repair.find(repair.examine(LocalStore(run.folder)))
+    reached = outcome(run)
+    unsound = reached.files != expected.files or reached.void or repair.find(repair.examine(LocalStore(run.folder)))
     return Tally(
         1,
         len(campaign.killed),
         run.rows,
-        found.lost,
-        found.duplicated,
-        found.phantom,
+        reached.lost,
+        reached.duplicated,
+        reached.phantom,
         campaign.overwritten,
         int(bool(unsound)),
     )
 
 
 def prove(kind: str, runs: Sequence[Run], kills: int, seed: int, expected: Outcome | None, log: Path | None) -> None:
-    """A line of the table: runs of one kind, which share out the kills among them. SystemExit where one is unsound."""
+    """Print a line of the table: runs of one kind, which share the kills. Raises SystemExit when a run is unsound."""
     where = f"local disk, {'namespaces' if kind in IN_NAMESPACES else 'loopback'}"
     name = NAMES[kind] + ("" if runs[0].engine == "scripted" else ", vLLM")
-    with table.line(name, where, log) as found:
+    with table.line(name, where, log) as tallies:
         for number, run in enumerate(runs):
-            struck = sum(found, Tally()).faults
+            struck = sum(tallies, Tally()).faults
             share = -(-(kills - struck) // (len(runs) - number))
             tally, entry = conduct(kind, run, share, seed, expected)
-            found.append(tally)
-            told = f"{run.actors} actors, {tally.faults} kills, {entry['drivers']} drivers, {entry['seconds']} s"
-            print(f"  {kind}: {told}{'' if tally.sound else f': NOT SOUND: {run.folder}'}", file=sys.stderr, flush=True)
+            tallies.append(tally)
+            text = f"{run.actors} actors, {tally.faults} kills, {entry['drivers']} drivers, {entry['seconds']} s"
+            print(f"  {kind}: {text}{'' if tally.sound else f': NOT SOUND: {run.folder}'}", file=sys.stderr, flush=True)
             if log:
                 with log.with_suffix(".runs.jsonl").open("a") as file:
                     file.write(json.dumps(entry) + "\n")
@@ -306,13 +306,13 @@ def prove(kind: str, runs: Sequence[Run], kills: int, seed: int, expected: Outco
 
 
 def fault_free(run: Run, kept: Path | None) -> Outcome:
-    """What the run must come to; made once for all parts that name the same file."""
+    """The outcome of a run without faults. It is computed once for all parts that name the same file."""
     if kept and kept.exists():
         return Outcome(**json.loads(kept.read_text()))
-    found = alone(run)
+    expected = alone(run)
     if kept:
-        kept.write_text(json.dumps(asdict(found)))
-    return found
+        kept.write_text(json.dumps(asdict(expected)))
+    return expected
 
 
 def arguments() -> argparse.Namespace:
@@ -338,7 +338,7 @@ def main() -> int:
     if "RAY_AUTH_TOKEN" not in os.environ:  # Ray reads its environment when it is imported, which it is
         command = [sys.executable, "-m", "tests.chaos.kills", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, **environment("")} | {"RFT_STORE_FAULTS": ""})
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # what was started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that all started processes end too
     engine = "vllm" if options.vllm else "scripted"
     kinds = options.only or (["sampler", "driver"] if options.vllm else list(NAMES))
     if {*IN_NAMESPACES} & {*kinds} and (why := namespaces_refused()):

@@ -28,7 +28,10 @@ SURVIVED = "**no test**"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutant. Example: Outcome(mutant, "test_local.py::test_one_of_several_concurrent_processes_wins", 2.1)"""
+    """The result of one mutant.
+
+    Example: Outcome(mutant, "test_local.py::test_one_of_several_concurrent_processes_wins", 2.1)
+    """
 
     mutant: Mutant
     killed_by: str

@@ -1,7 +1,7 @@
-"""Clusters of several Ray nodes on one machine, whose processes may be killed: on loopback, and in network namespaces.
+"""Clusters of several Ray nodes on one machine, on loopback or in network namespaces, to kill their processes.
 
-In: how many worker nodes, with two CPUs each, beside a head without any. Out: an address, the pids of raylets and of
-actors, and nodes that go and come. Everything that is killed here was started here.
+In: the number of worker nodes, with two CPUs each; the head has none. Out: an address, the pids of raylets and of
+actors, and functions that kill and add nodes. Only processes that were started here are killed.
 
 Limits: a node in a namespace needs root (`ip netns`, `unshare`, `nsenter`); disks and memory are shared by all nodes.
 """
@@ -28,22 +28,22 @@ ROOT = Path(__file__).parents[2]
 CPUS_PER_NODE = 2
 STORE_MEMORY = 100 * 2**20
 PORT = 6379
-"""Of the head in its own namespace; on loopback any free one."""
+"""The port of the head in its own namespace; on loopback any free port."""
 START_TIMEOUT_S = 60.0
 
 
 def environment(faults: str) -> dict[str, str]:
-    """What every node and driver of one cluster has in its environment. `faults`: as RFT_STORE_FAULTS says."""
+    """Environment variables of every node and driver of one cluster. `faults`: the value of RFT_STORE_FAULTS."""
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray turns 127.0.0.1 into the machine's outward address
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # otherwise Ray replaces 127.0.0.1 by the machine's external address
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_period_ms": "500",  # a node that is gone is known to be so within two seconds
+        "RAY_health_check_period_ms": "500",  # a dead node is detected within two seconds
         "RAY_health_check_timeout_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
         "RAY_worker_niceness": "0",
-        "RAY_enable_worker_prestart": "0",  # a process costs a second: no idle ones
+        "RAY_enable_worker_prestart": "0",  # no idle processes, because each takes a second to start
         "RAY_prestart_worker_first_driver": "0",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
@@ -58,15 +58,15 @@ class Nodes(Protocol):
     where: str
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """What runs a command on the head."""
+        """The command line that runs `command` on the head."""
         ...
 
     def workers(self) -> list[int]:
-        """Pids that are, one each, the worker nodes' roots: raylets, or what holds a namespace's processes."""
+        """The root pid of each worker node: its raylet, or process 1 of its namespace."""
         ...
 
     def add(self) -> None:
-        """A new worker node joins."""
+        """Add a worker node."""
         ...
 
     def kill(self, root: int) -> None:
@@ -74,12 +74,12 @@ class Nodes(Protocol):
         ...
 
     def close(self) -> None:
-        """`kill -9` of everything that is left, and removal of all traces."""
+        """`kill -9` all remaining processes and remove all temporary files."""
         ...
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """A process and its descendants, as far as they live."""
+    """A process and its descendants that are running."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -88,16 +88,16 @@ def tree(pid: int) -> list[psutil.Process]:
 
 def actors(root: int) -> list[int]:
     """Pids of the Ray Data actors on one node."""
-    found = []
+    pids = []
     for process in tree(root):
         with contextlib.suppress(psutil.Error):
             if "MapWorker" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
+                pids.append(process.pid)
+    return pids
 
 
 def kill(pid: int) -> bool:
-    """`kill -9` of one process; whether it was there."""
+    """`kill -9` one process. Returns whether it existed."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
         return True
@@ -119,7 +119,7 @@ class LoopbackNodes:
 
     def __init__(self, workers: int, environ: Mapping[str, str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="rk")  # socket paths must be short
-        # Ray notes the last cluster there: nobody else on this machine is to take this one for theirs
+        # Ray records the last cluster there; other programs on this machine must not connect to this one
         self._environ, self._count = {**environ, "RAY_TMPDIR": self._folder}, 0
         os.mkdir(f"{self._folder}/ray")
         from ray.cluster_utils import Cluster
@@ -145,7 +145,7 @@ class LoopbackNodes:
         self._add(CPUS_PER_NODE)
 
     def kill(self, root: int) -> None:
-        """Of the raylet alone: its workers end by themselves, some having gone on for a moment."""
+        """`kill -9` the raylet only. Its workers end by themselves, some of them a moment later."""
         kill(root)
         self._cluster.worker_nodes = {n for n in self._cluster.worker_nodes if _raylet(n) != root}
 
@@ -153,14 +153,14 @@ class LoopbackNodes:
         if self._cluster.head_node:
             self._cluster.global_state.disconnect()
         own = [p for n in self._cluster.list_all_nodes() for infos in n.all_processes.values() for p in infos]
-        for process in psutil.Process().children(recursive=True):  # nothing else was started from here, or is dead
+        for process in psutil.Process().children(recursive=True):  # all of them were started here
             kill(process.pid)
         for info in own:
             info.process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _add(self, cpus: int, **more: Any) -> None:
-        """Start a node; once more where a busy machine took longer than Ray waits."""
+        """Start a node; try once more when a busy machine took longer than Ray waits."""
         for last in (False, True):
             self._count += 1
             place = {"node_ip_address": "127.0.0.1", "temp_dir": f"{self._folder}/{self._count}"}
@@ -174,7 +174,7 @@ class LoopbackNodes:
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[None]:
-        """Nodes inherit this process's environment; it itself must see no faults."""
+        """Set the environment that nodes inherit, and restore this process's own, whose store has no faults."""
         before = dict(os.environ)
         os.environ.update(self._environ)
         try:
@@ -189,16 +189,16 @@ def _raylet(node: Any) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 # --- Namespaces -----------------------------------------------------------------------------------
 
 
 def namespaces_refused() -> str:
-    """Why nodes cannot have network namespaces of their own here; empty where they can."""
+    """Why nodes cannot have network namespaces here; empty when they can."""
     if missing := [name for name in ("ip", "unshare", "nsenter") if shutil.which(name) is None]:
         return f"not installed: {', '.join(missing)}"
     name = f"rftprobe{os.getpid()}"
@@ -221,7 +221,7 @@ def _ip(*words: str) -> None:
 
 
 class NamespaceNodes:
-    """Every node in network, process and mount namespaces of its own, on one bridge: what a machine is to Ray.
+    """Every node has its own network, process and mount namespaces on one bridge, so that Ray sees separate machines.
 
     `kill -9` of a node's first process ends all of its processes at once; `cut` takes its network away.
     """
@@ -233,7 +233,7 @@ class NamespaceNodes:
         self._bridge, self._tag, self._count = f"rftb{tag}", tag, 0
         self._net = f"10.{64 + os.getpid() % 64}.{secrets.randbelow(256)}"
         self._folder = tempfile.mkdtemp(prefix="rk")
-        self._environ = {**os.environ, **environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # 0: none but loopback
+        self._environ = {**os.environ, **environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # 0: only loopback
         self._nodes: dict[int, str] = {}
         """Root of each worker node that counts -> its namespace."""
         self._roots: dict[int, subprocess.Popen[bytes]] = {}
@@ -265,11 +265,11 @@ class NamespaceNodes:
         self._nodes.pop(root)
 
     def cut(self, root: int, up: bool) -> None:
-        """Take a node's network away, or give it back."""
+        """Disconnect a node's network, or reconnect it."""
         _ip("link", "set", f"v{self._nodes[root]}", "up" if up else "down")
 
     def retire(self, root: int) -> None:
-        """A node that ends by itself."""
+        """Forget a node that has ended by itself."""
         self._nodes.pop(root)
 
     def close(self) -> None:
@@ -282,7 +282,7 @@ class NamespaceNodes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, *arguments: str) -> int:
-        """A node in namespaces of its own; returns the pid, as seen from here, of its process 1."""
+        """Start a node in its own namespaces. Returns the pid of its process 1 in this namespace."""
         self._count += 1
         space, address = f"rft{self._tag}n{self._count}", f"{self._net}.{self._count}"
         _ip("netns", "add", space)
@@ -312,14 +312,14 @@ class NamespaceNodes:
         raise RuntimeError(f"a node did not start; it ended with {started.poll()}")
 
     def _end(self, root: int) -> None:
-        """`kill -9` of a node's process 1, and with it of the node, if it lives."""
+        """`kill -9` a node's process 1, which ends the node, if it runs."""
         started = self._roots.pop(root)
         if started.poll() is None:
             kill(root)
             started.wait()
 
     def _wait_for_head(self) -> None:
-        """Until the head's GCS takes connections."""
+        """Wait until the head's GCS accepts connections."""
         probe = f"import socket; socket.create_connection(('{self._net}.1', {PORT}), 1)"
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:

@@ -1,13 +1,13 @@
-"""Storage faults over a whole small run, and what is left of it: `python -m tests.chaos.proofs` prints the table.
+"""Storage faults at every operation of a small run: `python -m tests.chaos.proofs` prints the table.
 
 Each trial fails a run as planned, once or twice (the second time while it recovers), then submits it again and compares
-every file that counts with the fault-free run's, row by row. Kinds of trial:
+every file that counts with that of a run without faults, row by row. Kinds of trial:
 
-    kills     SIGKILL of a process of its own, before and after every operation
-    zombies   SIGSTOP there; another process finishes the run; SIGCONT
+    kills     SIGKILL of a real process, before and after every operation
+    zombies   SIGSTOP at the same places; another process finishes the run; SIGCONT
     singles   every operation x before, after x error (after: a lost acknowledgement), simulated kill, zombie thread
-    pairs     ordered pairs of such, drawn by a seed; the second strikes the recovery from the first
-    http      S3 only: answers of 503, 500 and 429, no connection, and lost answers, once and beyond all retries
+    pairs     random ordered pairs of singles; the second one occurs in the recovery from the first
+    http      S3 only: responses 503, 500 and 429, no connection, and lost responses, once and beyond all retries
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.chaos.table import Tally
 KINDS = ("kills", "zombies", "singles", "pairs", "http")
 SIMULATED = ("error", "die", "pause")
 Trial = tuple[str, ...]
-"""The faults of the attempts at one run, one plan each."""
+"""One plan of faults for each attempt at a run."""
 
 
 def attempt(url: str) -> None:
@@ -49,14 +49,14 @@ def attempt(url: str) -> None:
 
 
 def operations(url: str) -> int:
-    """How many operations of the store a whole run asks for."""
+    """Number of store operations of a whole run."""
     with faults.injected("") as injection:
         run(url)
     return injection.operations
 
 
 class Watch:
-    """Sees that whatever was committed stays as it was."""
+    """Checks that committed files do not change."""
 
     def __init__(self, url: str) -> None:
         self.overwritten = 0
@@ -71,7 +71,7 @@ class Watch:
 
 
 def struck(url: str, trial: Trial, watch: Watch) -> int:
-    """Fail the run as planned, attempt after attempt, and finish it; zombies go on at the end. Faults that struck."""
+    """Run the attempts with their faults, then finish the run and let zombies continue. Returns the faults."""
     zombies: list[tuple[faults.Injection, threading.Thread]] = []
     count = 0
     for plan in trial:
@@ -96,15 +96,15 @@ def struck(url: str, trial: Trial, watch: Watch) -> int:
 
 def judge(url: str, expected: Outcome, faults_struck: int, watch: Watch) -> Tally:
     """Compare a finished run with the fault-free one, and verify it."""
-    found = outcome(url)
-    sound = found.files == expected.files and not repair.find(repair.examine(open_store(url)))
+    reached = outcome(url)
+    sound = reached.files == expected.files and not repair.find(repair.examine(open_store(url)))
     return Tally(
-        1, faults_struck, ROWS, found.lost, found.duplicated, found.phantom, watch.overwritten, 0 if sound else 1
+        1, faults_struck, ROWS, reached.lost, reached.duplicated, reached.phantom, watch.overwritten, 0 if sound else 1
     )
 
 
 def conduct(root: str, trial: Trial, expected: Outcome) -> Tally:
-    """One trial in a store of its own below `root`; a local one is removed if all is well."""
+    """Run one trial in a new store below `root`. A local store is removed when the trial is sound."""
     url = f"{root}/{'-'.join(trial).replace(':', '_').replace(',', '-')}-{random.randrange(10**9)}"
     watch = Watch(url)
     tally = judge(url, expected, struck(url, trial, watch), watch)
@@ -119,7 +119,7 @@ def singles(last: int, step: int = 1) -> Iterator[Trial]:
 
 
 def pairs(last: int, count: int, seed: int) -> Iterator[Trial]:
-    """The second strikes where the recovery is still at work: what comes after operation `first` is left to do."""
+    """Random pairs of faults. The second one occurs while the recovery does the operations after `first`."""
     draw = random.Random(seed)
     for _ in range(count):
         first = draw.randint(1, last)
@@ -128,7 +128,7 @@ def pairs(last: int, count: int, seed: int) -> Iterator[Trial]:
 
 
 def requests(last: int, step: int) -> Iterator[Trial]:
-    """HTTP faults: once, which a client retries, and in a burst that outlasts its retries."""
+    """HTTP faults: a single one, which the client retries, and more than it retries."""
     for at, kind in itertools.product(range(1, last + 1, step), faults.HTTP):
         yield (f"{at}:http:{kind}",)
     for kind in faults.HTTP:
@@ -136,7 +136,7 @@ def requests(last: int, step: int) -> Iterator[Trial]:
 
 
 def kept(trials: Sequence[Trial], root: str, expected: Outcome, processes: int, *, progress: bool = False) -> Tally:
-    """Conduct trials, in several processes; with a line of progress on stderr every few seconds."""
+    """Run trials in several processes, with a line of progress on stderr every few seconds."""
     total, shown = Tally(), time.monotonic()
     for tally in conducted(trials, root, expected, processes):
         total += tally
@@ -157,7 +157,7 @@ def conducted(trials: Sequence[Trial], root: str, expected: Outcome, processes: 
 
 
 def share_service_models() -> None:
-    """Let all boto3 sessions of this process parse the descriptions of S3 once: a trial opens some ten stores."""
+    """Share boto3's parsed descriptions of S3 among the sessions of this process: a trial opens about ten stores."""
     import botocore.loaders
 
     botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
@@ -174,7 +174,7 @@ def _child(url: str, plan: str, environment: dict[str, str]) -> None:
 
 
 def real(root: str, plans: Sequence[str], expected: Outcome) -> Tally:
-    """One process for each plan, which kills or stops itself; the run is finished here, then what stopped goes on."""
+    """Start a process per plan, which kills or stops itself; finish the run here, then continue a stopped process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.small_run"])
     total = Tally()
@@ -214,9 +214,9 @@ def _ends_or_stops(process: multiprocessing.process.BaseProcess) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """Which of the trials are conducted, and how.
+    """Which trials to run, and how.
 
-    Example: Part("pairs", 1, 4, 2, None) conducts every fourth of the pairs, from the second on, in two processes.
+    Example: Part("pairs", 1, 4, 2, None) runs every fourth pair from the second on, in two processes.
     """
 
     only: str
@@ -227,18 +227,18 @@ class Part:
     log: Path | None
 
     def conduct(self, kind: str, name: str, root: str, trials: Iterable[Trial], expected: Outcome) -> None:
-        """Print the line of one kind, if it is asked for."""
+        """Run one kind and print its line, if it was requested."""
         if self.only in ("", kind):
-            with table.line(name, place(root), self.log) as found:
-                found.append(kept([*trials][self.first :: self.step], root, expected, self.processes, progress=True))
+            with table.line(name, place(root), self.log) as tallies:
+                tallies.append(kept([*trials][self.first :: self.step], root, expected, self.processes, progress=True))
 
     def conduct_real(self, root: str, last: int, expected: Outcome) -> None:
-        """Print the lines of the kinds that strike processes, at each of `last` operations, if they are asked for."""
+        """Run the requested kinds that kill or stop processes, at each of `last` operations, and print their lines."""
         for kind, signal_, name in (("kills", "kill", "SIGKILL"), ("zombies", "stop", "SIGSTOP, SIGCONT")):
             if self.only in ("", kind):
                 plans = [f"{at}:{when}:{signal_}" for at in range(1, last + 1) for when in ("before", "after")]
-                with table.line(f"one {name} of a process", place(root), self.log) as found:
-                    found.append(real(root, plans[self.first :: self.step], expected))
+                with table.line(f"one {name} of a process", place(root), self.log) as tallies:
+                    tallies.append(real(root, plans[self.first :: self.step], expected))
 
 
 def place(root: str) -> str:
@@ -249,7 +249,7 @@ ONE, TWO = "one error, lost acknowledgement, kill or zombie", "two of them, in o
 
 
 def local(folder: str, count: int, seed: int, part: Part) -> None:
-    """The proofs on local disk."""
+    """Run the proofs on local disk."""
     last = operations(f"{folder}/free")
     expected = outcome(f"{folder}/free")
     part.conduct_real(folder, last, expected)
@@ -258,7 +258,7 @@ def local(folder: str, count: int, seed: int, part: Part) -> None:
 
 
 def s3(root: str, count: int, seed: int, part: Part) -> None:
-    """The proofs on an S3 server that this process's environment points to."""
+    """Run the proofs on the S3 server that this process's environment names."""
     last = operations(f"{root}/free")
     expected = outcome(f"{root}/free")
     with faults.injected("1000000:http:503") as injection:
@@ -286,7 +286,7 @@ def main() -> int:
     from tests.s3server import s3_server
 
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the S3 server ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the S3 server ends too
     first, _, step = options.part.partition("/")
     part = Part(options.only, int(first) - 1, int(step), options.processes, options.log)
     share_service_models()

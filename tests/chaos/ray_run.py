@@ -1,7 +1,7 @@
-"""A run through the product's own stages on Ray, as a process that may be killed: `python -m tests.chaos.ray_run JSON`.
+"""Runs the project's stages on Ray in a process that tests kill: `python -m tests.chaos.ray_run JSON`.
 
 In: a `Run` as JSON and RAY_ADDRESS. Out: completions, verdicts, paths and a corpus of two models in the run's folder;
-one line on stdout as each stage begins. `outcome` is what a folder has come to, `expected` what it must be.
+one line on stdout when a stage begins. `outcome` reads a folder's state, `expected` the state that it must have.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STAGES = ("problems", "sample", "verify", "paths", "corpus", "done")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is, and how many actors work on it. Only the number of actors may differ between equal outcomes.
+    """The size of a run, and its number of actors, which does not change the outcome.
 
     Example: Run("/tmp/run", problems=100, k=80, actors=2)
     """
@@ -82,7 +82,7 @@ class Run:
 
 
 def _models(engine: str) -> list[ModelRef]:
-    """Two shipped base models, for the scripted engine by name only."""
+    """Two shipped base models, of which the scripted engine uses only the names."""
     if engine == "scripted":
         return [ModelRef(name, "sft", name * 4) for name in ("mA", "mB")]
     sources = {name: f"tiny:{name}" for name in ("tiny-xs", "tiny-s")}
@@ -93,7 +93,7 @@ def _models(engine: str) -> list[ModelRef]:
 
 
 def work(run: Run) -> None:
-    """Everything that is missing, stage by stage, on the Ray that is connected."""
+    """Do everything that is missing, stage by stage, on the connected Ray."""
     store = open_store(run.folder)
     _begin("problems")
     commit_problems(store, run.set)
@@ -134,19 +134,19 @@ class Outcome:
 
     files: dict[str, str]
     void: list[str]
-    """Keys beside those: a run whose processes die has none."""
+    """Keys that do not count; a run whose processes only die has none."""
     lost: int
     duplicated: int
     phantom: int
 
 
 def outcome(run: Run) -> Outcome:
-    store = LocalStore(run.folder)  # not the one that may have faults
-    # records of failures tell what was suffered, not what came of it: a shard that they hold back is lost here
+    store = LocalStore(run.folder)  # without the faults of the environment
+    # records of failures are not part of the outcome; a shard that they quarantine counts as lost
     keys = [key for key in store.list() if "/" in key and not key.startswith(quarantine.FOLDER)]
     counting = names.committed_files(keys)
     files: dict[str, str] = {}
-    found: Counter[tuple[str, str, int]] = Counter()
+    samples: Counter[tuple[str, str, int]] = Counter()
     for (_, ending), key in counting.items():
         if ending != "parquet":
             files[key] = hashlib.sha256(store.read(key)).hexdigest()
@@ -155,7 +155,7 @@ def outcome(run: Run) -> Outcome:
         files[key] = hashlib.sha256(json.dumps(table.to_pylist(), sort_keys=True).encode()).hexdigest()
         if key.startswith("completions/"):
             name = json.loads(metadata["model"])["name"]
-            found.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
+            samples.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
     planned = {
         (job.sampling.model.name, problem.problem_id, index)
         for job in run.verdicts
@@ -165,16 +165,16 @@ def outcome(run: Run) -> Outcome:
     return Outcome(
         files,
         sorted(set(keys) - set(counting.values())),
-        lost=len(planned - set(found)),
-        duplicated=found.total() - len(found),
-        phantom=len(set(found) - planned),
+        lost=len(planned - set(samples)),
+        duplicated=samples.total() - len(samples),
+        phantom=len(set(samples) - planned),
     )
 
 
 def alone(run: Run, completions_of: str = "") -> Outcome:
-    """What a run comes to without Ray and faults: by the stages' own workers, one after another.
+    """The outcome of a run without Ray and faults, made by the stages' workers one after another.
 
-    `completions_of`: a folder whose completions are taken over, so that everything downstream is made anew from them.
+    `completions_of`: a folder whose completions are copied, so that everything else is made from them again.
     """
     store = LocalStore(run.folder)
     commit_problems(store, run.set)

@@ -1,6 +1,6 @@
-"""A whole run in little, without Ray: the stages' own workers, called one after another, over a scripted engine.
+"""A small run without Ray: calls the stages' workers one after another, with a scripted engine.
 
-`run(url)` does what is missing and nothing else, as the main job does; `outcome(url)` is what the run has come to.
+`run(url)` does only what is missing, as the main job does; `outcome(url)` reads the state of the run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROWS = sum(job.sampling.planned for job in JOBS)
 
 
 def run(url: str) -> None:
-    """Everything that is missing, stage by stage."""
+    """Do everything that is missing, stage by stage."""
     store = open_store(url)
     commit_problems(store, PROBLEMS)
     for job in JOBS:
@@ -65,16 +65,16 @@ def _work(store: Store, shards: list[Shard], make: object) -> None:
 
 
 def counts(store: Store) -> dict[str, int]:
-    """Rows that count, by stage."""
+    """Number of rows that count, by stage."""
     return dict(Counter(key.split("/")[0] for key in names.committed_files(store.list()).values() if "/" in key))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to: every file that counts, and how its samples differ from the plan."""
+    """The state of a run: every file that counts, and how its samples differ from the plan."""
 
     files: dict[str, object]
-    """Key -> rows, or bytes, of every file that counts; of any other, that it is there."""
+    """Key -> rows or bytes of every file that counts; for other files, only that they exist."""
     lost: int
     duplicated: int
     phantom: int
@@ -88,16 +88,16 @@ def outcome(url: str) -> Outcome:
         key: read_table(store, key)[0].to_pylist() if ending == "parquet" else store.read(key)
         for (_, ending), key in present.items()
     }
-    found: Counter[tuple[str, str, int]] = Counter()
+    samples: Counter[tuple[str, str, int]] = Counter()
     for key in present.values():
         if key.startswith("completions/"):
             table, metadata = read_table(store, key)
             name = json.loads(metadata["model"])["name"]
-            found.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
+            samples.update((name, row.problem_id, row.sample_index) for row in from_table(table, Completion))
     planned = {(name, p.problem_id, i) for name in MODELS for p in PROBLEMS.problems for i in range(K)}
     return Outcome(
         files,
-        lost=len(planned - set(found)),
-        duplicated=sum(count - 1 for count in found.values()),
-        phantom=len(set(found) - planned),
+        lost=len(planned - set(samples)),
+        duplicated=sum(count - 1 for count in samples.values()),
+        phantom=len(set(samples) - planned),
     )

@@ -1,7 +1,7 @@
-"""The table of all proofs: a line per kind of fault, summed over the slices that were run apart.
+"""The table of all proofs: a line per kind of fault, summed over the parts that were run separately.
 
-In: tallies of runs that were failed on purpose. Out: lines of a Markdown table, and one JSON object a line in a log, so
-that proofs of an hour can be run in pieces: `python -m tests.chaos.table LOG…` prints the sums.
+In: tallies of runs with planned faults. Out: lines of a Markdown table, and a log of one JSON object per line, so that
+proofs of an hour can be run in parts: `python -m tests.chaos.table LOG…` prints the sums.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 @dataclass(frozen=True)
 class Tally:
-    """What came of a number of trials.
+    """The result of a number of trials.
 
     Example: Tally(trials=2, faults=9, rows=24000)
     """
@@ -44,9 +44,9 @@ class Tally:
     duplicated: int = 0
     phantom: int = 0
     overwritten: int = 0
-    """Committed files that changed or went."""
+    """Number of committed files that changed or disappeared."""
     unlike: int = 0
-    """Trials whose files are not those of the fault-free run, or do not verify."""
+    """Number of trials whose files differ from those of the fault-free run, or do not verify."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -78,11 +78,11 @@ class Line:
 
 @contextmanager
 def line(name: str, where: str, log: Path | None = None) -> Iterator[list[Tally]]:
-    """Print a line for what the block puts into the list, and add it to the log. SystemExit if anything is wrong."""
+    """Print a line for the tallies that the block appends, and log it. Raises SystemExit if one is unsound."""
     start = time.monotonic()
-    found: list[Tally] = []
-    yield found
-    made = Line(name, where, sum(found, Tally()), time.monotonic() - start)
+    tallies: list[Tally] = []
+    yield tallies
+    made = Line(name, where, sum(tallies, Tally()), time.monotonic() - start)
     print(made, flush=True)
     if log:
         with log.open("a") as file:
@@ -93,12 +93,12 @@ def line(name: str, where: str, log: Path | None = None) -> Iterator[list[Tally]
 
 def summed(logs: Sequence[Path]) -> list[Line]:
     """One line for each kind of fault and place, in the order in which they first appear."""
-    found: dict[tuple[str, str], Line] = {}
+    lines: dict[tuple[str, str], Line] = {}
     for entry in (json.loads(text) for log in logs for text in log.read_text().splitlines()):
         name, where, tally, seconds = entry["name"], entry["where"], Tally(**entry["tally"]), entry["seconds"]
-        before = found.get((name, where), Line(name, where, Tally(), 0.0))
-        found[name, where] = replace(before, tally=before.tally + tally, seconds=before.seconds + seconds)
-    return list(found.values())
+        before = lines.get((name, where), Line(name, where, Tally(), 0.0))
+        lines[name, where] = replace(before, tally=before.tally + tally, seconds=before.seconds + seconds)
+    return list(lines.values())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Short proofs on local disk and S3: whatever fails, and whenever, nothing is lost, repeated, invented or overwritten.
+"""Short proofs on local disk and S3: no fault loses, repeats, invents or overwrites anything.
 
-The long ones: `python -m tests.chaos.proofs`.
+`python -m tests.chaos.proofs` runs the long ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def sound(tally: Tally, least_faults: int) -> bool:
 
 @pytest.fixture
 def folder() -> Iterator[str]:
-    """On a disk in memory, where there is one: a run syncs some two hundred times."""
+    """A folder in /dev/shm where that exists, because a run syncs about two hundred times."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         yield name
 
 
 @pytest.fixture(scope="module")
 def free(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Outcome]:
-    """Operations of a run without faults, and what it comes to."""
+    """The number of operations of a run without faults, and its outcome."""
     url = str(tmp_path_factory.mktemp("free"))
     return operations(url), outcome(url)
 

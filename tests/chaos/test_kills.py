@@ -1,4 +1,4 @@
-"""The short version of `python -m tests.chaos.kills`: a few real kills under one run on three Ray nodes."""
+"""The short version of `python -m tests.chaos.kills`: a few real kills in one run on three Ray nodes."""
 
 from __future__ import annotations
 

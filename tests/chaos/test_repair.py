@@ -1,4 +1,4 @@
-"""What is corrupt is named, given up by a tombstone, and made anew with what was made from it, and nothing else is."""
+"""Repair: corrupt files get a tombstone, and only they and the files made from them are made again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMPLETIONS, VERDICTS = (f"{stage}/{LAST.problems_fingerprint}/p000001" for stag
 
 
 class Moody(ScriptedEngine):
-    """As a real engine, it never says the same again: what it answers depends on how many were opened before it."""
+    """Like a real engine, it never samples the same texts again: they depend on how many engines were opened before."""
 
     def __init__(self, seed: int, before: int) -> None:
         super().__init__(seed)
@@ -71,7 +71,7 @@ def first(url: str, prefix: str) -> str:
 
 
 def rows(store: Store) -> dict[tuple[str, str], object]:
-    """What counts, without generations; the corpus as its lines."""
+    """The rows of every file that counts, without generations; the corpus as its lines."""
     living = names.committed_files(key for key in store.list() if key.split("/")[0] in ("verdicts", "paths", "corpus"))
     return {
         name: read_table(store, key)[0].to_pylist() if name[1] == "parquet" else store.read(key)
@@ -80,7 +80,7 @@ def rows(store: Store) -> dict[tuple[str, str], object]:
 
 
 def recomputed(store: Store, folder: str) -> dict[tuple[str, str], object]:
-    """The same from the committed completions alone, in a store of its own."""
+    """The rows that the committed completions alone give, in a new store."""
     copy = open_store(folder)
     for (stem, ending), key in names.committed_files(store.list("completions/")).items():
         copy.create(f"{stem}.g0.{ending}", store.read(key))
@@ -94,7 +94,7 @@ def test_a_sound_run_verifies(url: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def listed(store: Store) -> set[str]:
-    """What a run is made of: all but the records of who is at work."""
+    """All keys of a run, without the records of its lock."""
     return {key for key in store.list() if not key.startswith(run_lock.FOLDER)}
 
 
@@ -157,7 +157,7 @@ def test_corrupt_files_of_every_stage_are_repaired_together(url: str, tmp_path: 
 
 @pytest.mark.usefixtures("moody")
 def test_a_repair_interrupted_at_any_operation_is_finished_by_the_next(url: str, tmp_path: Path) -> None:
-    """Also where the run was submitted in between."""
+    """Also when the run is submitted before the next repair."""
     for at, when in itertools.product((1, 2, 4), ("before", "after")):
         flip(url, first(url, COMPLETIONS))
         files = repair.find(repair.examine(open_store(url)))
@@ -218,8 +218,8 @@ def test_a_damaged_model_is_named_and_its_samples_stay(url: str, capsys: pytest.
     weights.chmod(0o644)
     flip(url, str(weights.relative_to(url)))
     assert main(["verify", "--repair", url]) == 1
-    assert "model.safetensors" in (told := capsys.readouterr().out)
-    assert "1 corrupt, 0 made from" in told
+    assert "model.safetensors" in (output := capsys.readouterr().out)
+    assert "1 corrupt, 0 made from" in output
     assert not [key for key in open_store(url).list() if key.endswith(TOMBSTONE)]
 
 
@@ -265,9 +265,9 @@ def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> N
     store = open_store(url)
     samples = rft_model(store)
     plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
-    found = prune.unneeded(store, plan)
-    assert {prune.recipe_of(one.key) for one in found} == {samples, "f" * 16}
-    prune.delete(store, [one.key for one in found])
+    files = prune.unneeded(store, plan)
+    assert {prune.recipe_of(file.key) for file in files} == {samples, "f" * 16}
+    prune.delete(store, [file.key for file in files])
     run(url)
     assert main(["verify", url]) == 0
 

@@ -1,4 +1,4 @@
-"""Any interleaving of writers, deaths and zombies, beside a reader: it sees whole shards, and ever more of them."""
+"""A concurrent reader sees only whole shards, and never fewer, in any interleaving of writers, deaths and zombies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ endings = st.sampled_from(["", "1:before:die", "1:after:error", "2:before:die", 
 
 
 class Writers(RuleBasedStateMachine):
-    """Model: what the first whole commit of each shard held."""
+    """The model: the content of the first whole commit of each shard."""
 
     zombies = Bundle("zombies")
 
@@ -45,7 +45,7 @@ class Writers(RuleBasedStateMachine):
 
     @rule(shard=shards, plan=endings)
     def work(self, shard: int, plan: str) -> None:
-        """A writer that may fail around any of its operations. What it did is seen by the reader alone."""
+        """A writer that may fail around any of its operations. Only the reader checks its results."""
         self.attempts += 1
         with faults.injected(plan):
             store = open_store(self.folder)
@@ -56,7 +56,7 @@ class Writers(RuleBasedStateMachine):
                 self.learn(SHARDS[shard], self.attempts)
 
     def learn(self, shard: Shard, attempt: int) -> None:
-        """Of a writer that died, the store itself tells whether it had committed."""
+        """After a writer's death, look up in the store whether it had committed."""
         plain = open_store(self.folder)
         key = shard.key(0)
         if key not in self.committed and (Path(self.folder) / key).exists():
@@ -65,13 +65,13 @@ class Writers(RuleBasedStateMachine):
 
     @rule(target=zombies, shard=shards)
     def pause(self, shard: int) -> tuple[str | None, int]:
-        """A writer that has asked whether its shard is missing, and sleeps."""
+        """Pause a writer that has checked whether its shard is missing."""
         self.attempts += 1
         return key_to_write(open_store(self.folder), SHARDS[shard]), self.attempts
 
     @rule(zombie=zombies)
     def resume(self, zombie: tuple[str | None, int]) -> None:
-        """It may be resumed twice, as a task that was retried."""
+        """Resume a paused writer, possibly twice, like a retried task."""
         self.write(open_store(self.folder), *zombie)
 
     @rule(shard=shards, count=st.integers(2, 4))
@@ -111,7 +111,7 @@ TestWriters.settings = settings(max_examples=25, stateful_step_count=25, deadlin
 
 
 def test_a_concurrent_reader_sees_whole_shards_and_never_fewer_than_before(tmp_path: Path) -> None:
-    """The same with real threads: writers that race for every shard while one reader lists and reads."""
+    """The same with real threads: writers compete for every shard while one reader lists and reads."""
     url, stop, seen = str(tmp_path), threading.Event(), [set[str]()]
     failures: list[str] = []
 

@@ -1,6 +1,6 @@
-"""A driver process that samples with the scripted engine and nothing else: `sampling_driver.py STORE [--key=value …]`.
+"""A driver process that only samples, with the scripted engine: `sampling_driver.py STORE [--key=value …]`.
 
-The product's own way to run a job, over the problems and models that tests ask for, without any training.
+Starts as the project's jobs do, with the problems and models of the tests, without training.
 """
 
 from __future__ import annotations

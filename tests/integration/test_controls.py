@@ -1,6 +1,6 @@
 """Controls added to a finished run, on Ray with the scripted engine: existing files are reused, new ones are reported.
 
-The models are committed beforehand (all the same one), so that nothing is trained: the accuracies mean nothing.
+The models are committed beforehand (all the same one), so that nothing is trained and the accuracies are meaningless.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def test_existing_files_are_reused_and_kept(runs: Runs) -> None:
 def test_every_model_has_sft_rft_and_both_controls(runs: Runs) -> None:
     for name in ("a", "b"):
         assert set(runs.plain.evaluation[name]) == {"sft", "rft"}
-        found = runs.controlled.evaluation[name]
-        assert set(found) == {"sft", "rft", "rft_self", "sft_same_steps"}
-        assert {key: found[key] for key in ("sft", "rft")} == runs.plain.evaluation[name]
-        assert set(found["rft_self"]) == set(found["sft_same_steps"]) == {"maj1@1"}
+        settings = runs.controlled.evaluation[name]
+        assert set(settings) == {"sft", "rft", "rft_self", "sft_same_steps"}
+        assert {key: settings[key] for key in ("sft", "rft")} == runs.plain.evaluation[name]
+        assert set(settings["rft_self"]) == set(settings["sft_same_steps"]) == {"maj1@1"}
 
 
 def test_rft_is_compared_with_each_control_on_the_same_problems(runs: Runs) -> None:
@@ -90,7 +90,7 @@ def test_rft_is_compared_with_each_control_on_the_same_problems(runs: Runs) -> N
         assert set(runs.plain.paired[name]) == {"rft_minus_sft"}
         paired = runs.controlled.paired[name]
         assert set(paired) == {"rft_minus_sft", "rft_minus_rft_self", "rft_minus_sft_same_steps"}
-        assert all(found.low <= found.value <= found.high and found.n == 20 for found in paired.values())
+        assert all(gain.low <= gain.value <= gain.high and gain.n == 20 for gain in paired.values())
 
 
 def test_a_models_own_corpus_holds_only_its_own_paths(runs: Runs) -> None:

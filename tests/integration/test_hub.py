@@ -1,4 +1,4 @@
-"""What the hub gives: through the real client, in processes of their own (it reads its settings at import)."""
+"""Data sets and models from the hub, by the real client, which reads its settings at import: in new processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL = "from rft_ray.data.base_models import resolve; print(sorted(p.name for p
 
 
 def ask(code: str, source: str, home: Path, endpoint: str, **variables: str) -> tuple[str, float]:
-    """What `code` prints for a source, or the last line of its error; and seconds it took."""
+    """What `code` prints for a source, or the last line of its error, and the seconds that it took."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "RFT_"))}
     environment |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "no_proxy": "127.0.0.1", **variables}
     started = time.monotonic()
@@ -46,7 +46,7 @@ def parquet(*answers: int) -> bytes:
 
 @contextmanager
 def closed_port() -> Iterator[str]:
-    """An address where nobody listens: the port is held, so that nobody can take it meanwhile."""
+    """An address on which nothing listens. The port stays bound, so that no other process can take it."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -54,7 +54,7 @@ def closed_port() -> Iterator[str]:
 
 @contextmanager
 def silent_port() -> Iterator[str]:
-    """An address that takes connections and never answers."""
+    """An address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken: list[socket.socket] = []
 

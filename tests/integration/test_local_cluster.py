@@ -59,7 +59,7 @@ def test_a_job_runs_on_both_nodes_and_in_the_projects_root(state: Path) -> None:
 
 
 def test_an_uploaded_working_directory_stays_while_the_driver_uses_it(state: Path, tmp_path: Path) -> None:
-    """Each node unpacks it for itself; in a folder that nodes share, one would remove what the other stands in."""
+    """Each node unpacks it in its own folder; in a shared one, a node would remove the folder that another uses."""
     (tmp_path / "job.py").write_text(NODES + "print(os.listdir())\n")
     command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", str(tmp_path)]
     done = subprocess.run(
@@ -83,10 +83,10 @@ def test_a_second_up_reuses_the_running_cluster(state: Path) -> None:
 
 def test_nothing_listens_beyond_loopback(state: Path) -> None:
     cluster = running(state)
-    found = {process.pid for member in cluster.members for process in family(member.process, cluster.id)}
-    sockets = [one for one in psutil.net_connections("tcp") if one.pid in found and one.status == "LISTEN"]
+    pids = {process.pid for member in cluster.members for process in family(member.process, cluster.id)}
+    sockets = [s for s in psutil.net_connections("tcp") if s.pid in pids and s.status == "LISTEN"]
     assert len(sockets) > 5
-    assert {one.laddr.ip.removeprefix("::ffff:") for one in sockets} == {"127.0.0.1"}
+    assert {s.laddr.ip.removeprefix("::ffff:") for s in sockets} == {"127.0.0.1"}
 
 
 def test_the_dashboard_refuses_a_caller_without_the_token(state: Path) -> None:

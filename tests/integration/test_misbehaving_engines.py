@@ -1,4 +1,4 @@
-"""Misbehaving engines and drivers that get SIGTERM, on Ray: possible shards are sampled once, others are reported."""
+"""Failing engines and drivers that get SIGTERM, on Ray: shards that can be sampled are, once; others are reported."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def engine(script: str, **settings: object) -> config.Engine:
 
 
 def rows(store: Store) -> Counter[tuple[str, int]]:
-    """How often each sample is committed."""
-    found = [from_table(read_table(store, key)[0], Completion) for key in store.list("completions/")]
-    return Counter((row.problem_id, row.sample_index) for one in found for row in one)
+    """The number of times that each sample is committed."""
+    shards = [from_table(read_table(store, key)[0], Completion) for key in store.list("completions/")]
+    return Counter((row.problem_id, row.sample_index) for shard in shards for row in shard)
 
 
 WHOLE = {(problem.problem_id, index): 1 for problem in PROBLEMS for index in range(4)}
@@ -54,7 +54,7 @@ def store(ray_cluster: str, tmp_path: Path) -> Store:
 
 
 def test_no_sample_is_lost_or_repeated_when_engines_fail_in_every_way(store: Store, tmp_path: Path) -> None:
-    """Each way once, at another problem; the model is not loaded at the first two tries."""
+    """Each way occurs once, at another problem; the first two attempts to load the model fail."""
     ways = ["die", "hang", "oom", "raise", "empty"]
     faults = [f"{way}:{PROBLEMS[7 * place].question[:25]}:1:{tmp_path}" for place, way in enumerate(ways)]
     script = ",".join([*faults, f"open-oom::1:{tmp_path}", f"open-hang::1:{tmp_path}"])
@@ -67,7 +67,7 @@ def test_no_sample_is_lost_or_repeated_when_engines_fail_in_every_way(store: Sto
 def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One shard kills its process, the other one's answers are endless; then the fault is mended."""
+    """One shard kills its process, the other one's generation never ends; then the faults are removed."""
     once = {"max_failures": 1, "shards_in_flight": 1}
     with pytest.raises(actor_pool.StageError, match=r"2 shards \(20 samples\) are quarantined"):
         sample([JOB], store, engine(f"die:{POISON}:1:{tmp_path},endless:{POISON}", **once), run_seed=0)
@@ -75,7 +75,7 @@ def test_shards_that_keep_failing_are_quarantined_and_tried_again_on_demand(
     shown = capsys.readouterr().out
     assert "an endless sample: 4000000 tokens" in shown
     assert "5-9" in shown
-    with pytest.raises(actor_pool.StageError, match="retry_quarantined"):  # on record: nothing is tried again
+    with pytest.raises(actor_pool.StageError, match="retry_quarantined"):  # recorded, so nothing is tried again
         sample([JOB], store, engine("", **once), run_seed=0)
     assert rows(store) == SPARED
     sample([JOB], store, engine("", **once, retry_quarantined=True), run_seed=0)
@@ -118,7 +118,7 @@ def after_a_shard(folder: Path, process: subprocess.Popen[str]) -> None:
 def test_after_sigterm_shards_in_flight_are_committed_and_the_same_command_resumes(
     ray_cluster: str, tmp_path: Path
 ) -> None:
-    """Each problem takes 0.1 s: a shard half a second."""
+    """Each problem takes 0.1 s, so a shard takes half a second."""
     first = driver(tmp_path, ray_cluster, "--engine.script='slow=0.1:'")
     after_a_shard(tmp_path, first)
     first.send_signal(signal.SIGTERM)
@@ -150,8 +150,8 @@ def test_shards_not_finished_within_drain_seconds_are_abandoned(ray_cluster: str
 
 def test_two_concurrent_drivers_commit_every_sample_once(ray_cluster: str, tmp_path: Path) -> None:
     both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.2:'") for _ in range(2)]
-    output = [one.communicate(timeout=120)[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], output
+    output = [driver.communicate(timeout=120)[0] for driver in both]
+    assert [driver.returncode for driver in both] == [0, 0], output
     store = open_store(str(tmp_path))
     assert rows(store) == WHOLE
 
@@ -196,7 +196,7 @@ def test_a_run_stops_at_quarantined_shards_continues_without_them_or_retries_the
 
 
 def account(store: Store) -> dict[str, int]:
-    """Both models' accounts, added up; each must add up by itself."""
+    """The sum of both models' counts, after a check that each model's counts add up."""
     total: Counter[str] = Counter()
     summary = read_summary(store)
     assert summary is not None

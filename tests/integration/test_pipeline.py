@@ -1,4 +1,4 @@
-"""The main job with real engines and real fits, once: killed in the middle of sampling, submitted again, finished."""
+"""The main job with real engines and trainings: killed during sampling, submitted again, finished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
     before_kill: dict[str, bytes]
     summary: dict
     log: str
-    """All that the two submissions printed."""
+    """The output of both submissions."""
 
     def table(self, prefix: str, record: type) -> list:
         store = open_store(str(self.folder))
@@ -160,9 +160,9 @@ def test_corpus_is_gold_first_then_paths_of_each_problem(run: Run) -> None:
 
 
 def test_base_sft_and_rft_are_evaluated_on_every_test_problem(run: Run) -> None:
-    found = run.summary["evaluation"]["tiny-m"]
-    assert set(found) == {"icl", "sft", "rft"}
-    for setting, metrics in found.items():
+    settings = run.summary["evaluation"]["tiny-m"]
+    assert set(settings) == {"icl", "sft", "rft"}
+    for setting, metrics in settings.items():
         assert set(metrics) == ({"maj1@1"} if setting == "icl" else {"maj1@1", "maj@k", "pass@k", "pass@1"})
         assert all(0 <= m["low"] <= m["value"] <= m["high"] <= 1 and m["n"] == TEST for m in metrics.values())
 

@@ -23,7 +23,7 @@ PLOTS = ("accuracy", "gain", "verdict", "path", "overlap", "difficulty", "length
 
 @dataclass
 class Opened:
-    """A report in a page, with what went wrong and what was asked for while it was open."""
+    """A report in a browser page, with the errors and requests since it was opened."""
 
     page: Any
     wrong: list[str] = field(default_factory=list)
@@ -38,37 +38,37 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(browser: Any, report: Path, width: int = 1100, scheme: str = "light") -> Opened:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    found = Opened(context.new_page())
-    found.page.on("console", lambda message: found.wrong.append(message.text))
-    found.page.on("pageerror", lambda error: found.wrong.append(str(error)))
-    found.page.on("dialog", lambda dialog: (found.wrong.append(dialog.message), dialog.dismiss()))
-    found.page.on("request", lambda request: found.fetched.append(request.url))
-    found.page.goto(report.as_uri())
-    return found
+    opening = Opened(context.new_page())
+    opening.page.on("console", lambda message: opening.wrong.append(message.text))
+    opening.page.on("pageerror", lambda error: opening.wrong.append(str(error)))
+    opening.page.on("dialog", lambda dialog: (opening.wrong.append(dialog.message), dialog.dismiss()))
+    opening.page.on("request", lambda request: opening.fetched.append(request.url))
+    opening.page.goto(report.as_uri())
+    return opening
 
 
 @pytest.mark.parametrize("width", [1100, 360])
 def test_every_plot_is_drawn_and_the_page_is_as_wide_as_the_screen(browser: Any, report: Path, width: int) -> None:
-    found = opened(browser, report, width)
+    opening = opened(browser, report, width)
     for name in PLOTS:
-        plot = found.page.locator(f"#{name}-chart .plot")
+        plot = opening.page.locator(f"#{name}-chart .plot")
         marks = plot.locator("svg:visible .role-mark [aria-label]")
         assert marks.count() > 0, name
         box = plot.locator("svg:visible").bounding_box()
         assert box["height"] > 50, name
         assert box["width"] <= width, name
         assert len(plot.get_attribute("aria-label")) > 20, name
-        assert found.page.locator(f"#{name}-chart table caption").count() == 1, name
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert found.page.locator("figure").count() == len(PLOTS)
-    assert found.wrong == []
-    assert found.fetched == [report.as_uri()]
+        assert opening.page.locator(f"#{name}-chart table caption").count() == 1, name
+    assert opening.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert opening.page.locator("figure").count() == len(PLOTS)
+    assert opening.wrong == []
+    assert opening.fetched == [report.as_uri()]
 
 
 def test_examples_filter(browser: Any, report: Path) -> None:
     page = opened(browser, report).page
     visible = page.locator("details.problem:visible")
-    assert visible.count() == 20  # a page of them
+    assert visible.count() == 20  # one page of them
     page.get_by_role("button", name="Show 20 more").click()
     assert visible.count() == 40
     page.get_by_role("combobox", name="Solved").select_option("always")
@@ -77,7 +77,9 @@ def test_examples_filter(browser: Any, report: Path) -> None:
     page.get_by_role("combobox", name="Solved").select_option("sometimes")
     assert visible.count() == 20
     page.get_by_role("combobox", name="Rejected for").select_option("bad_equation")
-    assert set(visible.evaluate_all("all => all.map((one) => one.dataset.reasons.includes('bad_equation'))")) == {True}
+    assert set(visible.evaluate_all("all => all.map((sample) => sample.dataset.reasons.includes('bad_equation'))")) == {
+        True
+    }
     question = visible.first.locator(".question").inner_text()
     page.get_by_role("searchbox").fill(question.upper())
     assert visible.count() == 1
@@ -114,26 +116,28 @@ def test_dark_mode_changes_page_and_plots(browser: Any, report: Path) -> None:
 
     light, dark = colours("light"), colours("dark")
     assert light[0] == "rgb(255, 255, 255)"
-    assert all(one != other for one, other in zip(light, dark, strict=True))
+    assert all(before != after for before, after in zip(light, dark, strict=True))
 
 
 def test_the_studys_page_is_drawn_on_a_phone(browser: Any, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     write_study(store, STUDY)
-    found = opened(browser, Path(write_study_report(store)), 360)
-    figures = found.page.locator("figure")
+    opening = opened(browser, Path(write_study_report(store)), 360)
+    figures = opening.page.locator("figure")
     assert figures.count() > 8
     for figure in figures.all():
         assert figure.locator("svg:visible .role-mark [aria-label]").count() > 0
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert found.wrong == []
+    assert opening.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert opening.wrong == []
 
 
 def test_hostile_texts_run_nothing_and_fetch_nothing(browser: Any, tmp_path: Path) -> None:
     report = Path(write_report(make_run(tmp_path, hostile_writer, ("a",))[1]))
-    found = opened(browser, report, 360)
-    found.page.evaluate("[...document.querySelectorAll('details')].slice(0, 30).forEach((one) => { one.open = true; })")
-    assert found.page.locator("h1").count() == 1
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert found.wrong == []
-    assert found.fetched == [report.as_uri()]
+    opening = opened(browser, report, 360)
+    opening.page.evaluate(
+        "[...document.querySelectorAll('details')].slice(0, 30).forEach((details) => { details.open = true; })"
+    )
+    assert opening.page.locator("h1").count() == 1
+    assert opening.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert opening.wrong == []
+    assert opening.fetched == [report.as_uri()]

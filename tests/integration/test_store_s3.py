@@ -1,4 +1,4 @@
-"""One contract over both stores, local disk and a real S3 server; then what only S3 can do wrong."""
+"""One contract for both stores, local disk and a real S3 server; then the faults that only S3 has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, with this process's variables pointing at it."""
+    """The server; this process's environment points at it."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in server.environment().items():
@@ -82,7 +82,7 @@ def test_one_of_eight_concurrent_writers_wins_each_round(store: Store) -> None:
         barriers[round_].wait()
         return store.create(f"race/{round_}", b"%d" % writer * 1000)
 
-    with ThreadPoolExecutor(8 * 20) as pool:  # rounds side by side: SeaweedFS makes a loser wait for seconds
+    with ThreadPoolExecutor(8 * 20) as pool:  # concurrent rounds, because SeaweedFS delays a losing writer for seconds
         won = [[pool.submit(write, round_, writer) for writer in range(8)] for round_ in range(20)]
     for round_, writers in enumerate(won):
         winners = [writer for writer in range(8) if writers[writer].result()]
@@ -184,7 +184,7 @@ def test_files_are_uploaded_and_fetched_unchanged(store: Store, tmp_path: Path) 
 
 
 def test_a_pickled_store_holds_its_url_and_no_credentials(store: Store) -> None:
-    store.create("a", b"1")  # whatever the store holds once it has been used
+    store.create("a", b"1")  # so that the store has opened its client
     pickled = pickle.dumps(store)
     assert len(pickled) < len(store.url) + 100
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
@@ -249,9 +249,9 @@ def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypat
 
 @contextmanager
 def lossy(server: S3Server, lost: str, losses: int) -> Iterator[None]:
-    """Between this process and `server`: drops the first `losses` PUTs, or the final answers to them.
+    """A proxy to `server` that drops the first `losses` PUTs, or the final answers to them.
 
-    `lost` is "request" or "answer". The connection of a lost one is closed.
+    `lost` is "request" or "answer". The proxy closes the connection of a lost one.
     """
     port = int(server.endpoint.rpartition(":")[2])
     left = [losses]
@@ -295,7 +295,7 @@ def lossy(server: S3Server, lost: str, losses: int) -> Iterator[None]:
 @pytest.mark.s3
 @pytest.mark.parametrize("losses", [1, 4, 6])
 def test_after_a_lost_answer_the_object_is_looked_up(s3: S3Server, losses: int) -> None:
-    """Fewer losses than boto3 tries, as many, and more: the write was this call's, and it says so."""
+    """With fewer losses than boto3 tries, as many, and more: `create` returns that this call wrote the object."""
     direct = open_store(s3.url(f"lost-answer-{losses}"))
     assert direct.create("theirs", b"theirs")
     with lossy(s3, "answer", losses):

@@ -1,7 +1,7 @@
-"""The scaling study on Ray with the scripted engine: every point made once, again without work, rebuilt from the store.
+"""The scaling study on Ray with the scripted engine: every point is made once, a second run does no work.
 
-The models are committed beforehand (all the same one): a model that is committed is not trained. Training has tests of
-its own; so no worker group is started here, and the accuracies mean nothing.
+The models are committed beforehand (all the same one): a committed model is not trained. Training has its
+own tests, so no worker group is started here, and the accuracies are meaningless.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def test_markdown_and_dry_run_do_not_start_ray(
 
 
 def test_the_study_of_one_real_model_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a GPU the same job runs SmolLM2; here its config is planned over other problems."""
+    """On a GPU the same job runs SmolLM2; here its config is planned with other problems."""
     config = str(Path(CONFIG).with_name("study_smollm2.yaml"))
     problems = "--problems={train: {source: 'tiny:train:100'}, test: {source: 'tiny:test:20'}}"
     assert main(["--config", config, problems, f"--run.store={tmp_path}", "--dry-run", "--gpu"]) == 0

@@ -53,9 +53,9 @@ def rows(count: int) -> list[tuple[str, str]]:
 
 
 def filled(store: S) -> S:
-    """The store with 62 rows in it, two of them longer than `max_tokens`, and a table of too long rows only.
+    """The store with a table of 62 rows, two of them longer than `max_tokens`, and a table of only such rows.
 
-    A third table makes twice the steps of the first.
+    A third table takes twice as many steps as the first.
     """
     good, long = rows(60), [("why? " * 50, "5"), ("?", "1+1 " * 50)]
     tables = {DATA: [*good[:30], *long, *good[30:]], LONG: long, TWICE: [*long, *rows(126)]}
@@ -67,7 +67,7 @@ def filled(store: S) -> S:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one call of `train` left behind."""
+    """The store and results of one call of `train`."""
 
     store: Store
     jobs: Sequence[TrainingJob]
@@ -127,7 +127,7 @@ def jobs(base: Path) -> dict[str, TrainingJob]:
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Four jobs in one worker group, undisturbed."""
+    """Four jobs in one worker group, without a kill."""
     return run(filled(LocalStore(tmp_path_factory.mktemp("run") / "store")), list(jobs.values()))
 
 
@@ -135,7 +135,7 @@ def trained(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: py
 def interrupted(
     ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Trained, Path]:
-    """Two of the jobs in another order; a worker is killed in the second. Also a copy of what it left."""
+    """Two of the jobs in another order; a worker is killed in the second. Also a copy of its work folder."""
     folder = tmp_path_factory.mktemp("interrupted")
     store = filled(LocalStore(folder / "store"))
     killer = threading.Thread(target=kill_after_checkpoint, args=(store, PLAIN, folder / "left"), daemon=True)
@@ -147,9 +147,9 @@ def interrupted(
 
 def kill_after_checkpoint(store: LocalStore, fingerprint: str, copy: Path) -> None:
     """`kill -9` of the rank 0 worker once a checkpoint is complete, then a copy of the job's work folder."""
-    while not (found := [key for key in store.list(f"work/{fingerprint}/") if key.endswith(MANIFEST)]):
+    while not (manifests := [key for key in store.list(f"work/{fingerprint}/") if key.endswith(MANIFEST)]):
         time.sleep(0.01)
-    attempt = found[0].split("/")[2]
+    attempt = manifests[0].split("/")[2]
     os.kill(json.loads(store.read(f"work/{fingerprint}/{attempt}/{STARTED}"))["pid"], signal.SIGKILL)
     shutil.copytree(store.local_path(f"work/{fingerprint}"), copy)
 
@@ -164,7 +164,7 @@ train(*pickle.load(open(sys.argv[1], "rb")))
 
 @dataclass(frozen=True)
 class KilledJob:
-    """A job that was killed while it wrote a checkpoint, and what submitting it again gave."""
+    """A job that was killed while it wrote a checkpoint, and the result of submitting it again."""
 
     complete: int
     """Step of the newest checkpoint that had its manifest."""
@@ -174,7 +174,7 @@ class KilledJob:
 
 @pytest.fixture(scope="module")
 def killed_job(ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory) -> KilledJob:
-    """`kill -9` of the rank 0 worker in the middle of a checkpoint that is not the first, then of the driver."""
+    """`kill -9` of the rank 0 worker while it writes a checkpoint that is not the first, then of the driver."""
     folder = tmp_path_factory.mktemp("killed")
     store = filled(LocalStore(folder / "store"))
     (folder / "job").write_bytes(pickle.dumps(([jobs[PLAIN]], store.url, SETTINGS)))

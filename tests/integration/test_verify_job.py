@@ -24,7 +24,7 @@ UNKNOWN = {"question": "Who?", "completion": "#### 1", "model": "big"}
 
 
 def samples(problem: Problem) -> dict[str, str]:
-    """Completions by what the two modes must say of them."""
+    """Completions by the verdicts that the two modes must give."""
     reasoning = problem.solution.rpartition("\n")[0]
     return {
         "correct in both": problem.solution,
@@ -35,7 +35,7 @@ def samples(problem: Problem) -> dict[str, str]:
 
 
 def completions() -> list[dict[str, str]]:
-    """All four kinds of every problem by one model, in an order of no meaning; two kinds of every third by another."""
+    """All four kinds for every problem by one model, in arbitrary order; two kinds of every third by another."""
     rows = [UNKNOWN]
     for at, problem in enumerate(PROBLEMS):
         kinds = list(samples(problem).values())
@@ -82,9 +82,9 @@ def job(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def test_each_mode_gives_the_verdicts_that_the_completions_were_written_for(job: Job) -> None:
     status = {
-        (model, mode): {name: count for name, count in found["status"].items() if count}
+        (model, mode): {name: count for name, count in counts["status"].items() if count}
         for model, entry in job.summary["ledger"].items()
-        for mode, found in entry["modes"].items()
+        for mode, counts in entry["modes"].items()
     }
     assert status == {
         ("big", "strict"): {"correct": 120, "wrong_answer": 60, "bad_equation": 60},

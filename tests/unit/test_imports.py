@@ -1,4 +1,4 @@
-"""Who imports whom: downwards only, without a circle, and the pure folders without Ray, torch or vLLM."""
+"""Imports point downwards and form no circle, and the pure folders import no Ray, torch or vLLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOORS = {"rft_ray.grading.__main__", "rft_ray.store.__main__"}
-"""`python -m rft_ray.grading` and `python -m rft_ray.store`: they alone point upwards, to `rft_ray.cli`."""
+"""`python -m rft_ray.grading` and `python -m rft_ray.store`: only they import upwards, from `rft_ray.cli`."""
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("rft_ray.cli",),
@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rft_ray.config",),
     ("rft_ray",),
 )
-"""Highest first. A folder imports from itself and from the layers below; folders of one layer not from each other."""
+"""Highest first. A folder imports from itself and from the layers below; folders of a layer not each other."""
 PURE = (
     "rft_ray.plan.run_plan",
     "rft_ray.plan.cost",
@@ -75,7 +75,7 @@ def layer_of(module: str) -> tuple[int, str]:
     folders = [(depth, folder) for depth, layer in enumerate(LAYERS) for folder in layer]
     return max(
         ((depth, folder) for depth, folder in folders if module == folder or module.startswith(f"{folder}.")),
-        key=lambda found: len(found[1]),
+        key=lambda folder: len(folder[1]),
     )
 
 
@@ -87,14 +87,14 @@ def circles() -> list[list[str]]:
 
 
 def reach(module: str) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = [module]
     while waiting:
         for other in GRAPH[waiting.pop()]:
-            if other not in found:
-                found.add(other)
+            if other not in reached:
+                reached.add(other)
                 waiting.append(other)
-    return found
+    return reached
 
 
 def test_no_import_circle() -> None:

@@ -1,4 +1,4 @@
-"""What surrounds a job's work: the config argument, errors in one line, exit codes."""
+"""The parts that all jobs share: the config argument, errors in one line, exit codes."""
 
 from __future__ import annotations
 

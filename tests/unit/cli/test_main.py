@@ -1,4 +1,4 @@
-"""The command `rft-ray`: its subcommands, and what none of them loads before there is work."""
+"""The command `rft-ray`: its subcommands, and the packages that they do not import before there is work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job's command line: what cannot run ends with exit code 2 and one clear line, before Ray starts."""
+"""The command line of a run: invalid input ends with exit code 2 and one clear line, before Ray starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray must not be started here, whatever else runs in this process."""
+    """Fail when Ray is started."""
 
     def start(**_: object) -> None:
         raise AssertionError("Ray was started")

@@ -1,4 +1,4 @@
-"""The scripts of cluster/, Makefile and .ci/run: what they refuse, what they end, and what they leave alone."""
+"""The scripts of cluster/, Makefile and .ci/run: what they refuse, and which processes they end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start `python -c code` in a session of its own; whatever is left is ended with the test."""
+    """Start `python -c code` in a new session, which is killed at the end of the test."""
     children = []
 
     def launch(code: str, **variables: str) -> subprocess.Popen[bytes]:
@@ -84,11 +84,11 @@ def test_a_family_is_the_session_and_every_marked_process(start: Start) -> None:
     leader = start("import subprocess, sys; subprocess.Popen(['sleep', '60'])")
     detached = start("", RFT_RAY_CLUSTER="a1b2c3")
     stranger = start("", RFT_RAY_CLUSTER="other")
-    found = processes.family(known(leader), "a1b2c3")
-    assert {leader.pid, detached.pid} < {process.pid for process in found}
-    assert len(found) == 3
-    assert stranger.pid not in {process.pid for process in found}
-    processes.end(found, grace_s=2)
+    members = processes.family(known(leader), "a1b2c3")
+    assert {leader.pid, detached.pid} < {process.pid for process in members}
+    assert len(members) == 3
+    assert stranger.pid not in {process.pid for process in members}
+    processes.end(members, grace_s=2)
 
 
 def test_the_session_of_a_recycled_leader_is_not_ended(start: Start) -> None:
@@ -213,16 +213,16 @@ class SetUp:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         for tool in TOOLS:
-            (self.bin / tool).symlink_to(found(tool))
-        names = {tool: found(tool) for tool in ("bash", "mkdir", "cp", "sleep")}
+            (self.bin / tool).symlink_to(path_of(tool))
+        names = {tool: path_of(tool) for tool in ("bash", "mkdir", "cp", "sleep")}
         (self.bin / "python3").write_text(FAKE_PYTHON.format(**names))
         (self.bin / "python3").chmod(0o755)
 
     def run(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run it with these variables; the interpreter's log is emptied first."""
+        """Run set-up with these variables, after emptying the interpreter's log."""
         self.calls.write_text("")
         environment = {"PATH": str(self.bin), "CALLS": str(self.calls)} | variables
-        command = [found("bash"), "cluster/setup.sh"]
+        command = [path_of("bash"), "cluster/setup.sh"]
         return subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=30, check=False
         )
@@ -232,7 +232,7 @@ class SetUp:
         return [line for line in self.calls.read_text().splitlines() if "pip install" in line]
 
 
-def found(tool: str) -> str:
+def path_of(tool: str) -> str:
     path = shutil.which(tool)
     assert path is not None, f"{tool} is needed for this test"
     return path

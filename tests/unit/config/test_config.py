@@ -1,4 +1,4 @@
-"""Config: defaults follow the paper; bad input is refused with the key and the nearest valid one."""
+"""Config: defaults follow the paper; invalid input is refused with the key and the nearest valid one."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
 
 PROBLEMS = ("train problems", "test problems")
 COMPLETIONS = ("completions", "icl completions", "sft completions")
-"""All that are not made from other completions."""
+"""The stages that are not made from other completions."""
 NONE: tuple[str, ...] = ()
 RECIPE: dict[str, object] = {
     "epochs": 5,
@@ -71,7 +71,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "run.store": ("other", NONE),
     "run.seed": (1, COMPLETIONS),
     "problems.train.source": ("tiny:train:50", ("train problems",)),
-    # A subset is a prefix of one order: it changes no name of problems or shards, only of what covers all of it.
+    # A subset is a prefix of one order: names of problems and shards stay, names of files made from the whole change.
     "problems.train.limit": (10, ("gold corpus",)),
     "problems.train.fraction": (0.5, ("gold corpus",)),
     "problems.test.source": ("tiny:test:30", ("test problems",)),
@@ -89,7 +89,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     **{f"rft.{name}": (value, ("rft", "controls")) for name, value in RECIPE.items()},
     "sampling.temperature": (0.5, ("completions",)),
     "sampling.top_p": (0.5, ("completions",)),
-    # More samples are more shards under the same names; what covers all samples changes its name.
+    # More samples add shards under the same names; files made from all samples change their name.
     "sampling.samples_per_problem": (16, ("paths",)),
     "sampling.samples_per_block": (4, ("completions",)),
     "sampling.max_new_tokens": (99, COMPLETIONS),
@@ -121,7 +121,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "engine.shards_in_flight": (1, NONE),
     "engine.kv_cache_gib": (0.5, NONE),
     "engine.gpu_memory_utilization": (0.5, NONE),
-    # These two change samples through floating point only, which decides no name.
+    # These two change samples only through floating-point rounding, which enters no name.
     "engine.dtype": ("float16", NONE),
     "engine.enforce_eager": (False, NONE),
     "engine.max_restarts": (1, NONE),
@@ -134,7 +134,7 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "engine.drain_seconds": (5, NONE),
     "engine.script": ("slow=0.001:", NONE),
     "controls": (False, ("controls",)),
-    # The scaling study has a plan of its own, whose points say what they are.
+    # The scaling study has a plan of its own, whose points have names of their own.
     "study.questions": ([1], NONE),
     "study.headline": (["a"], NONE),
     "study.k": ([1], NONE),
@@ -158,7 +158,7 @@ BASE = (
 
 
 def fields() -> list[str]:
-    """Every key of the config that is no section."""
+    """Every key of the config that is not a section."""
     keys = list(known_keys())
     return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
 

@@ -1,4 +1,4 @@
-"""Preference pairs of one problem: who is chosen, who rejected, in which order, how often."""
+"""Preference pairs of one problem: which texts are chosen and rejected, in which order, how often."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wrong(text: str, status: Status = Status.WRONG_ANSWER, model: str = "a") -> 
     return sample(text, status, model)
 
 
-MANY = [right(one, 20 - one) for one in range(1, 6)] + [wrong(f"#### {one}") for one in range(3)]
+MANY = [right(i, 20 - i) for i in range(1, 6)] + [wrong(f"#### {i}") for i in range(3)]
 
 
 def test_every_chosen_is_correct_and_every_rejected_is_known_to_be_wrong() -> None:
@@ -43,7 +43,7 @@ def test_texts_not_known_to_be_wrong_are_rejected_on_request_only(status: Status
 
 def test_representatives_are_chosen_before_other_paths_of_their_equation_list() -> None:
     like = [right(1, 2, words) for words in ("", "I say ", "Then I say ")]
-    samples = [*like, right(2, 1), *(wrong(f"#### {one}") for one in range(9))]
+    samples = [*like, right(2, 1), *(wrong(f"#### {i}") for i in range(9))]
     chosen = [good.text for good, _ in make_pairs(samples, "strict", most=4)]
     assert len({text for text in chosen[:2] if "1+2=<<" in text}) == 1
     assert "2+1=<<" in "".join(chosen[:2])
@@ -75,8 +75,8 @@ def test_blank_text_is_never_rejected() -> None:
 
 
 def test_models_take_turns() -> None:
-    samples = [right(one, 20 - one, model="a") for one in range(1, 6)]
-    samples += [right(one, 20 - one, model="b") for one in range(6, 9)]
+    samples = [right(i, 20 - i, model="a") for i in range(1, 6)]
+    samples += [right(i, 20 - i, model="b") for i in range(6, 9)]
     samples += [wrong("#### 1"), wrong("#### 2", model="b")]
     assert [good.model for good, _ in make_pairs(samples, "strict", most=6)] == ["a", "b", "a", "b", "a", "b"]
 

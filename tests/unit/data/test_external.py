@@ -1,4 +1,4 @@
-"""Reading anyone's completions: columns, models, refusals, and the shards that they become."""
+"""Reading completions of any sampler: columns, models, refusals, and the shards that they are committed as."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ def read(path: Path, rows: list[dict], **options: str) -> Foreign:
 
 def test_samples_of_a_problem_are_numbered_as_they_come_per_model(tmp_path: Path) -> None:
     other = PROBLEMS[1]
-    found = read(tmp_path, [asked(), asked(other), asked(), asked(model="b"), asked()])
-    assert {name: [(row.problem_id, row.sample_index) for row in rows] for name, rows in found.by_model.items()} == {
+    completions = read(tmp_path, [asked(), asked(other), asked(), asked(model="b"), asked()])
+    assert {
+        name: [(row.problem_id, row.sample_index) for row in rows] for name, rows in completions.by_model.items()
+    } == {
         "sampler": [(FIRST.problem_id, 0), (other.problem_id, 0), (FIRST.problem_id, 1), (FIRST.problem_id, 2)],
         "b": [(FIRST.problem_id, 0)],
     }
@@ -60,12 +62,12 @@ def test_prompt_and_response_are_read_when_question_and_completion_are_missing(t
 
 
 def test_a_column_of_another_name_is_read_on_request(tmp_path: Path) -> None:
-    found = read(tmp_path, [asked(generated="mine")], completion_column="generated")
-    assert [row.text for row in found.by_model["sampler"]] == ["mine"]
+    completions = read(tmp_path, [asked(generated="mine")], completion_column="generated")
+    assert [row.text for row in completions.by_model["sampler"]] == ["mine"]
 
 
 def test_parquet_and_jsonl_of_the_same_rows_are_the_same_samples(tmp_path: Path) -> None:
-    rows = [asked(one, finish_reason="stop") for one in PROBLEMS]
+    rows = [asked(problem, finish_reason="stop") for problem in PROBLEMS]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
     files = [jsonl(tmp_path / "x.jsonl", rows), str(tmp_path / "x.parquet")]
     jobs = [sampling_job("x", read_files([file], PROBLEMS).by_model["x"], GOLD, "{query}") for file in files]
@@ -81,8 +83,10 @@ def test_a_changed_text_changes_the_samplers_fingerprint(tmp_path: Path) -> None
 
 
 def test_each_text_of_a_list_is_a_sample(tmp_path: Path) -> None:
-    found = read(tmp_path, [asked(completion=["a", "b"], finish_reason=["stop", "length"]), asked(completion="c")])
-    assert [(row.sample_index, row.text, row.finish_reason) for row in found.by_model["sampler"]] == [
+    completions = read(
+        tmp_path, [asked(completion=["a", "b"], finish_reason=["stop", "length"]), asked(completion="c")]
+    )
+    assert [(row.sample_index, row.text, row.finish_reason) for row in completions.by_model["sampler"]] == [
         (0, "a", "stop"),
         (1, "b", "length"),
         (2, "c", "stop"),
@@ -103,9 +107,9 @@ def test_a_question_that_differs_in_white_space_only_is_found(tmp_path: Path) ->
 
 
 def test_completions_of_unknown_questions_are_counted(tmp_path: Path) -> None:
-    found = read(tmp_path, [asked(), asked(question="Who?"), asked(question="Who?", completion=["a", "b"])])
-    assert (found.unknown, found.unknown_questions) == ({"sampler": 3}, ["Who?", "Who?"])
-    assert len(found.by_model["sampler"]) == 1
+    completions = read(tmp_path, [asked(), asked(question="Who?"), asked(question="Who?", completion=["a", "b"])])
+    assert (completions.unknown, completions.unknown_questions) == ({"sampler": 3}, ["Who?", "Who?"])
+    assert len(completions.by_model["sampler"]) == 1
 
 
 def test_a_lone_surrogate_is_replaced(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Problem sources, what they refuse, and the order and subsets of a data set."""
+"""Problem sources, the rows that they refuse, and the order and subsets of a data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Write:
-    """Write rows (or lines as they are) into a .jsonl file and give its path."""
+    """Write rows, or raw lines, into a .jsonl file and return its path."""
 
     def write(*rows: dict[str, Any] | bytes, name: str = "data.jsonl") -> str:
         lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in rows]

@@ -1,4 +1,4 @@
-"""One prompt everywhere: the chat template renders to what sampling and training see."""
+"""One prompt everywhere: the chat template renders to the prompt of sampling and training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded default: generated problems are right and stable, the shipped models load."""
+"""The generated problems are right and stable, and the shipped models load."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_another_seed_gives_other_problems() -> None:
 
 
 def test_the_problems_are_pinned() -> None:
-    """A change of the generator changes every run's data: then this test must be changed with it."""
+    """A change of the generator changes the data of every run, and this test with it."""
     assert [p.problem_id for p in generate(2, split="train", seed=0)] == PINNED
 
 
@@ -79,11 +79,11 @@ def test_no_question_is_repeated_within_a_split() -> None:
 
 
 def test_splits_share_no_question_for_any_seeds() -> None:
-    found: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for split in SPLITS:
         for seed in (0, 1):
             for problem in generate(700, split=split, seed=seed, steps=(1, 2)):
-                assert found.setdefault(problem.question, split) == split
+                assert split_of.setdefault(problem.question, split) == split
 
 
 def test_a_problem_is_identified_by_its_question() -> None:

@@ -32,8 +32,8 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_sample(n: int, right: int,
 def test_wilson_interval_covers_its_nominal_share() -> None:
     random, covered = Random(0), 0
     for _ in range(2000):
-        found = wilson(sum(random.random() < 0.3 for _ in range(100)), 100)
-        covered += found.low <= 0.3 <= found.high
+        interval = wilson(sum(random.random() < 0.3 for _ in range(100)), 100)
+        covered += interval.low <= 0.3 <= interval.high
     assert 0.93 <= covered / 2000 <= 0.97
 
 
@@ -60,10 +60,10 @@ def test_undecided_truncated_and_answerless_samples_have_no_vote() -> None:
 def test_metrics_name_their_k_and_n() -> None:
     greedy = [graded(p, 0, Status.CORRECT, "5") for p in "abcd"]
     sampled = [graded(p, i, Status.CORRECT if p != "d" else Status.WRONG_ANSWER, "5") for p in "abcd" for i in range(2)]
-    found = metrics(problem_records(list("abcd"), greedy, sampled, 2), 2)
-    assert found["maj1@1"].value == 1.0
-    assert found["maj@k"].value == found["pass@k"].value == found["pass@1"].value == 0.75
-    assert (found["maj@k"].k, found["pass@k"].n) == (2, 4)
+    measured = metrics(problem_records(list("abcd"), greedy, sampled, 2), 2)
+    assert measured["maj1@1"].value == 1.0
+    assert measured["maj@k"].value == measured["pass@k"].value == measured["pass@1"].value == 0.75
+    assert (measured["maj@k"].k, measured["pass@k"].n) == (2, 4)
 
 
 def test_a_right_and_a_wrong_answer_of_equal_text_are_two_candidates() -> None:
@@ -74,9 +74,9 @@ def test_a_right_and_a_wrong_answer_of_equal_text_are_two_candidates() -> None:
 
 def test_a_skipped_problem_counts_as_wrong() -> None:
     right = [graded("p", 0, Status.CORRECT, "5")]
-    found = metrics(problem_records(["p", "q"], right, right, 1), 1)
-    assert {(m.value, m.n) for m in found.values()} == {(0.5, 2)}
-    assert set(found) == {"maj1@1", "maj@k", "pass@k", "pass@1"}
+    measured = metrics(problem_records(["p", "q"], right, right, 1), 1)
+    assert {(m.value, m.n) for m in measured.values()} == {(0.5, 2)}
+    assert set(measured) == {"maj1@1", "maj@k", "pass@k", "pass@1"}
 
 
 def records(**right: bool) -> list[EvaluationRecord]:
@@ -86,12 +86,12 @@ def records(**right: bool) -> list[EvaluationRecord]:
 
 
 def test_a_paired_interval_is_never_a_point() -> None:
-    found = paired_difference(records(a=True), records(a=False))
-    assert found.value == 1.0
-    assert found.low < 0.5
+    difference = paired_difference(records(a=True), records(a=False))
+    assert difference.value == 1.0
+    assert difference.low < 0.5
 
 
 def test_paired_difference_pairs_by_problem() -> None:
-    found = paired_difference(records(a=True, b=True, c=False), records(c=False, b=False, a=True))
-    assert found.value == pytest.approx(1 / 3)
-    assert found.low < 0 < found.high
+    difference = paired_difference(records(a=True, b=True, c=False), records(c=False, b=False, a=True))
+    assert difference.value == pytest.approx(1 / 3)
+    assert difference.low < 0 < difference.high

@@ -64,7 +64,7 @@ def expression(rng: random.Random, depth: int = 2) -> str:
 
 
 def equation(rng: random.Random) -> str:
-    """What may stand inside `<<...>>`: mostly true, else off by a little or a lot, or malformed."""
+    """What may stand inside `<<...>>`: mostly true, otherwise slightly or largely wrong, or malformed."""
     left = expression(rng)
     try:
         value = eval(left, {"__builtins__": {}})
@@ -83,11 +83,11 @@ def equation(rng: random.Random) -> str:
 def completion(rng: random.Random, equations: list[str] | None = None) -> str:
     """A completion with annotations and mostly a final answer of 18 or -3."""
     pieces = [rng.choice(_FILLERS)]
-    for one in equations if equations is not None else [equation(rng) for _ in range(rng.randint(0, 3))]:
+    for text in equations if equations is not None else [equation(rng) for _ in range(rng.randint(0, 3))]:
         opening = rng.choice(["<<"] * 12 + ["<<<", "< <", "<<<<"])
         pieces += [
             rng.choice(_FILLERS),
-            f"{opening}{one}{rng.choice(['>>'] * 12 + ['>', '>>>', ''])}",
+            f"{opening}{text}{rng.choice(['>>'] * 12 + ['>', '>>>', ''])}",
             rng.choice(_FILLERS),
         ]
     answer = "18" if rng.random() < 0.6 else rng.choice(_ANSWERS)
@@ -105,7 +105,7 @@ def samples_of_one_problem(rng: random.Random, count: int) -> list[str]:
         if texts and rng.random() < 0.3:
             texts.append(rng.choice(texts))
         else:
-            marks = "".join(f" {rng.choice(words)} <<{one}>>" for one in rng.choice(lists))
+            marks = "".join(f" {rng.choice(words)} <<{equation}>>" for equation in rng.choice(lists))
             texts.append(" ".join(rng.choices(words, k=rng.randint(0, 5))) + marks + " " + rng.choice(words))
     return texts
 

@@ -1,14 +1,14 @@
 """Plain transcription of the reference's rules (arXiv 2308.01825), for tests only: slow, and it calls `eval`.
 
 Written from the description of the method, one function per rule, with nothing shared with `rft_ray`.
-How the rules are read, where the description leaves room:
+Where the description is ambiguous, the rules are read as follows:
 
 - The NUL cut belongs to the answer only; equations are searched in the whole text.
 - Only the first `####` match counts: if its digits are no float, there is no answer.
 - An equation passes when `abs(float(left) - float(right)) < 1e-3`; anything that raises, fails it.
 - The equation list is one string. A list "is the same" when the strings are.
 - The kept path at the same place is compared by *text*: the sums run over the kept paths whose text
-  differs from the text kept now, for the newcomer as for the kept one.
+  differs from the text kept now, for the new text as for the kept one.
 - A replacement takes the place of the path that it replaces: the order is that of first appearance.
 """
 
@@ -22,10 +22,10 @@ INVALID = "[invalid]"
 
 def answer_of(text: str) -> str:
     text = text.split("\x00")[0]
-    found = re.search(r"#### (\-?[0-9\.\,]+)", text)
-    if not found:
+    match = re.search(r"#### (\-?[0-9\.\,]+)", text)
+    if not match:
         return INVALID
-    number = found.group(1).replace(",", "")
+    number = match.group(1).replace(",", "")
     try:
         float(number)
     except ValueError:

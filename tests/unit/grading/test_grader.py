@@ -46,11 +46,11 @@ def test_paper_mode_gives_what_the_reference_rules_give() -> None:
     for _ in range(60_000):
         text, gold = completion(rng), rng.choice(["18", "18", "18", "-3", "1800", "0.5"])
         tolerance = rng.choice([COLLECTING, EVALUATING])
-        found = grade(text, gold, "paper", tolerance=tolerance).status
-        if found is Status.UNDECIDED:
+        status = grade(text, gold, "paper", tolerance=tolerance).status
+        if status is Status.UNDECIDED:
             undecided += 1
         else:
-            assert found is reference_status(text, gold, tolerance == EVALUATING), repr(text)
+            assert status is reference_status(text, gold, tolerance == EVALUATING), repr(text)
     assert undecided < 60
 
 
@@ -63,12 +63,12 @@ def test_python_value_agrees_with_eval() -> None:
         except Exception:
             expected = "refused"
         try:
-            found = repr(float(python_value(source)))
+            result = repr(float(python_value(source)))
         except OverBoundError:
             continue
         except (NotArithmeticError, ArithmeticError, TypeError, ValueError):
-            found = "refused"
-        assert found == expected, source
+            result = "refused"
+        assert result == expected, source
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Hostile text: bounded time, no exception, nothing executed. Each finding of the fuzz stays here."""
+"""Hostile text: bounded time, no exception, nothing executed. Every text that the fuzz test found is kept here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 HOSTILE = dict(hostile_texts())
 MODULES = (answers, equations, grader, normal_forms)
-CACHES = [found for module in MODULES for found in vars(module).values() if hasattr(found, "cache_clear")]
+CACHES = [value for module in MODULES for value in vars(module).values() if hasattr(value, "cache_clear")]
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -35,7 +35,7 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def is_quick(act: Callable[[], object]) -> bool:
-    """Whether it takes less than a second, or, on a slow machine, than 20 million steps of a plain loop."""
+    """Whether it takes less than a second, or, on a slow machine, less time than 20 million steps of a loop."""
     taken = seconds(act)
     return taken < 1 or taken < 20 * seconds(lambda: sum(number for number in range(1_000_000)))
 

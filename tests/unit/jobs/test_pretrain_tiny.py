@@ -16,7 +16,7 @@ from rft_ray.data.tiny import model_dir
 
 RECIPE = Recipe(hidden=32, layers=1, heads=1, documents=96, batch=8)
 TOTAL = 12
-"""Steps of the recipe: a point of the loss curve each."""
+"""Steps of the recipe; each is a point of the loss curve."""
 
 
 class Killed(Exception):
@@ -25,7 +25,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the job of a minute model, `tiny-t`, writes; its snapshots are those at 25 and 50 %."""
+    """The output folder for a very small model, `tiny-t`, with snapshots at 25 and 50 %."""
     tokenizer = AutoTokenizer.from_pretrained(model_dir("tiny-s"))
     held_out = pretrain_tiny._held_out(tokenizer, RECIPE)[:1]
     monkeypatch.setattr(pretrain_tiny, "build_tokenizer", lambda: tokenizer)
@@ -67,7 +67,7 @@ def test_a_killed_run_resumes_to_the_same_models(monkeypatch: pytest.MonkeyPatch
     assert not again.exists()
     before = steps
     run(monkeypatch, again, "--checkpoint-every", "4")
-    assert steps - before == TOTAL - 8  # it went on from the checkpoint after step 8
+    assert steps - before == TOTAL - 8  # it resumed from the checkpoint after step 8
     for suffix in ("", "-25", "-50"):
         first, second = out.with_name(out.name + suffix), again.with_name(again.name + suffix)
         assert same(weights(first), weights(second))

@@ -1,4 +1,4 @@
-"""k8s/, jobs/configs/ and cluster/Dockerfile against what they name: KubeRay's schemas, the tree, the pinned versions.
+"""k8s/, jobs/configs/ and cluster/Dockerfile are consistent with KubeRay's schemas, the source tree and the pins.
 
 The schemas are KubeRay's CRDs as their release ships them, in the folder RFT_CRD_DIR. Limits: what the operator
 checks beyond its schema (CEL rules, its own validation) and what a container build does are not seen here.
@@ -30,7 +30,7 @@ MANIFESTS = sorted((ROOT / "k8s").rglob("*.yaml"))
 CONFIGS = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
 DOCKERFILE = ROOT / "cluster" / "Dockerfile"
 METADATA = {"name", "namespace", "labels", "annotations"}
-"""What these manifests may say about themselves; the CRDs leave an object's own metadata open."""
+"""The metadata fields that these manifests may have; the CRDs do not restrict an object's metadata."""
 
 
 # --- Reading ---------------------------------------------------------------------------------------
@@ -87,19 +87,19 @@ def problems(document: dict[str, Any]) -> list[str]:
     schema = crd_schemas().get(identity)  # type: ignore[arg-type]
     if schema is None:
         return [f"$: no CRD for {identity}; there are {sorted(crd_schemas())}"]
-    found = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
-    return found + [f"$.metadata: unknown field {name!r}" for name in sorted(set(document["metadata"]) - METADATA)]
+    errors = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
+    return errors + [f"$.metadata: unknown field {name!r}" for name in sorted(set(document["metadata"]) - METADATA)]
 
 
 def manifest(kind: str) -> dict[str, Any]:
-    """A copy of the one document of this kind, to plant a fault in."""
-    [found] = [document for path in MANIFESTS for document in documents(path) if document["kind"] == kind]
-    planted: dict[str, Any] = copy.deepcopy(found)
-    return planted
+    """A copy of the only document of this kind, which tests change."""
+    [only] = [document for path in MANIFESTS for document in documents(path) if document["kind"] == kind]
+    duplicate: dict[str, Any] = copy.deepcopy(only)
+    return duplicate
 
 
 def clusters() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every RayCluster spec of the manifests, with where it stands."""
+    """Every RayCluster spec of the manifests, with its place."""
     for path in MANIFESTS:
         for document in documents(path):
             spec = document["spec"]
@@ -229,11 +229,11 @@ def test_serving_pods_have_keys_from_a_secret_and_the_proxys_middleware() -> Non
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     for pod in (group["template"]["spec"] for group in groups):
         [container] = pod["containers"]
-        variables = {one["name"]: one.get("value") for one in container["env"]}
+        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert variables[proxy_middleware.VARIABLE] == proxy_middleware.IMPORT_PATH
         file = Path(str(variables["RFT_API_KEYS_FILE"]))
-        [mount] = [one for one in container["volumeMounts"] if one["mountPath"] == str(file.parent)]
-        [volume] = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        [mount] = [m for m in container["volumeMounts"] if m["mountPath"] == str(file.parent)]
+        [volume] = [v for v in pod["volumes"] if v["name"] == mount["name"]]
         assert file.name in [item["path"] for item in volume["secret"]["items"]]
     for group in spec["workerGroupSpecs"]:
         [container] = group["template"]["spec"]["containers"]
@@ -326,16 +326,16 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     return [(word.upper(), rest) for word, _, rest in (line.partition(" ") for line in joined)]
 
 
-def stages(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def stages(steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """(base, name) of every build stage, in order."""
-    return [(rest.split()[0], rest.split()[2]) for word, rest in found if word == "FROM"]
+    return [(rest.split()[0], rest.split()[2]) for word, rest in steps if word == "FROM"]
 
 
 def test_the_dockerfile_holds_only_instructions_that_a_builder_knows() -> None:
-    found = instructions(DOCKERFILE)
-    assert {word for word, _ in found} <= {"ARG", "FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER"}
-    assert found[0][0] in {"ARG", "FROM"}
-    for word, rest in found:
+    steps = instructions(DOCKERFILE)
+    assert {word for word, _ in steps} <= {"ARG", "FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER"}
+    assert steps[0][0] in {"ARG", "FROM"}
+    for word, rest in steps:
         assert not rest.rstrip().endswith("\\"), f"{word} ends in a continuation: {rest[-60:]}"
         if word in {"COPY", "ENV", "RUN"}:
             assert shlex.split(rest), f"{word}: unbalanced quotes"
@@ -357,10 +357,10 @@ def test_the_images_pin_the_projects_versions() -> None:
 
 
 def test_every_build_stage_starts_from_a_pinned_image_or_an_earlier_stage() -> None:
-    found = instructions(DOCKERFILE)
-    defaults = dict(rest.split("=", 1) for word, rest in found if word == "ARG")
+    steps = instructions(DOCKERFILE)
+    defaults = dict(rest.split("=", 1) for word, rest in steps if word == "ARG")
     earlier: set[str] = set()
-    for base, name in stages(found):
+    for base, name in stages(steps):
         image = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], base)
         assert image in earlier or re.search(r":\d+\.\d+", image), f"{name} starts from {image}"
         earlier.add(name)
@@ -399,5 +399,5 @@ def test_both_images_run_as_the_user_of_the_manifests() -> None:
 
 def test_the_workdir_of_the_images_is_where_the_manifests_start() -> None:
     workdirs = {rest for word, rest in instructions(DOCKERFILE) if word == "WORKDIR"}
-    containers = [one for _, cluster in clusters() for _, pod in pods(cluster) for one in pod["containers"]]
+    containers = [container for _, cluster in clusters() for _, pod in pods(cluster) for container in pod["containers"]]
     assert workdirs == {container["workingDir"] for container in containers}

@@ -1,4 +1,4 @@
-"""Distances in lanes are RapidFuzz's, whatever the texts are and however they replace each other."""
+"""Distances in lanes equal RapidFuzz's for any texts, in any order of replacement."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def expected(text: str, kept: list[str]) -> list[int]:
 
 
 def filled(kept: list[str]) -> TextSet:
-    found = TextSet()
+    text_set = TextSet()
     for text in kept:
-        found.append(text)
-    return found
+        text_set.append(text)
+    return text_set
 
 
 @settings(max_examples=200, deadline=None)
@@ -37,7 +37,7 @@ def test_distances_are_exact_while_texts_are_replaced(kept: list[str], newcomer:
 
 
 def test_distances_are_exact_for_lengths_around_the_word_size() -> None:
-    """One bit too many or too few in the last word would show here."""
+    """A wrong bit in the last word would change these distances."""
     source = "".join(random.Random(1).choices("abc <>=0123", k=400))
     kept = [source[n // 3 : n // 3 + n] for n in (0, 1, 63, 64, 65, 127, 128, 129, 191, 192, 255, 256, 257)]
     lanes = filled(kept)

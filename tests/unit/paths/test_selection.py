@@ -1,4 +1,4 @@
-"""Path selection against the transcription of the reference's rule; normal forms; counts."""
+"""Path selection equals the transcription of the reference's rule; normal forms; counts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_paths_with_a_wrong_equation_are_skipped() -> None:
 def test_shared_by_counts_every_sample_with_the_same_equation_list() -> None:
     texts = ["a <<1+1=2>>", "b <<1+1=2>>", "<<1+1=3>>", "c <<2+2=4>>", "a <<1+1=2>>"]
     assert share_counts(texts, "paper") == [3, 1]
-    assert [one.shared_by for one in select(texts, "paper")] == [3, 1]
+    assert [path.shared_by for path in select(texts, "paper")] == [3, 1]
 
 
 def test_paper_lists_are_as_written_without_blanks() -> None:

@@ -22,7 +22,7 @@ def planned(*overrides: str) -> Plan:
 
 
 def test_the_names_of_a_run_never_change() -> None:
-    """If this fails, every model of every run has another name: raise the stage's version only on purpose."""
+    """If this fails, the names of all models of all runs have changed: raise the stage's version only on purpose."""
     plan = planned()
     assert [job.fingerprint for job in plan.trainings] == [
         "821937a40d2dbd7e",

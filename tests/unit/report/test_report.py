@@ -1,4 +1,4 @@
-"""The report: its figures are the store's, and no text of a model acts in it."""
+"""The report: its figures equal the store's, and no text of a model becomes markup or script."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_the_pipeline_ends_with_the_report(tmp_path: Path, capsys: pytest.Captur
     plan, store = make_run(tmp_path)
     summary = store.local_path("summary.json")
     assert summary
-    summary.unlink()  # else it says that nothing is left to do; every shard and model is there, so nothing is made
+    summary.unlink()  # otherwise the run would be complete; every shard and model exists, so nothing is made
     pipeline.run(plan, store)
     assert f"report: {store.url}/report.html" in capsys.readouterr().out
     assert b"<h1>" in store.read("report.html")
@@ -179,7 +179,7 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(
         path = store.local_path(name)
         assert path
         path.unlink(missing_ok=True)
-    path.mkdir()  # a folder of the report's name
+    path.mkdir()  # a folder under the report's name
     assert pipeline.run(plan, store).finished
     shown = capsys.readouterr().out
     assert "warning: the report could not be written (" in shown
@@ -214,7 +214,7 @@ def test_no_text_of_a_model_becomes_markup(hostile: str, page: str) -> None:
     assert attacked.tags.count("h1") == 1
     assert set(attacked.tags) <= set(harmless.tags)
     assert not {name for name in attacked.attributes if name.startswith("on")}
-    assert "pwned" in hostile  # it is there, as text
+    assert "pwned" in hostile  # it is shown as text
 
 
 def test_no_invisible_character_reaches_the_page(hostile: str) -> None:

@@ -1,4 +1,4 @@
-"""The study's page: what it claims is what `study.json` says."""
+"""The study's page shows what `study.json` holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule for GPUs, and the Ray that a driver starts."""
+"""The rule for using GPUs, and the Ray that a driver starts."""
 
 from __future__ import annotations
 

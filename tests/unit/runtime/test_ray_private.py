@@ -1,4 +1,4 @@
-"""Every internal of Ray that runtime/ray_private.py uses is still there, and means what it says there."""
+"""Every internal name that runtime/ray_private.py uses exists and behaves as that module describes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ WAIT_S = 10
 
 
 class OwnEnginePerModel(ScriptedEngine):
-    """As vLLM with two models of different layouts: it takes over no other model."""
+    """Swaps to no other model, like vLLM with models of different layouts."""
 
     closed = False
 
@@ -37,7 +37,7 @@ class OwnEnginePerModel(ScriptedEngine):
 
 
 class Opened:
-    """Opens engines of one kind, and keeps them."""
+    """Opens engines of one kind and records them."""
 
     def __init__(self, make: Callable[[int], ScriptedEngine]) -> None:
         self.engines: list[ScriptedEngine] = []

@@ -1,4 +1,4 @@
-"""The engine seam: seeds never repeat, the scripted engine is a function of problem and sample index."""
+"""Engines: seeds never repeat; the scripted engine's texts depend only on problem and sample index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quarantined shards in a run's summary: the ledger still adds up, and the reason is there."""
+"""Quarantined shards in a run's summary: the ledger still adds up, and holds the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver's side of sampling: the order of the jobs, and the lines about their shards."""
+"""The driver's part of sampling: the order of the jobs, and the progress lines about their shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every internal of vLLM that sampling/vllm_private.py uses is still there, by its sources: vLLM imports slowly."""
+"""Every internal name of vLLM that sampling/vllm_private.py uses is in its sources; importing vLLM is slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stall is reported while work is in progress and nothing changes; progress and idleness are no stall."""
+"""A stall is reported while work is in progress and nothing changes; progress and idleness are not stalls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts: equal for models that differ in weights' values only, and in nothing else."""
+"""Layouts are equal for models that differ only in the values of their weights."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ def test_truncation_anywhere_is_found() -> None:
 
 
 def test_zeroed_pages_are_found() -> None:
-    """What a file system can leave of a file that was not synced before a loss of power."""
+    """A file system can leave such a file when it was not synced before a loss of power."""
     data = parquet.encode(TABLE, {"stage": "sampling"})
     for start in range(0, len(data), 512):
         with pytest.raises(parquet.Damaged):

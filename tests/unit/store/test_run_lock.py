@@ -119,7 +119,7 @@ def test_a_damaged_record_excludes_a_repair_and_its_message_names_the_file(tmp_p
 
 
 def record(store: Store, started: str) -> None:
-    """The `began` record of this process as earlier versions wrote it, but for `started`."""
+    """The `began` record of this process as earlier versions wrote it, with the given `started`."""
     with run_lock(store, "job"):
         [key] = [key for key in store.list("present/") if ".began." in key]
         own = json.loads(store.read(key))

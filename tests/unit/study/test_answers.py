@@ -1,4 +1,4 @@
-"""From points to answers: points made with a known truth give the fits, comparisons and findings that they must."""
+"""From points to answers: points made with known effects give the expected fits, comparisons and findings."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Truth = Callable[[str, Selection, Sequence[str], int, float], float]
 
 
 def rising(model: str, selection: Selection, samplers: Sequence[str], k: int, share: float) -> float:
-    """A world in which everything that the paper says holds."""
+    """Accuracies for which every finding of the paper holds."""
     base = 0.85 - LOSSES[model] + (0.02 + 0.1 * LOSSES[model]) * math.log2(share)
     paths = {"gold": 0.0, "equations": 1.0, "none": 1.0, "random": 0.5, "thinned": 0.3}[selection]
     return base + paths * (0.02 + 0.1 * LOSSES[model]) * math.log2(1 + len(samplers) * k / 4)
 
 
 def flat(model: str, selection: Selection, samplers: Sequence[str], k: int, share: float) -> float:
-    """A world in which nothing matters."""
+    """Accuracies without any effect."""
     return 0.4
 
 
@@ -109,7 +109,7 @@ def test_points_that_follow_the_paper_confirm_every_finding() -> None:
 
 def test_points_without_effects_show_no_effect() -> None:
     judged, _, _ = answered(flat)
-    assert judged["dedup"].holds == "yes"  # distinct paths are no worse: so it is
+    assert judged["dedup"].holds == "yes"  # distinct paths are no worse, so the finding holds
     assert {judged[key].holds for key in ("gain", "repeats", "choice", "data", "k", "paths", "pooling")} <= {
         "no",
         "unclear",
@@ -210,7 +210,7 @@ def test_the_page_has_every_table_finding_and_the_command(tmp_path_factory: pyte
 
 
 def test_the_papers_own_figures_confirm_its_findings() -> None:
-    """The rules, asked of the paper's tables, give what the paper says."""
+    """The rules, applied to the paper's tables, give the paper's findings."""
     names = [model.name for model in paper.MODELS]
     models = [Model(m.name, "x", 1, m.pretraining_loss, True, True) for m in paper.MODELS]
     points = []

@@ -1,4 +1,4 @@
-"""Fits: known lines, published t-values, and intervals that cover what they say."""
+"""Fits: known lines, published t-values, and intervals that cover at their nominal rate."""
 
 from random import Random
 

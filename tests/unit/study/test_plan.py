@@ -1,4 +1,4 @@
-"""The study's points: the same every time, each made once, and samples drawn once for every k."""
+"""The study's points: planned the same every time, each once, with samples drawn once for all k."""
 
 from __future__ import annotations
 

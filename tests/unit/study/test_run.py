@@ -1,4 +1,4 @@
-"""What a long study says while it trains, and what it is expected to take."""
+"""The progress lines of a long study, and the estimate of its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fine-tuning shows to a model: masks, left-out rows, and steps that do not depend on how they are cut."""
+"""The batches of fine-tuning: masks, left-out rows, and steps that do not depend on workers and micro-batches."""
 
 from __future__ import annotations
 

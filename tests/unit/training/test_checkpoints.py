@@ -22,7 +22,7 @@ JOB = "5f0c5f0c5f0c5f0c"
 
 
 class DistantStore:
-    """A store that is on no local disk, as far as anyone can tell: files must be copied, as with S3."""
+    """A store without local paths, so that files must be copied, as with S3."""
 
     def __init__(self, path: Path) -> None:
         self._there = LocalStore(path)
@@ -127,10 +127,10 @@ def test_a_finished_job_leaves_the_folder_of_another_that_may_train_the_same_mod
 def test_a_checkpoint_is_uploaded_to_a_remote_store_and_fetched_back(tmp_path: Path) -> None:
     distant: Any = DistantStore(tmp_path / "bucket")
     written = write(distant, tmp_path / "node-1", "a", 10)
-    found, passed_over = checkpoints.newest(distant, JOB, LAYOUT, tmp_path / "node-2")
-    assert (found, passed_over) == (written, 0)
-    assert found is not None
-    folder = checkpoints.fetch(distant, found, tmp_path / "node-2")
+    newest, passed_over = checkpoints.newest(distant, JOB, LAYOUT, tmp_path / "node-2")
+    assert (newest, passed_over) == (written, 0)
+    assert newest is not None
+    folder = checkpoints.fetch(distant, newest, tmp_path / "node-2")
     assert checkpoints.hash_files(folder) == written.files
     checkpoints.remove(distant, JOB, "a")
     assert len(checkpoints.committed(distant, JOB)) == 1, "a store without delete keeps what it has"

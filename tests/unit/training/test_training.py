@@ -1,4 +1,4 @@
-"""The driver's side of training: what counts as a reason to give up, and what is said then."""
+"""The driver's part of training: which errors end it, and their messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOB = TrainingJob("tiny-s", "sft", "a" * 16, "tiny:tiny-s", "training/x.parquet"
 
 
 class GroupError(Exception):
-    """What Ray Train raises: failures by rank."""
+    """The error that Ray Train raises: failures by rank."""
 
     def __init__(self, failures: dict[int, Exception]) -> None:
         super().__init__("Training failed due to worker errors:\n" + "a long stack\n" * 100)

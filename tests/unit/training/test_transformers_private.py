@@ -1,4 +1,4 @@
-"""Every internal that training/transformers_private.py uses is still there, and means what it says there."""
+"""Every internal name that training/transformers_private.py uses exists and behaves as that module describes."""
 
 from __future__ import annotations
 
