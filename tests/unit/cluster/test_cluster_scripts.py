@@ -299,7 +299,7 @@ def test_a_setup_interrupted_while_unpacking_starts_again(setup: SetUp) -> None:
     assert setup.run(CUT="1").returncode != 0
     done = setup.run()
     assert done.returncode == 0
-    assert "starting over" in done.stdout
+    assert "starting again" in done.stdout
     assert "-m venv .venv" in setup.calls.read_text().splitlines()
 
 
