@@ -99,17 +99,17 @@ def _hub_rows(source: str, rest: str) -> Iterator[Row]:
 def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
     """The files of one split, all from one folder (a dataset may have a folder for each configuration)."""
     matches = [match for file in sorted(files) if (match := _SPLIT_FILE.fullmatch(file))]
-    found = [match for match in matches if match["split"] == split]
-    folders = sorted({match["folder"] or "" for match in found})
+    of_split = [match for match in matches if match["split"] == split]
+    folders = sorted({match["folder"] or "" for match in of_split})
     if folder is None:
         usual = [usual for usual in _USUAL_FOLDERS if usual in folders]
         folder = folders[0] if len(folders) == 1 else usual[0] if usual else None
-    if chosen := [match[0] for match in found if (match["folder"] or "") == folder]:
+    if chosen := [match[0] for match in of_split if (match["folder"] or "") == folder]:
         parts = re.search(r"-of-(\d+)", chosen[0])
         if parts and int(parts[1]) != len(chosen):
             raise DataError(f"{source}: {len(chosen)} of {int(parts[1])} files are there: complete the download")
         return chosen
-    if found:
+    if of_split:
         raise DataError(f"{source}: split {split!r} is in the folders {', '.join(folders)}: write <dataset>/<folder>")
     known = ", ".join(sorted({match["split"] for match in matches})) or "none"
     raise DataError(f"{source}: no Parquet file of a split {split!r}; splits there: {known}")

@@ -85,7 +85,7 @@ def _findings(study: Study) -> Markup:
 def _question(study: Study, number: int, title: str) -> Markup:
     parts = [*_fit_figures(study, number), *_comparison_figures(study, number), *_paper_figures(number)]
     parts += [_table(part) for part in study.tables if part.question == number]
-    notes = [paragraph(f"Not answered: {one.reason}.", "note") for one in study.skipped if one.question == number]
+    notes = [paragraph(f"Not answered: {skip.reason}.", "note") for skip in study.skipped if skip.question == number]
     return section(f"q{number}", f"{number}. {title}", *notes, *parts) if parts or notes else Markup()
 
 

@@ -93,7 +93,7 @@ def steps_of(examples: int, recipe: Recipe) -> int:
 
 
 def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int, steps_wanted: int | None = None) -> Plan:
-    """Every example once per epoch, shuffled anew for each epoch; the last step of an epoch may be short.
+    """Every example once per epoch, shuffled again for each epoch; the last step of an epoch may be short.
 
     `steps_wanted`: the number of steps to plan instead of `epochs`; the last epoch may then end early.
     """

@@ -79,13 +79,13 @@ def _sum(rng: random.Random) -> tuple[str, int]:
 def solutions(story: Story, limit: int = 16) -> list[str]:
     """Up to `limit` correct solutions with pairwise different equation lists; the gold one first."""
     rng = random.Random(f"solutions {problem_id(story.question)}")
-    found: dict[tuple[str, ...], str] = {}
+    texts: dict[tuple[str, ...], str] = {}
     for _ in range(20 * limit):
         equations, text = render(rng.choice(story.plans), story.given, rng)
-        found.setdefault(equations, text)
-        if len(found) == limit:
+        texts.setdefault(equations, text)
+        if len(texts) == limit:
             break
-    return list(found.values())
+    return list(texts.values())
 
 
 def _problem(story: Story) -> Problem:
