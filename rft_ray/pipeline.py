@@ -27,7 +27,7 @@ from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, mark_run, open_store
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
@@ -57,9 +57,10 @@ def leaks(plan: Plan) -> list[Problem]:
 def run(plan: Plan, store: Store) -> Summary:
     """Run the stages of the plan that are not done. Ray must be initialised. Returns the summary, as in the store.
 
-    Raises RunLocked while a repair runs on the store, StageError or TrainingError when a stage fails, and Incomplete
-    when planned samples are missing at the end.
+    Raises NotARun when the store contains another run or is part of one, RunLocked while a repair runs on the store,
+    StageError or TrainingError when a stage fails, and Incomplete when planned samples are missing at the end.
     """
+    mark_run(store)
     if not plan.config.engine.retry_quarantined:
         plan = past_quarantine(plan, store)
     before = read_summary(store)

@@ -65,13 +65,14 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Read and check everything. Returns the job's work as a function."""
-    from rft_ray.store import open_store
+    from rft_ray.store import mark_run, open_store
     from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
     store.check()
     check_other_run(store)
     gold, completions = read(options)
+    mark_run(store)
 
     def work() -> None:
         from rft_ray.corpus import external

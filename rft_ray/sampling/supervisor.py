@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 from rft_ray.sampling import quarantine
-from rft_ray.store import open_store
+from rft_ray.store import open_run
 
 Refusal = Literal["quarantined", "draining", "aborted"]
 """Why a shard is not sampled: it failed too often, the run is being stopped, or too many other shards failed."""
@@ -35,7 +35,7 @@ class Supervisor:
     """
 
     def __init__(self, store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str] = ()) -> None:
-        self._store = open_store(store_url)
+        self._store = open_run(store_url)
         self._max_failures, self._max_quarantined = max_failures, max_quarantined
         self._suspects = set(suspects)
         self._quarantined: dict[str, str] = {}

@@ -81,6 +81,12 @@ class Store(Protocol):
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As `list`, each key with its size in bytes."""
 
+    def entries(self, folder: str, most: int) -> list[str]:
+        """Names of at most `most` files and folders directly in `folder` ("" for the root); folders end in "/"."""
+
+    def bind(self, run_id: str) -> None:
+        """Bind this object to a run. A local store then checks at each commit that the run's marker is still there."""
+
     def local_path(self, key: str) -> Path | None:
         """Path of `key` on local disk, committed or not; None where the store is not on local disk."""
 

@@ -14,10 +14,11 @@ def open_store(url: str) -> Store:
     store: Ray workers need them as well as the driver. With RFT_STORE_FAULTS set, operations fail as planned there: see
     `backends/faults.py`. Raises StoreError for a URL of another kind.
     """
-    return faults.wrap(_opened(url))
+    return faults.wrap(plain_store(url))
 
 
-def _opened(url: str) -> Store:
+def plain_store(url: str) -> Store:
+    """As `open_store`, without the faults that RFT_STORE_FAULTS plans."""
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "s3":
         from rft_ray.store.backends.s3 import S3Store

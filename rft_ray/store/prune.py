@@ -19,7 +19,7 @@ from typing import Any
 
 from rft_ray.store.base import Store, StoreError
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.names import TOMBSTONE, tombstone
+from rft_ray.store.names import record_kind, split, void_generations
 
 RECIPES = ("completions/", "verdicts/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
@@ -39,6 +39,7 @@ class Unneeded:
 def unneeded(store: Store, plan: Any = None) -> list[Unneeded]:
     """The files that can be deleted; with the run's plan, those of recipes that it does not name too."""
     sizes = dict(store.sizes())
+    void = void_generations(sizes)
     names = None if plan is None else set(recipes(plan))
     committed = {key.split("/")[1] for key in sizes if key.startswith("work/")}
     committed = {fingerprint for fingerprint in committed if committed_model(store, fingerprint)}
@@ -46,7 +47,7 @@ def unneeded(store: Store, plan: Any = None) -> list[Unneeded]:
     for key, size in sizes.items():
         if key.startswith("work/") and recipe_of(key) in committed:
             keys.append(Unneeded(key, size, "checkpoint of a committed model"))
-        elif tombstone(key) in sizes and not key.endswith(TOMBSTONE):
+        elif split(key)[:2] in void and not record_kind(key):
             keys.append(Unneeded(key, size, "void"))
         elif names is not None and key.startswith(RECIPES) and recipe_of(key) not in names:
             keys.append(Unneeded(key, size, "superseded recipe"))

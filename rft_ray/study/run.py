@@ -21,7 +21,7 @@ from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
-from rft_ray.store import NotFound, Store, open_store, present
+from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.run_lock import run_lock
@@ -56,6 +56,7 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
 
     `on_answer` is called with the store each time that `study.json` is written.
     """
+    mark_run(store)
     with run_lock(store, "job"):
         return _run(plan, store, command, on_answer)
 

@@ -28,7 +28,7 @@ from rft_ray.runtime.ray_cluster import check_shared, start_ray
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.sampling.stage import sample
-from rft_ray.store import names, open_store, read_table
+from rft_ray.store import mark_run, names, open_store, read_table
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.shards import Shard, missing_shards
@@ -177,6 +177,7 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
     `completions_of`: a folder whose completions are taken over, so that everything downstream is made anew from them.
     """
     store = LocalStore(run.folder)
+    mark_run(store)
     commit_problems(store, run.set)
     if completions_of:
         source = LocalStore(completions_of)

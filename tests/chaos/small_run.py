@@ -18,7 +18,7 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.store import Store, names, open_store, read_table
+from rft_ray.store import Store, mark_run, names, open_store, read_table
 from rft_ray.store.shards import Shard, missing_shards
 
 K, PER_BLOCK = 4, 2
@@ -44,6 +44,7 @@ ROWS = sum(job.sampling.planned for job in JOBS)
 def run(url: str) -> None:
     """Everything that is missing, stage by stage."""
     store = open_store(url)
+    mark_run(store)
     commit_problems(store, PROBLEMS)
     for job in JOBS:
         _work(store, list(job.sampling.shards()), lambda job=job: sampler(url, job.sampling))  # type: ignore[misc]

@@ -107,7 +107,7 @@ def test_lost_samples_are_drawn_again_and_all_that_was_made_from_them(
     flip(url, lost)
     assert main(["verify", url]) == 1
     assert f"corrupt shard {lost} in {url}" in capsys.readouterr().out
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert "run the same command again" in capsys.readouterr().out
     run(url)
     new = {key for key in listed(store) if key not in before}
@@ -127,7 +127,7 @@ def test_what_can_be_recomputed_is_and_nothing_else(url: str, prefix: str) -> No
     store, lost = open_store(url), min(k for k in open_store(url).list(prefix) if k.endswith(".parquet"))
     before, keys = rows(store), listed(store)
     flip(url, lost)
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert listed(store) - keys == {tombstone(lost)}
     run(url)
     assert rows(store) == before
@@ -138,7 +138,7 @@ def test_a_damaged_jsonl_is_named_and_written_anew(url: str, capsys: pytest.Capt
     store = open_store(url)
     intact = store.read(CORPUS.jsonl_key)
     flip(url, CORPUS.jsonl_key)
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert f"corrupt file {CORPUS.jsonl_key}" in capsys.readouterr().out
     run(url)
     assert store.read(present(store, CORPUS.jsonl_key) or "") == intact
@@ -149,7 +149,7 @@ def test_of_a_corrupt_file_between_corrupt_ones_nothing_is_assumed(url: str, tmp
     store = open_store(url)
     for prefix in (COMPLETIONS, VERDICTS, "paths/"):
         flip(url, first(url, prefix))
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     run(url)
     assert rows(store) == recomputed(store, str(tmp_path))
     assert main(["verify", url]) == 0
@@ -166,7 +166,7 @@ def test_a_repair_that_is_cut_off_anywhere_is_finished_by_the_next(url: str, tmp
         if at == 2:
             with suppress(StoreError):  # it may need the corrupt shard
                 run(url)
-        assert main(["verify", "--repair", url]) in (0, 1)
+        assert main(["verify", "--repair", "--yes", url]) in (0, 1)
         run(url)
         assert main(["verify", url]) == 0
         assert (outcome(url).lost, outcome(url).duplicated, outcome(url).phantom) == (0, 0, 0)
@@ -181,7 +181,7 @@ def test_samples_that_were_moved_away_by_hand_make_the_rest_stale(
     assert main(["verify", url]) == 1
     run(url)
     capsys.readouterr()
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert "made from other rows than those of" in capsys.readouterr().out
     run(url)
     assert rows(open_store(url)) == recomputed(open_store(url), str(tmp_path))
@@ -203,7 +203,7 @@ def test_a_model_trained_on_lost_samples_is_void_and_so_are_its_samples(url: str
     samples = rft_model(store)
     assert main(["verify", url]) == 0
     flip(url, first(url, COMPLETIONS))
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert committed_model(store, "f" * 16) is None
     assert not [key for stem, key in names.committed_files(store.list("completions/")).items() if samples in stem[0]]
     run(url)
@@ -217,7 +217,7 @@ def test_a_damaged_model_is_named_and_its_samples_stay(url: str, capsys: pytest.
     [weights] = Path(url).glob("models/*/*/model.safetensors")
     weights.chmod(0o644)
     flip(url, str(weights.relative_to(url)))
-    assert main(["verify", "--repair", url]) == 1
+    assert main(["verify", "--repair", "--yes", url]) == 1
     assert "model.safetensors" in (told := capsys.readouterr().out)
     assert "1 corrupt, 0 made from" in told
     assert not [key for key in open_store(url).list() if key.endswith(TOMBSTONE)]
@@ -241,7 +241,7 @@ def test_checkpoints_of_committed_models_and_void_files_can_go(url: str, capsys:
         store.create(f"work/{fingerprint}/a1/checkpoint-3/state.bin", b"123")
     lost = first(url, "paths/")
     flip(url, lost)
-    main(["verify", "--repair", url])
+    main(["verify", "--repair", "--yes", url])
     run(url)
     for name, age_s in (("old", 2 * prune.LEFT_AFTER_S), ("new", 0)):
         (Path(url) / ".tmp" / name).write_bytes(b"half")

@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,6 +74,16 @@ class LocalStore:
             above = tuple(os.path.realpath(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
             # not from the root, which can have many folders
             yield from self._walk(f"{folder}/" if folder else "", prefix, above)
+
+    def entries(self, folder: str, most: int) -> list[str]:
+        path = self._root / checked_key(folder) if folder else self._root
+        with self._explained(folder), suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as scanned:
+            visible = (entry for entry in scanned if not entry.name.startswith("."))
+            return sorted(entry.name + "/" * entry.is_dir() for entry in islice(visible, most))
+        return []
+
+    def bind(self, run_id: str) -> None:
+        """Accepted and not used."""
 
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)

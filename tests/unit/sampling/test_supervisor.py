@@ -9,7 +9,7 @@ import pytest
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.supervisor import SILENT, Supervisor
-from rft_ray.store import open_store
+from rft_ray.store import mark_run, open_store
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 A, B, C, D = (shard.stem for shard in JOB.shards())
@@ -17,6 +17,7 @@ A, B, C, D = (shard.stem for shard in JOB.shards())
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Supervisor:
+    mark_run(open_store(str(tmp_path)))
     return Supervisor(str(tmp_path), max_failures=2, max_quarantined=1)
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rft_ray.cli.store import main
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
-from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, parquet, read_table
+from rft_ray.store import CorruptShard, StoreError, commit_table, mark_run, open_store, parquet, read_table
 
 ROOT = Path(__file__).parents[3]
 TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)
@@ -350,6 +350,7 @@ def test_foreign_bytes_are_named(tmp_path: Path, content: bytes) -> None:
 
 def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
+    mark_run(store)
     for block in range(3):
         commit_table(store, f"completions/tiny/p{block}.parquet", TABLE, {})
     damaged = tmp_path / "completions/tiny/p1.parquet"
@@ -364,5 +365,6 @@ def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_verifying_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(tmp_path / "typo")]) == 2
+    mark_run(open_store(str(tmp_path)))
+    assert main(["verify", str(tmp_path)]) == 2
     assert "no .parquet file in" in capsys.readouterr().err
