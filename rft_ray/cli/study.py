@@ -71,6 +71,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     store.check()
     mark_run(store)
     if study_run.complete(plan, store):
+        study_run.save(plan, store)
         print("nothing to do: every point is trained and evaluated", flush=True)
         show(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
         return None

@@ -20,7 +20,19 @@ from rft_ray.plan.jobs import CorpusJob, ModelRef, SamplingSettings
 from rft_ray.sampling import engine
 from rft_ray.sampling import sampler as sampler_module
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
+from rft_ray.store import (
+    NotFound,
+    Store,
+    StoreError,
+    names,
+    open_store,
+    plans,
+    present,
+    prune,
+    read_table,
+    repair,
+    run_lock,
+)
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.names import TOMBSTONE, split, tombstone
@@ -263,8 +275,8 @@ def test_superseded_recipes_can_go_and_what_the_plan_names_cannot(url: str) -> N
     store = open_store(url)
     samples = rft_model(store)
     plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
-    found = prune.unneeded(store, plan)
-    assert {prune.recipe_of(one.key) for one in found} == {samples, "f" * 16}
+    found = prune.unneeded(store, set(plans.recipes(plan)))
+    assert {plans.recipe_of(one.key) for one in found} == {samples, "f" * 16}
     prune.delete(store, [one.key for one in found])
     run(url)
     assert main(["verify", url]) == 0
@@ -272,7 +284,7 @@ def test_superseded_recipes_can_go_and_what_the_plan_names_cannot(url: str) -> N
 
 def test_without_its_config_nothing_is_called_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", "--superseded", url]) == 2
-    assert "no config.yaml" in capsys.readouterr().err
+    assert "neither saved plans nor config.yaml" in capsys.readouterr().err
 
 
 def test_the_demo_plan_names_every_recipe(tmp_path: Path) -> None:
@@ -281,8 +293,8 @@ def test_the_demo_plan_names_every_recipe(tmp_path: Path) -> None:
 
     config = load("jobs/configs/demo.yaml", [f"--run.store={tmp_path}", "--problems.train.limit=20"])
     plan, _ = pipeline.prepare(config)
-    names = set(prune.recipes(plan))
+    names = set(plans.recipes(plan))
     parts = [*plan.sft, *plan.rft, *plan.collected, plan.paths, plan.corpus, plan.gold]
     assert {part.fingerprint for part in parts} <= names
     assert {shard.fingerprint for shard in plan.completion_shards()} <= names
-    assert {prune.recipe_of(job.key) for job in plan.evaluations} <= names
+    assert {plans.recipe_of(job.key) for job in plan.evaluations} <= names

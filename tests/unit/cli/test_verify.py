@@ -12,6 +12,7 @@ from rft_ray.cli.verify import check_other_run, main
 from rft_ray.data.tiny.generator import generate
 from rft_ray.store import open_store
 from rft_ray.store.marker import KEY
+from rft_ray.store.plans import saved_plans
 from rft_ray.store.run_lock import FOLDER, run_lock
 
 GOLD = "tiny:train:20:5:1-2"
@@ -58,6 +59,8 @@ def test_the_job_is_in_the_run_lock_while_it_works(
     assert began.startswith(f"{FOLDER}job-")
     assert began.endswith(".began.json")
     assert began.replace(".began.", ".ended.") in set(store.list(FOLDER))
+    [plan] = saved_plans(store)
+    assert plan.job == "verify"
 
 
 def test_a_store_with_the_summary_of_another_job_is_refused(
