@@ -21,7 +21,7 @@ from rft_ray.plan.jobs import PathJob
 from rft_ray.records import Problem, ReasoningPath, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
 from rft_ray.runtime.metrics import VerifierMetrics
-from rft_ray.store import Store, commit_table, mark_run, open_run
+from rft_ray.store import Store, commit_table, mark_run
 from rft_ray.store.shards import Shard, key_to_write, missing_shards
 from rft_ray.store.tables import noted
 
@@ -30,7 +30,7 @@ def select_paths(jobs: Sequence[PathJob], store: Store, actors: int) -> list[Sha
     """Select the missing paths of these jobs. Returns one receipt per job and problem block made. Raises StageError."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     mark_run(store)
-    return run_shards("select paths", partial(Selector, store.url, tuple(jobs)), shards, actors)
+    return run_shards("select paths", partial(Selector, store, tuple(jobs)), shards, actors)
 
 
 class Candidate(NamedTuple):
@@ -47,8 +47,8 @@ class Candidate(NamedTuple):
 class Selector:
     """Selects the paths of one job in one problem block; keeps no state between calls."""
 
-    def __init__(self, store_url: str, jobs: Sequence[PathJob]) -> None:
-        self._store = open_run(store_url)
+    def __init__(self, store: Store, jobs: Sequence[PathJob]) -> None:
+        self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 

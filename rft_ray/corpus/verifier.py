@@ -20,7 +20,7 @@ from rft_ray.plan.jobs import VerdictJob
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_shards
 from rft_ray.runtime.metrics import VerifierMetrics
-from rft_ray.store import Store, commit_table, mark_run, open_run
+from rft_ray.store import Store, commit_table, mark_run
 from rft_ray.store.shards import Shard, key_to_write, missing_shards
 from rft_ray.store.tables import noted
 
@@ -40,14 +40,14 @@ def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[ShardR
     """Grade the missing shards of these jobs. Returns one receipt per shard made. Raises StageError."""
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     mark_run(store)
-    return run_shards("verify", partial(Verifier, store.url, tuple(jobs)), shards, actors)
+    return run_shards("verify", partial(Verifier, store, tuple(jobs)), shards, actors)
 
 
 class Verifier:
     """Grades one shard of completions; keeps no state between calls."""
 
-    def __init__(self, store_url: str, jobs: Sequence[VerdictJob]) -> None:
-        self._store = open_run(store_url)
+    def __init__(self, store: Store, jobs: Sequence[VerdictJob]) -> None:
+        self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 

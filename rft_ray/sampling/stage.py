@@ -67,8 +67,8 @@ def _sampled(
     """Sample these shards. Returns one receipt per shard; fewer where some are quarantined."""
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
-    supervisor = start_supervisor(store.url, engine.max_failures, engine.max_quarantined, suspects)
-    make = partial(Sampler, store.url, list(job_of.values()), engine, gpu, run_seed, supervisor)
+    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
+    make = partial(Sampler, store, list(job_of.values()), engine, gpu, run_seed, supervisor)
     tracker = ShardTracker(shards, job_of)
     receipts = []
     try:

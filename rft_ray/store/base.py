@@ -47,7 +47,9 @@ class CorruptShard(StoreError):
 
 
 class Store(Protocol):
-    """A run's directory. Pickles as its URL alone; safe to use from several threads and processes.
+    """A run's directory. Safe to use from several threads and processes.
+
+    Pickles as its URL and the id of the run that it is bound to: the copy checks the same marker.
 
     Every method raises StoreError where the store cannot be reached, refuses the request or is full, and ValueError for
     a key that is not a relative path of the characters `A-Za-z0-9._=-/`.

@@ -1,4 +1,4 @@
-"""URL -> store: the one place that chooses a back end. Every stage, job and worker opens its store here."""
+"""URL -> store: the one place that chooses a back end. Every job opens its store here, and hands it to its workers."""
 
 from __future__ import annotations
 

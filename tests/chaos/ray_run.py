@@ -185,9 +185,9 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
             store.create(key, source.read(key))
     sampling = [job.sampling for job in run.verdicts]
     workers: list[tuple[Iterable[Shard], Callable[[Shard], object]]] = [
-        ([s for job in sampling for s in job.shards()], Sampler(run.folder, sampling, engine_of(run), False, 0)),
-        ([s for job in run.verdicts for s in job.shards()], Verifier(run.folder, run.verdicts)),
-        (run.paths.shards(), Selector(run.folder, [run.paths])),
+        ([s for job in sampling for s in job.shards()], Sampler(store, sampling, engine_of(run), False, 0)),
+        ([s for job in run.verdicts for s in job.shards()], Verifier(store, run.verdicts)),
+        (run.paths.shards(), Selector(store, [run.paths])),
     ]
     for shards, worker in workers:
         for shard in missing_shards(store, shards):

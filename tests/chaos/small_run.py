@@ -47,15 +47,15 @@ def run(url: str) -> None:
     mark_run(store)
     commit_problems(store, PROBLEMS)
     for job in JOBS:
-        _work(store, list(job.sampling.shards()), lambda job=job: sampler(url, job.sampling))  # type: ignore[misc]
-    _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(url, JOBS))
-    _work(store, PATHS.shards(), lambda: Selector(url, [PATHS]))
+        _work(store, list(job.sampling.shards()), lambda job=job: sampler(store, job.sampling))  # type: ignore[misc]
+    _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(store, JOBS))
+    _work(store, PATHS.shards(), lambda: Selector(store, [PATHS]))
     build_corpus(CORPUS, store, PROBLEMS, SETTINGS.prompt)
     store.replace("summary.json", json.dumps(counts(store)).encode())
 
 
-def sampler(url: str, job: SamplingJob) -> Sampler:
-    return Sampler(url, [job], ENGINE, False, 0)
+def sampler(store: Store, job: SamplingJob) -> Sampler:
+    return Sampler(store, [job], ENGINE, False, 0)
 
 
 def _work(store: Store, shards: list[Shard], make: object) -> None:

@@ -205,7 +205,7 @@ def rft_model(store: Store) -> str:
     commit_model(store, "f" * 16, base_models.resolve("tiny:tiny-s"), made_from)
     job = replace(LAST, model=ModelRef("mA", "rft", "f" * 16), seed=9)
     for shard in job.shards():
-        sampler(store.url, job)(shard)
+        sampler(store, job)(shard)
     return job.fingerprint
 
 

@@ -15,7 +15,7 @@ from rft_ray.sampling.engine import Misbehaved, Request
 from rft_ray.sampling.engine_host import EngineHost, Unloadable
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
-from rft_ray.store import mark_run, open_store
+from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model, committed_model
 
 A, B = (ModelRef(name, "sft", name * 4) for name in "ab")
@@ -53,11 +53,11 @@ class Opened:
 def host_of(
     tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None, *, needs_folder: bool = False
 ) -> EngineHost:
-    mark_run(open_store(str(tmp_path)))
-    supervisor = SupervisorClient(Supervisor(str(tmp_path), max_failures=3, max_quarantined=10), "s", "p")
+    store = open_store(str(tmp_path))
+    supervisor = SupervisorClient(Supervisor(store, max_failures=3, max_quarantined=10), "s", "p")
     leave = left.append if left is not None else lambda model: None
     return EngineHost(
-        open_store(str(tmp_path)),
+        store,
         supervisor,
         opened,
         needs_folder=needs_folder,

@@ -16,15 +16,14 @@ import sys
 from rft_ray import config
 from rft_ray.data.problems import commit_problems
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.store import mark_run, open_store
+from rft_ray.store import open_store
 from tests.chaos.small_run import JOBS, PROBLEMS
 
 job = JOBS[0].sampling
 store = open_store(sys.argv[1])
-mark_run(store)
 commit_problems(store, PROBLEMS)
 engine = config.Engine(script=sys.argv[2], stall_seconds=1)
-sampler = Sampler(sys.argv[1], [job], engine, False, 0)
+sampler = Sampler(store, [job], engine, False, 0)
 print(sampler(next(iter(job.shards()))))
 """
 

@@ -9,7 +9,7 @@ import pytest
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.supervisor import SILENT, Supervisor
-from rft_ray.store import mark_run, open_store
+from rft_ray.store import open_store
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 A, B, C, D = (shard.stem for shard in JOB.shards())
@@ -17,8 +17,7 @@ A, B, C, D = (shard.stem for shard in JOB.shards())
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Supervisor:
-    mark_run(open_store(str(tmp_path)))
-    return Supervisor(str(tmp_path), max_failures=2, max_quarantined=1)
+    return Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1)
 
 
 def failures(tmp_path: Path) -> dict[str, int]:
@@ -100,7 +99,7 @@ def test_enough_failures_quarantine_a_shard_and_too_many_shards_stop_the_stage(s
 
 def test_failures_outlive_the_supervisor_and_a_retry_is_recorded_too(supervisor: Supervisor, tmp_path: Path) -> None:
     fail_exclusively(supervisor, A, "p1")
-    after = Supervisor(str(tmp_path), max_failures=2, max_quarantined=1, suspects=[A])
+    after = Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[A])
     assert after.decide(A, "s", "p2")[0] == "exclusive"
     fail_exclusively(after, A, "p2", "again")
     store = open_store(str(tmp_path))

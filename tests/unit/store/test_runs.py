@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from rft_ray.store import NotARun, StoreError, mark_run, open_run, open_store
 from rft_ray.store.marker import FORMAT, KEY, RunMarker
-from tests.chaos.small_run import run
+from tests.chaos.small_run import JOBS, run, sampler
 
 
 def test_of_several_writers_one_makes_the_marker_and_all_return_it(tmp_path: Path) -> None:
@@ -93,3 +94,18 @@ def test_a_run_of_a_newer_version_is_refused_and_further_fields_are_not(tmp_path
     (tmp_path / KEY).write_text(json.dumps(marker | {"format": FORMAT + 1}))
     with pytest.raises(StoreError, match="newer version"):
         open_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_worker_whose_mount_goes_away_commits_nothing(tmp_path: Path, left: bool) -> None:
+    """As a worker of a stage: it opened the run, and finds no shard committed once the mount is gone."""
+    folder = tmp_path / "mount" / "run"
+    run(str(folder))
+    store = pickle.loads(pickle.dumps(open_run(str(folder))))  # as Ray hands it to a worker
+    worker = sampler(store, JOBS[0].sampling)
+    (tmp_path / "mount").rename(tmp_path / "elsewhere")
+    if left:
+        (tmp_path / "mount").mkdir()
+    with pytest.raises(RuntimeError, match=f"the run {folder} went away"):
+        worker(next(iter(JOBS[0].sampling.shards())))
+    assert not folder.exists()
