@@ -83,7 +83,7 @@ class Store(Protocol):
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As `list`, each key with its size in bytes."""
 
-    def entries(self, folder: str, most: int) -> list[str]:
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
         """Names of at most `most` files and folders directly in `folder` ("" for the root); folders end in "/"."""
 
     def bind(self, run_id: str) -> None:

@@ -186,7 +186,7 @@ class FaultyStore:
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         return iter(self._around(f"sizes {prefix}", lambda: [*self._store.sizes(prefix)]))
 
-    def entries(self, folder: str, most: int) -> list[str]:
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
         return self._around(f"entries {folder}", lambda: self._store.entries(folder, most))
 
     def bind(self, run_id: str) -> None:

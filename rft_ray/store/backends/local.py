@@ -87,12 +87,12 @@ class LocalStore:
             # not from the root, which can have many folders
             yield from self._walk(f"{folder}/" if folder else "", prefix, above)
 
-    def entries(self, folder: str, most: int) -> list[str]:
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
         path = self._root / checked_key(folder) if folder else self._root
         with self._explained(folder), suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as scanned:
             visible = (entry for entry in scanned if not entry.name.startswith("."))
-            return sorted(entry.name + "/" * entry.is_dir() for entry in islice(visible, most))
-        return []
+            return tuple(sorted(entry.name + "/" * entry.is_dir() for entry in islice(visible, most)))
+        return ()
 
     def bind(self, run_id: str) -> None:
         self._run_id, self._marker, self._was_open = run_id, None, True
