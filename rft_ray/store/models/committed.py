@@ -95,7 +95,7 @@ def fetch_with_manifest(store: Store, fingerprint: str) -> tuple[Path, Manifest]
     manifest = committed_model(store, fingerprint)
     if manifest is None:
         raise ModelError(f"model {fingerprint} is not committed in {store.url}: run the stage that trains it")
-    return fetch_files(store, manifest)
+    return fetch_files(store, manifest), manifest
 
 
 def fetch_files(store: Store, manifest: Manifest) -> Path:
@@ -103,14 +103,14 @@ def fetch_files(store: Store, manifest: Manifest) -> Path:
     folder = store.local_path(manifest.folder)
     if folder is not None:
         _verify(folder, manifest, f"{manifest.folder} in {store.url}")
-        return folder, manifest
+        return folder
 
     def download(target: Path) -> None:
         for name in manifest.files:
             store.fetch(f"{manifest.folder}/{name}", target / name)
         _verify(target, manifest, f"{manifest.folder} in {store.url}")
 
-    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy))), manifest
+    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
 
 
 def _manifest_text(manifest: Manifest) -> str:
