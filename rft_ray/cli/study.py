@@ -65,11 +65,14 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
         dry_run(config, gpu=options.gpu)
         return None
 
+    from rft_ray.store import mark_run
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
     store.check()
+    mark_run(store)
     if study_run.complete(plan, store):
+        study_run.save(plan, store)
         print("nothing to do: every point is trained and evaluated", flush=True)
         show(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
         return None
@@ -100,11 +103,11 @@ def dry_run(config: Config, *, gpu: bool) -> None:
 
 def write_markdown(config: Config, file: Path) -> None:
     """Write the last study.json of this config's store as a Markdown page."""
-    from rft_ray.store import open_store
+    from rft_ray.store import open_run
     from rft_ray.study.result import read_study
     from rft_ray.study.tables import markdown
 
-    file.write_text(markdown(read_study(open_store(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")
+    file.write_text(markdown(read_study(open_run(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")
     print(f"written: {file}")
 
 

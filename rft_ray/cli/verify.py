@@ -11,15 +11,17 @@ Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rft_ray.cli.job import carry_out, start
 from rft_ray.config import ALPACA
 from rft_ray.grading import MODES, Mode
 from rft_ray.paths import NORMAL_FORMS
-from rft_ray.plan.jobs import PathJob, SamplingJob, VerdictJob
+from rft_ray.plan.jobs import CorpusJob, PathJob, SamplingJob, VerdictJob
 from rft_ray.records import Status
 
 if TYPE_CHECKING:
@@ -73,13 +75,14 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Read and check everything. Returns the job's work as a function."""
-    from rft_ray.store import open_store
+    from rft_ray.store import mark_run, open_store
     from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
     store.check()
     check_other_run(store)
     gold, completions = read(options)
+    mark_run(store)
 
     def work() -> None:
         from rft_ray.corpus import external
@@ -88,6 +91,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
         sampled = external.sampling_jobs(completions, gold, options.template)
         graded, selected = plan(options, list(sampled.values()))
         with run_lock(store, "job"):
+            save(options, gold, store, [*sampled.values(), *chain(*graded.values()), *selected.values()])
             if missing_shards(store, external.shards_of(graded, selected)):
                 start(store)
             summary = run(options, gold, completions, store, sampled=sampled, graded=graded, selected=selected)
@@ -148,6 +152,18 @@ def plan(
     modes: Sequence[Mode] = ("paper", "strict") if options.mode == "both" else (options.mode,)
     graded = {mode: tuple(VerdictJob(job, mode, "collect") for job in sampled) for mode in modes}
     return graded, {mode: PathJob(graded[mode], options.dedup, options.normal_form) for mode in modes}
+
+
+def save(options: argparse.Namespace, gold: Gold, store: Store, jobs: Sequence[object]) -> None:
+    """Commit the plan to the run, unless it is saved there. `jobs`: all jobs but those of the corpora."""
+    from rft_ray.store.plans import is_saved, save_plan
+
+    problems = gold.problems
+    corpora = [CorpusJob(problems.fingerprint, problems.count, job) for job in jobs if isinstance(job, PathJob)]
+    parts = [*jobs, *corpora]
+    if not is_saved(store, parts):
+        config = json.dumps(vars(options), indent=1, default=str, ensure_ascii=False)
+        save_plan(store, parts, job="verify", config=config, data={"gold": problems.fingerprint})
 
 
 def run(

@@ -20,7 +20,7 @@ from rft_ray.plan.jobs import PathJob
 from rft_ray.records import Problem, ReasoningPath, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
-from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store import Store, commit_table
 from rft_ray.store.shards import Shard, key_to_write
 from rft_ray.store.tables import noted
 
@@ -44,8 +44,8 @@ class Candidate(NamedTuple):
 class Selector:
     """Selects the paths of one job in one problem block; keeps no state between calls."""
 
-    def __init__(self, store_url: str, jobs: Sequence[PathJob]) -> None:
-        self._store = open_store(store_url)
+    def __init__(self, store: Store, jobs: Sequence[PathJob]) -> None:
+        self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 

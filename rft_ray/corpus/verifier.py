@@ -19,7 +19,7 @@ from rft_ray.plan.jobs import VerdictJob
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
-from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store import Store, commit_table
 from rft_ray.store.shards import Shard, key_to_write
 from rft_ray.store.tables import noted
 
@@ -43,8 +43,8 @@ def verify(jobs: Sequence[VerdictJob], store: Store, actors: int) -> list[ShardR
 class Verifier:
     """Grades one shard of completions; keeps no state between calls."""
 
-    def __init__(self, store_url: str, jobs: Sequence[VerdictJob]) -> None:
-        self._store = open_store(store_url)
+    def __init__(self, store: Store, jobs: Sequence[VerdictJob]) -> None:
+        self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = VerifierMetrics()
 

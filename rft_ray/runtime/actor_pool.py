@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from rft_ray.config.errors import RunError
 from rft_ray.runtime.progress import Progress
-from rft_ray.store import Store
+from rft_ray.store import Store, mark_run
 from rft_ray.store.shards import Shard, missing_shards
 
 MAX_BLOCKS = 4096
@@ -175,7 +175,7 @@ J = TypeVar("J", bound=Job)
 
 def run_missing(
     label: str,
-    worker: Callable[[str, tuple[J, ...]], Worker[ShardReceipt]],
+    worker: Callable[[Store, tuple[J, ...]], Worker[ShardReceipt]],
     jobs: Sequence[J],
     *,
     store: Store,
@@ -183,12 +183,14 @@ def run_missing(
 ) -> list[ShardReceipt]:
     """Make the missing shards of the jobs in up to `actors` single-threaded actors, with lines of progress.
 
-    Each actor calls `worker(store.url, jobs)` once. Returns one receipt per shard made. Raises StageError.
+    The store becomes a run. Each actor calls `worker(store, jobs)` once. Returns one receipt per shard made. Raises
+    StageError.
     """
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     if not shards:
         return []
-    make = partial(worker, store.url, tuple(jobs))
+    mark_run(store)
+    make = partial(worker, store, tuple(jobs))
     progress = Progress(label, len(shards), "shards")
     receipts = []
     for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV), ShardReceipt):

@@ -23,7 +23,7 @@ from rft_ray.sampling.engine_host import EngineHost, RandomSource, Unloadable, o
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
-from rft_ray.store import open_store
+from rft_ray.store import Store
 from rft_ray.store.shards import Shard, key_to_write
 from rft_ray.store.tables import commit_through_outages, noted
 
@@ -51,7 +51,7 @@ class Sampler:
 
     def __init__(
         self,
-        store_url: str,
+        store: Store,
         jobs: Sequence[SamplingJob],
         engine: config.Engine,
         gpu: bool,
@@ -59,11 +59,11 @@ class Sampler:
         supervisor: Any = None,
     ) -> None:
         """`supervisor`: the handle of a Supervisor actor. None, for use outside Ray: a Supervisor in this process."""
-        self._store = open_store(store_url)
+        self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = SamplerMetrics()
         self._supervisor = SupervisorClient(
-            supervisor or Supervisor(store_url, engine.max_failures, engine.max_quarantined),
+            supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined),
             sampler=actor_pool.actor_id(),
             process=uuid.uuid4().hex,
         )

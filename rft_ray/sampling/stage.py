@@ -27,7 +27,7 @@ from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.sampling.supervisor import start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
-from rft_ray.store import Store
+from rft_ray.store import Store, mark_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.shards import Shard, missing_shards
@@ -42,6 +42,7 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     """
     if len({(job.settings.engine, job.settings.max_model_len) for job in jobs}) > 1:
         raise ValueError("the sampling jobs of one call must have the same engine and max_model_len")
+    mark_run(store)
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
     missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])
@@ -66,8 +67,8 @@ def _sampled(
     """Sample these shards. Returns one receipt per shard; fewer where some are quarantined."""
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
-    supervisor = start_supervisor(store.url, engine.max_failures, engine.max_quarantined, suspects)
-    make = partial(Sampler, store.url, list(job_of.values()), engine, gpu, run_seed, supervisor)
+    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
+    make = partial(Sampler, store, list(job_of.values()), engine, gpu, run_seed, supervisor)
     tracker = ShardTracker(shards, job_of)
     receipts = []
     try:

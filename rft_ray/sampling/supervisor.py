@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 from rft_ray.sampling import quarantine
-from rft_ray.store import open_store
+from rft_ray.store import Store
 
 Refusal = Literal["quarantined", "draining", "aborted"]
 """Why a shard is not sampled: it failed too often, the run is being stopped, or too many other shards failed."""
@@ -29,13 +29,13 @@ SILENT = "its engine's process ended without an error message: killed, crashed, 
 class Supervisor:
     """Counts failures by shard and by model.
 
-    Example: Supervisor("runs/demo", max_failures=3, max_quarantined=10, suspects=()).decide(stem, sampler, process)
+    Example: Supervisor(store, max_failures=3, max_quarantined=10, suspects=()).decide(stem, sampler, process)
 
     A sampler is an actor, which Ray restarts under the same name; `process` names one process of it.
     """
 
-    def __init__(self, store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str] = ()) -> None:
-        self._store = open_store(store_url)
+    def __init__(self, store: Store, max_failures: int, max_quarantined: int, suspects: Iterable[str] = ()) -> None:
+        self._store = store
         self._max_failures, self._max_quarantined = max_failures, max_quarantined
         self._suspects = set(suspects)
         self._quarantined: dict[str, str] = {}
@@ -142,11 +142,11 @@ class SupervisorClient:
         return ray.get(call.remote(*arguments), timeout=self._timeout_s)
 
 
-def start_supervisor(store_url: str, max_failures: int, max_quarantined: int, suspects: Iterable[str]) -> Any:
+def start_supervisor(store: Store, max_failures: int, max_quarantined: int, suspects: Iterable[str]) -> Any:
     """Start a Supervisor as an actor on this node. It ends when the last handle to it is deleted."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor: Any = ray.remote(Supervisor).options(num_cpus=0, scheduling_strategy=here)
-    return actor.remote(store_url, max_failures, max_quarantined, tuple(suspects))
+    return actor.remote(store, max_failures, max_quarantined, tuple(suspects))

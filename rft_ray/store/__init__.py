@@ -5,9 +5,10 @@ python -m rft_ray.store ls|du|verify|prune URL
 
 from rft_ray.store.base import CorruptShard, NotFound, Store, StoreError
 from rft_ray.store.opening import open_store
+from rft_ray.store.runs import NotARun, mark_run, open_run
 from rft_ray.store.tables import Receipt, commit_table, present, read_table, writable
 
 __all__ = [
-    "CorruptShard", "NotFound", "Receipt", "Store", "StoreError", "commit_table", "open_store", "present",
-    "read_table", "writable",
+    "CorruptShard", "NotARun", "NotFound", "Receipt", "Store", "StoreError", "commit_table", "mark_run", "open_run",
+    "open_store", "present", "read_table", "writable",
 ]  # fmt: skip

@@ -47,7 +47,9 @@ class CorruptShard(StoreError):
 
 
 class Store(Protocol):
-    """A run's directory. Pickles as its URL alone; safe to use from several threads and processes.
+    """A run's directory. Safe to use from several threads and processes.
+
+    Pickles as its URL and the id of the run that it is bound to: the copy checks the same marker.
 
     Every method raises StoreError where the store cannot be reached, refuses the request or is full, and ValueError for
     a key that is not a relative path of the characters `A-Za-z0-9._=-/`.
@@ -80,6 +82,12 @@ class Store(Protocol):
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """As `list`, each key with its size in bytes."""
+
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
+        """Names of at most `most` files and folders directly in `folder` ("" for the root); folders end in "/"."""
+
+    def bind(self, run_id: str) -> None:
+        """Bind this object to a run. A local store then checks at each commit that the run's marker is still there."""
 
     def local_path(self, key: str) -> Path | None:
         """Path of `key` on local disk, committed or not; None where the store is not on local disk."""

@@ -9,16 +9,20 @@ count, is void: a create-only record next to it says so, `<stem>.g<generation>.t
 next generation. A shard's key always holds the generation (`…/41ab.s00003.g1.parquet`); the key of a file of the whole
 run holds it from generation 1 on (`corpus/5f0c.parquet`, then `corpus/5f0c.g1.parquet`). A tombstone voids every file
 of its stem and generation.
+
+A tombstone is taken back by another create-only record, `<stem>.g<generation>.restored`. Later records of both kinds
+are numbered (`….tombstone.1`, `….restored.1`), and a generation is void while it has more tombstones than restorations.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-TOMBSTONE = "tombstone"
+TOMBSTONE, RESTORED = "tombstone", "restored"
 
 VERSIONS = {
     "problems": 1,
@@ -50,27 +54,52 @@ def is_numbered(key: str) -> bool:
     return key == f"{stem}.g{generation}.{ending}"
 
 
-def tombstone(key: str) -> str:
-    """Key of the record that voids the file under `key`."""
+def record_kind(key: str) -> str:
+    """TOMBSTONE or RESTORED for a record that voids or restores files; empty for any other file."""
+    kind = split(key)[2].partition(".")[0]
+    return kind if kind in (TOMBSTONE, RESTORED) else ""
+
+
+def tombstone(key: str, keys: Iterable[str] = ()) -> str:
+    """Key of the next record that voids the file under `key`. `keys`: the keys of its stem, if it has records."""
+    return _record(key, TOMBSTONE, keys)
+
+
+def restoration(key: str, keys: Iterable[str]) -> str:
+    """Key of the next record that takes back a tombstone of the file under `key`. `keys`: the keys of its stem."""
+    return _record(key, RESTORED, keys)
+
+
+def _record(key: str, kind: str, keys: Iterable[str]) -> str:
     stem, generation, _ = split(key)
-    return f"{stem}.g{generation}.{TOMBSTONE}"
+    number = sum(split(other)[:2] == (stem, generation) and record_kind(other) == kind for other in keys)
+    return f"{stem}.g{generation}.{kind}" + (f".{number}" if number else "")
+
+
+def void_generations(keys: Iterable[str]) -> set[tuple[str, int]]:
+    """(stem, generation) of the files that are void: those with more tombstones than restorations."""
+    standing: Counter[tuple[str, int]] = Counter()
+    for key in keys:
+        if kind := record_kind(key):
+            standing[split(key)[:2]] += 1 if kind == TOMBSTONE else -1
+    return {name for name, count in standing.items() if count > 0}
 
 
 def committed_files(keys: Iterable[str]) -> dict[tuple[str, str], str]:
-    """(stem, ending) -> key of the file that counts: the first generation that no tombstone voids."""
-    parts = [(split(key), key) for key in keys]
-    void = {(stem, generation) for (stem, generation, ending), _ in parts if ending == TOMBSTONE}
+    """(stem, ending) -> key of the file that counts: the first generation that is not void."""
+    keys = list(keys)
+    void = void_generations(keys)
     first: dict[tuple[str, str], tuple[int, str]] = {}
-    for (stem, generation, ending), key in parts:
-        if ending != TOMBSTONE and (stem, generation) not in void:
+    for key in keys:
+        stem, generation, ending = split(key)
+        if (stem, generation) not in void and not record_kind(key):
             first[stem, ending] = min(first.get((stem, ending), (generation, key)), (generation, key))
     return {name: key for name, (_, key) in first.items()}
 
 
 def next_generation(stem: str, keys: Iterable[str]) -> int:
-    """Generation of a file that is to be written: one past the newest tombstone of its stem among `keys`."""
-    void = [g for s, g, ending in map(split, keys) if s == stem and ending == TOMBSTONE]
-    return max(void, default=-1) + 1
+    """Generation of a file that is to be written: one past the newest void generation of its stem among `keys`."""
+    return max((generation for name, generation in void_generations(keys) if name == stem), default=-1) + 1
 
 
 def key_past_tombstones(key: str, keys: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""URL -> store: the one place that chooses a back end. Every stage, job and worker opens its store here."""
+"""URL -> store: the one place that chooses a back end. Every job opens its store here, and hands it to its workers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ def open_store(url: str) -> Store:
     store: Ray workers need them as well as the driver. With RFT_STORE_FAULTS set, operations fail as planned there: see
     `backends/faults.py`. Raises StoreError for a URL of another kind.
     """
-    return faults.wrap(_opened(url))
+    return faults.wrap(plain_store(url))
 
 
-def _opened(url: str) -> Store:
+def plain_store(url: str) -> Store:
+    """As `open_store`, without the faults that RFT_STORE_FAULTS plans."""
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "s3":
         from rft_ray.store.backends.s3 import S3Store

@@ -1,25 +1,26 @@
 """Files that a run's store no longer needs: checkpoints of committed models, void files, temporary files of killed
 writers, and files of superseded recipes.
 
-In: a store, and a plan to find superseded recipes. Out: keys with sizes and the reason, and their deletion from local
-disk. A key is kept unless it is known to be unneeded; tombstones, tables of problems and views are always kept.
+In: a run's store, and plans to forget. Out: keys with sizes and the reason, and their deletion from local disk. A key
+is kept unless it is known to be unneeded; tombstones, tables of problems and views are always kept.
 
-Limits: the store has no delete, so nothing is deleted from S3: let `work/` expire there by a lifecycle rule. A recipe
-is superseded if the plan of the saved config does not name it; where several configs share a store, the last one is
-saved.
+A recipe is superseded if only forgotten plans name it (`plans.py`). A recipe that no saved plan names is not known: an
+earlier version made its files, or a job whose plan was forgotten before.
+
+Limits: the store has no delete, so nothing is deleted from S3: let `work/` expire there by a lifecycle rule.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rft_ray.store.base import Store, StoreError
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.names import TOMBSTONE, tombstone
+from rft_ray.store.names import record_kind, split, void_generations
+from rft_ray.store.plans import SavedPlan, recipe_of
 
 RECIPES = ("completions/", "verdicts/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
@@ -36,21 +37,36 @@ class Unneeded:
     reason: str
 
 
-def unneeded(store: Store, plan: Any = None) -> list[Unneeded]:
-    """The files that can be deleted; with the run's plan, those of recipes that it does not name too."""
+def unneeded(store: Store, needed: Collection[str] | None = None) -> list[Unneeded]:
+    """The files that can be deleted. `needed`: the recipes to keep; None: all."""
     sizes = dict(store.sizes())
-    names = None if plan is None else set(recipes(plan))
+    void = void_generations(sizes)
     committed = {key.split("/")[1] for key in sizes if key.startswith("work/")}
     committed = {fingerprint for fingerprint in committed if committed_model(store, fingerprint)}
     keys = []
     for key, size in sizes.items():
         if key.startswith("work/") and recipe_of(key) in committed:
             keys.append(Unneeded(key, size, "checkpoint of a committed model"))
-        elif tombstone(key) in sizes and not key.endswith(TOMBSTONE):
+        elif split(key)[:2] in void and not record_kind(key):
             keys.append(Unneeded(key, size, "void"))
-        elif names is not None and key.startswith(RECIPES) and recipe_of(key) not in names:
+        elif needed is not None and _has_recipe(key) and recipe_of(key) not in needed:
             keys.append(Unneeded(key, size, "superseded recipe"))
     return [*keys, *_leftovers(store)]
+
+
+def recipes_to_keep(plans: Iterable[SavedPlan], forgotten: Collection[str]) -> set[str]:
+    """The recipes of the saved plans that are not forgotten."""
+    return {recipe for plan in plans if plan.name not in forgotten for recipe in plan.recipes}
+
+
+def unplanned(store: Store, plans: Iterable[SavedPlan]) -> list[str]:
+    """Keys of the files whose recipe no saved plan names."""
+    known = recipes_to_keep(plans, ())
+    return [key for key in store.list() if _has_recipe(key) and recipe_of(key) not in known]
+
+
+def _has_recipe(key: str) -> bool:
+    return key.startswith(RECIPES) and bool(recipe_of(key))
 
 
 def _leftovers(store: Store) -> Iterator[Unneeded]:
@@ -60,28 +76,6 @@ def _leftovers(store: Store) -> Iterator[Unneeded]:
             status = path.stat()
             if time.time() - status.st_mtime > LEFT_AFTER_S:
                 yield Unneeded(f".tmp/{path.name}", status.st_size, "left by a killed writer")
-
-
-def recipe_of(key: str) -> str:
-    """The fingerprint that names a file's recipe: that of the shard, corpus, evaluation or model that it belongs to."""
-    parts = key.split("/")
-    return (
-        parts[1].partition(".")[0] if len(parts) == 2 or parts[0] in ("models", "work") else parts[3].partition(".")[0]
-    )
-
-
-def recipes(part: Any) -> Iterator[str]:
-    """Every recipe that a plan, or a part of one, names."""
-    for name in ("fingerprint", "key"):
-        value = getattr(part, name, None)
-        if isinstance(value, str):
-            yield recipe_of(value) if "/" in value else value
-    if is_dataclass(part):
-        for field in fields(part):
-            yield from recipes(getattr(part, field.name))
-    elif isinstance(part, tuple | list):
-        for item in part:
-            yield from recipes(item)
 
 
 def delete(store: Store, keys: Iterable[str]) -> int:

@@ -1,7 +1,7 @@
 """Find the files of a run's store that must not count, and void them, so that the next run makes them again.
 
-In: a store. Out: findings, and tombstones (`names.py`); nothing is deleted. A file must not count if its bytes are not
-those that were committed, or if it was made from rows that no longer count:
+In: a run's store. Out: findings, tombstones and restorations (`names.py`); nothing is deleted. A file must not count if
+its bytes are not those that were committed, or if it was made from rows that no longer count:
 
 * a corrupt file is void;
 * completions that are sampled again have other rows: every file made from void completions is void too, including the
@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 from rft_ray.store import names
-from rft_ray.store.base import CorruptShard, NotFound, Store
-from rft_ray.store.models.committed import committed_model, fetch_model
+from rft_ray.store.base import CorruptShard, Store
+from rft_ray.store.models.committed import fetch_files, manifest_at
 from rft_ray.store.models.folder import ModelError
-from rft_ray.store.tables import identity, made_from, read_table
+from rft_ray.store.tables import identity, made_from, read_file
 
 REDRAWN = "completions/"
 """Prefix of the files that have other rows when they are made again: sampling is random."""
@@ -64,9 +65,12 @@ class Finding:
     corrupt: bool
 
 
-def examine(store: Store) -> list[File]:
-    """Read every table and model that counts. Each of READERS threads holds one file in memory."""
-    present = names.committed_files(store.list())
+def examine(store: Store, taken_back: Iterable[str] = ()) -> list[File]:
+    """Read every table and model that counts. Each of READERS threads holds one file in memory.
+
+    `taken_back`: restorations that are not written, and that are examined as if they were.
+    """
+    present = names.committed_files([*store.list(), *taken_back])
     tables = [key for (_, ending), key in present.items() if ending == "parquet"]
     with ThreadPoolExecutor(READERS) as pool:
         files = list(pool.map(lambda key: _table(store, key, present), tables))
@@ -94,14 +98,63 @@ def find(files: Sequence[File]) -> list[Finding]:
 
 
 def void(store: Store, findings: Sequence[Finding]) -> list[Finding]:
-    """Write a tombstone for each finding, the last first, except damaged models. Returns the voided ones."""
-    voided = []
-    for finding in reversed(findings):
-        if finding.corrupt and finding.key.startswith("models/"):
-            continue
-        store.create(names.tombstone(finding.key), json.dumps({"reason": finding.reason}).encode())
-        voided.append(finding)
+    """Write a tombstone for each finding that `can_be_void`, the last first. Returns the voided ones."""
+    voided = [finding for finding in reversed(findings) if can_be_void(finding)]
+    for finding in voided:
+        records = store.list(f"{names.split(finding.key)[0]}.")
+        store.create(names.tombstone(finding.key, records), json.dumps({"reason": finding.reason}).encode())
     return voided
+
+
+def can_be_void(finding: Finding) -> bool:
+    """Whether a repair voids the file: every one but a damaged model."""
+    return not (finding.corrupt and finding.key.startswith("models/"))
+
+
+def restorable(store: Store) -> list[File]:
+    """The void files that are intact, made from what counts, and not made again since; each after its sources.
+
+    A file counts again only together with every void file that it was made from.
+    """
+    keys = list(store.list())
+    candidates = _void_files(keys)
+    records: dict[str, list[str]] = {}
+    for key in filter(names.record_kind, keys):
+        records.setdefault(names.split(key)[0], []).append(key)
+    while candidates:
+        files = examine(store, {names.restoration(key, records[stem]) for key, stem in candidates.items()})
+        wrong = {file.stem for file in files if file.damage} | {names.split(finding.key)[0] for finding in find(files)}
+        remaining = {key: stem for key, stem in candidates.items() if stem not in wrong}
+        if remaining == candidates:
+            return _sources_first([file for file in files if file.key in candidates])
+        candidates = remaining
+    return []
+
+
+def _void_files(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> stem of the files of the newest void generation of each stem of which no file counts."""
+    made_again = {stem for stem, _ in names.committed_files(keys)}
+    newest: dict[str, int] = {}
+    for stem, generation in names.void_generations(keys):
+        newest[stem] = max(generation, newest.get(stem, generation))
+    parts = {key: names.split(key) for key in keys if not names.record_kind(key)}
+    return {
+        key: stem
+        for key, (stem, generation, _) in parts.items()
+        if newest.get(stem) == generation and stem not in made_again
+    }
+
+
+def restore(store: Store, files: Sequence[File]) -> None:
+    """Take back the tombstones of these files, in this order, by one create-only record each."""
+    for file in files:
+        store.create(names.restoration(file.key, store.list(f"{file.stem}.")), b"{}")
+
+
+def _sources_first(files: Sequence[File]) -> list[File]:
+    by_stem = {file.stem: file for file in files}
+    order = TopologicalSorter({file.stem: set(file.made_from) for file in files}).static_order()
+    return [by_stem[stem] for stem in order if stem in by_stem]
 
 
 def _stale(file: File, by_stem: Mapping[str, File], lost: set[str]) -> str:
@@ -121,7 +174,7 @@ def _table(store: Store, key: str, present: Mapping[tuple[str, str], str]) -> Fi
     """One table, read twice before it counts as corrupt: a network can alter the bytes of one read."""
     for last in (False, True):
         try:
-            table, metadata = read_table(store, key)
+            table, metadata = read_file(store, key)
         except CorruptShard as error:
             if last:
                 return File(key, "", {}, str(error))
@@ -147,12 +200,9 @@ def _damage_of_jsonl(
 
 def _model(store: Store, key: str) -> File:
     """One committed model; every file of it is read."""
-    fingerprint = key.split("/")[1]
     try:
-        manifest = committed_model(store, fingerprint)
-        fetch_model(store, fingerprint)
+        manifest = manifest_at(store, key)
+        fetch_files(store, manifest)
     except ModelError as error:
         return File(key, "", {}, str(error))
-    if manifest is None:
-        raise NotFound(f"not found: {key} in {store.url}: it was voided while this command was running")
     return File(key, manifest.attempt, made_from(manifest.metadata), "")

@@ -137,7 +137,7 @@ def _message(store: Store, kind: Kind, holder: Holder) -> str:
     return (
         f"{store.url} is locked: a {holder.kind} has been running on it since {since} UTC ({process}): wait until it "
         "ends; if it was killed and nothing else runs, "
-        + ("run verify --repair --no-job-runs first" if kind == "job" else "add --no-job-runs")
+        + ("run verify --repair --yes --no-job-runs first" if kind == "job" else "add --no-job-runs")
     )
 
 

@@ -103,6 +103,11 @@ def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
         unnumbered, key = key, present(store, key) or ""
         if not key:
             raise NotFound(f"not found: {unnumbered} in {store.url}")
+    return read_file(store, key)
+
+
+def read_file(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
+    """As `read_table`, the file under exactly this key, whether or not it counts."""
     try:
         return parquet.decode(store.read(key))
     except parquet.Damaged as damage:

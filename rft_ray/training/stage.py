@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from rft_ray.config import Training
 from rft_ray.config.schema import check_batch
 from rft_ray.plan.jobs import TrainingJob
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.checkpoints import work_folder
 from rft_ray.training.ray_group import one_line_of, refused_by, run_group
@@ -40,12 +40,13 @@ def train(
     """Train and commit every job that is not committed yet. Returns one result per job, in order.
 
     `on_progress` is called every few seconds of training, from a separate thread. Ray must be initialised. Raises
-    ConfigError when the workers cannot share the batch size, and TrainingError when a job's data cannot be trained on
-    or `settings.max_attempts` attempts at a job failed. The jobs before the failed one are then committed.
+    NotARun when there is no run at `store_url`, ConfigError when the workers cannot share the batch size, and
+    TrainingError when a job's data cannot be trained on or `settings.max_attempts` attempts at a job failed. The jobs
+    before the failed one are then committed.
     """
     for job in jobs:
         check_batch(settings, job.recipe)
-    store = open_store(store_url)
+    store = open_run(store_url)
     attempts: set[str] = set()
     failures: Counter[str] = Counter()
     while missing := [job for job in jobs if committed_model(store, job.fingerprint) is None]:

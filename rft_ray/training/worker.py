@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from rft_ray.data.base_models import resolve, resolve_exactly
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.metrics import training_metrics
-from rft_ray.store import names, open_store, read_table
+from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.tables import identity, noted
 from rft_ray.training import checkpoints, transformers_private
@@ -72,7 +72,7 @@ def _join(config: dict[str, Any]) -> Group:
     context = ray.train.get_context()
     return Group(
         config["attempt"],
-        open_store(config["store_url"]),
+        open_run(config["store_url"]),
         config["settings"],
         config["gpu"],
         config["board"],

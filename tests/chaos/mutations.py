@@ -9,6 +9,7 @@ DURABLE = "tests/unit/store/test_durability.py"
 NAMES = "tests/unit/store/test_names.py"
 SHARDS = "tests/unit/store/test_shards.py"
 LOCK = "tests/unit/store/test_run_lock.py"
+CLI, PRUNE = "tests/unit/cli/test_store.py", "tests/unit/cli/test_prune.py"
 REPAIR = "tests/chaos/test_repair.py"
 LIMITS = "tests/serve/access/test_rate_limits.py"
 GUARD = "tests/serve/access/test_guard.py"
@@ -98,16 +99,16 @@ MUTANTS = (
         "void-counts",
         "a void file counts",
         "rft_ray/store/names.py",
-        "if ending != TOMBSTONE and (stem, generation) not in void:",
-        "if ending != TOMBSTONE:",
+        "if (stem, generation) not in void and not record_kind(key):",
+        "if not record_kind(key):",
         (NAMES, SHARDS),
     ),
     Mutant(
         "no-next-generation",
         "what is made again gets the generation of the newest tombstone",
         "rft_ray/store/names.py",
-        "max(void, default=-1) + 1",
-        "max(void, default=0)",
+        "default=-1) + 1",
+        "default=0)",
         (NAMES, SHARDS),
     ),
     Mutant(
@@ -122,8 +123,8 @@ MUTANTS = (
         "cause-first",
         "a repair voids the damaged file before those made from it",
         "rft_ray/store/repair.py",
-        "for finding in reversed(findings):",
-        "for finding in findings:",
+        "for finding in reversed(findings) if can_be_void(finding)]",
+        "for finding in findings if can_be_void(finding)]",
         (REPAIR,),
     ),
     Mutant(
@@ -138,8 +139,8 @@ MUTANTS = (
         "voids-models",
         "a repair voids a damaged model, and with it the samples that were drawn while it was whole",
         "rft_ray/store/repair.py",
-        'if finding.corrupt and finding.key.startswith("models/"):',
-        "if False:",
+        'not (finding.corrupt and finding.key.startswith("models/"))',
+        "True",
         (REPAIR,),
     ),
     Mutant(
@@ -149,6 +150,62 @@ MUTANTS = (
         "replace(self._source, weights=weights)",
         'replace(self._source, weights="")',
         ("tests/unit/sampling/test_engine_host.py",),
+    ),
+    Mutant(
+        "marker-unchecked",
+        "a commit does not look for the run's marker",
+        "rft_ray/store/backends/local.py",
+        "            self._check_marker()",
+        "            pass",
+        (LOCAL,),
+    ),
+    Mutant(
+        "root-again",
+        "a root that went away is created again",
+        "rft_ray/store/backends/local.py",
+        "            self._was_open = True",
+        "            pass",
+        (LOCAL,),
+    ),
+    Mutant(
+        "any-folder",
+        "a folder without a marker is read as a run",
+        "rft_ray/store/runs.py",
+        "raise NotARun(_refusal(store))",
+        "pass",
+        ("tests/unit/store/test_runs.py", CLI),
+    ),
+    Mutant(
+        "repair-unasked",
+        "a repair voids without --yes",
+        "rft_ray/cli/store.py",
+        'of these would be void: add --yes")\n        return 1',
+        'of these would be void: add --yes")',
+        (CLI,),
+    ),
+    Mutant(
+        "restores-stale",
+        "void files are taken back although they are damaged, or made from such files",
+        "rft_ray/store/repair.py",
+        "if stem not in wrong}",
+        "if stem}",
+        (CLI,),
+    ),
+    Mutant(
+        "one-plan",
+        "prune keeps the files of the last saved plan only",
+        "rft_ray/store/prune.py",
+        "for plan in plans if plan.name not in forgotten",
+        "for plan in list(plans)[-1:]",
+        (PRUNE,),
+    ),
+    Mutant(
+        "prune-unlocked",
+        "prune does not hold the run's lock",
+        "rft_ray/cli/store.py",
+        'with run_lock(store, "prune", others_ended=options.no_job_runs):',
+        "if True:",
+        (PRUNE,),
     ),
     Mutant(
         "prunes-work",

@@ -28,7 +28,7 @@ from rft_ray.runtime.ray_cluster import check_shared, start_ray
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.sampling.stage import sample
-from rft_ray.store import names, open_store, read_table
+from rft_ray.store import mark_run, names, open_store, read_table
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.folder import files_fingerprint
 from rft_ray.store.shards import Shard, missing_shards
@@ -177,6 +177,7 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
     `completions_of`: a folder whose completions are copied, so that everything else is made from them again.
     """
     store = LocalStore(run.folder)
+    mark_run(store)
     commit_problems(store, run.set)
     if completions_of:
         source = LocalStore(completions_of)
@@ -184,9 +185,9 @@ def alone(run: Run, completions_of: str = "") -> Outcome:
             store.create(key, source.read(key))
     sampling = [job.sampling for job in run.verdicts]
     workers: list[tuple[Iterable[Shard], Callable[[Shard], object]]] = [
-        ([s for job in sampling for s in job.shards()], Sampler(run.folder, sampling, engine_of(run), False, 0)),
-        ([s for job in run.verdicts for s in job.shards()], Verifier(run.folder, run.verdicts)),
-        (run.paths.shards(), Selector(run.folder, [run.paths])),
+        ([s for job in sampling for s in job.shards()], Sampler(store, sampling, engine_of(run), False, 0)),
+        ([s for job in run.verdicts for s in job.shards()], Verifier(store, run.verdicts)),
+        (run.paths.shards(), Selector(store, [run.paths])),
     ]
     for shards, worker in workers:
         for shard in missing_shards(store, shards):

@@ -18,7 +18,7 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.store import Store, names, open_store, read_table
+from rft_ray.store import Store, mark_run, names, open_store, read_table
 from rft_ray.store.shards import Shard, missing_shards
 
 K, PER_BLOCK = 4, 2
@@ -44,17 +44,18 @@ ROWS = sum(job.sampling.planned for job in JOBS)
 def run(url: str) -> None:
     """Do everything that is missing, stage by stage."""
     store = open_store(url)
+    mark_run(store)
     commit_problems(store, PROBLEMS)
     for job in JOBS:
-        _work(store, list(job.sampling.shards()), lambda job=job: sampler(url, job.sampling))  # type: ignore[misc]
-    _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(url, JOBS))
-    _work(store, PATHS.shards(), lambda: Selector(url, [PATHS]))
+        _work(store, list(job.sampling.shards()), lambda job=job: sampler(store, job.sampling))  # type: ignore[misc]
+    _work(store, [shard for job in JOBS for shard in job.shards()], lambda: Verifier(store, JOBS))
+    _work(store, PATHS.shards(), lambda: Selector(store, [PATHS]))
     build_corpus(CORPUS, store, PROBLEMS, SETTINGS.prompt)
     store.replace("summary.json", json.dumps(counts(store)).encode())
 
 
-def sampler(url: str, job: SamplingJob) -> Sampler:
-    return Sampler(url, [job], ENGINE, False, 0)
+def sampler(store: Store, job: SamplingJob) -> Sampler:
+    return Sampler(store, [job], ENGINE, False, 0)
 
 
 def _work(store: Store, shards: list[Shard], make: object) -> None:

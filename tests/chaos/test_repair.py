@@ -20,7 +20,19 @@ from rft_ray.plan.jobs import CorpusJob, ModelRef, SamplingSettings
 from rft_ray.sampling import engine
 from rft_ray.sampling import sampler as sampler_module
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.store import NotFound, Store, StoreError, names, open_store, present, prune, read_table, repair, run_lock
+from rft_ray.store import (
+    NotFound,
+    Store,
+    StoreError,
+    names,
+    open_store,
+    plans,
+    present,
+    prune,
+    read_table,
+    repair,
+    run_lock,
+)
 from rft_ray.store.backends import faults
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.names import TOMBSTONE, split, tombstone
@@ -107,7 +119,7 @@ def test_lost_samples_and_everything_made_from_them_are_made_again(
     flip(url, lost)
     assert main(["verify", url]) == 1
     assert f"corrupt shard {lost} in {url}" in capsys.readouterr().out
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert "run the same command again" in capsys.readouterr().out
     run(url)
     new = {key for key in listed(store) if key not in before}
@@ -127,7 +139,7 @@ def test_only_files_that_can_be_recomputed_are_recomputed(url: str, prefix: str)
     store, lost = open_store(url), min(k for k in open_store(url).list(prefix) if k.endswith(".parquet"))
     before, keys = rows(store), listed(store)
     flip(url, lost)
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert listed(store) - keys == {tombstone(lost)}
     run(url)
     assert rows(store) == before
@@ -138,7 +150,7 @@ def test_a_damaged_jsonl_is_named_and_written_again(url: str, capsys: pytest.Cap
     store = open_store(url)
     intact = store.read(CORPUS.jsonl_key)
     flip(url, CORPUS.jsonl_key)
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert f"corrupt file {CORPUS.jsonl_key}" in capsys.readouterr().out
     run(url)
     assert store.read(present(store, CORPUS.jsonl_key) or "") == intact
@@ -149,7 +161,7 @@ def test_corrupt_files_of_every_stage_are_repaired_together(url: str, tmp_path: 
     store = open_store(url)
     for prefix in (COMPLETIONS, VERDICTS, "paths/"):
         flip(url, first(url, prefix))
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     run(url)
     assert rows(store) == recomputed(store, str(tmp_path))
     assert main(["verify", url]) == 0
@@ -166,7 +178,7 @@ def test_a_repair_interrupted_at_any_operation_is_finished_by_the_next(url: str,
         if at == 2:
             with suppress(StoreError):  # it may need the corrupt shard
                 run(url)
-        assert main(["verify", "--repair", url]) in (0, 1)
+        assert main(["verify", "--repair", "--yes", url]) in (0, 1)
         run(url)
         assert main(["verify", url]) == 0
         assert (outcome(url).lost, outcome(url).duplicated, outcome(url).phantom) == (0, 0, 0)
@@ -181,7 +193,7 @@ def test_samples_moved_away_by_hand_make_dependent_files_stale(
     assert main(["verify", url]) == 1
     run(url)
     capsys.readouterr()
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert "made from other rows than those of" in capsys.readouterr().out
     run(url)
     assert rows(open_store(url)) == recomputed(open_store(url), str(tmp_path))
@@ -193,7 +205,7 @@ def rft_model(store: Store) -> str:
     commit_model(store, "f" * 16, base_models.resolve("tiny:tiny-s"), made_from)
     job = replace(LAST, model=ModelRef("mA", "rft", "f" * 16), seed=9)
     for shard in job.shards():
-        sampler(store.url, job)(shard)
+        sampler(store, job)(shard)
     return job.fingerprint
 
 
@@ -203,7 +215,7 @@ def test_a_model_trained_on_lost_samples_and_its_samples_are_void(url: str) -> N
     samples = rft_model(store)
     assert main(["verify", url]) == 0
     flip(url, first(url, COMPLETIONS))
-    assert main(["verify", "--repair", url]) == 0
+    assert main(["verify", "--repair", "--yes", url]) == 0
     assert committed_model(store, "f" * 16) is None
     assert not [key for stem, key in names.committed_files(store.list("completions/")).items() if samples in stem[0]]
     run(url)
@@ -217,7 +229,7 @@ def test_a_damaged_model_is_named_and_its_samples_stay(url: str, capsys: pytest.
     [weights] = Path(url).glob("models/*/*/model.safetensors")
     weights.chmod(0o644)
     flip(url, str(weights.relative_to(url)))
-    assert main(["verify", "--repair", url]) == 1
+    assert main(["verify", "--repair", "--yes", url]) == 1
     assert "model.safetensors" in (output := capsys.readouterr().out)
     assert "1 corrupt, 0 made from" in output
     assert not [key for key in open_store(url).list() if key.endswith(TOMBSTONE)]
@@ -243,7 +255,7 @@ def test_checkpoints_of_committed_models_and_void_files_can_be_pruned(
         store.create(f"work/{fingerprint}/a1/checkpoint-3/state.bin", b"123")
     lost = first(url, "paths/")
     flip(url, lost)
-    main(["verify", "--repair", url])
+    main(["verify", "--repair", "--yes", url])
     run(url)
     for name, age_s in (("old", 2 * prune.LEFT_AFTER_S), ("new", 0)):
         (Path(url) / ".tmp" / name).write_bytes(b"half")
@@ -265,8 +277,8 @@ def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> N
     store = open_store(url)
     samples = rft_model(store)
     plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
-    files = prune.unneeded(store, plan)
-    assert {prune.recipe_of(file.key) for file in files} == {samples, "f" * 16}
+    files = prune.unneeded(store, set(plans.recipes(plan)))
+    assert {plans.recipe_of(file.key) for file in files} == {samples, "f" * 16}
     prune.delete(store, [file.key for file in files])
     run(url)
     assert main(["verify", url]) == 0
@@ -274,7 +286,7 @@ def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> N
 
 def test_without_the_runs_config_no_recipe_is_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", "--superseded", url]) == 2
-    assert "no config.yaml" in capsys.readouterr().err
+    assert "neither saved plans nor config.yaml" in capsys.readouterr().err
 
 
 def test_the_demo_plan_names_every_recipe(tmp_path: Path) -> None:
@@ -283,8 +295,8 @@ def test_the_demo_plan_names_every_recipe(tmp_path: Path) -> None:
 
     config = load("jobs/configs/demo.yaml", [f"--run.store={tmp_path}", "--problems.train.limit=20"])
     plan, _ = pipeline.prepare(config)
-    names = set(prune.recipes(plan))
+    names = set(plans.recipes(plan))
     parts = [*plan.sft, *plan.rft, *plan.collected, plan.paths, plan.corpus, plan.gold]
     assert {part.fingerprint for part in parts} <= names
     assert {shard.fingerprint for shard in plan.completion_shards()} <= names
-    assert {prune.recipe_of(job.key) for job in plan.evaluations} <= names
+    assert {plans.recipe_of(job.key) for job in plan.evaluations} <= names

@@ -17,7 +17,18 @@ import pytest
 from botocore.config import Config
 
 from rft_ray.cli.store import main
-from rft_ray.store import CorruptShard, NotFound, Store, StoreError, commit_table, open_store, read_table
+from rft_ray.store import (
+    CorruptShard,
+    NotARun,
+    NotFound,
+    Store,
+    StoreError,
+    commit_table,
+    mark_run,
+    open_run,
+    open_store,
+    read_table,
+)
 from rft_ray.store.backends import s3 as s3_backend
 from tests.s3server import BUCKET, S3Server, s3_server
 
@@ -208,6 +219,7 @@ def test_tables_are_read_back_with_their_metadata(store: Store) -> None:
 def test_damaged_tables_are_named(
     store: Store, change: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    mark_run(store)
     for name in ("a/1", "a/2", "b/3"):
         commit_table(store, f"{name}.parquet", TABLE, {})
     assert main(["verify", store.url]) == 0
@@ -218,15 +230,27 @@ def test_damaged_tables_are_named(
     assert capsys.readouterr().out.count("corrupt shard ") == 1
 
 
+def test_a_run_is_recognised_by_its_marker(store: Store) -> None:
+    with pytest.raises(NotARun, match="no such folder, or it is empty"):
+        open_run(f"{store.url}/runs/demo")
+    marker = mark_run(open_store(f"{store.url}/runs/demo"))
+    assert mark_run(open_run(f"{store.url}/runs/demo")) == marker
+    for url in (store.url, f"{store.url}/runs", f"{store.url}/runs/demo/completions"):
+        with pytest.raises(NotARun, match=rf"the run {store.url}/runs/demo: give that path"):
+            open_run(url)
+
+
 def test_ls_and_du_report_the_sums_of_files_and_bytes(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_run(store)
     for key in ("completions/m/1", "completions/m/2", "completions/n/1", "summary.json"):
         store.create(key, b"12345")
     assert main(["ls", store.url]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        ["2", "completions/m"], ["1", "completions/n"], ["1", "summary.json"], ["4", "files"],
+        ["2", "completions/m"], ["1", "completions/n"], ["1", "run.json"], ["1", "summary.json"],
+        ["5", "files"],
     ]  # fmt: skip
     assert main(["du", store.url]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["20", "bytes"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == [str(20 + len(store.read("run.json"))), "bytes"]
 
 
 # --- S3 alone -------------------------------------------------------------------------------------

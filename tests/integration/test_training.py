@@ -23,7 +23,7 @@ import pytest
 from rft_ray.config import Recipe, Training
 from rft_ray.data.prompts import encode_prompt, render
 from rft_ray.plan.jobs import TrainingJob
-from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store import Store, commit_table, mark_run, open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.training.batches import encode, padded, plan
@@ -53,10 +53,11 @@ def rows(count: int) -> list[tuple[str, str]]:
 
 
 def filled(store: S) -> S:
-    """The store with a table of 62 rows, two of them longer than `max_tokens`, and a table of only such rows.
+    """The store as a run with a table of 62 rows, two of them longer than `max_tokens`, and a table of only such rows.
 
     A third table takes twice as many steps as the first.
     """
+    mark_run(store)
     good, long = rows(60), [("why? " * 50, "5"), ("?", "1+1 " * 50)]
     tables = {DATA: [*good[:30], *long, *good[30:]], LONG: long, TWICE: [*long, *rows(126)]}
     for key, table in tables.items():

@@ -16,7 +16,7 @@ from rft_ray.config import ALPACA
 from rft_ray.data.prompts import render
 from rft_ray.data.tiny.generator import generate
 from rft_ray.records import Problem
-from rft_ray.store import open_store, run_lock
+from rft_ray.store import mark_run, open_store, run_lock
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = generate(60, split="train", seed=5, steps=(1, 2))
@@ -195,6 +195,7 @@ def test_with_same_model_both_paths_are_of_one_model(job: Job, tmp_path: Path) -
 
 
 def test_a_run_that_was_not_verified_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_run(open_store(str(tmp_path)))
     assert pairs.main(["--run", str(tmp_path), "--out", str(tmp_path / "pairs.jsonl")]) == 2
     assert "name a run that has been verified" in capsys.readouterr().err
     assert not (tmp_path / "pairs.jsonl").exists()

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from rft_ray import config
 from rft_ray.data import prompts, tiny
-from rft_ray.store import open_store
+from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,7 @@ def a_run(folder: Path) -> Path:
     tokenizer.chat_template = prompts.chat_template(tokenizer, TEMPLATE)
     tokenizer.save_pretrained(folder / "model")
     store, fingerprint = open_store(str(folder / "run")), "0123456789abcdef"
+    mark_run(store)
     commit_model(store, fingerprint, folder / "model", {"template": TEMPLATE})
     entry = {"model": "tiny", "stage": "rft", "fingerprint": fingerprint, "base": str(base)}
     settings = config.Config.model_validate(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rft_ray.store import open_store
+from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 from serve import app, run_models
 from serve.app import Args
@@ -34,6 +34,7 @@ def write_summary(run: Path, **changes: Any) -> Path:
         for stage in ("sft", "rft")
     ]
     store = open_store(str(run))
+    mark_run(store)
     store.replace("summary.json", json.dumps({"finished": True, "models": entries} | changes).encode())
     return run
 
@@ -107,8 +108,10 @@ def test_a_wrong_model_is_refused_with_the_nearest(run: Path, capsys: pytest.Cap
 
 
 def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no summary.json" in refused(capsys, "--run", str(tmp_path))[1]
-    assert "no summary.json" in refused(capsys, "--run", str(tmp_path / "nothing"))[1]
+    assert "is not a run" in refused(capsys, "--run", str(tmp_path / "nothing"))[1]
+    mark_run(open_store(str(tmp_path / "run")))
+    assert "no summary.json" in refused(capsys, "--run", str(tmp_path / "run"))[1]
+    assert f"contains the run {tmp_path}/run" in refused(capsys, "--run", str(tmp_path))[1]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_an_unusable_summary_is_refused(
 
 
 def test_text_that_is_no_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_run(open_store(str(tmp_path)))
     open_store(str(tmp_path)).replace("summary.json", b"{")
     assert "summary.json cannot be used" in refused(capsys, "--run", str(tmp_path))[1]
 

@@ -186,6 +186,12 @@ class FaultyStore:
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         return iter(self._around(f"sizes {prefix}", lambda: [*self._store.sizes(prefix)]))
 
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
+        return self._around(f"entries {folder}", lambda: self._store.entries(folder, most))
+
+    def bind(self, run_id: str) -> None:
+        self._store.bind(run_id)
+
     def local_path(self, key: str) -> Path | None:
         return self._store.local_path(key)
 

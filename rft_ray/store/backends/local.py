@@ -1,5 +1,9 @@
 """A store on local disk. A commit is a temporary file, fsync and a hard link, which fails where the name exists.
 
+The root can be a network file system that goes away: what is written to its mount point then lands on the disk of one
+node. So only the first write may create the root, and a store that is bound to a run checks before each write that the
+run's marker is still there.
+
 Limits: the file system must have hard links.
 """
 
@@ -10,9 +14,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from rft_ray.store import marker
 from rft_ray.store.base import (
     NotFound,
     StoreError,
@@ -25,16 +31,23 @@ from rft_ray.store.base import (
     sync,
 )
 
+_GONE = "Check that its file system is mounted, then run the same command again: what was committed stays"
+
 
 class LocalStore:
     """A folder as a store. To commit: write and fsync a temporary file, link it to its name, fsync the folders."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, run_id: str = "") -> None:
+        """`run_id`: see `bind`; empty: bound to no run."""
         self._root = Path(path).expanduser().absolute()
         self.url = str(self._root)
+        self._run_id = run_id
+        self._marker: tuple[int, int] | None = None
+        """Device and inode of the run's marker, once it is known to be that of this run."""
+        self._was_open = bool(run_id)
 
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
-        return LocalStore, (self.url,)
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str, str]]:
+        return LocalStore, (self.url, self._run_id)
 
     def create(self, key: str, data: bytes) -> bool:
         return self._commit(key, lambda file: file.write(data))
@@ -74,6 +87,16 @@ class LocalStore:
             # not from the root, which can have many folders
             yield from self._walk(f"{folder}/" if folder else "", prefix, above)
 
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
+        path = self._root / checked_key(folder) if folder else self._root
+        with self._explained(folder), suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as scanned:
+            visible = (entry for entry in scanned if not entry.name.startswith("."))
+            return tuple(sorted(entry.name + "/" * entry.is_dir() for entry in islice(visible, most)))
+        return ()
+
+    def bind(self, run_id: str) -> None:
+        self._run_id, self._marker, self._was_open = run_id, None, True
+
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
@@ -92,7 +115,7 @@ class LocalStore:
         """Commit the file that `fill` writes. Returns whether this call committed it."""
         final = self.local_path(key)
         with self._explained(key), self._written(fill) as temp:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(final.parent)
             with suppress(FileExistsError):
                 os.link(temp, final)
             sync(_folders(self._root, final))
@@ -103,11 +126,11 @@ class LocalStore:
     @contextmanager
     def _written(self, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
         """A temporary file of this store that `fill` has written and that is synced; removed after the block."""
+        self._check_root()
         temp = self._root / ".tmp" / uuid.uuid4().hex
         if not temp.parent.is_dir():
-            new = [folder for folder in temp.parents if not folder.exists()]
-            temp.parent.mkdir(parents=True, exist_ok=True)
-            sync(folder.parent for folder in new)
+            self._make_folder(temp.parent)
+            sync([self._root])
         try:
             with open(temp, "xb") as file:
                 fill(file)
@@ -117,6 +140,35 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 temp.unlink()
+
+    def _check_root(self) -> None:
+        """Create the root before the first write. Raises StoreError where it went away since, or the run's marker."""
+        if self._run_id:
+            self._check_marker()
+        elif not self._was_open:
+            new = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
+            self._root.mkdir(parents=True, exist_ok=True)
+            sync(folder.parent for folder in new)
+            self._was_open = True
+
+    def _check_marker(self) -> None:
+        """Raises StoreError unless the marker of this run is in the root. One `stat`, while it is the same file."""
+        path = self._root / marker.KEY
+        with suppress(OSError, ValueError):
+            status = path.stat()
+            place = status.st_dev, status.st_ino
+            if place == self._marker:
+                return
+            if marker.decode(path.read_bytes()).id == self._run_id:  # first seen, or mounted again
+                self._marker = place
+                return
+        raise StoreError(f"the run {self.url} went away: {marker.KEY} is missing, damaged or of another run. {_GONE}")
+
+    def _make_folder(self, folder: Path) -> None:
+        """Create a folder below the root, and those on the way to it, but never the root."""
+        if not folder.is_dir():
+            for path in reversed([path for path in (folder, *folder.parents) if self._root in path.parents]):
+                path.mkdir(exist_ok=True)
 
     def _walk(self, folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
         """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them.
@@ -145,6 +197,8 @@ class LocalStore:
         try:
             yield
         except OSError as error:
+            if self._was_open and not self._root.is_dir():
+                raise StoreError(f"the folder {self.url} went away while it was in use. {_GONE}") from error
             raise explain_os_error(error, key, self.url) from error
 
 

@@ -130,6 +130,18 @@ class S3Store:
         with self._explained(prefix):
             yield from sorted(self._listed(prefix))  # not every S3 server lists in the order of keys
 
+    def entries(self, folder: str, most: int) -> tuple[str, ...]:
+        prefix = self._prefix + (f"{checked_key(folder)}/" if folder else "")
+        with self._explained(folder):
+            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, Delimiter="/", MaxKeys=most)
+        keys = [entry["Key"] for entry in page.get("Contents", [])]
+        keys += [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+        names = [key.removeprefix(prefix) for key in keys]
+        return tuple(sorted(name for name in names if name and not name.startswith(".")))
+
+    def bind(self, run_id: str) -> None:
+        """Nothing to check: a bucket that goes away refuses each request."""
+
     def local_path(self, key: str) -> Path | None:
         checked_key(key)
         return None

@@ -63,8 +63,12 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:
     """The manifest of a committed model; None where it is missing or void. Raises ModelError if it is damaged."""
     key = present(store, _manifest_key(fingerprint))
-    if key is None:
-        return None
+    return None if key is None else manifest_at(store, key)
+
+
+def manifest_at(store: Store, key: str) -> Manifest:
+    """The manifest under a key, whether or not it counts. Raises NotFound, and ModelError if it is damaged."""
+    fingerprint = key.split("/")[1]
     try:
         body = json.loads(store.read(key))
         if body.pop("sha256") != digest_of(body):
@@ -91,17 +95,22 @@ def fetch_with_manifest(store: Store, fingerprint: str) -> tuple[Path, Manifest]
     manifest = committed_model(store, fingerprint)
     if manifest is None:
         raise ModelError(f"model {fingerprint} is not committed in {store.url}: run the stage that trains it")
+    return fetch_files(store, manifest), manifest
+
+
+def fetch_files(store: Store, manifest: Manifest) -> Path:
+    """As `fetch_model`, the files of this manifest."""
     folder = store.local_path(manifest.folder)
     if folder is not None:
         _verify(folder, manifest, f"{manifest.folder} in {store.url}")
-        return folder, manifest
+        return folder
 
     def download(target: Path) -> None:
         for name in manifest.files:
             store.fetch(f"{manifest.folder}/{name}", target / name)
         _verify(target, manifest, f"{manifest.folder} in {store.url}")
 
-    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy))), manifest
+    return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
 
 
 def _manifest_text(manifest: Manifest) -> str:

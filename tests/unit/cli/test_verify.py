@@ -11,6 +11,8 @@ import ray
 from rft_ray.cli.verify import check_other_run, main
 from rft_ray.data.tiny.generator import generate
 from rft_ray.store import open_store
+from rft_ray.store.marker import KEY
+from rft_ray.store.plans import saved_plans
 from rft_ray.store.run_lock import FOLDER, run_lock
 
 GOLD = "tiny:train:20:5:1-2"
@@ -41,7 +43,7 @@ def test_a_run_locked_by_a_repair_is_refused(
     with run_lock(store, "repair"):
         assert main(command) == 1
     assert "a repair has been running on it" in capsys.readouterr().err
-    assert not [key for key in store.list() if not key.startswith(FOLDER)]
+    assert [key for key in store.list() if not key.startswith(FOLDER)] == [KEY]
 
 
 def test_the_job_holds_the_run_lock_while_it_works(
@@ -57,6 +59,8 @@ def test_the_job_holds_the_run_lock_while_it_works(
     assert began.startswith(f"{FOLDER}job-")
     assert began.endswith(".began.json")
     assert began.replace(".began.", ".ended.") in set(store.list(FOLDER))
+    [plan] = saved_plans(store)
+    assert plan.job == "verify"
 
 
 def test_a_store_with_the_summary_of_another_job_is_refused(

@@ -53,10 +53,11 @@ class Opened:
 def host_of(
     tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None, *, needs_folder: bool = False
 ) -> EngineHost:
-    supervisor = SupervisorClient(Supervisor(str(tmp_path), max_failures=3, max_quarantined=10), "s", "p")
+    store = open_store(str(tmp_path))
+    supervisor = SupervisorClient(Supervisor(store, max_failures=3, max_quarantined=10), "s", "p")
     leave = left.append if left is not None else lambda model: None
     return EngineHost(
-        open_store(str(tmp_path)),
+        store,
         supervisor,
         opened,
         needs_folder=needs_folder,

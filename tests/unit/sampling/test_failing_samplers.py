@@ -20,9 +20,10 @@ from rft_ray.store import open_store
 from tests.chaos.small_run import JOBS, PROBLEMS
 
 job = JOBS[0].sampling
-commit_problems(open_store(sys.argv[1]), PROBLEMS)
+store = open_store(sys.argv[1])
+commit_problems(store, PROBLEMS)
 engine = config.Engine(script=sys.argv[2], stall_seconds=1)
-sampler = Sampler(sys.argv[1], [job], engine, False, 0)
+sampler = Sampler(store, [job], engine, False, 0)
 print(sampler(next(iter(job.shards()))))
 """
 

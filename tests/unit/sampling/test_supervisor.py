@@ -17,7 +17,7 @@ A, B, C, D = (shard.stem for shard in JOB.shards())
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Supervisor:
-    return Supervisor(str(tmp_path), max_failures=2, max_quarantined=1)
+    return Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1)
 
 
 def failures(tmp_path: Path) -> dict[str, int]:
@@ -99,7 +99,7 @@ def test_enough_failures_quarantine_a_shard_and_too_many_shards_stop_the_stage(s
 
 def test_a_new_supervisor_knows_earlier_failures_and_retries(supervisor: Supervisor, tmp_path: Path) -> None:
     fail_exclusively(supervisor, A, "p1")
-    after = Supervisor(str(tmp_path), max_failures=2, max_quarantined=1, suspects=[A])
+    after = Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[A])
     assert after.decide(A, "s", "p2")[0] == "exclusive"
     fail_exclusively(after, A, "p2", "again")
     store = open_store(str(tmp_path))

@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 
 from rft_ray.cli.store import main
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
-from rft_ray.store import CorruptShard, StoreError, commit_table, open_store, parquet, read_table
+from rft_ray.store import CorruptShard, StoreError, commit_table, mark_run, open_run, open_store, parquet, read_table
 
 ROOT = Path(__file__).parents[3]
 TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)
@@ -173,6 +175,71 @@ def test_relative_paths_mean_the_same_folder_in_every_process(tmp_path: Path, mo
 def test_unknown_schemes_are_refused() -> None:
     with pytest.raises(StoreError, match="gs://"):
         open_store("gs://bucket/prefix")
+
+
+# --- A root that goes away ------------------------------------------------------------------------
+
+
+def gone(root: Path, how: str) -> None:
+    """Let the store go away as a mount does: with its mount point, or with an empty one left; or another run come."""
+    root.rename(root.with_name("elsewhere"))
+    if how != "removed":
+        root.mkdir()
+    if how == "another run":
+        mark_run(open_store(str(root)))
+
+
+def tree(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("how", ["removed", "empty", "another run"])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_run_that_goes_away_gets_no_commit_and_nothing_is_created(tmp_path: Path, how: str, pickled: bool) -> None:
+    root = tmp_path / "mount"
+    mark_run(open_store(str(root)))
+    store = open_run(str(root))
+    assert store.create("a/b", b"1")
+    if pickled:
+        store = pickle.loads(pickle.dumps(store))
+    gone(root, how)
+    (tmp_path / "file").write_bytes(b"2")
+    before = tree(tmp_path)
+    writes: list[Callable[[], object]] = [
+        lambda: store.create("a/c", b"2"),
+        lambda: store.create("d", b"2"),
+        lambda: store.create_file("a/c", tmp_path / "file"),
+        lambda: store.replace("summary.json", b"{}"),
+        lambda: mark_run(store) if how != "another run" else store.create("a/b", b"3"),
+    ]
+    for write in writes:
+        with pytest.raises(StoreError, match=r"went away: run\.json is missing"):
+            write()
+    assert tree(tmp_path) == before
+
+
+def test_a_run_that_comes_back_is_written_to_again(tmp_path: Path) -> None:
+    root = tmp_path / "mount"
+    mark_run(open_store(str(root)))
+    store = open_run(str(root))
+    store.create("a/b", b"1")
+    gone(root, "removed")
+    with pytest.raises(StoreError, match="went away"):
+        store.create("a/c", b"2")
+    shutil.copytree(tmp_path / "elsewhere", root)  # other inodes, as after a mount of the same run
+    assert store.create("a/c", b"2")
+    assert open_run(str(root)).read("a/b") == b"1"
+
+
+def test_a_store_of_no_run_creates_its_root_once(tmp_path: Path) -> None:
+    root = tmp_path / "a" / "store"
+    store = open_store(str(root))
+    assert store.create("x/y", b"1")
+    gone(root, "removed")
+    for key in ("x/z", "z"):
+        with pytest.raises(StoreError, match=f"the folder {root} went away"):
+            store.create(key, b"2")
+    assert not root.exists()
 
 
 # --- Full and read-only disks ---------------------------------------------------------------------
@@ -350,6 +417,7 @@ def test_foreign_bytes_are_named(tmp_path: Path, content: bytes) -> None:
 
 def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
+    mark_run(store)
     for block in range(3):
         commit_table(store, f"completions/tiny/p{block}.parquet", TABLE, {})
     damaged = tmp_path / "completions/tiny/p1.parquet"
@@ -364,5 +432,6 @@ def test_the_command_line_names_what_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_verifying_an_empty_store_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(tmp_path / "typo")]) == 2
+    mark_run(open_store(str(tmp_path)))
+    assert main(["verify", str(tmp_path)]) == 2
     assert "no .parquet file in" in capsys.readouterr().err

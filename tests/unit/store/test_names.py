@@ -51,3 +51,18 @@ def test_a_file_written_after_any_number_of_tombstones_counts(voided: int) -> No
 
 def test_only_the_key_of_a_shard_has_a_generation() -> None:
     assert [g.is_numbered(key) for key in KEYS] == [False, False, True, False]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=12))
+def test_a_generation_is_void_while_it_has_more_tombstones_than_restorations(steps: list[tuple[int, bool]]) -> None:
+    files = [f"corpus/5f.g{generation}.parquet" for generation in range(3)]
+    keys, void = [*files], [False] * 3
+    for generation, to_void in steps:
+        if void[generation] != to_void:
+            record = (g.tombstone if to_void else g.restoration)(files[generation], keys)
+            assert record not in keys
+            keys.append(record)
+            void[generation] = to_void
+    counting = [file for file, is_void in zip(files, void, strict=True) if not is_void]
+    assert list(g.committed_files(keys).values()) == counting[:1]
+    assert g.next_generation("corpus/5f", keys) == max((at + 1 for at in range(3) if void[at]), default=0)

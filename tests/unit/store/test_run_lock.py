@@ -144,6 +144,6 @@ def test_repair_is_refused_while_a_job_runs_and_verify_is_not(
     run(str(tmp_path))
     with run_lock(open_store(str(tmp_path)), "job"):
         assert main(["verify", str(tmp_path)]) == 0
-        assert main(["verify", "--repair", str(tmp_path)]) == 2
+        assert main(["verify", "--repair", "--yes", str(tmp_path)]) == 2
         assert "--no-job-runs" in capsys.readouterr().err
-    assert main(["verify", "--repair", str(tmp_path)]) == 0
+    assert main(["verify", "--repair", "--yes", str(tmp_path)]) == 0

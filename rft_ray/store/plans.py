@@ -1,0 +1,108 @@
+"""The plans of a run: each plan that a job worked on, committed before the first file that it needs.
+
+In: a plan of any job. Out: create-only files `plans/<name>.json` with the recipes that the plan names, and for readers
+the config, the fingerprints of the data and models, and the time. A plan depends on data and models outside the run,
+which can change; so what a run needs is read from its saved plans and not planned again. `config.yaml` is a view of the
+last job's config.
+
+The name of a plan is a hash of its recipes: plans that need the same files are one plan, and a damaged file does not
+match its name. Limits: a recipe stands for all of its shards, so a plan of fewer samples or problems needs those of a
+larger plan with the same recipes too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from rft_ray.store.base import Store, StoreError
+
+FOLDER = "plans/"
+Job = Literal["run", "study", "verify"]
+_FINGERPRINT = re.compile("[0-9a-f]{16}")
+_NAMES = ("fingerprint", "key", "data_key", "same_steps_as")
+"""Fields that hold a recipe or a key: those of jobs, problem sets and trainings."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """One file of `plans/`. Example: SavedPlan("5f0c…", "run", 1767225600.0, frozenset({"41…", "9c…"}))"""
+
+    name: str
+    job: str
+    saved_unix: float
+    recipes: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        return f"{FOLDER}{self.name}.json"
+
+
+def recipe_of(key: str) -> str:
+    """The fingerprint that names a file's recipe: that of the shard, corpus, evaluation or model that it belongs to.
+
+    Empty for a key that names none, as that of a stray file.
+    """
+    parts = key.split("/")
+    at = 1 if len(parts) == 2 or parts[0] in ("models", "work") else 3
+    name = parts[at].partition(".")[0] if at < len(parts) else ""
+    return name if _FINGERPRINT.fullmatch(name) else ""
+
+
+def recipes(part: Any) -> Iterator[str]:
+    """Every recipe that a plan, or a part of one, names."""
+    for name in _NAMES:
+        value = getattr(part, name, None)
+        if isinstance(value, str) and value:
+            yield recipe_of(value) if "/" in value else value
+    if is_dataclass(part):
+        for field in fields(part):
+            yield from recipes(getattr(part, field.name))
+    elif isinstance(part, tuple | list):
+        for item in part:
+            yield from recipes(item)
+
+
+def is_saved(store: Store, plan: Any) -> bool:
+    """Whether the run holds this plan."""
+    return store.exists(f"{FOLDER}{_name_of(recipes(plan))}.json")
+
+
+def save_plan(store: Store, plan: Any, *, job: Job, config: str, data: Mapping[str, str]) -> None:
+    """Commit a plan. The caller holds the run lock, so that no prune goes on meanwhile.
+
+    `config`: the settings as text. `data`: name -> fingerprint of the data and base models that the plan was made from.
+    """
+    named = sorted(set(recipes(plan)))
+    body = {"job": job, "saved_unix": round(time.time(), 3), "data": dict(data), "recipes": named, "config": config}
+    store.create(f"{FOLDER}{_name_of(named)}.json", json.dumps(body, indent=1).encode())
+
+
+def saved_plans(store: Store) -> list[SavedPlan]:
+    """Every plan of the run, the oldest first. Raises StoreError where one is damaged."""
+    plans = [_read(store, key) for key in store.list(FOLDER) if key.endswith(".json")]
+    return sorted(plans, key=lambda plan: plan.saved_unix)
+
+
+def _read(store: Store, key: str) -> SavedPlan:
+    name = key.removeprefix(FOLDER).removesuffix(".json")
+    try:
+        body = json.loads(store.read(key))
+        plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), frozenset(map(str, body["recipes"])))
+        if _name_of(plan.recipes) != name:
+            raise ValueError("its recipes do not have the hash that is its name")
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"damaged plan {key} in {store.url} ({error}): put an intact copy in its place, or move it out of the run "
+            "and run the job that it belongs to again, which saves it"
+        ) from error
+    return plan
+
+
+def _name_of(named: Iterable[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(set(named))).encode()).hexdigest()[:16]
