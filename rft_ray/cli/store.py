@@ -21,8 +21,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from rft_ray.store import NotFound, Store, StoreError, open_run
 
 
@@ -148,14 +146,15 @@ def _plan_of_config(store: Store) -> Any:
     Raises StoreError unless the summary shows that it is the plan that the run was made by.
     """
     from rft_ray import pipeline
-    from rft_ray.config import Config, ConfigError
+    from rft_ray.config import ConfigError
+    from rft_ray.config.loading import saved_config
     from rft_ray.data.row_files import DataError
     from rft_ray.sampling.quarantine import past_quarantine
     from rft_ray.store.models.folder import ModelError
 
     remedy = "nothing is pruned. Run the job that made the run again, which saves its plan, or leave out --superseded"
     try:
-        plan, _ = pipeline.prepare(Config.model_validate(yaml.safe_load(store.read("config.yaml"))))
+        plan, _ = pipeline.prepare(saved_config(store.read("config.yaml"), f"{store.url}/config.yaml"))
         plans = plan, past_quarantine(plan, store)
     except NotFound:
         raise StoreError(f"{store.url} holds neither saved plans nor config.yaml: {remedy}") from None

@@ -33,11 +33,34 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
         _apply(tree, override)
     for key in old_keys(tree):
         print(f"{where}: {key} is now {MOVED[key]}: the old key is still read", file=sys.stderr)
+    return _validated(tree, where, "\n")
+
+
+def saved_config(data: bytes, where: str) -> Config:
+    """The config that a run saved in its `config.yaml`. Raises ConfigError with one line, which names `where`."""
+    return _validated(saved_tree(data, where), where, "; ")
+
+
+def saved_tree(data: bytes, where: str) -> dict[str, Any]:
+    """The sections of a saved config, not validated. Raises ConfigError as `saved_config` does."""
+    try:
+        tree = yaml.safe_load(data.decode()) or {}
+        if isinstance(tree, dict):
+            return tree
+        why = f"it is a {type(tree).__name__}"
+    except UnicodeDecodeError:
+        why = "it is not UTF-8"
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+    raise ConfigError(f"{where} is damaged ({why}): run the run's command again, which writes it again")
+
+
+def _validated(tree: dict[str, Any], where: str, separator: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(problem, tree) for problem in error.errors()]
-        raise ConfigError(f"{where}: " + "\n".join(lines)) from None
+        raise ConfigError(f"{where}: " + separator.join(lines)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from rft_ray.config.loading import saved_tree
 from rft_ray.corpus.graded import GradedSample, Source, read_block, verified_blocks
 from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
@@ -101,8 +100,8 @@ def gather(store: Store) -> RunFacts:
     summary = read_summary(store)
     if summary is None:
         raise StoreError(_no_summary(store))
-    config_text = _config_text(store)
-    config: dict[str, Any] = yaml.safe_load(config_text) or {}
+    text = _config_data(store)
+    config = saved_tree(text, f"{store.url}/config.yaml")
     samples: dict[str, Samples] = {}
     examples: list[Example] = []
     paths, seen, unsolved = None, 0, 0
@@ -111,7 +110,7 @@ def gather(store: Store) -> RunFacts:
         paths, examples = reading.read()
         samples, seen, unsolved = reading.samples, reading.seen, reading.unsolved
     trainings = list(_trainings(store, summary))
-    return RunFacts(store.url, summary, config, config_text, samples, paths, examples, seen, unsolved, trainings)
+    return RunFacts(store.url, summary, config, text.decode(), samples, paths, examples, seen, unsolved, trainings)
 
 
 def _no_summary(store: Store) -> str:
@@ -123,11 +122,11 @@ def _no_summary(store: Store) -> str:
     )
 
 
-def _config_text(store: Store) -> str:
+def _config_data(store: Store) -> bytes:
     try:
-        return store.read("config.yaml").decode()
+        return store.read("config.yaml")
     except NotFound:
-        return ""
+        return b""
 
 
 def _trainings(store: Store, summary: Summary) -> Iterator[Training]:
