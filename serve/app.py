@@ -113,16 +113,18 @@ def _application(args: Args, models: list[RunModel], keys: Keys, *, single_proce
 
 def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping[str, float]) -> Resources:
     """The resources of each engine. Without GPUs, all engines share the cluster's CPUs."""
-    gpus, cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
+    from rft_ray.runtime.ray_cluster import uses_gpu  # imports Ray, whose variables the runner sets first
+
+    gpus, cpus, gpu = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0), uses_gpu(args.device, cluster)
     threads = recorded.engine.threads_per_actor * recorded.engine.tensor_parallel_size
     needed = engines * recorded.engine.tensor_parallel_size
-    if args.device == "auto" and 0 < gpus < needed:
+    if args.device == "auto" and gpu and gpus < needed:
         raise RunModelsError(
             f"{engines} engines need {needed} GPUs, the cluster has {gpus:g}: serve one model (--model NAME), or give "
             "--device gpu where the cluster scales up"
         )
     return Resources(
-        gpu=args.device == "gpu" or (args.device == "auto" and gpus > 0),
+        gpu=gpu,
         cpus=min(threads, floor(10 * cpus / engines) / 10) or threads,  # no CPUs yet: the cluster scales up from zero
         replicas=args.replicas,
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 from serve import app, run_models
@@ -233,6 +234,14 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
         app._resources(args, recorded, 2, {"GPU": 1.0})
     assert app._resources(Args(run=str(run), device="gpu"), recorded, 2, {"GPU": 1.0}).gpu
     assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
+@pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0, 8.0])
+def test_serving_uses_gpus_where_sampling_and_training_do(run: Path, device: Any, gpus: float) -> None:
+    cluster = {"CPU": 4.0, "GPU": gpus}
+    resources = app._resources(Args(run=str(run), device=device), run_models.settings(str(run)), 1, cluster)
+    assert resources.gpu == uses_gpu(device, cluster)
 
 
 def test_a_config_that_cannot_be_read_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
