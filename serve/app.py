@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from rft_ray.config.errors import InputError, RftError
 from serve import run_models
 from serve.access.api_keys import Keys, KeysError, load_keys
 from serve.access.guard import is_loopback
 from serve.access.rate_limits import Limits
 from serve.api.schemas import MAX_PATHS, MAX_TOKENS
 from serve.run_models import Resources, RunModel, RunModelsError, RunSettings
-from serve.runner import StartError, run_until_stopped
+from serve.runner import run_until_stopped
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -137,10 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _serve(options)
-    except StartError as error:
-        return _refuse(str(error), 1)
-    except (RunModelsError, KeysError) as error:
-        return _refuse(str(error), 2)
+    except RftError as error:
+        return _refuse(str(error), 2 if isinstance(error, InputError) else 1)
     except ValidationError as error:
         first = error.errors()[0]
         return _refuse(f"--{'-'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}", 2)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rft_ray.config.errors import RunError
 from serve import ray_private
 from serve.http import proxy_middleware
 
@@ -37,7 +38,7 @@ SERVE_SETTINGS = {proxy_middleware.VARIABLE: proxy_middleware.IMPORT_PATH} | ray
 """Variables of Serve's processes."""
 
 
-class StartError(RuntimeError):
+class StartError(RunError, RuntimeError):
     """Raised where the service does not start. The message is one line: the reason, and what to do."""
 
 

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rft_ray.config.errors import InputError, RunError
 from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 from serve import app, run_models
+from serve.access.api_keys import KeysError
 from serve.app import Args
+from serve.runner import StartError
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     assert len(lines) == 1
     assert lines[0].startswith("serve: ")
     return code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [(run_models.RunModelsError, InputError, 2), (KeysError, InputError, 2), (StartError, RunError, 1)],
+)
+def test_each_error_is_of_one_kind_and_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Any, kind: Any, code: int
+) -> None:
+    def fail(options: object) -> int:
+        raise error("the reason")
+
+    monkeypatch.setattr(app, "_serve", fail)
+    assert issubclass(error, kind)
+    assert refused(capsys, "--run", "a") == (code, "serve: the reason")
 
 
 def test_all_rft_models_are_served_by_default(run: Path) -> None:
