@@ -15,7 +15,7 @@ only).
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import floor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -133,9 +133,12 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit codes: 0 (ended by a signal), 1 (the service did not start), 2 (a wrong argument)."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m serve.app") -> int:
+    """The command line. Exit codes: 0 (ended by a signal), 1 (the service did not start), 2 (a wrong argument).
+
+    `prog`: the command as the user typed it.
+    """
+    options = _parser(prog).parse_args(arguments)
     try:
         return _serve(options)
     except RftError as error:
@@ -196,8 +199,8 @@ def _examples(url: str, model: str, keyed: bool) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serve.app", description="Serve the models of a finished run.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Serve the models of a finished run.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="URL", help="folder or s3:// address of a finished run")
     source.add_argument("--newest", metavar="FOLDER", help="serve the last finished run under this folder")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rft_ray.cli.main import main as rft_ray_main
 from rft_ray.config.errors import InputError, RunError
 from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import mark_run, open_store
@@ -218,6 +219,16 @@ def test_an_address_of_another_machine_is_refused(
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         app.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("main", "prog"),
+    [(app.main, "python -m serve.app"), (lambda words: rft_ray_main(["serve", *words]), "rft-ray serve")],
+)
+def test_the_help_names_the_command_that_was_typed(main: Any, prog: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {prog} [-h]")
 
 
 @pytest.mark.parametrize("value", ["0", "5000", "-1"])
