@@ -126,8 +126,8 @@ def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch
         async with one.admitted("key", allowed, 0):
             with pytest.raises(Refusal) as refused:
                 await other.admitted("key", allowed, 0).__aenter__()
-            assert (refused.value.status, refused.value.kind) == (429, "concurrency")
-            assert refused.value.headers == {"Retry-After": "1"}
+            assert (refused.value.status, refused.value.details["kind"]) == (429, "concurrency")
+            assert refused.value.details["headers"] == {"Retry-After": "1"}
             shared.down = True
             with pytest.raises(Refusal):  # what this replica holds counts while it is alone
                 await one.admitted("key", allowed, 0).__aenter__()
