@@ -7,13 +7,11 @@ as long as no part of its answer has been sent; after that a stream ends with an
 Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
-import asyncio
 import json
-import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from ray import serve
@@ -24,7 +22,6 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from serve import page, ray_private
 from serve.access.admission import Admission
@@ -32,20 +29,17 @@ from serve.access.api_keys import Keys
 from serve.access.guard import Caller, Guard
 from serve.access.rate_limiter import RateLimiter, Reservation, SharedCounter
 from serve.api import errors, fields, openai_bounds, schemas
-from serve.api.errors import CLIENT_CLOSED, Refusal
+from serve.api.errors import Refusal
 from serve.http import request_metrics
+from serve.http.disconnects import unless_disconnected
+from serve.http.event_streams import EventStream, openai_stream, request_usage, solve_stream
 from serve.http.head_requests import HeadRequests
 from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S
-from serve.vllm_private import CONTEXT_LENGTH, StreamOptions
+from serve.vllm_private import CONTEXT_LENGTH
 
-T = TypeVar("T")
-
-DISCONNECT_S = 1.0
-"""Within this time the ingress learns of a disconnect that the engine knows already."""
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
 """Options of the deployments without an engine."""
-STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SOLVE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": schemas.EXAMPLE_EVENTS}},
@@ -129,10 +123,10 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         openai_bounds.check_values(body, paths, self._max_tokens if asked is None else asked)
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
-            hidden = _request_usage(body) if reservation.counted else False
-            answered: Response = await _unless_disconnected(request, self._first_answer(answer, body, request))
+            hidden = request_usage(body) if reservation.counted else False
+            answered: Response = await unless_disconnected(request, self._first_answer(answer, body, request))
             if isinstance(answered, StreamingResponse):
-                events = _openai_stream(answered.body_iterator, reservation, request.scope, hidden)
+                events = openai_stream(answered.body_iterator, reservation, request.scope, hidden)
                 return EventStream(events, held.pop_all())
             if reservation.counted:
                 await reservation.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
@@ -176,12 +170,12 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, model, body.k, self._lower_max_tokens(body))
             events = await held.enter_async_context(aclosing(self._events(body, model)))
-            first = await _unless_disconnected(request, anext(events))
+            first = await unless_disconnected(request, anext(events))
             if isinstance(first, schemas.EngineRefusal):
                 raise Refusal(first.status, first.message, param=first.param, code=first.code)
             if body.stream:
-                return EventStream(_solve_stream(first, events, reservation, request.scope), held.pop_all())  # type: ignore[return-value]
-            result = await _unless_disconnected(request, _result(events))
+                return EventStream(solve_stream(first, events, reservation, request.scope), held.pop_all())  # type: ignore[return-value]
+            result = await unless_disconnected(request, _result(events))
             await reservation.settle(result.tokens)
             return result
 
@@ -230,146 +224,6 @@ async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveR
         if isinstance(event, schemas.SolveResponse):
             return event
     raise RuntimeError("the engine's events ended without a result")
-
-
-async def _solve_stream(
-    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], reservation: Reservation, scope: Scope
-) -> AsyncGenerator[str, None]:
-    """The events as server-sent events. A stream that fails ends with an `error` event."""
-    ended = False
-    try:
-        yield _sse(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
-        async for event in events:
-            if isinstance(event, schemas.SolveResponse):
-                ended = True
-                await reservation.settle(event.tokens)
-            yield _sse(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
-    except Exception as error:
-        await _await_disconnect(error)
-        _log_failure("/solve", error)
-    if not ended:
-        request_metrics.mark_failed(scope)
-        await reservation.settle(0)
-        yield _sse("error", _error_body())
-
-
-async def _openai_stream(
-    packets: AsyncIterable[Any], reservation: Reservation, scope: Scope, hidden: bool
-) -> AsyncGenerator[str, None]:
-    """OpenAI's events as they arrive. A stream that fails ends with an error event, which the SDK raises.
-
-    `hidden`: whether to leave the usage out, because the client did not request it.
-    """
-    used: int | None = None
-    try:
-        async for packet in packets:
-            events = str(packet)
-            if reservation.counted:
-                events, used = _read_usage(events, hidden, used)
-            if events.rstrip().endswith("data: [DONE]"):
-                await reservation.settle(used)
-            if events:
-                yield events
-    except Exception as error:
-        await _await_disconnect(error)
-        _log_failure("an OpenAI route", error)
-        request_metrics.mark_failed(scope)
-        await reservation.settle(0)
-        yield f"data: {_error_body()}\n\n"
-
-
-def _request_usage(body: Any) -> bool:
-    """Request a stream's usage from the engine; returns whether to hide it from the client."""
-    if not body.stream or (body.stream_options is not None and body.stream_options.include_usage):
-        return False
-    body.stream_options = StreamOptions(include_usage=True)
-    return True
-
-
-def _read_usage(packet: str, hidden: bool, used: int | None) -> tuple[str, int | None]:
-    """A packet of events, without the usage where that is hidden, and the tokens that a packet has reported so far."""
-    kept = []
-    for event in packet.split("\n\n"):
-        if '"usage":{' in event:
-            chunk = json.loads(event.removeprefix("data: "))
-            used = chunk["usage"]["completion_tokens"]
-            if hidden and not chunk["choices"]:
-                continue
-        kept.append(event)
-    return "\n\n".join(kept), used
-
-
-def _error_body() -> str:
-    return bytes(errors.response(503, "the engine failed: send the request again").body).decode()
-
-
-def _log_failure(what: str, error: Exception) -> None:
-    """Log the error's type without its text, which may contain the prompt; the engine's own log has it."""
-    logging.getLogger("ray.serve").error("a stream of %s failed with %s", what, type(error).__name__)
-
-
-def _sse(event: str, data: str) -> str:
-    return f"event: {event}\ndata: {data}\n\n"
-
-
-class EventStream(StreamingResponse):
-    """A stream that closes its generator as soon as the client disconnects, also while there is nothing to send.
-
-    From ASGI 2.4 on Starlette waits for `send` to fail, and Ray Serve's never fails.
-    """
-
-    def __init__(self, content: AsyncIterable[Any], held: AsyncExitStack) -> None:
-        """`held`: closed when the stream ends, also where it never began."""
-        super().__init__(content, media_type="text/event-stream", headers=STREAM_HEADERS)
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(TaskCancelledError):  # raised while closing: Ray has cancelled the engine's part too
-            async with self._held:
-                try:
-                    older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
-                    await super().__call__(older, receive, send)
-                finally:
-                    if isinstance(self.body_iterator, AsyncGenerator):
-                        await self.body_iterator.aclose()
-
-
-async def _unless_disconnected(request: Request, answer: Awaitable[T]) -> T:
-    """The answer. Raises Refusal, and cancels it, where the client disconnects first."""
-    answering = asyncio.ensure_future(answer)
-    disconnected = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((answering, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done() and not await _failed_by_disconnect(answering, disconnected):
-            return answering.result()
-        raise Refusal(CLIENT_CLOSED, "the client disconnected", code="client_closed")
-    finally:
-        disconnected.cancel()
-        if not answering.done():
-            answering.cancel()
-            await asyncio.wait((answering,))
-
-
-async def _failed_by_disconnect(answer: asyncio.Future[Any], disconnected: asyncio.Future[None]) -> bool:
-    """Whether an answer failed because its client disconnected, which the engine may learn before the ingress."""
-    if answer.cancelled() or not isinstance(answer.exception(), TaskCancelledError):
-        return False
-    await asyncio.wait((disconnected,), timeout=DISCONNECT_S)
-    return disconnected.done()
-
-
-async def _await_disconnect(error: Exception) -> None:
-    """Wait for the cancellation of a stream that failed because its client disconnected.
-
-    Ray cancels a request and the calls that it made at once, and either may learn of it first.
-    """
-    if isinstance(error, TaskCancelledError):
-        await asyncio.sleep(DISCONNECT_S)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _engine_refused(request: Request, error: Any) -> Response:

@@ -13,7 +13,7 @@ import pytest
 
 from serve.access.api_keys import Keys
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, serving
+from tests.serve.scripted_service import Running, serving
 
 CASES = int(os.environ.get("RFT_FUZZ_CASES", "600"))
 GOOD: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 
 from serve.access.api_keys import Keys, load_keys
 from serve.scripted import ScriptedServer, arithmetic
-from tests.serve.test_ingress import KEY, Running, serving
+from tests.serve.scripted_service import KEY, Running, serving
 
 QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
 TWICE = "He has 2*4 = <<2*4=8>>8 pens, 13+4 = <<3+4=7>>7.5 and 10 = <<9+1=10>>100.\n#### 8"

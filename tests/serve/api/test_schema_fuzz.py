@@ -24,7 +24,8 @@ from schemathesis import GenerationMode
 from serve.access.guard import Guard, Keys
 from serve.api.openai_bounds import CHAT_FIELDS, COMPLETION_FIELDS
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, serving, within
+from tests.serve.running import within
+from tests.serve.scripted_service import Running, serving
 
 CASES = int(os.environ.get("RFT_FUZZ_CASES", "60"))
 SEED = int(os.environ.get("RFT_FUZZ_SEED", "0"))

@@ -15,7 +15,8 @@ from benchmarks import load
 from serve.access.guard import Keys
 from serve.http.request_metrics import RequestMetrics
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, events, serving, within
+from tests.serve.running import within
+from tests.serve.scripted_service import Running, events, serving
 
 REQUESTS = 400
 
