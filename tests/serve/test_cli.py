@@ -135,7 +135,7 @@ def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("summary", "said"),
+    ("summary", "message"),
     [
         ({"finished": False}, "not finished"),
         ({"models": []}, "lists no models"),
@@ -144,9 +144,9 @@ def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.Capt
     ],
 )
 def test_an_unusable_summary_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, Any], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, Any], message: str
 ) -> None:
-    assert said in refused(capsys, "--run", str(write_summary(tmp_path / "r", **summary)))[1]
+    assert message in refused(capsys, "--run", str(write_summary(tmp_path / "r", **summary)))[1]
 
 
 def test_text_that_is_no_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ def running() -> Iterator[Running]:
     yield from two_models()
 
 
-def test_more_than_the_engines_can_hold_is_refused_at_once(running: Running) -> None:
+def test_a_request_beyond_the_engines_capacity_is_refused_at_once(running: Running) -> None:
     engine = running.engines["tiny-sft"]
     engine.token_s = 0.3
     try:
@@ -43,7 +43,7 @@ def test_more_than_the_engines_can_hold_is_refused_at_once(running: Running) -> 
         assert answer.json()["error"]["code"] == "overloaded"
 
 
-def test_room_is_given_back_whatever_became_of_a_request(running: Running) -> None:
+def test_capacity_is_released_after_each_outcome_of_a_request(running: Running) -> None:
     with running.client as client:
         for _ in range(8):
             client.post("/solve", json=asked(k=64))
@@ -86,16 +86,16 @@ def test_a_request_has_one_id_in_header_and_error(running: Running) -> None:
             assert (answer.headers["x-request-id"] == given) == (given == "mine-1")
 
 
-def test_cors_is_open_to_the_named_origin_alone() -> None:
+def test_cors_allows_the_named_origin_only() -> None:
     app = application({"tiny": ScriptedServer("tiny")}, load_keys(None, {"RFT_API_KEYS": KEY}), cors_origins=[ORIGIN])
     client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
-    for origin, let in ((ORIGIN, ORIGIN), ("https://other.example", None)):
-        asked_first = client.options("/solve", headers={"Origin": origin} | wanted)
+    for origin, allowed in ((ORIGIN, ORIGIN), ("https://other.example", None)):
+        preflight = client.options("/solve", headers={"Origin": origin} | wanted)
         answer = client.get("/v1/models", headers={"Origin": origin, "Authorization": f"Bearer {KEY}"})
         refused = client.get("/v1/models", headers={"Origin": origin})
-        assert (asked_first.status_code == 200) == bool(let)
-        assert [one.headers.get("access-control-allow-origin") for one in (asked_first, answer, refused)] == [let] * 3
+        assert (preflight.status_code == 200) == bool(allowed)
+        assert [got.headers.get("access-control-allow-origin") for got in (preflight, answer, refused)] == [allowed] * 3
         assert (answer.status_code, refused.status_code) == (200, 401)
         assert "access-control-allow-credentials" not in answer.headers
 
@@ -125,16 +125,16 @@ def test_head_works_where_get_does(running: Running) -> None:
     assert httpx.head(running.url).status_code == 200
 
 
-def test_the_list_of_models_is_short_and_one_model_is_told_in_full(running: Running) -> None:
+def test_the_list_of_models_is_short_and_a_single_model_has_all_details(running: Running) -> None:
     with running.client as client:
         listed = client.get("/v1/models").json()["data"]
-        one = client.get("/v1/models/tiny-rft").json()
+        details = client.get("/v1/models/tiny-rft").json()
     assert [model["id"] for model in listed] == ["tiny-sft", "tiny-rft"]
     assert "evaluation" not in listed[1]
-    assert listed[1].items() < one.items()
+    assert listed[1].items() < details.items()
 
 
-def test_the_page_lets_nothing_run_but_its_own_script(running: Running) -> None:
+def test_the_pages_policy_allows_its_own_scripts_only(running: Running) -> None:
     for path, (_, media_type) in page.FILES.items():
         answer = httpx.get(running.url + path)
         assert answer.headers["content-type"] == media_type

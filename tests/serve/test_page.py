@@ -39,11 +39,11 @@ class Page:
         self.context = browser.new_context(**options)
         self.context.set_default_timeout(20_000)
         self.tab = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", lambda message: self.console.append(message.text))
+        self.tab.on("pageerror", lambda error: self.console.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(url)
 
     def ask(self, question: str, k: int = 12, other: str | None = None) -> None:
@@ -63,8 +63,8 @@ def page(browser: Any, running: Running) -> Iterator[Page]:
     opened = Page(browser, running.url)
     opened.tab.locator("#model option").first.wait_for(state="attached")
     yield opened
-    assert opened.said == []
-    assert all(url.startswith(running.url) for url in opened.asked)
+    assert opened.console == []
+    assert all(url.startswith(running.url) for url in opened.requests)
     opened.context.close()
 
 
@@ -81,14 +81,14 @@ def test_asking_shows_paths_votes_and_the_answer_as_the_service_gives_them(page:
     ]
     assert page.tab.locator(".path.winner").count() == solved["distinct_paths"]
     silent = solved["undecided"] + solved["no_answer"] + solved["truncated"]
-    assert page.tab.locator(".path.mute").count() == silent
+    assert page.tab.locator(".path.no-vote").count() == silent
     assert page.tab.locator(".writing").count() == 0
     marks = page.tab.locator(".winner .equation")
     assert marks.count() >= 2
-    assert page.tab.locator(".sure").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
+    assert page.tab.locator(".confidence").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
 
 
-def test_wrong_equations_are_marked_for_eye_and_ear(page: Page) -> None:
+def test_wrong_equations_are_marked_on_screen_and_for_screen_readers(page: Page) -> None:
     page.tab.locator("#early").uncheck()
     page.ask(QUESTION, k=40)
     page.finished()
@@ -115,7 +115,7 @@ def test_base_sft_and_rft_are_compared_at_once(page: Page) -> None:
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= page.tab.evaluate("innerWidth")
 
 
-def test_what_a_model_writes_stays_text(page: Page) -> None:
+def test_a_models_output_stays_text(page: Page) -> None:
     title = page.tab.title()
     page.ask("hostile")
     page.finished()
@@ -124,14 +124,14 @@ def test_what_a_model_writes_stays_text(page: Page) -> None:
     assert page.tab.title() == title
 
 
-def test_only_what_a_mark_repeats_to_the_letter_is_left_out(page: Page) -> None:
+def test_only_text_that_repeats_a_mark_exactly_is_left_out(page: Page) -> None:
     page.ask("twice")
     page.finished()
     text = page.tab.locator(".path .text").first.text_content().replace("\u00a0✓ (right)", "✓")
     assert text == "He has 2*4=8✓ pens, 13+4 = 3+4=7✓7.5 and 10 = 9+1=10✓100.\n8"
 
 
-def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running: Running) -> None:
+def test_the_page_works_by_keyboard_and_escape_cancels_the_samples(page: Page, running: Running) -> None:
     engine = running.engines["tiny-sft"]
     engine.token_s = 0.3
     try:
@@ -150,7 +150,7 @@ def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running:
         engine.token_s = 0.01
 
 
-def test_the_calls_shown_are_those_on_screen(page: Page) -> None:
+def test_the_shown_commands_send_the_values_of_the_form(page: Page) -> None:
     page.ask("What's 3 + 4?", k=5)
     page.finished()
     assert '"k":5' in page.tab.locator("#code").inner_text()
@@ -161,7 +161,7 @@ def test_the_calls_shown_are_those_on_screen(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(browser: Any, running: Running, scheme: str) -> None:
+def test_a_phone_needs_no_horizontal_scrolling(browser: Any, running: Running, scheme: str) -> None:
     phone = Page(browser, running.url, viewport={"width": 360, "height": 700}, color_scheme=scheme, has_touch=True)
     phone.ask(QUESTION + " " + "x" * 300, other="tiny-rft")
     phone.finished(2)
@@ -170,10 +170,10 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, running: Running, sch
     red = int(ground.removeprefix("rgb(").partition(",")[0])
     assert (red < 60) == (scheme == "dark")
     small = phone.tab.locator("button:visible, select:visible").evaluate_all(
-        "all => all.filter(one => one.getBoundingClientRect().height < 30).length"
+        "all => all.filter(control => control.getBoundingClientRect().height < 30).length"
     )
     assert small == 0
-    assert phone.said == []
+    assert phone.console == []
     phone.context.close()
 
 
@@ -199,5 +199,5 @@ def test_the_key_is_asked_for_and_kept_in_the_tab_only(browser: Any) -> None:
         assert KEY not in opened.tab.content()
         assert "RFT_API_KEY" in opened.tab.locator("#code").inner_text()
         assert opened.tab.evaluate("localStorage.length + document.cookie.length") == 0
-        assert KEY not in " ".join(opened.asked)
+        assert KEY not in " ".join(opened.requests)
         opened.context.close()

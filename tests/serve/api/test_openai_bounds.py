@@ -69,7 +69,9 @@ def running() -> Iterator[Running]:
         ("/solve", asked(model="other"), "model"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(running: Running, path: str, body: Any, param: str) -> None:
+def test_a_value_out_of_bounds_is_refused_with_the_fields_name(
+    running: Running, path: str, body: Any, param: str
+) -> None:
     with running.client as client:
         answer = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 404)
@@ -77,7 +79,7 @@ def test_what_is_out_of_bounds_is_refused_by_name(running: Running, path: str, b
     assert (error["param"].removesuffix(".str"), error["type"]) == (param, "invalid_request_error")
 
 
-def test_text_parts_and_plain_fields_are_taken(running: Running) -> None:
+def test_text_parts_and_supported_fields_are_accepted(running: Running) -> None:
     message = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
     earlier = {"role": "assistant", "content": "8", "refusal": None, "tool_calls": None, "annotations": []}
     plain = {"stop": ["\n\n"], "user": "me", "metadata": {"a": "b"}, "response_format": {"type": "text"}, "tools": None}

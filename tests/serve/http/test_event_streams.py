@@ -23,21 +23,21 @@ def running() -> Iterator[Running]:
     yield from two_models()
 
 
-def test_a_stream_is_the_plain_answer_told_step_by_step(running: Running) -> None:
+def test_a_streams_events_end_with_the_plain_answer(running: Running) -> None:
     with running.client as client:
         streamed = client.post("/solve", json=asked(stream=True, early_stop=False, deltas=True))
         plain = client.post("/solve", json=asked(early_stop=False)).json()
-    told = events(streamed)
+    received = events(streamed)
     assert streamed.headers["content-type"].startswith("text/event-stream")
     assert streamed.headers["cache-control"] == "no-store"
-    assert [kind for kind, _ in told if kind != "text"] == ["start", *["path", "vote"] * 8, "result"]
-    assert {**told[-1][1], "seconds": 0} == {**plain, "seconds": 0}
-    votes = [data for kind, data in told if kind == "vote"]
+    assert [kind for kind, _ in received if kind != "text"] == ["start", *["path", "vote"] * 8, "result"]
+    assert {**received[-1][1], "seconds": 0} == {**plain, "seconds": 0}
+    votes = [data for kind, data in received if kind == "vote"]
     assert [vote["came"] for vote in votes] == list(range(1, 9))
     assert votes[-1]["votes"] == plain["votes"]
 
 
-def test_paths_come_before_the_last_is_finished(running: Running) -> None:
+def test_paths_are_sent_before_the_last_one_is_finished(running: Running) -> None:
     with running.client as client, client.stream("POST", "/solve", json=asked(stream=True, k=32)) as answer:
         texts = answer.iter_text()
         seen = next(texts)
@@ -57,7 +57,7 @@ def test_stopping_early_saves_samples_and_tokens_and_keeps_the_answer(running: R
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("path", ["/solve", "/v1/chat/completions"])
-def test_a_client_that_hangs_up_frees_the_engine(running: Running, path: str, stream: bool) -> None:
+def test_a_disconnected_clients_samples_are_cancelled(running: Running, path: str, stream: bool) -> None:
     engine = running.engines["tiny-sft"]
     engine.token_s = 0.5
     body = asked(k=20, model="tiny-sft", stream=stream) if path == "/solve" else chat(model="tiny-sft", n=20)
@@ -83,12 +83,12 @@ def test_an_engine_that_fails_ends_the_stream_with_an_error(running: Running, mo
 
     monkeypatch.setattr(running.engines["tiny-rft"], "script", fail)
     with running.client as client:
-        told = events(client.post("/solve", json=asked(stream=True)))
+        received = events(client.post("/solve", json=asked(stream=True)))
         plain = client.post("/solve", json=asked())
-    assert [told[0][0], told[-1][0]] == ["start", "error"]
-    assert told[-1][1]["error"]["type"] == plain.json()["error"]["type"] == "server_error"
+    assert [received[0][0], received[-1][0]] == ["start", "error"]
+    assert received[-1][1]["error"]["type"] == plain.json()["error"]["type"] == "server_error"
     assert plain.status_code == 500
-    assert "secret" not in plain.text + str(told)
+    assert "secret" not in plain.text + str(received)
 
 
 class Dying(ScriptedServer):
@@ -113,7 +113,7 @@ def dying() -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("after", [0, 3])
-def test_a_lost_engine_costs_a_plain_request_nothing_and_a_begun_stream_an_error_event(
+def test_a_request_of_a_lost_engine_is_repeated_and_a_begun_stream_ends_with_an_error_event(
     dying: Running, after: int
 ) -> None:
     engine: Any = dying.engines["tiny-rft"]
@@ -125,9 +125,9 @@ def test_a_lost_engine_costs_a_plain_request_nothing_and_a_begun_stream_an_error
         assert {**again.json(), "seconds": 0} == {**whole, "seconds": 0}
         assert engine.deaths == 0
         engine.deaths = 1
-        told = events(client.post("/solve", json=asked(stream=True), headers={"X-Request-Id": "mine"}))
-        assert told[-1][0] == "error"  # its start had been sent
-        assert told[-1][1]["request_id"] == "mine"
+        received = events(client.post("/solve", json=asked(stream=True), headers={"X-Request-Id": "mine"}))
+        assert received[-1][0] == "error"  # its start had been sent
+        assert received[-1][1]["request_id"] == "mine"
         engine.deaths = 1
         lines = client.post("/v1/chat/completions", json=chat(stream=True)).text.split("\n\n")[:-1]
         assert engine.deaths == 0
@@ -138,7 +138,7 @@ def test_a_lost_engine_costs_a_plain_request_nothing_and_a_begun_stream_an_error
     assert within(2, lambda: engine.running == 0)
 
 
-def test_an_engine_that_is_lost_for_good_is_503_at_once(dying: Running) -> None:
+def test_a_permanently_lost_engine_is_503_at_once(dying: Running) -> None:
     engine: Any = dying.engines["tiny-rft"]
     engine.after, engine.deaths = 0, 100
     try:

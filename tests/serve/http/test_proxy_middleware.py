@@ -60,27 +60,27 @@ def test_a_request_that_got_no_answer_is_sent_again_with_its_body_and_id(ask: An
     assert len(set(proxy.ids)) == 1
 
 
-def test_it_is_not_sent_again_for_ever(ask: Any) -> None:
+def test_the_number_of_attempts_is_bounded(ask: Any) -> None:
     answer = ask(Proxy(*[[]] * 20))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["error"]["type"] == "server_error"
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
-def test_a_stream_that_is_left_ends_with_an_error_event(ask: Any) -> None:
+def test_an_unfinished_stream_ends_with_an_error_event(ask: Any) -> None:
     answer = ask(Proxy([start(headers=STREAM), body(b"event: start\ndata: {}\n\n", more=True)]))
     event, data = answer.text.split("\n\n")[1].split("\n")
     assert event == "event: error"
     assert json.loads(data.removeprefix("data: "))["error"]["code"] == "unavailable"
 
 
-def test_a_whole_stream_is_left_alone(ask: Any) -> None:
-    told = [body(b"data: 1\n\n", more=True), body(b"data: [DONE]\n\n", more=True), body(b"")]
-    assert ask(Proxy([start(headers=STREAM), *told])).text == "data: 1\n\ndata: [DONE]\n\n"
+def test_a_complete_stream_is_unchanged(ask: Any) -> None:
+    messages = [body(b"data: 1\n\n", more=True), body(b"data: [DONE]\n\n", more=True), body(b"")]
+    assert ask(Proxy([start(headers=STREAM), *messages])).text == "data: 1\n\ndata: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
-def test_what_the_proxy_says_by_itself_gets_openais_shape(ask: Any, status: int) -> None:
+def test_the_proxys_own_errors_get_openais_shape(ask: Any, status: int) -> None:
     answer = ask(Proxy([start(status, [(b"content-type", b"text/plain"), (b"retry-after", b"7")]), body(b"plain")]))
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
