@@ -100,7 +100,7 @@ def _application(args: Args, models: list[RunModel], keys: Keys, *, single_proce
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
     cards = [run_models.details(run, model) for model in models]
     common: dict[str, Any] = {
-        "seeds": resources.gpu,
+        "gpu": resources.gpu,
         "capacity": capacity,
         "max_tokens": resources.max_tokens,
         "cors_origins": args.cors_origins,

@@ -65,12 +65,13 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         llm_deployments: dict[str, DeploymentHandle],
         cards: Sequence[schemas.ModelDetails],
         *,
-        seeds: bool,
+        gpu: bool,
         capacity: int,
         max_tokens: int = schemas.MAX_TOKENS,
         counter: Any = None,
     ) -> None:
-        """`capacity`: paths that each model may have in progress. `max_tokens`: the limit of one path.
+        """`gpu`: whether each engine has GPUs of its own; without, all share the CPUs, and seeds are refused.
+        `capacity`: paths that each model may have in progress. `max_tokens`: the limit of one path.
 
         `counter`: the handle of the limits' `SharedCounter`; None: limits are counted in this replica.
         """
@@ -80,7 +81,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         self._limiter, self._max_tokens = RateLimiter(counter), max_tokens
         self._admission = Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
-        self._seeds = seeds
+        self._gpu = gpu
 
     async def healthz(self) -> schemas.Health:
         """Whether the process runs."""
@@ -95,7 +96,8 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
 
     async def models(self) -> schemas.ServedModels:
         """The served models."""
-        return schemas.ServedModels(data=list(self._cards.values()))
+        shared_cpus = not self._gpu and len(self._cards) > 1
+        return schemas.ServedModels(data=list(self._cards.values()), shared_cpus=shared_cpus)
 
     async def model_data(self, model: str) -> schemas.ModelDetails:
         """One served model: its base model, training data and settings, and its results on the run's test problems."""
@@ -115,7 +117,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     async def _openai(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
         """An OpenAI answer. Its reservation is held until the last byte of a stream."""
         body.model = self._served(body.model or next(iter(self._cards)))
-        if body.seed is not None and not self._seeds:
+        if body.seed is not None and not self._gpu:
             raise Refusal(
                 400, "seed is not supported where models run on CPUs", param="seed"
             )  # a seed ends vLLM's CPU engine
@@ -268,7 +270,7 @@ def deploy(
     cards: Sequence[schemas.ModelDetails],
     keys: Keys,
     *,
-    seeds: bool,
+    gpu: bool,
     capacity: int,
     max_tokens: int = schemas.MAX_TOKENS,
     replicas: int = 1,
@@ -282,7 +284,7 @@ def deploy(
     return serve.deployment(ingress, name="ingress", **OPTIONS, **drained).bind(
         llm_deployments=dict(models),
         cards=list(cards),
-        seeds=seeds,
+        gpu=gpu,
         capacity=-(-capacity // replicas),
         max_tokens=max_tokens,
         counter=counter,

@@ -71,7 +71,7 @@ def deploy(
     card: schemas.ModelDetails,
     keys: Keys,
     *,
-    seeds: bool,
+    gpu: bool,
     capacity: int,
     max_tokens: int = schemas.MAX_TOKENS,
     cors_origins: Sequence[str] = (),
@@ -81,5 +81,5 @@ def deploy(
     routed = make_fastapi_ingress(SingleProcessIngress, endpoint_map=ingress.ENDPOINTS, app=app)
     counter = serve.deployment(SharedCounter, name="limits", **ingress.OPTIONS).bind()
     merged = {**ingress.OPTIONS, **options, "name": "ingress"}
-    settings = {"seeds": seeds, "capacity": capacity, "max_tokens": max_tokens}
+    settings = {"gpu": gpu, "capacity": capacity, "max_tokens": max_tokens}
     return serve.deployment(routed, **merged).bind(start, card, counter=counter, **settings)

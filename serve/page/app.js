@@ -25,6 +25,7 @@ function showCall() {
   $("code").setAttribute("aria-labelledby", `tab-${language}`);
 }
 
+let sharedCpus = false; // as the service says
 let current = null; // the AbortController of the answers in progress
 
 function requestBody(model) {
@@ -37,7 +38,13 @@ function showProblem(message) {
 }
 
 async function submit() {
-  if (!$("question").value.trim()) { $("question").focus(); return; }
+  if (!$("question").value.trim()) {
+    showProblem("Write a word problem first: the question is empty.");
+    $("question").focus();
+    return;
+  }
+  if (!$("model").value) await loadModels(); // it shows why there are none, such as a wrong key
+  if (!$("model").value) return;
   stop();
   const controller = (current = new AbortController());
   showProblem("");
@@ -51,10 +58,18 @@ async function submit() {
   $("call").hidden = false;
   showCall();
   if ($("results").getBoundingClientRect().top > innerHeight * 0.75) $("results").scrollIntoView({ behavior: "smooth" });
-  const ends = await Promise.allSettled(answers.map((answer) => answer.read(controller.signal)));
+  const ends = await readAll(answers, controller.signal);
   if (current === controller) { current = null; $("stop").hidden = true; }
   const failed = ends.find((end) => end.status === "rejected")?.reason;
   if (failed instanceof ServiceError && failed.status === 401) requestKey(failed.message);
+}
+
+/** Reads the answers, one after another where the engines share CPUs: at the same time they take longer in all. */
+async function readAll(answers, signal) {
+  if (!sharedCpus) return Promise.allSettled(answers.map((answer) => answer.read(signal)));
+  const ends = [];
+  for (const answer of answers) ends.push(...(await Promise.allSettled([answer.read(signal)])));
+  return ends;
 }
 
 function stop() {
@@ -72,7 +87,8 @@ function requestKey(message) {
 
 async function loadModels() {
   try {
-    const served = await servedModels();
+    const { data: served, shared_cpus } = await servedModels();
+    sharedCpus = shared_cpus;
     $("model").replaceChildren(...served.map(({ id }) => new Option(id, id)));
     $("other").replaceChildren(new Option("no other", ""), ...served.map(({ id }) => new Option(id, id)));
     if (served.length > 2) $("other").append(new Option("all of them", ALL));

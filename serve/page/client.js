@@ -31,9 +31,9 @@ async function okOrThrow(response) {
   throw new ServiceError(response.status, message);
 }
 
+/** The list of models (`data`), and whether their engines share CPUs (`shared_cpus`). */
 export async function servedModels() {
-  const response = await okOrThrow(await fetch("/v1/models", { headers: headers() }));
-  return (await response.json()).data;
+  return (await okOrThrow(await fetch("/v1/models", { headers: headers() }))).json();
 }
 
 export async function modelDetails(id) {

@@ -13,7 +13,7 @@ export class ModelAnswer {
     this.cards = new Map();
     this.distinctPaths = new Map();
     this.answer = el("p", "answer", "?");
-    this.confidence = el("p", "confidence", "waiting for the first path");
+    this.confidence = el("p", "confidence", "waiting for the model before it");
     this.announcement = el("p", "visually-hidden");
     this.announcement.setAttribute("role", "status");
     this.announcement.setAttribute("aria-live", "polite");
@@ -38,7 +38,9 @@ export class ModelAnswer {
     this.root.setAttribute("aria-busy", "true");
   }
 
+  /** Sends the question and shows the events. Throws what the service answers instead of them. */
   async read(signal) {
+    this.confidence.textContent = "waiting for the first path";
     try {
       for await (const [event, data] of solve(this.body, signal)) this[`on_${event}`]?.(data);
       if (!this.ended) this.fail("the connection ended before the result arrived");

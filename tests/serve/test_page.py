@@ -5,12 +5,14 @@ Needs Chromium; without one it is skipped, except in continuous integration (`CI
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from serve.access.api_keys import Keys, load_keys
+from serve.api.schemas import Event, SolveRequest
 from serve.scripted import ScriptedServer, arithmetic
 from tests.serve.scripted_service import KEY, Running, serving
 
@@ -28,7 +30,9 @@ def script(question: str, index: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    engines = {name: ScriptedServer(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft", "tiny-base")}
+    engines: dict[str, ScriptedServer] = {
+        name: Concurrent(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft", "tiny-base")
+    }
     yield from serving(engines, Keys())
 
 
@@ -108,9 +112,27 @@ def test_two_models_answer_side_by_side(page: Page) -> None:
     assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft"]
 
 
-def test_base_sft_and_rft_are_compared_at_once(page: Page) -> None:
+class Concurrent(ScriptedServer):
+    """An engine that records how many engines of the page's models work at the same time."""
+
+    working, most = 0, 0
+
+    async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
+        Concurrent.working += 1
+        Concurrent.most = max(Concurrent.most, Concurrent.working)
+        try:
+            async with aclosing(super().solve(asked)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            Concurrent.working -= 1
+
+
+def test_three_models_on_shared_cpus_are_compared_one_after_another(page: Page) -> None:
+    Concurrent.most = 0
     page.ask(QUESTION, other="*")
     page.finished(3)
+    assert Concurrent.most == 1
     assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft", "tiny-base"]
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= page.tab.evaluate("innerWidth")
 
@@ -184,6 +206,35 @@ def test_every_control_has_a_name(page: Page) -> None:
         "all => all.filter(e => !e.textContent.trim() && !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)"
     )
     assert unnamed == []
+
+
+def test_a_question_of_spaces_is_answered_with_a_message(page: Page) -> None:
+    page.ask("   ")
+    page.tab.locator("#problem", has_text="Write a word problem").wait_for()
+    assert page.tab.locator(".run").count() == 0
+    page.ask(QUESTION)
+    page.finished()
+    assert page.tab.locator("#problem").is_hidden()
+
+
+def test_a_wrong_keys_error_stays_on_screen(browser: Any) -> None:
+    engines = {"tiny-rft": ScriptedServer("tiny-rft")}
+    for running in serving(engines, load_keys(None, {"RFT_API_KEYS": KEY})):
+        opened = Page(browser, running.url)
+        opened.tab.locator("#key").wait_for()
+        opened.tab.fill("#key", "a-wrong-key-of-the-tests")
+        error = opened.tab.locator("#problem", has_text="a valid API key is needed")
+        for _ in range(2):
+            opened.tab.click("#go")
+            error.wait_for()
+            opened.tab.wait_for_timeout(300)
+            assert error.is_visible()
+        opened.tab.fill("#key", KEY)
+        opened.tab.keyboard.press("Tab")
+        error.wait_for(state="hidden")
+        opened.ask(QUESTION)
+        opened.finished()
+        opened.context.close()
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab_only(browser: Any) -> None:
