@@ -34,6 +34,7 @@ from serve.http import request_metrics
 from serve.http.disconnects import unless_disconnected
 from serve.http.event_streams import EventStream, openai_stream, request_usage, solve_stream
 from serve.http.head_requests import HeadRequests
+from serve.page import api_docs
 from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S
 from serve.vllm_private import CONTEXT_LENGTH
@@ -248,7 +249,9 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 429, 503)
     }
-    app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
+    summary = "Word problems, solved k times and put to the vote"
+    # FastAPI's own pages load scripts from a CDN: serve/page/api_docs.py replaces them
+    app = FastAPI(title="rft-ray", summary=summary, responses=refusals, docs_url=None, redoc_url=None)
     errors.install(app)
     app.add_exception_handler(ray_private.openai_http_exception(), _engine_refused)
     for busy in (*ENGINE_LOST, TaskCancelledError, BackPressureError, DeploymentUnavailableError):
@@ -261,6 +264,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
         allowed: dict[str, Any] = {"allow_origins": cors_origins, "allow_headers": ["*"], "allow_methods": methods}
         app.add_middleware(CORSMiddleware, **allowed, expose_headers=shown)
     page.install(app)
+    api_docs.install(app)
     request_metrics.install(app)
     return app
 

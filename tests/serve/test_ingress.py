@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -59,7 +60,7 @@ def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Ru
     """The page's files hold no secret: they are the same for all, and the data that they show needs the key."""
     routes = [(route.path, method) for route in running.app.routes for method in getattr(route, "methods", ())]
     assert {path for path, _ in routes} >= {"/solve", "/openapi.json", "/docs", *page.FILES}
-    assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 8 + len(page.FILES)
+    assert len([route for route in running.app.routes if isinstance(route, APIRoute)]) == 9 + len(page.FILES)
     is_open = {(path, "GET") for path in ("/healthz", "/readyz", *page.FILES)}
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         with httpx.Client(base_url=running.url, headers=headers) as stranger:
@@ -132,6 +133,21 @@ def test_the_list_of_models_is_short_and_a_single_model_has_all_details(running:
     assert [model["id"] for model in listed] == ["tiny-sft", "tiny-rft"]
     assert "evaluation" not in listed[1]
     assert listed[1].items() < details.items()
+
+
+def test_each_html_page_has_a_strict_policy_and_refers_to_this_host_only(running: Running) -> None:
+    pages = []
+    with running.client as client:
+        for route in running.app.routes:
+            answer = client.get(route.path.replace("{model:path}", "tiny-rft"))
+            if answer.headers["content-type"].startswith("text/html"):
+                pages.append(route.path)
+                policy = answer.headers["content-security-policy"]
+                assert policy.startswith("default-src 'none'; "), route.path
+                assert not {"unsafe", "http", "data:", "*"} & set(re.findall(r"unsafe|http|data:|\*", policy))
+                assert not re.search(r"""(src|href)=["']?(\w+:)?//""", answer.text), route.path
+        assert client.get("/redoc").status_code == client.get("/docs/oauth2-redirect").status_code == 404
+    assert pages == ["/", "/docs"]
 
 
 def test_the_pages_policy_allows_its_own_scripts_only(running: Running) -> None:

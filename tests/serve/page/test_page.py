@@ -208,6 +208,15 @@ def test_every_control_has_a_name(page: Page) -> None:
     assert unnamed == []
 
 
+def test_the_api_page_works_without_any_other_host(page: Page, running: Running) -> None:
+    page.tab.goto(f"{running.url}/docs")
+    assert page.tab.locator("h2", has_text="POST /solve").is_visible()
+    assert page.tab.locator("script").count() == 0
+    assert (
+        page.tab.evaluate("getComputedStyle(document.querySelector('th')).textAlign") == "left"
+    )  # its style is loaded
+
+
 def test_a_question_of_spaces_is_answered_with_a_message(page: Page) -> None:
     page.ask("   ")
     page.tab.locator("#problem", has_text="Write a word problem").wait_for()
