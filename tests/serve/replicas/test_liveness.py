@@ -43,6 +43,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         "DOWN_AFTER_S": 0.3,
         "RECHECK_S": 0.01,
         "WAIT_S": 0.2,
+        "FIRST_WAIT_S": 0.2,
         "OTHER_REPLICA_S": 0.2,
     }.items():
         monkeypatch.setattr(liveness, name, seconds)
@@ -89,6 +90,23 @@ def test_a_model_whose_replicas_all_fail_is_refused_soon_and_accepted_again_late
                     return await models.await_up("m")
                 except Refusal:
                     pass
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("answer", [lost, silent])
+def test_a_model_whose_engine_is_starting_is_refused_until_it_answers(answer: Callable[[], Awaitable[None]]) -> None:
+    async def ask() -> None:
+        handle = turns(answer)
+        models = Liveness({"m": handle})
+        began = time.monotonic()
+        with pytest.raises(Refusal, match="no engine of m") as refused:
+            await models.await_up("m")
+        assert refused.value.details["headers"] == {"Retry-After": str(liveness.RETRY_AFTER_S)}
+        assert time.monotonic() - began < 5
+        handle.answer = sound
+        await asyncio.sleep(1)
+        await models.await_up("m")
 
     asyncio.run(ask())
 
