@@ -81,7 +81,9 @@ def build(args: Args) -> "Application":
     return _application(args, run_models.choose(args.run, args.model, args.stage), keys)
 
 
-def _application(args: Args, models: list[RunModel], keys: Keys, *, single_process: bool = False) -> "Application":
+def _application(
+    args: Args, models: list[RunModel], keys: Keys, *, single_process_host: str | None = None
+) -> "Application":
     import ray
 
     from serve import ingress
@@ -105,9 +107,9 @@ def _application(args: Args, models: list[RunModel], keys: Keys, *, single_proce
         "max_tokens": resources.max_tokens,
         "cors_origins": args.cors_origins,
     }
-    if single_process:
+    if single_process_host is not None:
         start, options = model_server.in_process(models[0], run, recorded.engine, resources)
-        return deploy_single_process(start, options, cards[0], keys, **common)
+        return deploy_single_process(start, options, cards[0], keys, host=single_process_host, **common)
     deployments = {model.served_as: model_server.deploy(model, run, recorded.engine, resources) for model in models}
     return ingress.deploy(deployments, cards, keys, replicas=args.ingresses, **common)
 
@@ -169,14 +171,15 @@ def _serve(options: argparse.Namespace) -> int:
     run_models.settings(args.run)
     names = [model.served_as for model in models]
     single_process = len(models) == args.replicas == args.ingresses == 1 and options.address is None
-    print(f"serving {', '.join(names)} of {args.run}: starting …", flush=True)
+    engines = len(models) * args.replicas
+    print(f"starting {engines} engine{'s' * (engines > 1)} of {args.run}: {', '.join(names)} …", flush=True)
     run_until_stopped(
-        lambda: _application(args, models, keys, single_process=single_process),
+        lambda: _application(args, models, keys, single_process_host=options.host if single_process else None),
         host=options.host,
         port=options.port,
         address=options.address,
         verbose=options.verbose,
-        single_process=single_process,
+        single_model=names[0] if single_process else None,
         ready=lambda url: print(_examples(url, names[0], bool(keys)), flush=True),
     )
     return 0

@@ -35,8 +35,8 @@ from serve.http.disconnects import unless_disconnected
 from serve.http.event_streams import EventStream, openai_stream, request_usage, solve_stream
 from serve.http.head_requests import HeadRequests
 from serve.page import api_docs
-from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
-from serve.runner import DRAIN_S
+from serve.replicas.liveness import ENGINE_LOST, RETRIES, RETRY_AFTER_S, Liveness, ReadinessCheck
+from serve.runner import DRAIN_S, INGRESS
 from serve.vllm_private import CONTEXT_LENGTH
 
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
@@ -76,6 +76,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
 
         `counter`: the handle of the limits' `SharedCounter`; None: limits are counted in this replica.
         """
+        ray_private.listen_on_node_address()
         super().__init__(llm_deployments, {card.id: card for card in cards})
         self._liveness = Liveness(ray_private.deployment_handles(self))
         self._readiness = ReadinessCheck(ray_private.deployment_handles(self))
@@ -91,7 +92,8 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     async def readyz(self, request: Request) -> schemas.Readiness:
         """Whether the engine of each model answers; 503 where one does not. Names the models to callers with access."""
         if not await self._readiness.ready():
-            raise Refusal(503, "an engine does not answer", code="not_ready")
+            retry = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Refusal(503, "an engine does not answer", code="not_ready", headers=retry)
         has_access = hasattr(request.state, "caller")
         return schemas.Readiness(models=list(self._cards) if has_access else None)
 
@@ -285,7 +287,7 @@ def deploy(
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=app)
     drained = {"num_replicas": replicas, "graceful_shutdown_timeout_s": DRAIN_S}
     counter = serve.deployment(SharedCounter, name="limits", **OPTIONS).bind()
-    return serve.deployment(ingress, name="ingress", **OPTIONS, **drained).bind(
+    return serve.deployment(ingress, name=INGRESS, **OPTIONS, **drained).bind(
         llm_deployments=dict(models),
         cards=list(cards),
         gpu=gpu,

@@ -32,7 +32,7 @@ END_TIMEOUT_S = 60
 KEY = "the-key-of-the-serving-tests"
 LIMITED = "the-key-with-its-own-limits"
 TEMPLATE = "Question: {query}\nAnswer:"
-LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,17 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
-    """Local address as /proc writes it -> the process that listens there and is reachable from other machines."""
-    holders = {}
+def listening(pids: list[int]) -> set[tuple[str, int]]:
+    """The addresses, in hexadecimal as /proc writes them, and ports that these processes listen at."""
+    sockets = set()
     for pid in pids:
         with suppress(OSError):
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            holders |= {os.readlink(link): name for link in Path(f"/proc/{pid}/fd").iterdir()}
+            sockets |= {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    listening = {row[1]: holders.get(f"socket:[{row[9]}]") for row in rows if row[3] == "0A"}
-    return {where: name for where, name in listening.items() if name and not where.startswith(LOOPBACK)}
+    addresses = [row[1].split(":") for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return {(host, int(port, 16)) for host, port in addresses}
+
+
+def listening_beyond_loopback(pids: list[int]) -> set[tuple[str, int]]:
+    """Those addresses that other machines reach."""
+    return {(host, port) for host, port in listening(pids) if host not in LOOPBACK}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.serve.running import (
     START_TIMEOUT_S,
     TEMPLATE,
     Service,
+    listening,
     listening_beyond_loopback,
     processes,
     running,
@@ -304,13 +306,26 @@ def test_the_engine_answers_after_bad_requests(service: Service) -> None:
         assert client.get("/readyz").status_code == 200
 
 
-def test_what_listens_beyond_loopback_asks_for_rays_token(service: Service) -> None:
-    exposed = listening_beyond_loopback(processes(service.mark))
-    assert all(
-        name.startswith("ray::ServeReplica") for name in exposed.values()
-    )  # Ray's own address, which cannot be changed
-    for where in exposed:
-        with grpc.insecure_channel(f"127.0.0.1:{int(where.rpartition(':')[2], 16)}") as channel:
+def test_it_listens_on_loopback_only_and_prints_where(service: Service) -> None:
+    assert listening_beyond_loopback(processes(service.mark)) == set()
+    log = service.log.read_text()
+    printed = {int(port) for port in re.findall(r"^  \S+:(\d+) +\S", log, re.MULTILINE)}
+    assert printed == {port for _, port in listening(processes(service.mark))}
+    assert len(re.findall(r"HTTP: the service$", log, re.MULTILINE)) == 1
+    assert "reachable from other machines" not in log
+
+
+def test_each_engine_has_a_line_before_the_service_is_ready(service: Service) -> None:
+    log = service.log.read_text()
+    lines = log[: log.index("ready: ")].splitlines()
+    assert lines[0].startswith(f"starting {len(service.models)} engine")
+    assert sorted(re.findall(r"^engine of (\S+): up after \d+ s$", log, re.MULTILINE)) == sorted(service.models)
+
+
+def test_serves_grpc_asks_for_rays_token(service: Service) -> None:
+    replicas = [pid for name in ("ingress", "limits") for pid in service.replicas_of(name)]
+    for _, port in listening(replicas):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
             with pytest.raises(grpc.RpcError) as refused:
                 call(b"", timeout=10)

@@ -44,7 +44,9 @@ def holder() -> socket.socket:
 def listening(port: int) -> asyncio.Task[tuple[asyncio.Task[None], uvicorn.Server]]:
     options = HTTPOptions(host="127.0.0.1", port=port)
     loop = asyncio.get_running_loop()
-    return asyncio.ensure_future(single_process._listen(app, options, event_loop=loop, enable_so_reuseport=False))
+    return asyncio.ensure_future(
+        single_process._listen(options.host, app, options, event_loop=loop, enable_so_reuseport=False)
+    )
 
 
 @asynccontextmanager
@@ -111,7 +113,9 @@ def lingering(port: int) -> bool:
 def test_any_other_failure_is_raised() -> None:
     async def run() -> None:
         options = HTTPOptions(host="192.0.2.1", port=8)  # an address of no machine
-        await single_process._listen(app, options, event_loop=asyncio.get_running_loop(), enable_so_reuseport=False)
+        await single_process._listen(
+            options.host, app, options, event_loop=asyncio.get_running_loop(), enable_so_reuseport=False
+        )
 
     with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
         asyncio.run(asyncio.wait_for(run(), SECONDS))
