@@ -152,7 +152,6 @@ def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterat
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"connect to Ray at {address}" if address else "start Ray"
         raise StartError(f"cannot {where}: {_last_line(str(error))}") from None
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if not verbose:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # in this process only: the engines' logs are unchanged
     try:
@@ -165,6 +164,7 @@ def _refuse_running_serve() -> None:
     """Raises StartError where the cluster runs Serve."""
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # not earlier: the import sets it
     running = serve.status()
     if running.proxies or running.applications:
         names = ", ".join(running.applications) or "none"

@@ -68,7 +68,8 @@ def _addresses(process: psutil.Process) -> list[tuple[str, int]]:
     """The addresses that a process listens at; none where it has ended or belongs to another user."""
     with suppress(psutil.Error):
         sockets = process.net_connections(kind="tcp")
-        return [(socket.laddr.ip, socket.laddr.port) for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        addresses = [socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        return [(address.ip.removeprefix("::ffff:"), address.port) for address in addresses]  # an IPv4 address in IPv6
     return []
 
 

@@ -102,9 +102,9 @@ def routes(document: Mapping[str, Any]) -> list[Route]:
 
 
 def _schema(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The JSON schema of a body, and the examples of its other media types."""
+    """The JSON schema of a body, and the examples of its media types."""
     content = body.get("content", {})
-    examples = tuple(media["example"] for media in content.values() if "example" in media)
+    examples = tuple(_text(media["example"]) for media in content.values() if "example" in media)
     return content.get("application/json", {}).get("schema", {}), examples
 
 
@@ -125,8 +125,12 @@ def _body(schemas: Mapping[str, Any], schema: Mapping[str, Any], examples: tuple
         )
         for field, described in named.get("properties", {}).items()
     )
-    shown = [json.dumps(example, indent=2, ensure_ascii=False) for example in named.get("examples", ())[:1]]
-    return Body(name, fields, "\n\n".join([*shown, *examples]))
+    own = map(_text, named.get("examples", ())[:1])
+    return Body(name, fields, "\n\n".join(dict.fromkeys([*own, *examples])))
+
+
+def _text(example: Any) -> str:
+    return example if isinstance(example, str) else json.dumps(example, indent=2, ensure_ascii=False)
 
 
 def type_of(schema: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -44,6 +44,8 @@ class Started:
     mark: str
     log: Path
     ray_folder: Path
+    early: list[tuple[httpx.Response, float]] = field(default_factory=list)
+    """The answers to requests before the service was ready, and the seconds that they took."""
 
     def client(self, key: str | None = KEY) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -87,7 +89,7 @@ def started(
 class Service(Started):
     """`python -m serve.app`."""
 
-    models: list[str]
+    models: list[str] = field(default_factory=list)
 
     def replicas(self) -> list[int]:
         """Pids of Serve's replicas with an engine."""
@@ -150,7 +152,16 @@ def wait_until_ready(service: Started, start_s: float) -> None:
     while "ready: " not in service.log.read_text():
         if service.process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")
-        time.sleep(0.2)
+        ask_early(service)
+        time.sleep(1)
+
+
+def ask_early(service: Started) -> None:
+    """Record the answers to a probe and a question; none while nothing listens."""
+    with suppress(httpx.ConnectError), service.client() as client:
+        for method, path, body in (("GET", "/readyz", None), ("POST", "/solve", {"question": "1+1?", "k": 1})):
+            began = time.monotonic()
+            service.early.append((client.request(method, path, json=body), time.monotonic() - began))
 
 
 def processes(mark: str) -> list[int]:

@@ -31,6 +31,8 @@ from tests.serve.running import (
     within,
 )
 
+EARLY_S = 15
+"""Most seconds of an answer while the engines start and use all cores; the bounds of the service are 1 and 5 s."""
 MODEL, BASE = "tiny-rft", "tiny-base"
 QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
 ROUTES = {
@@ -310,26 +312,40 @@ def test_it_listens_on_loopback_only_and_prints_where(service: Service) -> None:
     assert listening_beyond_loopback(processes(service.mark)) == set()
     log = service.log.read_text()
     printed = {int(port) for port in re.findall(r"^  \S+:(\d+) +\S", log, re.MULTILINE)}
-    assert printed == {port for _, port in listening(processes(service.mark))}
+    replicas = service.replicas_of("ingress") + service.replicas_of("limits") + service.replicas()
+    assert printed >= {port for _, port in listening(replicas + service.engines())}  # Ray starts further workers later
     assert len(re.findall(r"HTTP: the service$", log, re.MULTILINE)) == 1
     assert "reachable from other machines" not in log
 
 
 def test_each_engine_has_a_line_before_the_service_is_ready(service: Service) -> None:
     log = service.log.read_text()
-    lines = log[: log.index("ready: ")].splitlines()
-    assert lines[0].startswith(f"starting {len(service.models)} engine")
-    assert sorted(re.findall(r"^engine of (\S+): up after \d+ s$", log, re.MULTILINE)) == sorted(service.models)
+    start = log[log.index(f"starting {len(service.models)} engine") : log.index("ready: ")]
+    assert sorted(re.findall(r"^engine of (\S+): up after \d+ s$", start, re.MULTILINE)) == sorted(service.models)
+
+
+def test_requests_before_it_is_ready_are_503_with_retry_after_and_do_not_wait(service: Service) -> None:
+    """A single process listens once it is ready, so that early requests are refused by the system."""
+    refused = [answer for answer, _ in service.early if answer.status_code != 200]
+    assert bool(refused) == (len(service.models) > 1)
+    for answer in refused:
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["error"]["code"] in ("unavailable", "not_ready")
+    assert all(seconds < EARLY_S for _, seconds in service.early), service.early
 
 
 def test_serves_grpc_asks_for_rays_token(service: Service) -> None:
-    replicas = [pid for name in ("ingress", "limits") for pid in service.replicas_of(name)]
-    for _, port in listening(replicas):
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
-            with pytest.raises(grpc.RpcError) as refused:
-                call(b"", timeout=10)
-        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    """A replica has this port and one of Ray, which has no such method; with a single process also that of HTTP."""
+    for name in ("ingress", "limits"):
+        codes = []
+        for _, port in listening(service.replicas_of(name)):
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(b"", timeout=10)
+            codes.append(refused.value.code())
+        assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 1, codes
 
 
 def test_an_answer_has_one_request_id(service: Service) -> None:

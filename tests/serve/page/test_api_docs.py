@@ -6,15 +6,23 @@ import html
 from typing import Any
 
 import pytest
+from ray.serve.llm.ingress import make_fastapi_ingress
 
+from serve import ingress
 from serve.access.api_keys import Keys
 from serve.page import api_docs
 from serve.scripted import ScriptedServer, application
 
 
-@pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    schema: dict[str, Any] = application({"tiny": ScriptedServer("tiny")}, Keys()).openapi()
+@pytest.fixture(scope="module", params=["scripted", "deployed"])
+def document(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The documents of the application with scripted engines, and of the one that Serve deploys."""
+    if request.param == "scripted":
+        app = application({"tiny": ScriptedServer("tiny")}, Keys())
+    else:
+        app = ingress.fastapi_app(Keys())
+        make_fastapi_ingress(ingress.Ingress, endpoint_map=ingress.ENDPOINTS, app=app)
+    schema: dict[str, Any] = app.openapi()
     return schema
 
 
