@@ -44,7 +44,7 @@ class Started:
     mark: str
     log: Path
     ray_folder: Path
-    early: list[tuple[httpx.Response, float]] = field(default_factory=list)
+    early: list[tuple[httpx.Response, float]] = field(default_factory=list, kw_only=True)
     """The answers to requests before the service was ready, and the seconds that they took."""
 
     def client(self, key: str | None = KEY) -> httpx.Client:
@@ -89,7 +89,7 @@ def started(
 class Service(Started):
     """`python -m serve.app`."""
 
-    models: list[str] = field(default_factory=list)
+    models: list[str]
 
     def replicas(self) -> list[int]:
         """Pids of Serve's replicas with an engine."""
