@@ -185,7 +185,7 @@ async def counted(session: aiohttp.ClientSession) -> Counter[str]:
     counts = Counter[str]()
     for labels, count in re.findall(r"^rft_requests_total\{(.*)\} (\S+)$", text, re.MULTILINE):
         named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        if named["route"] not in ("/metrics", "/readyz"):
+        if named["route"] not in ("/metrics", "/readyz", "/healthz"):
             counts[named["outcome"]] += int(float(count))
     return counts
 

@@ -15,19 +15,20 @@ only).
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import floor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from rft_ray.config.errors import InputError, RftError
 from serve import run_models
 from serve.access.api_keys import Keys, KeysError, load_keys
 from serve.access.guard import is_loopback
 from serve.access.rate_limits import Limits
 from serve.api.schemas import MAX_PATHS, MAX_TOKENS
 from serve.run_models import Resources, RunModel, RunModelsError, RunSettings
-from serve.runner import StartError, run_until_stopped
+from serve.runner import run_until_stopped
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -80,7 +81,9 @@ def build(args: Args) -> "Application":
     return _application(args, run_models.choose(args.run, args.model, args.stage), keys)
 
 
-def _application(args: Args, models: list[RunModel], keys: Keys, *, single_process: bool = False) -> "Application":
+def _application(
+    args: Args, models: list[RunModel], keys: Keys, *, single_process_host: str | None = None
+) -> "Application":
     import ray
 
     from serve import ingress
@@ -99,30 +102,32 @@ def _application(args: Args, models: list[RunModel], keys: Keys, *, single_proce
     capacity = max(MAX_PATHS, 2 * recorded.engine.max_num_seqs * args.replicas)
     cards = [run_models.details(run, model) for model in models]
     common: dict[str, Any] = {
-        "seeds": resources.gpu,
+        "gpu": resources.gpu,
         "capacity": capacity,
         "max_tokens": resources.max_tokens,
         "cors_origins": args.cors_origins,
     }
-    if single_process:
+    if single_process_host is not None:
         start, options = model_server.in_process(models[0], run, recorded.engine, resources)
-        return deploy_single_process(start, options, cards[0], keys, **common)
+        return deploy_single_process(start, options, cards[0], keys, host=single_process_host, **common)
     deployments = {model.served_as: model_server.deploy(model, run, recorded.engine, resources) for model in models}
     return ingress.deploy(deployments, cards, keys, replicas=args.ingresses, **common)
 
 
 def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping[str, float]) -> Resources:
     """The resources of each engine. Without GPUs, all engines share the cluster's CPUs."""
-    gpus, cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
+    from rft_ray.runtime.ray_cluster import uses_gpu  # imports Ray, whose variables the runner sets first
+
+    gpus, cpus, gpu = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0), uses_gpu(args.device, cluster)
     threads = recorded.engine.threads_per_actor * recorded.engine.tensor_parallel_size
     needed = engines * recorded.engine.tensor_parallel_size
-    if args.device == "auto" and 0 < gpus < needed:
+    if args.device == "auto" and gpu and gpus < needed:
         raise RunModelsError(
             f"{engines} engines need {needed} GPUs, the cluster has {gpus:g}: serve one model (--model NAME), or give "
             "--device gpu where the cluster scales up"
         )
     return Resources(
-        gpu=args.device == "gpu" or (args.device == "auto" and gpus > 0),
+        gpu=gpu,
         cpus=min(threads, floor(10 * cpus / engines) / 10) or threads,  # no CPUs yet: the cluster scales up from zero
         replicas=args.replicas,
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),
@@ -130,15 +135,16 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit codes: 0 (ended by a signal), 1 (the service did not start), 2 (a wrong argument)."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m serve.app") -> int:
+    """The command line. Exit codes: 0 (ended by a signal), 1 (the service did not start), 2 (a wrong argument).
+
+    `prog`: the command as the user typed it.
+    """
+    options = _parser(prog).parse_args(arguments)
     try:
         return _serve(options)
-    except StartError as error:
-        return _refuse(str(error), 1)
-    except (RunModelsError, KeysError) as error:
-        return _refuse(str(error), 2)
+    except RftError as error:
+        return _refuse(str(error), 2 if isinstance(error, InputError) else 1)
     except ValidationError as error:
         first = error.errors()[0]
         return _refuse(f"--{'-'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}", 2)
@@ -165,14 +171,15 @@ def _serve(options: argparse.Namespace) -> int:
     run_models.settings(args.run)
     names = [model.served_as for model in models]
     single_process = len(models) == args.replicas == args.ingresses == 1 and options.address is None
-    print(f"serving {', '.join(names)} of {args.run}: starting …", flush=True)
+    engines = len(models) * args.replicas
+    print(f"starting {engines} engine{'s' * (engines > 1)} of {args.run}: {', '.join(names)} …", flush=True)
     run_until_stopped(
-        lambda: _application(args, models, keys, single_process=single_process),
+        lambda: _application(args, models, keys, single_process_host=options.host if single_process else None),
         host=options.host,
         port=options.port,
         address=options.address,
         verbose=options.verbose,
-        single_process=single_process,
+        single_model=names[0] if single_process else None,
         ready=lambda url: print(_examples(url, names[0], bool(keys)), flush=True),
     )
     return 0
@@ -195,8 +202,8 @@ def _examples(url: str, model: str, keyed: bool) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serve.app", description="Serve the models of a finished run.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Serve the models of a finished run.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="URL", help="folder or s3:// address of a finished run")
     source.add_argument("--newest", metavar="FOLDER", help="serve the last finished run under this folder")

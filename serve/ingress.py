@@ -7,13 +7,11 @@ as long as no part of its answer has been sent; after that a stream ends with an
 Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
-import asyncio
 import json
-import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from ray import serve
@@ -24,7 +22,6 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from serve import page, ray_private
 from serve.access.admission import Admission
@@ -32,20 +29,18 @@ from serve.access.api_keys import Keys
 from serve.access.guard import Caller, Guard
 from serve.access.rate_limiter import RateLimiter, Reservation, SharedCounter
 from serve.api import errors, fields, openai_bounds, schemas
-from serve.api.errors import CLIENT_CLOSED, Refusal
+from serve.api.errors import Refusal
 from serve.http import request_metrics
+from serve.http.disconnects import unless_disconnected
+from serve.http.event_streams import EventStream, openai_stream, request_usage, solve_stream
 from serve.http.head_requests import HeadRequests
-from serve.replicas.liveness import ENGINE_LOST, RETRIES, Liveness, ReadinessCheck
-from serve.runner import DRAIN_S
-from serve.vllm_private import CONTEXT_LENGTH, StreamOptions
+from serve.page import api_docs
+from serve.replicas.liveness import ENGINE_LOST, RETRIES, RETRY_AFTER_S, Liveness, ReadinessCheck
+from serve.runner import DRAIN_S, INGRESS
+from serve.vllm_private import CONTEXT_LENGTH
 
-T = TypeVar("T")
-
-DISCONNECT_S = 1.0
-"""Within this time the ingress learns of a disconnect that the engine knows already."""
 OPTIONS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
 """Options of the deployments without an engine."""
-STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SOLVE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": schemas.EXAMPLE_EVENTS}},
@@ -71,22 +66,24 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         llm_deployments: dict[str, DeploymentHandle],
         cards: Sequence[schemas.ModelDetails],
         *,
-        seeds: bool,
+        gpu: bool,
         capacity: int,
         max_tokens: int = schemas.MAX_TOKENS,
         counter: Any = None,
     ) -> None:
-        """`capacity`: paths that each model may have in progress. `max_tokens`: the limit of one path.
+        """`gpu`: whether each engine has GPUs of its own; without, all share the CPUs, and seeds are refused.
+        `capacity`: paths that each model may have in progress. `max_tokens`: the limit of one path.
 
         `counter`: the handle of the limits' `SharedCounter`; None: limits are counted in this replica.
         """
+        ray_private.listen_on_node_address()
         super().__init__(llm_deployments, {card.id: card for card in cards})
         self._liveness = Liveness(ray_private.deployment_handles(self))
         self._readiness = ReadinessCheck(ray_private.deployment_handles(self))
         self._limiter, self._max_tokens = RateLimiter(counter), max_tokens
         self._admission = Admission({card.id: capacity for card in cards})
         self._cards = {card.id: card for card in cards}
-        self._seeds = seeds
+        self._gpu = gpu
 
     async def healthz(self) -> schemas.Health:
         """Whether the process runs."""
@@ -95,13 +92,15 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     async def readyz(self, request: Request) -> schemas.Readiness:
         """Whether the engine of each model answers; 503 where one does not. Names the models to callers with access."""
         if not await self._readiness.ready():
-            raise Refusal(503, "an engine does not answer", code="not_ready")
+            retry = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Refusal(503, "an engine does not answer", code="not_ready", headers=retry)
         has_access = hasattr(request.state, "caller")
         return schemas.Readiness(models=list(self._cards) if has_access else None)
 
     async def models(self) -> schemas.ServedModels:
         """The served models."""
-        return schemas.ServedModels(data=list(self._cards.values()))
+        shared_cpus = not self._gpu and len(self._cards) > 1
+        return schemas.ServedModels(data=list(self._cards.values()), shared_cpus=shared_cpus)
 
     async def model_data(self, model: str) -> schemas.ModelDetails:
         """One served model: its base model, training data and settings, and its results on the run's test problems."""
@@ -121,7 +120,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
     async def _openai(self, answer: Any, body: Any, request: Request, *, paths: int) -> Response:
         """An OpenAI answer. Its reservation is held until the last byte of a stream."""
         body.model = self._served(body.model or next(iter(self._cards)))
-        if body.seed is not None and not self._seeds:
+        if body.seed is not None and not self._gpu:
             raise Refusal(
                 400, "seed is not supported where models run on CPUs", param="seed"
             )  # a seed ends vLLM's CPU engine
@@ -129,10 +128,10 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         openai_bounds.check_values(body, paths, self._max_tokens if asked is None else asked)
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
-            hidden = _request_usage(body) if reservation.counted else False
-            answered: Response = await _unless_disconnected(request, self._first_answer(answer, body, request))
+            hidden = request_usage(body) if reservation.counted else False
+            answered: Response = await unless_disconnected(request, self._first_answer(answer, body, request))
             if isinstance(answered, StreamingResponse):
-                events = _openai_stream(answered.body_iterator, reservation, request.scope, hidden)
+                events = openai_stream(answered.body_iterator, reservation, request.scope, hidden)
                 return EventStream(events, held.pop_all())
             if reservation.counted:
                 await reservation.settle(json.loads(bytes(answered.body))["usage"]["completion_tokens"])
@@ -176,12 +175,12 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, model, body.k, self._lower_max_tokens(body))
             events = await held.enter_async_context(aclosing(self._events(body, model)))
-            first = await _unless_disconnected(request, anext(events))
+            first = await unless_disconnected(request, anext(events))
             if isinstance(first, schemas.EngineRefusal):
                 raise Refusal(first.status, first.message, param=first.param, code=first.code)
             if body.stream:
-                return EventStream(_solve_stream(first, events, reservation, request.scope), held.pop_all())  # type: ignore[return-value]
-            result = await _unless_disconnected(request, _result(events))
+                return EventStream(solve_stream(first, events, reservation, request.scope), held.pop_all())  # type: ignore[return-value]
+            result = await unless_disconnected(request, _result(events))
             await reservation.settle(result.tokens)
             return result
 
@@ -232,146 +231,6 @@ async def _result(events: AsyncGenerator[schemas.Event, None]) -> schemas.SolveR
     raise RuntimeError("the engine's events ended without a result")
 
 
-async def _solve_stream(
-    first: schemas.Event, events: AsyncGenerator[schemas.Event, None], reservation: Reservation, scope: Scope
-) -> AsyncGenerator[str, None]:
-    """The events as server-sent events. A stream that fails ends with an `error` event."""
-    ended = False
-    try:
-        yield _sse(schemas.EVENT_NAMES[type(first)], first.model_dump_json())
-        async for event in events:
-            if isinstance(event, schemas.SolveResponse):
-                ended = True
-                await reservation.settle(event.tokens)
-            yield _sse(schemas.EVENT_NAMES[type(event)], event.model_dump_json())
-    except Exception as error:
-        await _await_disconnect(error)
-        _log_failure("/solve", error)
-    if not ended:
-        request_metrics.mark_failed(scope)
-        await reservation.settle(0)
-        yield _sse("error", _error_body())
-
-
-async def _openai_stream(
-    packets: AsyncIterable[Any], reservation: Reservation, scope: Scope, hidden: bool
-) -> AsyncGenerator[str, None]:
-    """OpenAI's events as they arrive. A stream that fails ends with an error event, which the SDK raises.
-
-    `hidden`: whether to leave the usage out, because the client did not request it.
-    """
-    used: int | None = None
-    try:
-        async for packet in packets:
-            events = str(packet)
-            if reservation.counted:
-                events, used = _read_usage(events, hidden, used)
-            if events.rstrip().endswith("data: [DONE]"):
-                await reservation.settle(used)
-            if events:
-                yield events
-    except Exception as error:
-        await _await_disconnect(error)
-        _log_failure("an OpenAI route", error)
-        request_metrics.mark_failed(scope)
-        await reservation.settle(0)
-        yield f"data: {_error_body()}\n\n"
-
-
-def _request_usage(body: Any) -> bool:
-    """Request a stream's usage from the engine; returns whether to hide it from the client."""
-    if not body.stream or (body.stream_options is not None and body.stream_options.include_usage):
-        return False
-    body.stream_options = StreamOptions(include_usage=True)
-    return True
-
-
-def _read_usage(packet: str, hidden: bool, used: int | None) -> tuple[str, int | None]:
-    """A packet of events, without the usage where that is hidden, and the tokens that a packet has reported so far."""
-    kept = []
-    for event in packet.split("\n\n"):
-        if '"usage":{' in event:
-            chunk = json.loads(event.removeprefix("data: "))
-            used = chunk["usage"]["completion_tokens"]
-            if hidden and not chunk["choices"]:
-                continue
-        kept.append(event)
-    return "\n\n".join(kept), used
-
-
-def _error_body() -> str:
-    return bytes(errors.response(503, "the engine failed: send the request again").body).decode()
-
-
-def _log_failure(what: str, error: Exception) -> None:
-    """Log the error's type without its text, which may contain the prompt; the engine's own log has it."""
-    logging.getLogger("ray.serve").error("a stream of %s failed with %s", what, type(error).__name__)
-
-
-def _sse(event: str, data: str) -> str:
-    return f"event: {event}\ndata: {data}\n\n"
-
-
-class EventStream(StreamingResponse):
-    """A stream that closes its generator as soon as the client disconnects, also while there is nothing to send.
-
-    From ASGI 2.4 on Starlette waits for `send` to fail, and Ray Serve's never fails.
-    """
-
-    def __init__(self, content: AsyncIterable[Any], held: AsyncExitStack) -> None:
-        """`held`: closed when the stream ends, also where it never began."""
-        super().__init__(content, media_type="text/event-stream", headers=STREAM_HEADERS)
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(TaskCancelledError):  # raised while closing: Ray has cancelled the engine's part too
-            async with self._held:
-                try:
-                    older = {**scope, "asgi": {**scope.get("asgi", {}), "spec_version": "2.3"}}
-                    await super().__call__(older, receive, send)
-                finally:
-                    if isinstance(self.body_iterator, AsyncGenerator):
-                        await self.body_iterator.aclose()
-
-
-async def _unless_disconnected(request: Request, answer: Awaitable[T]) -> T:
-    """The answer. Raises Refusal, and cancels it, where the client disconnects first."""
-    answering = asyncio.ensure_future(answer)
-    disconnected = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((answering, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done() and not await _failed_by_disconnect(answering, disconnected):
-            return answering.result()
-        raise Refusal(CLIENT_CLOSED, "the client disconnected", code="client_closed")
-    finally:
-        disconnected.cancel()
-        if not answering.done():
-            answering.cancel()
-            await asyncio.wait((answering,))
-
-
-async def _failed_by_disconnect(answer: asyncio.Future[Any], disconnected: asyncio.Future[None]) -> bool:
-    """Whether an answer failed because its client disconnected, which the engine may learn before the ingress."""
-    if answer.cancelled() or not isinstance(answer.exception(), TaskCancelledError):
-        return False
-    await asyncio.wait((disconnected,), timeout=DISCONNECT_S)
-    return disconnected.done()
-
-
-async def _await_disconnect(error: Exception) -> None:
-    """Wait for the cancellation of a stream that failed because its client disconnected.
-
-    Ray cancels a request and the calls that it made at once, and either may learn of it first.
-    """
-    if isinstance(error, TaskCancelledError):
-        await asyncio.sleep(DISCONNECT_S)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _engine_refused(request: Request, error: Any) -> Response:
     """The answer for an error of the engine, with the field that it names."""
     status, message = int(error.status_code), str(error.message)
@@ -392,7 +251,9 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": errors.ErrorBody} for status in (400, 401, 404, 413, 429, 503)
     }
-    app = FastAPI(title="rft-ray", summary="Word problems, solved k times and put to the vote", responses=refusals)
+    summary = "Word problems, solved k times and put to the vote"
+    # FastAPI's own pages load scripts from a CDN: serve/page/api_docs.py replaces them
+    app = FastAPI(title="rft-ray", summary=summary, responses=refusals, docs_url=None, redoc_url=None)
     errors.install(app)
     app.add_exception_handler(ray_private.openai_http_exception(), _engine_refused)
     for busy in (*ENGINE_LOST, TaskCancelledError, BackPressureError, DeploymentUnavailableError):
@@ -405,6 +266,7 @@ def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_i
         allowed: dict[str, Any] = {"allow_origins": cors_origins, "allow_headers": ["*"], "allow_methods": methods}
         app.add_middleware(CORSMiddleware, **allowed, expose_headers=shown)
     page.install(app)
+    api_docs.install(app)
     request_metrics.install(app)
     return app
 
@@ -414,7 +276,7 @@ def deploy(
     cards: Sequence[schemas.ModelDetails],
     keys: Keys,
     *,
-    seeds: bool,
+    gpu: bool,
     capacity: int,
     max_tokens: int = schemas.MAX_TOKENS,
     replicas: int = 1,
@@ -425,10 +287,10 @@ def deploy(
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=app)
     drained = {"num_replicas": replicas, "graceful_shutdown_timeout_s": DRAIN_S}
     counter = serve.deployment(SharedCounter, name="limits", **OPTIONS).bind()
-    return serve.deployment(ingress, name="ingress", **OPTIONS, **drained).bind(
+    return serve.deployment(ingress, name=INGRESS, **OPTIONS, **drained).bind(
         llm_deployments=dict(models),
         cards=list(cards),
-        seeds=seeds,
+        gpu=gpu,
         capacity=-(-capacity // replicas),
         max_tokens=max_tokens,
         counter=counter,

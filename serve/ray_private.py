@@ -73,6 +73,26 @@ def engine_client(engine: Any) -> Any:
     return engine._engine_client
 
 
+def listen_on_node_address() -> None:
+    """Let this process's replica listen for Serve's gRPC at its node's address, which its callers use.
+
+    Ray listens on every interface, without a setting for it. The node's address is 127.0.0.1 in a Ray that this service
+    starts. To be called in the constructor of a deployment: Ray listens after it.
+    """
+    from ray.serve._private import replica
+
+    replica.add_port_to_grpc_server = _add_port_at_node_address
+
+
+def _add_port_at_node_address(server: Any, address: str) -> Any:
+    """Add a port of Ray's address `[::]:PORT` to a gRPC server, at the node's address. Returns the port."""
+    import ray.util
+    from ray._common.tls_utils import add_port_to_grpc_server
+
+    host, port = ray.util.get_node_ip_address(), address.rpartition(":")[2]
+    return add_port_to_grpc_server(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
 def replace_http_server_start(start: Callable[..., Any]) -> None:
     """Let this process's replica start its HTTP server with `start`. Ray gives up a port that is taken (ray#60615)."""
     from ray.serve._private import replica

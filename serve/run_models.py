@@ -18,13 +18,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rft_ray import config
+from rft_ray.config.errors import InputError
 from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from serve.api import schemas
 
 
-class RunModelsError(ValueError):
+class RunModelsError(InputError, ValueError):
     """Raised for a run or a model that cannot be served. The message is one line: what, where, and what to do."""
 
 

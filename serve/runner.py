@@ -14,14 +14,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rft_ray.config.errors import RunError
 from serve import ray_private
-from serve.http import proxy_middleware
+from serve.http import listening, proxy_middleware
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -32,12 +35,18 @@ PORTS_TRIED = 100
 POLL_S = 0.5
 DRAIN_S = 45.0
 """Time of a removed or replaced replica to finish its requests."""
+READY_S = 60.0
+"""Time of a service whose engines run to answer over HTTP."""
+INGRESS = "ingress"
+"""The name of the ingress's deployment."""
+ENGINE_PREFIX = "model:"
+"""Of the names of deployments with an engine; the model's name follows."""
 END_TIMEOUT_S = DRAIN_S + 10
 SERVE_SETTINGS = {proxy_middleware.VARIABLE: proxy_middleware.IMPORT_PATH} | ray_private.SINGLE_LOOP
 """Variables of Serve's processes."""
 
 
-class StartError(RuntimeError):
+class StartError(RunError, RuntimeError):
     """Raised where the service does not start. The message is one line: the reason, and what to do."""
 
 
@@ -49,23 +58,30 @@ def run_until_stopped(
     address: str | None,
     verbose: bool,
     ready: Callable[[str], None],
-    single_process: bool = False,
+    single_model: str | None = None,
 ) -> None:
     """Serve `build()` at host:port, call `ready(url)` once it answers, and return after SIGTERM or SIGINT.
 
-    `single_process`: the one replica listens at the port itself, without Serve's proxy. Raises StartError.
+    Prints a line for each engine that comes up, and then the addresses that the service listens at. `single_model`: the
+    model of a single replica that listens at the port itself, without Serve's proxy. Raises StartError.
     """
     check_port(host, port)
+    began = time.monotonic()
     try:
         _stop_on_signals()
-        with (
-            _ray(address, verbose, ray_private.direct_ingress_settings(port) if single_process else {}),
-            _serve(host, 0 if single_process else port),
-        ):
+        with _ray(address, verbose, ray_private.direct_ingress_settings(port) if single_model else {}):
             _stop_on_signals()  # Ray has replaced the handlers
-            _deploy(build())
-            ready(f"http://{_bracketed(host)}:{port}")
-            threading.Event().wait()
+            _refuse_running_serve()
+            application = build()  # before Serve's proxy starts, which has no route until the application is deployed
+            # the proxy of a single replica is not used: it listens on loopback, at any port. Without one Serve starts
+            # no HTTP server in a replica either
+            with _serve("127.0.0.1" if single_model else host, 0 if single_model else port):
+                _stop_on_signals()
+                _deploy(application, single_model, began)
+                _await_ready(host, port)
+                print(listening.describe(listening.listeners(port, joined=address is not None)), flush=True)
+                ready(f"http://{_bracketed(host)}:{port}")
+                threading.Event().wait()
     except _Stopped:
         print("stopped", flush=True)
 
@@ -144,12 +160,11 @@ def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterat
         ray.shutdown()
 
 
-@contextmanager
-def _serve(host: str, port: int) -> Iterator[None]:
-    """Serve with an HTTP proxy on the head node; ended with all its applications."""
+def _refuse_running_serve() -> None:
+    """Raises StartError where the cluster runs Serve."""
     from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # not earlier: the import sets it
     running = serve.status()
     if running.proxies or running.applications:
         names = ", ".join(running.applications) or "none"
@@ -157,8 +172,14 @@ def _serve(host: str, port: int) -> Iterator[None]:
             f"this cluster already runs Ray Serve (applications: {names}): omit --address, or deploy "
             "serve.app:build into it with `serve deploy`"
         )
+
+
+@contextmanager
+def _serve(host: str, port: int) -> Iterator[None]:
+    """Serve with an HTTP proxy on the head node; ended with all its applications."""
+    from ray import serve
+
     try:
-        # port 0: without a proxy Serve starts no HTTP server in a replica either, so the proxy gets an unused port
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         yield
     finally:
@@ -167,14 +188,45 @@ def _serve(host: str, port: int) -> Iterator[None]:
         ending.join(END_TIMEOUT_S)
 
 
-def _deploy(application: Application) -> None:
+class EngineProgress:
+    """Prints a line for each engine that comes up. An engine counts as up once it has answered a first request.
+
+    Example: EngineProgress(None, time.monotonic()).print_new({"model:tiny-m-rft": {"RUNNING": 1}})
+    """
+
+    def __init__(self, single_model: str | None, began: float) -> None:
+        self._single_model, self._began = single_model, began
+        self._up = Counter[str]()
+
+    def print_new(self, replicas: Mapping[str, Mapping[str, int]]) -> None:
+        """Print the engines that have come up since the last call. `replicas`: numbers by deployment and state."""
+        for deployment, states in replicas.items():
+            model = self._model(deployment)
+            running = states.get("RUNNING", 0) if model else 0
+            for _ in range(running - self._up[deployment]):
+                print(f"engine of {model}: up after {time.monotonic() - self._began:.0f} s", flush=True)
+            self._up[deployment] = max(running, self._up[deployment])
+
+    def _model(self, deployment: str) -> str:
+        """The model of a deployment's engines; empty where it has none."""
+        if self._single_model:
+            return self._single_model if deployment == INGRESS else ""
+        return deployment.removeprefix(ENGINE_PREFIX) if deployment.startswith(ENGINE_PREFIX) else ""
+
+
+def _deploy(application: Application, single_model: str | None = None, began: float | None = None) -> None:
     """Deploy, and wait until all engines answer. Prints once what it waits for. Raises StartError."""
     from ray import serve
 
+    progress = EngineProgress(single_model, time.monotonic() if began is None else began)
     target = serve.RunTarget(application, name=APP, route_prefix="/")
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     printed: set[str] = set()
-    while (state := serve.status().applications[APP]).status != "RUNNING":
+    while True:
+        state = serve.status().applications[APP]
+        progress.print_new({name: deployment.replica_states for name, deployment in state.deployments.items()})
+        if state.status == "RUNNING":
+            return
         messages = [deployment.message for deployment in state.deployments.values() if deployment.message]
         if state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise StartError(f"an engine did not start: {_last_line(messages[-1] if messages else state.message)}")
@@ -183,6 +235,21 @@ def _deploy(application: Application) -> None:
             if "scheduled" in reason and reason not in printed:
                 printed.add(reason)
                 print(f"waiting: {_last_line(message)}", flush=True)
+        time.sleep(POLL_S)
+
+
+def _await_ready(host: str, port: int) -> None:
+    """Wait until `/readyz` answers 200. Raises StartError after `READY_S`."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url, deadline = f"http://{_bracketed(name)}:{port}/readyz", time.monotonic() + READY_S
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy of the environment
+    while True:
+        try:
+            with opener.open(url, timeout=READY_S):
+                return
+        except OSError as error:  # a status other than 200, or no connection
+            if time.monotonic() > deadline:
+                raise StartError(f"the engines run, but {url} does not answer: {error}") from None
         time.sleep(POLL_S)
 
 

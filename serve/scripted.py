@@ -187,7 +187,7 @@ def application(
 
     cards = [card(name) for name in servers]
     handles: Any = {name: LocalHandle(server) for name, server in servers.items()}
-    answers = ingress.Ingress(handles, cards, seeds=False, capacity=capacity, max_tokens=MAX_TOKENS)
+    answers = ingress.Ingress(handles, cards, gpu=False, capacity=capacity, max_tokens=MAX_TOKENS)
     app = ingress.fastapi_app(keys, cors_origins=cors_origins)
     for method, route in ingress.ENDPOINTS.items():
         add: Any = route
@@ -210,7 +210,7 @@ def deployed(token_s: float, capacity: int) -> Application:
 
     engine = serve.deployment(ScriptedServer, name="scripted", **ingress.OPTIONS)
     models = {"scripted-rft": engine.bind("scripted-rft", token_s=token_s)}
-    return ingress.deploy(models, [card("scripted-rft")], Keys(), seeds=False, capacity=capacity)
+    return ingress.deploy(models, [card("scripted-rft")], Keys(), gpu=False, capacity=capacity)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -24,6 +25,7 @@ from serve.access.api_keys import Keys
 from serve.access.rate_limiter import SharedCounter
 from serve.api import schemas
 from serve.replicas.local_handle import LocalHandle
+from serve.runner import INGRESS
 
 PORT_EVERY_S = 0.5
 """Between two attempts at a port that another process holds."""
@@ -33,10 +35,13 @@ class SingleProcessIngress(ingress.Ingress):
     """The ingress of one model, with the model's engine in the same process."""
 
     async def __init__(  # type: ignore[misc]
-        self, start: Callable[[], Awaitable[Any]], card: schemas.ModelDetails, **settings: Any
+        self, start: Callable[[], Awaitable[Any]], card: schemas.ModelDetails, host: str, **settings: Any
     ) -> None:
-        """`start`: returns the model's server, a `serve.replicas.model_server.InProcessModelServer`."""
-        ray_private.replace_http_server_start(_listen)
+        """`start`: returns the model's server, a `serve.replicas.model_server.InProcessModelServer`.
+
+        `host`: where the replica listens. Serve's own host is that of its proxy, which nobody uses here.
+        """
+        ray_private.replace_http_server_start(partial(_listen, host))
         self._server = await start()
         handles: Any = {card.id: LocalHandle(self._server)}
         ingress.Ingress.__init__(self, handles, [card], **settings)
@@ -46,8 +51,8 @@ class SingleProcessIngress(ingress.Ingress):
         await self._server.check_replica()
 
 
-async def _listen(*arguments: Any, **options: Any) -> Any:
-    """Start the replica's HTTP server as Ray does, but wait until the port is free.
+async def _listen(host: str, app: Any, http: Any, **options: Any) -> Any:
+    """Start the replica's HTTP server at `host` as Ray does, but wait until the port is free.
 
     The connections of a killed replica hold the port for a minute against a socket without SO_REUSEADDR. Ray does not
     set it, and never tries a port again that it could not have (ray#60615).
@@ -55,7 +60,7 @@ async def _listen(*arguments: Any, **options: Any) -> Any:
     logged = False
     while True:
         try:
-            return await ray_private.start_http_server(*arguments, **options)
+            return await ray_private.start_http_server(app, http.model_copy(update={"host": host}), **options)
         except RuntimeError as error:
             if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
                 raise
@@ -71,15 +76,16 @@ def deploy(
     card: schemas.ModelDetails,
     keys: Keys,
     *,
-    seeds: bool,
+    host: str,
+    gpu: bool,
     capacity: int,
     max_tokens: int = schemas.MAX_TOKENS,
     cors_origins: Sequence[str] = (),
 ) -> Application:
-    """The Serve application. `options`: those of the engine's deployment."""
+    """The Serve application. `options`: those of the engine's deployment. `host`: where the replica listens."""
     app = ingress.fastapi_app(keys, cors_origins=cors_origins, sends_request_id=False)
     routed = make_fastapi_ingress(SingleProcessIngress, endpoint_map=ingress.ENDPOINTS, app=app)
     counter = serve.deployment(SharedCounter, name="limits", **ingress.OPTIONS).bind()
-    merged = {**ingress.OPTIONS, **options, "name": "ingress"}
-    settings = {"seeds": seeds, "capacity": capacity, "max_tokens": max_tokens}
-    return serve.deployment(routed, **merged).bind(start, card, counter=counter, **settings)
+    merged = {**ingress.OPTIONS, **options, "name": INGRESS}
+    settings = {"gpu": gpu, "capacity": capacity, "max_tokens": max_tokens}
+    return serve.deployment(routed, **merged).bind(start, card, host, counter=counter, **settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], prog: str = "rft-ray serve") -> int:
     """Serve until SIGTERM or Ctrl-C, and return the exit code."""
     from serve import app
 
-    return app.main(list(argv))
+    return app.main(argv, prog)

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rft_ray.config.errors import InputError
 from serve.access import rate_limits
 from serve.access.rate_limits import UNLIMITED, Limits
 
@@ -34,7 +35,7 @@ _KEY = re.compile(r"[!-~]+")
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
-class KeysError(ValueError):
+class KeysError(InputError, ValueError):
     """API keys that cannot be used. The message says where and why, and never shows a key."""
 
 

@@ -109,8 +109,7 @@ class Guard:
                 scope.setdefault("state", {})["caller"] = caller
             body = await self._body(headers.get(b"content-length", "0"), receive)
         except Refusal as refused:
-            answer = errors.response(refused.status, refused.message, code=refused.code, headers=refused.headers)
-            await answer(scope, receive, send)
+            await refused.response()(scope, receive, send)
         else:
             await self.app(scope, _from_body(body, receive), send)
 

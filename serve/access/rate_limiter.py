@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from serve import ray_private
 from serve.access import rate_limits
 from serve.access.rate_limits import LEASE_S, Lease, LimitExceeded, Limits, UsageCounter
 from serve.api.errors import CLIENT_CLOSED, Refusal
@@ -32,6 +33,7 @@ class SharedCounter:
     """The deployment that counts for all replicas of the ingress."""
 
     def __init__(self) -> None:
+        ray_private.listen_on_node_address()
         self._counter = UsageCounter()
 
     async def acquire(self, lease: Lease) -> LimitExceeded | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -69,38 +69,36 @@ class ErrorBody(BaseModel):
     """The value of the header X-Request-Id."""
 
 
+class Details(TypedDict, total=False):
+    """What an error may have besides its status and message."""
+
+    param: str | None
+    code: str | None
+    kind: str | None
+    """The error's `type`, where it is not the one of its status."""
+    headers: Mapping[str, str] | None
+
+
 class Refusal(Exception):
     """Raised by this service's code for a request that is answered with an error."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        kind: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, status: int, message: str, **details: Unpack[Details]) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
-        self.kind = kind
+        self.status, self.message, self.details = status, message, details
+
+    def response(self) -> Response:
+        """The HTTP response. The JSON is ASCII, so that it can hold a lone surrogate of a field's name."""
+        given = self.details
+        kind = given.get("kind") or ("invalid_request_error" if self.status < 500 else "server_error")
+        code = given.get("code") or _CODES.get(self.status)
+        detail = ErrorDetail(message=self.message, type=kind, param=given.get("param"), code=code)
+        body = json.dumps(ErrorBody(error=detail, request_id=request_id.get()).model_dump())
+        return Response(body, self.status, headers=given.get("headers"), media_type="application/json")
 
 
-def response(
-    status: int,
-    message: str,
-    *,
-    param: str | None = None,
-    code: str | None = None,
-    kind: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """The HTTP response of an error. The JSON is ASCII, so that it can hold a lone surrogate of a field's name."""
-    kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-    detail = ErrorDetail(message=message, type=kind, param=param, code=code or _CODES.get(status))
-    body = json.dumps(ErrorBody(error=detail, request_id=request_id.get()).model_dump())
-    return Response(body, status, headers=headers, media_type="application/json")
+def response(status: int, message: str, **details: Unpack[Details]) -> Response:
+    """The HTTP response of an error that no code raised as a Refusal."""
+    return Refusal(status, message, **details).response()
 
 
 def install(app: FastAPI) -> None:
@@ -116,10 +114,9 @@ async def unavailable(_: Request, error: Exception) -> Response:
     return response(503, "the model is not available at the moment: try again later", headers={"Retry-After": "5"})
 
 
-async def _refused(_: Request, error: Any) -> Response:
-    return response(
-        error.status, error.message, param=error.param, code=error.code, kind=error.kind, headers=error.headers
-    )
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
 
 
 async def _invalid(_: Request, error: Any) -> Response:

@@ -330,3 +330,6 @@ class ModelDetails(ServedModel):
 class ServedModels(BaseModel):
     object: Literal["list"] = "list"
     data: list[ServedModel]
+    shared_cpus: bool = Field(
+        False, description="whether the engines share CPUs: models that are asked one after another answer sooner"
+    )

@@ -10,11 +10,11 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.responses import Response
 
+SCRIPTS = ("app.js", "calls.js", "client.js", "elements.js", "model_answer.js", "path_text.js")
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/page/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/page/solve.js": ("solve.js", "text/javascript; charset=utf-8"),
+    **{f"/page/{name}": (name, "text/javascript; charset=utf-8") for name in SCRIPTS},
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

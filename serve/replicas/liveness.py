@@ -2,7 +2,8 @@
 
 Serve's handles hold a request until a replica accepts it, which takes minutes while an engine restarts. Each model is
 checked every `CHECK_EVERY_S`. It is down where no replica answers within `DOWN_AFTER_S`, or within `OTHER_REPLICA_S`
-after a replica was lost during a request. Requests for a model that is down are refused after `WAIT_S`.
+after a replica was lost during a request. Requests for a model that is down are refused after `WAIT_S`, and those for a
+model that has not answered yet, because its engine is starting, after `FIRST_WAIT_S`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ DOWN_AFTER_S = 15.0
 CHECK_TIMEOUT_S = 4.0
 RECHECK_S = 0.2
 WAIT_S = 2.0
+FIRST_WAIT_S = 5.0
 OTHER_REPLICA_S = 5.0
 RETRY_AFTER_S = 5
 READY_EVERY_S = 1.0
@@ -42,15 +44,15 @@ class Liveness:
         self._handles = handles
         self._up = {model: asyncio.Event() for model in handles}
         self._watching: list[asyncio.Task[None]] = []
-        for event in self._up.values():
-            event.set()
+        self._checked: set[str] = set()
+        """Models whose first check has ended."""
 
     async def await_up(self, model: str) -> None:
         """Wait until a model is up. Raises Refusal (503, with Retry-After) where it is down."""
         if not self._watching:
             self._watching = [asyncio.ensure_future(self._watch(name)) for name in self._handles]
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(WAIT_S if model in self._checked else FIRST_WAIT_S):
                 await self._up[model].wait()
         except TimeoutError:
             raise _unavailable(model) from None
@@ -63,7 +65,9 @@ class Liveness:
 
     async def _watch(self, model: str) -> None:
         while True:
-            if await self._answers(model, DOWN_AFTER_S):
+            answers = await self._answers(model, DOWN_AFTER_S)
+            self._checked.add(model)
+            if answers:
                 self._up[model].set()
                 await asyncio.sleep(CHECK_EVERY_S)
             else:

@@ -36,7 +36,7 @@ from serve import ray_private, vllm_private
 from serve.api.schemas import EngineRefusal, Event, SolveRequest
 from serve.replicas.liveness import OTHER_REPLICA_S
 from serve.run_models import Resources, RunModel
-from serve.runner import DRAIN_S
+from serve.runner import DRAIN_S, ENGINE_PREFIX
 from serve.solving.events import Piece, Pieces, solve_events
 from serve.vllm_private import EngineDeadError, VLLMClientError
 
@@ -56,6 +56,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     batch_s = BATCH_S
 
     async def __init__(self, llm_config: LLMConfig, *, run: str, entry: RunModel) -> None:  # type: ignore[misc]
+        ray_private.listen_on_node_address()
         folder = await asyncio.to_thread(_fetch, open_store(run), entry)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths
@@ -221,7 +222,7 @@ def deploy(entry: RunModel, run: str, engine: config.Engine, resources: Resource
     """The deployment of one model. `run`: the absolute address of its store."""
     return build_llm_deployment(
         llm_config_of(entry, engine, resources),
-        name_prefix="model:",
+        name_prefix=ENGINE_PREFIX,
         bind_kwargs={"run": run, "entry": entry},
         deployment_cls=ModelServer,
     )

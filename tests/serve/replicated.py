@@ -32,7 +32,7 @@ def build() -> Any:
     engine = serve.deployment(scripted.ScriptedServer, name="engine", **options).bind(MODEL, token_s=TOKEN_S)
     keys = load_keys(sys.argv[2], {})
     return ingress.deploy(
-        {MODEL: engine}, [scripted.card(MODEL)], keys, seeds=False, capacity=1000, max_tokens=256, replicas=2
+        {MODEL: engine}, [scripted.card(MODEL)], keys, gpu=False, capacity=1000, max_tokens=256, replicas=2
     )
 
 

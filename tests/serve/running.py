@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -32,7 +32,7 @@ END_TIMEOUT_S = 60
 KEY = "the-key-of-the-serving-tests"
 LIMITED = "the-key-with-its-own-limits"
 TEMPLATE = "Question: {query}\nAnswer:"
-LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Started:
     mark: str
     log: Path
     ray_folder: Path
+    early: list[tuple[httpx.Response, float]] = field(default_factory=list, kw_only=True)
+    """The answers to requests before the service was ready, and the seconds that they took."""
 
     def client(self, key: str | None = KEY) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -150,7 +152,16 @@ def wait_until_ready(service: Started, start_s: float) -> None:
     while "ready: " not in service.log.read_text():
         if service.process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"the service did not start:\n{service.log.read_text()[-4000:]}")
-        time.sleep(0.2)
+        ask_early(service)
+        time.sleep(1)
+
+
+def ask_early(service: Started) -> None:
+    """Record the answers to a probe and a question; none while nothing listens."""
+    with suppress(httpx.ConnectError), service.client() as client:
+        for method, path, body in (("GET", "/readyz", None), ("POST", "/solve", {"question": "1+1?", "k": 1})):
+            began = time.monotonic()
+            service.early.append((client.request(method, path, json=body), time.monotonic() - began))
 
 
 def processes(mark: str) -> list[int]:
@@ -178,13 +189,17 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def listening_beyond_loopback(pids: list[int]) -> dict[str, str]:
-    """Local address as /proc writes it -> the process that listens there and is reachable from other machines."""
-    holders = {}
+def listening(pids: list[int]) -> set[tuple[str, int]]:
+    """The addresses, in hexadecimal as /proc writes them, and ports that these processes listen at."""
+    sockets = set()
     for pid in pids:
         with suppress(OSError):
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            holders |= {os.readlink(link): name for link in Path(f"/proc/{pid}/fd").iterdir()}
+            sockets |= {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    listening = {row[1]: holders.get(f"socket:[{row[9]}]") for row in rows if row[3] == "0A"}
-    return {where: name for where, name in listening.items() if name and not where.startswith(LOOPBACK)}
+    addresses = [row[1].split(":") for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return {(host, int(port, 16)) for host, port in addresses}
+
+
+def listening_beyond_loopback(pids: list[int]) -> set[tuple[str, int]]:
+    """Those addresses that other machines reach."""
+    return {(host, port) for host, port in listening(pids) if host not in LOOPBACK}

@@ -15,10 +15,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rft_ray.cli.main import main as rft_ray_main
+from rft_ray.config.errors import InputError, RunError
+from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 from serve import app, run_models
+from serve.access.api_keys import KeysError
 from serve.app import Args
+from serve.runner import StartError
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +58,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     assert len(lines) == 1
     assert lines[0].startswith("serve: ")
     return code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [(run_models.RunModelsError, InputError, 2), (KeysError, InputError, 2), (StartError, RunError, 1)],
+)
+def test_each_error_is_of_one_kind_and_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Any, kind: Any, code: int
+) -> None:
+    def fail(options: object) -> int:
+        raise error("the reason")
+
+    monkeypatch.setattr(app, "_serve", fail)
+    assert issubclass(error, kind)
+    assert refused(capsys, "--run", "a") == (code, "serve: the reason")
 
 
 def test_all_rft_models_are_served_by_default(run: Path) -> None:
@@ -115,7 +135,7 @@ def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("summary", "said"),
+    ("summary", "message"),
     [
         ({"finished": False}, "not finished"),
         ({"models": []}, "lists no models"),
@@ -124,9 +144,9 @@ def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.Capt
     ],
 )
 def test_an_unusable_summary_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, Any], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: dict[str, Any], message: str
 ) -> None:
-    assert said in refused(capsys, "--run", str(write_summary(tmp_path / "r", **summary)))[1]
+    assert message in refused(capsys, "--run", str(write_summary(tmp_path / "r", **summary)))[1]
 
 
 def test_text_that_is_no_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +221,16 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
         app.main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("main", "prog"),
+    [(app.main, "python -m serve.app"), (lambda words: rft_ray_main(["serve", *words]), "rft-ray serve")],
+)
+def test_the_help_names_the_command_that_was_typed(main: Any, prog: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {prog} [-h]")
+
+
 @pytest.mark.parametrize("value", ["0", "5000", "-1"])
 def test_numbers_out_of_bounds_are_refused(run: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
     assert "--max-tokens" in refused(capsys, "--run", str(run), "--max-tokens", value)[1]
@@ -233,6 +263,14 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
         app._resources(args, recorded, 2, {"GPU": 1.0})
     assert app._resources(Args(run=str(run), device="gpu"), recorded, 2, {"GPU": 1.0}).gpu
     assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
+@pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0, 8.0])
+def test_serving_uses_gpus_where_sampling_and_training_do(run: Path, device: Any, gpus: float) -> None:
+    cluster = {"CPU": 4.0, "GPU": gpus}
+    resources = app._resources(Args(run=str(run), device=device), run_models.settings(str(run)), 1, cluster)
+    assert resources.gpu == uses_gpu(device, cluster)
 
 
 def test_a_config_that_cannot_be_read_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,12 +37,16 @@ def test_the_attributes_of_ray_and_vllm_exist(owner: str, name: str) -> None:
 
 
 def test_the_functions_of_ray_exist() -> None:
+    from ray._common import tls_utils
     from ray.serve._private import http_util, replica
 
     assert "start_asgi_http_server(" in inspect.getsource(replica)
     assert "set_socket_reuse_port(" in inspect.getsource(http_util.start_asgi_http_server)
     assert "enable_so_reuseport" in inspect.signature(http_util.start_asgi_http_server).parameters
     assert replica.start_asgi_http_server
+    assert 'add_port_to_grpc_server(self._server, "[::]:0")' in inspect.getsource(replica)
+    assert replica.add_port_to_grpc_server is tls_utils.add_port_to_grpc_server
+    assert "ray.util.get_node_ip_address()" in inspect.getsource(replica)  # the address that callers use
     assert {"message", "status_code"} <= set(inspect.signature(ray_private.openai_http_exception()).parameters)
 
 

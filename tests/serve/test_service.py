@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -23,12 +24,15 @@ from tests.serve.running import (
     START_TIMEOUT_S,
     TEMPLATE,
     Service,
+    listening,
     listening_beyond_loopback,
     processes,
     running,
     within,
 )
 
+EARLY_S = 15
+"""Most seconds of an answer while the engines start and use all cores; the bounds of the service are 1 and 5 s."""
 MODEL, BASE = "tiny-rft", "tiny-base"
 QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
 ROUTES = {
@@ -45,7 +49,7 @@ ROUTES = {
 pytestmark = pytest.mark.timeout(START_TIMEOUT_S + END_TIMEOUT_S)
 
 
-@pytest.fixture(scope="module", params=["compare", "rft"], ids=["two models", "one alone"])
+@pytest.fixture(scope="module", params=["compare", "rft"], ids=["two models", "single process"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two models behind Serve's proxy and an ingress, and one model in one process."""
     models = [MODEL, BASE] if request.param == "compare" else [MODEL]
@@ -81,7 +85,7 @@ def test_every_route_but_health_needs_a_valid_key(service: Service) -> None:
                     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_models_say_where_they_come_from(service: Service) -> None:
+def test_models_have_their_lineage(service: Service) -> None:
     with service.client() as client:
         listed = client.get("/v1/models").json()
         assert [model["id"] for model in listed["data"]] == service.models
@@ -108,7 +112,7 @@ def test_solve_accounts_for_every_path(service: Service) -> None:
         assert solved["distinct_paths"] >= 1
 
 
-def test_a_streamed_solve_tells_of_every_path_and_ends_with_the_result(service: Service) -> None:
+def test_a_streamed_solve_has_the_events_of_each_path_and_ends_with_the_result(service: Service) -> None:
     body = {"question": QUESTION, "k": 6, "temperature": 1, "stream": True, "early_stop": False, "deltas": True}
     with service.client() as client, client.stream("POST", "/solve", json=body) as answer:
         events = [(e, json.loads(d)) for e, d in (block.split("\ndata: ") for block in blocks(answer.iter_text()))]
@@ -132,15 +136,15 @@ def blocks(texts: Iterator[str]) -> list[str]:
     return "".join(texts).strip().split("\n\n")
 
 
-def test_a_client_that_hangs_up_frees_its_samples(service: Service) -> None:
+def test_a_disconnected_clients_samples_are_cancelled(service: Service) -> None:
     """64 paths of 256 tokens, disconnected after the first event, ten times: the engine is free at once."""
-    said = chat(n=64, max_tokens=256, temperature=2, stream=True)
+    chatted = chat(n=64, max_tokens=256, temperature=2, stream=True)
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}
     with service.client() as client:
         began = time.monotonic()
         client.post("/solve", json=body | {"stream": False})
         whole_s = time.monotonic() - began
-        for path, asked in (("/solve", body), ("/v1/chat/completions", said)) * 5:
+        for path, asked in (("/solve", body), ("/v1/chat/completions", chatted)) * 5:
             with client.stream("POST", path, json=asked) as answer:
                 next(answer.iter_text())
         began = time.monotonic()
@@ -157,14 +161,14 @@ def test_paths_of_one_request_differ(service: Service) -> None:
 def test_solve_greedy_is_the_chat_completion(service: Service) -> None:
     with service.client() as client:
         solved = client.post("/solve", json={"question": QUESTION, "k": 1, "temperature": 0}).json()
-        said = client.post("/v1/chat/completions", json=chat(temperature=0, max_tokens=256)).json()["choices"][0]
+        choice = client.post("/v1/chat/completions", json=chat(temperature=0, max_tokens=256)).json()["choices"][0]
     if solved["path"]:
-        assert solved["path"]["text"] == said["message"]["content"]
+        assert solved["path"]["text"] == choice["message"]["content"]
     else:
         assert solved["undecided"] + solved["no_answer"] + solved["truncated"] == 1
 
 
-def test_chat_sees_the_prompt_that_training_saw(service: Service) -> None:
+def test_chat_renders_the_prompt_of_training(service: Service) -> None:
     with service.client() as client:
         chatted = client.post("/v1/chat/completions", json=chat(temperature=0)).json()
         prompt = prompts.render(TEMPLATE, QUESTION)
@@ -191,7 +195,7 @@ def test_the_openai_sdk_works(service: Service) -> None:
         client.chat.completions.create(model="other", messages=messages)
 
 
-def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
+def test_the_sdks_fields_have_their_documented_effect(service: Service) -> None:
     client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
     assert client.models.retrieve(MODEL).id == MODEL
     messages: Any = chat()["messages"]
@@ -202,7 +206,7 @@ def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
     scored = completion.choices[0].logprobs and completion.choices[0].logprobs.content
     assert scored
-    assert all(one.logprob <= 0 and len(one.top_logprobs) == 3 for one in scored)
+    assert all(token.logprob <= 0 and len(token.top_logprobs) == 3 for token in scored)
     text = completion.choices[0].message.content or ""
     stop = text[len(text) // 2]
     assert (ask(max_tokens=8, stop=[stop]).choices[0].message.content or "") == text.partition(stop)[0]
@@ -218,7 +222,7 @@ def test_the_sdks_fields_do_what_they_say(service: Service) -> None:
         ask(max_tokens=256, n=1, timeout=0.001)
 
 
-def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
+def test_chat_has_exactly_the_tokens_of_training(service: Service) -> None:
     """Each log-probability depends on all tokens before it, so equal ones mean equal tokens."""
     tokenizer = AutoTokenizer.from_pretrained(next(service.log.parent.glob("model")))
     ids = prompts.encode_prompt(tokenizer, prompts.render(TEMPLATE, QUESTION))
@@ -229,12 +233,12 @@ def test_chat_reads_the_very_tokens_of_training(service: Service) -> None:
             json={"model": MODEL, "prompt": ids, "temperature": 0, "max_tokens": 16, "logprobs": 1},
         ).json()
     assert chatted["usage"]["prompt_tokens"] == len(ids)
-    logprobs = [one["logprob"] for one in chatted["choices"][0]["logprobs"]["content"]]
+    logprobs = [token["logprob"] for token in chatted["choices"][0]["logprobs"]["content"]]
     assert logprobs == pytest.approx(plain["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
 
 
-def test_the_base_model_is_asked_as_the_trained_one(service: Service) -> None:
-    """Both are served from the same weights here: the same answer, and a lineage of its own."""
+def test_the_base_model_has_the_prompt_of_the_trained_one(service: Service) -> None:
+    """Both have the same weights here: their answers are the same, and their lineages differ."""
     if BASE not in service.models:
         with service.client() as client:
             assert client.post("/v1/chat/completions", json=chat(model=BASE)).status_code == 404
@@ -299,22 +303,49 @@ def test_bad_requests_are_refused_in_openais_shape(
         assert error["param"] == param
 
 
-def test_the_engine_outlives_bad_requests(service: Service) -> None:
+def test_the_engine_answers_after_bad_requests(service: Service) -> None:
     with service.client() as client:
         assert client.get("/readyz").status_code == 200
 
 
-def test_what_listens_beyond_loopback_asks_for_rays_token(service: Service) -> None:
-    exposed = listening_beyond_loopback(processes(service.mark))
-    assert all(
-        name.startswith("ray::ServeReplica") for name in exposed.values()
-    )  # Ray's own address, which cannot be changed
-    for where in exposed:
-        with grpc.insecure_channel(f"127.0.0.1:{int(where.rpartition(':')[2], 16)}") as channel:
-            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
-            with pytest.raises(grpc.RpcError) as refused:
-                call(b"", timeout=10)
-        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+def test_it_listens_on_loopback_only_and_prints_where(service: Service) -> None:
+    assert listening_beyond_loopback(processes(service.mark)) == set()
+    log = service.log.read_text()
+    printed = {int(port) for port in re.findall(r"^  \S+:(\d+) +\S", log, re.MULTILINE)}
+    replicas = service.replicas_of("ingress") + service.replicas_of("limits") + service.replicas()
+    assert printed >= {port for _, port in listening(replicas + service.engines())}  # Ray starts further workers later
+    assert len(re.findall(r"HTTP: the service$", log, re.MULTILINE)) == 1
+    assert "reachable from other machines" not in log
+
+
+def test_each_engine_has_a_line_before_the_service_is_ready(service: Service) -> None:
+    log = service.log.read_text()
+    start = log[log.index(f"starting {len(service.models)} engine") : log.index("ready: ")]
+    assert sorted(re.findall(r"^engine of (\S+): up after \d+ s$", start, re.MULTILINE)) == sorted(service.models)
+
+
+def test_requests_before_it_is_ready_are_503_with_retry_after_and_do_not_wait(service: Service) -> None:
+    """A single process listens once it is ready, so that early requests are refused by the system."""
+    refused = [answer for answer, _ in service.early if answer.status_code != 200]
+    assert bool(refused) == (len(service.models) > 1)
+    for answer in refused:
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["error"]["code"] in ("unavailable", "not_ready")
+    assert all(seconds < EARLY_S for _, seconds in service.early), service.early
+
+
+def test_serves_grpc_asks_for_rays_token(service: Service) -> None:
+    """A replica has this port and one of Ray, which has no such method; with a single process also that of HTTP."""
+    for name in ("ingress", "limits"):
+        codes = []
+        for _, port in listening(service.replicas_of(name)):
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(b"", timeout=10)
+            codes.append(refused.value.code())
+        assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 1, codes
 
 
 def test_an_answer_has_one_request_id(service: Service) -> None:
@@ -325,8 +356,8 @@ def test_an_answer_has_one_request_id(service: Service) -> None:
     assert len(unnamed.headers.get_list("x-request-id")) == 1
 
 
-def test_where_one_process_is_all_it_comes_back_at_its_port(service: Service) -> None:
-    """After its engine was killed, which its clients are informed of, and after the process itself was killed."""
+def test_a_killed_single_process_restarts_at_its_port(service: Service) -> None:
+    """After its engine is killed, where waiting clients get an error, and after the process itself is killed."""
     if len(service.models) > 1:
         pytest.skip("several models do not share one process: tests/serve/replicas/test_replicas.py")
     body = {"question": QUESTION, "k": 64, "temperature": 2, "stream": True, "early_stop": False}

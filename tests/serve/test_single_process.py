@@ -44,7 +44,9 @@ def holder() -> socket.socket:
 def listening(port: int) -> asyncio.Task[tuple[asyncio.Task[None], uvicorn.Server]]:
     options = HTTPOptions(host="127.0.0.1", port=port)
     loop = asyncio.get_running_loop()
-    return asyncio.ensure_future(single_process._listen(app, options, event_loop=loop, enable_so_reuseport=False))
+    return asyncio.ensure_future(
+        single_process._listen(options.host, app, options, event_loop=loop, enable_so_reuseport=False)
+    )
 
 
 @asynccontextmanager
@@ -59,7 +61,7 @@ async def answering(start: asyncio.Task[tuple[asyncio.Task[None], uvicorn.Server
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
     """The messages of Serve's log so far."""
     log = logging.getLogger("ray.serve")
     log.addHandler(caplog.handler)
@@ -67,7 +69,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
     log.removeHandler(caplog.handler)
 
 
-def test_it_waits_for_a_port_that_another_process_holds(holder: socket.socket, told: Callable[[], list[str]]) -> None:
+def test_it_waits_for_a_port_that_another_process_holds(holder: socket.socket, logged: Callable[[], list[str]]) -> None:
     port = holder.getsockname()[1]
 
     async def run() -> None:
@@ -79,12 +81,12 @@ def test_it_waits_for_a_port_that_another_process_holds(holder: socket.socket, t
             pass
 
     asyncio.run(run())
-    assert {message for message in told() if "waiting" in message} == {
+    assert {message for message in logged() if "waiting" in message} == {
         f"Failed to bind to address '127.0.0.1:{port}'. Another process listens there: waiting until it exits."
     }
 
 
-def test_a_connection_that_its_server_left_does_not_hold_the_port(told: Callable[[], list[str]]) -> None:
+def test_a_connection_that_its_server_left_does_not_hold_the_port(logged: Callable[[], list[str]]) -> None:
     """Where the server closes first, TCP keeps the connection for a minute."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -98,7 +100,7 @@ def test_a_connection_that_its_server_left_does_not_hold_the_port(told: Callable
             pass
 
     asyncio.run(run())
-    assert not [message for message in told() if "waiting" in message]
+    assert not [message for message in logged() if "waiting" in message]
 
 
 def lingering(port: int) -> bool:
@@ -111,7 +113,9 @@ def lingering(port: int) -> bool:
 def test_any_other_failure_is_raised() -> None:
     async def run() -> None:
         options = HTTPOptions(host="192.0.2.1", port=8)  # an address of no machine
-        await single_process._listen(app, options, event_loop=asyncio.get_running_loop(), enable_so_reuseport=False)
+        await single_process._listen(
+            options.host, app, options, event_loop=asyncio.get_running_loop(), enable_so_reuseport=False
+        )
 
     with pytest.raises(RuntimeError, match=r"192\.0\.2\.1"):
         asyncio.run(asyncio.wait_for(run(), SECONDS))

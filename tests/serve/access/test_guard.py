@@ -80,7 +80,7 @@ def test_a_key_file_without_a_usable_key_is_refused_without_showing_it(tmp_path:
     assert "ключ" not in str(refused.value)
 
 
-def test_no_keys_are_no_keys() -> None:
+def test_without_a_configured_key_keys_are_false() -> None:
     assert not load_keys(None, {})
     assert not load_keys(None, {"RFT_API_KEYS": " , "})
     assert not Keys().identify(None)
@@ -132,7 +132,7 @@ def test_with_a_key_routes_answer() -> None:
     assert caller.get("/healthz").json() == caller.get("/readyz").json() == "ok"
 
 
-def test_open_files_are_for_reading_and_where_there_are_no_keys_for_this_machine() -> None:
+def test_public_files_are_for_get_and_without_keys_for_this_machine_only() -> None:
     assert client(KEYS, peer="10.1.2.3").get("/file").json() == "public"
     assert client(KEYS, peer="10.1.2.3").post("/file").status_code == 401
     assert client(Keys(), peer="10.1.2.3").get("/file").status_code == 403
@@ -150,7 +150,7 @@ def test_failed_keys_are_throttled_and_an_accepted_key_of_the_same_address_is_no
     assert caller.post("/echo", headers=bearer(KEY)).status_code == 200
 
 
-def test_where_all_keys_are_revoked_this_machine_needs_one_too(tmp_path: Path) -> None:
+def test_where_all_keys_are_revoked_requests_from_this_machine_are_refused_too(tmp_path: Path) -> None:
     assert client(Keys(file=str(tmp_path / "keys"))).post("/echo").status_code == 401
 
 
@@ -208,7 +208,7 @@ def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
 
 
 def test_a_body_of_many_small_messages_takes_linear_time() -> None:
-    """One byte a message, to the bound: copying the body for each one would take minutes."""
+    """Messages of one byte up to the bound: copying the body for each message would take minutes."""
     count = 1 << 18
 
     async def ask() -> int:
@@ -233,7 +233,7 @@ def test_a_body_of_many_small_messages_takes_linear_time() -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_body_that_does_not_come_times_out() -> None:
+def test_a_body_that_does_not_arrive_times_out() -> None:
     async def ask() -> list[Message]:
         sent: list[Message] = []
 

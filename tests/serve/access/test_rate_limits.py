@@ -44,7 +44,7 @@ def test_requests_a_minute_refill_steadily(clock: Clock) -> None:
     assert counter.acquire(lease(7, allowed)) is not None
 
 
-def test_tokens_are_reserved_and_what_was_not_generated_is_given_back(clock: Clock) -> None:
+def test_tokens_are_reserved_and_those_not_generated_are_returned(clock: Clock) -> None:
     counter, allowed = UsageCounter(clock), Limits(tokens=600)
     assert counter.acquire(lease(1, allowed, 500)) is None
     assert counter.acquire(lease(2, allowed, 500)) == LimitExceeded("tokens", 40.0)
@@ -65,7 +65,7 @@ def test_a_request_larger_than_a_minutes_tokens_waits_for_a_full_bucket_and_is_p
     assert counter.acquire(lease(2, allowed, 1)) is None
 
 
-def test_a_lease_that_nobody_renews_is_given_back(clock: Clock) -> None:
+def test_a_lease_without_renewal_ends(clock: Clock) -> None:
     counter, allowed = UsageCounter(clock), Limits(concurrency=2)
     for number in (1, 2):
         assert counter.acquire(lease(number, allowed)) is None
@@ -78,7 +78,7 @@ def test_a_lease_that_nobody_renews_is_given_back(clock: Clock) -> None:
     assert counter.acquire(lease(4, allowed)) is not None
 
 
-def test_a_counter_that_was_started_again_learns_what_is_under_way(clock: Clock) -> None:
+def test_a_restarted_counter_learns_the_requests_in_progress(clock: Clock) -> None:
     counter, allowed = UsageCounter(clock), Limits(concurrency=1)
     counter.renew([lease(1, allowed)])
     assert counter.acquire(lease(2, allowed)) is not None
@@ -116,7 +116,7 @@ class SharedCall:
         return getattr(self._shared.counter, self._method)(*arguments)
 
 
-def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_share_the_counter_and_count_locally_while_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limiter, "ANSWER_S", 0.05)
     monkeypatch.setattr(rate_limiter, "FALLBACK_S", 0.3)
 
@@ -126,8 +126,8 @@ def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch
         async with one.admitted("key", allowed, 0):
             with pytest.raises(Refusal) as refused:
                 await other.admitted("key", allowed, 0).__aenter__()
-            assert (refused.value.status, refused.value.kind) == (429, "concurrency")
-            assert refused.value.headers == {"Retry-After": "1"}
+            assert (refused.value.status, refused.value.details["kind"]) == (429, "concurrency")
+            assert refused.value.details["headers"] == {"Retry-After": "1"}
             shared.down = True
             with pytest.raises(Refusal):  # what this replica holds counts while it is alone
                 await one.admitted("key", allowed, 0).__aenter__()
@@ -147,7 +147,7 @@ def test_replicas_share_the_counter_and_count_alone_while_it_is_down(monkeypatch
 @pytest.mark.parametrize(
     ("ending", "left"), [(None, 0), (RuntimeError(), 100), (Refusal(499, "gone"), 0), (asyncio.CancelledError(), 0)]
 )
-def test_who_leaves_pays_what_was_reserved_and_who_is_failed_pays_nothing(ending: Any, left: int) -> None:
+def test_a_disconnected_client_is_charged_its_reservation_and_a_failed_request_nothing(ending: Any, left: int) -> None:
     async def check() -> None:
         meter, allowed = RateLimiter(), Limits(tokens=100)
         try:
@@ -206,7 +206,9 @@ def accepted(reloading: ReloadingKeys) -> set[str]:
     return {key for key in (FIRST, SECOND, STATIC) if reloading.current().identify(f"Bearer {key}")}
 
 
-def test_keys_follow_their_file_and_outlive_a_broken_one(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_follow_their_file_and_stay_where_it_cannot_be_used(
+    key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     link = key_file.parent / "link"
     link.symlink_to(key_file)  # as Kubernetes mounts a Secret
     keys = ReloadingKeys(load_keys(str(link), {"RFT_API_KEYS": STATIC}))
@@ -267,7 +269,7 @@ def test_a_key_file_that_all_users_can_read_is_used_with_a_warning(
     assert len(caplog.messages) == warnings
 
 
-def test_a_late_call_about_a_settled_lease_does_not_bring_it_back(clock: Clock) -> None:
+def test_a_late_renewal_does_not_restore_a_settled_lease(clock: Clock) -> None:
     counter, allowed = UsageCounter(clock), Limits(concurrency=1)
     assert counter.acquire(lease(1, allowed)) is None
     counter.settle("1", 0)

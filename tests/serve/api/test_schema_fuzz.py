@@ -24,7 +24,8 @@ from schemathesis import GenerationMode
 from serve.access.guard import Guard, Keys
 from serve.api.openai_bounds import CHAT_FIELDS, COMPLETION_FIELDS
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, serving, within
+from tests.serve.running import within
+from tests.serve.scripted_service import Running, serving
 
 CASES = int(os.environ.get("RFT_FUZZ_CASES", "60"))
 SEED = int(os.environ.get("RFT_FUZZ_SEED", "0"))
@@ -49,7 +50,9 @@ def open_files() -> int:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("path", ["/solve", "/v1/chat/completions", "/v1/completions"])
-def test_what_the_document_allows_or_forbids_gets_an_answer(running: Running, path: str, mode: GenerationMode) -> None:
+def test_valid_and_invalid_requests_by_the_document_get_an_answer(
+    running: Running, path: str, mode: GenerationMode
+) -> None:
     document = schemathesis.openapi.from_dict(running.app.openapi())
     session, sent = requests.Session(), 0
 
@@ -91,10 +94,10 @@ def raw(running: Running, request: bytes, timeout_s: float = 10) -> bytes:
     """The server's answer to these bytes, up to the end of its head."""
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout_s) as peer:
         peer.sendall(request)
-        said = b""
-        while b"\r\n\r\n" not in said and (more := peer.recv(65_536)):
-            said += more
-    return said
+        received = b""
+        while b"\r\n\r\n" not in received and (more := peer.recv(65_536)):
+            received += more
+    return received
 
 
 @pytest.mark.parametrize(
@@ -119,19 +122,19 @@ def raw(running: Running, request: bytes, timeout_s: float = 10) -> bytes:
     ids=lambda head: head[:40].decode("latin-1"),
 )
 def test_odd_headers_end_in_a_refusal(running: Running, head: bytes) -> None:
-    said = raw(running, b"POST /solve HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n{}")
-    assert re.match(rb"HTTP/1\.1 4\d\d ", said), said[:200]
+    received = raw(running, b"POST /solve HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n{}")
+    assert re.match(rb"HTTP/1\.1 4\d\d ", received), received[:200]
 
 
 @pytest.mark.parametrize(
     "path", ["/%00", "/v1/models/%00", "/v1/models/%ff", "/v1/models/" + "a" * 20_000, "//", "/%2e%2e/x"]
 )
 def test_odd_paths_are_not_found(running: Running, path: str) -> None:
-    said = raw(running, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    assert re.match(rb"HTTP/1\.1 4\d\d ", said), said[:200]
+    received = raw(running, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert re.match(rb"HTTP/1\.1 4\d\d ", received), received[:200]
 
 
-def test_slow_bodies_are_ended_and_hold_up_nobody() -> None:
+def test_slow_bodies_are_refused_and_delay_no_other_request() -> None:
     """Fifty clients whose body never arrives: each gets 408 in time, and others are answered meanwhile."""
     with_slow = serving({"tiny": ScriptedServer("tiny")}, Keys())
     running = next(with_slow)

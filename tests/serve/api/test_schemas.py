@@ -115,7 +115,7 @@ def test_unknown_paths_and_methods_have_openais_shape(caller: TestClient) -> Non
     assert caller.get("/solve").json()["error"]["code"] == "method_not_allowed"
 
 
-def test_the_examples_of_the_document_are_what_the_schemas_take() -> None:
+def test_the_documents_examples_are_valid_by_its_schemas() -> None:
     shown = (schemas.SolveRequest, schemas.SolveResponse, schemas.ModelDetails, schemas.Readiness, errors.ErrorBody)
     for model in shown:
         examples = model.model_json_schema()["examples"]

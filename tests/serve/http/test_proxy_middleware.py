@@ -23,8 +23,15 @@ class Proxy:
 
     def __init__(self, *scripts: list[Message]) -> None:
         self.scripts, self.bodies, self.ids = list(scripts), list[bytes](), list[str]()
+        self.health: dict[str, int] = {"/healthz": 200, "/-/healthz": 200}
+        """The status of each health check; 0: no answer."""
+        self.checks = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self.health:
+            self.checks += 1
+            await self._health(scope["path"], send)
+            return
         body, more = b"", True
         while more:
             message = await receive()
@@ -33,6 +40,12 @@ class Proxy:
         self.ids.append(dict(scope["headers"])[b"x-request-id"].decode())
         for message in self.scripts.pop(0):
             await send(message)
+
+    async def _health(self, path: str, send: Send) -> None:
+        while not (status := self.health[path]):
+            await asyncio.sleep(0.01)
+        await send(start(status))
+        await send(body(b""))
 
 
 def start(status: int = 200, headers: Any = ()) -> Message:
@@ -53,6 +66,39 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
     return asking
 
 
+@pytest.mark.parametrize("health", [{"/healthz": 0}, {"/healthz": 503}, {"/healthz": 404, "/-/healthz": 503}])
+def test_until_an_ingress_replica_has_answered_requests_are_503_with_retry_after(
+    monkeypatch: pytest.MonkeyPatch, health: dict[str, int]
+) -> None:
+    monkeypatch.setattr(proxy_middleware, "START_WAIT_S", 0.2)
+    proxy = Proxy([start(), body(b"answer")], [start(), body(b"answer")])
+    up = dict(proxy.health)
+    proxy.health |= health
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(ProxyMiddleware(proxy))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answers = [await client.post("/solve", content=b"question"), await client.get("/readyz")]
+            proxy.health |= up
+            assert (await client.post("/solve")).text == "answer"
+            checks = proxy.checks
+            assert (await client.post("/solve")).text == "answer"
+            assert proxy.checks == checks  # none once an answer came
+        return answers
+
+    early = asyncio.run(ask())
+    for answer in early:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_another_applications_proxy_is_not_held_up() -> None:
+    proxy = Proxy([start(), body(b"answer")])
+    proxy.health["/healthz"] = 404
+    assert TestClient(ProxyMiddleware(proxy)).post("/solve").text == "answer"
+
+
 def test_a_request_that_got_no_answer_is_sent_again_with_its_body_and_id(ask: Any) -> None:
     proxy = Proxy([], [], [start(), body(b"answer")])
     assert ask(proxy).text == "answer"
@@ -60,27 +106,27 @@ def test_a_request_that_got_no_answer_is_sent_again_with_its_body_and_id(ask: An
     assert len(set(proxy.ids)) == 1
 
 
-def test_it_is_not_sent_again_for_ever(ask: Any) -> None:
+def test_the_number_of_attempts_is_bounded(ask: Any) -> None:
     answer = ask(Proxy(*[[]] * 20))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["error"]["type"] == "server_error"
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
-def test_a_stream_that_is_left_ends_with_an_error_event(ask: Any) -> None:
+def test_an_unfinished_stream_ends_with_an_error_event(ask: Any) -> None:
     answer = ask(Proxy([start(headers=STREAM), body(b"event: start\ndata: {}\n\n", more=True)]))
     event, data = answer.text.split("\n\n")[1].split("\n")
     assert event == "event: error"
     assert json.loads(data.removeprefix("data: "))["error"]["code"] == "unavailable"
 
 
-def test_a_whole_stream_is_left_alone(ask: Any) -> None:
-    told = [body(b"data: 1\n\n", more=True), body(b"data: [DONE]\n\n", more=True), body(b"")]
-    assert ask(Proxy([start(headers=STREAM), *told])).text == "data: 1\n\ndata: [DONE]\n\n"
+def test_a_complete_stream_is_unchanged(ask: Any) -> None:
+    messages = [body(b"data: 1\n\n", more=True), body(b"data: [DONE]\n\n", more=True), body(b"")]
+    assert ask(Proxy([start(headers=STREAM), *messages])).text == "data: 1\n\ndata: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
-def test_what_the_proxy_says_by_itself_gets_openais_shape(ask: Any, status: int) -> None:
+def test_the_proxys_own_errors_get_openais_shape(ask: Any, status: int) -> None:
     answer = ask(Proxy([start(status, [(b"content-type", b"text/plain"), (b"retry-after", b"7")]), body(b"plain")]))
     assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

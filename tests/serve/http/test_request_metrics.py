@@ -15,7 +15,8 @@ from benchmarks import load
 from serve.access.guard import Keys
 from serve.http.request_metrics import RequestMetrics
 from serve.scripted import ScriptedServer
-from tests.serve.test_ingress import Running, events, serving, within
+from tests.serve.running import within
+from tests.serve.scripted_service import Running, events, serving
 
 REQUESTS = 400
 
@@ -42,8 +43,8 @@ def test_an_engine_that_fails_is_counted_as_failed(running: Running, monkeypatch
     """Also in a stream, which began with status 200."""
     monkeypatch.setattr(running.engines["tiny"], "_pieces", broken)
     asked = {"question": "2+3?", "k": 2}
-    told = events(httpx.post(f"{running.url}/solve", json=asked | {"stream": True}, timeout=30))
-    assert told[-1][0] == "error"
+    received = events(httpx.post(f"{running.url}/solve", json=asked | {"stream": True}, timeout=30))
+    assert received[-1][0] == "error"
     assert 'outcome="failed",route="/solve"} 1.0' in httpx.get(f"{running.url}/metrics").text
     assert httpx.post(f"{running.url}/solve", json=asked, timeout=30).status_code == 500
     assert 'outcome="failed",route="/solve"} 2.0' in httpx.get(f"{running.url}/metrics").text
@@ -51,7 +52,7 @@ def test_an_engine_that_fails_is_counted_as_failed(running: Running, monkeypatch
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(("left", "outcome"), [(True, "cancelled"), (False, "failed")])
-def test_an_engine_that_knows_first_that_the_client_left(
+def test_an_engine_that_learns_of_a_disconnect_before_the_ingress(
     running: Running, monkeypatch: pytest.MonkeyPatch, stream: bool, left: bool, outcome: str
 ) -> None:
     """Ray may cancel the engine's part of a request before the ingress learns of the disconnect."""
@@ -74,7 +75,7 @@ async def broken(*_: Any) -> Any:
     yield
 
 
-def test_a_client_that_left_is_not_counted_as_refused() -> None:
+def test_a_disconnected_client_is_not_counted_as_refused() -> None:
     """Also where the application answers it."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

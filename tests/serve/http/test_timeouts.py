@@ -59,20 +59,20 @@ def connect(server: uvicorn.Server) -> socket.socket:
 
 
 def read(peer: socket.socket, until: bytes = b"here") -> bytes:
-    said = bytearray()
-    while until not in said[-2 * len(until) - 2**16 :] and (more := peer.recv(2**16)):
-        said += more
-    return bytes(said)
+    received = bytearray()
+    while until not in received[-2 * len(until) - 2**16 :] and (more := peer.recv(2**16)):
+        received += more
+    return bytes(received)
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", ASK, ASK + b"X-Odd: a"], ids=["nothing", "a letter", "a line", "half"])
-def test_a_head_that_never_ends_is_not_waited_for(server: uvicorn.Server, sent: bytes) -> None:
+def test_an_endless_head_closes_the_connection(server: uvicorn.Server, sent: bytes) -> None:
     with connect(server) as peer:
         peer.sendall(sent)
         assert peer.recv(10) == b""
 
 
-def test_letter_by_letter_does_not_buy_time(server: uvicorn.Server) -> None:
+def test_a_head_sent_byte_by_byte_has_no_more_time(server: uvicorn.Server) -> None:
     began = time.monotonic()
     with connect(server) as peer, suppress(BrokenPipeError, ConnectionResetError):
         for letter in ASK + b"X-Odd: " + b"a" * 200:
@@ -83,7 +83,7 @@ def test_letter_by_letter_does_not_buy_time(server: uvicorn.Server) -> None:
 
 
 @pytest.mark.parametrize("after", [b"\r\n", b"\n"])
-def test_what_begins_no_request_does_not_buy_time(server: uvicorn.Server, after: bytes) -> None:
+def test_bytes_that_begin_no_request_do_not_extend_the_time(server: uvicorn.Server, after: bytes) -> None:
     with connect(server) as peer:
         peer.sendall(ASK + b"\r\n")
         read(peer, b"0\r\n\r\n")
@@ -91,7 +91,7 @@ def test_what_begins_no_request_does_not_buy_time(server: uvicorn.Server, after:
         assert peer.recv(10) == b""
 
 
-def test_the_rest_of_a_body_that_was_answered_early_does_not_buy_time(server: uvicorn.Server) -> None:
+def test_the_rest_of_a_body_that_was_answered_early_does_not_extend_the_time(server: uvicorn.Server) -> None:
     with connect(server) as peer:
         peer.sendall(ASK.replace(b"GET /", b"POST /early") + b"Content-Length: 1000\r\n\r\n2")
         read(peer, b"0\r\n\r\n")
@@ -114,7 +114,7 @@ def test_a_second_head_does_not_cut_off_the_first_answer(server: uvicorn.Server)
         assert b"HTTP" not in read(peer, b"until it closes")
 
 
-def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
+def test_a_client_that_does_not_read_is_disconnected(server: uvicorn.Server) -> None:
     with connect(server) as peer:
         peer.sendall(ASK.replace(b"/", b"/big", 1) + b"\r\n")
         deadline = time.monotonic() + 10
@@ -125,7 +125,7 @@ def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
             time.sleep(0.05)
 
 
-def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Server) -> None:
+def test_a_client_that_reads_gets_the_whole_answer_and_keeps_the_connection(server: uvicorn.Server) -> None:
     with connect(server) as peer:
         peer.sendall(ASK.replace(b"/", b"/big", 1) + b"\r\n")
         time.sleep(0.3)  # the buffer is full
@@ -136,7 +136,7 @@ def test_who_reads_gets_everything_and_keeps_the_connection(server: uvicorn.Serv
             assert b"here" in read(peer, b"0\r\n\r\n")
 
 
-def test_an_answer_that_nobody_reads_does_not_hold_a_closed_connection(server: uvicorn.Server) -> None:
+def test_an_unread_answer_does_not_keep_a_closed_connection_open(server: uvicorn.Server) -> None:
     """Many answers, each too small to fill more than the kernel's buffer."""
     with connect(server) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -153,9 +153,9 @@ def test_a_head_larger_than_its_bound_is_431_and_the_connection_is_closed(server
     with connect(server) as peer:
         with suppress(BrokenPipeError, ConnectionResetError):
             peer.sendall(sent[: timeouts.MAX_HEAD_BYTES + 2 * timeouts.SLICE_BYTES])
-        said = read(peer, b"until it closes")
-    assert said.startswith(b"HTTP/1.1 431 ")
-    assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_head_too_large"
+        received = read(peer, b"until it closes")
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_head_too_large"
 
 
 @pytest.mark.parametrize("lines", [1, 1000])
@@ -204,9 +204,9 @@ BODIES = [b"\r\n", b"Content-Length: 5\r\n\r\n2 + 3", b"Transfer-Encoding: chunk
 def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
     server: uvicorn.Server, upgrade: bytes, body: bytes, apart: int
 ) -> None:
-    """Twice on one connection, in pieces of so many bytes."""
+    """Two requests on one connection, sent in pieces of the given size."""
     sent = ASK.replace(b"GET", b"POST") + upgrade + body
-    said = b"2 + 3here" if b"2 + 3" in body else b"\nhere"
+    received = b"2 + 3here" if b"2 + 3" in body else b"\nhere"
     with connect(server) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(2):
@@ -215,7 +215,7 @@ def test_a_request_to_switch_protocols_is_answered_as_the_plain_one_that_it_is(
                 time.sleep(0.0005)
             answer = read(peer, b"0\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 200"), answer
-            assert said in answer
+            assert received in answer
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES, ids=["websocket", "h2c"])
@@ -226,9 +226,9 @@ def test_pipelined_requests_to_switch_protocols_are_all_answered(server: uvicorn
     with connect(server) as peer:
         sending = threading.Thread(target=peer.sendall, args=(ASK + b"\r\n" + one * 2000 + last,))
         sending.start()
-        said = b"".join(iter(lambda: peer.recv(2**16), b""))
+        received = b"".join(iter(lambda: peer.recv(2**16), b""))
         sending.join()
-    assert (said.count(b"HTTP/1.1 200"), said.count(b"HTTP/1.1 4")) == (2002, 0)
+    assert (received.count(b"HTTP/1.1 200"), received.count(b"HTTP/1.1 4")) == (2002, 0)
 
 
 def test_a_tunnel_is_refused(server: uvicorn.Server) -> None:

@@ -33,7 +33,7 @@ async def all_batches(engine: Engine) -> list[list[int]]:
     return [batch async for batch in in_batches(engine.items(), 2, BATCH_S)]
 
 
-def test_the_first_two_come_alone_and_the_rest_in_few_batches() -> None:
+def test_the_first_two_items_are_sent_alone_and_the_rest_in_few_batches() -> None:
     found = asyncio.run(all_batches(Engine(40, 0.02)))
     assert [number for batch in found for number in batch] == list(range(40))
     assert found[:2] == [[0], [1]]
@@ -41,13 +41,13 @@ def test_the_first_two_come_alone_and_the_rest_in_few_batches() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
-def test_nothing_is_lost(count: int) -> None:
+def test_no_item_is_lost(count: int) -> None:
     found = asyncio.run(all_batches(Engine(count)))
     assert [number for batch in found for number in batch] == list(range(count))
     assert all(found)
 
 
-def test_the_end_is_not_waited_for() -> None:
+def test_the_end_does_not_wait_for_the_interval() -> None:
     async def timed() -> float:
         began = asyncio.get_running_loop().time()
         async for _ in in_batches(Engine(3).items(), 2, 60):
@@ -57,8 +57,8 @@ def test_the_end_is_not_waited_for() -> None:
     assert asyncio.run(timed()) < 5
 
 
-def test_a_failure_comes_after_what_came_before() -> None:
-    async def told() -> list[int]:
+def test_a_failure_is_raised_after_all_earlier_items() -> None:
+    async def received() -> list[int]:
         found = list[int]()
 
         async def read() -> None:
@@ -69,7 +69,7 @@ def test_a_failure_comes_after_what_came_before() -> None:
             await read()
         return found
 
-    assert asyncio.run(told()) == list(range(5))
+    assert asyncio.run(received()) == list(range(5))
 
 
 def test_closing_it_closes_the_engines_stream() -> None:

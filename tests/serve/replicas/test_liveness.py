@@ -43,6 +43,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         "DOWN_AFTER_S": 0.3,
         "RECHECK_S": 0.01,
         "WAIT_S": 0.2,
+        "FIRST_WAIT_S": 0.2,
         "OTHER_REPLICA_S": 0.2,
     }.items():
         monkeypatch.setattr(liveness, name, seconds)
@@ -59,7 +60,7 @@ def turns(*answers: Callable[[], Awaitable[None]]) -> Handle:
 
 
 @pytest.mark.parametrize("handle", [turns(sound), turns(lost, sound), turns(lost, lost, sound)])
-def test_a_replica_that_goes_does_not_take_its_model_down(handle: Handle) -> None:
+def test_a_model_stays_up_when_one_of_its_replicas_is_lost(handle: Handle) -> None:
     async def ask() -> None:
         models = Liveness({"m": handle})
         await models.await_other_replica("m")
@@ -69,7 +70,9 @@ def test_a_replica_that_goes_does_not_take_its_model_down(handle: Handle) -> Non
 
 
 @pytest.mark.parametrize("answer", [lost, silent])
-def test_a_model_whose_replicas_all_fail_is_refused_soon_and_taken_back(answer: Callable[[], Awaitable[None]]) -> None:
+def test_a_model_whose_replicas_all_fail_is_refused_soon_and_accepted_again_later(
+    answer: Callable[[], Awaitable[None]],
+) -> None:
     async def ask() -> None:
         handle = turns(answer)
         models = Liveness({"m": handle})
@@ -91,7 +94,24 @@ def test_a_model_whose_replicas_all_fail_is_refused_soon_and_taken_back(answer: 
     asyncio.run(ask())
 
 
-def test_a_model_that_falls_silent_is_noticed_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answer", [lost, silent])
+def test_a_model_whose_engine_is_starting_is_refused_until_it_answers(answer: Callable[[], Awaitable[None]]) -> None:
+    async def ask() -> None:
+        handle = turns(answer)
+        models = Liveness({"m": handle})
+        began = time.monotonic()
+        with pytest.raises(Refusal, match="no engine of m") as refused:
+            await models.await_up("m")
+        assert refused.value.details["headers"] == {"Retry-After": str(liveness.RETRY_AFTER_S)}
+        assert time.monotonic() - began < 5
+        handle.answer = sound
+        await asyncio.sleep(1)
+        await models.await_up("m")
+
+    asyncio.run(ask())
+
+
+def test_a_model_that_stops_answering_is_noticed_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         handle = turns(sound)
         models = Liveness({"m": handle})
@@ -104,7 +124,7 @@ def test_a_model_that_falls_silent_is_noticed_without_a_request(monkeypatch: pyt
     asyncio.run(ask())
 
 
-def test_readiness_asks_the_engines_at_most_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_checks_the_engines_at_most_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "READY_EVERY_S", 0.3)
     checks = 0
 

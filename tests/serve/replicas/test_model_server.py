@@ -60,7 +60,9 @@ def test_a_replica_whose_engine_answers_or_fails_otherwise_lives(monkeypatch: py
         checked(monkeypatch, RuntimeError("no"))
 
 
-def test_beside_its_ingress_a_dead_engine_is_told_before_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_engine_in_the_ingress_process_is_reported_before_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(EngineDeadError):
         checked(monkeypatch, EngineDeadError(), InProcess)
     with pytest.raises(Ended):

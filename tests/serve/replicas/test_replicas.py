@@ -142,7 +142,7 @@ def test_a_rolling_update_under_load_fails_and_truncates_nothing(service: Servic
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 @pytest.mark.parametrize("deployment", ["engine", "ingress"])
-def test_what_a_lost_replica_was_asked_is_answered_or_ends_with_an_error(
+def test_requests_of_a_lost_replica_are_answered_or_end_with_an_error(
     service: Service, deployment: str, number: signal.Signals
 ) -> None:
     found = under_load(service, lambda: kill_one(service, deployment, number))
@@ -218,5 +218,5 @@ def test_a_request_keeps_its_id_from_header_to_answer_and_log(service: Service) 
 
 def test_no_log_holds_a_key_a_question_or_an_answer(service: Service) -> None:
     written = [path for ending in ("log", "out", "err") for path in service.ray_folder.rglob(f"*.{ending}")]
-    said = (KEY, LIMITED, ADDED, QUESTION, "Adding 2 to 3", json.dumps(QUESTION)[1:-1])
-    assert [(path.name, text) for path in [service.log, *written] for text in said if text in read(path)] == []
+    secrets = (KEY, LIMITED, ADDED, QUESTION, "Adding 2 to 3", json.dumps(QUESTION)[1:-1])
+    assert [(path.name, text) for path in [service.log, *written] for text in secrets if text in read(path)] == []

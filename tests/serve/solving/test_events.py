@@ -49,23 +49,25 @@ def result(engine: Engine, **asked: object) -> schemas.SolveResponse:
 
 
 def test_every_path_is_followed_by_the_vote_so_far() -> None:
-    told = run(Engine([FIVE, SIX, SILENT]), early_stop=False)
-    assert [type(event).__name__ for event in told] == [
+    received = run(Engine([FIVE, SIX, SILENT]), early_stop=False)
+    assert [type(event).__name__ for event in received] == [
         "Started",
         *["PathEvent", "VoteEvent"] * 3,
         "SolveResponse",
     ]
-    assert [event.came for event in told if isinstance(event, schemas.VoteEvent)] == [1, 2, 3]
+    assert [event.came for event in received if isinstance(event, schemas.VoteEvent)] == [1, 2, 3]
 
 
-def test_a_path_says_its_equations_answer_and_distinct_path() -> None:
+def test_a_path_event_has_its_equations_answer_and_distinct_path() -> None:
     wrong, again = "3+2 = <<3+2=6>>6\n9-4 = <<9-4=5>>5\n#### 5", f"So: {FIVE}"
-    told = [e for e in run(Engine([FIVE, wrong, again, TORN]), early_stop=False) if isinstance(e, schemas.PathEvent)]
-    assert [path.answer for path in told] == ["5", "5", "5", None]
-    assert [path.distinct for path in told] == [1, 2, 1, None]
-    assert [path.sound for path in told] == [True, False, True, False]
-    assert [[one.holds for one in path.equations] for path in told[:2]] == [[True], [False, True]]
-    assert told[3].silent == "undecided"
+    received = [
+        e for e in run(Engine([FIVE, wrong, again, TORN]), early_stop=False) if isinstance(e, schemas.PathEvent)
+    ]
+    assert [path.answer for path in received] == ["5", "5", "5", None]
+    assert [path.distinct for path in received] == [1, 2, 1, None]
+    assert [path.sound for path in received] == [True, False, True, False]
+    assert [[one.holds for one in path.equations] for path in received[:2]] == [[True], [False, True]]
+    assert received[3].silent == "undecided"
 
 
 def test_it_stops_once_the_answer_is_certain_and_closes_the_engine() -> None:
@@ -77,7 +79,7 @@ def test_it_stops_once_the_answer_is_certain_and_closes_the_engine() -> None:
     assert result(Engine([SIX] * 4 + [FIVE] * 4)).came == 8  # "6" does not
 
 
-def test_without_early_stop_every_path_comes() -> None:
+def test_without_early_stop_every_path_is_sent() -> None:
     solved = result(Engine([FIVE] * 8), early_stop=False)
     assert (solved.came, solved.saved.paths, solved.saved.tokens) == (8, 0, 0)
 
@@ -135,16 +137,16 @@ def test_closing_the_events_closes_the_engine() -> None:
     engine = Engine([FIVE, SIX])
 
     async def leave() -> None:
-        told = solve_events(engine.pieces(), SolveRequest(question="q", k=2), "m", 9)
-        assert isinstance(await anext(told), schemas.Started)
-        assert isinstance(await anext(told), schemas.PathEvent)
-        await told.aclose()
+        received = solve_events(engine.pieces(), SolveRequest(question="q", k=2), "m", 9)
+        assert isinstance(await anext(received), schemas.Started)
+        assert isinstance(await anext(received), schemas.PathEvent)
+        await received.aclose()
 
     asyncio.run(leave())
     assert engine.closed
 
 
-def test_unfinished_texts_come_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_texts_are_sent_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.solving.events.TEXT_EVERY_S", 0)
 
     async def pieces() -> Pieces:

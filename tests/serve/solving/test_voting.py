@@ -55,7 +55,7 @@ def test_no_votes_give_no_answer() -> None:
     assert (outcome.confidence, outcome.distinct_paths, outcome.equations) == (0.0, 0, ())
 
 
-def test_the_order_of_the_paths_decides_nothing() -> None:
+def test_the_order_of_the_paths_changes_no_result() -> None:
     paths = sampled(FIVE, FIVE_AGAIN, SIX, SIX, SILENT)
     assert len({repr(vote(order)) for order in itertools.permutations(paths)}) == 1
 

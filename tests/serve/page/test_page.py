@@ -5,14 +5,16 @@ Needs Chromium; without one it is skipped, except in continuous integration (`CI
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from serve.access.api_keys import Keys, load_keys
+from serve.api.schemas import Event, SolveRequest
 from serve.scripted import ScriptedServer, arithmetic
-from tests.serve.test_ingress import KEY, Running, serving
+from tests.serve.scripted_service import KEY, Running, serving
 
 QUESTION = "Tom has 3 pens and 5 pencils and 8 books. How many things?"
 TWICE = "He has 2*4 = <<2*4=8>>8 pens, 13+4 = <<3+4=7>>7.5 and 10 = <<9+1=10>>100.\n#### 8"
@@ -28,7 +30,9 @@ def script(question: str, index: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    engines = {name: ScriptedServer(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft", "tiny-base")}
+    engines: dict[str, ScriptedServer] = {
+        name: Concurrent(name, script, token_s=0.01) for name in ("tiny-sft", "tiny-rft", "tiny-base")
+    }
     yield from serving(engines, Keys())
 
 
@@ -39,11 +43,11 @@ class Page:
         self.context = browser.new_context(**options)
         self.context.set_default_timeout(20_000)
         self.tab = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", lambda message: self.console.append(message.text))
+        self.tab.on("pageerror", lambda error: self.console.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(url)
 
     def ask(self, question: str, k: int = 12, other: str | None = None) -> None:
@@ -63,8 +67,8 @@ def page(browser: Any, running: Running) -> Iterator[Page]:
     opened = Page(browser, running.url)
     opened.tab.locator("#model option").first.wait_for(state="attached")
     yield opened
-    assert opened.said == []
-    assert all(url.startswith(running.url) for url in opened.asked)
+    assert opened.console == []
+    assert all(url.startswith(running.url) for url in opened.requests)
     opened.context.close()
 
 
@@ -81,14 +85,14 @@ def test_asking_shows_paths_votes_and_the_answer_as_the_service_gives_them(page:
     ]
     assert page.tab.locator(".path.winner").count() == solved["distinct_paths"]
     silent = solved["undecided"] + solved["no_answer"] + solved["truncated"]
-    assert page.tab.locator(".path.mute").count() == silent
+    assert page.tab.locator(".path.no-vote").count() == silent
     assert page.tab.locator(".writing").count() == 0
     marks = page.tab.locator(".winner .equation")
     assert marks.count() >= 2
-    assert page.tab.locator(".sure").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
+    assert page.tab.locator(".confidence").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
 
 
-def test_wrong_equations_are_marked_for_eye_and_ear(page: Page) -> None:
+def test_wrong_equations_are_marked_on_screen_and_for_screen_readers(page: Page) -> None:
     page.tab.locator("#early").uncheck()
     page.ask(QUESTION, k=40)
     page.finished()
@@ -108,14 +112,32 @@ def test_two_models_answer_side_by_side(page: Page) -> None:
     assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft"]
 
 
-def test_base_sft_and_rft_are_compared_at_once(page: Page) -> None:
+class Concurrent(ScriptedServer):
+    """An engine that records how many engines of the page's models work at the same time."""
+
+    working, most = 0, 0
+
+    async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
+        Concurrent.working += 1
+        Concurrent.most = max(Concurrent.most, Concurrent.working)
+        try:
+            async with aclosing(super().solve(asked)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            Concurrent.working -= 1
+
+
+def test_three_models_on_shared_cpus_are_compared_one_after_another(page: Page) -> None:
+    Concurrent.most = 0
     page.ask(QUESTION, other="*")
     page.finished(3)
+    assert Concurrent.most == 1
     assert page.tab.locator(".run h2").all_inner_texts() == ["tiny-sft", "tiny-rft", "tiny-base"]
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= page.tab.evaluate("innerWidth")
 
 
-def test_what_a_model_writes_stays_text(page: Page) -> None:
+def test_a_models_output_stays_text(page: Page) -> None:
     title = page.tab.title()
     page.ask("hostile")
     page.finished()
@@ -124,14 +146,14 @@ def test_what_a_model_writes_stays_text(page: Page) -> None:
     assert page.tab.title() == title
 
 
-def test_only_what_a_mark_repeats_to_the_letter_is_left_out(page: Page) -> None:
+def test_only_text_that_repeats_a_mark_exactly_is_left_out(page: Page) -> None:
     page.ask("twice")
     page.finished()
     text = page.tab.locator(".path .text").first.text_content().replace("\u00a0✓ (right)", "✓")
     assert text == "He has 2*4=8✓ pens, 13+4 = 3+4=7✓7.5 and 10 = 9+1=10✓100.\n8"
 
 
-def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running: Running) -> None:
+def test_the_page_works_by_keyboard_and_escape_cancels_the_samples(page: Page, running: Running) -> None:
     engine = running.engines["tiny-sft"]
     engine.token_s = 0.3
     try:
@@ -150,7 +172,7 @@ def test_the_keyboard_is_enough_and_escape_frees_the_engine(page: Page, running:
         engine.token_s = 0.01
 
 
-def test_the_calls_shown_are_those_on_screen(page: Page) -> None:
+def test_the_shown_commands_send_the_values_of_the_form(page: Page) -> None:
     page.ask("What's 3 + 4?", k=5)
     page.finished()
     assert '"k":5' in page.tab.locator("#code").inner_text()
@@ -161,7 +183,7 @@ def test_the_calls_shown_are_those_on_screen(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_needs_no_sideways_scrolling(browser: Any, running: Running, scheme: str) -> None:
+def test_a_phone_needs_no_horizontal_scrolling(browser: Any, running: Running, scheme: str) -> None:
     phone = Page(browser, running.url, viewport={"width": 360, "height": 700}, color_scheme=scheme, has_touch=True)
     phone.ask(QUESTION + " " + "x" * 300, other="tiny-rft")
     phone.finished(2)
@@ -170,10 +192,10 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, running: Running, sch
     red = int(ground.removeprefix("rgb(").partition(",")[0])
     assert (red < 60) == (scheme == "dark")
     small = phone.tab.locator("button:visible, select:visible").evaluate_all(
-        "all => all.filter(one => one.getBoundingClientRect().height < 30).length"
+        "all => all.filter(control => control.getBoundingClientRect().height < 30).length"
     )
     assert small == 0
-    assert phone.said == []
+    assert phone.console == []
     phone.context.close()
 
 
@@ -184,6 +206,44 @@ def test_every_control_has_a_name(page: Page) -> None:
         "all => all.filter(e => !e.textContent.trim() && !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)"
     )
     assert unnamed == []
+
+
+def test_the_api_page_works_without_any_other_host(page: Page, running: Running) -> None:
+    page.tab.goto(f"{running.url}/docs")
+    assert page.tab.locator("h2", has_text="POST /solve").is_visible()
+    assert page.tab.locator("script").count() == 0
+    assert (
+        page.tab.evaluate("getComputedStyle(document.querySelector('th')).textAlign") == "left"
+    )  # its style is loaded
+
+
+def test_a_question_of_spaces_is_answered_with_a_message(page: Page) -> None:
+    page.ask("   ")
+    page.tab.locator("#problem", has_text="Write a word problem").wait_for()
+    assert page.tab.locator(".run").count() == 0
+    page.ask(QUESTION)
+    page.finished()
+    assert page.tab.locator("#problem").is_hidden()
+
+
+def test_a_wrong_keys_error_stays_on_screen(browser: Any) -> None:
+    engines = {"tiny-rft": ScriptedServer("tiny-rft")}
+    for running in serving(engines, load_keys(None, {"RFT_API_KEYS": KEY})):
+        opened = Page(browser, running.url)
+        opened.tab.locator("#key").wait_for()
+        opened.tab.fill("#key", "a-wrong-key-of-the-tests")
+        error = opened.tab.locator("#problem", has_text="a valid API key is needed")
+        for _ in range(2):
+            opened.tab.click("#go")
+            error.wait_for()
+            opened.tab.wait_for_timeout(300)
+            assert error.is_visible()
+        opened.tab.fill("#key", KEY)
+        opened.tab.keyboard.press("Tab")
+        error.wait_for(state="hidden")
+        opened.ask(QUESTION)
+        opened.finished()
+        opened.context.close()
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab_only(browser: Any) -> None:
@@ -199,5 +259,5 @@ def test_the_key_is_asked_for_and_kept_in_the_tab_only(browser: Any) -> None:
         assert KEY not in opened.tab.content()
         assert "RFT_API_KEY" in opened.tab.locator("#code").inner_text()
         assert opened.tab.evaluate("localStorage.length + document.cookie.length") == 0
-        assert KEY not in " ".join(opened.asked)
+        assert KEY not in " ".join(opened.requests)
         opened.context.close()
