@@ -221,17 +221,16 @@ def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: s
 
 def contents(plan: Plan, folder: Path) -> dict[str, object]:
     """Key -> rows or bytes of every file that the plan's stages up to the corpora write, with scripted samples."""
-    url, config = str(folder), plan.config
-    store = open_store(url)
+    config, store = plan.config, open_store(str(folder))
     for problems in (plan.train, plan.test):
         commit_problems(store, problems)
     build_corpus(plan.gold, store, plan.train, config.prompt.template)
     verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
     if config.sampling.engine == "scripted":
-        sample = Sampler(url, [job.sampling for job in verdicts], config.engine, False, 0)
+        sample = Sampler(store, [job.sampling for job in verdicts], config.engine, False, 0)
         work(sample, (job.sampling.shards() for job in verdicts))
-        work(Verifier(url, verdicts), (job.shards() for job in verdicts))
-        work(Selector(url, plan.path_jobs), (job.shards() for job in plan.path_jobs))
+        work(Verifier(store, verdicts), (job.shards() for job in verdicts))
+        work(Selector(store, plan.path_jobs), (job.shards() for job in plan.path_jobs))
         for corpus in plan.corpora:
             build_corpus(corpus, store, plan.train, config.prompt.template)
     keys = [key for key in store.list() if "/" in key]

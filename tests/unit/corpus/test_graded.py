@@ -33,4 +33,4 @@ def test_verdicts_on_other_completions_than_the_committed_ones_are_refused(tmp_p
     for path in Path(store.url, "paths").rglob("*.parquet"):
         path.unlink()
     with pytest.raises(StoreError, match="its verdicts were made for other completions"):
-        Selector(store.url, [PATHS])(PATHS.shards()[0])
+        Selector(store, [PATHS])(PATHS.shards()[0])
