@@ -246,6 +246,19 @@ def test_an_older_study_is_refused(settings: list[str], capsys: pytest.CaptureFi
     assert keys <= set(store.list())
 
 
+@pytest.mark.parametrize("damaged", [b"", b"[1]", b"run: [", b"run: \xee", b"run: {name: 5}", b"unknown: key"])
+def test_an_older_run_whose_config_is_damaged_is_refused_in_one_line(
+    settings: list[str], capsys: pytest.CaptureFixture[str], damaged: bytes
+) -> None:
+    store, keys = made(demo(settings), saved=False)
+    Path(store.url, "config.yaml").write_bytes(damaged)
+    assert pruned(store) == 2
+    error = capsys.readouterr().err
+    assert "cannot be made from config.yaml" in error
+    assert len(error.splitlines()) == 1
+    assert keys <= set(store.list())
+
+
 def test_a_run_without_plans_and_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_store(str(tmp_path))
     mark_run(store)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli import pairs, report, study
+from rft_ray.cli import run as run_job
 from rft_ray.cli.store import main
 from rft_ray.store import names, open_store
 from rft_ray.store.marker import KEY
@@ -49,6 +51,25 @@ def test_every_command_refuses_a_folder_that_is_no_run(
         assert main([command, str(folder)]) == 2
         assert "is not a run" in capsys.readouterr().err
     assert main([command, str(demo)]) == 0
+
+
+def test_report_pairs_and_the_studys_page_refuse_a_folder_that_is_no_run(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent, page = str(demo.parent), str(tmp_path / "page")
+    assert report.main(["--run", parent]) == 2
+    assert pairs.main(["--run", parent, "--out", page]) == 2
+    assert study.main(["study", f"--run.store={tmp_path}", "--run.name=runs", "--markdown", page]) == 2
+    assert capsys.readouterr().err.count(f"error: {parent} is not a run: it has no run.json; it contains the run ") == 3
+    assert not Path(page).exists()
+    assert not list(demo.parent.glob("*.html"))
+
+
+def test_a_job_makes_no_run_around_another(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"--run.store={demo.parents[1]}", "--run.name=runs", "--limit=20"]
+    assert run_job.main(["demo", *settings]) == 2
+    assert f"cannot become a run: it contains the run {demo}" in capsys.readouterr().err
+    assert not (demo.parent / KEY).exists()
 
 
 def corrupt(demo: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray import pipeline
 from rft_ray.cli import pairs, report, store
 from rft_ray.sampling import quarantine
-from rft_ray.store.run_lock import run_lock
 from tests.report_run import make_run
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -36,8 +36,7 @@ COMMANDS: dict[str, Callable[[str], int]] = {
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan, run = make_run(tmp_path_factory.mktemp("run"))
     quarantine.note(run, next(iter(plan.collected[0].sampling.shards())).stem, quarantine.FAILED, "it hangs")
-    with run_lock(run, "job"):
-        pass
+    pipeline.save(plan, run)
     return Path(run.url)
 
 
@@ -58,8 +57,8 @@ def kinds(run: Path) -> dict[str, Path]:
 def test_the_run_has_files_of_every_kind(finished: Path) -> None:
     folders = {path.parts[0] for path in kinds(finished).values()}
     assert folders >= {
-        "completions", "config.yaml", "corpus", "evaluation", "failures", "models", "paths", "present", "problems",
-        "summary.json", "verdicts",
+        "completions", "config.yaml", "corpus", "evaluation", "failures", "models", "paths", "plans", "present",
+        "problems", "run.json", "summary.json", "verdicts",
     }  # fmt: skip
 
 
