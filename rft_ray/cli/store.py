@@ -158,7 +158,7 @@ def _plan_of_config(store: Store) -> Any:
         plans = plan, past_quarantine(plan, store)
     except NotFound:
         raise StoreError(f"{store.url} holds neither saved plans nor config.yaml: {remedy}") from None
-    except (ConfigError, DataError, ModelError, ValueError, yaml.YAMLError) as error:
+    except (ConfigError, DataError, ModelError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise StoreError(f"the plan of {store.url} cannot be made from config.yaml ({reason}): {remedy}") from error
     if store.exists("study.json") or _made_by(store) not in {plan.fingerprint for plan in plans}:
