@@ -29,7 +29,7 @@ from tests.serve.running import KEY, Started, free_port, started, within
 LIMITED, ADDED = "a-key-with-its-own-limits", "a-key-that-is-added-later"
 KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does he have?"
-START_S = 120.0
+START_S = 240.0
 
 pytestmark = pytest.mark.timeout(560)
 
