@@ -27,7 +27,7 @@ from rft_ray.store import mark_run, open_store
 from rft_ray.store.models.committed import commit_model
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 280
+START_TIMEOUT_S = 500.0
 END_TIMEOUT_S = 60
 KEY = "the-key-of-the-serving-tests"
 LIMITED = "the-key-with-its-own-limits"
