@@ -19,7 +19,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from rft_ray.store.base import VIEWS, NotFound, Store, StoreError
+from rft_ray.store.base import VIEWS, Store, StoreError
 from rft_ray.store.marker import FORMAT, KEY, RunMarker, decode, encode
 from rft_ray.store.opening import open_store, plain_store
 
@@ -63,10 +63,10 @@ def mark_run(store: Store) -> RunMarker:
 
 def read_marker(store: Store) -> RunMarker | None:
     """The run's marker; None where there is none. Raises StoreError where it is damaged or of a newer format."""
+    if not store.exists(KEY):
+        return None
     try:
         marker = decode(store.read(KEY))
-    except NotFound:
-        return None
     except ValueError as error:
         raise StoreError(
             f"damaged file {KEY} in {store.url} ({error}): put an intact copy in its place, or move it out of the run: "
