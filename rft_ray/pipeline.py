@@ -29,7 +29,7 @@ from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, mark_run, open_store
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.plans import is_saved, save_plan
+from rft_ray.store.plans import save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
@@ -77,11 +77,9 @@ def run(plan: Plan, store: Store) -> Summary:
 
 def save(plan: Plan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
-    if not is_saved(store, plan):
-        data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
-        data |= {f"model {name}": base for name, base in plan.bases.items()}
-        with run_lock(store, "job"):
-            save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
+    data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+    data |= {f"model {name}": base for name, base in plan.bases.items()}
+    save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:

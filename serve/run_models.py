@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rft_ray import config
 from rft_ray.config.errors import InputError
+from rft_ray.config.loading import saved_config
 from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
@@ -206,12 +206,13 @@ def address(run: str) -> str:
 def settings(run: str) -> RunSettings:
     """The engine settings and token limit of a run; the defaults where it has no config.yaml."""
     try:
-        tree = yaml.safe_load(_open(run).read("config.yaml"))
-        recorded = config.Config.model_validate(tree)
+        recorded = saved_config(_open(run).read("config.yaml"), f"{run}/config.yaml")
     except NotFound:
         sampling = config.Sampling()
         return RunSettings(config.Engine(), sampling.max_new_tokens, sampling.max_model_len)
-    except (StoreError, ValidationError, yaml.YAMLError) as error:
+    except config.ConfigError as error:
+        raise RunModelsError(str(error)) from None
+    except StoreError as error:
         raise RunModelsError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
     return RunSettings(recorded.engine, recorded.sampling.max_new_tokens, recorded.sampling.max_model_len)
 

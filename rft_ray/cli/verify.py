@@ -90,8 +90,8 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
         sampled = external.sampling_jobs(completions, gold, options.template)
         graded, selected = plan(options, list(sampled.values()))
+        save(options, gold, store, [*sampled.values(), *chain(*graded.values()), *selected.values()])
         with run_lock(store, "job"):
-            save(options, gold, store, [*sampled.values(), *chain(*graded.values()), *selected.values()])
             if missing_shards(store, external.shards_of(graded, selected)):
                 start(store)
             summary = run(options, gold, completions, store, sampled=sampled, graded=graded, selected=selected)
@@ -156,14 +156,12 @@ def plan(
 
 def save(options: argparse.Namespace, gold: Gold, store: Store, jobs: Sequence[object]) -> None:
     """Commit the plan to the run, unless it is saved there. `jobs`: all jobs but those of the corpora."""
-    from rft_ray.store.plans import is_saved, save_plan
+    from rft_ray.store.plans import save_plan
 
     problems = gold.problems
     corpora = [CorpusJob(problems.fingerprint, problems.count, job) for job in jobs if isinstance(job, PathJob)]
-    parts = [*jobs, *corpora]
-    if not is_saved(store, parts):
-        config = json.dumps(vars(options), indent=1, default=str, ensure_ascii=False)
-        save_plan(store, parts, job="verify", config=config, data={"gold": problems.fingerprint})
+    config = json.dumps(vars(options), indent=1, default=str, ensure_ascii=False)
+    save_plan(store, [*jobs, *corpora], job="verify", config=config, data={"gold": problems.fingerprint})
 
 
 def run(

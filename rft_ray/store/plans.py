@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from rft_ray.store.base import Store, StoreError
+from rft_ray.store.run_lock import run_lock
 
 FOLDER = "plans/"
 Job = Literal["run", "study", "verify"]
@@ -68,19 +69,17 @@ def recipes(part: Any) -> Iterator[str]:
             yield from recipes(item)
 
 
-def is_saved(store: Store, plan: Any) -> bool:
-    """Whether the run holds this plan."""
-    return store.exists(f"{FOLDER}{_name_of(recipes(plan))}.json")
-
-
 def save_plan(store: Store, plan: Any, *, job: Job, config: str, data: Mapping[str, str]) -> None:
-    """Commit a plan. The caller holds the run lock, so that no prune goes on meanwhile.
+    """Commit a plan, unless it is saved. Raises RunLocked while a repair or a prune runs.
 
     `config`: the settings as text. `data`: name -> fingerprint of the data and base models that the plan was made from.
     """
     named = sorted(set(recipes(plan)))
-    body = {"job": job, "saved_unix": round(time.time(), 3), "data": dict(data), "recipes": named, "config": config}
-    store.create(f"{FOLDER}{_name_of(named)}.json", json.dumps(body, indent=1).encode())
+    key = f"{FOLDER}{_name_of(named)}.json"
+    if not store.exists(key):
+        body = {"job": job, "saved_unix": round(time.time(), 3), "data": dict(data), "recipes": named, "config": config}
+        with run_lock(store, "job"):  # no prune meanwhile
+            store.create(key, json.dumps(body, indent=1).encode())
 
 
 def saved_plans(store: Store) -> list[SavedPlan]:

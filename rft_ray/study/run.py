@@ -24,7 +24,7 @@ from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.plans import is_saved, save_plan
+from rft_ray.store.plans import save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.cost import training_seconds
@@ -65,11 +65,9 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
 
 def save(plan: StudyPlan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
-    if not is_saved(store, plan):
-        data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
-        data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
-        with run_lock(store, "job"):
-            save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
+    data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+    data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
+    save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 
 
 def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:

@@ -71,10 +71,29 @@ def test_an_unreachable_endpoint_raises_one_clear_error_within_15_s(
         assert "\n" not in str(raised.value)
 
 
-class Careless(BaseHTTPRequestHandler):
-    """An S3 server that overwrites whatever the condition of a PUT says."""
+class S3Handler(BaseHTTPRequestHandler):
+    """Answers requests on connections that stay open; the answers' own headers are `extra`."""
 
     protocol_version = "HTTP/1.1"
+
+    def extra(self) -> dict[str, str]:
+        return {}
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **self.extra()}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Careless(S3Handler):
+    """An S3 server that overwrites whatever the condition of a PUT says."""
+
     objects: ClassVar[dict[str, bytes]] = {}
 
     def do_PUT(self) -> None:
@@ -86,15 +105,6 @@ class Careless(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer(200, self.objects.get(self.path, b""))
-
-    def answer(self, status: int, body: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @contextmanager
@@ -113,10 +123,9 @@ def test_a_store_that_ignores_create_only_writes_is_refused(monkeypatch: pytest.
             open_store("s3://bucket/run").check()
 
 
-class Racing(BaseHTTPRequestHandler):
+class Racing(S3Handler):
     """An S3 server that checks the condition of a PUT and then writes, without a lock between the two."""
 
-    protocol_version = "HTTP/1.1"
     objects: ClassVar[dict[str, tuple[bytes, str]]] = {}
     window_s: ClassVar[float] = 0.001
 
@@ -138,17 +147,8 @@ class Racing(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.answer(204)
 
-    def answer(self, status: int, body: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if self.path in self.objects:
-            self.send_header("x-amz-meta-rft-writer", self.objects[self.path][1])
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def extra(self) -> dict[str, str]:
+        return {"x-amz-meta-rft-writer": self.objects[self.path][1]} if self.path in self.objects else {}
 
 
 @pytest.mark.usefixtures("dummy_credentials")
@@ -163,10 +163,9 @@ def test_a_server_that_checks_and_then_writes_is_refused_each_of_50_times(monkey
                 check_create_only(store)
 
 
-class LosesACompletion(BaseHTTPRequestHandler):
+class LosesACompletion(S3Handler):
     """An S3 server that completes an upload, breaks the connection, and then no longer knows the upload."""
 
-    protocol_version = "HTTP/1.1"
     writer: ClassVar[str] = ""
     completed: ClassVar[bool] = False
 
@@ -192,17 +191,8 @@ class LosesACompletion(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.answer(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>")
 
-    def answer(self, status: int, body: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", '"e"')
-        self.send_header("x-amz-meta-rft-writer", self.writer)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def extra(self) -> dict[str, str]:
+        return {"ETag": '"e"', "x-amz-meta-rft-writer": self.writer}
 
 
 @pytest.mark.usefixtures("dummy_credentials")

@@ -83,7 +83,7 @@ class LocalStore:
             return
         with self._explained(prefix):
             parts = folder.split("/") if folder else []
-            above = tuple(os.path.realpath(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
+            above = tuple(_identity(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
             # not from the root, which can have many folders
             yield from self._walk(f"{folder}/" if folder else "", prefix, above)
 
@@ -170,16 +170,16 @@ class LocalStore:
             for path in reversed([path for path in (folder, *folder.parents) if self._root in path.parents]):
                 path.mkdir(exist_ok=True)
 
-    def _walk(self, folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    def _walk(self, folder: str, prefix: str, above: tuple[tuple[int, int] | None, ...]) -> Iterator[tuple[str, int]]:
         """Keys and sizes below `folder` ("" or ending in "/"), in the order of whole keys, as S3 lists them.
 
-        Links to files and folders are followed, except to a folder of `above`, the real paths on the way here.
+        Links to files and folders are followed, except to a folder of `above`, the identities of those on the way here.
         """
         entries: list[os.DirEntry[str]] = []
-        here = os.path.realpath(self._root / folder)
-        if here in above:
+        here = _identity(self._root / folder)
+        if here is None or here in above:
             return
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(here) as scanned:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as scanned:
             entries = [entry for entry in scanned if is_key(entry.name)]
         names = [f"{folder}{entry.name}" for entry in entries if entry.is_file()]
         names += [f"{folder}{entry.name}/" for entry in entries if entry.is_dir()]
@@ -200,6 +200,14 @@ class LocalStore:
             if self._was_open and not self._root.is_dir():
                 raise StoreError(f"the folder {self.url} went away while it was in use. {_GONE}") from error
             raise explain_os_error(error, key, self.url) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file or folder, links followed; None where there is none."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _folders(root: Path, path: Path) -> list[Path]:

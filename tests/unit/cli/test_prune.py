@@ -16,12 +16,16 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, EvaluationJob, PathJob, TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan
 from rft_ray.store import Store, mark_run, open_store
-from rft_ray.store.plans import is_saved, saved_plans
+from rft_ray.store.plans import recipes, saved_plans
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study import run as study_run
 from tests.report_run import make_run
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
+
+
+def is_saved(store: Store, plan: object) -> bool:
+    return frozenset(recipes(plan)) in {saved.recipes for saved in saved_plans(store)}
 
 
 @pytest.fixture
