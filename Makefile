@@ -44,7 +44,7 @@ down: ## End what demo and serve started, and nothing else
 	@if [ -x $(PYTHON_IN_VENV) ]; then $(CLUSTER) down; else echo 'Nothing was running.'; fi
 
 # Quick folders first; ARGS may name others. One process: its closing line counts every test.
-test: setup ## Run all tests (ARGS="tests/unit" for one tier)
+test: setup ## Run the tests, except those that take minutes each (ARGS="tests/unit" for one tier)
 	$(PYTHON_IN_VENV) -m pytest -o testpaths="$(TESTS)" $(ARGS)
 
 test-long: setup ## The tests that `make test` leaves out because each takes minutes

@@ -10,7 +10,7 @@ Every value of the config can be set by `--section.key=value`; `--dry-run` print
 
 Running it again resumes the run; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples are
 missing, 2 the config, the data or a model cannot be used, 130 stopped by Ctrl-C, 143 stopped by SIGTERM
-(docs/reliability.md).
+(docs/run.md).
 """
 
 from __future__ import annotations

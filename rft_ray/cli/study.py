@@ -12,7 +12,7 @@ Trains, samples and evaluates what is missing, then writes `<store>/<name>/study
 an interruption, and a wider grid trains only its new points. It takes hours: use `nohup … &` or
 `ray job submit --no-wait -- …`.
 Exit codes: 0 done, 1 a stage failed (run it again), 2 the config, the data or a model cannot be used, 130 stopped by
-Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
+Ctrl-C, 143 stopped by SIGTERM (docs/run.md).
 """
 
 from __future__ import annotations

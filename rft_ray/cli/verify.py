@@ -5,7 +5,7 @@
 COMPLETIONS: .jsonl or .parquet, with one completion or one list of completions per row.
 Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl), and summary.json. Running it again
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used, 130 stopped by
-Ctrl-C, 143 stopped by SIGTERM (docs/reliability.md).
+Ctrl-C, 143 stopped by SIGTERM (docs/run.md).
 """
 
 from __future__ import annotations
