@@ -1,15 +1,23 @@
-"""Refresh requirements/cpu.lock: resolve the project with pip, then keep only the packages that the project needs.
+"""Refresh the lock files in requirements/: resolve the project with pip, then pin what it needs, with hashes.
 
-    make lock
+    make lock                        the newest versions that pyproject.toml allows
+    make lock ARGS=--hashes-only     the pinned versions; only their hashes anew
 
-Input: pyproject.toml (dependencies, extras `cpu` and `dev`). Output: one `name==version` per line, to be installed with
-`--no-deps`. pip resolves without installing anything. The dependencies are then followed from the project's own
-requirements, without the packages in LEFT_OUT and the packages that only they need.
+Input: pyproject.toml (dependencies, extras `cpu` and `dev`). Output, for `pip install --no-deps --require-hashes`:
+
+- cpu.lock: pip resolves without installing anything. The dependencies are then followed from the project's own
+  requirements, without the packages in LEFT_OUT and the packages that only they need.
+- torch.lock: torch's CPU build, which PyTorch's own index has. Where that index cannot be reached, known hashes stay.
+- pip.lock: the pip that installs both.
+
+The hashes are those of all files of a version, for every platform, from the index that pip is configured for.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,12 +26,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pip_index
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "cpu.lock"
+TORCH_LOCK = LOCK.with_name("torch.lock")
+PIP_LOCK = LOCK.with_name("pip.lock")
 TORCH = "torch==2.13.0+cpu"
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 LEFT_OUT = {
     "torchvision": "resolves to a CUDA build that breaks `import transformers`; text needs none",
     "torchaudio": "as torchvision",
@@ -48,7 +60,7 @@ def resolve(wanted: Iterable[str]) -> list[Mapping[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-        subprocess.run([*pip, "--report", str(report), TORCH, *wanted], check=True, cwd=folder)
+        subprocess.run([*pip, "--report", str(report), *wanted], check=True, cwd=folder)
         return [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
 
 
@@ -69,19 +81,48 @@ def needed(packages: Iterable[Mapping[str, Any]], wanted: Iterable[str]) -> dict
     return {name: str(known[name]["version"]) for name in names}
 
 
-def render(pins: Mapping[str, str]) -> str:
-    """The lock file's text."""
+def locked(path: Path) -> dict[str, tuple[str, set[str]]]:
+    """Name -> (version, SHA-256 sums) of a lock file."""
+    entries = re.split(r"\n(?=[a-z0-9])", path.read_text())[1:]
+    pins = (entry.split()[0].split("==") for entry in entries)
+    sums = (set(re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)) for entry in entries)
+    return {name: (version, digests) for (name, version), digests in zip(pins, sums, strict=True)}
+
+
+def render(comment: str, pins: Mapping[str, str], hashes: Mapping[str, Iterable[str]]) -> str:
+    """A lock file's text. Raises SystemExit when a package has no hash."""
+    missing = [f"{name}=={version}" for name, version in pins.items() if not hashes.get(name)]
+    if missing:
+        sys.exit(f"no file with a hash of {', '.join(missing)} where pip looks: see `pip config list`; nothing is written")
+    entries = (
+        " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{digest}" for digest in sorted(hashes[name]))])
+        for name, version in pins.items()
+    )
+    return f"# {comment}\n# Written by `make lock` (cluster/lock.py): do not edit.\n\n" + "\n".join(entries) + "\n"
+
+
+def cpu_comment() -> str:
+    """What cpu.lock says of itself, with the packages that it leaves out."""
     left_out = "\n".join(f"#   {name}: {why}" for name, why in sorted(LEFT_OUT.items()))
-    header = f"""\
-# Every package for a machine without GPU, tests included. Written by `make lock` (cluster/lock.py): do not edit.
+    return f"""\
+Every package for a machine without GPU, tests included.
 #
-# cluster/setup.sh installs it: first {TORCH}, then these with `pip install --no-deps`. Without that option pip
+# cluster/setup.sh installs it after torch.lock with `pip install --no-deps --require-hashes`. Without --no-deps pip
 # would resolve again, to CUDA builds. Left out on purpose:
 #
 {left_out}
+#"""
 
-"""
-    return header + "".join(f"{name}=={version}\n" for name, version in pins.items())
+
+def torch_hashes() -> set[str]:
+    """SHA-256 of the files of TORCH: those that its index and pip's configuration offer, and those in torch.lock."""
+    name, version = TORCH.split("==")
+    pinned, hashes = locked(TORCH_LOCK)[name] if TORCH_LOCK.exists() else ("", set())
+    from_index = pip_index.published({name: version}, "--index-url", TORCH_INDEX, "--retries=1", "--timeout=20")[name]
+    configured = pip_index.published({name: version})[name]
+    if len(from_index | configured) < len(hashes):
+        print(f"{TORCH_INDEX} offers too few files or cannot be reached: {TORCH_LOCK.name} keeps the hashes it has")
+    return from_index | configured | (hashes if pinned == version else set())
 
 
 def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
@@ -90,10 +131,22 @@ def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
 
 
 def main() -> None:
-    wanted = requirements()
-    pins = needed(resolve(wanted), wanted)
-    LOCK.parent.mkdir(exist_ok=True)
-    LOCK.write_text(render(pins))
+    parser = argparse.ArgumentParser(description="Refresh the lock files in requirements/.")
+    parser.add_argument("--hashes-only", action="store_true", help="keep the pinned versions")
+    if parser.parse_args().hashes_only:
+        pins, pip = ({name: version for name, (version, _) in locked(path).items()} for path in (LOCK, PIP_LOCK))
+    else:
+        wanted = requirements()
+        pins = needed(resolve([TORCH, *wanted]), wanted)
+        pip = {package["name"]: package["version"] for package in resolve(["pip"])}
+    torch = dict([TORCH.split("==")])
+    texts = {
+        LOCK: render(cpu_comment(), pins, pip_index.published(pins)),
+        TORCH_LOCK: render("torch's CPU build, from PyTorch's own index.", torch, {"torch": torch_hashes()}),
+        PIP_LOCK: render("The pip that installs the other lock files.", pip, pip_index.published(pip)),
+    }
+    for path, text in texts.items():
+        path.write_text(text)
     print(f"{LOCK.relative_to(ROOT)}: {len(pins)} packages")
 
 
