@@ -1,6 +1,6 @@
 # What a user does, one word each. `make` alone prints this list.
 #
-# Everything runs in .venv, which `make setup` creates from requirements/cpu.lock.
+# Everything runs in .venv, which `make setup` creates from requirements/*.lock.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -98,8 +98,8 @@ bench-verify: setup ## Grading and path selection against the plain rules, as ra
 bench-serve: setup ## The service against the engine alone, and under ten times its load, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.serve $(ARGS)
 
-lock: setup ## Refresh requirements/cpu.lock from pyproject.toml
-	@$(PYTHON_IN_VENV) cluster/lock.py
+lock: setup ## Refresh requirements/*.lock from pyproject.toml (ARGS=--hashes-only keeps the versions)
+	@$(PYTHON_IN_VENV) cluster/lock.py $(ARGS)
 
 clean: down ## Remove .venv and all caches (runs/ stays)
 	rm -rf .venv .ray .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage site build dist *.egg-info

@@ -1,7 +1,8 @@
 """The SHA-256 of every file that pip's configured indexes publish of a release.
 
-pip has no public interface for it, so this module calls pip's internals, as they are in pip 23.2 to 26.3: whatever index, credentials, proxy and
-certificates `pip install` uses are used here too. tests/unit/cluster/test_pip_index.py is the contract.
+pip has no public interface for it, so this module calls pip's internals, as they are in pip 23.2 to 26.3: the indexes,
+credentials, proxies and certificates are those that `pip install` uses. tests/unit/cluster/test_pip_index.py is the
+contract.
 """
 
 from __future__ import annotations

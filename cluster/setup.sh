@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Create .venv in the project's root with the pinned packages of requirements/cpu.lock. Linux, no GPU needed.
+# Create .venv in the project's root with the pinned packages of requirements/*.lock. Linux, no GPU needed.
 #
 #   PYTHON=python3.12 cluster/setup.sh     another interpreter (3.11 or newer, with headers)
 #
 # Safe to run again at any time: a stamp marks a finished environment, which is left as it is, and an unfinished one is
 # created anew. pip installs packages from its configured index; torch's CPU build comes from PyTorch's own index when
-# the configured one does not offer it.
+# the configured one does not offer it. Wherever a file comes from, pip refuses it unless its SHA-256 is in a lock file.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
+pip_lock=requirements/pip.lock
+torch_lock=requirements/torch.lock
 lock=requirements/cpu.lock
-torch='torch==2.13.0+cpu'
+torch=$(grep -o '^torch==[^ ]*' "$torch_lock")
 torch_index=https://download.pytorch.org/whl/cpu
 venv_python=$PWD/.venv/bin/python
 unfinished=.venv/.rft-unfinished
@@ -48,10 +50,10 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
     die "$python has no headers (Python.h): DeepSpeed compiles an extension with them. Debian, Ubuntu: apt-get install python3-dev"
 }
 
-# The stamp's name is a hash of all that the environment depends on: lock file, this script, project metadata, interpreter.
+# The stamp's name is a hash of all that the environment depends on: lock files, this script, project metadata, interpreter.
 stamp() {
   local sum
-  sum=$({ cat "$lock" cluster/setup.sh pyproject.toml; "$python" -VV; pwd; } | sha256sum)
+  sum=$({ cat "$pip_lock" "$torch_lock" "$lock" cluster/setup.sh pyproject.toml; "$python" -VV; pwd; } | sha256sum)
   printf '.venv/.rft-lock-%s' "${sum:0:16}"
 }
 
@@ -87,21 +89,27 @@ pip_install() {
   rm -f "$unfinished"
 }
 
+# The interpreter's own pip may be older than the option that checks what DeepSpeed's build needs.
+install_pip() {
+  pip_install --require-hashes -r "$pip_lock" || fail
+}
+
 install_torch() {
   say "installing $torch"
-  pip_install "$torch" && return
+  pip_install --require-hashes -r "$torch_lock" && return
   say "pip's own configuration does not offer it: asking $torch_index"
-  pip_install --index-url "$torch_index" --retries 1 --timeout 20 "$torch" && return
+  pip_install --require-hashes --index-url "$torch_index" --retries 1 --timeout 20 -r "$torch_lock" && return
   tail -n 5 "$log" >&2
-  die "$torch could not be installed: neither pip's own configuration nor $torch_index offers it (log: $log)." \
+  die "$torch could not be installed: neither pip's own configuration nor $torch_index offers a file" \
+    "of it for this Python whose hash is in $torch_lock (log: $log)." \
     'Without a network, put the wheel into a folder and call: PIP_FIND_LINKS=/that/folder make setup'
 }
 
 install_rest() {
-  say "installing the $(grep -c '^[^#]' "$lock") packages of $lock (one or two minutes)"
+  say "installing the $(grep -c '^[^# ]' "$lock") packages of $lock (one or two minutes)"
   # DeepSpeed is built from source, with pip's build isolation: where its build sees torch, it wraps a command of
-  # setuptools and fails.
-  pip_install -r "$lock" || fail
+  # setuptools and fails. The constraint pins that isolated setuptools, with its hashes.
+  pip_install --require-hashes --build-constraint "$lock" -r "$lock" || fail
   say 'installing this project'
   pip_install --no-build-isolation -e . || fail
 }
@@ -122,6 +130,7 @@ fi
 check_python
 make_venv
 : >"$log"
+install_pip
 install_torch
 install_rest
 "$venv_python" -c 'import torch, ray, deepspeed, vllm' >>"$log" 2>&1 || fail

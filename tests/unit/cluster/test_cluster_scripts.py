@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -193,8 +194,8 @@ case "$*" in
   *ensurepip*) [[ -z ${{NO_VENV:-}} ]] ;;
   *sysconfig*) [[ -z ${{NO_HEADERS:-}} ]] ;;
   '-m venv .venv') {mkdir} -p .venv/bin && {cp} "$0" .venv/bin/python ;;
-  *--index-url*torch==*) [[ ${{NO_TORCH:-}} != anywhere ]] ;;
-  *'pip install'*torch==*) [[ -z ${{NO_TORCH:-}} ]] ;;
+  *--index-url*torch.lock*) [[ ${{NO_TORCH:-}} != anywhere ]] ;;
+  *'pip install'*torch.lock*) [[ -z ${{NO_TORCH:-}} ]] ;;
   *'pip install'*'-e .')
     [[ -z ${{CUT:-}} ]] || {{ echo 'Installing collected packages: x'; {sleep} 0.5; kill -9 $PPID; }} ;;
   *) [[ -z ${{OLD:-}} ]] ;;
@@ -209,7 +210,8 @@ class SetUp:
     def __init__(self, folder: Path) -> None:
         self.root, self.bin, self.calls = folder / "project", folder / "bin", folder / "calls"
         self.bin.mkdir()
-        for name in ("cluster/setup.sh", "requirements/cpu.lock", "pyproject.toml"):
+        locks = (f"requirements/{name}.lock" for name in ("pip", "torch", "cpu"))
+        for name in ("cluster/setup.sh", "pyproject.toml", *locks):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
         for tool in TOOLS:
@@ -270,10 +272,12 @@ def test_setup_names_a_missing_tool_before_it_creates_anything(
 def test_setup_installs_torch_first_and_resolves_nothing(setup: SetUp) -> None:
     done = setup.run()
     assert done.returncode == 0, done.stderr
-    torch, locked, project = setup.installs
-    assert torch.endswith("torch==2.13.0+cpu")
+    pip, torch, locked, project = setup.installs
+    assert pip.endswith("-r requirements/pip.lock")
+    assert torch.endswith("-r requirements/torch.lock")
     assert "--index-url" not in torch
-    assert locked.endswith("-r requirements/cpu.lock")
+    assert locked.endswith("--build-constraint requirements/cpu.lock -r requirements/cpu.lock")
+    assert all("--require-hashes" in install for install in (pip, torch, locked))
     assert "--no-build-isolation" not in locked  # DeepSpeed's build fails where it sees torch
     assert project.endswith("-e .")
     assert all("--no-deps" in install for install in setup.installs)
@@ -291,7 +295,7 @@ def test_a_changed_lock_is_installed_into_the_same_environment(setup: SetUp) -> 
     with (setup.root / "requirements/cpu.lock").open("a") as handle:
         handle.write("another==1.0\n")
     setup.run()
-    assert len(setup.installs) == 3
+    assert len(setup.installs) == 4
     assert "-m venv .venv" not in setup.calls.read_text().splitlines()
 
 
@@ -306,7 +310,7 @@ def test_a_setup_interrupted_while_unpacking_starts_again(setup: SetUp) -> None:
 def test_torch_is_installed_from_pytorchs_index_only_when_pips_own_does_not_offer_it(setup: SetUp) -> None:
     done = setup.run(NO_TORCH="own")
     assert done.returncode == 0, done.stderr
-    own, fallback = setup.installs[:2]
+    own, fallback = setup.installs[1:3]
     assert "--index-url" not in own
     assert "--index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 20" in fallback
 
@@ -315,20 +319,37 @@ def test_torch_that_no_index_offers_is_one_clear_error(setup: SetUp) -> None:
     done = setup.run(NO_TORCH="anywhere")
     assert done.returncode == 1
     assert "torch==2.13.0+cpu could not be installed" in done.stderr
-    assert len(setup.installs) == 2
+    assert len(setup.installs) == 3
 
 
 # --- the lock file
 
 
 def test_the_lock_pins_every_requirement_of_the_project() -> None:
-    lines = [line for line in lock.LOCK.read_text().splitlines() if line and not line.startswith("#")]
-    assert lines == sorted(lines, key=lambda line: line.partition("==")[0])
-    pins = dict(line.split("==") for line in lines)
+    pins = {name: version for name, (version, _) in lock.locked(lock.LOCK).items()}
+    assert list(pins) == sorted(pins)
     for requirement in map(Requirement, lock.requirements()):
         name = canonicalize_name(requirement.name)
         assert name == "torch" or requirement.specifier.contains(pins[name], prereleases=True), name
     assert not set(pins) & (set(lock.LEFT_OUT) | {"torch"})
+
+
+@pytest.mark.parametrize("path", [lock.LOCK, lock.TORCH_LOCK, lock.PIP_LOCK], ids=lambda path: path.name)
+def test_every_pinned_package_has_hashes(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines
+    for line, following in itertools.pairwise([*lines, "end"]):
+        assert re.fullmatch(r"[a-z0-9][a-z0-9-]*==\S+ \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?", line), line
+        assert line.endswith("\\") == following.startswith("    --hash="), line
+
+
+def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "some.lock"
+    hashes = {"one": {"a" * 64, "b" * 64}, "two": {"c" * 64}}
+    path.write_text(lock.render("Two packages.", {"one": "1.0", "two": "2.0"}, hashes))
+    assert lock.locked(path) == {"one": ("1.0", hashes["one"]), "two": ("2.0", hashes["two"])}
+    with pytest.raises(SystemExit, match=r"no file with a hash of three==3"):
+        lock.render("Three.", {"two": "2.0", "three": "3"}, hashes)
 
 
 def test_needed_follows_extras_and_stops_at_packages_left_out() -> None:
@@ -343,8 +364,10 @@ def test_needed_follows_extras_and_stops_at_packages_left_out() -> None:
     assert lock.needed(packages, ["app[more]"]) == {"app": "1", "base": "2", "extra-one": "3"}
 
 
-def test_setup_and_lock_pin_the_same_torch() -> None:
-    assert f"torch='{lock.TORCH}'" in (ROOT / "cluster/setup.sh").read_text()
+def test_torch_lock_pins_the_torch_that_the_other_lock_is_resolved_with() -> None:
+    [(name, (version, _))] = lock.locked(lock.TORCH_LOCK).items()
+    assert f"{name}=={version}" == lock.TORCH
+    assert f"torch_index={lock.TORCH_INDEX}" in (ROOT / "cluster/setup.sh").read_text()
 
 
 # --- Makefile, .ci/run, local.sh

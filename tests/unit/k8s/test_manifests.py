@@ -333,8 +333,8 @@ def stages(steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def test_the_dockerfile_holds_only_instructions_that_a_builder_knows() -> None:
     steps = instructions(DOCKERFILE)
-    assert {word for word, _ in steps} <= {"ARG", "FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER"}
-    assert steps[0][0] in {"ARG", "FROM"}
+    assert {word for word, _ in steps} <= {"FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER"}
+    assert steps[0][0] == "FROM"
     for word, rest in steps:
         assert not rest.rstrip().endswith("\\"), f"{word} ends in a continuation: {rest[-60:]}"
         if word in {"COPY", "ENV", "RUN"}:
@@ -350,21 +350,38 @@ def test_every_run_instruction_is_a_shell_command() -> None:
 
 def test_the_images_pin_the_projects_versions() -> None:
     text = DOCKERFILE.read_text()
-    set_up = (ROOT / "cluster" / "setup.sh").read_text()
-    assert set(re.findall(r"torch==([\d.]+)", text)) == set(re.findall(r"torch==([\d.]+)", set_up))
+    torch = (ROOT / "requirements" / "torch.lock").read_text()
+    assert set(re.findall(r"torch==([\d.]+)", text)) == set(re.findall(r"torch==([\d.]+)", torch))
     assert set(re.findall(r"vllm==([\d.]+)", text)) == {project()["optional-dependencies"]["gpu"][0].partition("==")[2]}
-    assert f"ray=={pinned_ray()}\n" in (ROOT / "requirements" / "cpu.lock").read_text()
+    assert f"\nray=={pinned_ray()} " in (ROOT / "requirements" / "cpu.lock").read_text()
 
 
-def test_every_build_stage_starts_from_a_pinned_image_or_an_earlier_stage() -> None:
-    steps = instructions(DOCKERFILE)
-    defaults = dict(rest.split("=", 1) for word, rest in steps if word == "ARG")
+def test_every_build_stage_starts_from_an_earlier_stage_or_from_an_image_by_digest() -> None:
     earlier: set[str] = set()
-    for base, name in stages(steps):
-        image = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], base)
-        assert image in earlier or re.search(r":\d+\.\d+", image), f"{name} starts from {image}"
+    for base, name in stages(instructions(DOCKERFILE)):
+        by_digest = re.fullmatch(r"\S+:\d+\.\d+\.\d+\S*@sha256:[0-9a-f]{64}", base)
+        assert base in earlier or by_digest, f"{name} starts from {base}"
         earlier.add(name)
     assert {"cpu", "gpu"} <= earlier
+    assert "# syntax=" not in DOCKERFILE.read_text()  # another image, which builds this one
+
+
+def test_the_cpu_image_installs_only_files_whose_hashes_are_locked() -> None:
+    steps, stage, installs = instructions(DOCKERFILE), "", []
+    for word, rest in steps:
+        stage = rest.split()[2] if word == "FROM" else stage
+        if word == "RUN" and stage == "cpu-build":
+            installs.append(rest)
+    *packages, project_itself = installs
+    assert [Path(rest.split()[-1]).name for rest in packages] == ["pip.lock", "torch.lock", "cpu.lock"]
+    assert all("--no-deps --require-hashes" in rest for rest in packages)
+    assert project_itself.endswith("--no-deps --no-build-isolation /build")
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    for path in sorted((ROOT / ".github").rglob("*.yml")):
+        for used in re.findall(r"uses: (.+)", path.read_text()):
+            assert used.startswith("./") or re.fullmatch(r"\S+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), f"{path}: {used}"
 
 
 def test_every_copy_has_a_source_that_reaches_the_builder() -> None:
