@@ -93,7 +93,7 @@ def render(comment: str, pins: Mapping[str, str], hashes: Mapping[str, Iterable[
     """A lock file's text. Raises SystemExit when a package has no hash."""
     missing = [f"{name}=={version}" for name, version in pins.items() if not hashes.get(name)]
     if missing:
-        sys.exit(f"no file with a hash of {', '.join(missing)} in pip's indexes (`pip config list`): nothing is written")
+        sys.exit(f"no file with a hash of {', '.join(missing)} in pip's indexes (pip config list): nothing is written")
     entries = (
         " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{digest}" for digest in sorted(hashes[name]))])
         for name, version in pins.items()
