@@ -118,11 +118,12 @@ def torch_hashes() -> set[str]:
     """SHA-256 of the files of TORCH: those that its index and pip's configuration offer, and those in torch.lock."""
     name, version = TORCH.split("==")
     pinned, hashes = locked(TORCH_LOCK)[name] if TORCH_LOCK.exists() else ("", set())
-    from_index = pip_index.published({name: version}, "--index-url", TORCH_INDEX, "--retries=1", "--timeout=20")[name]
-    configured = pip_index.published({name: version})[name]
-    if len(from_index | configured) < len(hashes):
-        print(f"{TORCH_INDEX} offers too few files or cannot be reached: {TORCH_LOCK.name} keeps the hashes it has")
-    return from_index | configured | (hashes if pinned == version else set())
+    offered = pip_index.published({name: version}, "--index-url", TORCH_INDEX, "--retries=1", "--timeout=20")[name]
+    offered |= pip_index.published({name: version})[name]
+    kept = hashes - offered if pinned == version else set()
+    if kept:
+        print(f"{TORCH_LOCK.name} keeps {len(kept)} hashes that neither {TORCH_INDEX} nor pip's indexes offer now")
+    return offered | kept
 
 
 def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
@@ -139,15 +140,16 @@ def main() -> None:
         wanted = requirements()
         pins = needed(resolve([TORCH, *wanted]), wanted)
         pip = {package["name"]: package["version"] for package in resolve(["pip"])}
-    torch = dict([TORCH.split("==")])
+    torch, torch_version = TORCH.split("==")
+    torch_sums = torch_hashes()
     texts = {
         LOCK: render(cpu_comment(), pins, pip_index.published(pins)),
-        TORCH_LOCK: render("torch's CPU build, from PyTorch's own index.", torch, {"torch": torch_hashes()}),
+        TORCH_LOCK: render("torch's CPU build, from PyTorch's own index.", {torch: torch_version}, {torch: torch_sums}),
         PIP_LOCK: render("The pip that installs the other lock files.", pip, pip_index.published(pip)),
     }
     for path, text in texts.items():
         path.write_text(text)
-    print(f"{LOCK.relative_to(ROOT)}: {len(pins)} packages")
+    print(f"{LOCK.relative_to(ROOT)}: {len(pins)} packages; {TORCH_LOCK.name}: {len(torch_sums)} files")
 
 
 if __name__ == "__main__":
