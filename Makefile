@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,8 +98,17 @@ bench-verify: setup ## Grading and path selection against the plain rules, as ra
 bench-serve: setup ## The service against the engine alone, and under ten times its load, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.serve $(ARGS)
 
+try-lm-eval: .lm-eval ## lm-evaluation-harness, unchanged, against the service; 207 MB, into a folder of its own
+	$(PYTHON_IN_VENV) -m pytest -m lm_eval tests/serve/test_lm_eval.py $(ARGS)
+
+.lm-eval: requirements/lm-eval.lock | setup
+	rm -rf $@ $@.partial
+	$(PYTHON_IN_VENV) -m pip install --quiet --no-deps --require-hashes --target $@.partial -r $<
+	mv $@.partial $@
+	touch $@
+
 lock: setup ## Refresh requirements/*.lock from pyproject.toml (ARGS=--hashes-only keeps the versions)
 	@$(PYTHON_IN_VENV) cluster/lock.py $(ARGS)
 
 clean: down ## Remove .venv and all caches (runs/ stays)
-	rm -rf .venv .ray .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage site build dist *.egg-info
+	rm -rf .venv .lm-eval .ray .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage site build dist *.egg-info

@@ -4,9 +4,10 @@
 
 Parts: `engine` (streams of SmolLM2-135M-Instruct against `vllm serve` with the same engine settings, in turns), `solve`
 (`/solve` k=16 against vLLM generating n=16 of the same prompt in this process, in turns), `saving` (early stopping with
-a finished run's model: `--demo runs/demo`), `scripted` (a scripted engine behind Serve, with the client on the same
-cores: overload, and the counts of requests). Prints a Markdown table: quantity, measured, bound. Each part takes
-minutes; an engine takes a minute to start.
+a finished run's model: `--demo runs/demo`), `compare` (three of its models asked as the page asks them: at once and one
+after another, in turns), `scripted` (a scripted engine behind Serve, with the client on the same cores: overload, and
+the counts of requests). Prints a Markdown table: quantity, measured, bound. Each part takes minutes; an engine takes a
+minute to start.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from benchmarks.load import Answer, ask, percentile
 ROOT = services.ROOT
 K, PATH_TOKENS, STREAM_TOKENS = 16, 64, 64
 TOKEN_S, CAPACITY = 0.02, 32
+PAGE_K = 8
+"""Paths that the page asks for by default."""
 REST_S = 0.5
 """Pause before a turn: the other side's engine may still be busy on the same cores."""
 ASKED = {"question": load.QUESTION, "k": 8, "early_stop": False}
@@ -184,9 +187,8 @@ def _raw_engine(model: Path) -> Callable[[str], Awaitable[int]]:
 
 def saving(options: argparse.Namespace) -> Rows:
     """Tokens and seconds of k=16 with and without early stopping, for problems of a finished run."""
-    if not (options.demo / "summary.json").is_file():
-        raise SystemExit(f"--demo {options.demo} has no finished run: `make demo` makes one")
-    asked = sorted({row["question"] for row in _problems(options.demo)})[: 10 * options.rounds]
+    _check_demo(options.demo)
+    asked = _sorted_questions(options.demo)[: 10 * options.rounds]
     with services.rft_service(options.demo, "--model", "tiny-m") as service:
         early, whole = asyncio.run(_early_and_whole(service.url, asked))
     tokens = 1 - sum(answer.tokens for answer in early) / sum(answer.tokens for answer in whole)
@@ -195,10 +197,14 @@ def saving(options: argparse.Namespace) -> Rows:
     yield what, f"{tokens:.1%} of the tokens, {seconds:.1%} of the time", ""
 
 
-def _problems(run: Path) -> list[dict[str, Any]]:
+def _check_demo(run: Path) -> None:
+    if not (run / "summary.json").is_file():
+        raise SystemExit(f"--demo {run} has no finished run: `make demo` makes one")
+
+
+def _sorted_questions(run: Path) -> list[str]:
     newest = max((run / "problems").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-    problems: list[dict[str, Any]] = pq.read_table(newest).to_pylist()
-    return problems
+    return sorted({row["question"] for row in pq.read_table(newest).to_pylist()})
 
 
 async def _early_and_whole(url: str, asked: list[str]) -> tuple[list[Answer], list[Answer]]:
@@ -210,6 +216,45 @@ async def _early_and_whole(url: str, asked: list[str]) -> tuple[list[Answer], li
                 answer = await ask(session, load.SOLVE, {"question": question, "k": K, "early_stop": early})
                 answers[not early].append(answer)
     return answers
+
+
+def compare(options: argparse.Namespace) -> Rows:
+    """Seconds until three models on the same CPUs have answered the page's question: at once and one after another."""
+    _check_demo(options.demo)
+    with services.rft_service(options.demo, "--stage", "compare") as service:
+        spent = asyncio.run(_compared(service.url, options))
+    ratio = statistics.median(many / single for many, single in zip(spent["at once"], spent["in turn"], strict=True))
+    both = " : ".join(f"{statistics.median(seconds):.1f}" for seconds in spent.values())
+    spread = " : ".join(f"{min(seconds):.1f} to {max(seconds):.1f}" for seconds in spent.values())
+    yield f"three models at once against one after another, k={PAGE_K}", f"{ratio:.2f} ({both} s; {spread})", ""
+
+
+async def _compared(url: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    async with load.client(url) as session:
+        models = [model["id"] for model in (await (await session.get("/v1/models")).json())["data"]]
+
+        async def stream(model: str, question: str) -> None:
+            body = {"question": question, "model": model, "k": PAGE_K, "temperature": 0.7, "early_stop": True}
+            answer = await ask(session, load.SOLVE, body | {"stream": True, "deltas": True})
+            assert answer.status == 200, answer
+
+        async def at_once(question: str) -> None:
+            await asyncio.gather(*(stream(model, question) for model in models))
+
+        async def in_turn(question: str) -> None:
+            for model in models:
+                await stream(model, question)
+
+        spent: dict[str, list[float]] = {"at once": [], "in turn": []}
+        sides = {"at once": at_once, "in turn": in_turn}
+        for number, question in enumerate(_sorted_questions(options.demo)[: 2 * options.rounds + 1]):
+            for name in _in_order(sides, number):
+                await asyncio.sleep(REST_S)
+                began = time.monotonic()
+                await sides[name](question)
+                if number:  # an engine's first answers are slow
+                    spent[name].append(time.monotonic() - began)
+    return spent
 
 
 # --- Under load -----------------------------------------------------------------------------------
@@ -286,6 +331,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "engine": engine,
     "solve": solve,
     "saving": saving,
+    "compare": compare,
     "scripted": scripted,
 }
 
@@ -293,10 +339,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be repeated)")
-    parser.add_argument("--rounds", type=int, default=6, help="turns of engine, solve and saving")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of engine, solve, saving and compare")
     parser.add_argument("--seconds", type=float, default=180, help="duration of the overload in `scripted`")
     parser.add_argument("--requests", type=int, default=20_000, help="mixed requests in `scripted`")
-    parser.add_argument("--demo", type=Path, default=ROOT / "runs/demo", help="a finished run, for `saving`")
+    parser.add_argument("--demo", type=Path, default=ROOT / "runs/demo", help="a finished run, for saving and compare")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services are ended too
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")

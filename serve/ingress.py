@@ -3,7 +3,8 @@
 `fastapi_app(keys)` is the application with the guard and the error shape; `Ingress` has the methods of its routes. CORS
 is closed except for the named origins: a page of another origin can read no answer. `/healthz` answers while the
 process runs, `/readyz` where the engine of each model answers. A request whose engine is lost is sent to another engine
-as long as no part of its answer has been sent; after that a stream ends with an error event.
+as long as no part of its answer has been sent; after that a stream ends with an error event. A request that waits for
+an engine is refused as soon as its model is known to be down.
 Source: ray/llm/_internal/serve/core/ingress/ingress.py (Ray 2.60).
 """
 
@@ -160,10 +161,10 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         """The answer, or the beginning of a stream, of the first engine that is not lost during the request."""
         for _ in range(RETRIES):
             try:
-                return await answer(body, request)  # type: ignore[no-any-return]
+                return await self._liveness.unless_down(body.model, answer(body, request))
             except ENGINE_LOST:
                 await self._liveness.await_other_replica(body.model)
-        return await answer(body, request)  # type: ignore[no-any-return]
+        return await self._liveness.unless_down(body.model, answer(body, request))
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
         """Sample k reasoning paths of one question in one request, and return the majority vote of their answers.
@@ -207,6 +208,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         response = ray_private.streaming_handle(self, model).solve.remote(body)
         ended = False
         try:
+            yield await self._liveness.unless_down(model, anext(response))
             async for event in response:
                 yield event
             ended = True

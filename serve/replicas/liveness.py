@@ -3,21 +3,24 @@
 Serve's handles hold a request until a replica accepts it, which takes minutes while an engine restarts. Each model is
 checked every `CHECK_EVERY_S`. It is down where no replica answers within `DOWN_AFTER_S`, or within `OTHER_REPLICA_S`
 after a replica was lost during a request. Requests for a model that is down are refused after `WAIT_S`, and those for a
-model that has not answered yet, because its engine is starting, after `FIRST_WAIT_S`.
+model that has not answered yet, because its engine is starting, after `FIRST_WAIT_S`. Earlier requests are refused too
+where the first part of their answer has not come when `DOWN_AFTER_S` has passed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
 
 from serve.api.errors import Refusal
 from serve.vllm_private import EngineDeadError
+
+T = TypeVar("T")
 
 ENGINE_LOST = (RayActorError, EngineDeadError)
 """The exceptions of a request whose engine, or the engine's replica, died."""
@@ -43,6 +46,9 @@ class Liveness:
     def __init__(self, handles: Mapping[str, Any]) -> None:
         self._handles = handles
         self._up = {model: asyncio.Event() for model in handles}
+        """Set while requests are accepted."""
+        self._down = {model: asyncio.Event() for model in handles}
+        """Set after `DOWN_AFTER_S` without an answer: a shorter silence may be that of an engine that is busy."""
         self._watching: list[asyncio.Task[None]] = []
         self._checked: set[str] = set()
         """Models whose first check has ended."""
@@ -62,16 +68,37 @@ class Liveness:
         if not await self._answers(model, OTHER_REPLICA_S):
             self._up[model].clear()
             raise _unavailable(model)
+        self._mark_up(model)
+
+    async def unless_down(self, model: str, answer: Awaitable[T]) -> T:
+        """The answer. Raises Refusal as `await_up` does, and cancels the answer, where the model is down first."""
+        answering = asyncio.ensure_future(answer)
+        down = asyncio.ensure_future(self._down[model].wait())
+        try:
+            await asyncio.wait((answering, down), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            raise _unavailable(model)
+        finally:
+            down.cancel()
+            if not answering.done():
+                answering.cancel()
+                await asyncio.wait((answering,))
+
+    def _mark_up(self, model: str) -> None:
+        self._up[model].set()
+        self._down[model].clear()
 
     async def _watch(self, model: str) -> None:
         while True:
             answers = await self._answers(model, DOWN_AFTER_S)
             self._checked.add(model)
             if answers:
-                self._up[model].set()
+                self._mark_up(model)
                 await asyncio.sleep(CHECK_EVERY_S)
             else:
                 self._up[model].clear()
+                self._down[model].set()
 
     async def _answers(self, model: str, within_s: float) -> bool:
         """Whether a replica answers in time. A failed check is repeated, because it may have met the lost replica."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,6 +32,8 @@ START_TIMEOUT_S = 500.0
 END_TIMEOUT_S = 60
 KEY = "the-key-of-the-serving-tests"
 LIMITED = "the-key-with-its-own-limits"
+MODEL, BASE = "tiny-rft", "tiny-base"
+QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
 TEMPLATE = "Question: {query}\nAnswer:"
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 
@@ -132,6 +135,10 @@ def a_run(folder: Path) -> Path:
     store.replace("config.yaml", settings.to_yaml().encode())
     store.replace("summary.json", json.dumps({"finished": True, "models": [entry]}).encode())
     return folder / "run"
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16} | changes
 
 
 def environment(ray_folder: str) -> dict[str, str]:

@@ -1,40 +1,41 @@
-"""The real service over HTTP, killed, and ended by a signal: with two models, and with one in one process."""
+"""The real service over HTTP, killed, and ended by a signal: with two models, and with one in one process.
+
+The last tests end the service: other files that use it (`conftest.py`) have names that sort before this one.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
 
 import grpc
-import openai
 import pytest
-from transformers import AutoTokenizer
 
-from rft_ray.data import prompts
+from serve.http.timeouts import MAX_HEAD_BYTES
 from tests.serve.running import (
     END_TIMEOUT_S,
     KEY,
     LIMITED,
+    MODEL,
+    QUESTION,
     START_TIMEOUT_S,
     TEMPLATE,
     Service,
+    chat,
     listening,
     listening_beyond_loopback,
     processes,
-    running,
     within,
 )
 
 EARLY_S = 15
 """Most seconds of an answer while the engines start and use all cores; the bounds of the service are 1 and 5 s."""
-MODEL, BASE = "tiny-rft", "tiny-base"
-QUESTION = "Tom has 3 pens. He buys 4 pens. How many pens does Tom have now?"
 ROUTES = {
     "/healthz": "get",
     "/readyz": "get",
@@ -47,18 +48,6 @@ ROUTES = {
 }
 
 pytestmark = pytest.mark.timeout(START_TIMEOUT_S + END_TIMEOUT_S)
-
-
-@pytest.fixture(scope="module", params=["compare", "rft"], ids=["two models", "single process"])
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two models behind Serve's proxy and an ingress, and one model in one process."""
-    models = [MODEL, BASE] if request.param == "compare" else [MODEL]
-    with running(tmp_path_factory.mktemp("service"), request.param, models) as started:
-        yield started
-
-
-def chat(**changes: Any) -> dict[str, Any]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16} | changes
 
 
 def test_health_needs_no_key_and_readiness_names_the_models_to_callers_with_one(service: Service) -> None:
@@ -152,155 +141,13 @@ def test_a_disconnected_clients_samples_are_cancelled(service: Service) -> None:
         assert time.monotonic() - began < whole_s
 
 
-def test_paths_of_one_request_differ(service: Service) -> None:
-    with service.client() as client:
-        choices = client.post("/v1/chat/completions", json=chat(n=8, temperature=1.5)).json()["choices"]
-    assert len({choice["message"]["content"] for choice in choices}) > 1
-
-
-def test_solve_greedy_is_the_chat_completion(service: Service) -> None:
-    with service.client() as client:
-        solved = client.post("/solve", json={"question": QUESTION, "k": 1, "temperature": 0}).json()
-        choice = client.post("/v1/chat/completions", json=chat(temperature=0, max_tokens=256)).json()["choices"][0]
-    if solved["path"]:
-        assert solved["path"]["text"] == choice["message"]["content"]
-    else:
-        assert solved["undecided"] + solved["no_answer"] + solved["truncated"] == 1
-
-
-def test_chat_renders_the_prompt_of_training(service: Service) -> None:
-    with service.client() as client:
-        chatted = client.post("/v1/chat/completions", json=chat(temperature=0)).json()
-        prompt = prompts.render(TEMPLATE, QUESTION)
-        plain = client.post(
-            "/v1/completions", json={"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 16}
-        ).json()
-    assert chatted["choices"][0]["message"]["content"] == plain["choices"][0]["text"]
-    assert chatted["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
-
-
-def test_the_openai_sdk_works(service: Service) -> None:
-    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
-    assert [model.id for model in client.models.list()] == service.models
-    messages: Any = chat()["messages"]
-    whole = client.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=16, temperature=0.7)
-    assert len(whole.choices) == 2
-    greedy = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=16, temperature=0)
-    chunks = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=16, temperature=0, stream=True)
-    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert streamed == greedy.choices[0].message.content
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0).models.list()
-    with pytest.raises(openai.NotFoundError):
-        client.chat.completions.create(model="other", messages=messages)
-
-
-def test_the_sdks_fields_have_their_documented_effect(service: Service) -> None:
-    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY, timeout=60, max_retries=0)
-    assert client.models.retrieve(MODEL).id == MODEL
-    messages: Any = chat()["messages"]
-    ask = functools.partial(client.chat.completions.create, model=MODEL, messages=messages, temperature=0)
-    completion = ask(max_tokens=8, logprobs=True, top_logprobs=3)
-    assert completion.usage is not None
-    assert completion.usage.completion_tokens <= 8
-    assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
-    scored = completion.choices[0].logprobs and completion.choices[0].logprobs.content
-    assert scored
-    assert all(token.logprob <= 0 and len(token.top_logprobs) == 3 for token in scored)
-    text = completion.choices[0].message.content or ""
-    stop = text[len(text) // 2]
-    assert (ask(max_tokens=8, stop=[stop]).choices[0].message.content or "") == text.partition(stop)[0]
-    plain = client.completions.create(model=MODEL, prompt="Question: 1+1?\nAnswer:", n=2, max_tokens=4, temperature=1)
-    assert [choice.index for choice in plain.choices] == [0, 1]
-    chunks = list(ask(max_tokens=8, stream=True, stream_options={"include_usage": True}))
-    assert chunks[-1].usage == completion.usage
-    with pytest.raises(openai.BadRequestError) as refused:
-        ask(max_tokens=5000)
-    assert (refused.value.param, refused.value.type) == ("max_tokens", "invalid_request_error")
-    assert refused.value.request_id
-    with pytest.raises(openai.APITimeoutError):
-        ask(max_tokens=256, n=1, timeout=0.001)
-
-
-def test_chat_has_exactly_the_tokens_of_training(service: Service) -> None:
-    """Each log-probability depends on all tokens before it, so equal ones mean equal tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(next(service.log.parent.glob("model")))
-    ids = prompts.encode_prompt(tokenizer, prompts.render(TEMPLATE, QUESTION))
-    with service.client() as client:
-        chatted = client.post("/v1/chat/completions", json=chat(temperature=0, logprobs=True)).json()
-        plain = client.post(
-            "/v1/completions",
-            json={"model": MODEL, "prompt": ids, "temperature": 0, "max_tokens": 16, "logprobs": 1},
-        ).json()
-    assert chatted["usage"]["prompt_tokens"] == len(ids)
-    logprobs = [token["logprob"] for token in chatted["choices"][0]["logprobs"]["content"]]
-    assert logprobs == pytest.approx(plain["choices"][0]["logprobs"]["token_logprobs"], abs=1e-4)
-
-
-def test_the_base_model_has_the_prompt_of_the_trained_one(service: Service) -> None:
-    """Both have the same weights here: their answers are the same, and their lineages differ."""
-    if BASE not in service.models:
-        with service.client() as client:
-            assert client.post("/v1/chat/completions", json=chat(model=BASE)).status_code == 404
-        return
-    with service.client() as client:
-        trained, base = (
-            client.post("/v1/chat/completions", json=chat(model=name, temperature=0)).json() for name in (MODEL, BASE)
-        )
-        details = client.get(f"/v1/models/{BASE}").json()
-    assert base["choices"][0]["message"]["content"] == trained["choices"][0]["message"]["content"]
-    assert base["usage"] == trained["usage"]
-    assert (details["stage"], details["fingerprint"], details["corpus"]) == ("base", "", None)
-
-
-def test_a_keys_tokens_are_counted_and_limited(service: Service) -> None:
-    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=LIMITED, timeout=60, max_retries=0)
-    messages: Any = chat()["messages"]
-    ask = functools.partial(client.chat.completions.create, model=MODEL, messages=messages, max_tokens=60)
-    chunks = list(ask(stream=True))
-    assert all(chunk.choices and chunk.usage is None for chunk in chunks)  # counted, and not shown
-    with pytest.raises(openai.RateLimitError) as refused:
-        assert [ask(n=4) for _ in range(30)] == []
-    assert refused.value.type == "tokens"
-    assert int(refused.value.response.headers["retry-after"]) >= 1
-
-
-def test_a_stream_ends_with_done(service: Service) -> None:
-    body = {"model": MODEL, "prompt": "Question: 1+1?\nAnswer:", "max_tokens": 8, "stream": True}
-    with service.client() as client, client.stream("POST", "/v1/completions", json=body) as answer:
-        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
-    assert lines[-1] == "[DONE]"
-    assert all(json.loads(line)["object"] == "text_completion" for line in lines[:-1])
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "param"),
-    [
-        ("/solve", {"k": 3}, 400, "question"),
-        ("/solve", {"question": QUESTION, "k": 65}, 400, "k"),
-        ("/solve", {"question": QUESTION, "colour": 1}, 400, "colour"),
-        ("/solve", {"question": QUESTION, "model": "other"}, 404, "model"),
-        ("/solve", {"question": "pens " * 1500}, 400, None),
-        ("/solve", {"question": "x" * (1 << 20)}, 413, None),
-        ("/v1/chat/completions", chat(messages="hello"), 400, None),
-        ("/v1/chat/completions", chat(model="other"), 404, "model"),
-        ("/v1/chat/completions", chat(temperature=-1), 400, None),
-        ("/v1/chat/completions", chat(n=100_000), 400, "n"),
-        ("/v1/chat/completions", chat(seed=1), 400, "seed"),
-        ("/v1/completions", {"model": MODEL, "prompt": ["a"] * 65}, 400, "prompt"),
-        ("/v1/completions", {"model": MODEL, "prompt": "a", "seed": 1}, 400, "seed"),
-    ],
-)
-def test_bad_requests_are_refused_in_openais_shape(
-    service: Service, path: str, body: dict[str, Any], status: int, param: str | None
-) -> None:
-    with service.client() as client:
-        answer = client.post(path, json=body)
-    error = answer.json()["error"]
-    assert answer.status_code == status, error
-    assert error["message"]
-    if param is not None:
-        assert error["param"] == param
+def test_a_head_beyond_its_bound_is_refused_before_a_key_is_asked_for(service: Service) -> None:
+    """Serve's proxy and the single process both refuse it, and both answer one within the bound."""
+    host, port = service.url.removeprefix("http://").split(":")
+    for size, status in ((MAX_HEAD_BYTES - 1000, b"HTTP/1.1 401 "), (MAX_HEAD_BYTES + 1, b"HTTP/1.1 431 ")):
+        with socket.create_connection((host, int(port)), timeout=60) as peer, suppress(ConnectionError):
+            peer.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * size + b"\r\n\r\n")
+            assert peer.recv(len(status)) == status
 
 
 def test_the_engine_answers_after_bad_requests(service: Service) -> None:

@@ -23,6 +23,7 @@ import httpx
 import openai
 import pytest
 
+from serve.replicas import liveness
 from tests.serve.replicated import MODEL
 from tests.serve.running import KEY, Started, free_port, started, within
 
@@ -30,6 +31,10 @@ LIMITED, ADDED = "a-key-with-its-own-limits", "a-key-that-is-added-later"
 KEY_FILE = f"{KEY}\n{LIMITED} requests=40 concurrency=3\n"
 QUESTION = "Tom has 3 pens. He buys 2 boxes with 4 pens each. How many pens does he have?"
 START_S = 240.0
+REFUSED_S = liveness.WAIT_S + liveness.CHECK_EVERY_S + liveness.DOWN_AFTER_S + liveness.OTHER_REPLICA_S
+"""Within this time a request to a model without an engine is refused: docs/serving.md, "Lost and replaced replicas"."""
+ANSWER_S = 6.0
+"""More than a request takes that an engine answers, in the proxy, the ingress and the engine."""
 
 pytestmark = pytest.mark.timeout(560)
 
@@ -159,7 +164,9 @@ def test_the_sdk_raises_when_its_stream_is_broken(service: Service) -> None:
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="again"):
         list(stream)
+    began = time.monotonic()
     answer = httpx.post(f"{service.url}/solve", json=asked(), headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+    assert time.monotonic() - began < REFUSED_S + ANSWER_S
     assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["retry-after"]) > 0)
     with service.client() as client_:
         assert within(START_S, lambda: client_.get("/readyz").status_code == 200)
