@@ -85,12 +85,32 @@ class ProblemSet(Section):
         return self
 
 
+GSM8K_SOURCES = ("hub:openai/gsm8k", "gsm8k:")
+
+
 class Problems(Section):
+    """The problems to train on, and those to test on."""
+
     train: ProblemSet = ProblemSet(source="hub:openai/gsm8k:train")
     test: ProblemSet = ProblemSet(source="hub:openai/gsm8k:test")
     order_seed: int = 0
     per_block: int = Field(50, ge=1, le=100_000)
     """Problems per shard. A limit is rounded up to whole blocks, so that a larger limit only adds shards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_test_set(cls, tree: Any) -> Any:
+        """GSM8K's test set goes with GSM8K's training set only."""
+        test, train = (tree.get(name, {}) for name in ("test", "train")) if isinstance(tree, dict) else (None, None)
+        if not isinstance(test, dict) or not isinstance(train, dict) or "source" in test:
+            return tree
+        source = train.get("source")
+        if source is not None and not str(source).startswith(GSM8K_SOURCES):
+            raise ValueError(
+                "train is your own, so name the test set too: write test: {source: …} with problems that are not in "
+                "train (for GSM8K's: gsm8k:test)"
+            )
+        return tree | {"test": {"source": "hub:openai/gsm8k:test"} | test}
 
 
 class BaseModelSpec(Section):
