@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from rft_ray.cli.job import carry_out, config_file, parse, shipped_configs, start
+from rft_ray.cli.job import carry_out, check_before, check_writable, config_file, parse, shipped_configs, start
 from rft_ray.config import Config, load
 
 
@@ -59,8 +59,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     plan, store = pipeline.prepare(config)
     store.check()
     mark_run(store)
-    for problem in pipeline.leaks(plan):
-        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
+    check_before(config, plan.train, plan.test)
 
     def work() -> None:
         start(store)
@@ -78,9 +77,12 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.store.shards import missing_shards
 
     plan, store = pipeline.prepare(config)
-    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
-    print(config.to_yaml())
-    print(cost.describe(plan, sizes, gpu=gpu))
+    check_writable(store)
     shards = list(plan.completion_shards())
-    missing = missing_shards(store, shards)
+    missing = missing_shards(store, shards)  # before anything is printed: an error is the first line
+    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
+    estimate = cost.describe(plan, sizes, gpu=gpu)
+    print(config.to_yaml())
+    check_before(config, plan.train, plan.test)
+    print(estimate)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing):,}")

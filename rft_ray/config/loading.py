@@ -151,6 +151,7 @@ def _explanations(error: ValidationError, tree: dict[str, Any]) -> list[tuple[st
         (_dotted(problem), _explain(problem))
         for problem in problems
         if not (problem["type"] == "missing" and _pattern(_dotted(problem)) in meant)
+        and not (problem["type"] == "too_short" and problem["input"])  # its members are invalid, and named themselves
     ]
 
 

@@ -24,7 +24,10 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run: {name: a}\n" + MODELS + "run: {seed: 1}\n", "c.yaml:3:1: the key 'run' is given in line 1 and in line 3"),
+        (
+            "run: {name: a}\n" + MODELS + "run: {seed: 1}\n",
+            "c.yaml:3:1: the key 'run' is given in line 1 and in line 3",
+        ),
         (MODELS + "sft:\n  epochs: 1\n  epochs: 2\n", "c.yaml:4:3: the key 'epochs' is given in line 3 and in line 4"),
         (MODELS + "sft: {epochs: 1, epochs: 2}\n", "c.yaml:2:18: the key 'epochs' is given twice in line 2"),
         ("run:\n\tname: a\n", "c.yaml:2:1: a tab: indent with spaces"),
