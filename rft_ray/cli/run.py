@@ -5,8 +5,12 @@
     rft-ray run mine.yaml --run.name=second --sampling.samples_per_problem=40
 
 CONFIG is a YAML file, or the name of a shipped config: {configs}.
-Every value of the config can be set by `--section.key=value`; `--dry-run` prints all keys with their values. Sections:
+Every value of the config can be set by `--section.key=value`; `--dry-run` prints all keys with their values, and
+notes what would go wrong; docs/configuration.md explains every key. Sections:
     {sections}
+
+A file of problems (.jsonl or .parquet) has the columns `question` and `answer`; `answer` is a worked solution whose last
+line is `#### <number>`. Other columns are ignored.
 
 Running it again resumes the run; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples are
 missing, 2 the config, the data or a model cannot be used, 130 stopped by Ctrl-C, 143 stopped by SIGTERM
@@ -38,7 +42,7 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dry-run", action="store_true", help="print config, plan and estimate; start nothing")
-    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems, whole blocks")
     parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for GPUs")
     options, settings = parse(parser, argv)
     if options.limit is not None:

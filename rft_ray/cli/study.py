@@ -7,6 +7,7 @@
 CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. `--study.KEY=value` sets the points;
 `--dry-run` lists them. Keys:
     {keys}
+docs/configuration.md explains these and all other keys; `rft-ray run --help` names the columns of a file of problems.
 
 Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command resumes after
 an interruption, and a wider grid trains only its new points. It takes hours: use `nohup … &` or

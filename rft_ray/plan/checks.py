@@ -1,7 +1,7 @@
 """Config and data -> what would go wrong in a run, before anything runs.
 
-In: a config and its two problem sets. Out: notes for the user, on settings that are valid and doubtful; ConfigError where the
-run could only fail. Numbers of tokens are estimates, from characters: no tokenizer is loaded.
+In: a config and its two problem sets. Out: notes for the user, on settings that are valid and doubtful; ConfigError
+where the run could only fail. Numbers of tokens are estimates, from characters: no tokenizer is loaded.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
     limit = config.sampling.max_new_tokens
     if (share := _longer(solutions, limit)) > DOUBTFUL_SHARE:
         yield (
-            f"sampling.max_new_tokens={limit}: about {share:.0%} of the gold solutions are longer; as long a sample is cut "
-            "and counts as truncated: raise it"
+            f"sampling.max_new_tokens={limit}: about {share:.0%} of the gold solutions are longer; as long a sample is "
+            "cut and counts as truncated: raise it"
         )
 
 
@@ -49,8 +49,8 @@ def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
     ):
         if device == "gpu" and needed > gpus:
             yield (
-                f"{section}.device=gpu needs {needed} GPU{'s' * (needed > 1)}, and this machine has {gpus or 'none'}: run it "
-                f"on a cluster that has or adds them, or set {section}.device=cpu"
+                f"{section}.device=gpu needs {needed} GPU{'s' * (needed > 1)}, and this machine has {gpus or 'none'}: "
+                f"run it on a cluster that has or adds them, or set {section}.device=cpu"
             )
 
 
@@ -59,13 +59,13 @@ def _max_tokens(section: str, recipe: Recipe, examples: Sequence[int]) -> Iterat
     if min(examples) > limit * MOST_CHARACTERS_PER_TOKEN:
         shortest = min(examples) / CHARACTERS_PER_TOKEN
         raise ConfigError(
-            f"{section}.max_tokens={limit}: no example fits, the shortest has about {shortest:.0f} tokens of prompt and "
-            "solution: raise it (default: 512)"
+            f"{section}.max_tokens={limit}: no example fits, the shortest has about {shortest:.0f} tokens of "
+            "prompt and solution: raise it (default: 512)"
         )
     if (share := _longer(examples, limit)) > DOUBTFUL_SHARE:
         yield (
-            f"{section}.max_tokens={limit}: about {share:.0%} of the gold examples are longer (prompt and solution) and are "
-            "left out of the training: raise it"
+            f"{section}.max_tokens={limit}: about {share:.0%} of the gold examples are longer (prompt and solution) "
+            "and are left out of the training: raise it"
         )
 
 

@@ -124,7 +124,7 @@ def test_another_prefix_of_the_hub_suggests_a_valid_source(
     source: str, data: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(run.main([*data, f"--models=[{{name: a, source: '{source}'}}]", "--dry-run"]), capsys)
-    assert "write hub:some/base," in line
+    assert "hub:some/base" in line.replace("huggingface:some", "")
 
 
 def test_s3_without_credentials_is_one_line(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
