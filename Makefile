@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -65,7 +65,11 @@ check: setup ## Lint, format, types
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 
-docs: setup ## Build the documentation's pages into site/, strictly: a broken link fails
+config-reference: setup ## Write docs/configuration.md from the config's schema
+	$(PYTHON_IN_VENV) -m rft_ray.config.reference > docs/configuration.md.partial
+	mv docs/configuration.md.partial docs/configuration.md
+
+docs: config-reference ## Build the documentation's pages into site/, strictly: a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet
 
 build: setup ## Build the source archive and the wheel into dist/

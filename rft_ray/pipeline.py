@@ -21,7 +21,6 @@ from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary,
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
-from rft_ray.records import Problem
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
@@ -48,11 +47,6 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     test_set = problems.prepare(config.problems.test, seed, per_block)
     bases = {model.name: files_fingerprint(base_models.resolve(model.source)) for model in config.models}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
-
-
-def leaks(plan: Plan) -> list[Problem]:
-    """The test problems whose question is also a training problem."""
-    return problems.overlap(plan.train.problems, plan.test.problems)
 
 
 def run(plan: Plan, store: Store) -> Summary:

@@ -6,6 +6,7 @@ FILE is .jsonl or .parquet, with one completion or one list of completions per r
 final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`.
 A gold file graded against itself is all correct.
 
+Exit codes: 0 done, 2 the files or --out cannot be used.
 Limits: both files are read into memory; completions without a gold answer are counted and left out.
 """
 
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_ray.cli.job import check_out
+from rft_ray.config.errors import RftError
 from rft_ray.data import external
-from rft_ray.data.row_files import DataError
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
 from rft_ray.records import Status, Verdict
-from rft_ray.store import StoreError
+from rft_ray.store.base import partial_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,20 @@ class Sample:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") -> int:
-    """Grade the file and return the exit code: 1 when a file cannot be read or no completion has a gold answer."""
+    """Grade the file and return the exit code: 0 done, 2 the files or --out cannot be used."""
     options = _parser(prog).parse_args(arguments)
     try:
+        if options.out:
+            check_out("--out", options.out)
         gold = external.gold_answers(options.gold)
         samples = list(_samples(options, gold))
-    except (DataError, StoreError) as error:
+    except RftError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     known = [sample for sample in samples if sample.question in gold]
     if not known:
         print(f"error: no question of {options.file} is in {options.gold}", file=sys.stderr)
-        return 1
+        return 2
     print(f"{len(known)} completions of {len({s.question for s in known})} problems", end="")
     print(f"; {len(samples) - len(known)} more without a gold answer left out")
     modes = MODES if options.mode == "both" else (options.mode,)
@@ -145,7 +149,7 @@ def _print_differences(verdicts: dict[str, list[Verdict]]) -> None:
 def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]) -> None:
     """Write one JSON object per completion: question, text, and for each mode status, answer, detail, shared_by."""
     selected = {mode: _selected(samples, of_mode, mode) for mode, of_mode in verdicts.items()}
-    with path.open("w", encoding="utf-8") as out:
+    with partial_file(path) as partial, partial.open("w", encoding="utf-8") as out:
         for index, sample in enumerate(samples):
             row: dict[str, Any] = {"question": sample.question, "completion": sample.text}
             for mode, of_mode in verdicts.items():

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rft_ray.config.errors import RftError
+from rft_ray.config.errors import InputError, RftError
 from rft_ray.config.schema import ConfigError
 
 if TYPE_CHECKING:
+    from rft_ray.config import Config
+    from rft_ray.data.problems import ProblemSet
     from rft_ray.store import Store
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -60,6 +62,50 @@ def config_file(config: str) -> Path:
 def shipped_configs() -> list[str]:
     """The names of the shipped configs."""
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+
+
+def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
+    """Print a note for each doubtful setting of a job. Raises DataError or ConfigError where it could only fail."""
+    from rft_ray.data.problems import check_separate
+    from rft_ray.plan import checks
+
+    shared = check_separate(train, test)
+    lines = list(checks.notes(config, train, test))
+    if not os.environ.get("RAY_ADDRESS"):
+        lines += checks.missing_gpus(config, gpus_here())
+    for line in lines:
+        print(f"note: {line}")
+    for problem in shared:
+        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
+
+
+def gpus_here() -> int:
+    """The number of NVIDIA GPUs of this machine, by its device files: Ray and PyTorch are not imported."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def check_writable(store: Store) -> None:
+    """Raises InputError where a local store could not be made or written. Writes nothing."""
+    if folder := store.local_path("summary.json"):
+        check_folder("run.store", folder.parent)
+
+
+def check_out(option: str, file: Path) -> None:
+    """Raises InputError unless a file can be written at this path. Writes nothing; missing folders can be made."""
+    if file.is_dir():
+        raise InputError(
+            f"{option} {file} is a folder: give a file in it, as in {file / 'result'}{file.suffix or '.jsonl'}"
+        )
+    check_folder(option, file.expanduser().absolute().parent)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raises InputError where the folder cannot be made or written."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{option}: {folder} cannot be made, since {nearest} is a file: choose another path")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{option}: {folder} cannot be written, since {nearest} is not writable: choose another path")
 
 
 def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from rft_ray.cli.job import check_out
 from rft_ray.config.errors import RftError
 from rft_ray.corpus import preference_pairs
 from rft_ray.evaluation.summary import samplers_of
@@ -75,6 +76,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     """Write the run's pairs to the file. Returns the counts of `write`. Raises StoreError when the run has none."""
+    check_out("--out", options.out)
     store = open_run(options.run)
     rows = preference_pairs.export(
         store,

@@ -5,8 +5,12 @@
     rft-ray run mine.yaml --run.name=second --sampling.samples_per_problem=40
 
 CONFIG is a YAML file, or the name of a shipped config: {configs}.
-Every value of the config can be set by `--section.key=value`; `--dry-run` prints all keys with their values. Sections:
+Every value of the config can be set by `--section.key=value`; `--dry-run` prints all keys with their values, and
+notes what would go wrong; docs/configuration.md explains every key. Sections:
     {sections}
+
+A file of problems (.jsonl or .parquet) has the columns `question` and `answer`; `answer` is a worked solution whose last
+line is `#### <number>`. Other columns are ignored.
 
 Running it again resumes the run; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples are
 missing, 2 the config, the data or a model cannot be used, 130 stopped by Ctrl-C, 143 stopped by SIGTERM
@@ -18,7 +22,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from rft_ray.cli.job import carry_out, config_file, parse, shipped_configs, start
+from rft_ray.cli.job import carry_out, check_before, check_writable, config_file, parse, shipped_configs, start
 from rft_ray.config import Config, load
 
 
@@ -38,7 +42,7 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dry-run", action="store_true", help="print config, plan and estimate; start nothing")
-    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems, whole blocks")
     parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for GPUs")
     options, settings = parse(parser, argv)
     if options.limit is not None:
@@ -59,8 +63,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     plan, store = pipeline.prepare(config)
     store.check()
     mark_run(store)
-    for problem in pipeline.leaks(plan):
-        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
+    check_before(config, plan.train, plan.test)
 
     def work() -> None:
         start(store)
@@ -78,9 +81,12 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.store.shards import missing_shards
 
     plan, store = pipeline.prepare(config)
-    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
-    print(config.to_yaml())
-    print(cost.describe(plan, sizes, gpu=gpu))
+    check_writable(store)
     shards = list(plan.completion_shards())
-    missing = missing_shards(store, shards)
+    missing = missing_shards(store, shards)  # before anything is printed: an error is the first line
+    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
+    estimate = cost.describe(plan, sizes, gpu=gpu)
+    print(config.to_yaml())
+    check_before(config, plan.train, plan.test)
+    print(estimate)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing):,}")

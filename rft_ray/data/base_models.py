@@ -14,6 +14,7 @@ Limits: safetensors only.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from importlib import metadata as packages
 from pathlib import Path
@@ -23,6 +24,8 @@ from rft_ray.store import open_store
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError, check_complete, digest_of, files_fingerprint, is_model_file
 
+_HUB_NAME = re.compile(r"(?:https?://[\w.-]+/|[\w.-]+:(?://)?)?(?P<name>[\w.-]+/[\w.-]+(?:@[\w.-]+)?)")
+"""`owner/name[@revision]`, also after another tool's prefix, as in `huggingface:owner/name`."""
 _KINDS = ("hub", "package", "tiny", "s3")
 _GGUF_CONVERSION = 1
 """Version of the GGUF conversion. A higher number makes cached conversions unused."""
@@ -146,4 +149,6 @@ def _hint(source: str, folder: Path) -> str:
     there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
     if near := difflib.get_close_matches(folder.name, there, 1, 0.6):
         return f"; nearest folder there: {near[0]}"
-    return f": check the path; for other sources write hub:{source}, tiny:<name>, package:<name> or s3://…"
+    named = _HUB_NAME.fullmatch(source)
+    hub_source = f"hub:{named['name']}" if named else "hub:<owner>/<name>"
+    return f": check the path; for other sources write {hub_source}, tiny:<name>, package:<name> or s3://…"

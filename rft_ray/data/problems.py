@@ -79,6 +79,17 @@ def overlap(train: Iterable[Problem], test: Iterable[Problem]) -> list[Problem]:
     return [problem for problem in test if _normalised(problem.question) in known]
 
 
+def check_separate(train: ProblemSet, test: ProblemSet) -> list[Problem]:
+    """The test problems that are also in the training set. Raises DataError where they are more than half of them."""
+    shared = overlap(train.problems, test.problems)
+    if 2 * len(shared) > len(test.problems):
+        raise DataError(
+            f"problems.test: {len(shared):,} of its {len(test.problems):,} questions are in problems.train too, so the "
+            "evaluation would say nothing: name a test set of other problems (is the training file given twice?)"
+        )
+    return shared
+
+
 def commit_problems(store: Store, problem_set: ProblemSet) -> str:
     """Commit the whole data set to a run's store unless it is already there. Returns its key."""
     key = problems_key(problem_set.fingerprint)

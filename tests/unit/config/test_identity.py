@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rft_ray.config import Config, load
+from rft_ray.config.identity import IDENTITY
 from rft_ray.config.loading import known_keys
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import Selector
@@ -50,10 +51,6 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
 }
 """Stage -> the stages that it is made from. `icl`, `sft`, `rft`: answers of these models to the test problems."""
 
-PROBLEMS = ("train problems", "test problems")
-COMPLETIONS = ("completions", "icl completions", "sft completions")
-"""The stages that are not made from other completions."""
-NONE: tuple[str, ...] = ()
 RECIPE: dict[str, object] = {
     "epochs": 5,
     "learning_rate": 0.5,
@@ -66,86 +63,80 @@ RECIPE: dict[str, object] = {
     "lora_alpha": 4,
 }
 
-TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
-    "run.name": ("other", NONE),
-    "run.store": ("other", NONE),
-    "run.seed": (1, COMPLETIONS),
-    "problems.train.source": ("tiny:train:50", ("train problems",)),
-    # A subset is a prefix of one order: names of problems and shards stay, names of files made from the whole change.
-    "problems.train.limit": (10, ("gold corpus",)),
-    "problems.train.fraction": (0.5, ("gold corpus",)),
-    "problems.test.source": ("tiny:test:30", ("test problems",)),
-    "problems.test.limit": (10, ("icl evaluation", "sft evaluation", "rft evaluation")),
-    "problems.test.fraction": (0.5, ("icl evaluation", "sft evaluation", "rft evaluation")),
-    "problems.order_seed": (1, PROBLEMS),
-    "problems.per_block": (5, PROBLEMS),
-    "models.*.name": ("other", ("paths",)),
-    "models.*.source": ("z", ("sft", "icl completions")),
-    "models.*.seed": (7, ("sft",)),
-    "models.*.samples": (False, ("completions",)),
-    "models.*.rft": (False, ("rft", "controls")),
-    "prompt.template": ("Q: {query}", ("sft", "icl completions")),
-    **{f"sft.{name}": (value, ("sft",)) for name, value in RECIPE.items()},
-    **{f"rft.{name}": (value, ("rft", "controls")) for name, value in RECIPE.items()},
-    "sampling.temperature": (0.5, ("completions",)),
-    "sampling.top_p": (0.5, ("completions",)),
-    # More samples add shards under the same names; files made from all samples change their name.
-    "sampling.samples_per_problem": (16, ("paths",)),
-    "sampling.samples_per_block": (4, ("completions",)),
-    "sampling.max_new_tokens": (99, COMPLETIONS),
-    "sampling.engine": ("vllm", COMPLETIONS),
-    "sampling.max_model_len": (512, COMPLETIONS),
-    "grading.mode": ("paper", ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts")),
-    "grading.actors": (2, NONE),
-    "corpus.dedup": ("none", ("paths",)),
-    "corpus.normal_form": ("multiset", ("paths",)),
-    "corpus.max_paths_per_problem": (2, ("corpus",)),
-    "evaluation.samples_per_problem": (4, ("sft evaluation", "rft evaluation")),
-    "evaluation.samples_per_block": (2, ("sft completions", "rft completions")),
-    "evaluation.temperature": (0.5, ("sft completions", "rft completions")),
-    "evaluation.icl_shots": (2, ("icl completions",)),
-    "training.workers": (2, NONE),
-    "training.zero_stage": (3, NONE),
-    "training.micro_batch_size": (2, NONE),
-    "training.threads_per_worker": (1, NONE),
-    "training.device": ("cpu", NONE),
-    "training.checkpoint_every_steps": (5, NONE),
-    "training.max_attempts": (5, NONE),
-    "training.offload_optimizer": (True, NONE),
-    "engine.device": ("cpu", NONE),
-    "engine.min_actors": (2, NONE),
-    "engine.max_actors": (3, NONE),
-    "engine.tensor_parallel_size": (2, NONE),
-    "engine.threads_per_actor": (1, NONE),
-    "engine.max_num_seqs": (8, NONE),
-    "engine.shards_in_flight": (1, NONE),
-    "engine.kv_cache_gib": (0.5, NONE),
-    "engine.gpu_memory_utilization": (0.5, NONE),
-    # These two change samples only through floating-point rounding, which enters no name.
-    "engine.dtype": ("float16", NONE),
-    "engine.enforce_eager": (False, NONE),
-    "engine.max_restarts": (1, NONE),
-    "engine.stall_seconds": (5, NONE),
-    "engine.max_failures": (1, NONE),
-    "engine.max_quarantined": (1, NONE),
-    # Which shards are left out enters through the plan's `without`.
-    "engine.on_failed_shard": ("continue", NONE),
-    "engine.retry_quarantined": (True, NONE),
-    "engine.drain_seconds": (5, NONE),
-    "engine.script": ("slow=0.001:", NONE),
-    "controls": (False, ("controls",)),
-    # The scaling study has a plan of its own, whose points have names of their own.
-    "study.questions": ([1], NONE),
-    "study.headline": (["a"], NONE),
-    "study.k": ([1], NONE),
-    "study.halvings": (1, NONE),
-    "study.equal_steps": (False, NONE),
-    "study.seeds": (1, NONE),
-    "study.full_grid": (True, NONE),
-    "study.pretraining_losses": ({"a": 2.5}, NONE),
+OTHER: dict[str, object] = {
+    "run.name": "other",
+    "run.store": "other",
+    "run.seed": 1,
+    "problems.train.source": "tiny:train:50",
+    "problems.train.limit": 10,
+    "problems.train.fraction": 0.5,
+    "problems.test.source": "tiny:test:30",
+    "problems.test.limit": 10,
+    "problems.test.fraction": 0.5,
+    "problems.order_seed": 1,
+    "problems.per_block": 5,
+    "models.*.name": "other",
+    "models.*.source": "z",
+    "models.*.seed": 7,
+    "models.*.samples": False,
+    "models.*.rft": False,
+    "prompt.template": "Q: {query}",
+    **{f"sft.{name}": value for name, value in RECIPE.items()},
+    **{f"rft.{name}": value for name, value in RECIPE.items()},
+    "sampling.temperature": 0.5,
+    "sampling.top_p": 0.5,
+    "sampling.samples_per_problem": 16,
+    "sampling.samples_per_block": 4,
+    "sampling.max_new_tokens": 99,
+    "sampling.engine": "vllm",
+    "sampling.max_model_len": 512,
+    "grading.mode": "paper",
+    "grading.actors": 2,
+    "corpus.dedup": "none",
+    "corpus.normal_form": "multiset",
+    "corpus.max_paths_per_problem": 2,
+    "evaluation.samples_per_problem": 4,
+    "evaluation.samples_per_block": 2,
+    "evaluation.temperature": 0.5,
+    "evaluation.icl_shots": 2,
+    "training.workers": 2,
+    "training.zero_stage": 3,
+    "training.micro_batch_size": 2,
+    "training.threads_per_worker": 1,
+    "training.device": "cpu",
+    "training.checkpoint_every_steps": 5,
+    "training.max_attempts": 5,
+    "training.offload_optimizer": True,
+    "engine.device": "cpu",
+    "engine.min_actors": 2,
+    "engine.max_actors": 3,
+    "engine.tensor_parallel_size": 2,
+    "engine.threads_per_actor": 1,
+    "engine.max_num_seqs": 8,
+    "engine.shards_in_flight": 1,
+    "engine.kv_cache_gib": 0.5,
+    "engine.gpu_memory_utilization": 0.5,
+    "engine.dtype": "float16",
+    "engine.enforce_eager": False,
+    "engine.max_restarts": 1,
+    "engine.stall_seconds": 5,
+    "engine.max_failures": 1,
+    "engine.max_quarantined": 1,
+    "engine.on_failed_shard": "continue",
+    "engine.retry_quarantined": True,
+    "engine.drain_seconds": 5,
+    "engine.script": "slow=0.001:",
+    "controls": False,
+    "study.questions": [1],
+    "study.headline": ["a"],
+    "study.k": [1],
+    "study.halvings": 1,
+    "study.equal_steps": False,
+    "study.seeds": 1,
+    "study.full_grid": True,
+    "study.pretraining_losses": {"a": 2.5},
 }
-"""Field -> another value than in BASE, and the first stages whose identity it enters: all that is made from them
-changes its identity too."""
+"""Field -> another value than in BASE."""
 
 BASE = (
     "--problems={train: {source: 'tiny:train:20'}, test: {source: 'tiny:test:20'}, per_block: 10}",
@@ -199,14 +190,14 @@ def identities(plan: Plan) -> dict[str, set[str]]:
     return stages
 
 
-def test_the_table_names_only_fields_of_the_config() -> None:
-    assert sorted(set(TABLE) - set(fields())) == []
+def test_the_tables_name_only_fields_of_the_config() -> None:
+    assert sorted((set(OTHER) | set(IDENTITY)) - set(fields())) == []
 
 
 @pytest.mark.parametrize("field", fields())
 def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: str) -> None:
-    assert field in TABLE, f"{field}: write into TABLE which stages' identity it enters"
-    value, stages = TABLE[field]
+    assert field in IDENTITY, f"{field}: write into config/identity.py which stages' identity it enters"
+    value, stages = OTHER[field], IDENTITY[field]
     config, plan = base()
     other_config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(value)}"])
     assert other_config != config
@@ -256,6 +247,6 @@ WRITTEN = ("run.seed", "problems.", "models.", "prompt.", "sampling.", "grading.
 def test_two_configs_never_write_different_content_under_one_name(
     field: str, base_contents: dict[str, object], tmp_path: Path
 ) -> None:
-    config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(TABLE[field][0])}"])
+    config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(OTHER[field])}"])
     written = contents(plan_of(config), tmp_path)
     assert [key for key in written if key in base_contents and written[key] != base_contents[key]] == []

@@ -294,7 +294,7 @@ def test_of_two_question_columns_the_one_with_a_gold_question_is_used(
 def test_the_grading_command_reads_a_column_by_name_too(tmp_path: Path) -> None:
     gold = jsonl(tmp_path / "gold.jsonl", [{"question": FIRST.question, "answer": FIRST.solution}])
     samples = jsonl(tmp_path / "samples.jsonl", [{"asked": FIRST.question, "mine": FIRST.solution}])
-    assert grade_file([samples, "--gold", gold]) == 1
+    assert grade_file([samples, "--gold", gold]) == 2
     assert grade_file([samples, "--gold", gold, "--question-column", "asked", "--completion-column", "mine"]) == 0
 
 

@@ -240,7 +240,7 @@ def test_the_first_row_decides_which_column_holds_the_completions(
     ]
     samples = tmp_path / "samples.jsonl"
     samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main([str(samples), "--gold", str(samples)]) == 1
+    assert main([str(samples), "--gold", str(samples)]) == 2
     assert "samples.jsonl:2" in capsys.readouterr().err
 
 
@@ -266,5 +266,5 @@ def test_the_command_knows_gold_by_name(tmp_path: Path, capsys: pytest.CaptureFi
     samples.write_text(json.dumps({"question": problem.question, "completion": problem.solution}) + "\n")
     assert main([str(samples), "--gold", "tiny:train:5", "--mode", "paper"]) == 0
     assert "correct              1  100.00%" in capsys.readouterr().out
-    assert main([str(samples), "--gold", "tiny:train"]) == 1
+    assert main([str(samples), "--gold", "tiny:train"]) == 2
     assert "tiny:train:600" in capsys.readouterr().err

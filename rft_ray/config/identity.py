@@ -1,0 +1,104 @@
+"""Which field of the config enters the identity (the fingerprints) of which stage.
+
+In: nothing. Out: a table of every field, which `reference.py` shows and a test holds against the plan. A field that
+decides the content of a stage's files enters its identity; a field that only says how to run enters none.
+"""
+
+from __future__ import annotations
+
+PROBLEMS = ("train problems", "test problems")
+COMPLETIONS = ("completions", "icl completions", "sft completions")
+"""The stages that are not made from other completions. `icl`, `sft`, `rft`: answers of these models to the
+test problems."""
+NONE: tuple[str, ...] = ()
+RECIPE = (
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "warmup_ratio",
+    "weight_decay",
+    "max_tokens",
+    "dtype",
+    "lora_rank",
+    "lora_alpha",
+)
+
+IDENTITY: dict[str, tuple[str, ...]] = {
+    "run.name": NONE,
+    "run.store": NONE,
+    "run.seed": COMPLETIONS,
+    "problems.train.source": ("train problems",),
+    # A subset is a prefix of one order: names of problems and shards stay, names of files made from the whole change.
+    "problems.train.limit": ("gold corpus",),
+    "problems.train.fraction": ("gold corpus",),
+    "problems.test.source": ("test problems",),
+    "problems.test.limit": ("icl evaluation", "sft evaluation", "rft evaluation"),
+    "problems.test.fraction": ("icl evaluation", "sft evaluation", "rft evaluation"),
+    "problems.order_seed": PROBLEMS,
+    "problems.per_block": PROBLEMS,
+    "models.*.name": ("paths",),
+    "models.*.source": ("sft", "icl completions"),
+    "models.*.seed": ("sft",),
+    "models.*.samples": ("completions",),
+    "models.*.rft": ("rft", "controls"),
+    "prompt.template": ("sft", "icl completions"),
+    **{f"sft.{name}": ("sft",) for name in RECIPE},
+    **{f"rft.{name}": ("rft", "controls") for name in RECIPE},
+    "sampling.temperature": ("completions",),
+    "sampling.top_p": ("completions",),
+    # More samples add shards under the same names; files made from all samples change their name.
+    "sampling.samples_per_problem": ("paths",),
+    "sampling.samples_per_block": ("completions",),
+    "sampling.max_new_tokens": COMPLETIONS,
+    "sampling.engine": COMPLETIONS,
+    "sampling.max_model_len": COMPLETIONS,
+    "grading.mode": ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts"),
+    "grading.actors": NONE,
+    "corpus.dedup": ("paths",),
+    "corpus.normal_form": ("paths",),
+    "corpus.max_paths_per_problem": ("corpus",),
+    "evaluation.samples_per_problem": ("sft evaluation", "rft evaluation"),
+    "evaluation.samples_per_block": ("sft completions", "rft completions"),
+    "evaluation.temperature": ("sft completions", "rft completions"),
+    "evaluation.icl_shots": ("icl completions",),
+    "training.workers": NONE,
+    "training.zero_stage": NONE,
+    "training.micro_batch_size": NONE,
+    "training.threads_per_worker": NONE,
+    "training.device": NONE,
+    "training.checkpoint_every_steps": NONE,
+    "training.max_attempts": NONE,
+    "training.offload_optimizer": NONE,
+    "engine.device": NONE,
+    "engine.min_actors": NONE,
+    "engine.max_actors": NONE,
+    "engine.tensor_parallel_size": NONE,
+    "engine.threads_per_actor": NONE,
+    "engine.max_num_seqs": NONE,
+    "engine.shards_in_flight": NONE,
+    "engine.kv_cache_gib": NONE,
+    "engine.gpu_memory_utilization": NONE,
+    # These two change samples only through floating-point rounding, which enters no name.
+    "engine.dtype": NONE,
+    "engine.enforce_eager": NONE,
+    "engine.max_restarts": NONE,
+    "engine.stall_seconds": NONE,
+    "engine.max_failures": NONE,
+    "engine.max_quarantined": NONE,
+    # Which shards are left out enters through the plan's `without`.
+    "engine.on_failed_shard": NONE,
+    "engine.retry_quarantined": NONE,
+    "engine.drain_seconds": NONE,
+    "engine.script": NONE,
+    "controls": ("controls",),
+    # The scaling study has a plan of its own, whose points have names of their own.
+    "study.questions": NONE,
+    "study.headline": NONE,
+    "study.k": NONE,
+    "study.halvings": NONE,
+    "study.equal_steps": NONE,
+    "study.seeds": NONE,
+    "study.full_grid": NONE,
+    "study.pretraining_losses": NONE,
+}
+"""Field -> the first stages whose identity it enters: all that is made from them changes its identity too."""

@@ -1,0 +1,146 @@
+"""The config's schema -> docs/configuration.md: every key with type, default, unit, meaning and identity.
+
+    python -m rft_ray.config.reference > docs/configuration.md
+
+`make config-reference` and `make docs` run it; a test fails where the page is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rft_ray.config.identity import IDENTITY
+from rft_ray.config.loading import known_fields
+from rft_ray.config.schema import ALPACA, BaseModelSpec
+
+INTRODUCTION = """\
+# Configuration
+
+Every key of a config. Generated from `rft_ray/config/schema.py` by `make config-reference`: change it there.
+
+A key is set in the YAML file (`sampling: {temperature: 0.5}`) or on the command line, which counts more
+(`--sampling.temperature=0.5`; `--models.0.seed=1` for a member of a list). On the command line a text is taken as it
+is, without its quotes where it is all in quotes; other values are YAML. Bounds are in brackets.
+
+*Identity*: the first files whose names a key enters. Change it, and these files and all that is made from them are made
+anew, next to the old ones. A key with `-` only says how to run: it can change between two starts of one run. `icl`,
+`sft` and `rft` completions, verdicts and evaluations are those of these models on the test problems."""
+UNITS = {
+    "limit": "problems",
+    "per_block": "problems",
+    "epochs": "epochs",
+    "batch_size": "examples",
+    "micro_batch_size": "examples",
+    "max_tokens": "tokens",
+    "max_new_tokens": "tokens",
+    "max_model_len": "tokens",
+    "samples_per_problem": "samples",
+    "samples_per_block": "samples",
+    "k": "samples",
+    "checkpoint_every_steps": "steps",
+    "threads_per_worker": "threads",
+    "threads_per_actor": "threads",
+    "workers": "processes",
+    "actors": "processes",
+    "min_actors": "engines",
+    "max_actors": "engines",
+    "tensor_parallel_size": "GPUs",
+    "max_num_seqs": "sequences",
+    "shards_in_flight": "shards",
+    "max_quarantined": "shards",
+    "kv_cache_gib": "GiB",
+    "stall_seconds": "s",
+    "drain_seconds": "s",
+    "max_paths_per_problem": "paths",
+    "icl_shots": "examples",
+    "pretraining_losses": "nats/token",
+}
+"""Name of a field -> its unit; other fields have none."""
+BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
+
+
+def page() -> str:
+    """The whole page, as it is stored."""
+    return "\n".join([INTRODUCTION, *_lines()]) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    for key, field in known_fields():
+        if "." not in key:
+            yield from _heading(key, field)
+        if key not in IDENTITY:  # a section
+            continue
+        cells = (
+            f"`{key.replace('*', '0')}`",
+            _type(field),
+            _default(key, field),
+            UNITS.get(key.rpartition(".")[2], ""),
+            _cell(field.description or ""),
+            ", ".join(IDENTITY[key]) or "-",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _heading(key: str, field: FieldInfo) -> Iterator[str]:
+    section = BaseModelSpec if key == "models" else field.annotation
+    yield from ("", f"## {key}", "")
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        yield from (_cell(section.__doc__ or ""), "")
+    yield from ("| key | type | default | unit | what it does | identity |", "|-|-|-|-|-|-|")
+
+
+def _type(field: FieldInfo) -> str:
+    bounds = [
+        text.format(_number(value))
+        for item in field.metadata
+        for name, text in BOUNDS.items()
+        if (value := getattr(item, name, None)) is not None
+    ]
+    return _name(field.annotation) + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if abs(value) < 1e6 else "2^31" if value == 2**31 else str(value)
+
+
+def _name(kind: Any) -> str:
+    """A type in words. Example: `integer or null`"""
+    plain = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    if kind in plain:
+        return plain[kind]
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in parts)
+    if get_origin(kind) is tuple:
+        return f"list of {_name(parts[0])}"
+    if get_origin(kind) is dict:
+        return f"{_name(parts[0])}: {_name(parts[1])}"
+    return " or ".join(map(_name, parts))
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    if key.endswith(".source") and key.startswith("problems."):
+        return f"`hub:openai/gsm8k:{key.split('.')[1]}`"
+    if field.default is PydanticUndefined:
+        return "must be given"
+    if field.default == ALPACA:
+        return "Alpaca's"
+    if field.default == "":
+        return "none"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    plain = {None: "null", True: "true", False: "false"}
+    return f"`{plain[value] if value is None or isinstance(value, bool) else value}`"
+
+
+def _cell(text: str) -> str:
+    """A docstring as one line of a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

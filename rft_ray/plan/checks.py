@@ -1,0 +1,74 @@
+"""Config and data -> what would go wrong in a run, before anything runs.
+
+In: a config and its two problem sets. Out: notes for the user, on settings that are valid and doubtful; ConfigError
+where the run could only fail. Numbers of tokens are estimates, from characters: no tokenizer is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rft_ray.config import Config, ConfigError, Recipe
+from rft_ray.data.problems import ProblemSet
+from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
+
+MOST_CHARACTERS_PER_TOKEN = 12
+"""No tokenizer packs a whole text of words and numbers more densely."""
+DOUBTFUL_SHARE = 0.25
+"""A limit that cuts more than this share of the gold solutions is worth a note."""
+
+
+def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
+    """One line for each doubtful setting. Raises ConfigError where no example would fit a recipe's `max_tokens`."""
+    for name, problems in (("train", train), ("test", test)):
+        limit = getattr(config.problems, name).limit
+        if limit is not None and problems.count > limit:
+            yield (
+                f"problems.{name}: limit {limit:,} is rounded up to {problems.count:,}, whole blocks of problems "
+                f"(problems.per_block={config.problems.per_block})"
+            )
+    template = len(config.prompt.template)
+    examples = [template + len(row.question) + len(row.solution) for row in train.problems[: train.count]]
+    for section, recipe in (("sft", config.sft), ("rft", config.rft)):
+        yield from _max_tokens(section, recipe, examples)
+    solutions = [len(row.solution) for row in train.problems[: train.count]]
+    limit = config.sampling.max_new_tokens
+    if (share := _longer(solutions, limit)) > DOUBTFUL_SHARE:
+        yield (
+            f"sampling.max_new_tokens={limit}: about {share:.0%} of the gold solutions are longer; as long a sample is "
+            "cut and counts as truncated: raise it"
+        )
+
+
+def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
+    """One line for each section that asks for more GPUs than this machine has."""
+    sampling = config.engine.min_actors * config.engine.tensor_parallel_size
+    for section, device, needed in (
+        ("engine", config.engine.device, sampling),
+        ("training", config.training.device, config.training.workers),
+    ):
+        if device == "gpu" and needed > gpus:
+            yield (
+                f"{section}.device=gpu needs {needed} GPU{'s' * (needed > 1)}, and this machine has {gpus or 'none'}: "
+                f"run it on a cluster that has or adds them, or set {section}.device=cpu"
+            )
+
+
+def _max_tokens(section: str, recipe: Recipe, examples: Sequence[int]) -> Iterator[str]:
+    limit = recipe.max_tokens
+    if min(examples) > limit * MOST_CHARACTERS_PER_TOKEN:
+        shortest = min(examples) / CHARACTERS_PER_TOKEN
+        raise ConfigError(
+            f"{section}.max_tokens={limit}: no example fits, the shortest has about {shortest:.0f} tokens of "
+            "prompt and solution: raise it (default: 512)"
+        )
+    if (share := _longer(examples, limit)) > DOUBTFUL_SHARE:
+        yield (
+            f"{section}.max_tokens={limit}: about {share:.0%} of the gold examples are longer (prompt and solution) "
+            "and are left out of the training: raise it"
+        )
+
+
+def _longer(characters: Sequence[int], tokens: int) -> float:
+    """The share of texts of these lengths that have more than `tokens` tokens."""
+    return sum(length / CHARACTERS_PER_TOKEN > tokens for length in characters) / len(characters)

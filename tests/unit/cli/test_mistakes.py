@@ -1,0 +1,156 @@
+"""Mistakes on the command line: refused, or noted, before any work, in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from rft_ray.cli import grading, pairs, run, study
+from rft_ray.data.tiny.generator import generate
+
+CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when Ray is started; no cluster, no credentials, no instance that could give some."""
+
+    def start(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", start)
+    for name in [name for name in os.environ if name.startswith("AWS_")] + ["RAY_ADDRESS"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def problem_file(path: Path, split: str, count: int = 20) -> str:
+    rows = [{"question": p.question, "answer": p.solution} for p in generate(count, split=split, seed=3, steps=(1, 2))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    return [
+        CONFIG,
+        f"--problems.train.source={problem_file(tmp_path / 'train.jsonl', 'train')}",
+        f"--problems.test.source={problem_file(tmp_path / 'test.jsonl', 'test')}",
+        f"--run.store={tmp_path}/runs",
+        "--problems.per_block=10",
+        "--models=[{name: a, source: 'tiny:tiny-xs'}]",
+    ]
+
+
+def refused(code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.out == ""
+    [line] = shown.err.splitlines()
+    return line
+
+
+def noted(data: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert run.main([*data, "--dry-run"]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("note: ", "warning: "))]
+
+
+def test_a_sound_dry_run_has_no_notes(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert noted(data, capsys) == []
+
+
+@pytest.mark.parametrize("command", [run.main, study.main])
+def test_the_training_file_as_test_file_is_refused_in_a_dry_run(
+    command: type, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = command([*data, f"--problems.test.source={tmp_path}/train.jsonl", "--dry-run"])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert "problems.test: 20 of its 20 questions are in problems.train too" in shown.err
+
+
+def test_some_test_questions_in_train_are_warned_of_in_a_dry_run(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = (tmp_path / "train.jsonl").read_text().splitlines()[0]
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write(first + "\n")
+    [line] = noted(data, capsys)
+    assert line.startswith("warning: this test question is also in the training set: ")
+
+
+def test_a_limit_that_is_rounded_up_is_noted(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert noted([*data, "--limit", "3"], capsys) == [
+        "note: problems.train: limit 3 is rounded up to 10, whole blocks of problems (problems.per_block=10)"
+    ]
+
+
+def test_a_store_that_cannot_be_made_is_refused_in_a_dry_run(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    line = refused(run.main([*data, f"--run.store={tmp_path}/file", "--dry-run"]), capsys)
+    assert line.endswith(f"cannot be made, since {tmp_path}/file is a file: choose another path")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "is not writable" in refused(run.main([*data, "--dry-run"]), capsys)
+
+
+def test_token_limits_that_fit_nothing_are_refused_or_noted(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = noted([*data, "--sampling.max_new_tokens=16"], capsys)
+    assert line.startswith("note: sampling.max_new_tokens=16: about ")
+    assert run.main([*data, "--rft.max_tokens=16", "--dry-run", "--prompt.template=" + 200 * "x" + "{query}"]) == 2
+    assert "rft.max_tokens=16: no example fits" in capsys.readouterr().err
+    lines = noted([*data, "--rft.max_tokens=20"], capsys)
+    assert lines[0].startswith("note: rft.max_tokens=20: about ")
+
+
+def test_absent_gpus_are_noted_in_a_dry_run(
+    data: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rft_ray.cli.job.gpus_here", lambda: 0)
+    lines = noted([*data, "--engine.device=gpu", "--training.device=gpu", "--training.workers=2"], capsys)
+    assert lines[0].startswith("note: engine.device=gpu needs 1 GPU, and this machine has none: ")
+    assert lines[1].startswith("note: training.device=gpu needs 2 GPUs, and this machine has none: ")
+
+
+@pytest.mark.parametrize("source", ["huggingface:some/base", "hf:some/base", "https://huggingface.co/some/base"])
+def test_another_prefix_of_the_hub_suggests_a_valid_source(
+    source: str, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(run.main([*data, f"--models=[{{name: a, source: '{source}'}}]", "--dry-run"]), capsys)
+    assert "hub:some/base" in line.replace("huggingface:some", "")
+
+
+def test_s3_without_credentials_is_one_line(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(run.main([*data, "--run.store=s3://some-bucket/x", "--dry-run"]), capsys)
+    assert line.startswith("error: no S3 credentials for ")
+
+
+def test_grade_checks_out_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    line = refused(grading.main([file, "--gold", file, "--out", f"{file}/x.jsonl"]), capsys)
+    assert line.endswith(f"since {file} is a file: choose another path")
+    assert "is a folder: give a file in it" in refused(
+        grading.main([file, "--gold", file, "--out", str(tmp_path)]), capsys
+    )
+    assert grading.main([file, "--gold", file, "--out", f"{tmp_path}/new/x.jsonl"]) == 0
+    assert len((tmp_path / "new" / "x.jsonl").read_text().splitlines()) == 3
+
+
+def test_grade_exits_with_2_on_input_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    assert "no such file" in refused(grading.main([f"{tmp_path}/none.jsonl", "--gold", file]), capsys)
+    other = problem_file(tmp_path / "d.jsonl", "test", 3)
+    assert "no question of" in refused(grading.main([other, "--gold", file]), capsys)
+
+
+def test_pairs_and_study_refuse_a_folder_as_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(pairs.main(["--run", "nowhere", "--out", str(tmp_path)]), capsys)
+    assert line == f"error: --out {tmp_path} is a folder: give a file in it, as in {tmp_path}/result.jsonl"
+    assert "--markdown" in refused(study.main(["study", "--markdown", str(tmp_path)]), capsys)

@@ -1,0 +1,95 @@
+"""Mistakes in a config, as a new user makes them: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rft_ray.config import ConfigError, load
+
+MODELS = "models: [{name: a, source: x}]\n"
+
+
+def refused(tmp_path: Path, text: str, *overrides: str) -> str:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(path, overrides)
+    message = str(error.value).removeprefix(f"{tmp_path}/")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "run: {name: a}\n" + MODELS + "run: {seed: 1}\n",
+            "c.yaml:3:1: the key 'run' is given in line 1 and in line 3",
+        ),
+        (MODELS + "sft:\n  epochs: 1\n  epochs: 2\n", "c.yaml:4:3: the key 'epochs' is given in line 3 and in line 4"),
+        (MODELS + "sft: {epochs: 1, epochs: 2}\n", "c.yaml:2:18: the key 'epochs' is given twice in line 2"),
+        ("run:\n\tname: a\n", "c.yaml:2:1: a tab: indent with spaces"),
+        ("run:\n  name: a\n   seed: 1\n", "c.yaml:3:8: a second ': ' in one line, or a wrong indentation"),
+        ("run:\n    name: a\n  seed: 1\n", "c.yaml:3:3: the indentation does not fit the lines above"),
+        ("run: {name: a\n" + MODELS, "c.yaml:2:7: a section in { } lacks a comma or its '}'"),
+        ("run: {name: 'a}\n", "c.yaml:2:1: a quote is not closed"),
+    ],
+)
+def test_bad_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text).startswith(message)
+
+
+def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(MODELS + "sft: &r {epochs: 3}\nrft: {<<: *r, epochs: 4}\n")
+    assert load(path).rft.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {name: a}\n", "models: is missing: write models: [{name: a"),
+        ("models: {a: x}\n", "models: must be a list: write models: [{name: a"),
+        ("models: []\n", "models: is empty: write models: [{name: a"),
+        ("models: [a]\n", "models.0: must be a section"),
+        ("models: [{name: a, sorce: x}]\n", "unknown key 'models.0.sorce'; nearest known key: 'models.*.source'"),
+        ("model: [{name: a, source: x}]\n", "unknown key 'model'; nearest known key: 'models'"),
+    ],
+)
+def test_models_that_are_no_list_of_models_have_one_plain_message(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text).startswith(f"c.yaml: {message}")
+
+
+def test_a_bad_override_is_an_error_of_the_command_line(tmp_path: Path) -> None:
+    assert refused(tmp_path, MODELS, "--sft.epochs=0").startswith("the command line: sft.epochs: ")
+    assert refused(tmp_path, MODELS, "--engine.kind=x").startswith("the command line: sampling.engine: ")
+    assert refused(tmp_path, MODELS, "--sft.epocs=1").startswith("the command line: unknown key 'sft.epocs'")
+    both = refused(tmp_path, MODELS, "--sampling.samples_per_problem=30")
+    assert both.startswith("c.yaml with --sampling.samples_per_problem: sampling: ")
+    assert refused(tmp_path, MODELS + "sft: {epochs: 0}\n", "--rft.epochs=1").startswith("c.yaml: sft.epochs: ")
+    assert "--sft=[: not a YAML value" in refused(tmp_path, MODELS, "--sft=[")
+
+
+@pytest.mark.parametrize("text", ["Question: {query}", "{query}: [", "- {query} # no comment", "'{query}' it's"])
+def test_a_text_on_the_command_line_is_not_parsed(text: str) -> None:
+    models = "--models=[{name: a, source: x}]"
+    assert load(None, [models, f"--prompt.template={text}"]).prompt.template == text
+    assert load(None, [models, "--run.name=2024", "--models.0.source=007"]).models[0].source == "007"
+    assert load(None, [models, '--prompt.template="Q: {query}\\n"']).prompt.template == "Q: {query}\n"
+
+
+def test_an_own_training_set_needs_a_test_set_by_name(tmp_path: Path) -> None:
+    own = MODELS + "problems: {train: {source: mine.jsonl}}\n"
+    assert "train is your own, so name the test set too: write test: {source: …}" in refused(tmp_path, own)
+    assert "name the test set too" in refused(tmp_path, own, "--problems.test.limit=50")
+    (tmp_path / "c.yaml").write_text(own)
+    saved = load(tmp_path / "c.yaml", ["--problems.test.source=gsm8k:test"])
+    (tmp_path / "c.yaml").write_text(saved.to_yaml())
+    assert load(tmp_path / "c.yaml") == saved
+
+
+def test_a_limit_of_the_test_set_does_not_turn_it_into_the_training_set() -> None:
+    config = load(None, ["--models=[{name: a, source: x}]", "--problems.test.limit=50"])
+    assert config.problems.test.source == "hub:openai/gsm8k:test"
