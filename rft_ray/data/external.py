@@ -25,7 +25,7 @@ from rft_ray import config
 from rft_ray.data import problems
 from rft_ray.data.problem_sources import ANSWER, QUESTION, load_problems, problems_of
 from rft_ray.data.problems import ProblemSet
-from rft_ray.data.row_files import ROW_FILES, DataError, rows, text_of
+from rft_ray.data.row_files import DataError, names_rows, rows, text_of
 from rft_ray.grading import extract_answer
 from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
@@ -125,7 +125,7 @@ def read_gold(source: str) -> Gold:
     Raises DataError where a row cannot be read, has no number for an answer or repeats a question; StoreError for S3
     out of reach. All but a file of bare answers is ordered and named as in a pipeline run with blocks of PER_BLOCK.
     """
-    if not source.endswith(ROW_FILES):
+    if not names_rows(source):
         return Gold(problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK), solved=True)
     gold_rows = list(_gold_rows(source))
     graded = [_gold_problem(row) for row in gold_rows]
@@ -142,7 +142,7 @@ def gold_answers(source: str) -> dict[str, str]:
     Of a question that comes twice, the last answer counts; whether the grader can read an answer is not checked.
     Raises DataError where a row has no question or no answer, StoreError for S3 out of reach.
     """
-    if not source.endswith(ROW_FILES):
+    if not names_rows(source):
         return {problem.question.strip(): problem.solution for problem in load_problems(source)}
     answers: dict[str, str] = {}
     for row in _gold_rows(source):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
-from rft_ray.data.row_files import ROW_FILES, DataError, Row, rows
+from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
 from rft_ray.grading.answers import ConflictError, read_number
 from rft_ray.records import Problem, problem_id
 
@@ -68,7 +68,7 @@ def _gsm8k_rows(source: str, split: str) -> Iterator[Row]:
         path = Path(folder) / f"{split}.jsonl"
         if not path.is_file():
             raise DataError(f"{source}: {GSM8K_DIR} is {folder!r}, which has no {path.name}: correct or unset it")
-        yield from rows(str(path), columns=(QUESTION, ANSWER))
+        yield from rows(str(path), choose=_columns)
     else:
         try:
             yield from _hub_rows(source, f"{GSM8K}:{split}")
@@ -93,7 +93,7 @@ def _hub_rows(source: str, rest: str) -> Iterator[Row]:
     except hub.HubError as error:
         raise DataError(f"{source}: {error}") from error
     for path in paths:
-        yield from rows(str(path), name=f"{source} ({path.name})", columns=(QUESTION, ANSWER))
+        yield from rows(str(path), name=f"{source} ({path.name})", choose=_columns)
 
 
 def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
@@ -117,12 +117,21 @@ def _files_of_split(source: str, files: Sequence[str], split: str, folder: str |
 
 def _file_rows(source: str) -> Iterator[Row]:
     """The rows of a file that the user names by its path."""
-    if not source.endswith(ROW_FILES):
+    if not names_rows(source):
         raise DataError(
             f"{source}: not a source of problems: write gsm8k:<split>, hub:<dataset>:<split>, tiny:<split>:<count>, "
-            "or the path of a .jsonl or .parquet file, local or s3://"
+            f"or a file, a folder or a pattern of files, local or s3://, that end in {KINDS}"
         )
-    return rows(source, columns=(QUESTION, ANSWER))
+    return rows(source, choose=_columns)
+
+
+def _columns(name: str, columns: Sequence[str]) -> Sequence[str]:
+    for column in (QUESTION, ANSWER):
+        if column not in columns:
+            raise DataError(
+                f"{name}: no column {column!r}; its columns: {', '.join(columns)}: rename the one that holds it"
+            )
+    return QUESTION, ANSWER
 
 
 # --- From rows to problems ------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def test_an_empty_file_is_refused(jsonl: Write, lines: tuple[bytes, ...]) -> Non
         ("tiny:train:0", "write tiny:<split>:<count>"),
         ("tiny:dev:10", "split 'dev': it must be one of train, test, pretrain"),
         ("tiny:train:10:1:4-2", "steps 4..2"),
-        ("data.csv", "not a source of problems: write gsm8k:<split>"),
+        ("data.docx", "not a source of problems: write gsm8k:<split>"),
         ("s3://bucket/a b.jsonl", "bad store key 'a b.jsonl'"),
     ],
 )
