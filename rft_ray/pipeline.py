@@ -21,7 +21,6 @@ from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary,
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
-from rft_ray.records import Problem
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
@@ -43,16 +42,15 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
-    per_block, seed = config.problems.per_block, config.problems.order_seed
-    train_set = problems.prepare(config.problems.train, seed, per_block)
-    test_set = problems.prepare(config.problems.test, seed, per_block)
+    train_set, test_set = problems.prepare_sets(config.problems)
+    problems.check_solutions(train_set, train_set.count)
     bases = {model.name: files_fingerprint(base_models.resolve(model.source)) for model in config.models}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
 
 
-def leaks(plan: Plan) -> list[Problem]:
-    """The test problems whose question is also a training problem."""
-    return problems.overlap(plan.train.problems, plan.test.problems)
+def data_notes(plan: Plan) -> list[str]:
+    """Lines about the data: answer-only problems, dropped rows, test questions in the training set."""
+    return problems.describe(plan.train, plan.test, plan.config.problems.overlap_threshold)
 
 
 def run(plan: Plan, store: Store) -> Summary:

@@ -59,8 +59,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     plan, store = pipeline.prepare(config)
     store.check()
     mark_run(store)
-    for problem in pipeline.leaks(plan):
-        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
+    for line in pipeline.data_notes(plan):
+        print(line)
 
     def work() -> None:
         start(store)
@@ -81,6 +81,8 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
     print(config.to_yaml())
     print(cost.describe(plan, sizes, gpu=gpu))
+    for line in pipeline.data_notes(plan):
+        print(line)
     shards = list(plan.completion_shards())
     missing = missing_shards(store, shards)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing):,}")

@@ -71,6 +71,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     plan, store = study_run.prepare(config)
     store.check()
     mark_run(store)
+    for line in study_run.data_notes(plan):
+        print(line)
     if study_run.complete(plan, store):
         study_run.save(plan, store)
         print("nothing to do: every point is trained and evaluated", flush=True)
@@ -93,6 +95,8 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     missing: dict[bool, Sequence[PlannedPoint]] = {
         late: study_run.missing(plan, store, late=late) for late in (False, True)
     }
+    for line in study_run.data_notes(plan):
+        print(line)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:

@@ -19,7 +19,7 @@ from rft_ray.config.loading import known_keys
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
-from rft_ray.data.problems import commit_problems, prepare
+from rft_ray.data.problems import commit_problems, prepare_sets
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import mark_run, open_store, read_table
@@ -54,6 +54,7 @@ PROBLEMS = ("train problems", "test problems")
 COMPLETIONS = ("completions", "icl completions", "sft completions")
 """The stages that are not made from other completions."""
 NONE: tuple[str, ...] = ()
+SETS = ("train", "test")
 RECIPE: dict[str, object] = {
     "epochs": 5,
     "learning_rate": 0.5,
@@ -77,6 +78,11 @@ TABLE: dict[str, tuple[object, tuple[str, ...]]] = {
     "problems.test.source": ("tiny:test:30", ("test problems",)),
     "problems.test.limit": (10, ("icl evaluation", "sft evaluation", "rft evaluation")),
     "problems.test.fraction": (0.5, ("icl evaluation", "sft evaluation", "rft evaluation")),
+    # Which column holds what, and what is dropped, enters through the problems that are read.
+    **{f"problems.{part}.{column}": ("other", NONE) for part in SETS for column in ("question", "answer", "solution")},
+    "problems.duplicates": ("drop", NONE),
+    "problems.decontaminate": ("drop", NONE),
+    "problems.overlap_threshold": (0.5, NONE),
     "problems.order_seed": (1, PROBLEMS),
     "problems.per_block": (5, PROBLEMS),
     "models.*.name": ("other", ("paths",)),
@@ -164,8 +170,7 @@ def fields() -> list[str]:
 
 
 def plan_of(config: Config) -> Plan:
-    order_seed, per_block = config.problems.order_seed, config.problems.per_block
-    train, test = (prepare(part, order_seed, per_block) for part in (config.problems.train, config.problems.test))
+    train, test = prepare_sets(config.problems)
     bases = {model.name: fingerprint_of("model", files=model.source) for model in config.models}
     return make_plan(config, train, test, bases)
 
