@@ -42,9 +42,8 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
-    per_block, seed = config.problems.per_block, config.problems.order_seed
-    train_set = problems.prepare(config.problems.train, seed, per_block)
-    test_set = problems.prepare(config.problems.test, seed, per_block)
+    train_set, test_set = problems.prepare_sets(config.problems)
+    problems.check_solutions(train_set, train_set.count)
     bases = {model.name: files_fingerprint(base_models.resolve(model.source)) for model in config.models}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
 

@@ -46,9 +46,9 @@ class Problem:
     """First 16 hex digits of SHA-256 of the question: stable under reordering and file format."""
     question: str
     solution: str
-    """Gold reasoning path, ending in `#### <answer>`."""
+    """Gold reasoning path, ending in `#### <answer>`; empty where only the answer is known."""
     answer: str
-    """Gold final answer: the text after `####` without commas."""
+    """Gold final answer: the text after `####` without commas, or the bare answer."""
 
 
 @dataclass(frozen=True, slots=True)

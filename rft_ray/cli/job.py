@@ -66,17 +66,17 @@ def shipped_configs() -> list[str]:
 
 def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
     """Print a note for each doubtful setting of a job. Raises DataError or ConfigError where it could only fail."""
-    from rft_ray.data.problems import check_separate
+    from rft_ray.data import problems
     from rft_ray.plan import checks
 
-    shared = check_separate(train, test)
+    problems.check_separate(train, test)
     lines = list(checks.notes(config, train, test))
     if not os.environ.get("RAY_ADDRESS"):
         lines += checks.missing_gpus(config, gpus_here())
     for line in lines:
         print(f"note: {line}")
-    for problem in shared:
-        print(f"warning: this test question is also in the training set: {problem.question[:100]!r}")
+    for line in problems.describe(train, test, config.problems.overlap_threshold):
+        print(line)
 
 
 def gpus_here() -> int:

@@ -22,6 +22,7 @@ RECIPE = (
     "lora_rank",
     "lora_alpha",
 )
+COLUMNS = ("question", "answer", "solution")
 
 IDENTITY: dict[str, tuple[str, ...]] = {
     "run.name": NONE,
@@ -34,6 +35,12 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "problems.test.source": ("test problems",),
     "problems.test.limit": ("icl evaluation", "sft evaluation", "rft evaluation"),
     "problems.test.fraction": ("icl evaluation", "sft evaluation", "rft evaluation"),
+    # Which column holds what, and what is dropped, enters through the problems that are read.
+    **{f"problems.train.{column}": NONE for column in COLUMNS},
+    **{f"problems.test.{column}": NONE for column in COLUMNS},
+    "problems.duplicates": NONE,
+    "problems.decontaminate": NONE,
+    "problems.overlap_threshold": NONE,
     "problems.order_seed": PROBLEMS,
     "problems.per_block": PROBLEMS,
     "models.*.name": ("paths",),

@@ -78,7 +78,14 @@ class ProblemSet(Section):
     """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they are nested."""
 
     source: Place = "hub:openai/gsm8k:train"
-    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a .jsonl/.parquet file (local or s3://)."""
+    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a file, a folder or a glob of .jsonl, .json,
+    .csv, .tsv (also .gz, .zst), .parquet, .arrow (local or s3://)."""
+    question: str | None = None
+    """Column of the question; null: found by name (docs/your-data.md), as are the next two."""
+    answer: str | None = None
+    """Column of the final answer, or of a solution that ends in `#### <number>`."""
+    solution: str | None = None
+    """Column of the worked solution. A row without one is answer-only."""
     limit: int | None = Field(None, ge=1)
     """Use so many problems, rounded up to whole blocks; null: all."""
     fraction: float | None = Field(None, gt=0, le=1)
@@ -103,6 +110,13 @@ class Problems(Section):
     """Seed of the one order that subsets are prefixes of."""
     per_block: int = Field(50, ge=1, le=100_000)
     """Problems per shard. A limit is rounded up to whole blocks, so that a larger limit only adds shards."""
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    """Rows with the question of another row. `drop`: one of the rows with the same answer stays; of a question with
+    several answers, none."""
+    decontaminate: Literal["report", "drop"] = "report"
+    """Training problems that contain a test question. `drop` leaves them out of the training set."""
+    overlap_threshold: float = Field(0.8, gt=0, le=1)
+    """Share of a test question's word 8-grams that occur in a training question, from which that one contains it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,8 @@
 """Distinct paths of many models -> one training corpus, with provenance.
 
-Each problem, in the fixed order, has its gold solution first and then its selected paths. Sampled paths are not
-deduplicated against gold (paper.md, "Corpus"). Two files hold the same rows: Parquet for training here, and JSONL for
-other SFT tools.
+Each problem, in the fixed order, has its gold solution first, if it has one, and then its selected paths. Sampled paths
+are not deduplicated against gold (paper.md, "Corpus"). Two files hold the same rows: Parquet for training here, and
+JSONL for other SFT tools.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def jsonl_line(row: ReasoningPath, template: str) -> str:
 def _rows(
     job: CorpusJob, store: Store, problems: Sequence[Problem], made_from: dict[str, str]
 ) -> Iterator[ReasoningPath]:
-    """The gold row and the path rows of each problem, with one block of paths in memory at a time.
+    """The gold row, if there is a solution, and the path rows of each problem, one block of paths in memory at a time.
 
     Adds each table that it reads to `made_from`, as stem -> identity.
     """
@@ -98,7 +98,8 @@ def _rows(
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
             sampled = by_problem.get(problem.problem_id, [])
-            yield gold_path(problem, sampled, job.mode, job.paths.normal_form if job.paths else "as_written")
+            if problem.solution:
+                yield gold_path(problem, sampled, job.mode, job.paths.normal_form if job.paths else "as_written")
             yield from limit_paths(sampled, job.max_paths)
 
 

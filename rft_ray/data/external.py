@@ -19,21 +19,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rft_ray import config
 from rft_ray.data import problems
-from rft_ray.data.problem_sources import ANSWER, QUESTION, load_problems, problems_of
+from rft_ray.data.gold_rows import QUESTION_COLUMNS, Columns, GoldRow, gold_rows, problem_of
+from rft_ray.data.problem_sources import deduplicated, load_problems
 from rft_ray.data.problems import ProblemSet
-from rft_ray.data.row_files import ROW_FILES, DataError, rows, text_of
+from rft_ray.data.row_files import DataError, names_rows, rows, text_of
 from rft_ray.grading import extract_answer
 from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
 
-QUESTION_COLUMNS = ("question", "problem", "prompt", "query")
-"""When a file has several of them, a row's question is the first one that is in the gold."""
 COMPLETION_COLUMNS = ("completion", "response", "text", "output", "generation", "answer")
-GOLD_COLUMNS = ("answer", "solution", "response", "gold")
+GOLD_COLUMNS = ("answer", "solution", "response", "gold", "final_answer", "target", "rationale", "reasoning")
 TOKEN_LIMIT = frozenset({"length", "max_tokens", "truncated"})
 """Finish reasons, in lower case, by which samplers mark a text that the token limit cut off."""
 PER_BLOCK = 50
@@ -125,14 +124,13 @@ def read_gold(source: str) -> Gold:
     Raises DataError where a row cannot be read, has no number for an answer or repeats a question; StoreError for S3
     out of reach. All but a file of bare answers is ordered and named as in a pipeline run with blocks of PER_BLOCK.
     """
-    if not source.endswith(ROW_FILES):
+    if not names_rows(source):
         return Gold(problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK), solved=True)
-    gold_rows = list(_gold_rows(source))
-    graded = [_gold_problem(row) for row in gold_rows]
+    rows_of_gold = list(_gold_rows(source))
+    graded = [_gold_problem(row) for row in rows_of_gold]
     if any(bare for _, bare in graded):
         return Gold(_bare_set(source, [problem for problem, _ in graded]), solved=False)
-    columns = gold_rows[0][2:] if gold_rows else (QUESTION, ANSWER)
-    solved = problems_of(source, [(row.where, row.row) for row in gold_rows], *columns)
+    solved = deduplicated(source, ((row.where, problem_of(row)) for row in rows_of_gold)).problems
     return Gold(problems.ordered(solved, 0, PER_BLOCK), solved=True)
 
 
@@ -142,44 +140,25 @@ def gold_answers(source: str) -> dict[str, str]:
     Of a question that comes twice, the last answer counts; whether the grader can read an answer is not checked.
     Raises DataError where a row has no question or no answer, StoreError for S3 out of reach.
     """
-    if not source.endswith(ROW_FILES):
-        return {problem.question.strip(): problem.solution for problem in load_problems(source)}
-    answers: dict[str, str] = {}
-    for row in _gold_rows(source):
-        if row.answer is None:
-            raise DataError(f"{row.where}: no {row.answer_column!r}: add the gold answer or remove the row")
-        answers[row.question.strip()] = str(row.answer)
-    return answers
+    if not names_rows(source):
+        return {problem.question.strip(): problem.solution or problem.answer for problem in load_problems(source)}
+    return {row.question: str(_written(row)) for row in _gold_rows(source)}
 
 
-class _GoldRow(NamedTuple):
-    """One row of a file of gold, and the columns that hold its question and its answer."""
-
-    where: str
-    row: Mapping[str, Any]
-    question_column: str
-    answer_column: str
-
-    @property
-    def question(self) -> str:
-        return text_of(self.where, self.row, self.question_column)
-
-    @property
-    def answer(self) -> Any:
-        return self.row.get(self.answer_column)
+def _gold_rows(source: str) -> Iterator[GoldRow]:
+    """The rows of a file of gold; whichever of GOLD_COLUMNS a row has holds its answer or its solution."""
+    columns = Columns(QUESTION_COLUMNS, GOLD_COLUMNS, ())
+    return gold_rows(rows(source, choose=columns.choose), columns)
 
 
-def _gold_rows(source: str) -> Iterator[_GoldRow]:
-    question = answer = ""
-    for where, row in rows(source):
-        question = question or _first_column(where, row, QUESTION_COLUMNS, "rename one")
-        answer = answer or _first_column(where, row, GOLD_COLUMNS, "rename one")
-        yield _GoldRow(where, row, question, answer)
+def _written(row: GoldRow) -> Any:
+    """The gold answer or solution as the file has it; a chat has it in its last message."""
+    return row.answer if row.answer is not None else row.solution
 
 
-def _gold_problem(row: _GoldRow) -> tuple[Problem, bool]:
+def _gold_problem(row: GoldRow) -> tuple[Problem, bool]:
     """One row of gold as a problem, and whether it has an answer only."""
-    question, answer = row.question.strip(), row.answer
+    question, answer = row.question, _written(row)
     if isinstance(answer, int | float | Decimal) and not isinstance(answer, bool):
         answer = str(answer)
     column = repr(row.answer_column)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
-from rft_ray.data.row_files import ROW_FILES, DataError, Row, rows
-from rft_ray.grading.answers import ConflictError, read_number
-from rft_ray.records import Problem, problem_id
+from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, read_answer
+from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
+from rft_ray.records import Problem
 
-QUESTION, ANSWER = "question", "answer"
-"""Columns of a problem's row."""
 GSM8K = "openai/gsm8k"
 GSM8K_DIR = "RFT_GSM8K_DIR"
 """Environment variable: a folder with GSM8K's train.jsonl and test.jsonl, used instead of the hub."""
@@ -24,20 +24,17 @@ _SPLIT_FILE = re.compile(r"(?:(?P<folder>.+)/)?(?P<split>\w+?)(?:-\d[\w-]*)?\.pa
 _USUAL_FOLDERS = ("main", "default", "data", "")
 
 
-def load_problems(source: str) -> list[Problem]:
+Placed = tuple[str, Problem]
+"""(place, problem). The place is the file and line or row that a message about the problem names."""
+
+
+def load_problems(source: str, columns: Columns = USUAL) -> list[Problem]:
     """All problems of a source, in the order of its rows. Raises DataError, and StoreError for S3 out of reach.
 
     Sources: `gsm8k:<split>`, `hub:<dataset>[/<folder>][@<revision>]:<split>`,
-    `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, or the path of a .jsonl or .parquet file, local or `s3://`.
+    `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, or a file, a folder or a glob of `row_files`, local or `s3://`.
     """
-    kind, colon, rest = source.partition(":")
-    if colon and kind == "tiny":
-        return _generated(source, rest)
-    if colon and kind == "gsm8k":
-        return problems_of(source, _gsm8k_rows(source, rest))
-    if colon and kind == "hub":
-        return problems_of(source, _hub_rows(source, rest))
-    return problems_of(source, _file_rows(source))
+    return deduplicated(source, placed_problems(source, columns)).problems
 
 
 # --- Where the rows come from ---------------------------------------------------------------------
@@ -68,15 +65,15 @@ def _gsm8k_rows(source: str, split: str) -> Iterator[Row]:
         path = Path(folder) / f"{split}.jsonl"
         if not path.is_file():
             raise DataError(f"{source}: {GSM8K_DIR} is {folder!r}, which has no {path.name}: correct or unset it")
-        yield from rows(str(path), columns=(QUESTION, ANSWER))
+        yield from rows(str(path), choose=USUAL.choose)
     else:
         try:
-            yield from _hub_rows(source, f"{GSM8K}:{split}")
+            yield from _hub_rows(source, f"{GSM8K}:{split}", USUAL)
         except DataError as error:
             raise DataError(f"{error}; or set {GSM8K_DIR} to a folder with train.jsonl and test.jsonl") from error
 
 
-def _hub_rows(source: str, rest: str) -> Iterator[Row]:
+def _hub_rows(source: str, rest: str, columns: Columns) -> Iterator[Row]:
     """The rows of the Parquet files of one split of a hub dataset `owner/name[/folder][@revision]:split`."""
     address, colon, split = rest.rpartition(":")
     if not colon or not address or not split:
@@ -93,7 +90,7 @@ def _hub_rows(source: str, rest: str) -> Iterator[Row]:
     except hub.HubError as error:
         raise DataError(f"{source}: {error}") from error
     for path in paths:
-        yield from rows(str(path), name=f"{source} ({path.name})", columns=(QUESTION, ANSWER))
+        yield from rows(str(path), name=f"{source} ({path.name})", choose=columns.choose)
 
 
 def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
@@ -115,72 +112,76 @@ def _files_of_split(source: str, files: Sequence[str], split: str, folder: str |
     raise DataError(f"{source}: no Parquet file of a split {split!r}; splits there: {known}")
 
 
-def _file_rows(source: str) -> Iterator[Row]:
+def _file_rows(source: str, columns: Columns) -> Iterator[Row]:
     """The rows of a file that the user names by its path."""
-    if not source.endswith(ROW_FILES):
+    if not names_rows(source):
         raise DataError(
             f"{source}: not a source of problems: write gsm8k:<split>, hub:<dataset>:<split>, tiny:<split>:<count>, "
-            "or the path of a .jsonl or .parquet file, local or s3://"
+            f"or a file, a folder or a pattern of files, local or s3://, that end in {KINDS}"
         )
-    return rows(source, columns=(QUESTION, ANSWER))
+    return rows(source, choose=columns.choose)
 
 
 # --- From rows to problems ------------------------------------------------------------------------
 
 
-def problems_of(
-    source: str, rows: Iterable[Row], question_column: str = QUESTION, answer_column: str = ANSWER
-) -> list[Problem]:
-    """One problem per row, in order. Raises DataError for the first invalid row, or when there are no rows.
+@dataclass(frozen=True, slots=True)
+class Deduplicated:
+    """Problems without repeated questions, and the number of rows left out.
 
-    A row needs a question, and a gold solution that ends in `#### <number>`; no question may come twice.
+    Example: Deduplicated([<Problem>, …], 3, 2)
     """
-    places: dict[str, str] = {}
-    problems = []
-    for where, row in rows:
-        problem = _problem(where, row, question_column, answer_column)
-        first = places.setdefault(problem.problem_id, where)
-        if first != where:
-            raise DataError(f"{where}: the same question as {first}: remove one of the two")
-        problems.append(problem)
+
+    problems: list[Problem]
+    repeated: int
+    """Rows with question and answer of an earlier row."""
+    conflicting: int
+    """Rows of the questions that have more than one answer; all of them are left out."""
+
+
+def deduplicated(source: str, placed: Iterable[Placed], *, drop: bool = False) -> Deduplicated:
+    """The problems of a source, in order. Raises DataError when it has none, or a question comes twice.
+
+    With `drop`, repeated rows are left out and counted: of equal rows, the first one with a solution stays.
+    """
+    first: dict[str, Placed] = {}
+    rows: Counter[str] = Counter()
+    conflicts: set[str] = set()
+    for where, problem in placed:
+        name = problem.problem_id
+        place, earlier = first.setdefault(name, (where, problem))
+        rows[name] += 1
+        if rows[name] == 1:
+            continue
+        other = read_answer(problem.answer) != read_answer(earlier.answer)
+        if not drop:
+            but = f" with another answer ({problem.answer}, there {earlier.answer})" if other else ""
+            raise DataError(
+                f"{where}: the same question as {place}{but}: remove one of the two, or set problems.duplicates=drop"
+            )
+        if other:
+            conflicts.add(name)
+        elif problem.solution and not earlier.solution:
+            first[name] = where, problem
+    problems = [problem for name, (_, problem) in first.items() if name not in conflicts]
     if not problems:
-        raise DataError(f"{source}: holds no problems: give rows with {question_column!r} and {answer_column!r}")
-    return problems
-
-
-def _problem(where: str, row: Mapping[str, Any], question_column: str, answer_column: str) -> Problem:
-    """One row as a problem. Raises DataError, which names the column that cannot be used."""
-    question, solution = _text(where, row, question_column), _text(where, row, answer_column)
-    reasoning, mark, final = solution.rpartition("#### ")
-    answer = final.replace(",", "").strip()
-    if not mark or not reasoning.strip():
-        raise DataError(
-            f"{where}: {answer_column!r} is no gold solution: fine-tuning needs the reasoning, then a last line "
-            f"'#### <number>' (it ends in {solution[-40:]!r})"
+        why = (
+            "all of its questions have conflicting answers" if conflicts else "give rows with a question and an answer"
         )
-    if "\n" in answer or not _is_number(answer):
-        raise DataError(f"{where}: {answer_column!r} must end in '#### <number>' (it ends in {(mark + final)[:40]!r})")
-    return Problem(problem_id(question), question, solution, answer)
+        raise DataError(f"{source}: holds no problems: {why}")
+    conflicting = sum(rows[name] for name in conflicts)
+    return Deduplicated(problems, rows.total() - conflicting - len(problems), conflicting)
 
 
-def _is_number(answer: str) -> bool:
-    """Whether the grader can read a number in the answer; without one, no completion could be correct."""
-    try:
-        return read_number(answer) is not None
-    except ConflictError:
-        return False
-
-
-def _text(where: str, row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if value is None:
-        raise DataError(f"{where}: no {column!r}; its columns: {', '.join(map(str, row)) or 'none'}: add it")
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {column!r} must be text, not {type(value).__name__}: put it in quotes")
-    if not value.strip():
-        raise DataError(f"{where}: {column!r} is empty: fill it in or remove the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: {column!r} has half a surrogate pair: write the whole character") from None
-    return value.strip()
+def placed_problems(source: str, columns: Columns = USUAL) -> Iterator[Placed]:
+    """(place, problem) of each row of a source, in order; sources as in `load_problems`. Raises as it does."""
+    kind, colon, rest = source.partition(":")
+    if colon and kind == "tiny":
+        return ((f"{source}: problem {number}", made) for number, made in enumerate(_generated(source, rest), start=1))
+    if colon and kind == "gsm8k":
+        rows = _gsm8k_rows(source, rest)
+    elif colon and kind == "hub":
+        rows = _hub_rows(source, rest, columns)
+    else:
+        rows = _file_rows(source, columns)
+    return ((row.where, problem_of(row)) for row in gold_rows(rows, columns))

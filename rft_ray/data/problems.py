@@ -1,9 +1,8 @@
-"""GSM8K and GSM8K-shaped data -> `Problem` records, in one fixed order, cut into nested subsets.
+"""Problems of any source -> `Problem` records without repeated questions, in one fixed order, cut into nested subsets.
 
-In: a source (`gsm8k:train`, `hub:openai/gsm8k:train`, `tiny:train:600`, a .jsonl or .parquet file on local
-disk or S3) whose rows have `question` and `answer`; `answer` is a gold solution that ends in
-`#### <final answer>`. Other columns are ignored. Out: problems without duplicates. A bad row raises
-DataError with file and line; rows are never skipped.
+In: sections of the config, which name a source (`gsm8k:train`, `hub:openai/gsm8k:train`, `tiny:train:600`, files) and
+columns. Out: a `ProblemSet`. A row that cannot be used raises DataError with file and line; rows are left out only
+where the config asks for it (`problems.duplicates`, `problems.decontaminate`), and are counted.
 
 Limits: a data set is held in memory.
 """
@@ -19,11 +18,36 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rft_ray import config
-from rft_ray.data.problem_sources import load_problems
+from rft_ray.data.gold_rows import Columns
+from rft_ray.data.leaks import Overlap, same_text
+from rft_ray.data.problem_sources import deduplicated, placed_problems
 from rft_ray.data.row_files import DataError
 from rft_ray.records import Problem, from_table, to_table
 from rft_ray.store import Store, commit_table, open_store, present, read_table
 from rft_ray.store.names import fingerprint_of
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The numbers of rows that were left out of a data set. Example: Dropped(repeated=3, conflicting=2, in_test=1)"""
+
+    repeated: int = 0
+    """Rows with question and answer of another row."""
+    conflicting: int = 0
+    """Rows of the questions that have more than one answer."""
+    in_test: int = 0
+    """Training problems that contain a test question."""
+
+    def __bool__(self) -> bool:
+        return self != Dropped()
+
+    def __str__(self) -> str:
+        parts = (
+            (self.repeated, "that repeat another row"),
+            (self.conflicting, "of questions with conflicting answers"),
+            (self.in_test, "that contain a test question"),
+        )
+        return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "none"
 
 
 @dataclass(frozen=True)
@@ -39,13 +63,75 @@ class ProblemSet:
     """The subset is `problems[:count]`."""
     fingerprint: str
     """Names the whole data set and its cut into blocks; the same for every `count`."""
+    dropped: Dropped = Dropped()
+
+    @property
+    def solved(self) -> int:
+        """How many problems of the subset have a worked solution; the others are answer-only."""
+        return sum(bool(problem.solution) for problem in self.problems[: self.count])
 
 
-def prepare(section: config.ProblemSet, order_seed: int, per_block: int) -> ProblemSet:
-    """The problem set of one section of the config, in its order. Raises DataError, and StoreError for S3."""
-    problems = ordered(load_problems(section.source), order_seed, per_block)
+def prepare(
+    section: config.ProblemSet, order_seed: int, per_block: int, *, drop: bool = False, not_in: Overlap | None = None
+) -> ProblemSet:
+    """The problem set of one section of the config, in its order. Raises DataError, and StoreError for S3.
+
+    `drop`: leave out repeated questions (`problems.duplicates`). `not_in`: leave out the problems that contain one of
+    these test questions.
+    """
+    columns = Columns.named(section.question, section.answer, section.solution)
+    read = deduplicated(section.source, placed_problems(section.source, columns), drop=drop)
+    leaked = {leak.train.problem_id for leak in not_in.leaks(read.problems)} if not_in else set()
+    kept = [problem for problem in read.problems if problem.problem_id not in leaked]
+    if not kept:
+        raise DataError(f"{section.source}: every problem contains a test question: give another training set")
+    problems = ordered(kept, order_seed, per_block)
     count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
-    return replace(problems, count=count)
+    return replace(problems, count=count, dropped=Dropped(read.repeated, read.conflicting, len(leaked)))
+
+
+def prepare_sets(section: config.Problems) -> tuple[ProblemSet, ProblemSet]:
+    """The training set and the test set of a config. Raises DataError, and StoreError for S3 out of reach."""
+    seed, per_block, drop = section.order_seed, section.per_block, section.duplicates == "drop"
+    test = prepare(section.test, seed, per_block, drop=drop)
+    not_in = Overlap(test.problems, section.overlap_threshold) if section.decontaminate == "drop" else None
+    return prepare(section.train, seed, per_block, drop=drop, not_in=not_in), test
+
+
+def check_solutions(train: ProblemSet, count: int) -> None:
+    """Raises DataError when none of the first `count` training problems has a solution to fine-tune on.
+
+    The only place that asks for worked solutions.
+    """
+    if not any(problem.solution for problem in train.problems[:count]):
+        raise DataError(
+            f"problems.train: none of {count:,} training problems has a worked solution, and every run fine-tunes on "
+            "gold solutions first: give a column of solutions (problems.train.solution)"
+        )
+
+
+def describe(train: ProblemSet, test: ProblemSet, threshold: float) -> list[str]:
+    """Lines about answer-only problems, dropped rows, and test questions in the training set. Empty when all is well.
+
+    `threshold`: as `problems.overlap_threshold`.
+    """
+    lines = []
+    for name, part in (("train", train), ("test", test)):
+        if only := part.count - part.solved:
+            lines.append(f"problems.{name}: {only:,} of {part.count:,} problems have an answer and no worked solution")
+        if part.dropped:
+            lines.append(f"problems.{name}: dropped {part.dropped}")
+    leaks = Overlap(test.problems, threshold).leaks(train.problems)
+    if leaks:
+        exact = {leak.test.problem_id for leak in leaks if leak.exact}
+        more = {leak.test.problem_id for leak in leaks} - exact
+        first = next((leak for leak in leaks if leak.exact), leaks[0])
+        lines.append(
+            f"warning: {len(exact):,} test questions are also in the training set, and {len(more):,} more with at "
+            f"least {threshold:.0%} of their word 8-grams ({first.test.question[:100]!r}): set "
+            "problems.decontaminate=drop to leave the training problems that contain them out"
+        )
+    return lines
 
 
 def ordered(problems: Iterable[Problem], order_seed: int, per_block: int) -> ProblemSet:
@@ -53,7 +139,8 @@ def ordered(problems: Iterable[Problem], order_seed: int, per_block: int) -> Pro
     in_set = tuple(in_order(problems, order_seed))
     content = hashlib.sha256()
     for problem in in_set:
-        content.update(json.dumps([problem.problem_id, problem.question, problem.solution]).encode() + b"\n")
+        gold = [problem.solution] if problem.solution else ["", problem.answer]
+        content.update(json.dumps([problem.problem_id, problem.question, *gold]).encode() + b"\n")
     name = fingerprint_of("problems", order_seed=order_seed, per_block=per_block, content=content.hexdigest())
     return ProblemSet(in_set, len(in_set), name)
 
@@ -73,21 +160,15 @@ def subset_count(total: int, *, limit: int | None, fraction: float | None, per_b
     return min(total, math.ceil(wanted / per_block) * per_block)
 
 
-def overlap(train: Iterable[Problem], test: Iterable[Problem]) -> list[Problem]:
-    """The problems of `test` whose question is in `train` too; case and white space make no difference."""
-    known = {_normalised(problem.question) for problem in train}
-    return [problem for problem in test if _normalised(problem.question) in known]
-
-
-def check_separate(train: ProblemSet, test: ProblemSet) -> list[Problem]:
-    """The test problems that are also in the training set. Raises DataError where they are more than half of them."""
-    shared = overlap(train.problems, test.problems)
-    if 2 * len(shared) > len(test.problems):
+def check_separate(train: ProblemSet, test: ProblemSet) -> None:
+    """Raises DataError where more than half of the test questions are also in the training set."""
+    known = {same_text(problem.question) for problem in train.problems}
+    shared = sum(same_text(problem.question) in known for problem in test.problems)
+    if 2 * shared > len(test.problems):
         raise DataError(
-            f"problems.test: {len(shared):,} of its {len(test.problems):,} questions are in problems.train too, so the "
+            f"problems.test: {shared:,} of its {len(test.problems):,} questions are in problems.train too, so the "
             "evaluation would say nothing: name a test set of other problems (is the training file given twice?)"
         )
-    return shared
 
 
 def commit_problems(store: Store, problem_set: ProblemSet) -> str:
@@ -121,7 +202,3 @@ def _read(url: str, fingerprint: str) -> tuple[Problem, ...]:
             "then run the same command again"
         )
     return tuple(from_table(table, Problem))
-
-
-def _normalised(question: str) -> str:
-    return " ".join(question.casefold().split())

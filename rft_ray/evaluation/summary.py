@@ -90,7 +90,7 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
     return Summary(
         run=plan.config.run.name,
         fingerprint=plan.fingerprint,
-        problems=ProblemCounts(plan.train.count, plan.test.count),
+        problems=_problems(plan),
         samplers={job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         models=tuple(ModelEntry(job.model, job.stage, job.fingerprint, job.base) for job in plan.trainings),
         ledger={job.sampling.model.name: account_of(store, job, overlaps, held) for job in plan.collected},
@@ -104,6 +104,13 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         stages=tuple(stages),
         seconds=round(sum(stage.seconds for stage in stages), 3),
     )
+
+
+def _problems(plan: Plan) -> ProblemCounts:
+    dropped = {
+        name: asdict(part.dropped) for name, part in (("train", plan.train), ("test", plan.test)) if part.dropped
+    }
+    return ProblemCounts(plan.train.count, plan.test.count, plan.train.count - plan.train.solved, dropped)
 
 
 def account_of(store: Store, job: VerdictJob, overlaps: Complementarity, held: Sequence[Held] = ()) -> Account:

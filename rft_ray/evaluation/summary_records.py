@@ -19,10 +19,14 @@ from rft_ray.runtime.progress import StoredStageTime
 
 @dataclass(frozen=True, slots=True)
 class ProblemCounts:
-    """The problems of a run. Example: ProblemCounts(500, 1000)"""
+    """The problems of a run. Example: ProblemCounts(500, 1000, answer_only=20, dropped={"train": {"repeated": 3}})"""
 
     train: int
     test: int
+    answer_only: int = 0
+    """Training problems without a worked solution."""
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """`train` or `test` -> why -> rows of the data that were left out: `repeated`, `conflicting`, `in_test`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,9 @@ def summary_json(summary: Summary) -> bytes:
         }
         for model, by_setting in summary.evaluation.items()
     }
+    problems = {name: value for name, value in asdict(summary.problems).items() if value or name in ("train", "test")}
     tree = asdict(summary) | {
+        "problems": problems,
         "corpus": _corpus_data(summary.corpus),
         "own_corpora": {model: _corpus_data(corpus) for model, corpus in summary.own_corpora.items()},
         "evaluation": evaluation,

@@ -37,7 +37,7 @@ def parameters(folder: Path) -> int:
 def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
     """The plan and its cost as a table. `sizes`: model name -> parameters, 0 where unknown."""
     config = plan.config
-    prompt, response = _tokens(config, plan.train)
+    prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
     engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
     seconds = 0.0
@@ -50,8 +50,9 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
         lines.append(_line(sampling.model.name, work, shards, count, tokens, took))
         seconds += took
     per_sampler = _paths_guess(plan)
-    union = plan.train.count * (1 + per_sampler * len(plan.collected))
-    guess = {"sft": plan.train.count, "rft_self": plan.train.count * (1 + per_sampler)}
+    gold, paths = plan.train.solved, plan.train.count * per_sampler
+    union = gold + paths * len(plan.collected)
+    guess = {"sft": gold, "rft_self": gold + paths}
     guess |= dict.fromkeys(("rft", "sft_same_steps"), union)
     for training in plan.trainings:
         count = guess[training.stage] * training.recipe.epochs
@@ -65,13 +66,17 @@ def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
     return "\n".join(lines)
 
 
-def _tokens(config: Config, problems: ProblemSet) -> tuple[int, int]:
-    """Mean tokens of prompt and response, from the characters of the gold solutions."""
+def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:
+    """Mean tokens of prompt and response, from the characters of the gold solutions.
+
+    Without any solution, a response is taken to be as long as `sampling.max_new_tokens` allows.
+    """
     rows = problems.problems[: min(problems.count, 1000)]
     question = sum(len(row.question) for row in rows) / len(rows) + len(config.prompt.template)
-    solution = sum(len(row.solution) for row in rows) / len(rows)
-    response = min(solution / CHARACTERS_PER_TOKEN + 1, config.sampling.max_new_tokens)
-    return int(question / CHARACTERS_PER_TOKEN), int(response)
+    solutions = [len(row.solution) for row in rows if row.solution]
+    most = float(config.sampling.max_new_tokens)
+    response = min(sum(solutions) / len(solutions) / CHARACTERS_PER_TOKEN + 1, most) if solutions else most
+    return question / CHARACTERS_PER_TOKEN, response
 
 
 def _paths_guess(plan: Plan) -> int:

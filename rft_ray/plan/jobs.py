@@ -104,7 +104,7 @@ class SamplingSettings:
     prompt: str
     """The prompt template, with {query}."""
     shots: int = 0
-    """Worked examples before the question: the first problems of `shots_from`."""
+    """Worked examples before the question: the first problems of `shots_from` that have a solution."""
     shots_from: str = ""
     """Fingerprint of the problem set that the worked examples come from."""
     max_model_len: int | None = None

@@ -105,7 +105,7 @@ class Gallery:
         example = Example(
             problem.problem_id,
             excerpt(problem.question),
-            excerpt(problem.solution),
+            excerpt(problem.solution or f"#### {problem.answer}"),
             dict(Counter(row.status for row in rows)),
             tuple(_shown_path(path) for path in kept[:KEPT]),
             len(kept),

@@ -207,13 +207,14 @@ def difficulty(facts: RunFacts) -> Markup:
         for label, (low, high) in zip(labels, edges, strict=True)
     ]
     never = {model: samples.right_of_k[0] for model, samples in facts.samples.items()}
+    where = ", where they have one" if facts.summary.problems.answer_only else ""
     return section(
         "difficulty",
         "Difficulty of the problems",
         paragraph(
             f"Of {several(seen, 'training problem')}, {facts.unsolved:,} "
             f"({whole_percent(facts.unsolved / max(seen, 1))}) have no correct path from any model"
-            + (": the corpus holds only their gold solution." if facts.unsolved else ".")
+            + (f": the corpus holds only their gold solution{where}." if facts.unsolved else "."),
         ),
         figure(
             "difficulty-chart",

@@ -116,7 +116,7 @@ class Sampler:
         problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
         shots: Sequence[Problem] = ()
         if settings.shots:
-            shots = read_problems(self._store, settings.shots_from)[: settings.shots]
+            shots = [p for p in read_problems(self._store, settings.shots_from) if p.solution][: settings.shots]
         start = (shard.sample_block or 0) * settings.samples_per_block
         return [
             Request(

@@ -92,7 +92,7 @@ class ScriptedEngine:
     @staticmethod
     def _sample(problem: Problem, index: int, temperature: float) -> Generated:
         variant = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
-        gold = problem.solution
+        gold = problem.solution or f"The answer is {problem.answer}.\n#### {problem.answer}"
         text, reason = {
             0: (f"Let us see: 1+1 = <<1+1=2>>2.\n{gold}", "stop"),
             1: (f"Let us see: 2*1 = <<2*1=2>>2.\n{gold}", "stop"),

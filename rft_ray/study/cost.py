@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rft_ray.plan.cost import (
-    CHARACTERS_PER_TOKEN,
     CPU_FLOPS,
     ENGINE_START_S,
     GPU_SAMPLE_FLOPS,
     GPU_TRAIN_FLOPS,
     WORKERS_START_S,
     duration,
+    mean_tokens,
 )
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 
@@ -33,12 +33,17 @@ ACCEPTED = 0.4
 def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> float:
     """Estimated time of one training."""
     recipe, spec = point.training.recipe, point.spec
-    examples = point.corpus.problems + paths_guess(plan, point)
+    gold = plan.train.solved / plan.train.count
+    examples = point.corpus.problems * gold + paths_guess(plan, point)
     if spec.schedule == "steps":
-        examples = float(plan.train.count) + (_distinct_guess(plan, plan.k, len(plan.collected)) if spec.control else 0)
+        examples = float(plan.train.solved) + (
+            _distinct_guess(plan, plan.k, len(plan.collected)) if spec.control else 0
+        )
     size = {model.name: model.parameters for model in plan.models}[spec.model]
     fastest, flops = (GPU_TRAIN_TOKENS_PER_S, GPU_TRAIN_FLOPS) if gpu else (TRAIN_TOKENS_PER_S, CPU_FLOPS)
-    return PER_MODEL_S + recipe.epochs * examples * sum(tokens(plan)) / min(fastest, flops / (6 * size))
+    return PER_MODEL_S + recipe.epochs * examples * sum(mean_tokens(plan.config, plan.train)) / min(
+        fastest, flops / (6 * size)
+    )
 
 
 def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
@@ -54,19 +59,10 @@ def _distinct_guess(plan: StudyPlan, k: int, samplers: int) -> float:
     return plan.train.count * min(k, 1.17 * math.pow(k, 0.33)) * samplers
 
 
-def tokens(plan: StudyPlan) -> tuple[float, float]:
-    """Mean tokens of prompt and response, from the characters of the gold solutions."""
-    rows = plan.train.problems[: min(plan.train.count, 1000)]
-    question = sum(len(row.question) for row in rows) / len(rows) + len(plan.config.prompt.template)
-    solution = sum(len(row.solution) for row in rows) / len(rows)
-    response = min(solution / CHARACTERS_PER_TOKEN + 1, plan.config.sampling.max_new_tokens)
-    return question / CHARACTERS_PER_TOKEN, response
-
-
 def _sampling_seconds(plan: StudyPlan, samples: dict[str, int], *, gpu: bool) -> float:
     """`samples`: model name -> number of its completions."""
     fastest, flops = (GPU_SAMPLE_TOKENS_PER_S, GPU_SAMPLE_FLOPS) if gpu else (SAMPLE_TOKENS_PER_S, CPU_FLOPS)
-    response, sizes = tokens(plan)[1], {model.name: model.parameters for model in plan.models}
+    response, sizes = mean_tokens(plan.config, plan.train)[1], {model.name: model.parameters for model in plan.models}
     return sum(count * response / min(fastest, flops / (2 * sizes[name])) for name, count in samples.items())
 
 

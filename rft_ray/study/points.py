@@ -121,7 +121,7 @@ def _point(
         seed=spec.seed,
         gold=corpus.gold,
         paths=corpus.paths,
-        paths_per_problem=corpus.paths / corpus.gold,
+        paths_per_problem=corpus.paths / point.corpus.problems,
         steps=trained.steps if trained else 0,
         tokens=tokens_trained,
         training_seconds=trained.seconds if trained else 0.0,

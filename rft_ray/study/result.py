@@ -88,7 +88,7 @@ class Point:
     paths: int
     """Sampled paths in its corpus, gold not counted."""
     paths_per_problem: float
-    """`paths` / `gold`. Add 1 to count the gold path, as one of the paper's two conventions does."""
+    """`paths` per training problem. Add 1 to count the gold path, as one of the paper's two conventions does."""
     steps: int
     tokens: int
     """Prompt and response tokens trained on, over all epochs."""

@@ -42,9 +42,8 @@ OnAnswer = Callable[[Store], object]
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
-    per_block, seed = config.problems.per_block, config.problems.order_seed
-    train_set = problems.prepare(config.problems.train, seed, per_block)
-    test_set = problems.prepare(config.problems.test, seed, per_block)
+    train_set, test_set = problems.prepare_sets(config.problems)
+    problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     folders = {model.name: base_models.resolve(model.source) for model in config.models}
     bases = {name: files_fingerprint(folder) for name, folder in folders.items()}
     facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from rft_ray.config import Config, load
-from rft_ray.config.identity import IDENTITY
+from rft_ray.config.identity import COLUMNS, IDENTITY
 from rft_ray.config.loading import known_keys
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
-from rft_ray.data.problems import commit_problems, prepare
+from rft_ray.data.problems import commit_problems, prepare_sets
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import mark_run, open_store, read_table
@@ -73,6 +73,11 @@ OTHER: dict[str, object] = {
     "problems.test.source": "tiny:test:30",
     "problems.test.limit": 10,
     "problems.test.fraction": 0.5,
+    **{f"problems.train.{column}": "other" for column in COLUMNS},
+    **{f"problems.test.{column}": "other" for column in COLUMNS},
+    "problems.duplicates": "drop",
+    "problems.decontaminate": "drop",
+    "problems.overlap_threshold": 0.5,
     "problems.order_seed": 1,
     "problems.per_block": 5,
     "models.*.name": "other",
@@ -155,8 +160,7 @@ def fields() -> list[str]:
 
 
 def plan_of(config: Config) -> Plan:
-    order_seed, per_block = config.problems.order_seed, config.problems.per_block
-    train, test = (prepare(part, order_seed, per_block) for part in (config.problems.train, config.problems.test))
+    train, test = prepare_sets(config.problems)
     bases = {model.name: fingerprint_of("model", files=model.source) for model in config.models}
     return make_plan(config, train, test, bases)
 

@@ -14,13 +14,13 @@ from rft_ray.corpus.external import MAX_SAMPLE_BLOCKS, commit_completions, sampl
 from rft_ray.data.external import (
     COMPLETION_COLUMNS,
     GOLD_COLUMNS,
-    QUESTION_COLUMNS,
     Foreign,
     Gold,
     gold_answers,
     read_files,
     read_gold,
 )
+from rft_ray.data.gold_rows import QUESTION_COLUMNS
 from rft_ray.data.problems import ProblemSet
 from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny.generator import generate

@@ -14,10 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from rft_ray import config
+from rft_ray.data.gold_rows import ANSWER_COLUMNS, QUESTION_COLUMNS, SOLUTION_COLUMNS
+from rft_ray.data.leaks import Overlap
 from rft_ray.data.problem_sources import load_problems
-from rft_ray.data.problems import commit_problems, in_order, overlap, prepare, read_problems, subset_count
+from rft_ray.data.problems import (
+    Dropped,
+    check_solutions,
+    commit_problems,
+    describe,
+    in_order,
+    prepare,
+    prepare_sets,
+    read_problems,
+    subset_count,
+)
 from rft_ray.data.row_files import DataError
-from rft_ray.records import Problem, problem_id
+from rft_ray.grading import grade
+from rft_ray.records import Problem, Status, problem_id
 from rft_ray.store import CorruptShard, NotFound, Store, open_store
 
 Write = Callable[..., str]
@@ -104,19 +117,31 @@ def test_parquet_and_jsonl_of_the_same_rows_are_the_same_problems(jsonl: Write, 
         (b"[" * 100_000, "not JSON ("),
         (b'{"question": "a\xff"}', "not UTF-8 at byte 16 of the line"),
         (b'"text"', "a JSON str, not an object"),
-        (row(9, question=...), "no 'question'; its columns: answer"),
-        (row(9, answer=...), "no 'answer'; its columns: question"),
+        (row(9, question=...), "no 'question' or 'problem' or 'prompt' or 'query' or 'input'; its columns: answer"),
+        (row(9, answer=...), "no 'answer' or 'final_answer' or"),
         (row(9, question=None), "no 'question'"),
         (row(9, question=5), "'question' must be text, not int"),
         (row(9, question=" \n"), "'question' is empty"),
         (row(9, question="\ud800"), "'question' has half a surrogate pair"),
-        (row(9, answer="18"), "'answer' is no gold solution: fine-tuning needs the reasoning"),
-        (row(9, answer="#### 18"), "'answer' is no gold solution: fine-tuning needs the reasoning"),
-        (row(9, answer="So it is 18\n####18"), "'answer' is no gold solution"),
+        (row(9, answer="So it is 18\n####18"), "'answer' must end in '#### <number>'"),
         (row(9, answer="So it is 18\n#### 18\nThat is all."), "'answer' must end in '#### <number>'"),
         (row(9, answer="So it is blue\n#### blue"), "'answer' must end in '#### <number>' (it ends in '#### blue')"),
         (row(9, answer="Either\n#### 18 or 19"), "'answer' must end in '#### <number>'"),
-        (row(9, answer="None\n#### "), "'answer' is no gold solution"),
+        (row(9, answer="None\n#### "), "'answer' must end in '#### <number>'"),
+        (row(9, answer="blue"), "'answer' holds no number that the grader can read ('blue')"),
+        (row(9, answer="18 or 19"), "'answer' holds no number that the grader can read ('18 or 19')"),
+        (row(9, answer="2, 3"), "'answer' holds no number"),
+        (row(9, answer=r"3\sqrt{2}"), "'answer' holds no number"),
+        (row(9, answer="2x"), "'answer' holds no number"),
+        (row(9, answer=True), "'answer' holds no number that the grader can read (True)"),
+        (row(9, answer=[18]), "'answer' must be text, not list"),
+        (row(9, answer=" "), "'answer' is empty"),
+        (row(9, answer=float("nan")), "no 'answer'; its columns: question, answer"),
+        (row(9, answer=7, solution="So.\n#### 8"), "'answer' is '7', but 'solution' ends in '#### 8'"),
+        (
+            row(9, answer=None, solution="So it is blue."),
+            "no answer, and the grader reads none at the end of 'solution'",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_with_file_and_line(jsonl: Write, bad: dict[str, Any] | bytes, said: str) -> None:
@@ -130,14 +155,17 @@ def test_a_repeated_question_is_refused_with_both_lines(jsonl: Write) -> None:
     path = jsonl(row(1), row(2), row(1, question=" What is 1 and 1? "))
     with pytest.raises(DataError) as refusal:
         load_problems(path)
-    assert str(refusal.value) == f"{path}:3: the same question as {path}:1: remove one of the two"
+    assert (
+        str(refusal.value)
+        == f"{path}:3: the same question as {path}:1: remove one of the two, or set problems.duplicates=drop"
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"answer": None}, "row 2: no 'answer'"),
-        ({"answer": "18"}, "row 2: 'answer' is no gold solution"),
+        ({"answer": "blue"}, "row 2: 'answer' holds no number"),
         ({"question": "What is 1 and 1?"}, "row 2: the same question as"),
     ],
 )
@@ -149,13 +177,12 @@ def test_a_bad_parquet_row_is_refused_with_its_number(parquet: Write, changes: d
 
 
 def test_a_parquet_file_without_a_needed_column_is_refused_with_those_it_has(parquet: Write) -> None:
-    with pytest.raises(DataError, match="no column 'answer'; its columns: question, response"):
-        load_problems(parquet({"question": "Why?", "response": "So.\n#### 1"}))
+    with pytest.raises(DataError, match=r"data\.parquet: no 'answer' or .*; its columns: question, text"):
+        load_problems(parquet({"question": "Why?", "text": "So.\n#### 1"}))
 
 
-def test_a_parquet_column_of_numbers_is_refused(parquet: Write) -> None:
-    with pytest.raises(DataError, match="row 1: 'answer' must be text, not int"):
-        load_problems(parquet({"question": "Why?", "answer": 1}))
+def test_a_parquet_column_of_numbers_is_a_column_of_answers(parquet: Write) -> None:
+    assert load_problems(parquet({"question": "Why?", "answer": 1}))[0].answer == "1"
 
 
 def test_a_parquet_text_that_is_not_utf8_is_refused_with_its_row(tmp_path: Path) -> None:
@@ -189,7 +216,7 @@ def test_an_empty_file_is_refused(jsonl: Write, lines: tuple[bytes, ...]) -> Non
         ("tiny:train:0", "write tiny:<split>:<count>"),
         ("tiny:dev:10", "split 'dev': it must be one of train, test, pretrain"),
         ("tiny:train:10:1:4-2", "steps 4..2"),
-        ("data.csv", "not a source of problems: write gsm8k:<split>"),
+        ("data.docx", "not a source of problems: write gsm8k:<split>"),
         ("s3://bucket/a b.jsonl", "bad store key 'a b.jsonl'"),
     ],
 )
@@ -251,7 +278,8 @@ def test_every_gold_answer_of_gsm8k_is_a_whole_number() -> None:
 
 @pytest.mark.usefixtures("gsm8k")
 def test_train_and_test_of_gsm8k_share_no_question() -> None:
-    assert overlap(load_problems("gsm8k:train"), load_problems("gsm8k:test")) == []
+    leaks = Overlap(load_problems("gsm8k:test"), 0.8).leaks(load_problems("gsm8k:train"))
+    assert [leak for leak in leaks if leak.exact] == []
 
 
 # --- Order and subsets ----------------------------------------------------------------------------
@@ -327,7 +355,7 @@ def test_a_question_in_both_sets_is_found_in_any_case_and_spacing() -> None:
         return Problem(problem_id(question), question, "So.\n#### 1", "1")
 
     train, test = [problem("Tom has  3 pens?")], [problem("tom HAS 3\npens?"), problem("Another?")]
-    assert overlap(train, test) == test[:1]
+    assert [leak.test for leak in Overlap(test, 0.8).leaks(train) if leak.exact] == test[:1]
 
 
 def test_committed_problems_are_read_back_in_order(store: Store) -> None:
@@ -363,3 +391,170 @@ def test_problems_under_another_sets_name_are_refused(store: Store) -> None:
     store.create(f"problems/{'0' * 16}.parquet", store.read(commit_problems(store, problem_set)))
     with pytest.raises(DataError, match=f"holds the problem set {problem_set.fingerprint}"):
         read_problems(store, "0" * 16)
+
+
+# --- Columns and answers without a solution ---------------------------------------------------------
+
+
+def test_the_problems_and_the_name_of_a_set_in_gsm8k_form_never_change(jsonl: Write) -> None:
+    """The hash is that of the version that read GSM8K's form only: a saved run finds its files by it."""
+    rows = [
+        {"question": "Tom has 3 pens and buys 2. How many?", "answer": "3+2 = <<3+2=5>>5\n#### 5"},
+        {"question": " Ann earns 1,200 twice. \n", "answer": "1200*2 = <<1200*2=2400>>2400\n#### 2,400 \n"},
+        {"question": "Half of 5?", "answer": "5/2 = 2.5\n#### 4\nno\n#### 2.5", "solution": "other", "response": 5},
+    ]
+    problems = prepare(config.ProblemSet(source=jsonl(*rows)), 0, 50)
+    assert problems.fingerprint == "d6fd60285a8f3632"
+    assert [problem.answer for problem in problems.problems] == ["2400", "2.5", "5"]
+
+
+@pytest.mark.usefixtures("gsm8k")
+def test_the_name_of_gsm8k_never_changes() -> None:
+    assert prepare(config.ProblemSet(source="gsm8k:test"), 0, 50).fingerprint == "3d5f6070c702ad3d"
+
+
+SOLVED = "3+2 = 5\n#### 5"
+
+
+@pytest.mark.parametrize("question", QUESTION_COLUMNS)
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *({column: SOLVED} for column in (*ANSWER_COLUMNS, *SOLUTION_COLUMNS)),
+        *({column: "3+2 = 5", "answer": answer} for column in SOLUTION_COLUMNS for answer in ("5", 5, 5.0)),
+        {"answer": "#### 5", "solution": SOLVED},
+    ],
+)
+def test_usual_columns_are_found_by_name(jsonl: Write, question: str, gold: dict[str, Any]) -> None:
+    (problem,) = load_problems(jsonl({question: "Why?", **gold}))
+    assert (problem.question, problem.answer) == ("Why?", "5")
+    assert problem.solution == ("" if gold == {"answer": "#### 5", "solution": SOLVED} else SOLVED)
+
+
+def test_columns_are_named_in_the_config(jsonl: Write) -> None:
+    path = jsonl({"q": "Why?", "a": 5, "s": "3+2 = 5", "question": "no", "answer": "6", "solution": "no"})
+    section = config.ProblemSet(source=path, question="q", answer="a", solution="s")
+    assert prepare(section, 0, 10).problems == (Problem(problem_id("Why?"), "Why?", SOLVED, "5"),)
+
+
+def test_a_named_column_is_not_found_again_by_name(jsonl: Write) -> None:
+    section = config.ProblemSet(source=jsonl({"question": "Why?", "answer": r"3+2 is \boxed{5}."}), solution="answer")
+    assert prepare(section, 0, 10).problems[0].solution == "3+2 is \\boxed{5}.\n#### 5"
+
+
+def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(jsonl: Write, parquet: Write) -> None:
+    for path in (jsonl(row(1)), parquet(row(1))):
+        with pytest.raises(DataError, match="no 'q'; its columns: question, answer"):
+            prepare(config.ProblemSet(source=path, question="q"), 0, 10)
+
+
+@pytest.mark.parametrize("content", ["3+2 = 5\n#### 5", [{"type": "text", "text": "3+2 = 5\n#### 5"}]])
+def test_a_chat_is_a_problem(jsonl: Write, parquet: Write, content: Any) -> None:
+    said = [("system", "Think."), ("user", "Why?"), ("assistant", "?"), ("user", "So?"), ("assistant", content)]
+    chat = {"messages": [{"role": role, "content": text} for role, text in said]}
+    assert load_problems(jsonl(chat)) == [Problem(problem_id("Why?"), "Why?", SOLVED, "5")]
+    if isinstance(content, str):
+        assert load_problems(parquet(chat)) == load_problems(jsonl(chat))
+    prompt = {"prompt": chat["messages"][:2], "target": 5}
+    assert load_problems(jsonl(prompt)) == [Problem(problem_id("Why?"), "Why?", "", "5")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("18", "18"), (18, "18"), (18.0, "18"), (0.5, "0.5"), ("1,800", "1800"), ("$1,800.00", "1800"),
+        ("18 pens", "18"), ("50%", "50%"), ("-3", "-3"), (r"\frac{1}{2}", "0.5"), (r"\boxed{7}", "7"),
+        ("#### 2,400", "2400"), (1e21, "1" + "0" * 21),
+    ],
+)  # fmt: skip
+def test_a_row_with_a_bare_answer_has_no_solution(jsonl: Write, answer: object, read: str) -> None:
+    (problem,) = load_problems(jsonl({"question": "Why?", "answer": answer, "solution": None}))
+    assert (problem.solution, problem.answer) == ("", read)
+    assert grade(f"So.\n#### {read}", problem.answer).status is Status.CORRECT
+    if "%" not in read:
+        assert grade(f"So.\n#### {read}", problem.answer, "paper").status is Status.CORRECT
+
+
+def test_a_set_may_mix_rows_with_and_without_a_solution(jsonl: Write) -> None:
+    problems = prepare(config.ProblemSet(source=jsonl(row(1), row(2, answer=3), row(3, answer="4"))), 0, 10)
+    assert (problems.count, problems.solved) == (3, 1)
+    check_solutions(problems, 3)
+
+
+def test_the_answers_of_a_set_without_solutions_are_part_of_its_name(jsonl: Write) -> None:
+    names = {prepare(config.ProblemSet(source=jsonl(row(1, answer=answer))), 0, 10).fingerprint for answer in (1, 2)}
+    assert len(names) == 2
+
+
+def test_a_training_set_without_any_solution_is_refused(jsonl: Write) -> None:
+    problems = prepare(config.ProblemSet(source=jsonl(row(1, answer=3), row(2, answer=4))), 0, 10)
+    with pytest.raises(DataError, match=r"none of 2 training problems has a worked solution.*: give a column of sol"):
+        check_solutions(problems, 2)
+
+
+# --- Repeated questions, and test questions in the training set ---------------------------------------
+
+LONG = "Every day Jack finds 3 stamps and Lily finds 4 stamps in the old box under the stairs of the house."
+
+
+def sections(train: str, test: str, **settings: Any) -> config.Problems:
+    return config.Problems.model_validate({"train": {"source": train}, "test": {"source": test}, **settings})
+
+
+def test_repeated_rows_are_dropped_on_request_and_counted(jsonl: Write) -> None:
+    bare, other = row(1, answer=2), row(3, answer="So.\n#### 9")
+    train, test = jsonl(bare, row(1), row(1), row(2), row(3), other, row(3)), jsonl(row(8), name="test.jsonl")
+    with pytest.raises(DataError, match=r"jsonl:2: the same question as .*:1: remove one of the two, or set"):
+        prepare_sets(sections(train, test))
+    problems = prepare_sets(sections(train, test, duplicates="drop"))[0]
+    assert {problem.question for problem in problems.problems} == {row(1)["question"], row(2)["question"]}
+    assert problems.solved == 2  # of equal rows, one with a solution stays
+    assert problems.dropped == Dropped(repeated=2, conflicting=3)
+    assert describe(problems, problems, 0.8)[0] == (
+        "problems.train: dropped 2 that repeat another row, 3 of questions with conflicting answers"
+    )
+
+
+def test_a_question_with_another_answer_is_refused_with_both_answers(jsonl: Write) -> None:
+    with pytest.raises(DataError, match=r"jsonl:2: the same question as .*:1 with another answer \(9, there 2\)"):
+        load_problems(jsonl(row(1), row(1, answer="9")))
+
+
+def test_a_set_of_nothing_but_conflicts_is_refused(jsonl: Write) -> None:
+    path = jsonl(row(1), row(1, answer="9"))
+    with pytest.raises(DataError, match="holds no problems: all of its questions have conflicting answers"):
+        prepare_sets(sections(path, path, duplicates="drop"))
+
+
+def test_test_questions_in_the_training_set_are_counted_and_dropped_on_request(jsonl: Write) -> None:
+    near = LONG.replace("Every day", "Each day").replace("house", "farm") + " How many do they find?"
+    train = jsonl(row(1), row(1, question=near), row(2, question=" WHAT is 8  and 1?"), row(3))
+    test = jsonl(row(8), row(9, question=LONG), row(10), name="test.jsonl")
+    reported = prepare_sets(sections(train, test))
+    assert reported[0].count == 4
+    (line,) = describe(*reported, 0.7)
+    assert line.startswith("warning: 1 test questions are also in the training set, and 1 more with at least 70% of")
+    assert "and 0 more" in describe(*reported, 0.95)[0]
+    cleaned = prepare_sets(sections(train, test, decontaminate="drop", overlap_threshold=0.7))
+    assert sorted(problem.question for problem in cleaned[0].problems) == [row(1)["question"], row(3)["question"]]
+    assert cleaned[0].dropped == Dropped(in_test=2)
+    assert describe(*cleaned, 0.7) == ["problems.train: dropped 2 that contain a test question"]
+    assert cleaned[1] == reported[1]
+
+
+def test_the_share_is_of_the_test_questions_8_grams() -> None:
+    def problem(question: str) -> Problem:
+        return Problem(problem_id(question), question, "", "1")
+
+    words = [f"w{number}" for number in range(20)]
+    test, longer, half = " ".join(words[:12]), " ".join(words), " ".join(words[2:])
+    leaks = Overlap([problem(test)], 0.1).leaks([problem(longer), problem(half)])
+    assert [round(leak.share, 2) for leak in leaks] == [1.0, 0.6]
+    assert Overlap([problem(longer)], 0.5).leaks([problem(test)]) == []  # 5 of its 13
+    assert Overlap([problem("Too short for any.")], 0.1).leaks([problem("Too short for any. Or?")]) == []
+
+
+def test_a_training_set_of_test_questions_alone_is_refused(jsonl: Write) -> None:
+    path = jsonl(row(1))
+    with pytest.raises(DataError, match="every problem contains a test question"):
+        prepare_sets(sections(path, path, decontaminate="drop"))
