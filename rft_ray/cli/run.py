@@ -9,8 +9,8 @@ Every value of the config can be set by `--section.key=value`; `--dry-run` print
 notes what would go wrong; docs/configuration.md explains every key. Sections:
     {sections}
 
-A file of problems is .jsonl, .json, .csv, .tsv, .parquet or .arrow. Its columns (question, answer, solution) are found by
-name, or named in the config: docs/your-data.md.
+A file of problems is .jsonl, .json, .csv, .tsv, .parquet or .arrow. Its columns (question, answer, solution) are found
+by name, or named in the config: docs/your-data.md.
 
 Running it again resumes the run; a finished run does nothing. Exit codes: 0 done, 1 a stage failed or samples are
 missing, 2 the config, the data or a model cannot be used, 130 stopped by Ctrl-C, 143 stopped by SIGTERM
