@@ -145,6 +145,8 @@ def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
     what = f"{key} in {url} ({error.strerror})"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(f"disk full: {what}: free some space and run the same command again; nothing was lost")
+    if error.errno == errno.EROFS:
+        return StoreError(f"read-only disk: {what}: mount it writable and run the same command again; nothing was lost")
     return StoreError(f"cannot use {what}: choose a writable folder on a file system with hard links")
 
 

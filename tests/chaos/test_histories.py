@@ -7,24 +7,31 @@ key was acknowledged twice; and one more job, after one more repair, completes t
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from rft_ray.cli.store import main
-from rft_ray.store import StoreError, names, open_store, run_lock
+from rft_ray.sampling import sampler as sampler_module
+from rft_ray.store import StoreError, names, open_store, read_table, run_lock
 from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.parquet import content_hash
 from rft_ray.store.run_lock import RunLocked
-from tests.chaos.small_run import outcome, run
+from rft_ray.store.shards import committed_key
+from tests.chaos.small_run import JOBS, outcome, run
+from tests.chaos.test_repair import Moody
 
 SECONDS, AT_MOST_S, EACH = 10.0, 120.0, 3
 """The clients work for so long, and on until each has ended so often, within a bound."""
+STAGES, ASLEEP = ("completions/", "verdicts/"), 0.1
+"""Part of the commits of these stages that come late."""
 
 
 @dataclass
@@ -47,10 +54,17 @@ class History:
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> History:
-    """The history of all creates in this process."""
-    kept, create = History(), LocalStore.create
+    """The history of all creates in this process.
+
+    Each engine draws other samples, so the samples of two jobs differ. Some writers sleep before their commit, so that
+    they are zombies when they wake: others have committed, or graded, the shard meanwhile.
+    """
+    kept, create, rng, opened = History(), LocalStore.create, random.Random(7), itertools.count()
+    monkeypatch.setattr(sampler_module, "open_engine", lambda *_, seed, **__: Moody(seed, next(opened)))
 
     def recorded(self: LocalStore, key: str, data: bytes) -> bool:
+        if key.startswith(STAGES) and rng.random() < ASLEEP:
+            time.sleep(rng.uniform(0.2, 1.0))
         committed = create(self, key, data)
         if committed:
             kept.record(key, data)
@@ -146,3 +160,8 @@ def test_no_acknowledged_commit_is_lost_changed_or_twice(seed: int, tmp_path: Pa
     run(url)
     assert main(["verify", url]) == 0
     assert (outcome(url).lost, outcome(url).duplicated, outcome(url).phantom) == (0, 0, 0)
+    for verdicts in JOBS:  # each verdict is of the committed sample, not of a loser's
+        for shard in verdicts.shards():
+            completions = replace(shard, stage="completions", fingerprint=verdicts.sampling.fingerprint)
+            content = content_hash(read_table(store, committed_key(store, completions) or "")[0])
+            assert read_table(store, committed_key(store, shard) or "")[1]["completions"] == content
