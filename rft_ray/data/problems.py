@@ -127,7 +127,7 @@ def describe(train: ProblemSet, test: ProblemSet, threshold: float) -> list[str]
         more = {leak.test.problem_id for leak in leaks} - exact
         first = next((leak for leak in leaks if leak.exact), leaks[0])
         lines.append(
-            f"warning: {len(exact):,} test questions are also in the training set, and {len(more):,} more with at "
+            f"warning: test questions in the training set: {len(exact):,} exactly, and {len(more):,} more with at "
             f"least {threshold:.0%} of their word 8-grams ({first.test.question[:100]!r}): set "
             "problems.decontaminate=drop to leave the training problems that contain them out"
         )

@@ -80,7 +80,7 @@ def test_some_test_questions_in_train_are_warned_of_in_a_dry_run(
     with (tmp_path / "test.jsonl").open("a") as file:
         file.write(first + "\n")
     [line] = noted(data, capsys)
-    assert line.startswith("warning: this test question is also in the training set: ")
+    assert line.startswith("warning: test questions in the training set: 1 exactly, ")
 
 
 def test_a_limit_that_is_rounded_up_is_noted(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:

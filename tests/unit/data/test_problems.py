@@ -533,7 +533,7 @@ def test_test_questions_in_the_training_set_are_counted_and_dropped_on_request(j
     reported = prepare_sets(sections(train, test))
     assert reported[0].count == 4
     (line,) = describe(*reported, 0.7)
-    assert line.startswith("warning: 1 test questions are also in the training set, and 1 more with at least 70% of")
+    assert line.startswith("warning: test questions in the training set: 1 exactly, and 1 more with at least 70% of")
     assert "and 0 more" in describe(*reported, 0.95)[0]
     cleaned = prepare_sets(sections(train, test, decontaminate="drop", overlap_threshold=0.7))
     assert sorted(problem.question for problem in cleaned[0].problems) == [row(1)["question"], row(3)["question"]]

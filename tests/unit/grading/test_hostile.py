@@ -30,7 +30,6 @@ def seconds(act: Callable[[], object]) -> float:
     again and again as a text makes objects, and is no part of its cost.
     """
     taken = []
-    gc.collect()
     gc.freeze()
     try:
         for _ in range(3):
