@@ -26,7 +26,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pip_index
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -114,12 +113,21 @@ Every package for a machine without GPU, tests included.
 #"""
 
 
+def published(pins: Mapping[str, str], *options: str) -> dict[str, set[str]]:
+    """Name -> SHA-256 of all files of the pinned version where `pip install OPTIONS` looks, maybe none."""
+    command = [sys.executable, str(Path(__file__).with_name("pip_index.py")), *options]
+    printed = subprocess.run(
+        command, input=json.dumps(dict(pins)), stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    return {name: set(hashes) for name, hashes in json.loads(printed).items()}
+
+
 def torch_hashes() -> set[str]:
     """SHA-256 of the files of TORCH: those that its index and pip's configuration offer, and those in torch.lock."""
     name, version = TORCH.split("==")
     pinned, hashes = locked(TORCH_LOCK)[name] if TORCH_LOCK.exists() else ("", set())
-    offered = pip_index.published({name: version}, "--index-url", TORCH_INDEX, "--retries=1", "--timeout=20")[name]
-    offered |= pip_index.published({name: version})[name]
+    offered = published({name: version}, "--index-url", TORCH_INDEX, "--retries=1", "--timeout=20")[name]
+    offered |= published({name: version})[name]
     kept = hashes - offered if pinned == version else set()
     if kept:
         print(f"{TORCH_LOCK.name} keeps {len(kept)} hashes that neither {TORCH_INDEX} nor pip's indexes offer now")
@@ -143,9 +151,9 @@ def main() -> None:
     torch, torch_version = TORCH.split("==")
     torch_sums = torch_hashes()
     texts = {
-        LOCK: render(cpu_comment(), pins, pip_index.published(pins)),
+        LOCK: render(cpu_comment(), pins, published(pins)),
         TORCH_LOCK: render("torch's CPU build, from PyTorch's own index.", {torch: torch_version}, {torch: torch_sums}),
-        PIP_LOCK: render("The pip that installs the other lock files.", pip, pip_index.published(pip)),
+        PIP_LOCK: render("The pip that installs the other lock files.", pip, published(pip)),
     }
     for path, text in texts.items():
         path.write_text(text)

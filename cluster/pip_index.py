@@ -1,15 +1,20 @@
 """The SHA-256 of every file that pip's configured indexes publish of a release.
 
-pip has no public interface for it, so this module calls pip's internals, as they are in pip 23.2 to 26.3: the indexes,
-credentials, proxies and certificates are those that `pip install` uses. tests/unit/cluster/test_pip_index.py is the
-contract.
+    python cluster/pip_index.py [options of `pip install`] < pins.json > hashes.json
+
+In: name -> version. Out: name -> list of SHA-256. pip has no public interface for it, so this script calls pip's
+internals, as they are in pip 23.2 to 26.3: the indexes, credentials, proxies and certificates are those that
+`pip install` uses. It is a process of its own: an imported pip changes what `import distutils` gives to other packages.
+tests/unit/cluster/test_pip_index.py is the contract.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -61,3 +66,9 @@ def _release(filename: str) -> tuple[str, str] | None:
     except (InvalidWheelFilename, InvalidSdistFilename):
         return None
     return name, str(version)
+
+
+if __name__ == "__main__":
+    json.dump(
+        {name: sorted(hashes) for name, hashes in published(json.load(sys.stdin), *sys.argv[1:]).items()}, sys.stdout
+    )

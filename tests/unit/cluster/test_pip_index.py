@@ -11,12 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "cluster"))
 
-import pip_index  # noqa: E402
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:pip.*"),  # of what old pips import
-    pytest.mark.filterwarnings("ignore::ResourceWarning:pip.*"),  # pages on disk, which pip leaves open
-]
+from lock import published  # noqa: E402
 
 FILES = {
     "some_package-1.0-cp39-cp39-win_amd64.whl": "a" * 64,
@@ -41,12 +36,12 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("index")
 def test_every_file_of_the_pinned_version_counts_whatever_its_platform() -> None:
-    assert pip_index.published({"some-package": "1.0"}) == {"some-package": {"a" * 64, "b" * 64, "c" * 64}}
+    assert published({"some-package": "1.0"}) == {"some-package": {"a" * 64, "b" * 64, "c" * 64}}
 
 
 @pytest.mark.usefixtures("index")
 def test_a_package_that_no_index_has_has_no_hashes() -> None:
-    assert pip_index.published({"another": "1.0", "some-package": "3.0"}) == {"another": set(), "some-package": set()}
+    assert published({"another": "1.0", "some-package": "3.0"}) == {"another": set(), "some-package": set()}
 
 
 def test_files_in_a_folder_of_wheels_are_hashed(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +50,9 @@ def test_files_in_a_folder_of_wheels_are_hashed(index: Path, monkeypatch: pytest
     (folder / "some_package-2.0+cpu-cp311-cp311-linux_x86_64.whl").write_bytes(b"a wheel")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     digest = hashlib.sha256(b"a wheel").hexdigest()
-    assert pip_index.published({"some-package": "2.0+cpu"}) == {"some-package": {digest}}
+    assert published({"some-package": "2.0+cpu"}) == {"some-package": {digest}}
 
 
 def test_an_index_among_the_options_is_asked_instead(index: Path) -> None:
     empty = (index / "empty").as_uri()
-    assert pip_index.published({"some-package": "1.0"}, "--index-url", empty) == {"some-package": set()}
+    assert published({"some-package": "1.0"}, "--index-url", empty) == {"some-package": set()}
