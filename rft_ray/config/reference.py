@@ -28,8 +28,9 @@ A key is set in the YAML file (`sampling: {temperature: 0.5}`) or on the command
 is, without its quotes where it is all in quotes; other values are YAML. Bounds are in brackets.
 
 *Identity*: the first files whose names a key enters. Change it, and these files and all that is made from them are made
-anew, next to the old ones. A key with `-` only says how to run: it can change between two starts of one run. `icl`,
-`sft` and `rft` completions, verdicts and evaluations are those of these models on the test problems."""
+anew, next to the old ones. A key with `-` enters no name: it says how to run and can change between two starts of one
+run, or (columns, `duplicates`, `decontaminate`) it acts through the problems that are read. `icl`, `sft` and `rft`
+completions, verdicts and evaluations are those of these models on the test problems."""
 UNITS = {
     "limit": "problems",
     "per_block": "problems",
