@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rft_ray.config.errors import InputError, RftError
-from rft_ray.config.schema import ConfigError
+from rft_ray.config.errors import ConfigError, InputError, RftError
 
 if TYPE_CHECKING:
     from rft_ray.config import Config

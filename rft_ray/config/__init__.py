@@ -3,12 +3,12 @@
 Imports pydantic and yaml only: a config is validated before Ray, torch or vLLM is loaded.
 """
 
+from rft_ray.config.errors import ConfigError
 from rft_ray.config.loading import load
 from rft_ray.config.schema import (
     ALPACA,
     BaseModelSpec,
     Config,
-    ConfigError,
     Corpus,
     Engine,
     Evaluation,
@@ -19,10 +19,10 @@ from rft_ray.config.schema import (
     Recipe,
     Run,
     Sampling,
-    Section,
     Study,
     Training,
 )
+from rft_ray.config.section import Section
 
 __all__ = [
     "ALPACA", "BaseModelSpec", "Config", "ConfigError", "Corpus", "Engine", "Evaluation", "Grading", "ProblemSet",

@@ -17,3 +17,7 @@ class InputError(RftError):
 
 class RunError(RftError):
     """The run failed. What is committed stays: the same command goes on from there."""
+
+
+class ConfigError(InputError, ValueError):
+    """A config that cannot be used. The message names the key, what is wrong and the nearest valid key."""

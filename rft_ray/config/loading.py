@@ -20,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from rft_ray.config import yaml_reader
+from rft_ray.config.errors import ConfigError
 from rft_ray.config.moved_keys import MOVED, old_keys
-from rft_ray.config.schema import SECRET, BaseModelSpec, Config, ConfigError
+from rft_ray.config.schema import BaseModelSpec, Config
+from rft_ray.config.section import SECRET
 
 COMMAND_LINE = "the command line"
 PLAIN = {

@@ -7,52 +7,20 @@ fingerprints it enters.
 from __future__ import annotations
 
 import difflib
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rft_ray.config.engine_script import parse
-from rft_ray.config.errors import InputError
+from rft_ray.config.errors import ConfigError
 from rft_ray.config.moved_keys import with_new_keys
+from rft_ray.config.section import Name, Place, Section
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
     "request.\n\n### Instruction:\n{query}\n\n### Response:"
 )
-SECRET = "the URL holds a user or a password"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class ConfigError(InputError, ValueError):
-    """A config that cannot be used. The message names the key, what is wrong and the nearest valid key."""
-
-
-class Section(BaseModel):
-    """One section of the config. The docstrings of its fields are their descriptions in docs/configuration.md."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-def _without_credentials(url: str) -> str:
-    if "@" in url.partition("://")[2].partition("/")[0]:
-        raise ValueError(f"{SECRET}: credentials come from the environment")
-    return url
-
-
-Place = Annotated[str, AfterValidator(_without_credentials)]
-"""A path or URL without credentials: a config is saved with the run and shown in reports."""
-
-
-def _plain(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError("use at most 64 letters, digits, '.', '_' and '-', starting with a letter or digit")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_plain)]
-"""A name that is part of paths in the store."""
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -344,7 +312,7 @@ class Study(Section):
     """Training seeds of the headline points: SFT on all gold data, RFT on the union at the largest k."""
     full_grid: bool = False
     """Every question for every model, every point with every seed."""
-    pretraining_losses: dict[str, float] = {}
+    pretraining_losses: dict[str, float] = Field({})
     """Model name -> pre-training loss in nats per token, for models without a pretraining.json."""
 
     @field_validator("k")

@@ -1,0 +1,37 @@
+"""What all sections of the config share: the base class, and the types of names and places."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+SECRET = "the URL holds a user or a password"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    """One section of the config. The docstrings of its fields are their descriptions in docs/configuration.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _without_credentials(url: str) -> str:
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"{SECRET}: credentials come from the environment")
+    return url
+
+
+Place = Annotated[str, AfterValidator(_without_credentials)]
+"""A path or URL without credentials: a config is saved with the run and shown in reports."""
+
+
+def _plain(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("use at most 64 letters, digits, '.', '_' and '-', starting with a letter or digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+"""A name that is part of paths in the store."""
