@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from rft_ray.config import Config, ConfigError, Recipe
 from rft_ray.data.problems import ProblemSet
+from rft_ray.grading import extract_answer
+from rft_ray.grading.answers import Answer
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
 
 MOST_CHARACTERS_PER_TOKEN = 12
@@ -27,6 +29,8 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
                 f"problems.{name}: limit {limit:,} is rounded up to {problems.count:,}, whole blocks of problems "
                 f"(problems.per_block={config.problems.per_block})"
             )
+        if config.grading.mode == "paper":
+            yield from _misread(name, problems)
     template = len(config.prompt.template)
     examples = [template + len(row.question) + len(row.solution) for row in train.problems[: train.count]]
     for section, recipe in (("sft", config.sft), ("rft", config.rft)):
@@ -38,6 +42,29 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
             f"sampling.max_new_tokens={limit}: about {share:.0%} of the gold solutions are longer; as long a sample is "
             "cut and counts as truncated: raise it"
         )
+
+
+def _misread(name: str, problems: ProblemSet) -> Iterator[str]:
+    """A line where the paper's rules read other numbers in gold answers than strict mode does, such as 1 in `1/3`."""
+    misread = []
+    for problem in problems.problems[: problems.count]:
+        final = f"#### {problem.answer}"
+        paper, strict = extract_answer(final, "paper"), extract_answer(final)
+        if strict is not None and (paper is None or not _same(paper, strict)):
+            misread.append((problem.answer, paper))
+    if misread:
+        answer, paper = misread[0]
+        yield (
+            f"problems.{name}: grading.mode=paper reads {len(misread):,} gold answers wrongly, {answer!r} as "
+            f"{paper.text if paper else 'nothing'!r}, and grades by that: set grading.mode=strict"
+        )
+
+
+def _same(paper: Answer, strict: Answer) -> bool:
+    try:
+        return float(paper.value) == float(strict.value)
+    except OverflowError:  # of a number beyond every float, the paper's rules read infinity
+        return True
 
 
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:

@@ -83,6 +83,19 @@ def test_some_test_questions_in_train_are_warned_of_in_a_dry_run(
     assert line.startswith("warning: test questions in the training set: 1 exactly, ")
 
 
+def test_gold_answers_that_the_papers_rules_misread_are_noted(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.writelines(
+            json.dumps({"question": f"Which share {number}?", "answer": answer}) + "\n"
+            for number, answer in enumerate(["1/3", "1800.00", "50%", "9" * 400])
+        )
+    [line] = noted(data, capsys)
+    assert line.startswith("note: problems.train: grading.mode=paper reads 1 gold answers wrongly, '1/3' as '1'")
+    assert noted([*data, "--grading.mode=strict"], capsys) == []
+
+
 def test_a_limit_that_is_rounded_up_is_noted(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert noted([*data, "--limit", "3"], capsys) == [
         "note: problems.train: limit 3 is rounded up to 10, whole blocks of problems (problems.per_block=10)"
