@@ -61,9 +61,9 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     from rft_ray.store import mark_run
 
     plan, store = pipeline.prepare(config)
+    check_before(config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
-    check_before(config, plan.train, plan.test)
 
     def work() -> None:
         start(store)

@@ -71,9 +71,9 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
+    check_before(config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
-    check_before(config, plan.train, plan.test)
     if study_run.complete(plan, store):
         study_run.save(plan, store)
         print("nothing to do: every point is trained and evaluated", flush=True)

@@ -73,6 +73,12 @@ def test_the_training_file_as_test_file_is_refused_in_a_dry_run(
     assert "problems.test: 20 of its 20 questions are in problems.train too" in shown.err
 
 
+@pytest.mark.parametrize("command", [run.main, study.main])
+def test_refused_data_leaves_nothing_in_the_store(command: type, data: list[str], tmp_path: Path) -> None:
+    assert command([*data, f"--problems.test.source={tmp_path}/train.jsonl"]) == 2
+    assert not (tmp_path / "runs").exists()
+
+
 def test_some_test_questions_in_train_are_warned_of_in_a_dry_run(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
