@@ -2,8 +2,9 @@
 
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
 
-FILE is .jsonl or .parquet, with one completion or one list of completions per row. Gold is a file of questions with
-final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`, `tiny:train:600`.
+FILE is any file of rows (docs/your-data.md), with one completion or one list of completions per row. Gold is a file of
+questions with final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`,
+`tiny:train:600`.
 A gold file graded against itself is all correct.
 
 Exit codes: 0 done, 2 the files or --out cannot be used.
@@ -84,7 +85,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog=external.COLUMNS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", help="completions: .jsonl or .parquet")
+    parser.add_argument("file", help="completions")
     parser.add_argument("--gold", metavar="SOURCE", required=True, help="see above")
     parser.add_argument("--question-column", metavar="NAME", help="column of the question (default: see below)")
     parser.add_argument("--completion-column", metavar="NAME", help="column of the completion (default: see below)")

@@ -2,7 +2,7 @@
 
     rft-ray verify mistral.jsonl llama.parquet --gold gsm8k:train --mode both --out runs/verify
 
-COMPLETIONS: .jsonl or .parquet, with one completion or one list of completions per row.
+COMPLETIONS: any file of rows (docs/your-data.md), with one completion or one list of completions per row.
 Writes a run: completions, verdicts, paths and the corpus (.parquet and .jsonl), and summary.json. Running it again
 grades only what is new. Exit codes: 0 done, 1 a stage failed, 2 the files or the store cannot be used, 130 stopped by
 Ctrl-C, 143 stopped by SIGTERM (docs/run.md).
@@ -45,7 +45,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
         prog=prog, description=__doc__, epilog=COLUMNS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("completions", nargs="+", metavar="COMPLETIONS", help=".jsonl or .parquet files of completions")
+    add("completions", nargs="+", metavar="COMPLETIONS", help="files of completions")
     add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
     add("--out", default="runs/verify", metavar="RUN", help="local folder or s3://bucket/prefix (default: %(default)s)")
     add("--mode", choices=[*MODES, "both"], default="strict", help="how to grade (default: %(default)s)")
