@@ -1,8 +1,8 @@
 """Completions of any sampler and gold answers of any file -> completions by model, and the problems they answer.
 
 The only module that knows the column names of external files; `rft-ray verify` and `rft-ray grade` both use it.
-A file is one that `row_files.py` reads, local or `s3://`. The columns are chosen from the lists below by the file's first row;
-the caller may name others.
+A file is one that `row_files.py` reads, local or `s3://`. The columns are chosen from the lists below by the file's
+first row; the caller may name others.
 
 A row of completions has a question (QUESTION_COLUMNS), a text or a list of texts (COMPLETION_COLUMNS) and, where known,
 `finish_reason` and `model` (otherwise the file's stem is the model). A row of gold has a question and the final answer
