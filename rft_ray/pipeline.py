@@ -1,5 +1,7 @@
 """One run, stage by stage: fine-tune, sample, verify, merge, fine-tune again, evaluate.
 
+The first fine-tuning is the config's choice (`sft: null`): without it the base models sample, as they are.
+
 Each block of `_run` is a stage, which commits files to the store. A stage makes only the files that are missing, so
 running the same config again resumes the run, and a finished run has nothing left to do.
 """
@@ -15,12 +17,14 @@ from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
 from rft_ray.data import base_models, problems
+from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
+from rft_ray.plan import prompt_kinds
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
-from rft_ray.plan.run_plan import CONTROLS, Plan, make_plan
+from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, learns_gold, make_plan, sources
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
@@ -43,8 +47,10 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
     train_set, test_set = problems.prepare_sets(config.problems)
-    problems.check_solutions(train_set, train_set.count)
-    bases = {model.name: files_fingerprint(base_models.resolve(model.source)) for model in config.models}
+    if any(learns_gold(config, model) for model in config.models):
+        problems.check_solutions(train_set, train_set.count)
+    config = prompt_kinds.resolved(config, base_models.has_chat_template)
+    bases = {name: files_fingerprint(base_models.resolve(source)) for name, source in sources(config).items()}
     return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
 
 
@@ -76,21 +82,21 @@ def save(plan: Plan, store: Store) -> None:
 
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
-    config, actors = plan.config, plan.config.grading.actors
+    config, actors, form = plan.config, plan.config.grading.actors, stored(plan.config.prompt)
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
-        counts |= asdict(build_corpus(plan.gold, store, plan.train, config.prompt.template))
+        counts |= asdict(build_corpus(plan.gold, store, plan.train, form))
 
     with watch.stage("sft") as counts:
         counts["trained"] = fine_tune(plan.sft, store, config)
 
     with watch.stage("sample") as counts:
-        jobs = [*plan.collected, *plan.evaluation_verdicts("icl", "sft")]
+        jobs = [*plan.collected, *plan.evaluation_verdicts(*BEFORE_RFT)]
         plan, counts["shards"] = sample_all(jobs, plan, store, watch)
-        tests = plan.evaluation_verdicts("icl", "sft")
+        tests = plan.evaluation_verdicts(*BEFORE_RFT)
 
     with watch.stage("verify") as counts:
         counts["shards"] = len(verify([*plan.collected, *tests], store, actors))
@@ -100,7 +106,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
 
     with watch.stage("corpus") as counts:
         for corpus in reversed(plan.corpora):  # the union comes last, so its counts are the ones shown
-            counts |= asdict(build_corpus(corpus, store, plan.train, config.prompt.template))
+            counts |= asdict(build_corpus(corpus, store, plan.train, form))
     if not was_finished:
         write_summary(store, plan, watch, finished=False)
 

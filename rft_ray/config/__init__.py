@@ -5,26 +5,29 @@ Imports pydantic and yaml only: a config is validated before Ray, torch or vLLM 
 
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.loading import load
-from rft_ray.config.schema import (
-    ALPACA,
-    BaseModelSpec,
-    Config,
-    Corpus,
-    Engine,
-    Evaluation,
-    Grading,
-    Problems,
-    ProblemSet,
-    Prompt,
-    Recipe,
-    Run,
-    Sampling,
-    Study,
-    Training,
-)
+from rft_ray.config.models import ALPACA, ENDPOINT, BaseModelSpec, Prompt, Recipe
+from rft_ray.config.problems import Problems, ProblemSet
+from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Grading, Run, Sampling, Study, Training
 from rft_ray.config.section import Section
 
 __all__ = [
-    "ALPACA", "BaseModelSpec", "Config", "ConfigError", "Corpus", "Engine", "Evaluation", "Grading", "ProblemSet",
-    "Problems", "Prompt", "Recipe", "Run", "Sampling", "Section", "Study", "Training", "load",
+    "ALPACA",
+    "ENDPOINT",
+    "BaseModelSpec",
+    "Config",
+    "ConfigError",
+    "Corpus",
+    "Engine",
+    "Evaluation",
+    "Grading",
+    "ProblemSet",
+    "Problems",
+    "Prompt",
+    "Recipe",
+    "Run",
+    "Sampling",
+    "Section",
+    "Study",
+    "Training",
+    "load",
 ]  # fmt: skip

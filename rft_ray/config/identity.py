@@ -22,6 +22,7 @@ RECIPE = (
     "lora_rank",
     "lora_alpha",
 )
+PROMPT = ("kind", "template", "system", "chat_kwargs")
 COLUMNS = ("question", "answer", "solution")
 
 IDENTITY: dict[str, tuple[str, ...]] = {
@@ -47,10 +48,13 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "models.*.source": ("sft", "icl completions"),
     "models.*.seed": ("sft",),
     "models.*.samples": ("completions",),
+    "models.*.sample_from": ("sft",),
+    "models.*.shots": ("completions",),
+    **{f"models.*.prompt.{name}": ("sft", "icl completions") for name in PROMPT},
     "models.*.rft": ("rft", "controls"),
-    "prompt.template": ("sft", "icl completions"),
+    **{f"prompt.{name}": ("sft", "icl completions") for name in PROMPT},
     **{f"sft.{name}": ("sft",) for name in RECIPE},
-    **{f"rft.{name}": ("rft", "controls") for name in RECIPE},
+    **{f"rft.{name}": ("rft", "controls") for name in (*RECIPE, "from")},
     "sampling.temperature": ("completions",),
     "sampling.top_p": ("completions",),
     # More samples add shards under the same names; files made from all samples change their name.
@@ -61,6 +65,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "sampling.max_model_len": COMPLETIONS,
     "grading.mode": ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts"),
     "grading.actors": NONE,
+    "corpus.gold": ("corpus",),
     "corpus.dedup": ("paths",),
     "corpus.normal_form": ("paths",),
     "corpus.max_paths_per_problem": ("corpus",),

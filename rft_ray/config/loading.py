@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from rft_ray.config import yaml_reader
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.moved_keys import MOVED, old_keys
-from rft_ray.config.schema import BaseModelSpec, Config
+from rft_ray.config.schema import Config
 from rft_ray.config.section import SECRET
 
 COMMAND_LINE = "the command line"
@@ -219,11 +219,15 @@ def known_fields() -> Iterator[tuple[str, FieldInfo]]:
 
     def walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
         for name, field in section.model_fields.items():
-            inner = field.annotation
-            yield prefix + name, field
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from walk(inner, f"{prefix}{name}.")
-            elif name == "models":
-                yield from walk(BaseModelSpec, "models.*.")
+            key = prefix + (field.alias or name)
+            yield key, field
+            if inner := section_of(field):
+                yield from walk(inner, f"{key}.*." if get_origin(field.annotation) is tuple else f"{key}.")
 
     return walk(Config, "")
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds, or may hold; None for a value."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

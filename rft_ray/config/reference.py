@@ -8,15 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rft_ray.config.identity import IDENTITY
-from rft_ray.config.loading import known_fields
-from rft_ray.config.schema import ALPACA, BaseModelSpec
+from rft_ray.config.loading import known_fields, section_of
+from rft_ray.config.models import ALPACA
 
 INTRODUCTION = """\
 # Configuration
@@ -59,6 +58,7 @@ UNITS = {
     "drain_seconds": "s",
     "max_paths_per_problem": "paths",
     "icl_shots": "examples",
+    "shots": "examples",
     "pretraining_losses": "nats/token",
 }
 """Name of a field -> its unit; other fields have none."""
@@ -88,9 +88,8 @@ def _lines() -> Iterator[str]:
 
 
 def _heading(key: str, field: FieldInfo) -> Iterator[str]:
-    section = BaseModelSpec if key == "models" else field.annotation
     yield from ("", f"## {key}", "")
-    if isinstance(section, type) and issubclass(section, BaseModel):
+    if section := section_of(field):
         yield from (_cell(section.__doc__ or ""), "")
     yield from ("| key | type | default | unit | what it does | identity |", "|-|-|-|-|-|-|")
 
@@ -111,9 +110,11 @@ def _number(value: float) -> str:
 
 def _name(kind: Any) -> str:
     """A type in words. Example: `integer or null`"""
-    plain = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    plain = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any value"}
     if kind in plain:
         return plain[kind]
+    if get_origin(kind) is Annotated:
+        return _name(get_args(kind)[0])
     parts = get_args(kind)
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in parts)

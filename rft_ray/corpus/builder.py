@@ -39,10 +39,10 @@ class CorpusCounts:
     """Model -> the paths that it sampled."""
 
 
-def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: str) -> CorpusCounts:
+def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, form: str) -> CorpusCounts:
     """Write the corpus unless it is committed, also as JSONL when it has paths. Returns its counts.
 
-    Raises StoreError when its paths are not committed yet.
+    `form`: the prompt of the JSONL, in its stored form. Raises StoreError when its paths are not committed yet.
     """
     if not present(store, job.key):
         made_from: dict[str, str] = {}
@@ -51,14 +51,14 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, template: s
             reference, about = read_table(store, job.as_many_as.key)
             made_from[names.split(job.as_many_as.key)[0]] = identity(reference)
             rows = subsample(rows, json.loads(about["counts"])["paths"])
-        lines = "".join(jsonl_line(row, template) for row in rows) if job.paths else ""
+        lines = "".join(jsonl_line(row, form) for row in rows) if job.paths else ""
         by_model = dict(Counter(row.model for row in rows if not row.gold))
         counts = CorpusCounts(sum(row.gold for row in rows), sum(not row.gold for row in rows), by_model)
         metadata = {"counts": json.dumps(asdict(counts)), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
         commit_table(store, job.key, to_table(rows, ReasoningPath), metadata | noted(made_from))
     table, metadata = read_table(store, job.key)
     if job.paths and not present(store, job.jsonl_key):
-        lines = "".join(jsonl_line(row, template) for row in from_table(table, ReasoningPath))
+        lines = "".join(jsonl_line(row, form) for row in from_table(table, ReasoningPath))
         store.create(writable(store, job.jsonl_key), lines.encode())
     return CorpusCounts(**json.loads(metadata["counts"]))
 
@@ -79,10 +79,16 @@ def subsample(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:
     return [row for row in rows if row.gold or (row.problem_id, row.model, row.sample_index) in kept]
 
 
-def jsonl_line(row: ReasoningPath, template: str) -> str:
-    """One example as a JSON line: prompt, completion and the fields of its row, which hold the provenance."""
-    example = {"prompt": prompts.render(template, row.question), "completion": row.text, **asdict(row)}
-    return json.dumps(example, ensure_ascii=False) + "\n"
+def jsonl_line(row: ReasoningPath, form: str) -> str:
+    """One example as a JSON line: prompt, completion and the fields of its row, which hold the provenance.
+
+    Prompt and completion are texts, or of a chat lists of messages (`role`, `content`).
+    """
+    prompt = prompts.build(form, row.question)
+    if isinstance(prompt, prompts.Chat):
+        answer = [{"role": "assistant", "content": row.text}]
+        return json.dumps({"prompt": prompt.as_data(), "completion": answer, **asdict(row)}, ensure_ascii=False) + "\n"
+    return json.dumps({"prompt": prompt, "completion": row.text, **asdict(row)}, ensure_ascii=False) + "\n"
 
 
 def _rows(
@@ -98,7 +104,7 @@ def _rows(
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
             sampled = by_problem.get(problem.problem_id, [])
-            if problem.solution:
+            if problem.solution and job.gold:
                 yield gold_path(problem, sampled, job.mode, job.paths.normal_form if job.paths else "as_written")
             yield from limit_paths(sampled, job.max_paths)
 

@@ -22,7 +22,14 @@ from pathlib import Path
 from rft_ray.data import hub
 from rft_ray.store import open_store
 from rft_ray.store.models.cache import cached
-from rft_ray.store.models.folder import ModelError, check_complete, digest_of, files_fingerprint, is_model_file
+from rft_ray.store.models.folder import (
+    ModelError,
+    check_complete,
+    digest_of,
+    files_fingerprint,
+    is_model_file,
+    read_json,
+)
 
 _HUB_NAME = re.compile(r"(?:https?://[\w.-]+/|[\w.-]+:(?://)?)?(?P<name>[\w.-]+/[\w.-]+(?:@[\w.-]+)?)")
 """`owner/name[@revision]`, also after another tool's prefix, as in `huggingface:owner/name`."""
@@ -57,6 +64,15 @@ def resolve_exactly(source: str, fingerprint: str) -> Path:
             "name a revision, or a folder that all nodes share"
         )
     return folder
+
+
+def has_chat_template(source: str) -> bool:
+    """Whether a base model's tokenizer has a chat template. Raises as `resolve` does."""
+    folder = resolve(source)
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.is_file() and bool(read_json(settings, source).get("chat_template"))
 
 
 # --- Sources of base models -----------------------------------------------------------------------

@@ -1,18 +1,77 @@
-"""One prompt for sampling, training, evaluation and serving: question -> token ids.
+"""One prompt for sampling, training, evaluation and serving: question -> messages or text -> token ids.
 
-Prompt and response are tokenized separately and their ids joined, so that no merge across the boundary makes
-the tokens of training differ from those of sampling. The chat template of the exported tokenizer renders
-the same text, so `/v1/chat/completions` gets the same tokens.
+A model's prompt is a template, a text with the question in it, or `chat`: the messages of a chat, which the model's own
+chat template renders. The names of results hold a prompt in its stored form, a string: of a template its text, of a
+chat a JSON object (`stored`).
+
+Prompt and response are tokenized separately and their ids joined, so that no merge across the boundary makes the tokens
+of training differ from those of sampling. The chat template of an exported tokenizer renders the same text, so
+`/v1/chat/completions` gets the same tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rft_ray import config
 from rft_ray.records import Problem
 
 ICL_SEPARATOR = "\n\n\n"
+_CHAT = '{"chat": '
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat. Example: Message("user", "Tom has 3 pens …?")"""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A prompt that the model's own chat template renders. Example: Chat((Message("user", "Tom has 3 pens …?"),))"""
+
+    messages: tuple[Message, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, such as `enable_thinking`."""
+
+    def __str__(self) -> str:
+        return "\n".join(message.content for message in self.messages)
+
+    def as_data(self) -> list[dict[str, str]]:
+        """The messages, as chat templates and OpenAI-compatible endpoints take them."""
+        return [asdict(message) for message in self.messages]
+
+
+Prompt = str | Chat
+"""The prompt of one question: its text, or its messages."""
+
+
+def stored(prompt: config.Prompt) -> str:
+    """The stored form of a prompt's settings. `kind: auto` counts as `template`: `plan/prompt_kinds.py` resolves it."""
+    if prompt.kind != "chat":
+        return prompt.template
+    return json.dumps({"chat": {"system": prompt.system, "kwargs": prompt.chat_kwargs}}, sort_keys=True)
+
+
+def is_chat(form: str) -> bool:
+    """Whether a prompt in its stored form is rendered by the model's own chat template."""
+    return form.startswith(_CHAT)
+
+
+def build(form: str, question: str, shots: Sequence[Problem] = ()) -> Prompt:
+    """The prompt of one question, after worked examples, from the stored form."""
+    if not is_chat(form):
+        return render_few_shot(form, question, shots)
+    settings = json.loads(form)["chat"]
+    turns = [Message("system", settings["system"])] if settings["system"] else []
+    for shot in shots:
+        turns += [Message("user", shot.question.strip()), Message("assistant", shot.solution)]
+    return Chat((*turns, Message("user", question.strip())), settings["kwargs"])
 
 
 def render(template: str, question: str) -> str:
@@ -26,13 +85,19 @@ def render_few_shot(template: str, question: str, shots: Sequence[Problem]) -> s
     return ICL_SEPARATOR.join([*examples, render(template, question)])
 
 
-def stop_strings(shots: int) -> tuple[str, ...]:
-    """Stop strings in addition to EOS: in-context, the model would continue with the next example."""
-    return (ICL_SEPARATOR,) if shots else ()
+def stop_strings(form: str, shots: int) -> tuple[str, ...]:
+    """Stop strings in addition to EOS: after worked examples in a text, the model would continue with the next one."""
+    return (ICL_SEPARATOR,) if shots and not is_chat(form) else ()
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a prompt, with the special tokens that the tokenizer adds by itself (Llama: BOS)."""
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, with the special tokens that tokenizer (Llama: BOS) or chat template add by themselves."""
+    if isinstance(prompt, Chat):
+        return list(
+            tokenizer.apply_chat_template(
+                prompt.as_data(), add_generation_prompt=True, tokenize=True, return_dict=False, **prompt.kwargs
+            )
+        )
     ids: list[int] = tokenizer(prompt)["input_ids"]
     eos = tokenizer.eos_token_id
     if len(ids) > 1 and ids[-1] == eos:  # the tokenizer appends EOS to every text, but the response follows
@@ -40,10 +105,32 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return ids
 
 
-def encode_response(tokenizer: Any, response: str) -> list[int]:
-    """Token ids of a response and the EOS that ends it."""
+def encode_response(tokenizer: Any, response: str, end: int) -> list[int]:
+    """Token ids of a response and the token that ends it: `end_of_response`."""
     ids: list[int] = tokenizer(response, add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id]
+    return [*ids, end]
+
+
+def end_of_response(tokenizer: Any, form: str) -> int:
+    """The token that ends a response: in a chat the one that the chat template writes after it, otherwise EOS.
+
+    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`).
+    """
+    eos: int = tokenizer.eos_token_id
+    if not is_chat(form):
+        return eos
+    chat = build(form, "1+1?")
+    assert isinstance(chat, Chat)
+    answer = "The answer is 2."
+    turns = [*chat.as_data(), {"role": "assistant", "content": answer}]
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False, **chat.kwargs)
+    after = tokenizer(text.rpartition(answer)[2].strip(), add_special_tokens=False)["input_ids"]
+    return after[0] if after and after[0] in tokenizer.all_special_ids else eos
+
+
+def ends_of_response(tokenizer: Any, form: str) -> list[int]:
+    """Every token that ends a sampled response: `end_of_response`, and EOS where that is another one."""
+    return sorted({end_of_response(tokenizer, form), tokenizer.eos_token_id})
 
 
 def chat_template(tokenizer: Any, template: str) -> str:

@@ -195,8 +195,8 @@ def _evaluation(store: Store, plan: Plan) -> Evaluation:
 
 
 def _paired(store: Store, plan: Plan) -> dict[str, dict[str, Difference]]:
-    """Per model: greedy accuracy of RFT minus that of SFT and of each control, on the same problems."""
-    done = [job for job in plan.evaluations_of("sft", "rft", *CONTROLS) if present(store, job.key)]
+    """Per model: greedy accuracy of RFT minus that of base or SFT and of each control, on the same problems."""
+    done = [job for job in plan.evaluations_of("base", "sft", "rft", *CONTROLS) if present(store, job.key)]
     rft = {job.model.name: job for job in done if job.setting == "rft"}
     differences: dict[str, dict[str, Difference]] = {}
     for job in done:

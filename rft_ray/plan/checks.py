@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rft_ray.config import Config, ConfigError, Recipe
+from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer
@@ -31,11 +32,13 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
             )
         if config.grading.mode == "paper":
             yield from _misread(name, problems)
-    template = len(config.prompt.template)
-    examples = [template + len(row.question) + len(row.solution) for row in train.problems[: train.count]]
+    template = len(prompts.stored(config.prompt))
+    used = train.problems[: train.count]
+    examples = [template + len(row.question) + len(row.solution) for row in used]
     for section, recipe in (("sft", config.sft), ("rft", config.rft)):
-        yield from _max_tokens(section, recipe, examples)
-    solutions = [len(row.solution) for row in train.problems[: train.count]]
+        if recipe:
+            yield from _max_tokens(section, recipe, examples)
+    solutions = [len(row.solution) for row in used]
     limit = config.sampling.max_new_tokens
     if (share := _longer(solutions, limit)) > DOUBTFUL_SHARE:
         yield (

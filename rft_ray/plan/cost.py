@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from rft_ray.config import Config
+from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.run_plan import Plan, verdicts_of
 
@@ -72,7 +73,7 @@ def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:
     Without any solution, a response is taken to be as long as `sampling.max_new_tokens` allows.
     """
     rows = problems.problems[: min(problems.count, 1000)]
-    question = sum(len(row.question) for row in rows) / len(rows) + len(config.prompt.template)
+    question = sum(len(row.question) for row in rows) / len(rows) + len(prompts.stored(config.prompt))
     solutions = [len(row.solution) for row in rows if row.solution]
     most = float(config.sampling.max_new_tokens)
     response = min(sum(solutions) / len(solutions) / CHARACTERS_PER_TOKEN + 1, most) if solutions else most

@@ -31,6 +31,8 @@ class CorpusJob:
     """Keep as many paths over all problems as this corpus has, drawn at random; that corpus is built first."""
     gold_mode: Mode = "paper"
     """The mode that reads the equations of gold solutions in a corpus without paths; with paths it is theirs."""
+    gold: bool = True
+    """Whether the gold solutions are in it."""
 
     @property
     def mode(self) -> Mode:
@@ -56,6 +58,7 @@ class CorpusJob:
             "paths": self.paths.fingerprint if self.paths else None,
             "max_paths": self.max_paths,
             **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
+            **({} if self.gold else {"gold": False}),
         }
 
     @property
@@ -73,7 +76,8 @@ class EvaluationJob:
 
     model: ModelRef
     setting: str
-    """Key in the summary: `icl`, `sft`, `rft`, and with controls `rft_self`, `sft_same_steps`."""
+    """Key in the summary: `icl`, `base` (where the model is not fine-tuned on gold), `sft`, `rft`, and with controls
+    `rft_self`, `sft_same_steps`."""
     greedy: VerdictJob
     samples: VerdictJob | None
 
@@ -102,7 +106,7 @@ class SamplingSettings:
     max_new_tokens: int
     samples_per_block: int
     prompt: str
-    """The prompt template, with {query}."""
+    """The prompt in its stored form (`data/prompts.py`)."""
     shots: int = 0
     """Worked examples before the question: the first problems of `shots_from` that have a solution."""
     shots_from: str = ""
@@ -207,9 +211,12 @@ class TrainingJob:
     """Store key of a table with the text columns `question` and `text`, in training order."""
     recipe: Recipe
     template: str
+    """The prompt in its stored form (`data/prompts.py`)."""
     seed: int
     base_fingerprint: str = ""
     """What `files_fingerprint` of the base must be on every node; empty: not checked."""
+    start: str = ""
+    """Fingerprint of the committed model of this run whose weights the training starts from; empty: the base."""
     same_steps_as: str = ""
     """Store key of another training table: training makes as many optimizer steps as the recipe would make on that
     table, instead of the recipe's epochs. Its rows are counted when training begins."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
+from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import (
     CorpusJob,
@@ -25,6 +26,8 @@ from rft_ray.plan.jobs import (
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
 
+BEFORE_RFT = ("icl", "base", "sft")
+"""Evaluation settings of the models before RFT."""
 CONTROLS = ("rft_self", "sft_same_steps")
 """Evaluation settings that `controls: true` adds."""
 
@@ -104,23 +107,32 @@ def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
 def make_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
 ) -> Plan:
-    """The plan of a run. `bases`: model name -> fingerprint of its base. `without`: as in Plan. Raises ConfigError."""
+    """The plan of a run. Raises ConfigError.
+
+    `bases`: model name -> fingerprint of its base, and `sampler_name` -> that of the model that samples for it.
+    `without`: as in Plan.
+    """
     gold = gold_corpus(config, train)
-    sft = tuple(training_job(config, model, "sft", bases, gold) for model in config.models)
+    sft = tuple(
+        training_job(config, model, "sft", bases, gold) for model in config.models if learns_gold(config, model)
+    )
+    by_name = {job.model: job for job in sft}
     collected = tuple(
-        collecting(config, job, train).past(without)
-        for job, model in zip(sft, config.models, strict=True)
+        collecting(config, model, sampler_of(model, by_name.get(model.name), bases), train).past(without)
+        for model in config.models
         if model.samples
     )
     refuse_twins(collected)
     paths = path_job(config, collected)
     corpus = corpus_job(config, train, paths)
     trained = [model for model in config.models if model.rft]
-    rft = tuple(training_job(config, model, "rft", bases, corpus) for model in trained)
+    starts = {name: job for name, job in by_name.items() if config.rft.from_ == "sampler"}
+    rft = tuple(training_job(config, model, "rft", bases, corpus, start=starts.get(model.name)) for model in trained)
     own = _own_corpora(config, train, collected, trained) if config.controls else {}
-    controls = tuple(_controls(config, trained, bases, gold, corpus, own)) if config.controls else ()
+    controls = tuple(_controls(config, trained, bases, gold, corpus, own, starts)) if config.controls else ()
     evaluations = (
         *_icl(config, train, test, bases),
+        *(base_evaluation(config, model, test, bases) for model in trained if model.name not in by_name),
         *(evaluation_job(config, job, test) for job in (*sft, *rft)),
         *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
@@ -167,11 +179,47 @@ def _controls(
     gold: CorpusJob,
     union: CorpusJob,
     own: Mapping[str, CorpusJob],
+    starts: Mapping[str, TrainingJob],
 ) -> Iterator[TrainingJob]:
     for model in trained:
         if model.name in own:
-            yield training_job(config, model, "rft_self", bases, own[model.name])
-        yield training_job(config, model, "sft_same_steps", bases, gold, same_steps_as=union)
+            yield training_job(config, model, "rft_self", bases, own[model.name], start=starts.get(model.name))
+        if learns_gold(config, model):
+            yield training_job(config, model, "sft_same_steps", bases, gold, same_steps_as=union)
+
+
+def learns_gold(config: Config, model: BaseModelSpec) -> bool:
+    """Whether the model is fine-tuned on the gold solutions: for its samples, or to compare with."""
+    return config.sft is not None and model.sample_from in (None, "sft") and not model.is_endpoint
+
+
+def sampler_of(model: BaseModelSpec, sft: TrainingJob | None, bases: Mapping[str, str]) -> ModelRef:
+    """The model that samples: the fine-tuned one, the base, or another source. `bases`: as in `make_plan`."""
+    if sft:
+        return _trained(sft)
+    if model.sample_from in (None, "base"):
+        return ModelRef(model.name, "base", bases[model.name], model.source)
+    return ModelRef(model.name, "base", bases[sampler_name(model)], str(model.sample_from))
+
+
+def sampler_name(model: BaseModelSpec) -> str:
+    """The name in `bases` of a model that samples for another one (`sample_from`)."""
+    return f"{model.name} samples from"
+
+
+def sources(config: Config) -> dict[str, str]:
+    """The sources of the models whose fingerprints `make_plan` takes as `bases`."""
+    of_samplers = {
+        sampler_name(model): model.sample_from
+        for model in config.models
+        if model.sample_from not in (None, "sft", "base")
+    }
+    return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()}
+
+
+def prompt_of(config: Config, model: BaseModelSpec) -> str:
+    """The model's prompt in its stored form."""
+    return prompts.stored(model.prompt or config.prompt)
 
 
 def refuse_twins(collected: Sequence[VerdictJob]) -> None:
@@ -181,7 +229,7 @@ def refuse_twins(collected: Sequence[VerdictJob]) -> None:
         name = job.sampling.model.name
         if (other := first.setdefault(job.sampling.fingerprint, name)) != name:
             raise ConfigError(
-                f"models {other!r} and {name!r} are the same base with the same seed: give one of them another seed"
+                f"models {other!r} and {name!r} are the same sampler: give one of them another seed, source, or prompt"
             )
 
 
@@ -194,21 +242,23 @@ def training_job(
     *,
     same_steps_as: CorpusJob | None = None,
     seed: int | None = None,
+    start: TrainingJob | None = None,
 ) -> TrainingJob:
     """The training of one model on one corpus: by the SFT recipe in the stage `sft`, by the RFT recipe in other stages.
 
     `same_steps_as`: train as many steps as on that corpus. The fingerprint holds that corpus's, as its length is not
-    known yet.
+    known yet. `start`: the training whose model it starts from, instead of the base.
     """
-    recipe: Recipe = config.sft if stage == "sft" else config.rft
+    recipe: Recipe = config.sft if stage == "sft" and config.sft else config.rft.recipe
+    template = prompt_of(config, model)
     seed = model.seed if seed is None else seed
     steps = {"same_steps_as": same_steps_as.fingerprint} if same_steps_as else {}
     name = fingerprint_of(
         "training",
-        base=bases[model.name],
+        base=start.fingerprint if start else bases[model.name],
         data=data.fingerprint,
         recipe=recipe.model_dump(mode="json"),
-        prompt=config.prompt.template,
+        prompt=template,
         seed=seed,
         **steps,
     )
@@ -220,8 +270,9 @@ def training_job(
         base_fingerprint=bases[model.name],
         data_key=data.key,
         recipe=recipe,
-        template=config.prompt.template,
+        template=template,
         seed=seed,
+        start=start.fingerprint if start else "",
         same_steps_as=same_steps_as.key if same_steps_as else "",
     )
 
@@ -238,31 +289,35 @@ def gold_corpus(config: Config, train: ProblemSet) -> CorpusJob:
 
 def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:
     """The corpus of the gold solutions and these paths."""
-    return CorpusJob(train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem)
+    return CorpusJob(
+        train.fingerprint, train.count, paths, config.corpus.max_paths_per_problem, gold=config.corpus.gold
+    )
 
 
-def collecting(config: Config, sampler: TrainingJob, train: ProblemSet) -> VerdictJob:
-    """The verdicts on a trained model's samples of the training problems, graded to collect paths."""
-    return _verdicts(config, _trained(sampler), train, _collect(config), "collect")
+def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: ProblemSet) -> VerdictJob:
+    """The verdicts on a model's samples of the training problems, graded to collect paths. `ref`: what samples."""
+    settings = _settings(config, prompt_of(config, model))
+    if model.shots:
+        settings = replace(settings, shots=model.shots, shots_from=train.fingerprint)
+    return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
 
 
 def _trained(job: TrainingJob) -> ModelRef:
     return ModelRef(job.model, job.stage, job.fingerprint)
 
 
-def _collect(config: Config) -> tuple[SamplingSettings, int]:
-    """Settings and number per problem of the samples for the corpus."""
+def _settings(config: Config, prompt: str) -> SamplingSettings:
+    """The settings of the samples for the corpus."""
     sampling = config.sampling
-    settings = SamplingSettings(
+    return SamplingSettings(
         sampling.temperature,
         sampling.top_p,
         sampling.max_new_tokens,
         sampling.samples_per_block,
-        config.prompt.template,
+        prompt,
         max_model_len=sampling.max_model_len,
         engine=sampling.engine,
     )
-    return settings, sampling.samples_per_problem
 
 
 def _verdicts(
@@ -281,15 +336,30 @@ def _verdicts(
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:
     """The evaluation of a trained model. `samples`: draw samples for maj@k and pass@k too."""
-    return _evaluation(config, _trained(job), job.stage, test, config.evaluation.samples_per_problem if samples else 0)
+    k = config.evaluation.samples_per_problem if samples else 0
+    return _evaluation(config, _trained(job), job.stage, job.template, test, k)
+
+
+def base_evaluation(config: Config, model: BaseModelSpec, test: ProblemSet, bases: Mapping[str, str]) -> EvaluationJob:
+    """The evaluation of a base model as it is, to compare with what RFT makes of it."""
+    ref = ModelRef(model.name, "base", bases[model.name], model.source)
+    k = config.evaluation.samples_per_problem
+    return _evaluation(config, ref, "base", prompt_of(config, model), test, k)
 
 
 def _evaluation(
-    config: Config, model: ModelRef, setting: str, test: ProblemSet, k: int, shots: int = 0, shots_from: str = ""
+    config: Config,
+    model: ModelRef,
+    setting: str,
+    prompt: str,
+    test: ProblemSet,
+    k: int,
+    shots: int = 0,
+    shots_from: str = "",
 ) -> EvaluationJob:
     evaluation = config.evaluation
     greedy = replace(
-        _collect(config)[0], temperature=0.0, top_p=1.0, samples_per_block=1, shots=shots, shots_from=shots_from
+        _settings(config, prompt), temperature=0.0, top_p=1.0, samples_per_block=1, shots=shots, shots_from=shots_from
     )
     sampled = replace(greedy, temperature=evaluation.temperature, samples_per_block=evaluation.samples_per_block)
     return EvaluationJob(
@@ -303,8 +373,18 @@ def _evaluation(
 def _icl(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> list[EvaluationJob]:
     """In-context evaluation of each distinct base model (two samplers of one base share it)."""
     shots = config.evaluation.icl_shots
-    distinct = {bases[model.name]: model for model in reversed(config.models)} if shots else {}
+    local = [model for model in reversed(config.models) if not model.is_endpoint]
+    distinct = {bases[model.name]: model for model in local} if shots else {}
     return [
-        _evaluation(config, ModelRef(model.name, "base", name, model.source), "icl", test, 0, shots, train.fingerprint)
+        _evaluation(
+            config,
+            ModelRef(model.name, "base", name, model.source),
+            "icl",
+            prompt_of(config, model),
+            test,
+            0,
+            shots,
+            train.fingerprint,
+        )
         for name, model in distinct.items()
     ]

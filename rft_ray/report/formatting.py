@@ -9,6 +9,7 @@ from rft_ray.records import Status
 
 SETTINGS = {
     "icl": "In context",
+    "base": "Base",
     "sft": "SFT",
     "sft_same_steps": "SFT, as many steps",
     "rft_self": "RFT, own paths",
@@ -17,6 +18,7 @@ SETTINGS = {
 """Evaluation settings and their names, in the order of the page."""
 SETTING_COLOURS = {
     "In context": "var(--sand)",
+    "Base": "var(--rose)",
     "SFT": "var(--quiet)",
     "SFT, as many steps": "var(--plum)",
     "RFT, own paths": "var(--warm)",

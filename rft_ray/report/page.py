@@ -11,7 +11,7 @@ from rft_ray.evaluation.metrics import Difference
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.report import accuracy, example_section, run_details, sections
 from rft_ray.report.facts import RunFacts
-from rft_ray.report.formatting import duration, listed, percent, points, several, signed
+from rft_ray.report.formatting import duration, listed, percent, points, setting_name, several, signed
 from rft_ray.report.html import page, render
 
 NAMED = 3
@@ -32,12 +32,14 @@ SECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What RFT changed for one model: its greedy accuracy after SFT and after RFT, and the paired difference.
+    """What RFT changed for one model: its greedy accuracy before RFT and after it, and the paired difference.
 
-    Example: Effect("tiny-s", 0.202, 0.324, Difference(0.122, 0.092, 0.152, 1000))
+    Example: Effect("tiny-s", "sft", 0.202, 0.324, Difference(0.122, 0.092, 0.152, 1000))
     """
 
     model: str
+    over: str
+    """The setting before RFT: `sft`, or `base` for a model that is not fine-tuned on gold."""
     before: float
     after: float
     difference: Difference
@@ -88,9 +90,10 @@ def _verb(changes: Sequence[Effect]) -> str:
 
 def _effects(summary: Summary) -> list[Effect]:
     return [
-        Effect(model, by["sft"]["maj1@1"].value, by["rft"]["maj1@1"].value, difference)
+        Effect(model, over, by[over]["maj1@1"].value, by["rft"]["maj1@1"].value, difference)
         for model, by in summary.evaluation.items()
-        if {"sft", "rft"} <= set(by) and (difference := summary.paired.get(model, {}).get("rft_minus_sft"))
+        for over in [next((setting for setting in ("sft", "base") if setting in by), "")]
+        if "rft" in by and (difference := summary.paired.get(model, {}).get(f"rft_minus_{over}"))
     ]
 
 
@@ -106,7 +109,8 @@ def _certainty(changes: Sequence[Effect]) -> str:
     else:
         none = "None is" if len(changes) > 1 else "It is not"
         verdict = f"{none} clear of zero: this run alone shows no effect."
-    return f"Against SFT, on the same problems, with 95\u00a0% intervals: {shown}. {verdict}"
+    over = listed([setting_name(setting) for setting in dict.fromkeys(change.over for change in changes)])
+    return f"Against {over}, on the same problems, with 95\u00a0% intervals: {shown}. {verdict}"
 
 
 def unfinished(summary: Summary) -> str:

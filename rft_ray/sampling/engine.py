@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rft_ray.data.prompts import Prompt
 from rft_ray.plan.jobs import SamplingSettings
 from rft_ray.records import Problem
 
@@ -29,7 +30,7 @@ class Request:
     """A request for n samples of one problem; the first has index `sample_start`."""
 
     problem: Problem
-    prompt: str
+    prompt: Prompt
     sample_start: int
     n: int
 

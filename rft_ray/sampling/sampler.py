@@ -121,7 +121,7 @@ class Sampler:
         return [
             Request(
                 problem,
-                prompts.render_few_shot(settings.prompt, problem.question, shots),
+                prompts.build(settings.prompt, problem.question, shots),
                 start,
                 settings.samples_per_block,
             )

@@ -55,6 +55,7 @@ class VllmEngine:
             )
         )
         self._tokenizer = self._engine.get_tokenizer()
+        self._ends_of: dict[str, list[int]] = {}
         self._context_tokens = int(self._engine.model_config.max_model_len)
         self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
@@ -89,6 +90,14 @@ class VllmEngine:
         del self._engine
         gc.collect()
 
+    def _ends(self, form: str) -> list[int] | None:
+        """Tokens that end a sample of a chat, apart from those of vLLM itself; None for other prompts."""
+        if not prompts.is_chat(form):
+            return None
+        if form not in self._ends_of:  # it renders a chat: once per prompt, not once per request
+            self._ends_of[form] = prompts.ends_of_response(self._tokenizer, form)
+        return self._ends_of[form]
+
     def _submit(self, request: Request, settings: SamplingSettings) -> tuple[int, Future[Any] | None]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -101,7 +110,8 @@ class VllmEngine:
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=min(settings.max_new_tokens, self._context_tokens - len(ids)),
-            stop=list(prompts.stop_strings(settings.shots)) or None,
+            stop=list(prompts.stop_strings(settings.prompt, settings.shots)) or None,
+            stop_token_ids=self._ends(settings.prompt),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         answer: Future[Any] = Future()

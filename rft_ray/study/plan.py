@@ -17,7 +17,15 @@ from typing import Literal
 from rft_ray.config import BaseModelSpec, Config, ConfigError
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
-from rft_ray.plan.run_plan import collecting, evaluation_job, gold_corpus, refuse_twins, training_job
+from rft_ray.plan.run_plan import (
+    collecting,
+    evaluation_job,
+    gold_corpus,
+    learns_gold,
+    refuse_twins,
+    sampler_of,
+    training_job,
+)
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped
 
@@ -121,10 +129,22 @@ class StudyPlan:
         return list({job.paths.fingerprint: job.paths for job in self.corpora if job.paths}.values())
 
 
+def _check_method(config: Config) -> None:
+    """Raises ConfigError where the config asks for another method than the paper's, which the questions are about."""
+    if other := [model.name for model in config.models if not learns_gold(config, model)]:
+        raise ConfigError(
+            f"the scaling study compares SFT with RFT, so every model is fine-tuned on gold, and {other[0]!r} is not: "
+            "give the section sft, and no sample_from or openai: source"
+        )
+    if not config.corpus.gold or config.rft.from_ != "base":
+        raise ConfigError("the scaling study needs corpus.gold: true and rft.from: base, as in the paper")
+
+
 def make_study_plan(
     config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], models: Sequence[Model]
 ) -> StudyPlan:
     """`bases`: model name -> fingerprint of its files. Raises ConfigError when the study cannot run."""
+    _check_method(config)
     if train.count >> config.study.halvings < 1:
         raise ConfigError(
             f"study.halvings={config.study.halvings} leaves none of {train.count} training problems: lower it"
@@ -221,7 +241,10 @@ class _Maker:
         self._config, self._train, self._test, self._bases = config, train, test, bases
         self._specs = {model.name: model for model in config.models}
         self._gold = gold_corpus(config, train)
-        self.collected = {name: collecting(config, self._sft(model), train) for name, model in self._specs.items()}
+        self.collected = {
+            name: collecting(config, model, sampler_of(model, self._sft(model), bases), train)
+            for name, model in self._specs.items()
+        }
 
     def _sft(self, model: BaseModelSpec) -> TrainingJob:
         return training_job(self._config, model, "sft", self._bases, self._gold)

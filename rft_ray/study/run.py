@@ -15,8 +15,10 @@ from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
 from rft_ray.data import base_models, problems
+from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
+from rft_ray.plan import prompt_kinds
 from rft_ray.plan.cost import duration, parameters
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.progress import Stopwatch
@@ -45,6 +47,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     train_set, test_set = problems.prepare_sets(config.problems)
     problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     folders = {model.name: base_models.resolve(model.source) for model in config.models}
+    config = prompt_kinds.resolved(config, base_models.has_chat_template)
     bases = {name: files_fingerprint(folder) for name, folder in folders.items()}
     facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})
     plan = make_study_plan(config, train_set, test_set, bases, facts)
@@ -183,7 +186,7 @@ class Ticker:
 
 def _build(jobs: Sequence[CorpusJob], plan: StudyPlan, store: Store) -> None:
     for job in jobs:
-        build_corpus(job, store, plan.train, plan.config.prompt.template)
+        build_corpus(job, store, plan.train, stored(plan.config.prompt))
 
 
 def _sample_and_verify(jobs: Sequence[VerdictJob], plan: StudyPlan, store: Store) -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rft_ray.config import Recipe, Training
-from rft_ray.data.prompts import encode_prompt, encode_response, render
+from rft_ray.data import prompts
 
 IGNORED = -100
 """The label of tokens that the loss ignores."""
@@ -48,15 +48,17 @@ def micro_batch_size(settings: Training, recipe: Recipe) -> int:
     return max(size for size in range(1, min(settings.micro_batch_size, share) + 1) if share % size == 0)
 
 
-def encode(
-    tokenizer: Any, template: str, rows: Iterable[tuple[str, str]], max_tokens: int
-) -> tuple[list[Example], int]:
-    """Tokenize (question, response) rows in order. Returns the examples and the number of rows over `max_tokens`."""
+def encode(tokenizer: Any, form: str, rows: Iterable[tuple[str, str]], max_tokens: int) -> tuple[list[Example], int]:
+    """Tokenize (question, response) rows in order. Returns the examples and the number of rows over `max_tokens`.
+
+    `form`: the prompt in its stored form.
+    """
     examples: list[Example] = []
     skipped = 0
+    end = prompts.end_of_response(tokenizer, form)
     for question, response in rows:
-        prompt = encode_prompt(tokenizer, render(template, question))
-        tokens = array("I", [*prompt, *encode_response(tokenizer, response)])
+        prompt = prompts.encode_prompt(tokenizer, prompts.build(form, question))
+        tokens = array("I", [*prompt, *prompts.encode_response(tokenizer, response, end)])
         if len(tokens) <= max_tokens:
             examples.append(Example(tokens, len(prompt)))
         else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.config import Training
-from rft_ray.data.prompts import chat_template
+from rft_ray.data import prompts
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, transformers_private
@@ -209,8 +209,11 @@ def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
     if task.job.recipe.lora_rank:
         _merge(task, folder)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if prompts.is_chat(task.job.template):  # the model keeps its own chat template, and ends as that does
+        special["eos_token_id"] = prompts.ends_of_response(tokenizer, task.job.template)
+    else:
+        tokenizer.chat_template = prompts.chat_template(tokenizer, task.job.template)
     GenerationConfig(**special).save_pretrained(folder)
-    tokenizer.chat_template = chat_template(tokenizer, task.job.template)
     tokenizer.save_pretrained(folder)
     (folder / "training_args.bin").unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ from rft_ray.data.base_models import resolve, resolve_exactly
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
-from rft_ray.store.models.committed import commit_model, committed_model
+from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
 from rft_ray.store.tables import identity, noted
 from rft_ray.training import checkpoints, transformers_private
 from rft_ray.training.batches import encode, plan, steps_of
@@ -116,7 +116,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     """Load the tokenizer and data. Raises TrainingError when no example fits or the tokenizer has no EOS token."""
     from transformers import AutoConfig, AutoTokenizer
 
-    base = resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
+    base = _start(group, job)
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
         raise TrainingError(
@@ -125,6 +125,11 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     context = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
     examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
+    if not examples and not skipped:
+        raise TrainingError(
+            f"no example is left to train on: {job.data_key} has no rows, since no sample was accepted (the report "
+            "says why samples were rejected): give a stronger sampler, more samples, or gold solutions"
+        )
     if not examples:
         raise TrainingError(
             f"no example is left to train on: {job.data_key} has {skipped} rows, all {skipped} of them longer than "
@@ -139,6 +144,13 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     return Task(job, base, tokenizer, examples, skipped, batches)
 
 
+def _start(group: Group, job: TrainingJob) -> Path:
+    """The folder of the weights that the training starts from: a committed model of the run, or the base."""
+    if job.start:
+        return fetch_model(group.store, job.start)
+    return resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
+
+
 def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
     """(question, response) of every row of a training table."""
     table, _ = read_table(group.store, key)
@@ -146,9 +158,11 @@ def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
-    """Stem -> identity of each table that decides the job's examples or its number of steps."""
+    """Stem -> identity of each file that decides the job's examples, its number of steps, or its first weights."""
     keys = filter(None, (job.data_key, job.same_steps_as))
-    return {names.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
+    tables = {names.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
+    start = committed_model(group.store, job.start) if job.start else None
+    return tables | ({f"models/{job.start}/manifest": start.attempt} if start else {})
 
 
 def _train_one(group: Group, job: TrainingJob) -> None:

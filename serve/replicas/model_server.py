@@ -16,7 +16,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from ray.serve.deployment import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from rft_ray import config
 from rft_ray.data import prompts
@@ -57,7 +57,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     async def __init__(self, llm_config: LLMConfig, *, run: str, entry: RunModel) -> None:  # type: ignore[misc]
         ray_private.listen_on_node_address()
-        folder = await asyncio.to_thread(_fetch, open_store(run), entry)
+        folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths
         llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
@@ -102,12 +102,12 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         chat = ray_private.chat_layer(self.engine)
         request = ChatCompletionRequest(
             model=self._llm_config.model_id,
-            messages=[{"role": "user", "content": asked.question}],
             n=asked.k,
             temperature=asked.temperature,
             top_p=1.0,
             max_completion_tokens=asked.max_tokens,
             stream=True,
+            **_chat(self._prompt, asked.question),
         )
         try:
             rendered = await chat.render_chat_request(request)
@@ -147,23 +147,51 @@ class InProcessModelServer(ModelServer):
             self._exit_process()
 
 
-def _fetch(store: Store, entry: RunModel) -> Path:
-    """The folder of a model on this node's disk; its tokenizer has the chat template of training."""
-    if not entry.template_model:
-        return fetch_model(store, entry.fingerprint)
-    trained, base = committed_model(store, entry.template_model), resolve(entry.base)
+def _chat(form: str, question: str) -> dict[str, Any]:
+    """The fields of a chat request that render a question as the run did. `form`: the run's prompt, as stored."""
+    prompt = prompts.build(form, question)
+    if isinstance(prompt, prompts.Chat):
+        return {"messages": prompt.as_data(), "chat_template_kwargs": dict(prompt.kwargs)}
+    return {"messages": [{"role": "user", "content": question}]}  # the model's chat template holds the run's template
+
+
+def _fetch(store: Store, entry: RunModel) -> tuple[Path, str]:
+    """The folder of a model on this node's disk, and its prompt in the run, in its stored form.
+
+    The folder's chat template renders that prompt: the model's own one for a chat, otherwise one made from the run's
+    template.
+    """
+    trained = committed_model(store, entry.template_model or entry.fingerprint)
     if trained is None:
         raise RuntimeError(
-            f"{entry.served_as}: the model {entry.template_model}, whose chat template it uses, is not in the run"
+            f"{entry.served_as}: the model {entry.template_model or entry.fingerprint} is not in the run"
         )
+    form = str(trained.metadata["template"])
+    if not entry.template_model:
+        return fetch_model(store, entry.fingerprint), form
     folder = Path(tempfile.mkdtemp(prefix="rft-base-"))  # removed when the replica exits
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _link_base(resolve(entry.base), folder, form)
+    return folder, form
+
+
+def _link_base(base: Path, folder: Path, form: str) -> None:
+    """Link the files of a base model into a folder, with the run's chat template and no sampling defaults of its own.
+
+    Its generation_config.json may hold a temperature or a repetition penalty, which the run's samples did not have.
+    """
+    own = not prompts.is_chat(form)
     for path in base.iterdir():
-        if not path.name.startswith("chat_template"):
+        if path.name != "generation_config.json" and not (own and path.name.startswith("chat_template")):
             (folder / path.name).symlink_to(path.absolute())
-    template = prompts.chat_template(AutoTokenizer.from_pretrained(base), str(trained.metadata["template"]))
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return folder
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if own:
+        (folder / "chat_template.jinja").write_text(prompts.chat_template(tokenizer, form), encoding="utf-8")
+    ends = set(prompts.ends_of_response(tokenizer, form))
+    with suppress(OSError):  # a base without the file
+        declared = GenerationConfig.from_pretrained(base).eos_token_id
+        ends |= {declared} if isinstance(declared, int) else set(declared or ())
+    GenerationConfig(eos_token_id=sorted(ends)).save_pretrained(folder)
 
 
 async def in_batches(

@@ -126,6 +126,8 @@ def test_every_known_key_is_in_the_resolved_config() -> None:
     for key in keys:
         node = resolved
         for part in key.replace("*", "0").split("."):
+            if node is None:  # an optional section
+                break
             node = node[int(part) if part.isdigit() else part]
 
 

@@ -21,6 +21,7 @@ from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import commit_problems, prepare_sets
+from rft_ray.data.prompts import stored
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import mark_run, open_store, read_table
@@ -49,7 +50,7 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
     "rft verdicts": ("rft completions",),
     "rft evaluation": ("rft verdicts",),
 }
-"""Stage -> the stages that it is made from. `icl`, `sft`, `rft`: answers of these models to the test problems."""
+"""Stage -> the stages it is made from. `icl`, `sft`, `rft`: answers of these models to the test problems."""
 
 RECIPE: dict[str, object] = {
     "epochs": 5,
@@ -84,10 +85,20 @@ OTHER: dict[str, object] = {
     "models.*.source": "z",
     "models.*.seed": 7,
     "models.*.samples": False,
+    "models.*.sample_from": "base",
+    "models.*.shots": 2,
+    "models.*.prompt.kind": "chat",
+    "models.*.prompt.template": "Q: {query}",
+    "models.*.prompt.system": "Be brief.",
+    "models.*.prompt.chat_kwargs": {"enable_thinking": False},
     "models.*.rft": False,
+    "prompt.kind": "chat",
     "prompt.template": "Q: {query}",
+    "prompt.system": "Be brief.",
+    "prompt.chat_kwargs": {"enable_thinking": False},
     **{f"sft.{name}": value for name, value in RECIPE.items()},
     **{f"rft.{name}": value for name, value in RECIPE.items()},
+    "rft.from": "sampler",
     "sampling.temperature": 0.5,
     "sampling.top_p": 0.5,
     "sampling.samples_per_problem": 16,
@@ -97,6 +108,7 @@ OTHER: dict[str, object] = {
     "sampling.max_model_len": 512,
     "grading.mode": "paper",
     "grading.actors": 2,
+    "corpus.gold": False,
     "corpus.dedup": "none",
     "corpus.normal_form": "multiset",
     "corpus.max_paths_per_problem": 2,
@@ -143,6 +155,12 @@ OTHER: dict[str, object] = {
 }
 """Field -> another value than in BASE."""
 
+WITH: dict[str, tuple[str, ...]] = {
+    **{f"prompt.{name}": ("--prompt.kind=chat",) for name in ("system", "chat_kwargs")},
+    **{f"models.*.prompt.{name}": ("--models.0.prompt={kind: chat}",) for name in ("system", "chat_kwargs")},
+}
+"""Field -> the settings, in both configs, without which it has no effect."""
+
 BASE = (
     "--problems={train: {source: 'tiny:train:20'}, test: {source: 'tiny:test:20'}, per_block: 10}",
     "--models=[{name: a, source: x}, {name: b, source: y}]",
@@ -166,8 +184,8 @@ def plan_of(config: Config) -> Plan:
 
 
 @cache
-def base() -> tuple[Config, Plan]:
-    config = load(None, BASE)
+def base(*settings: str) -> tuple[Config, Plan]:
+    config = load(None, [*BASE, *settings])
     return config, plan_of(config)
 
 
@@ -202,8 +220,9 @@ def test_the_tables_name_only_fields_of_the_config() -> None:
 def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: str) -> None:
     assert field in IDENTITY, f"{field}: write into config/identity.py which stages' identity it enters"
     value, stages = OTHER[field], IDENTITY[field]
-    config, plan = base()
-    other_config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(value)}"])
+    given = WITH.get(field, ())
+    config, plan = base(*given)
+    other_config = load(None, [*BASE, *given, f"--{field.replace('*', '0')}={json.dumps(value)}"])
     assert other_config != config
     other_plan = plan_of(other_config)
     before, after = identities(plan), identities(other_plan)
@@ -220,15 +239,15 @@ def contents(plan: Plan, folder: Path) -> dict[str, object]:
     mark_run(store)
     for problems in (plan.train, plan.test):
         commit_problems(store, problems)
-    build_corpus(plan.gold, store, plan.train, config.prompt.template)
-    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "sft", "rft")]
+    build_corpus(plan.gold, store, plan.train, stored(config.prompt))
+    verdicts = [*plan.collected, *plan.evaluation_verdicts("icl", "base", "sft", "rft")]
     if config.sampling.engine == "scripted":
         sample = Sampler(store, [job.sampling for job in verdicts], config.engine, False, 0)
         work(sample, (job.sampling.shards() for job in verdicts))
         work(Verifier(store, verdicts), (job.shards() for job in verdicts))
         work(Selector(store, plan.path_jobs), (job.shards() for job in plan.path_jobs))
         for corpus in plan.corpora:
-            build_corpus(corpus, store, plan.train, config.prompt.template)
+            build_corpus(corpus, store, plan.train, stored(config.prompt))
     keys = [key for key in store.list() if "/" in key]
     return {key: read_table(store, key)[0].to_pylist() if key.endswith(".parquet") else store.read(key) for key in keys}
 

@@ -35,12 +35,12 @@ def test_a_question_that_names_the_placeholder_is_not_expanded() -> None:
 
 
 def test_response_ends_with_eos_and_has_no_bos() -> None:
-    assert prompts.encode_response(FakeTokenizer(), "5") == [ord("5"), 2]
+    assert prompts.encode_response(FakeTokenizer(), "5", 2) == [ord("5"), 2]
 
 
 def test_few_shot_prompt_holds_the_shots_in_order_and_ends_with_the_question() -> None:
     shots = [Problem("x", f"q{i}", f"s{i}", str(i)) for i in range(2)]
     text = prompts.render_few_shot("Q: {query} A:", "last", shots)
     assert text == "Q: q0 A:s0" + prompts.ICL_SEPARATOR + "Q: q1 A:s1" + prompts.ICL_SEPARATOR + "Q: last A:"
-    assert prompts.stop_strings(2) == (prompts.ICL_SEPARATOR,)
-    assert prompts.stop_strings(0) == ()
+    assert prompts.stop_strings("Q: {query} A:", 2) == (prompts.ICL_SEPARATOR,)
+    assert prompts.stop_strings("Q: {query} A:", 0) == ()
