@@ -209,7 +209,7 @@ def test_the_cluster_can_grow_to_the_actors_of_its_config() -> None:
 
 
 def test_llama_and_k8s_describe_the_same_run() -> None:
-    trees = [config.load(ROOT / "jobs" / "configs" / f"{name}.yaml").model_dump() for name in ("llama", "k8s")]
+    trees = [config.load(ROOT / "jobs" / "configs" / f"{name}.yaml").model_dump() for name in ("paper", "k8s")]
     for tree in trees:
         del tree["engine"], tree["training"], tree["run"]["store"]
     assert trees[0] == trees[1]
