@@ -41,7 +41,7 @@ def race(url: str, writer: int, barrier: object, keys: int, winners: object) -> 
     """One process of `test_one_of_several_concurrent_processes_wins`."""
     store = open_store(url)
     for key in range(keys):
-        barrier.wait()  # type: ignore[attr-defined]
+        barrier.wait(30)  # type: ignore[attr-defined]
         if store.create(f"race/{key}", b"%d" % writer * 1000):
             winners.put((key, writer))  # type: ignore[attr-defined]
 
@@ -52,10 +52,12 @@ def race(url: str, writer: int, barrier: object, keys: int, winners: object) -> 
 def test_one_of_several_concurrent_processes_wins(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, winners = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=race, args=(str(tmp_path), i, barrier, 50, winners)) for i in range(3)]
+    processes = [
+        context.Process(target=race, args=(str(tmp_path), i, barrier, 50, winners), daemon=True) for i in range(3)
+    ]
     for process in processes:
         process.start()
-    won = dict(winners.get(timeout=60) for _ in range(50))
+    won = dict(winners.get(timeout=60) for _ in range(50))  # a writer that fails leaves the others waiting
     for process in processes:
         process.join(60)
     assert winners.empty()
@@ -405,6 +407,16 @@ def test_zeroed_pages_are_found() -> None:
     for start in range(0, len(data), 512):
         with pytest.raises(parquet.Damaged):
             parquet.decode(data[:start] + bytes(min(512, len(data) - start)) + data[start + 512 :])
+
+
+def test_values_without_the_hash_that_was_committed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file's own hash is right: the values differ because this reader, or another writer, read them otherwise."""
+    others = parquet.content_hash(TABLE.slice(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(parquet, "content_hash", lambda table: others)
+        data = parquet.encode(TABLE, {"stage": "sampling"})
+    with pytest.raises(parquet.Damaged, match="its values do not have the hash"):
+        parquet.decode(data)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all" * 100])

@@ -118,12 +118,13 @@ def test_a_damaged_record_excludes_a_repair_and_its_message_names_the_file(tmp_p
         pass
 
 
-def record(store: Store, started: str) -> None:
+def record(store: Store, started: str, *, leased: bool = True) -> None:
     """The `began` record of this process as earlier versions wrote it, with the given `started`."""
     with run_lock(store, "job"):
         [key] = [key for key in store.list("present/") if ".began." in key]
         own = json.loads(store.read(key))
-    store.create("present/job-0.began.json", json.dumps({**own, "started": started}).encode())
+    old = {key: value for key, value in own.items() if leased or key != "leased"} | {"started": started}
+    store.create("present/job-0.began.json", json.dumps(old).encode())
 
 
 def test_a_record_of_an_earlier_version_is_compared_by_its_ticks_since_boot(tmp_path: Path) -> None:
@@ -136,6 +137,16 @@ def test_a_record_of_an_earlier_version_is_compared_by_its_ticks_since_boot(tmp_
     record(ended, str(int(ticks) - 1))
     with run_lock(ended, "repair"):
         pass
+
+
+def test_a_process_that_is_seen_to_work_excludes_a_repair_whatever_is_stated(tmp_path: Path) -> None:
+    """Without a lease, as in records of earlier versions, only this process table shows that it works."""
+    store = open_store(str(tmp_path))
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    record(store, ticks, leased=False)
+    with pytest.raises(RunLocked, match=f"process {os.getpid()}"), run_lock(store, "repair", others_ended=True):
+        pass
+    assert not store.exists("present/job-0.ended.json")
 
 
 def test_repair_is_refused_while_a_job_runs_and_verify_is_not(
