@@ -19,6 +19,7 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.paths import select_distinct
 from rft_ray.records import Completion, GradedCompletion, ReasoningPath, from_table
 from rft_ray.store import open_store, read_table
+from rft_ray.store.models.committed import committed_model
 
 ROOT = Path(__file__).parents[2]
 K, TRAIN, TEST, PER_BLOCK = 4, 40, 20, 5
@@ -189,3 +190,59 @@ def test_a_finished_run_does_nothing(run: Run) -> None:
     assert "nothing to do" in again.stdout
     assert time.monotonic() - started < 60
     assert {p: p.stat().st_mtime_ns for p in run.folder.rglob("*") if p.is_file()} == files
+
+
+# --- Other methods than the paper's: the shipped presets -------------------------------------------
+
+
+def by_preset(run: Run, name: str, *models: str) -> dict:
+    """The summary of a run by a shipped preset. `MODEL` in `models`: the run's RFT model, with its chat template."""
+    [rft] = [entry["fingerprint"] for entry in run.summary["models"] if entry["stage"] == "rft"]
+    manifest = committed_model(open_store(str(run.folder)), rft)
+    assert manifest is not None
+    data = run.folder.parent
+    command = [
+        *(sys.executable, str(ROOT / "jobs" / "rft_pipeline.py"), name, f"--run.store={data}"),
+        f"--models=[{', '.join(models).replace('MODEL', str(run.folder / manifest.folder))}]",
+        f"--problems={{train: {{source: {data}/train.jsonl, limit: 20}}, test: {{source: {data}/test.jsonl}}}}",
+        "--problems.per_block=5",
+        "--sampling={samples_per_problem: 4, samples_per_block: 4, max_new_tokens: 64, max_model_len: 512}",
+        *("--rft.dtype=float32", "--rft.epochs=1", "--rft.max_tokens=256"),
+        *("--engine.dtype=float32", "--engine.kv_cache_gib=0.5"),
+    ]
+    done = subprocess.run(command, env=run.environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [folder] = [path.parent for path in data.glob("*/summary.json") if path.parent.name == name.replace("_", "-")]
+    assert main(["verify", str(folder)]) == 0
+    return json.loads((folder / "summary.json").read_text()) | {"folder": folder}
+
+
+def test_a_model_improves_itself_without_a_gold_solution(run: Run) -> None:
+    summary = by_preset(run, "self_improve", "{name: own, source: MODEL}")
+    assert (summary["corpus"]["gold"], set(summary["corpus"]["by_model"])) == (0, {"own"})
+    assert summary["corpus"]["paths"] > 0
+    assert set(summary["evaluation"]["own"]) == {"base", "rft"}
+    assert set(summary["paired"]["own"]) == {"rft_minus_base"}
+    store = open_store(str(summary["folder"]))
+    [entry] = summary["models"]
+    manifest = committed_model(store, entry["fingerprint"])
+    assert manifest is not None
+    assert manifest.metadata["template"].startswith('{"chat": ')
+    own = (summary["folder"] / manifest.folder / "chat_template.jinja").read_text()
+    [rft] = [model["fingerprint"] for model in run.summary["models"] if model["stage"] == "rft"]
+    before = committed_model(open_store(str(run.folder)), rft)
+    assert before is not None
+    assert own == (run.folder / before.folder / "chat_template.jinja").read_text()  # the model keeps its own template
+    line = json.loads((summary["folder"] / summary["corpus"]["file"]).read_text().splitlines()[0])
+    assert [message["role"] for message in (*line["prompt"], *line["completion"])] == ["user", "assistant"]
+
+
+def test_a_student_learns_from_a_teachers_paths_alone(run: Run) -> None:
+    teacher, student = "{name: big, source: MODEL, rft: false}", "{name: small, source: 'tiny:tiny-s', samples: false}"
+    summary = by_preset(run, "distil", teacher, student)
+    assert (summary["corpus"]["gold"], set(summary["corpus"]["by_model"])) == (0, {"big"})
+    assert {(entry["model"], entry["stage"]) for entry in summary["models"]} == {("small", "rft")}
+    assert set(summary["evaluation"]) == {"small"}
+    assert set(summary["evaluation"]["small"]) == {"base", "rft"}
+    text = (summary["folder"] / "report.html").read_text()
+    assert "Against Base, on the same problems" in text
