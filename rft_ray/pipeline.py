@@ -76,7 +76,7 @@ def run(plan: Plan, store: Store) -> Summary:
 
 def save(plan: Plan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
-    data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+    data = problems.origins(plan.train, plan.test)
     data |= {f"model {name}": base for name, base in plan.bases.items()}
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 

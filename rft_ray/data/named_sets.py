@@ -193,6 +193,11 @@ def named_rows(source: str) -> Iterator[Row]:
         yield where, _parts(where, row, named) if named.parts else row
 
 
+def hub_dataset(source: str) -> str | None:
+    """The data set on the hub that a source `<name>:<split>` is read from; None where a local copy is read."""
+    return None if local_copy(source) else NAMED_SETS[source.partition(":")[0]].dataset
+
+
 def local_copy(source: str) -> Path | None:
     """The local file that is read for a source `<name>:<split>`; None: it is read from the hub.
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rft_ray.data import hub
 from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, read_answer
 from rft_ray.data.hub_rows import hub_rows
-from rft_ray.data.named_sets import NAMED_SETS, NamedSet, named_rows
+from rft_ray.data.named_sets import NAMED_SETS, NamedSet, hub_dataset, named_rows
 from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
 from rft_ray.records import Problem
 
@@ -26,6 +27,15 @@ def load_problems(source: str, columns: Columns = USUAL) -> list[Problem]:
     `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, or a file, a folder or a glob of `row_files`, local or `s3://`.
     """
     return deduplicated(source, placed_problems(source, columns)).problems
+
+
+def commit_of(source: str) -> str:
+    """The commit of the hub's data set that a source was read from; empty where it was not read from the hub."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        return hub.commit(_hub_address(source, rest)[0], "dataset")
+    dataset = hub_dataset(source) if kind in NAMED_SETS and ":" in source else None
+    return hub.commit(dataset, "dataset") if dataset else ""
 
 
 # --- Where the rows come from ---------------------------------------------------------------------
