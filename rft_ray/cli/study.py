@@ -30,7 +30,6 @@ from rft_ray.config import Study as StudyConfig
 
 if TYPE_CHECKING:
     from rft_ray.store import Store
-    from rft_ray.study.plan import PlannedPoint
     from rft_ray.study.result import Study
 
 
@@ -89,20 +88,21 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print every point, and an estimate. Starts neither Ray nor an engine."""
+    from rft_ray.plan.cost import work_left
     from rft_ray.study import cost
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
     check_writable(store)
-    missing: dict[bool, Sequence[PlannedPoint]] = {
-        late: study_run.missing(plan, store, late=late) for late in (False, True)
-    }
+    points = [point for late in (False, True) for point in plan.of(late=late)]
+    shards = [shard for job in cost.sampling_jobs(plan) for shard in job.shards()]
+    left = work_left(store, shards, [point.training.fingerprint for point in points])
     check_before(config, plan.train, plan.test)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:
         print(f"not answered: question {skip.question}: {skip.reason}")
-    print(cost.describe(plan, gpu=gpu, missing=missing))
+    print(cost.describe(plan, gpu=gpu, left=left))
     print(f"store: {store.url}")
 
 
