@@ -70,12 +70,14 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
-    check_before(config, plan.train, plan.test)  # before anything is written
+    complete = study_run.complete(plan, store)
+    if not complete:
+        check_before(config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
-    if study_run.complete(plan, store):
+    if complete:
         study_run.save(plan, store)
-        print("nothing to do: every point is trained and evaluated", flush=True)
+        print(study_run.NOTHING_TO_DO, flush=True)
         show(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
         return None
 
@@ -97,7 +99,10 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     points = [point for late in (False, True) for point in plan.of(late=late)]
     shards = [shard for job in cost.sampling_jobs(plan) for shard in job.shards()]
     left = work_left(store, shards, [point.training.fingerprint for point in points])
-    check_before(config, plan.train, plan.test)
+    if study_run.complete(plan, store):
+        print(study_run.NOTHING_TO_DO)
+    else:
+        check_before(config, plan.train, plan.test)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:

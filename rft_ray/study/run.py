@@ -38,6 +38,8 @@ from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
 
+NOTHING_TO_DO = "nothing to do: every point is trained and evaluated"
+
 OnAnswer = Callable[[Store], object]
 """Called with the store after `study.json` is written, to write the page."""
 
