@@ -109,16 +109,18 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
 
 def _examples(plan: Plan, training: TrainingJob) -> int:
     """The number of examples of a training, over its epochs."""
-    gold, samplers, k = plan.train.solved, len(plan.collected), plan.config.sampling.samples_per_problem
-    paths = {"sft": 0.0, "rft_self": paths_guess(k, 1)}.get(training.stage, paths_guess(k, samplers))
-    return int(gold + plan.train.count * paths) * training.recipe.epochs
+    samplers, k = len(plan.collected), plan.config.sampling.samples_per_problem
+    if training.stage == "sft":
+        return plan.train.solved * training.recipe.epochs
+    gold = plan.train.solved if plan.config.corpus.gold else 0
+    paths = plan.train.count * paths_guess(k, 1 if training.stage == "rft_self" else samplers)
+    return int(gold + paths) * training.recipe.epochs
 
 
 def _starts(plan: Plan, left: Left) -> int:
     """Seconds to start engines, one for each model that still samples, and workers, for both stages of training."""
-    models = {job.model for job in plan.evaluations}
     sampling = [job.sampling for job in [*plan.collected, *verdicts_of(plan.evaluations)]]
-    engines = len({job.model for job in sampling if left.samples(job)} & models)
+    engines = len({job.model for job in sampling if left.samples(job)})
     groups = len({job.stage == "sft" for job in plan.trainings if job.fingerprint in left.models})
     return ENGINE_START_S * engines + WORKERS_START_S * groups
 
