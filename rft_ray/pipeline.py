@@ -36,6 +36,8 @@ from rft_ray.store.plans import save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
+NOTHING_TO_DO = "nothing to do: every shard, model and evaluation of this run is committed"
+
 
 class Incomplete(RunError, RuntimeError):
     """The run ended although planned samples are missing."""
@@ -61,22 +63,35 @@ def run(plan: Plan, store: Store) -> Summary:
     StageError or TrainingError when a stage fails, and Incomplete when planned samples are missing at the end.
     """
     mark_run(store)
-    if not plan.config.engine.retry_quarantined:
-        plan = past_quarantine(plan, store)
+    plan = to_run(plan, store)
     save(plan, store)
     before = read_summary(store)
     previous = before if before and before.fingerprint == plan.fingerprint else None
     if previous and previous.finished and complete(store, plan):
-        print("nothing to do: every shard, model and evaluation of this run is committed", flush=True)
+        print(NOTHING_TO_DO, flush=True)
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"):
         return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
 
 
+def finished(plan: Plan, store: Store) -> bool:
+    """Whether nothing of a plan is left to do: its summary says that it finished, and every file is committed."""
+    summary = read_summary(store)
+    if not summary or not summary.finished:
+        return False
+    plan = to_run(plan, store)
+    return summary.fingerprint == plan.fingerprint and complete(store, plan)
+
+
+def to_run(plan: Plan, store: Store) -> Plan:
+    """The plan without its quarantined shards, unless they are to be tried again."""
+    return plan if plan.config.engine.retry_quarantined else past_quarantine(plan, store)
+
+
 def save(plan: Plan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
-    data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+    data = problems.origins(plan.train, plan.test)
     data |= {f"model {name}": base for name, base in plan.bases.items()}
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 

@@ -68,13 +68,14 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
     from rft_ray.data import problems
     from rft_ray.plan import checks
 
-    problems.check_separate(train, test)
+    leaks = problems.leaks(config.problems, train, test)
+    problems.check_separate(test, leaks)
     lines = list(checks.notes(config, train, test))
     if not os.environ.get("RAY_ADDRESS"):
         lines += checks.missing_gpus(config, gpus_here())
     for line in lines:
         print(f"note: {line}")
-    for line in problems.describe(train, test, config.problems.overlap_threshold):
+    for line in problems.describe(train, test, leaks, config.problems.overlap_threshold):
         print(line)
 
 

@@ -61,7 +61,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     from rft_ray.store import mark_run
 
     plan, store = pipeline.prepare(config)
-    check_before(config, plan.train, plan.test)  # before anything is written
+    if not pipeline.finished(plan, store):
+        check_before(config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
 
@@ -78,15 +79,18 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray import pipeline
     from rft_ray.data import base_models
     from rft_ray.plan import cost
-    from rft_ray.store.shards import missing_shards
 
     plan, store = pipeline.prepare(config)
     check_writable(store)
+    plan = pipeline.to_run(plan, store)
     shards = list(plan.completion_shards())
-    missing = missing_shards(store, shards)  # before anything is printed: an error is the first line
+    left = cost.work_left(store, shards, [job.fingerprint for job in plan.trainings])  # an error is the first line
     sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
-    estimate = cost.describe(plan, sizes, gpu=gpu)
+    estimate = cost.describe(plan, sizes, left, gpu=gpu)
     print(config.to_yaml())
-    check_before(config, plan.train, plan.test)
+    if pipeline.finished(plan, store):
+        print(pipeline.NOTHING_TO_DO)
+    else:
+        check_before(config, plan.train, plan.test)
     print(estimate)
-    print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(missing):,}")
+    print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(left.shards):,}")

@@ -30,7 +30,6 @@ from rft_ray.config import Study as StudyConfig
 
 if TYPE_CHECKING:
     from rft_ray.store import Store
-    from rft_ray.study.plan import PlannedPoint
     from rft_ray.study.result import Study
 
 
@@ -71,12 +70,14 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
-    check_before(config, plan.train, plan.test)  # before anything is written
+    complete = study_run.complete(plan, store)
+    if not complete:
+        check_before(config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
-    if study_run.complete(plan, store):
+    if complete:
         study_run.save(plan, store)
-        print("nothing to do: every point is trained and evaluated", flush=True)
+        print(study_run.NOTHING_TO_DO, flush=True)
         show(study_run.answer(plan, store, study_run.stopwatch(plan, store), command, write_page), store)
         return None
 
@@ -89,20 +90,24 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print every point, and an estimate. Starts neither Ray nor an engine."""
+    from rft_ray.plan.cost import work_left
     from rft_ray.study import cost
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
     check_writable(store)
-    missing: dict[bool, Sequence[PlannedPoint]] = {
-        late: study_run.missing(plan, store, late=late) for late in (False, True)
-    }
-    check_before(config, plan.train, plan.test)
+    points = [point for late in (False, True) for point in plan.of(late=late)]
+    shards = [shard for job in cost.sampling_jobs(plan) for shard in job.shards()]
+    left = work_left(store, shards, [point.training.fingerprint for point in points])
+    if study_run.complete(plan, store):
+        print(study_run.NOTHING_TO_DO)
+    else:
+        check_before(config, plan.train, plan.test)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:
         print(f"not answered: question {skip.question}: {skip.reason}")
-    print(cost.describe(plan, gpu=gpu, missing=missing))
+    print(cost.describe(plan, gpu=gpu, left=left))
     print(f"store: {store.url}")
 
 

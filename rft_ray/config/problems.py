@@ -13,8 +13,8 @@ class ProblemSet(Section):
     """One set of problems. Subsets are prefixes of one seeded order, in whole blocks, so they are nested."""
 
     source: Place = "hub:openai/gsm8k:train"
-    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>`, or a file, a folder or a glob of .jsonl, .json,
-    .csv, .tsv (also .gz, .zst), .parquet, .arrow (local or s3://)."""
+    """`hub:<dataset>:<split>`, `tiny:<split>:<count>`, `gsm8k:<split>` or another set by name (docs/your-data.md), or a
+    file, a folder or a glob of .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, .arrow (local or s3://)."""
     question: str | None = None
     """Column of the question; null: found by name (docs/your-data.md), as are the next two."""
     answer: str | None = None

@@ -45,6 +45,23 @@ def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> li
     return [folder / file for file in chosen]
 
 
+def commit(name: str, kind: Literal["model", "dataset"]) -> str:
+    """The commit that a repository's revision stands for in the client's cache, as `snapshot` left it.
+
+    Asks the cache only. Raises HubError when it has no copy.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repo_id=repo, repo_type=kind, revision=revision or None, local_files_only=True, allow_patterns=[]
+        )
+    except Exception as error:
+        raise HubError(f"the cache has no copy of the hub's {kind} {name}: download it again") from error
+    return Path(folder).name
+
+
 def _cached(place: dict[str, str | None], choose: Choice, reason: str) -> list[Path]:
     """`snapshot` from the hub client's cache alone. Raises HubError with `reason` when the cache has no copy.
 

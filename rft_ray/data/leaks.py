@@ -46,7 +46,7 @@ class Overlap:
         for index, problem in enumerate(test):
             grams = set(_grams(problem.question))
             self._sizes.append(len(grams))
-            self._by_text[same_text(problem.question)].append(index)
+            self._by_text[_same_text(problem.question)].append(index)
             for gram in grams:
                 self._by_gram[gram].append(index)
 
@@ -56,7 +56,7 @@ class Overlap:
 
     def _in(self, problem: Problem) -> Iterator[Leak]:
         """The test questions that one training problem contains."""
-        exact = self._by_text.get(same_text(problem.question), [])
+        exact = self._by_text.get(_same_text(problem.question), [])
         common = Counter(index for gram in set(_grams(problem.question)) for index in self._by_gram.get(gram, ()))
         shares = {index: count / self._sizes[index] for index, count in common.items()} | dict.fromkeys(exact, 1.0)
         for index, share in shares.items():
@@ -69,6 +69,6 @@ def _grams(question: str) -> Iterator[tuple[str, ...]]:
     return zip(*(words[start:] for start in range(WORDS)), strict=False)
 
 
-def same_text(question: str) -> str:
+def _same_text(question: str) -> str:
     """A question without differences in case and white space."""
     return " ".join(question.casefold().split())

@@ -1,29 +1,21 @@
-"""Problem sets by source: the embedded generator, GSM8K, a hub data set, a local or S3 file -> a list of `Problem`."""
+"""Problem sets by source: the embedded generator, a named set, a hub data set, files -> a list of `Problem`."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
 from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, read_answer
+from rft_ray.data.hub_rows import hub_rows
+from rft_ray.data.named_sets import NAMED_SETS, NamedSet, hub_dataset, named_rows
 from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
 from rft_ray.records import Problem
 
-GSM8K = "openai/gsm8k"
-GSM8K_DIR = "RFT_GSM8K_DIR"
-"""Environment variable: a folder with GSM8K's train.jsonl and test.jsonl, used instead of the hub."""
-
 _TINY = re.compile(r"(?P<split>\w+):(?P<count>\d{1,7})(?::(?P<seed>\d{1,9}))?(?::(?P<low>\d)-(?P<high>\d))?")
-_SPLIT_FILE = re.compile(r"(?:(?P<folder>.+)/)?(?P<split>\w+?)(?:-\d[\w-]*)?\.parquet")
-_USUAL_FOLDERS = ("main", "default", "data", "")
-
-
 Placed = tuple[str, Problem]
 """(place, problem). The place is the file and line or row that a message about the problem names."""
 
@@ -31,10 +23,19 @@ Placed = tuple[str, Problem]
 def load_problems(source: str, columns: Columns = USUAL) -> list[Problem]:
     """All problems of a source, in the order of its rows. Raises DataError, and StoreError for S3 out of reach.
 
-    Sources: `gsm8k:<split>`, `hub:<dataset>[/<folder>][@<revision>]:<split>`,
+    Sources: `gsm8k:<split>` and the other sets of `named_sets`, `hub:<dataset>[/<folder>][@<revision>]:<split>`,
     `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, or a file, a folder or a glob of `row_files`, local or `s3://`.
     """
     return deduplicated(source, placed_problems(source, columns)).problems
+
+
+def commit_of(source: str) -> str:
+    """The commit of the hub's data set that a source was read from; empty where it was not read from the hub."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        return hub.commit(_hub_address(source, rest)[0], "dataset")
+    dataset = hub_dataset(source) if kind in NAMED_SETS and ":" in source else None
+    return hub.commit(dataset, "dataset") if dataset else ""
 
 
 # --- Where the rows come from ---------------------------------------------------------------------
@@ -58,66 +59,29 @@ def _generated(source: str, rest: str) -> list[Problem]:
         raise DataError(f"{source}: {error}") from None
 
 
-def _gsm8k_rows(source: str, split: str) -> Iterator[Row]:
-    if split not in ("train", "test"):
-        raise DataError(f"{source}: GSM8K has no split {split!r}: write gsm8k:train or gsm8k:test")
-    if folder := os.environ.get(GSM8K_DIR):
-        path = Path(folder) / f"{split}.jsonl"
-        if not path.is_file():
-            raise DataError(f"{source}: {GSM8K_DIR} is {folder!r}, which has no {path.name}: correct or unset it")
-        yield from rows(str(path), choose=USUAL.choose)
-    else:
-        try:
-            yield from _hub_rows(source, f"{GSM8K}:{split}", USUAL)
-        except DataError as error:
-            raise DataError(f"{error}; or set {GSM8K_DIR} to a folder with train.jsonl and test.jsonl") from error
-
-
 def _hub_rows(source: str, rest: str, columns: Columns) -> Iterator[Row]:
-    """The rows of the Parquet files of one split of a hub dataset `owner/name[/folder][@revision]:split`."""
+    """The rows of one split of a hub data set `owner/name[/folder][@revision]:split`."""
+    dataset, folder, split = _hub_address(source, rest)
+    return hub_rows(source, dataset, split, columns.choose, (folder,) if folder else ())
+
+
+def _hub_address(source: str, rest: str) -> tuple[str, str, str]:
+    """(`owner/name[@revision]`, folder, split) of `owner/name[/folder][@revision]:split`."""
     address, colon, split = rest.rpartition(":")
     if not colon or not address or not split:
-        raise DataError(f"{source}: write hub:<dataset>:<split>, as in hub:{GSM8K}:train")
+        raise DataError(f"{source}: write hub:<dataset>:<split>, as in hub:openai/gsm8k:train")
     address, at, revision = address.partition("@")
     owner, name, folder = (*address.split("/", 2), "", "")[:3]
-    dataset = f"{owner}/{name}" if name else owner
-
-    def choose(files: Sequence[str]) -> Sequence[str]:
-        return _files_of_split(source, files, split, folder or None)
-
-    try:
-        paths = hub.snapshot(dataset + at + revision, "dataset", choose)
-    except hub.HubError as error:
-        raise DataError(f"{source}: {error}") from error
-    for path in paths:
-        yield from rows(str(path), name=f"{source} ({path.name})", choose=columns.choose)
-
-
-def _files_of_split(source: str, files: Sequence[str], split: str, folder: str | None) -> list[str]:
-    """The files of one split, all from one folder (a dataset may have a folder for each configuration)."""
-    matches = [match for file in sorted(files) if (match := _SPLIT_FILE.fullmatch(file))]
-    of_split = [match for match in matches if match["split"] == split]
-    folders = sorted({match["folder"] or "" for match in of_split})
-    if folder is None:
-        usual = [usual for usual in _USUAL_FOLDERS if usual in folders]
-        folder = folders[0] if len(folders) == 1 else usual[0] if usual else None
-    if chosen := [match[0] for match in of_split if (match["folder"] or "") == folder]:
-        parts = re.search(r"-of-(\d+)", chosen[0])
-        if parts and int(parts[1]) != len(chosen):
-            raise DataError(f"{source}: {len(chosen)} of {int(parts[1])} files are there: complete the download")
-        return chosen
-    if of_split:
-        raise DataError(f"{source}: split {split!r} is in the folders {', '.join(folders)}: write <dataset>/<folder>")
-    known = ", ".join(sorted({match["split"] for match in matches})) or "none"
-    raise DataError(f"{source}: no Parquet file of a split {split!r}; splits there: {known}")
+    return (f"{owner}/{name}" if name else owner) + at + revision, folder, split
 
 
 def _file_rows(source: str, columns: Columns) -> Iterator[Row]:
     """The rows of a file that the user names by its path."""
     if not names_rows(source):
         raise DataError(
-            f"{source}: not a source of problems: write gsm8k:<split>, hub:<dataset>:<split>, tiny:<split>:<count>, "
-            f"or a file, a folder or a pattern of files, local or s3://, that end in {KINDS}"
+            f"{source}: not a source of problems: write gsm8k:<split> or another set ({', '.join(NAMED_SETS)}), "
+            f"hub:<dataset>:<split>, tiny:<split>:<count>, or a file, a folder or a pattern of files, local or s3://, "
+            f"that end in {KINDS}"
         )
     return rows(source, choose=columns.choose)
 
@@ -178,10 +142,17 @@ def placed_problems(source: str, columns: Columns = USUAL) -> Iterator[Placed]:
     kind, colon, rest = source.partition(":")
     if colon and kind == "tiny":
         return ((f"{source}: problem {number}", made) for number, made in enumerate(_generated(source, rest), start=1))
-    if colon and kind == "gsm8k":
-        rows = _gsm8k_rows(source, rest)
-    elif colon and kind == "hub":
-        rows = _hub_rows(source, rest, columns)
-    else:
-        rows = _file_rows(source, columns)
+    if colon and kind in NAMED_SETS:
+        return _named_problems(source, NAMED_SETS[kind], columns)
+    rows = _hub_rows(source, rest, columns) if colon and kind == "hub" else _file_rows(source, columns)
     return ((row.where, problem_of(row)) for row in gold_rows(rows, columns))
+
+
+def _named_problems(source: str, named: NamedSet, columns: Columns) -> Iterator[Placed]:
+    for row in gold_rows(named_rows(source), columns):
+        try:
+            yield row.where, problem_of(row)
+        except DataError as error:
+            if named.verifier == "gsm8k":
+                raise
+            raise DataError(f"{error}; {named.title} needs grading.verifier={named.verifier}") from error

@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
 from rft_ray import config
 from rft_ray.data.gold_rows import Columns
-from rft_ray.data.leaks import Overlap, same_text
-from rft_ray.data.problem_sources import deduplicated, placed_problems
+from rft_ray.data.leaks import Leak, Overlap
+from rft_ray.data.problem_sources import commit_of, deduplicated, placed_problems
 from rft_ray.data.row_files import DataError
 from rft_ray.records import Problem, from_table, to_table
 from rft_ray.store import Store, commit_table, open_store, present, read_table
@@ -64,6 +64,8 @@ class ProblemSet:
     fingerprint: str
     """Names the whole data set and its cut into blocks; the same for every `count`."""
     dropped: Dropped = Dropped()
+    commit: str = ""
+    """The commit of the hub's data set that the problems were read from; empty for other sources."""
 
     @property
     def solved(self) -> int:
@@ -87,7 +89,8 @@ def prepare(
         raise DataError(f"{section.source}: every problem contains a test question: give another training set")
     problems = ordered(kept, order_seed, per_block)
     count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
-    return replace(problems, count=count, dropped=Dropped(read.repeated, read.conflicting, len(leaked)))
+    dropped = Dropped(read.repeated, read.conflicting, len(leaked))
+    return replace(problems, count=count, dropped=dropped, commit=commit_of(section.source))
 
 
 def prepare_sets(section: config.Problems) -> tuple[ProblemSet, ProblemSet]:
@@ -96,6 +99,16 @@ def prepare_sets(section: config.Problems) -> tuple[ProblemSet, ProblemSet]:
     test = prepare(section.test, seed, per_block, drop=drop)
     not_in = Overlap(test.problems, section.overlap_threshold) if section.decontaminate == "drop" else None
     return prepare(section.train, seed, per_block, drop=drop, not_in=not_in), test
+
+
+def origins(train: ProblemSet, test: ProblemSet) -> dict[str, str]:
+    """What names the data of a plan: fingerprints, and commits where it comes from the hub.
+
+    Example: {"train": "9c41…", "test": "3d5f…", "commit of train": "e53f…"}
+    """
+    sets = {"train": train, "test": test}
+    commits = {f"commit of {name}": part.commit for name, part in sets.items() if part.commit}
+    return {name: part.fingerprint for name, part in sets.items()} | commits
 
 
 def check_solutions(train: ProblemSet, count: int) -> None:
@@ -110,7 +123,17 @@ def check_solutions(train: ProblemSet, count: int) -> None:
         )
 
 
-def describe(train: ProblemSet, test: ProblemSet, threshold: float) -> list[str]:
+def leaks(section: config.Problems, train: ProblemSet, test: ProblemSet) -> list[Leak]:
+    """The test questions in the training set; none where the training set was cleaned of them.
+
+    Takes most of a second for GSM8K: `check_separate` and `describe` share its result.
+    """
+    if section.decontaminate == "drop":
+        return []
+    return Overlap(test.problems, section.overlap_threshold).leaks(train.problems)
+
+
+def describe(train: ProblemSet, test: ProblemSet, leaks: Sequence[Leak], threshold: float) -> list[str]:
     """Lines about answer-only problems, dropped rows, and test questions in the training set. Empty when all is well.
 
     `threshold`: as `problems.overlap_threshold`.
@@ -121,7 +144,6 @@ def describe(train: ProblemSet, test: ProblemSet, threshold: float) -> list[str]
             lines.append(f"problems.{name}: {only:,} of {part.count:,} problems have an answer and no worked solution")
         if part.dropped:
             lines.append(f"problems.{name}: dropped {part.dropped}")
-    leaks = Overlap(test.problems, threshold).leaks(train.problems)
     if leaks:
         exact = {leak.test.problem_id for leak in leaks if leak.exact}
         more = {leak.test.problem_id for leak in leaks} - exact
@@ -160,10 +182,9 @@ def subset_count(total: int, *, limit: int | None, fraction: float | None, per_b
     return min(total, math.ceil(wanted / per_block) * per_block)
 
 
-def check_separate(train: ProblemSet, test: ProblemSet) -> None:
+def check_separate(test: ProblemSet, leaks: Iterable[Leak]) -> None:
     """Raises DataError where more than half of the test questions are also in the training set."""
-    known = {same_text(problem.question) for problem in train.problems}
-    shared = sum(same_text(problem.question) in known for problem in test.problems)
+    shared = len({leak.test.problem_id for leak in leaks if leak.exact})
     if 2 * shared > len(test.problems):
         raise DataError(
             f"problems.test: {shared:,} of its {len(test.problems):,} questions are in problems.train too, so the "

@@ -1,11 +1,14 @@
-"""Estimated cost of a plan, before anything runs: shards, tokens and time.
+"""Estimated cost of what is left of a plan, before anything runs: shards, tokens and time.
 
-The time is right to an order of magnitude: 2 FLOPs per parameter and sampled token, 6 per parameter and trained token,
-at the rates below. The ledger of a finished run has the measured times.
+In: a plan, and what of it is not committed. The time is right to an order of magnitude: 2 FLOPs per parameter and
+sampled token, 6 per parameter and trained token, at the rates below. The ledger of a finished run has the measured
+times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import pow, prod
 from pathlib import Path
 
@@ -14,16 +17,50 @@ from safetensors import safe_open
 from rft_ray.config import Config
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
+from rft_ray.plan.jobs import SamplingJob, TrainingJob
 from rft_ray.plan.run_plan import Plan, verdicts_of
+from rft_ray.store import Store
+from rft_ray.store.models.committed import committed_model
+from rft_ray.store.shards import Shard, missing_shards
 
 CPU_FLOPS = 6.5e10
 """Useful FLOP/s of two CPU cores in sampling and training of small models (LOG.md)."""
 GPU_SAMPLE_FLOPS, GPU_TRAIN_FLOPS = 4e13, 9e13
 """Useful FLOP/s of an A100-80GB, from the paper's GPU hours for 7B (10 h for 7,473 x 100 samples)."""
-MAX_TOKENS_PER_S = 5000.0
-"""Bound for models that are too small to be limited by arithmetic, on CPUs."""
-ENGINE_START_S, WORKERS_START_S = 20, 30
+CPU_SAMPLE_TOKENS_PER_S, CPU_TRAIN_TOKENS_PER_S = 6_000.0, 10_000.0
+"""Bounds on two CPU cores for models that are too small to be limited by arithmetic. The demo's stages make 3,900 and
+7,100 on a loaded machine, 8,900 and 15,000 on an idle one."""
+GPU_SAMPLE_TOKENS_PER_S, GPU_TRAIN_TOKENS_PER_S = 30_000.0, 100_000.0
+ENGINE_START_S, WORKERS_START_S = 20, 15
 CHARACTERS_PER_TOKEN = 3.5
+SOLUTION_CHARACTERS_PER_TOKEN = 2.3
+"""Solutions are mostly digits and signs: 2.0 for the tiny models' tokenizer, 2.5 for Llama's on GSM8K."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What of a plan is not committed.
+
+    Example: Left(frozenset({"completions/41…/p000000/9c….s00000"}), frozenset({"5f…"}))
+    """
+
+    shards: frozenset[str]
+    """Stems of the shards of completions."""
+    models: frozenset[str]
+    """Fingerprints of the models that are not trained."""
+
+    def samples(self, job: SamplingJob) -> int:
+        """How many samples of a job are missing."""
+        missing = (shard for shard in job.shards() if shard.stem in self.shards)
+        return sum(shard.problem_stop - shard.problem_start for shard in missing) * job.settings.samples_per_block
+
+
+def work_left(store: Store, shards: Iterable[Shard], models: Iterable[str]) -> Left:
+    """Those of a plan's shards of completions and of its models, by fingerprint, that are not in its store."""
+    return Left(
+        frozenset(shard.stem for shard in missing_shards(store, shards)),
+        frozenset(name for name in models if committed_model(store, name) is None),
+    )
 
 
 def parameters(folder: Path) -> int:
@@ -35,36 +72,57 @@ def parameters(folder: Path) -> int:
     return total
 
 
-def describe(plan: Plan, sizes: dict[str, int], *, gpu: bool) -> str:
-    """The plan and its cost as a table. `sizes`: model name -> parameters, 0 where unknown."""
+def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str:
+    """The plan and the cost of what is left of it, as a table. `sizes`: model name -> parameters, 0 where unknown."""
     config = plan.config
-    prompt, response = map(int, mean_tokens(config, plan.train))
-    lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'examples':>10} {'tokens':>13} {'about':>9}"]
     engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
+    prompt, response = map(int, mean_tokens(config, plan.train))
+    lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]
     seconds = 0.0
     for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
         sampling = job.sampling
-        count, tokens = sampling.planned, sampling.planned * response
+        stems = [shard.stem for shard in sampling.shards()]
+        flops = 2 * sizes[sampling.model.name]
+        took = left.samples(sampling) * response / sampling_rate(flops, engines if gpu else 0)
         work = f"sample ({sampling.model.stage}, {job.purpose})"
-        took = tokens / _rate(2 * sizes[sampling.model.name], engines * GPU_SAMPLE_FLOPS if gpu else CPU_FLOPS)
-        shards = sum(1 for _ in sampling.shards())
-        lines.append(_line(sampling.model.name, work, shards, count, tokens, took))
+        lines.append(
+            _line(
+                (sampling.model.name, work),
+                (len(stems), len(left.shards.intersection(stems))),
+                sampling.planned,
+                sampling.planned * response,
+                took,
+            )
+        )
         seconds += took
-    per_sampler = _paths_guess(plan)
-    gold, paths = plan.train.solved, plan.train.count * per_sampler
-    union = gold + paths * len(plan.collected)
-    guess = {"sft": gold, "rft_self": gold + paths}
-    guess |= dict.fromkeys(("rft", "sft_same_steps"), union)
     for training in plan.trainings:
-        count = guess[training.stage] * training.recipe.epochs
+        count, missing = _examples(plan, training), training.fingerprint in left.models
         tokens = count * (prompt + response)
-        took = tokens / _rate(6 * sizes[training.model], workers * GPU_TRAIN_FLOPS if gpu else CPU_FLOPS)
-        lines.append(_line(training.model, f"train {training.stage}", 1, count, tokens, took))
+        took = missing * tokens / training_rate(6 * sizes[training.model], workers if gpu else 0)
+        lines.append(_line((training.model, f"train {training.stage}"), (1, int(missing)), count, tokens, took))
         seconds += took
-    starts = ENGINE_START_S * len({job.model for job in plan.evaluations}) + WORKERS_START_S * 2
+    starts = _starts(plan, left)
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
-    lines.append(f"total: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
+    lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
+
+
+def _examples(plan: Plan, training: TrainingJob) -> int:
+    """The number of examples of a training, over its epochs."""
+    samplers, k = len(plan.collected), plan.config.sampling.samples_per_problem
+    if training.stage == "sft":
+        return plan.train.solved * training.recipe.epochs
+    gold = plan.train.solved if plan.config.corpus.gold else 0
+    paths = plan.train.count * paths_guess(k, 1 if training.stage == "rft_self" else samplers)
+    return int(gold + paths) * training.recipe.epochs
+
+
+def _starts(plan: Plan, left: Left) -> int:
+    """Seconds to start engines, one for each model that still samples, and workers, for both stages of training."""
+    sampling = [job.sampling for job in [*plan.collected, *verdicts_of(plan.evaluations)]]
+    engines = len({job.model for job in sampling if left.samples(job)})
+    groups = len({job.stage == "sft" for job in plan.trainings if job.fingerprint in left.models})
+    return ENGINE_START_S * engines + WORKERS_START_S * groups
 
 
 def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:
@@ -75,23 +133,40 @@ def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:
     rows = problems.problems[: min(problems.count, 1000)]
     question = sum(len(row.question) for row in rows) / len(rows) + len(prompts.stored(config.prompt))
     solutions = [len(row.solution) for row in rows if row.solution]
-    most = float(config.sampling.max_new_tokens)
-    response = min(sum(solutions) / len(solutions) / CHARACTERS_PER_TOKEN + 1, most) if solutions else most
+    response = most = float(config.sampling.max_new_tokens)
+    if solutions:
+        response = min(sum(solutions) / len(solutions) / SOLUTION_CHARACTERS_PER_TOKEN + 1, most)
     return question / CHARACTERS_PER_TOKEN, response
 
 
-def _paths_guess(plan: Plan) -> int:
-    """Distinct paths per problem and model: a power of k through the paper's 1.17 at k=1 and 5.25 at k=100."""
-    k = plan.config.sampling.samples_per_problem
-    return max(1, round(1.17 * pow(float(k), 0.33)))
+def paths_guess(k: int, samplers: int) -> float:
+    """Expected distinct paths per problem, of k samples of each of several models.
+
+    0.85 k^(1/3) is between the paper's 7B (1.17 at k=1, 5.25 at k=100) and the demo's models (2.0 at k=32). Several
+    models find some paths twice: in the paper and in the demo, m of them find m^0.65 times as many as one.
+    """
+    return min(k, 0.85 * pow(k, 1 / 3)) * pow(samplers, 0.65)
 
 
-def _rate(flops_per_token: float, flops: float) -> float:
-    return min(MAX_TOKENS_PER_S if flops == CPU_FLOPS else 1e6, flops / max(flops_per_token, 1))
+def sampling_rate(flops_per_token: float, gpus: int) -> float:
+    """Tokens per second that are sampled on GPUs, or with none on two CPU cores."""
+    if gpus:
+        return min(GPU_SAMPLE_TOKENS_PER_S * gpus, gpus * GPU_SAMPLE_FLOPS / max(flops_per_token, 1))
+    return min(CPU_SAMPLE_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
 
 
-def _line(model: str, work: str, shards: int, count: int, tokens: float, seconds: float) -> str:
-    return f"{model:<16} {work:<22} {shards:>7,} {count:>10,} {int(tokens):>13,} {duration(seconds):>9}"
+def training_rate(flops_per_token: float, gpus: int) -> float:
+    """Tokens per second that are trained on GPUs, or with none on two CPU cores."""
+    if gpus:
+        return min(GPU_TRAIN_TOKENS_PER_S * gpus, gpus * GPU_TRAIN_FLOPS / max(flops_per_token, 1))
+    return min(CPU_TRAIN_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
+
+
+def _line(names: tuple[str, str], shards: tuple[int, int], count: int, tokens: float, seconds: float) -> str:
+    model, work = names
+    return (
+        f"{model:<16} {work:<22} {shards[0]:>7,} {shards[1]:>8,} {count:>10,} {int(tokens):>13,} {duration(seconds):>9}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -72,7 +72,8 @@ def recipes(part: Any) -> Iterator[str]:
 def save_plan(store: Store, plan: Any, *, job: Job, config: str, data: Mapping[str, str]) -> None:
     """Commit a plan, unless it is saved. Raises RunLocked while a repair or a prune runs.
 
-    `config`: the settings as text. `data`: name -> fingerprint of the data and base models that the plan was made from.
+    `config`: the settings as text. `data`: name -> fingerprint of the data and base models that the plan was made from,
+    and the commits of data sets of the hub.
     """
     named = sorted(set(recipes(plan)))
     key = f"{FOLDER}{_name_of(named)}.json"

@@ -1,29 +1,27 @@
-"""The estimated cost of a study before it runs: trainings, tokens, and a rough time per stage.
+"""The estimated cost of what is left of a study before it runs: trainings, tokens, and a rough time per stage.
 
-The time is an order of magnitude, at the rates below (two CPU cores: measured on the tiny family, LOG.md; a GPU: from
-the paper's hours). The numbers of paths are the paper's at the same k, since the study's own are not known yet.
+The time is an order of magnitude, at the rates of `rft_ray/plan/cost.py`. The numbers of paths are guesses too, since
+the study's own are not known yet.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rft_ray.plan.cost import (
-    CPU_FLOPS,
     ENGINE_START_S,
-    GPU_SAMPLE_FLOPS,
-    GPU_TRAIN_FLOPS,
     WORKERS_START_S,
+    Left,
     duration,
     mean_tokens,
+    sampling_rate,
+    training_rate,
 )
+from rft_ray.plan.cost import paths_guess as paths_per_problem
+from rft_ray.plan.jobs import SamplingJob
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 
-TRAIN_TOKENS_PER_S, SAMPLE_TOKENS_PER_S = 15_000.0, 5_000.0
-"""On two CPU cores, for a model so small that arithmetic is not the limit."""
-GPU_TRAIN_TOKENS_PER_S, GPU_SAMPLE_TOKENS_PER_S = 100_000.0, 30_000.0
 PER_MODEL_S = 2.0
 """Time to load, commit and swap one model, in addition to the time for its tokens."""
 ACCEPTED = 0.4
@@ -40,10 +38,8 @@ def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> floa
             _distinct_guess(plan, plan.k, len(plan.collected)) if spec.control else 0
         )
     size = {model.name: model.parameters for model in plan.models}[spec.model]
-    fastest, flops = (GPU_TRAIN_TOKENS_PER_S, GPU_TRAIN_FLOPS) if gpu else (TRAIN_TOKENS_PER_S, CPU_FLOPS)
-    return PER_MODEL_S + recipe.epochs * examples * sum(mean_tokens(plan.config, plan.train)) / min(
-        fastest, flops / (6 * size)
-    )
+    tokens = recipe.epochs * examples * sum(mean_tokens(plan.config, plan.train))
+    return PER_MODEL_S + tokens / training_rate(6 * size, int(gpu))
 
 
 def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
@@ -55,41 +51,62 @@ def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
 
 
 def _distinct_guess(plan: StudyPlan, k: int, samplers: int) -> float:
-    """The paper's 1.17 distinct paths per problem at k=1, which grow with the cube root of k."""
-    return plan.train.count * min(k, 1.17 * math.pow(k, 0.33)) * samplers
+    return plan.train.count * paths_per_problem(k, samplers)
 
 
-def _sampling_seconds(plan: StudyPlan, samples: dict[str, int], *, gpu: bool) -> float:
-    """`samples`: model name -> number of its completions."""
-    fastest, flops = (GPU_SAMPLE_TOKENS_PER_S, GPU_SAMPLE_FLOPS) if gpu else (SAMPLE_TOKENS_PER_S, CPU_FLOPS)
+def _sampling_seconds(plan: StudyPlan, samples: Mapping[str, int], *, gpu: bool) -> float:
+    """`samples`: model name -> number of its completions. With none of them, no engine starts."""
     response, sizes = mean_tokens(plan.config, plan.train)[1], {model.name: model.parameters for model in plan.models}
-    return sum(count * response / min(fastest, flops / (2 * sizes[name])) for name, count in samples.items())
+    seconds = sum(count * response / sampling_rate(2 * sizes[name], int(gpu)) for name, count in samples.items())
+    return seconds + ENGINE_START_S * any(samples.values())
 
 
-def describe(plan: StudyPlan, *, gpu: bool, missing: dict[bool, Sequence[PlannedPoint]]) -> str:
-    """The estimate as a table. `missing`: late -> the points of `plan.of(late=late)` that are not trained yet."""
-    collected = {job.sampling.model.name: job.sampling.planned for job in plan.collected}
+def sampling_jobs(plan: StudyPlan) -> list[SamplingJob]:
+    """Every sampling of a study: of the training problems, and of the test problems for each point."""
+    points = [point for late in (False, True) for point in plan.of(late=late)]
+    return [verdicts.sampling for verdicts in (*plan.collected, *(point.evaluation.greedy for point in points))]
+
+
+def describe(plan: StudyPlan, *, gpu: bool, left: Left) -> str:
+    """The cost of what is left of a study, as a table."""
+    collected = {job.sampling.model.name: left.samples(job.sampling) for job in plan.collected}
     total, lines = 0.0, [f"{'stage':<24} {'models':>7} {'missing':>8} {'about':>9}"]
     for stage, late in (("sft", False), ("rft", True)):
         points = plan.of(late=late)
         if not points:
             continue
+        seconds = _sampling_seconds(plan, collected, gpu=gpu) if late else 0.0
         if late:
-            seconds = ENGINE_START_S + _sampling_seconds(plan, collected, gpu=gpu)
-            total += seconds
-            lines.append(_line("sample paths", len(collected), "", seconds))
-        seconds = WORKERS_START_S + sum(training_seconds(plan, point, gpu=gpu) for point in points)
-        lines.append(_line(f"train {stage}", len(points), str(len(missing[late])), seconds))
-        evaluated = Counter(point.spec.model for point in points)
-        samples = {name: count * plan.test.count for name, count in evaluated.items()}
-        asked = ENGINE_START_S + PER_MODEL_S * len(points) + _sampling_seconds(plan, samples, gpu=gpu)
-        lines.append(_line(f"evaluate {stage}", len(points), "", asked))
-        total += seconds + asked
+            lines.append(_line("sample paths", len(collected), _count(collected), seconds))
+        untrained = [point for point in points if point.training.fingerprint in left.models]
+        trained = sum(training_seconds(plan, point, gpu=gpu) for point in untrained) + WORKERS_START_S * bool(untrained)
+        lines.append(_line(f"train {stage}", len(points), len(untrained), trained))
+        unasked = {point.spec.name: left.samples(point.evaluation.greedy.sampling) for point in points}
+        evaluated = _evaluation_seconds(plan, points, unasked, gpu=gpu)
+        lines.append(_line(f"evaluate {stage}", len(points), _count(unasked), evaluated))
+        total += seconds + trained + evaluated
     where = "one GPU" if gpu else "two CPU cores"
-    trained = sum(len(plan.of(late=late)) for late in (False, True))
-    lines.append(f"{len(plan.points)} points, {trained} trainings and evaluations: about {duration(total)} on {where}")
+    models = sum(len(plan.of(late=late)) for late in (False, True))
+    lines.append(
+        f"{len(plan.points)} points, {models} trainings and evaluations; left: about {duration(total)} on {where}"
+    )
     return "\n".join(lines)
 
 
-def _line(what: str, models: int, missing: str, seconds: float) -> str:
-    return f"{what:<24} {models:>7,} {missing:>8} {duration(seconds):>9}"
+def _evaluation_seconds(
+    plan: StudyPlan, points: Sequence[PlannedPoint], unasked: Mapping[str, int], *, gpu: bool
+) -> float:
+    """`unasked`: point -> number of its missing completions."""
+    samples: Counter[str] = Counter()
+    for point in points:
+        samples[point.spec.model] += unasked[point.spec.name]
+    return PER_MODEL_S * _count(unasked) + _sampling_seconds(plan, samples, gpu=gpu)
+
+
+def _count(samples: Mapping[str, int]) -> int:
+    """How many of these models still sample."""
+    return sum(bool(count) for count in samples.values())
+
+
+def _line(what: str, models: int, missing: int, seconds: float) -> str:
+    return f"{what:<24} {models:>7,} {missing:>8,} {duration(seconds):>9}"

@@ -38,6 +38,8 @@ from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
 
+NOTHING_TO_DO = "nothing to do: every point is trained and evaluated"
+
 OnAnswer = Callable[[Store], object]
 """Called with the store after `study.json` is written, to write the page."""
 
@@ -67,7 +69,7 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
 
 def save(plan: StudyPlan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
-    data = {"train": plan.train.fingerprint, "test": plan.test.fingerprint}
+    data = problems.origins(plan.train, plan.test)
     data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
     save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 

@@ -102,7 +102,7 @@ def test_only_the_files_of_the_split_are_downloaded(tmp_path: Path) -> None:
 def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with hub_server({"datasets/openai/gsm8k": GSM8K}) as endpoint:
         said, _ = ask(PROBLEMS, "hub:openai/gsm8k:dev", tmp_path, endpoint)
-    assert said.endswith("hub:openai/gsm8k:dev: no Parquet file of a split 'dev'; splits there: test, train")
+    assert said.endswith("hub:openai/gsm8k:dev: no data file of a split 'dev'; splits there: test, train")
 
 
 def test_a_downloaded_dataset_is_used_when_the_hub_is_out_of_reach(tmp_path: Path) -> None:

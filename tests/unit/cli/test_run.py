@@ -98,7 +98,7 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
     # 3 models x (2 train blocks x 2 sample blocks + 2 test blocks x (sft + rft)) = 24
     assert "shards of completions: 24, missing: 24" in shown
     assert "samples_per_problem: 32" in shown
-    assert "total: about" in shown
+    assert "left: about" in shown
     assert not (tmp_path / "runs" / "demo" / "completions").exists()
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from rft_ray.study.cost import describe, training_seconds
+from rft_ray.plan.cost import Left
+from rft_ray.study.cost import describe, sampling_jobs, training_seconds
 from rft_ray.study.plan import PlannedPoint
 from rft_ray.study.run import Ticker
 from rft_ray.training.results import TrainingProgress
@@ -41,6 +42,13 @@ def test_more_paths_and_more_data_are_expected_to_take_longer() -> None:
 def test_the_estimate_counts_every_training_and_what_is_missing() -> None:
     plan = planned()
     early, late = plan.of(late=False), plan.of(late=True)
-    shown = describe(plan, gpu=False, missing={False: early[2:], True: late})
+    shards = frozenset(shard.stem for job in sampling_jobs(plan) for shard in job.shards())
+    untrained = frozenset(point.training.fingerprint for point in [*early[2:], *late])
+    shown = describe(plan, gpu=False, left=Left(shards, untrained))
     assert re.search(rf"train sft +{len(early)} +{len(early) - 2} ", shown)
-    assert f"{len(plan.points)} points, {len(early) + len(late)} trainings and evaluations: about" in shown
+    assert f"{len(plan.points)} points, {len(early) + len(late)} trainings and evaluations; left: about" in shown
+
+
+def test_of_a_finished_study_no_time_is_left() -> None:
+    shown = describe(planned(), gpu=False, left=Left(frozenset(), frozenset()))
+    assert shown.splitlines()[-1].endswith("left: about 0 s on two CPU cores")

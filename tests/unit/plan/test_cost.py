@@ -1,0 +1,84 @@
+"""The estimate of a run: what is left of it, and the time of the demo as measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rft_ray.config import ProblemSet, load
+from rft_ray.data.problems import prepare
+from rft_ray.plan.cost import Left, describe, paths_guess, work_left
+from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.store import Store, commit_table, open_store
+from rft_ray.store.shards import Shard
+from tests.unit.plan.test_run_plan import planned
+
+DEMO = Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml"
+SIZES = {"a": 328_224, "b": 724_608}
+NOTHING = Left(frozenset(), frozenset())
+
+
+def all_of(plan: Plan) -> Left:
+    return Left(
+        frozenset(shard.stem for shard in plan.completion_shards()),
+        frozenset(job.fingerprint for job in plan.trainings),
+    )
+
+
+def minutes(shown: str) -> float:
+    match = re.search(r"left: about (\d+) (s|min)", shown)
+    assert match
+    return int(match[1]) / (60 if match[2] == "s" else 1)
+
+
+def test_the_estimate_of_the_demo_is_near_the_measured_times() -> None:
+    """14 to 21 minutes on two idle cores, 30 on two loaded ones."""
+    config = load(DEMO, [])
+    train, test = (prepare(ProblemSet(source=source), 0, 50) for source in ("tiny:train:500", "tiny:test:1000"))
+    plan = make_plan(config, train, test, {model.name: model.name for model in config.models})
+    sizes = {"tiny-s": 328_224, "tiny-m": 328_224, "tiny-l": 724_608}
+    assert 14 <= minutes(describe(plan, sizes, all_of(plan), gpu=False)) <= 25
+
+
+def test_what_is_committed_takes_no_time() -> None:
+    plan = planned()
+    everything = all_of(plan)
+    sampled = Left(frozenset(), everything.models)
+    times = [minutes(describe(plan, SIZES, left, gpu=False)) for left in (everything, sampled, NOTHING)]
+    assert times == sorted(set(times), reverse=True)
+    assert describe(plan, SIZES, NOTHING, gpu=True).splitlines()[-1].startswith("left: about 0 s on 1 GPUs to sample")
+
+
+def test_missing_shards_and_models_are_in_the_table() -> None:
+    plan = planned()
+    job = plan.collected[0].sampling
+    first = next(job.shards())
+    left = Left(frozenset({first.stem}), frozenset({plan.sft[0].fingerprint}))
+    assert left.samples(job) == (first.problem_stop - first.problem_start) * job.settings.samples_per_block
+    shown = describe(plan, SIZES, left, gpu=False)
+    assert re.search(r"a +sample \(sft, collect\) +1 +1 ", shown)
+    assert re.search(r"b +sample \(sft, collect\) +1 +0 .* 0 s", shown)
+    assert re.search(r"a +train sft +1 +1 ", shown)
+    assert re.search(r"a +train rft +1 +0 .* 0 s", shown)
+
+
+def test_what_is_left_is_what_the_store_lacks(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    shards = list(planned().completion_shards())
+    commit(store, shards[0])
+    left = work_left(store, shards, ["5" * 16])
+    assert left == Left(frozenset(shard.stem for shard in shards[1:]), frozenset({"5" * 16}))
+
+
+def commit(store: Store, shard: Shard) -> None:
+    import pyarrow as pa
+
+    commit_table(store, shard.key(), pa.table({"sample": [1]}), {})
+
+
+@pytest.mark.parametrize(("k", "samplers", "low", "high"), [(32, 3, 4.0, 6.0), (100, 4, 8.0, 13.0), (1, 1, 0.5, 1.0)])
+def test_the_guess_of_distinct_paths_is_near_the_known_ones(k: int, samplers: int, low: float, high: float) -> None:
+    """The demo's union has 4.1 a problem, and the paper's of four models at k=100 12.8."""
+    assert low <= paths_guess(k, samplers) <= high
