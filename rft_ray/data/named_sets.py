@@ -80,9 +80,12 @@ def _without_zeros(text: str) -> str:
 
 
 def _multiple_choice(question: str, options: list[str], letter: str, rationale: str | None) -> Parts:
-    """The options, written as `A)21`, are lines of the question: `(A) 21`."""
+    """The options, written as `A)21`, are lines of the question: `(A) 21`. The solution ends in the letter."""
     lines = [re.sub(r"\s*\(?([A-Z])\)\s*", r"(\1) ", option, count=1) for option in options]
-    return {"question": "\n".join([question.strip(), *lines]), "answer": letter.strip(), "solution": rationale}
+    answer, solution = letter.strip(), (rationale or "").strip()
+    if solution and not re.search(rf"answer is \(?{re.escape(answer)}\)?\.?\Z", solution, re.IGNORECASE):
+        solution += f"\nThe answer is ({answer})."
+    return {"question": "\n".join([question.strip(), *lines]), "answer": answer, "solution": solution or None}
 
 
 def _boxed_solution(problem: str, solution: str) -> Parts:
@@ -90,10 +93,10 @@ def _boxed_solution(problem: str, solution: str) -> Parts:
 
 
 def _answer_is(query: str, response: str) -> Parts:
-    """A response that ends in `The answer is: 5`, before which the sets made from GSM8K have `#### 5`."""
-    solution, phrase, answer = response.rpartition("The answer is:")
-    lines = [line for line in solution.splitlines() if not line.startswith("####")]
-    return {"question": query, "answer": answer if phrase else None, "solution": "\n".join(lines).strip() or None}
+    """A response that ends in `The answer is: 5`, before which the rows made from GSM8K have a line `#### 5`."""
+    lines = [line for line in response.splitlines() if not line.startswith("####")]
+    _, phrase, answer = response.rpartition("The answer is:")
+    return {"question": query, "answer": answer if phrase else None, "solution": "\n".join(lines)}
 
 
 def last_boxed(text: str) -> str | None:

@@ -163,14 +163,29 @@ def test_the_files_of_a_set_are_found_in_its_repository(source: str) -> None:
     assert not any(f"{Path(chosen[0]).parent.as_posix()}/{split}-" in file for file in others)
 
 
-def test_the_options_of_a_multiple_choice_question_are_lines_of_it(tmp_path: Path) -> None:
-    write(tmp_path, "aqua:test", ROWS["aqua:test"])
+@pytest.mark.parametrize(
+    ("rationale", "solution"),
+    [
+        ("3 + 4 = 7.\nThe answer is B.", "3 + 4 = 7.\nThe answer is B."),
+        ("3 + 4 = 7", "3 + 4 = 7\nThe answer is (B)."),
+        ("", None),
+    ],
+)
+def test_options_are_lines_of_the_question_and_the_solution_ends_in_the_letter(
+    tmp_path: Path, rationale: str, solution: str | None
+) -> None:
+    write(tmp_path, "aqua:test", ROWS["aqua:test"] | {"rationale": rationale})
     ((_, row),) = named_rows("aqua:test")
     assert row == {
         "question": "Ann has 3 pens and buys 4. How many?\n(A) 6\n(B) 7\n(C) 8\n(D) 9\n(E) 10",
         "answer": "B",
-        "solution": "3 + 4 = 7.\nThe answer is B.",
+        "solution": solution,
     }
+
+
+def test_a_solution_keeps_its_final_sentence_and_loses_the_line_of_gsm8k(tmp_path: Path) -> None:
+    write(tmp_path, "metamathqa:train", ROWS["metamathqa:train"])
+    assert load_problems("metamathqa:train")[0].solution == "She has 3 + 4 = 7 pens.\nThe answer is: 7\n#### 7"
 
 
 @pytest.mark.parametrize(
