@@ -85,7 +85,8 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     plan = pipeline.to_run(plan, store)
     shards = list(plan.completion_shards())
     left = cost.work_left(store, shards, [job.fingerprint for job in plan.trainings])  # an error is the first line
-    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
+    models = plan.config.models
+    sizes = {model.name: 0 if model.is_endpoint else base_models.size(model.source) for model in models}
     estimate = cost.describe(plan, sizes, left, gpu=gpu)
     print(config.to_yaml())
     if pipeline.finished(plan, store):
