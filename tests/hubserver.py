@@ -20,7 +20,7 @@ COMMIT = "c0ffee" + "0" * 34
 Repositories = Mapping[str, Mapping[str, bytes]]
 """`owner/name` for models and `datasets/owner/name` for datasets -> file name -> content."""
 
-_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
+_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/?]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
 _FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMMIT})/(?P<file>[^?]+)(?:\?.*)?")
 
 

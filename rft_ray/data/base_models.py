@@ -90,8 +90,7 @@ def pinned(source: str) -> str:
     """The source with each hub branch or tag in it replaced by its commit. Raises ModelError, StoreError."""
     place, _, given = source.partition(_BASE)
     if place.startswith("hub:"):
-        repository = _repository(place)
-        folder = _hub_metadata(repository.pinned if repository else place)
+        folder = _hub_metadata(place)  # in the client's cache, where its name is the commit
         place = f"hub:{place.removeprefix('hub:').partition('@')[0]}@{folder.name}"
     else:
         folder = Path(place).expanduser()
@@ -109,7 +108,7 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
     `recorded`: what was pinned before in the same run, which stays. Raises ModelError, StoreError.
     """
     pins = {model.source: recorded.get(model.source) or pinned(model.source) for model in config.models}
-    models = [model.model_copy(update={"source": pins[model.source]}) for model in config.models]
+    models = tuple(model.model_copy(update={"source": pins[model.source]}) for model in config.models)
     moved = {source: place for source, place in pins.items() if source != place}
     return config.model_copy(update={"models": models}), moved
 
@@ -260,7 +259,9 @@ def _snapshot(source: str, name: str, only: Sequence[str] = (), *, weights: bool
     """Local paths of a hub model's files, or of some of them. Raises ModelError."""
 
     def pick(files: Sequence[str]) -> Sequence[str]:
-        return only or [file for file in _chosen(source, files) if weights or not is_weights(file)]
+        if only or weights:
+            return only or _chosen(source, files)
+        return [file for file in choose(files) if not is_weights(file)]
 
     try:
         return hub.snapshot(name, "model", pick)

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from rft_ray.config import BaseModelSpec, Config
 from rft_ray.data.base_models import fingerprint, pin, pinned, resolve, resolve_exactly, size
@@ -208,3 +216,108 @@ def test_a_source_that_the_run_has_pinned_keeps_its_commit() -> None:
     pinned_config, sources = pin(config, {"hub:owner/name": "hub:owner/name@c0ffee"})
     assert [model.source for model in pinned_config.models] == ["hub:owner/name@c0ffee", "tiny:tiny-m"]
     assert sources == {"hub:owner/name": "hub:owner/name@c0ffee"}
+
+
+# --- GGUF -----------------------------------------------------------------------------------------
+
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+PARTS = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+"""Part of a tensor's name in transformers -> in GGUF."""
+
+
+def qwen2() -> Any:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        rope_theta=10000.0,
+    )
+    return Qwen2ForCausalLM(config).to(torch.bfloat16).to(torch.float32).eval()
+
+
+def write_gguf(path: Path, model: Any) -> None:
+    """The model in float32, with the tokens and merges of tiny-m."""
+    writer, config = GGUFWriter(path, "qwen2"), model.config
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    tokens = json.loads((model_dir("tiny-m") / "tokenizer.json").read_text())["model"]
+    names = sorted(tokens["vocab"], key=tokens["vocab"].__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(names)
+    writer.add_token_types([3] * 3 + [1] * (len(names) - 3))
+    writer.add_token_merges([" ".join(merge) for merge in tokens["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    for name, tensor in model.state_dict().items():
+        for part, other in PARTS.items():
+            name = name.replace(part, other)
+        writer.add_tensor(name.replace("model.layers.", "blk."), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    write_gguf(tmp_path / "model-f32.gguf", qwen2())
+    return tmp_path / "model-f32.gguf"
+
+
+def test_a_gguf_file_becomes_the_same_model_with_its_tokenizer_and_chat_template(gguf: Path) -> None:
+    folder = resolve(str(gguf))
+    assert same_logits(folder, qwen2(), atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "Tom has 12 pens.\n3 + 4 = 7"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.eos_token_id == 2
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "<user>Hi"
+
+
+def test_a_gguf_file_is_named_by_its_content_and_not_by_its_path(gguf: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copyfile(gguf, tmp_path / "other.gguf"))
+    assert fingerprint(str(other)) == fingerprint(str(gguf))
+    with open(other, "ab") as file:
+        file.write(b" ")
+    assert fingerprint(str(other)) != fingerprint(str(gguf))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no model"])
+def test_a_file_that_is_no_gguf_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(
+        ModelError, match="give a whole GGUF file of an architecture that transformers reads"
+    ) as refusal:
+        resolve(str(tmp_path / "model.gguf"))
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_missing_gguf_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no such file"):
+        resolve(str(tmp_path / "model.gguf"))
