@@ -62,7 +62,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
 
     plan, store = pipeline.prepare(config)
     if not pipeline.finished(plan, store):
-        check_before(config, plan.train, plan.test)  # before anything is written
+        check_before(plan.config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
 
@@ -92,6 +92,6 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     if pipeline.finished(plan, store):
         print(pipeline.NOTHING_TO_DO)
     else:
-        check_before(config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test)
     print(estimate)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(left.shards):,}")

@@ -107,8 +107,15 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
 
     `recorded`: what was pinned before in the same run, which stays. Raises ModelError, StoreError.
     """
-    pins = {model.source: recorded.get(model.source) or pinned(model.source) for model in config.models}
-    models = tuple(model.model_copy(update={"source": pins[model.source]}) for model in config.models)
+    named = {model.source for model in config.models}
+    named |= {model.sample_from for model in config.models if model.sample_from not in (None, "sft", "base")}
+    pins = {source: recorded.get(source) or pinned(source) for source in sorted(named)}
+    models = tuple(
+        model.model_copy(
+            update={"source": pins[model.source], "sample_from": pins.get(model.sample_from, model.sample_from)}
+        )
+        for model in config.models
+    )
     moved = {source: place for source, place in pins.items() if source != place}
     return config.model_copy(update={"models": models}), moved
 
