@@ -40,6 +40,7 @@ _HUB_NAME = re.compile(r"(?:https?://[\w.-]+/|[\w.-]+:(?://)?)?(?P<name>[\w.-]+/
 """`owner/name[@revision]`, also after another tool's prefix, as in `huggingface:owner/name`."""
 _KINDS = ("hub", "package", "tiny", "s3")
 _BASE = "?base="
+_DOCUMENTS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 _GGUF_CONVERSION = 1
 """Version of the GGUF conversion. A higher number makes cached conversions unused."""
 _BYTES = {"float32": 4, "float64": 8}
@@ -145,6 +146,25 @@ def has_chat_template(source: str) -> bool:
         return True
     settings = folder / "tokenizer_config.json"
     return settings.is_file() and bool(read_json(settings, source).get("chat_template"))
+
+
+def documents(source: str) -> list[Path]:
+    """The card, licence and notice files of a base model, or its GGUF file. Downloads no weights from the hub.
+
+    Raises ModelError, StoreError.
+    """
+    repository = _repository(source)
+    if repository:
+        names = [name for name in repository.files if _is_document(name)]
+        return _snapshot(source, repository.pinned, names) if names else []
+    original = metadata(source) if source.startswith("hub:") else _original(source)
+    if original.is_file():
+        return [original]
+    return [path for path in sorted(original.iterdir()) if _is_document(path.name)]
+
+
+def _is_document(name: str) -> bool:
+    return name == "README.md" or ("/" not in name and name.upper().startswith(_DOCUMENTS))
 
 
 def _form(folder: Path) -> Form:
