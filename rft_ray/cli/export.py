@@ -19,8 +19,9 @@ from pathlib import Path
 
 from rft_ray.cli.job import check_folder
 from rft_ray.config.errors import RftError
+from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.report import export
-from rft_ray.store import open_run
+from rft_ray.store import Store, open_run
 
 
 def main(argv: Sequence[str], prog: str = "rft-ray export") -> int:
@@ -56,19 +57,27 @@ def run(options: argparse.Namespace) -> list[str]:
     store = open_run(options.run)
     summary, entry = export.choose(store, options.model, options.stage)
     target = options.to.rstrip("/")
-    name = target.removeprefix("hub:").rpartition("/")[2] if "://" in target or target.startswith("hub:") else target
-    is_remote = name != target
-    local = Path(name if options.dry_run or not is_remote else tempfile.gettempdir()).expanduser().absolute()
-    export.check_target(str(local) if options.dry_run or not is_remote else target)
-    check_folder("--to", local.parent)
-    local.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=local.parent, prefix=".export-") as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
-        export.write_folder(store, summary, entry, folder, Path(name).name)
-        if is_remote and not options.dry_run:
-            return export.upload(folder, target)
-        if local.exists():  # empty, as checked
-            local.rmdir()
-        folder.rename(local)
-    return [str(local)]
+    if not target.startswith(("hub:", "s3://")):
+        return [_write(store, summary, entry, Path(target).expanduser().absolute())]
+    name = target.removeprefix("hub:").rpartition("/")[2]
+    if options.dry_run:
+        return [_write(store, summary, entry, Path(name).absolute())]
+    export.check_target(target)
+    with tempfile.TemporaryDirectory(prefix="rft-export-") as folder:
+        export.write_folder(store, summary, entry, Path(folder), name)
+        return export.upload(Path(folder), target)
+
+
+def _write(store: Store, summary: Summary, entry: ModelEntry, folder: Path) -> str:
+    """Write the folder, which appears whole or not at all. Returns its path."""
+    export.check_target(str(folder))
+    check_folder("--to", folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
+        whole = Path(temporary) / "model"
+        whole.mkdir()
+        export.write_folder(store, summary, entry, whole, folder.name)
+        if folder.exists():  # empty, as checked
+            folder.rmdir()
+        whole.rename(folder)
+    return str(folder)
