@@ -152,9 +152,7 @@ def _settings(facts: CardFacts) -> str:
 
 def _licence(facts: CardFacts) -> str:
     if not facts.licence:
-        return (
-            f"That of the base model `{facts.entry.base}`, which names none: look it up before you pass this on."
-        )
+        return f"That of the base model `{facts.entry.base}`, which names none: look it up before you pass this on."
     return f"`{facts.licence}`, that of the base model `{facts.entry.base}`. The problems of the corpus have their own."
 
 
