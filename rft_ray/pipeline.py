@@ -9,7 +9,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rft_ray.config import Config
 from rft_ray.config.errors import RunError
@@ -31,8 +31,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, mark_run, open_store
-from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.plans import save_plan
+from rft_ray.store.plans import SOURCE, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
@@ -51,9 +50,11 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     train_set, test_set = problems.prepare_sets(config.problems)
     if any(learns_gold(config, model) for model in config.models):
         problems.check_solutions(train_set, train_set.count)
+    store = open_store(f"{config.run.store}/{config.run.name}")
+    config, pins = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
-    bases = {name: files_fingerprint(base_models.resolve(source)) for name, source in sources(config).items()}
-    return make_plan(config, train_set, test_set, bases), open_store(f"{config.run.store}/{config.run.name}")
+    bases = {name: base_models.fingerprint(source) for name, source in sources(config).items()}
+    return replace(make_plan(config, train_set, test_set, bases), sources=pins), store
 
 
 def run(plan: Plan, store: Store) -> Summary:
@@ -93,6 +94,7 @@ def save(plan: Plan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {name}": base for name, base in plan.bases.items()}
+    data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 

@@ -20,7 +20,7 @@ COMMIT = "c0ffee" + "0" * 34
 Repositories = Mapping[str, Mapping[str, bytes]]
 """`owner/name` for models and `datasets/owner/name` for datasets -> file name -> content."""
 
-_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
+_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/?]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
 _FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMMIT})/(?P<file>[^?]+)(?:\?.*)?")
 
 
@@ -72,7 +72,16 @@ def _response(repositories: Repositories, path: str) -> tuple[int, dict[str, str
 
 
 def _info(repo: str, files: Mapping[str, bytes]) -> dict[str, object]:
-    return {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+    return {"id": repo, "sha": COMMIT, "siblings": [_sibling(name, content) for name, content in files.items()]}
+
+
+def _sibling(name: str, content: bytes) -> dict[str, object]:
+    """A file as `files_metadata` lists it: the hub keeps weights out of git and knows their SHA-256."""
+    sibling: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+    if name.endswith((".safetensors", ".bin")):
+        sha256 = hashlib.sha256(content).hexdigest()
+        sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+    return sibling
 
 
 def _tree(files: Mapping[str, bytes]) -> list[dict[str, object]]:

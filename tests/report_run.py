@@ -162,5 +162,6 @@ def _commit_model(store: Store, job: TrainingJob, folder: Path) -> None:
         "curve": [[step, 1 / step, 1e-3] for step in range(1, 31)],
         "versions": {"torch": "2.13.0"},
     }
-    metadata = {"model": job.model, "stage": job.stage, "base": job.base, "training": training}
+    metadata = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
+    metadata |= {"recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
     commit_model(store, job.fingerprint, files, metadata)

@@ -64,13 +64,17 @@ def shipped_configs() -> list[str]:
 
 
 def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
-    """Print a note for each doubtful setting of a job. Raises DataError or ConfigError where it could only fail."""
+    """Print a note for each doubtful setting of a job. Raises an InputError where it could only fail.
+
+    `config` is that of the plan, whose hub models have a commit.
+    """
     from rft_ray.data import problems
     from rft_ray.plan import checks
 
     leaks = problems.leaks(config.problems, train, test)
     problems.check_separate(test, leaks)
     lines = list(checks.notes(config, train, test))
+    checks.check_models(config, train)
     if not os.environ.get("RAY_ADDRESS"):
         lines += checks.missing_gpus(config, gpus_here())
     for line in lines:

@@ -17,6 +17,7 @@ COMMANDS = {
     "study": ("study", "answer the paper's scaling questions on a family of models"),
     "store": ("store", "ls, du, verify, prune: list, measure, check and clean a run's store"),
     "pairs": ("pairs", "export preference pairs for DPO from a run"),
+    "export": ("export", "export a model of a run: folder, hub or S3, with a model card and its corpus"),
     "grade": ("grading", "grade a file of completions in this process, without Ray and without a run"),
 }
 """Subcommand -> its module and a description."""

@@ -62,7 +62,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
 
     plan, store = pipeline.prepare(config)
     if not pipeline.finished(plan, store):
-        check_before(config, plan.train, plan.test)  # before anything is written
+        check_before(plan.config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
 
@@ -85,12 +85,13 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     plan = pipeline.to_run(plan, store)
     shards = list(plan.completion_shards())
     left = cost.work_left(store, shards, [job.fingerprint for job in plan.trainings])  # an error is the first line
-    sizes = {model.name: cost.parameters(base_models.resolve(model.source)) for model in config.models}
+    models = plan.config.models
+    sizes = {model.name: 0 if model.is_endpoint else base_models.size(model.source) for model in models}
     estimate = cost.describe(plan, sizes, left, gpu=gpu)
     print(config.to_yaml())
     if pipeline.finished(plan, store):
         print(pipeline.NOTHING_TO_DO)
     else:
-        check_before(config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test)
     print(estimate)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(left.shards):,}")

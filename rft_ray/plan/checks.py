@@ -1,24 +1,28 @@
 """Config and data -> what would go wrong in a run, before anything runs.
 
 In: a config and its two problem sets. Out: notes for the user, on settings that are valid and doubtful; ConfigError
-where the run could only fail. Numbers of tokens are estimates, from characters: no tokenizer is loaded.
+where the run could only fail. Numbers of tokens in notes are estimates, from characters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rft_ray.config import Config, ConfigError, Recipe
-from rft_ray.data import prompts
+from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
+from rft_ray.data import base_models, prompts
+from rft_ray.data.model_checks import RunTexts, check_model
 from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
+from rft_ray.plan.run_plan import prompt_of
 
 MOST_CHARACTERS_PER_TOKEN = 12
 """No tokenizer packs a whole text of words and numbers more densely."""
 DOUBTFUL_SHARE = 0.25
 """A limit that cuts more than this share of the gold solutions is worth a note."""
+CHECKED_PROBLEMS = 50
+"""Problems whose texts each model's tokenizer is tried on."""
 
 
 def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
@@ -45,6 +49,23 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
             f"sampling.max_new_tokens={limit}: about {share:.0%} of the gold solutions are longer; as long a sample is "
             "cut and counts as truncated: raise it"
         )
+
+
+def check_models(config: Config, train: ProblemSet) -> None:
+    """Raises ModelError where a base model cannot be used. Its config and tokenizer are loaded, and no weights."""
+    checked = train.problems[: train.count : max(1, train.count // CHECKED_PROBLEMS)]
+    responses = [row.solution for row in checked if row.solution]
+    pairs = {(source, prompt_of(config, model)): None for model in config.models for source in _read_by(model)}
+    for source, form in pairs:
+        questions = [prompts.build(form, row.question) for row in checked]
+        texts = RunTexts(prompts=questions, responses=responses, context=config.sampling.max_model_len)
+        check_model(source, base_models.metadata(source), texts)
+
+
+def _read_by(model: BaseModelSpec) -> list[str]:
+    """The sources whose tokenizers read the prompts of a model of the config."""
+    own = [] if model.is_endpoint else [model.source]
+    return own if model.sample_from in (None, "sft", "base") else [*own, str(model.sample_from)]
 
 
 def _misread(name: str, problems: ProblemSet) -> Iterator[str]:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import pow, prod
-from pathlib import Path
-
-from safetensors import safe_open
+from math import pow
 
 from rft_ray.config import Config
 from rft_ray.data import prompts
@@ -61,15 +58,6 @@ def work_left(store: Store, shards: Iterable[Shard], models: Iterable[str]) -> L
         frozenset(shard.stem for shard in missing_shards(store, shards)),
         frozenset(name for name in models if committed_model(store, name) is None),
     )
-
-
-def parameters(folder: Path) -> int:
-    """Number of weights of a local model, by the headers of its safetensors files; no tensor is loaded."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "np") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
 
 
 def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str:

@@ -7,7 +7,7 @@ of the stages. Nothing here reads the store or starts Ray.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data import prompts
@@ -56,13 +56,15 @@ class Plan:
     """Stems of quarantined completions that the run does without."""
     left_out: tuple[EvaluationJob, ...] = ()
     """Evaluations that need some of these completions, and are not made."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Configured source of a base model -> the one pinned to a commit, which `config` has."""
 
     def past(self, quarantined: Collection[str]) -> Plan:
         """The plan of the same run without these completions too."""
         without = self.without.union(quarantined)
         if without == self.without:
             return self
-        return make_plan(self.config, self.train, self.test, self.bases, without)
+        return replace(make_plan(self.config, self.train, self.test, self.bases, without), sources=self.sources)
 
     @property
     def fingerprint(self) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rft_ray.evaluation.model_index import write_index
+from rft_ray.evaluation.summary import read_summary
 from rft_ray.report.facts import gather
 from rft_ray.report.page import run_page
 from rft_ray.report.study_page import study_page
@@ -21,8 +23,13 @@ REPORT, STUDY = "report.html", "study.html"
 
 
 def write_report(store: Store) -> str:
-    """Write a run's report and return its URL. Raises StoreError when the run has no summary yet."""
+    """Write a run's report and its index of models. Returns the report's URL.
+
+    Raises StoreError when the run has no summary yet.
+    """
     store.replace(REPORT, run_page(gather(store)).encode())
+    if summary := read_summary(store):
+        write_index(store, summary)
     return f"{store.url}/{REPORT}"
 
 

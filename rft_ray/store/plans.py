@@ -17,13 +17,15 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from rft_ray.store.base import Store, StoreError
 from rft_ray.store.run_lock import run_lock
 
 FOLDER = "plans/"
+SOURCE = "source "
+"""Prefix of the names in `data` that record where a base model was taken from."""
 Job = Literal["run", "study", "verify"]
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 _NAMES = ("fingerprint", "key", "data_key", "same_steps_as", "start")
@@ -38,6 +40,8 @@ class SavedPlan:
     job: str
     saved_unix: float
     recipes: frozenset[str]
+    data: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What the plan was made from, as given to `save_plan`."""
 
     @property
     def key(self) -> str:
@@ -89,11 +93,23 @@ def saved_plans(store: Store) -> list[SavedPlan]:
     return sorted(plans, key=lambda plan: plan.saved_unix)
 
 
+def recorded_sources(store: Store) -> dict[str, str]:
+    """Source of a base model -> the source pinned to a commit, as the run's plans record it; the latest counts."""
+    pins = (
+        (name.removeprefix(SOURCE), pinned)
+        for plan in saved_plans(store)
+        for name, pinned in plan.data.items()
+        if name.startswith(SOURCE)
+    )
+    return dict(pins)
+
+
 def _read(store: Store, key: str) -> SavedPlan:
     name = key.removeprefix(FOLDER).removesuffix(".json")
     try:
         body = json.loads(store.read(key))
-        plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), frozenset(map(str, body["recipes"])))
+        named = frozenset(map(str, body["recipes"]))
+        plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), named, dict(body.get("data", {})))
         if _name_of(plan.recipes) != name:
             raise ValueError("its recipes do not have the hash that is its name")
     except (ValueError, KeyError, TypeError) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +92,8 @@ class StudyPlan:
     """One job per sampler: all its samples of the training problems. Empty when no question needs samples."""
     points: tuple[PlannedPoint, ...]
     skipped: tuple[Skipped, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Configured source of a base model -> the one pinned to a commit, which `config` has."""
 
     @property
     def k(self) -> int:

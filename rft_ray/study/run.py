@@ -19,14 +19,13 @@ from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.plan import prompt_kinds
-from rft_ray.plan.cost import duration, parameters
+from rft_ray.plan.cost import duration
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.models.folder import files_fingerprint
-from rft_ray.store.plans import save_plan
+from rft_ray.store.plans import SOURCE, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.cost import training_seconds
@@ -48,12 +47,14 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
     train_set, test_set = problems.prepare_sets(config.problems)
     problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
-    folders = {model.name: base_models.resolve(model.source) for model in config.models}
+    store = open_store(f"{config.run.store}/{config.run.name}")
+    config, sources = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
-    bases = {name: files_fingerprint(folder) for name, folder in folders.items()}
-    facts = facts_of(config, folders, {name: parameters(folder) for name, folder in folders.items()})
-    plan = make_study_plan(config, train_set, test_set, bases, facts)
-    return plan, open_store(f"{config.run.store}/{config.run.name}")
+    named = {model.name: model.source for model in config.models}
+    bases = {name: base_models.fingerprint(source) for name, source in named.items()}
+    folders = {name: base_models.metadata(source) for name, source in named.items()}
+    facts = facts_of(config, folders, {name: base_models.size(source) for name, source in named.items()})
+    return replace(make_study_plan(config, train_set, test_set, bases, facts), sources=sources), store
 
 
 def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:
@@ -71,6 +72,7 @@ def save(plan: StudyPlan, store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. Raises RunLocked while a repair or a prune runs on it."""
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
+    data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
     save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 
 

@@ -126,10 +126,10 @@ def test_a_hub_model_is_downloaded_without_pickles_and_subfolders(tmp_path: Path
         assert ask(MODEL, "hub:meta/llama", tmp_path, endpoint)[0] == str(sorted(wanted))
 
 
-def test_a_hub_model_with_only_pickled_weights_is_refused(tmp_path: Path) -> None:
-    with hub_server({"meta/llama": {"config.json": b"{}", "pytorch_model.bin": b"pickle"}}) as endpoint:
+def test_a_hub_model_without_weights_is_refused(tmp_path: Path) -> None:
+    with hub_server({"meta/llama": {"config.json": b"{}", "tf_model.h5": b"weights"}}) as endpoint:
         said, _ = ask(MODEL, "hub:meta/llama", tmp_path, endpoint)
-    assert "ModelError: hub:meta/llama: no *.safetensors there" in said
+    assert "ModelError: hub:meta/llama: no *.safetensors or pytorch_model*.bin there" in said
 
 
 @pytest.mark.parametrize(("code", "source"), [(PROBLEMS, "hub:no/body:train"), (MODEL, "hub:no/body")])

@@ -9,6 +9,7 @@ import hashlib
 import json
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ MODEL_FILES = (
 """The files of a model, which are copied, committed and fingerprinted. Not READMEs, optimizer states, pickles."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_SENTENCEPIECE = ".model"
 
 
 class ModelError(InputError, RuntimeError):
@@ -55,7 +57,8 @@ def check_complete(folder: Path, source: str) -> Path:
     weights = [name for name in names if name.endswith(".safetensors")]
     missing = [] if "config.json" in names else ["config.json"]
     missing += [] if weights else ["*.safetensors"]
-    missing += [] if names & set(_TOKENIZERS) else [" or ".join(_TOKENIZERS)]
+    tokenizers = names & set(_TOKENIZERS) or any(name.endswith(_SENTENCEPIECE) for name in names)
+    missing += [] if tokenizers else [" or ".join(_TOKENIZERS)]
     for index in (name for name in names if name.endswith(".index.json")):
         missing += sorted(set(read_json(folder / index, source).get("weight_map", {}).values()) - names)
     if missing:
@@ -67,6 +70,17 @@ def check_complete(folder: Path, source: str) -> Path:
     for name in weights:
         check_weights(folder / name, source)
     return folder
+
+
+def parameters(folder: Path) -> int:
+    """Number of weights of a local model, by the headers of its safetensors files; no tensor is loaded."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
 
 
 def read_json(path: Path, source: str) -> dict[str, Any]:

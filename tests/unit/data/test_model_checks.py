@@ -1,0 +1,129 @@
+"""Broken models are refused in one line, by their config and tokenizer alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from rft_ray.data.model_checks import RunTexts, check_model
+from rft_ray.data.prompts import Chat, Message
+from rft_ray.data.tiny import MODELS, model_dir
+from rft_ray.store.models.folder import ModelError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound model without weights."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model_dir("tiny-m") / name, tmp_path / name)
+    return tmp_path
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def chat(**arguments: Any) -> Chat:
+    return Chat((Message("user", "Tom has 3 pens."),), arguments)
+
+
+def refusal(folder: Path, texts: RunTexts) -> str:
+    with pytest.raises(ModelError) as refused:
+        check_model("my-model", folder, texts)
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("my-model: ")
+    return message
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_shipped_models_are_sound(name: str) -> None:
+    check_model(f"tiny:{name}", model_dir(name), RunTexts())
+
+
+def test_a_model_without_weights_can_be_checked(folder: Path) -> None:
+    check_model("my-model", folder, RunTexts())
+
+
+def test_a_tokenizer_without_eos_is_refused(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", eos_token=None)
+    assert "has no EOS token" in refusal(folder, RunTexts())
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system') }}", "cannot render a question (TemplateError: no system)"),
+        ("{% for", "cannot render a question (TemplateSyntaxError"),
+        ("Hello", "leaves out the question"),
+        (None, "has no chat template: set prompt.kind=template"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_refused_where_prompts_use_it(
+    folder: Path, template: str | None, said: str
+) -> None:
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    check_model("my-model", folder, RunTexts())
+    assert said in refusal(folder, RunTexts(prompts=[chat()]))
+
+
+def test_arguments_reach_the_chat_template(folder: Path) -> None:
+    template = "{% if not thinking %}{{ raise_exception('off') }}{% endif %}{{ messages[0]['content'] }}"
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    check_model("my-model", folder, RunTexts(prompts=[chat(thinking=True)]))
+    assert "TemplateError: off" in refusal(folder, RunTexts(prompts=[chat(thinking=False)]))
+
+
+def test_a_tokenizer_that_loses_characters_is_refused_with_them(folder: Path) -> None:
+    words = {"<unk>": 0, "</s>": 1, "Tom": 2, "has": 3, "3": 4}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    check_model("my-model", folder, RunTexts(prompts=["Tom has 3"]))
+    message = refusal(folder, RunTexts(prompts=["Tom has 3"], responses=["Tom has $3"]))
+    assert "its tokenizer loses '$'" in message
+    assert "of 'Tom has $3'" in message
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=100)
+    assert "has token ids up to 531, and the embedding only 100 rows" in refusal(folder, RunTexts())
+
+
+def test_a_special_token_beyond_the_embedding_is_fine_while_no_text_has_it(folder: Path) -> None:
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    image = {**tree["added_tokens"][0], "id": 532, "content": "<image>"}
+    edit(folder / "tokenizer.json", added_tokens=[*tree["added_tokens"], image])
+    check_model("my-model", folder, RunTexts())
+
+
+@pytest.mark.parametrize(("own", "limit", "context"), [(8, None, 8), (512, 8, 8), (8, 512, 8)])
+def test_a_context_shorter_than_every_prompt_is_refused(
+    folder: Path, own: int, limit: int | None, context: int
+) -> None:
+    edit(folder / "config.json", max_position_embeddings=own)
+    prompts = ["Tom has 3 pens and then buys many others.", "Tom has 3 pens and then buys many others, and more."]
+    assert f"tokens and the context {context}, so nothing can be sampled" in refusal(
+        folder, RunTexts(prompts=prompts, context=limit)
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda folder: edit(folder / "config.json", model_type="nonesuch"), "config.json"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "the tokenizer's files"),
+    ],
+)
+def test_what_transformers_cannot_read_is_named(folder: Path, damage: Callable[[Path], None], part: str) -> None:
+    damage(folder)
+    assert f"transformers cannot read {part} in {folder}" in refusal(folder, RunTexts())

@@ -1,0 +1,70 @@
+"""A run keeps the commits of its hub models, and checks each model with the prompts that it reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rft_ray import pipeline
+from rft_ray.config import Config
+from rft_ray.data import base_models
+from rft_ray.data.tiny import model_dir
+from rft_ray.plan.checks import check_models
+from rft_ray.store import mark_run
+from rft_ray.store.models.folder import ModelError
+from rft_ray.store.plans import recorded_sources
+
+
+def config(folder: Path, **changes: object) -> Config:
+    tree = {
+        "run": {"name": "mine", "store": str(folder)},
+        "problems": {"train": {"source": "tiny:train:20"}, "test": {"source": "tiny:test:20"}, "per_block": 10},
+        "models": [{"name": "a", "source": "tiny:tiny-s"}],
+        "sampling": {"samples_per_problem": 4, "samples_per_block": 4},
+        "prompt": {"kind": "template"},
+    }
+    return Config.model_validate(tree | changes)
+
+
+def test_a_pinned_source_is_recorded_in_the_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, store = pipeline.prepare(config(tmp_path))
+    mark_run(store)
+    pipeline.save(replace(plan, sources={"hub:owner/name": "hub:owner/name@c0ffee"}), store)
+    assert recorded_sources(store) == {"hub:owner/name": "hub:owner/name@c0ffee"}
+    monkeypatch.setattr(base_models, "fingerprint", lambda source: {"hub:owner/name@c0ffee": "f" * 16}[source])
+    again, _ = pipeline.prepare(config(tmp_path, models=[{"name": "a", "source": "hub:owner/name"}]))
+    assert again.config.models[0].source == "hub:owner/name@c0ffee"
+    assert again.sft[0].base == "hub:owner/name@c0ffee"
+    assert again.past(["completions/x"]).sources == again.sources == {"hub:owner/name": "hub:owner/name@c0ffee"}
+
+
+def test_a_source_enters_no_fingerprint(tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(model_dir("tiny-s"), tmp_path / "elsewhere")
+    here, _ = pipeline.prepare(config(tmp_path))
+    there, _ = pipeline.prepare(config(tmp_path, models=[{"name": "a", "source": str(elsewhere)}]))
+    assert here.fingerprint == there.fingerprint
+
+
+def test_models_are_checked_with_their_own_prompt_and_source(tmp_path: Path) -> None:
+    broken = shutil.copytree(model_dir("tiny-s"), tmp_path / "broken")
+    settings = json.loads((broken / "tokenizer_config.json").read_text())
+    template = "{{ raise_exception('no') }}"
+    (broken / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
+    train = pipeline.prepare(config(tmp_path))[0].train
+    check_models(config(tmp_path, models=[{"name": "a", "source": str(broken)}]), train)
+    for models in (
+        [{"name": "a", "source": str(broken), "prompt": {"kind": "chat"}}],
+        [{"name": "a", "source": "tiny:tiny-s", "sample_from": str(broken), "prompt": {"kind": "chat"}}],
+    ):
+        with pytest.raises(ModelError, match="chat template"):
+            check_models(config(tmp_path, models=models), train)
+
+
+def test_a_model_behind_an_endpoint_has_no_files_to_check(tmp_path: Path) -> None:
+    teacher = {"name": "b", "source": "openai:teacher", "rft": False}
+    train = pipeline.prepare(config(tmp_path))[0].train
+    check_models(config(tmp_path, models=[{"name": "a", "source": "tiny:tiny-s"}, teacher]), train)
