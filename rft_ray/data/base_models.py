@@ -108,12 +108,12 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
 
     `recorded`: what was pinned before in the same run, which stays. Raises ModelError, StoreError.
     """
-    named = {model.source for model in config.models}
-    named |= {model.sample_from for model in config.models if model.sample_from not in (None, "sft", "base")}
+    others = {str(model.sample_from) for model in config.models} - {"None", "sft", "base"}
+    named = others.union(model.source for model in config.models)
     pins = {source: recorded.get(source) or pinned(source) for source in sorted(named)}
     models = tuple(
         model.model_copy(
-            update={"source": pins[model.source], "sample_from": pins.get(model.sample_from, model.sample_from)}
+            update={"source": pins[model.source], "sample_from": pins.get(str(model.sample_from), model.sample_from)}
         )
         for model in config.models
     )
