@@ -13,7 +13,6 @@ every file that counts with that of a run without faults, row by row. Kinds of t
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import multiprocessing
 import os
@@ -35,6 +34,7 @@ from rft_ray.store.backends import faults
 from tests.chaos import table
 from tests.chaos.small_run import ROWS, Outcome, outcome, run
 from tests.chaos.table import Tally
+from tests.s3server import s3_server, share_service_models
 
 KINDS = ("kills", "zombies", "singles", "pairs", "http")
 SIMULATED = ("error", "die", "pause")
@@ -154,13 +154,6 @@ def conducted(trials: Sequence[Trial], root: str, expected: Outcome, processes: 
     with ProcessPoolExecutor(processes, mp_context=context, initializer=share_service_models) as pool:
         work = [pool.submit(conduct, root, trial, expected) for trial in trials]
         yield from (each.result() for each in as_completed(work))
-
-
-def share_service_models() -> None:
-    """Share boto3's parsed descriptions of S3 among the sessions of this process: a trial opens about ten stores."""
-    import botocore.loaders
-
-    botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 
 
 # --- Real processes -------------------------------------------------------------------------------
@@ -283,8 +276,6 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    from tests.s3server import s3_server
-
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the S3 server ends too
     first, _, step = options.part.partition("/")
