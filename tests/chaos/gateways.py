@@ -1,6 +1,6 @@
 """Two jobs on one run, each through a gateway of its own to one S3 server, with delays and lost answers in between.
 
-In: two gateways to the same objects, and a seed. Out: a tally of one trial. Two processes do the small run at once,
+In: two gateways to the same objects, and seeds. Out: a tally of each trial. Two processes do the small run at once,
 each through its own gateway and a proxy that delays every request and answer and cuts some connections (`proxy.py`).
 Then a bit of a file is flipped, a repair through the first gateway voids it, and both processes run again. Every create
 that was acknowledged is read back byte for byte through both gateways.
@@ -28,14 +28,14 @@ from rft_ray.cli.store import main
 from rft_ray.store import Store, names, open_store
 from rft_ray.store.backends.s3 import S3Store
 from rft_ray.store.base import check_create_only
-from tests.chaos.proxy import Proxy, proxy
+from tests.chaos.proxy import proxy
 from tests.chaos.small_run import ROWS, Outcome, outcome, run
 from tests.chaos.table import Tally
-from tests.s3server import BUCKET, S3Server, share_service_models
+from tests.s3server import BUCKET, S3Server, s3_server, second_gateway, share_service_models
 
 CUT = 0.03
 """Part of the answers that are lost."""
-SUBMISSIONS, JOIN_S = 5, 120.0
+SUBMISSIONS, JOIN_S = 5, 300.0
 Acknowledged = dict[str, bytes]
 
 
@@ -52,32 +52,40 @@ def conduct(gateways: Sequence[S3Server], url: str, seed: int, expected: Outcome
         proxies = [stack.enter_context(proxy(g.endpoint, f"{seed} {n}", CUT)) for n, g in enumerate(gateways)]
         endpoints = [running.url for running in proxies]
         first = together(url, endpoints)
-        reached = [seen(url, endpoint) for endpoint in endpoints]
+        before = seen(url, endpoints[1])
         damaged = damage(gateways[0], url, random.Random(seed))
         with through(endpoints[0]), redirect_stdout(io.StringIO()):
             repaired = main(["verify", "--repair", "--yes", url]) == 0
         second = together(url, endpoints)
         with through(endpoints[1]), redirect_stdout(io.StringIO()):
             verified = main(["verify", url]) == 0
-        last = [seen(url, endpoint) for endpoint in endpoints]
+        after = seen(url, endpoints[0])
         acknowledged = [*first, *second]
         changed = sum(unreadable(url, endpoint, acknowledged, damaged) for endpoint in endpoints)
-        return _tally(proxies, [*reached, *last], repaired and verified, changed + twice(acknowledged), expected)
+        sound = repaired and verified and before.files == expected.files  # after the repair some keys are others
+        return Tally(
+            1,
+            sum(running.cuts for running in proxies),
+            ROWS,
+            max(before.lost, after.lost),
+            max(before.duplicated, after.duplicated),
+            max(before.phantom, after.phantom),
+            changed + twice(acknowledged),
+            0 if sound else 1,
+        )
 
 
-def _tally(proxies: Sequence[Proxy], reached: Sequence[Outcome], sound: bool, changed: int, expected: Outcome) -> Tally:
-    """The first two outcomes were read before the repair, and have the files of a run without faults."""
-    alike = all(seen.files == expected.files for seen in reached[:2]) and reached[2].files == reached[3].files
-    return Tally(
-        1,
-        sum(running.cuts for running in proxies),
-        ROWS,
-        max(seen.lost for seen in reached),
-        max(seen.duplicated for seen in reached),
-        max(seen.phantom for seen in reached),
-        changed,
-        0 if sound and alike else 1,
-    )
+def trials(seeds: Sequence[int], root: str) -> Iterator[Tally]:
+    """One trial for each seed, on one server that keeps its data in a folder below `root` and has two gateways."""
+    with tempfile.TemporaryDirectory(dir=root) as name, ExitStack() as stack:
+        folder = Path(name)
+        run(f"{name}/free")
+        expected = outcome(f"{name}/free")
+        server = stack.enter_context(s3_server(folder))
+        gateways = (server, stack.enter_context(second_gateway(server, folder)))
+        stack.enter_context(mock.patch.dict(os.environ, server.environment()))
+        for seed in seeds:
+            yield conduct(gateways, server.url(f"gateways-{seed}"), seed, expected)
 
 
 def seen(url: str, endpoint: str) -> Outcome:

@@ -49,18 +49,19 @@ class Proxy:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either side closes it, or it is cut."""
         address = urlsplit(self.server)
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):
             answers, requests = await asyncio.open_connection(address.hostname, address.port)
             waiting = asyncio.Event()
             pumps = {
                 asyncio.create_task(self._requests(reader, requests, waiting)),
                 asyncio.create_task(self._answers(answers, writer, waiting)),
             }
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            requests.close()
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                requests.close()
         writer.close()
 
     async def _requests(

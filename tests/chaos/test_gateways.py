@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import botocore.loaders
 import pytest
 
-from tests.chaos.gateways import conduct, probe
+from tests.chaos.gateways import CUT, conduct, probe
 from tests.chaos.proxy import proxy
 from tests.chaos.small_run import outcome, run
 from tests.s3server import S3Server, s3_server, second_gateway
@@ -23,6 +25,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[S3Se
     with s3_server(folder) as server, second_gateway(server, folder) as second, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():
             patch.setenv(name, value)
+        patch.setattr(botocore.loaders, "create_loader", functools.cache(botocore.loaders.create_loader))
         yield server, second
 
 
@@ -35,5 +38,5 @@ def test_two_jobs_through_two_gateways_and_a_repair_lose_nothing(gateways: Seque
 
 def test_one_of_several_writers_through_slow_gateways_wins(gateways: Sequence[S3Server]) -> None:
     with ExitStack() as stack:
-        proxies = [stack.enter_context(proxy(gateway.endpoint, f"{gateway.endpoint}", 0.02)) for gateway in gateways]
+        proxies = [stack.enter_context(proxy(gateway.endpoint, gateway.endpoint, CUT)) for gateway in gateways]
         probe(gateways[0].url("probe"), [running.url for running in proxies])
