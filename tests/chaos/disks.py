@@ -73,6 +73,11 @@ def refused() -> str:
     return tried.stderr.strip() if tried.returncode else ""
 
 
+def must_run() -> bool:
+    """Whether a refusal is a failure: in continuous integration, which runs these trials as root."""
+    return os.environ.get("CI") == "true" and os.geteuid() == 0
+
+
 def fail(kind: str, room: int, disk: Path) -> None:
     if kind == "read-only":
         _mount("-o", "remount,ro", str(disk))
