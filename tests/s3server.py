@@ -2,10 +2,13 @@
 
 with s3_server(tmp_path) as server:
     os.environ |= server.environment()
+
+`second_gateway(server, tmp_path)` is another process that serves the same buckets.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import boto3
@@ -31,13 +34,15 @@ _PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kin
 class S3Server:
     """A running server with one bucket, `BUCKET`.
 
-    Example: S3Server("http://127.0.0.1:40123", "5f0c…", "3f…", 4711)
+    Example: S3Server("http://127.0.0.1:40123", "5f0c…", "3f…", 4711, "127.0.0.1:40126.40127")
     """
 
     endpoint: str
     access_key: str
     secret_key: str
     pid: int
+    filer: str
+    """Address of the process that keeps the names of the objects, with its port for gRPC: gateways connect to it."""
 
     def environment(self) -> dict[str, str]:
         """Variables that point boto3, here or in a child process, only at this server."""
@@ -88,13 +93,42 @@ def _start(folder: Path, attempts: int = 3) -> tuple[S3Server, subprocess.Popen[
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = S3Server(f"http://127.0.0.1:{ports[0]}", access_key, secret_key, process.pid)
+    of = dict(zip(_PORTS, ports[1:], strict=True))
+    filer = f"127.0.0.1:{of['filer.port']}.{of['filer.port.grpc']}"
+    server = S3Server(f"http://127.0.0.1:{ports[0]}", access_key, secret_key, process.pid, filer)
     if _makes_bucket(server, process):
         return server, process
     _stop(process)
     if attempts > 1:
         return _start(folder, attempts - 1)
     raise RuntimeError(f"the S3 server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+@contextmanager
+def second_gateway(server: S3Server, folder: Path) -> Iterator[S3Server]:
+    """Start another gateway to the objects of a server that was started in `folder`; end it with the block."""
+    port, grpc = _free_ports(2)
+    command = [
+        *(weed_binary() or "weed", "s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-filer={server.filer}"),
+        *(f"-config={folder}/s3.json", f"-port={port}", f"-port.grpc={grpc}", f"-localSocket={folder}/s3-second.sock"),
+        *("-port.iceberg=0", "-port.lance=0", "-autoCreateBucket=false"),
+    ]
+    with open(folder / "weed-second.txt", "wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+    gateway = replace(server, endpoint=f"http://127.0.0.1:{port}", pid=process.pid)
+    try:
+        if not _makes_bucket(gateway, process):
+            raise RuntimeError(f"the second gateway did not start: {(folder / 'weed-second.txt').read_text()[-2000:]}")
+        yield gateway
+    finally:
+        _stop(process)
+
+
+def share_service_models() -> None:
+    """Share boto3's parsed descriptions of S3 among the sessions of this process, for one that opens many stores."""
+    import botocore.loaders
+
+    botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,9 @@
 """A disk of its own for one run: it fills, or turns read-only, at a chosen operation, and later recovers.
 
-`python -m tests.chaos.disks full|read-only AT RESULT` mounts a tmpfs in a mount namespace of its own, so nothing else
-on the machine sees it, and runs the small run on it. At operation `AT` the disk fails; the run stops with an error. The
-disk recovers, and the same run is submitted again. RESULT gets a JSON object: the error, and what became of the files.
+`python -m tests.chaos.disks full|read-only AT:ROOM,… RESULT` mounts a tmpfs in a mount namespace of its own, so nothing
+else on the machine sees it, and runs the small run on it. At operation `AT` the disk fails: it is read-only, or has
+`ROOM` bytes left, so that a later write fails, in the middle of a file or not. The run stops with an error. The disk
+recovers, and the same run is submitted again. RESULT gets a JSON list: the errors, and what became of the files.
 
 Limits: needs root, because it mounts; tmpfs stands for a disk, so it shows errors but not what a loss of power leaves.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -23,19 +25,22 @@ from unittest import mock
 from rft_ray.store import names, open_store, repair
 from rft_ray.store.backends.faults import FaultyStore
 from rft_ray.store.backends.local import LocalStore
-from tests.chaos.small_run import Outcome, outcome, run
+from tests.chaos.small_run import ROWS, Outcome, outcome, run
+from tests.chaos.table import Tally
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("full", "read-only")
-SIZE, ROOM = "8m", 1 << 10
-"""The disk's size, and what a full one has left: less than a page, so that no file has room."""
+SIZE, ROOM, MOST_ROOM = "8m", 1 << 10, 64 << 10
+"""The disk's size, and what a full one has left: less than a page, so that no file has room; at most so much."""
+LAST = 100
+"""Failures happen up to this operation of a run, which has some more."""
 
 
 @dataclass(frozen=True)
 class Report:
     """What became of one run on a failing disk.
 
-    Example: Report("full", 40, "disk full: completions/…", 12, [], [], True)
+    Example: Report("full", 40, "disk full: completions/…", 12, [], [], True, (0, 0, 0))
     """
 
     kind: str
@@ -50,6 +55,14 @@ class Report:
     """Files that are there after the failure although nothing acknowledged them, and are damaged."""
     same: bool
     """Whether the run has, after it was submitted again, the files of one without faults, and verifies."""
+    samples: tuple[int, int, int]
+    """Lost, duplicated and phantom samples at the end."""
+
+    @property
+    def tally(self) -> Tally:
+        lost, duplicated, phantom = self.samples
+        sound = self.same and not self.torn
+        return Tally(1, int(bool(self.message)), ROWS, lost, duplicated, phantom, len(self.lost), int(not sound))
 
 
 def refused() -> str:
@@ -60,13 +73,18 @@ def refused() -> str:
     return tried.stderr.strip() if tried.returncode else ""
 
 
-def fail(kind: str, disk: Path) -> None:
+def must_run() -> bool:
+    """Whether a refusal is a failure: in continuous integration, which runs these trials as root."""
+    return os.environ.get("CI") == "true" and os.geteuid() == 0
+
+
+def fail(kind: str, room: int, disk: Path) -> None:
     if kind == "read-only":
         _mount("-o", "remount,ro", str(disk))
         return
     free = os.statvfs(disk)
     with open(disk / "filler", "wb") as filler:
-        os.posix_fallocate(filler.fileno(), 0, max(1, free.f_bavail * free.f_frsize - ROOM))
+        os.posix_fallocate(filler.fileno(), 0, max(1, free.f_bavail * free.f_frsize - room))
 
 
 def recover(kind: str, disk: Path) -> None:
@@ -81,7 +99,7 @@ def _mount(*words: str) -> None:
 
 
 @contextmanager
-def recorded(kind: str, at: int, disk: Path) -> Iterator[dict[str, bytes]]:
+def recorded(kind: str, at: int, room: int, disk: Path) -> Iterator[dict[str, bytes]]:
     """The acknowledged creates of the block; its operation number `at` finds the disk failed."""
     acknowledged: dict[str, bytes] = {}
     create, operation, count = LocalStore.create, FaultyStore._around, 0
@@ -90,7 +108,7 @@ def recorded(kind: str, at: int, disk: Path) -> Iterator[dict[str, bytes]]:
         nonlocal count
         count += 1
         if count == at:
-            fail(kind, disk)
+            fail(kind, room, disk)
         return operation(self, what, act)  # type: ignore[arg-type]
 
     def noted(self: LocalStore, key: str, data: bytes) -> bool:
@@ -105,10 +123,10 @@ def recorded(kind: str, at: int, disk: Path) -> Iterator[dict[str, bytes]]:
     del os.environ["RFT_STORE_FAULTS"]
 
 
-def conduct(kind: str, at: int, disk: Path, expected: Outcome) -> Report:
+def conduct(kind: str, at: int, room: int, disk: Path, expected: Outcome) -> Report:
     """One run on a disk that fails at operation `at`, then has room again, or can be written again."""
     url, message = str(disk / "run"), ""
-    with recorded(kind, at, disk) as acknowledged:
+    with recorded(kind, at, room, disk) as acknowledged:
         try:
             run(url)
         except RuntimeError as error:  # a StoreError, or a sampler's error around one
@@ -118,8 +136,9 @@ def conduct(kind: str, at: int, disk: Path, expected: Outcome) -> Report:
     recover(kind, disk)
     run(url)
     lost += _lost(url, acknowledged)
-    same = outcome(url).files == expected.files and not repair.find(repair.examine(open_store(url)))
-    return Report(kind, at, message, before, lost, torn, same)
+    reached = outcome(url)
+    same = reached.files == expected.files and not repair.find(repair.examine(open_store(url)))
+    return Report(kind, at, message, before, lost, torn, same, (reached.lost, reached.duplicated, reached.phantom))
 
 
 def _lost(url: str, acknowledged: dict[str, bytes]) -> list[str]:
@@ -134,11 +153,20 @@ def _torn(url: str) -> list[str]:
     return [finding.key for finding in repair.find(repair.examine(store)) if finding.corrupt] if tables else []
 
 
-def on_a_disk(kind: str, points: Sequence[int]) -> list[Report]:
-    """One run for each operation of `points`, each on a new disk, in a process with mounts of its own."""
+def random_points(seed: int, count: int) -> list[tuple[int, int]]:
+    """Random operations of a run at which a disk fails, and random bytes that it has left if it fills."""
+    draw = random.Random(f"disks {seed}")
+    return [(draw.randint(1, LAST), draw.choice((0, ROOM, draw.randrange(MOST_ROOM)))) for _ in range(count)]
+
+
+def on_a_disk(kind: str, points: Sequence[tuple[int, int]]) -> list[Report]:
+    """One run for each of `points`: an operation, and the room in bytes that a full disk has left.
+
+    Each runs on a new disk, all in one process with mounts of its own.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "result.json")
-        command = [sys.executable, "-m", "tests.chaos.disks", kind, ",".join(map(str, points)), str(result)]
+        result, places = Path(folder, "result.json"), ",".join(f"{at}:{room}" for at, room in points)
+        command = [sys.executable, "-m", "tests.chaos.disks", kind, places, str(result)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             ["unshare", "-m", "--propagation", "private", *command],
@@ -153,18 +181,19 @@ def on_a_disk(kind: str, points: Sequence[int]) -> list[Report]:
 
 
 def main(kind: str, points: str, result: str) -> None:
-    """Conduct the runs, in the mount namespace of this process."""
+    """Conduct the runs on failing disks, in the mount namespace of this process."""
     reports = []
     with tempfile.TemporaryDirectory() as folder:
         free = f"{folder}/free"
         run(free)
         expected = outcome(free)
-        for at in map(int, points.split(",")):
-            disk = Path(folder, f"disk-{at}")
+        for number, point in enumerate(points.split(",")):
+            at, room = map(int, point.split(":"))
+            disk = Path(folder, f"disk-{number}")
             disk.mkdir()
             _mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk))
             try:
-                reports.append(asdict(conduct(kind, at, disk, expected)))
+                reports.append(asdict(conduct(kind, at, room, disk, expected)))
             finally:
                 subprocess.run(["umount", str(disk)], check=True)
     Path(result).write_text(json.dumps(reports))

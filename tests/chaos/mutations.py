@@ -11,6 +11,7 @@ SHARDS = "tests/unit/store/test_shards.py"
 LOCK = "tests/unit/store/test_run_lock.py"
 CLI, PRUNE = "tests/unit/cli/test_store.py", "tests/unit/cli/test_prune.py"
 REPAIR = "tests/chaos/test_repair.py"
+HISTORIES = "tests/chaos/test_histories.py"
 LIMITS = "tests/serve/access/test_rate_limits.py"
 GUARD = "tests/serve/access/test_guard.py"
 
@@ -85,7 +86,10 @@ MUTANTS = (
         "rft_ray/corpus/graded.py",
         'if about["completions"] != content:',
         "if False:",
-        ("tests/unit/corpus/test_graded.py",),
+        (
+            f"{HISTORIES}::test_a_job_that_wakes_after_its_samples_were_voided_mixes_nothing",
+            "tests/unit/corpus/test_graded.py",
+        ),
     ),
     Mutant(
         "bytes-unchecked",

@@ -8,12 +8,13 @@ every file that counts with that of a run without faults, row by row. Kinds of t
     singles   every operation x before, after x error (after: a lost acknowledgement), simulated kill, zombie thread
     pairs     random ordered pairs of singles; the second one occurs in the recovery from the first
     http      S3 only: responses 503, 500 and 429, no connection, and lost responses, once and beyond all retries
+    disks     a disk of its own fills or turns read-only at a random operation, then recovers; needs root
+    gateways  S3 only: two jobs at once through two gateways, with delays and lost answers, and a repair between them
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import multiprocessing
 import os
@@ -32,11 +33,12 @@ from pathlib import Path
 
 from rft_ray.store import open_store, repair
 from rft_ray.store.backends import faults
-from tests.chaos import table
+from tests.chaos import disks, gateways, table
 from tests.chaos.small_run import ROWS, Outcome, outcome, run
 from tests.chaos.table import Tally
+from tests.s3server import s3_server, share_service_models
 
-KINDS = ("kills", "zombies", "singles", "pairs", "http")
+KINDS = ("kills", "zombies", "singles", "pairs", "http", "disks", "gateways")
 SIMULATED = ("error", "die", "pause")
 Trial = tuple[str, ...]
 """One plan of faults for each attempt at a run."""
@@ -156,13 +158,6 @@ def conducted(trials: Sequence[Trial], root: str, expected: Outcome, processes: 
         yield from (each.result() for each in as_completed(work))
 
 
-def share_service_models() -> None:
-    """Share boto3's parsed descriptions of S3 among the sessions of this process: a trial opens about ten stores."""
-    import botocore.loaders
-
-    botocore.loaders.create_loader = functools.cache(botocore.loaders.create_loader)
-
-
 # --- Real processes -------------------------------------------------------------------------------
 
 
@@ -232,6 +227,29 @@ class Part:
             with table.line(name, place(root), self.log) as tallies:
                 tallies.append(kept([*trials][self.first :: self.step], root, expected, self.processes, progress=True))
 
+    def conduct_disks(self, count: int, seed: int) -> None:
+        """Run `count` failures of each kind of disk. Without root they are left out, with a line."""
+        if self.only not in ("", "disks"):
+            return
+        if why := disks.refused():
+            if disks.must_run():
+                raise SystemExit(f"no disk of its own can be mounted here: {why}")
+            print(f"disks are left out, because none can be mounted here: {why}", file=sys.stderr)
+            return
+        points = disks.random_points(seed, count)[self.first :: self.step]
+        for kind, name in DISKS.items():
+            with table.line(name, "local disk", self.log) as tallies:
+                for start in range(0, len(points), DISKS_AT_ONCE):
+                    reports = disks.on_a_disk(kind, points[start : start + DISKS_AT_ONCE])
+                    tallies += [report.tally for report in reports]
+
+    def conduct_gateways(self, count: int, seed: int, root: str) -> None:
+        """Run two jobs through two gateways, with `count` seeds."""
+        if self.only in ("", "gateways"):
+            seeds = range(seed, seed + count)[self.first :: self.step]
+            with table.line("two jobs, two gateways, delays, lost answers", "S3", self.log) as tallies:
+                tallies.extend(gateways.trials(seeds, root))
+
     def conduct_real(self, root: str, last: int, expected: Outcome) -> None:
         """Run the requested kinds that kill or stop processes, at each of `last` operations, and print their lines."""
         for kind, signal_, name in (("kills", "kill", "SIGKILL"), ("zombies", "stop", "SIGSTOP, SIGCONT")):
@@ -245,6 +263,9 @@ def place(root: str) -> str:
     return "S3" if root.startswith("s3://") else "local disk"
 
 
+DISKS = {"full": "a disk fills, and has room again", "read-only": "a disk turns read-only, and is writable again"}
+DISKS_AT_ONCE = 20
+"""Runs on disks in one process."""
 ONE, TWO = "one error, lost acknowledgement, kill or zombie", "two of them, in order"
 
 
@@ -274,6 +295,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the runs lie")
     parser.add_argument("--pairs", type=int, default=2500, help="0: nothing on local disk")
     parser.add_argument("--s3-pairs", type=int, default=400, help="0: no S3 server is started")
+    parser.add_argument("--disks", type=int, default=100, help="failures of each kind of disk")
+    parser.add_argument("--gateways", type=int, default=20, help="trials with two gateways")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", choices=("", *KINDS), help="one kind of trial")
@@ -283,8 +306,6 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    from tests.s3server import s3_server
-
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that the S3 server ends too
     first, _, step = options.part.partition("/")
@@ -292,9 +313,11 @@ def main() -> int:
     share_service_models()
     print(table.HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="rft-faults-", dir=options.folder) as folder:
-        if options.pairs:
+        if options.pairs and options.only not in ("disks", "gateways"):
             local(folder, options.pairs, options.seed, part)
-        if options.s3_pairs:
+        part.conduct_disks(options.disks, options.seed)
+        part.conduct_gateways(options.gateways, options.seed, folder)
+        if options.s3_pairs and options.only not in ("disks", "gateways"):
             with s3_server(Path(folder)) as server:
                 os.environ |= server.environment()
                 s3(server.url("faults"), options.s3_pairs, options.seed, part)
