@@ -120,7 +120,7 @@ def _starts(plan: Plan, left: Left) -> int:
 
 
 def _charges(plan: Plan, left: Left, prompt: int, response: int) -> list[str]:
-    """A line for each model behind an endpoint: the tokens that what is left costs, and their price where it is known."""
+    """A line for each model behind an endpoint: the tokens that what is left costs, and their price where known."""
     lines = []
     endpoints = plan.config.endpoints
     for sampling in (job.sampling for job in plan.collected if job.sampling.model.name in endpoints):
