@@ -151,7 +151,13 @@ def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stop
     """
     config = plan.config
     try:
-        receipts = sample([job.sampling for job in jobs], store, config.engine, run_seed=config.run.seed)
+        receipts = sample(
+            [job.sampling for job in jobs],
+            store,
+            config.engine,
+            run_seed=config.run.seed,
+            endpoints=config.endpoints,
+        )
     except actor_pool.StageError:
         write_summary(store, plan, watch, finished=False)
         raise

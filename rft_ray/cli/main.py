@@ -12,6 +12,7 @@ from importlib import import_module
 COMMANDS = {
     "run": ("run", "fine-tune, sample, verify, merge, fine-tune again, evaluate: the whole of RFT"),
     "verify": ("verify", "grade completions of any sampler and select their distinct reasoning paths, on Ray"),
+    "sample": ("sample", "sample any model on a file of prompts, on Ray: resumable, without a run"),
     "report": ("report", "rebuild the report of a run or of a scaling study"),
     "serve": ("serve", "serve the models of a finished run over HTTP"),
     "study": ("study", "answer the paper's scaling questions on a family of models"),

@@ -3,9 +3,10 @@
 Imports pydantic and yaml only: a config is validated before Ray, torch or vLLM is loaded.
 """
 
+from rft_ray.config.endpoint import ENDPOINT, Endpoint
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.loading import load
-from rft_ray.config.models import ALPACA, ENDPOINT, BaseModelSpec, Prompt, Recipe
+from rft_ray.config.models import ALPACA, BaseModelSpec, Prompt, Recipe
 from rft_ray.config.problems import Problems, ProblemSet
 from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Grading, Run, Sampling, Study, Training
 from rft_ray.config.section import Section
@@ -17,6 +18,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Corpus",
+    "Endpoint",
     "Engine",
     "Evaluation",
     "Grading",

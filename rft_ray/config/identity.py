@@ -23,6 +23,16 @@ RECIPE = (
     "lora_alpha",
 )
 PROMPT = ("kind", "template", "system", "chat_kwargs")
+ENDPOINT = (
+    "base_url",
+    "key_env",
+    "max_concurrency",
+    "token_budget",
+    "timeout_seconds",
+    "retry_seconds",
+    "price_per_million_tokens.prompt",
+    "price_per_million_tokens.completion",
+)
 COLUMNS = ("question", "answer", "solution")
 
 IDENTITY: dict[str, tuple[str, ...]] = {
@@ -53,6 +63,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     **{f"models.*.prompt.{name}": ("sft", "icl completions") for name in PROMPT},
     "models.*.rft": ("rft", "controls"),
     **{f"prompt.{name}": ("sft", "icl completions") for name in PROMPT},
+    # The name of a model behind an endpoint identifies it, whoever serves it.
+    **{f"models.*.endpoint.{name}": NONE for name in ENDPOINT},
     **{f"sft.{name}": ("sft",) for name in RECIPE},
     **{f"rft.{name}": ("rft", "controls") for name in (*RECIPE, "from")},
     "sampling.temperature": ("completions",),

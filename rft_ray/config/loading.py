@@ -23,7 +23,7 @@ from rft_ray.config import yaml_reader
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.moved_keys import MOVED, old_keys
 from rft_ray.config.schema import Config
-from rft_ray.config.section import SECRET
+from rft_ray.config.section import SECRETS
 
 COMMAND_LINE = "the command line"
 PLAIN = {
@@ -191,7 +191,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{key}: {PLAIN[kind]}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and SECRET not in message else ""
+    secret = any(text in message for text in SECRETS)
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not secret else ""
     return f"{key}: {message}{shown}"
 
 

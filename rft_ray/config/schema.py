@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
@@ -259,10 +260,18 @@ class Config(Section):
         asked = [model.name for model in self.models if model.sample_from == "sft"]
         if asked and self.sft is None:
             raise ValueError(f"models: {asked[0]!r} has sample_from: sft, and the section sft is null")
+        for model in self.models:
+            if model.samples_from_endpoint:
+                check_patience(model.name, model.endpoint, self.engine.stall_seconds)
         for name in {*self.study.headline, *self.study.pretraining_losses} - set(names):
             near = difflib.get_close_matches(name, names, 1, 0) or names
             raise ValueError(f"study: there is no model {name!r}; nearest: {near[0]!r}")
         return self
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Model name -> endpoint, of the models that are behind one."""
+        return {model.name: model.endpoint for model in self.models if model.samples_from_endpoint}
 
     def to_yaml(self) -> str:
         """The resolved config as YAML, with every value."""

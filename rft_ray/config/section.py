@@ -8,6 +8,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 SECRET = "the URL holds a user or a password"
+NOT_A_NAME = "must be the name of an environment variable, not a key"
+SECRETS = (SECRET, NOT_A_NAME)
+"""Messages about values that may be secrets: such a value is not shown."""
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""The name of an environment variable."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

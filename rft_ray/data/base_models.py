@@ -21,6 +21,7 @@ from importlib import metadata as packages
 from pathlib import Path
 
 from rft_ray.config import Config
+from rft_ray.config.endpoint import ENDPOINT
 from rft_ray.data import hub
 from rft_ray.data.model_files import ADAPTER_CONFIG, Form, choose, form_of, is_weights
 from rft_ray.store import open_store
@@ -62,8 +63,11 @@ def resolve(source: str) -> Path:
 def fingerprint(source: str) -> str:
     """16 hex digits that name a base model by its files, wherever they lie. Raises ModelError, StoreError.
 
-    The hashes of a hub model's weights are the hub's own, so only its small files are downloaded.
+    The hashes of a hub model's weights are the hub's own, so only its small files are downloaded. A model behind an
+    endpoint has no files: its name is all that identifies it.
     """
+    if source.startswith(ENDPOINT):
+        return fingerprint_of("model", openai=source.removeprefix(ENDPOINT))
     repository = _repository(source)
     if repository is None:
         return _fingerprint_here(source)
@@ -259,6 +263,8 @@ def _original(source: str) -> Path:
         return _from_tiny(source, rest)
     if colon and kind == "s3":
         return _from_s3(place)
+    if place.startswith(ENDPOINT):
+        raise ModelError(f"{source}: a model behind an endpoint has no files: it samples, and is not trained or served")
     path = Path(place).expanduser()
     if not path.is_dir() and not (path.suffix == ".gguf" and path.is_file()):
         what = "file" if path.suffix == ".gguf" else "folder"

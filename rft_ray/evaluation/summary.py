@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rft_ray.config import Endpoint
 from rft_ray.corpus.builder import counts_of
 from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
 from rft_ray.evaluation.model_index import write_index
 from rft_ray.evaluation.stage import read_records
 from rft_ray.evaluation.summary_records import (
     Account,
+    Charged,
     Complementarity,
     Corpus,
     Evaluation,
@@ -29,6 +31,7 @@ from rft_ray.evaluation.summary_records import (
     parse_summary,
     summary_json,
 )
+from rft_ray.plan.cost import price
 from rft_ray.plan.jobs import CorpusJob, VerdictJob
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Status
@@ -95,7 +98,10 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         problems=_problems(plan),
         samplers={job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         models=tuple(ModelEntry(job.model, job.stage, job.fingerprint, job.base) for job in plan.trainings),
-        ledger={job.sampling.model.name: account_of(store, job, overlaps, held) for job in plan.collected},
+        ledger={
+            job.sampling.model.name: account_of(store, job, overlaps, held, plan.config.endpoints)
+            for job in plan.collected
+        },
         quarantine=tuple(_quarantined(shard) for shard in held),
         corpus=_corpus(store, plan.corpus),
         own_corpora={job.paths.samplers[0]: _corpus(store, job) for job in plan.own if job.paths},
@@ -115,7 +121,13 @@ def _problems(plan: Plan) -> ProblemCounts:
     return ProblemCounts(plan.train.count, plan.test.count, plan.train.count - plan.train.solved, dropped)
 
 
-def account_of(store: Store, job: VerdictJob, overlaps: Complementarity, held: Sequence[Held] = ()) -> Account:
+def account_of(
+    store: Store,
+    job: VerdictJob,
+    overlaps: Complementarity,
+    held: Sequence[Held] = (),
+    endpoints: Mapping[str, Endpoint] | None = None,
+) -> Account:
     """The account of one model's samples of training problems. `overlaps`: the result of `complementarity`."""
     completions = list(shard_metadata(store, job.sampling.shards()))
     counts: Counter[str] = Counter()
@@ -125,7 +137,8 @@ def account_of(store: Store, job: VerdictJob, overlaps: Complementarity, held: S
     for metadata in shard_metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
     busy = busy_seconds(completions)
-    paths = overlaps.by_model.get(job.sampling.model.name)
+    name = job.sampling.model.name
+    paths = overlaps.by_model.get(name)
     return Account(
         planned=job.sampling.planned,
         skipped=counts["skipped"],
@@ -138,7 +151,15 @@ def account_of(store: Store, job: VerdictJob, overlaps: Complementarity, held: S
         distinct_paths=paths.distinct if paths else 0,
         tokens=counts["tokens"],
         tokens_per_s=round(counts["tokens"] / busy, 1) if busy else 0.0,
+        charged=charged_for(counts, endpoints[name]) if endpoints and name in endpoints else None,
     )
+
+
+def charged_for(counts: Mapping[str, int], endpoint: Endpoint) -> Charged:
+    """What an endpoint charged for the samples with these counts."""
+    prompt_tokens, completion_tokens = counts["prompt_tokens"], counts["completion_tokens"]
+    cost = price(endpoint.price_per_million_tokens, prompt_tokens, completion_tokens)
+    return Charged(prompt_tokens, completion_tokens, None if cost is None else round(cost, 4))
 
 
 def _quarantined(entry: Held) -> QuarantinedShard:

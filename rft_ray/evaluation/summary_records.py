@@ -40,6 +40,16 @@ class ModelEntry:
     base: str
 
 
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What an endpoint charged for one model's samples. Example: Charged(120000, 450000, 4.8)"""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    """By `endpoint.price_per_million_tokens`; None where no price is set."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """The account of one model's samples of training problems.
@@ -66,6 +76,8 @@ class Account:
     tokens: int
     tokens_per_s: float
     """Tokens per second of the time in which at least one of the model's shards was being sampled."""
+    charged: Charged | None = None
+    """Of a model behind an endpoint only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +204,12 @@ def summary_json(summary: Summary) -> bytes:
         for model, by_setting in summary.evaluation.items()
     }
     problems = {name: value for name, value in asdict(summary.problems).items() if value or name in ("train", "test")}
+    ledger = {
+        model: {name: value for name, value in asdict(account).items() if name != "charged" or value}
+        for model, account in summary.ledger.items()
+    }
     tree = asdict(summary) | {
+        "ledger": ledger,
         "problems": problems,
         "corpus": _corpus_data(summary.corpus),
         "own_corpora": {model: _corpus_data(corpus) for model, corpus in summary.own_corpora.items()},

@@ -6,9 +6,10 @@ where the run could only fail. Numbers of tokens in notes are estimates, from ch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
-from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
+from rft_ray.config import BaseModelSpec, Config, ConfigError, Endpoint, Recipe
 from rft_ray.data import base_models, prompts
 from rft_ray.data.model_checks import RunTexts, check_model
 from rft_ray.data.problems import ProblemSet
@@ -36,6 +37,7 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
             )
         if config.grading.mode == "paper":
             yield from _misread(name, problems)
+    yield from _endpoints(config)
     template = len(prompts.stored(config.prompt))
     used = train.problems[: train.count]
     examples = [template + len(row.question) + len(row.solution) for row in used]
@@ -65,7 +67,22 @@ def check_models(config: Config, train: ProblemSet) -> None:
 def _read_by(model: BaseModelSpec) -> list[str]:
     """The sources whose tokenizers read the prompts of a model of the config."""
     own = [] if model.is_endpoint else [model.source]
-    return own if model.sample_from in (None, "sft", "base") else [*own, str(model.sample_from)]
+    if model.sample_from in (None, "sft", "base") or model.samples_from_endpoint:
+        return own
+    return [*own, str(model.sample_from)]
+
+
+def _endpoints(config: Config) -> Iterator[str]:
+    """One line for each endpoint that would not be asked, or not with a key."""
+    for at, model in enumerate(config.models):
+        if not model.samples_from_endpoint and model.endpoint != Endpoint():
+            yield f"models.{at}.endpoint has no effect: the source {model.source} is not openai:<model>"
+        variable = model.endpoint.key_env
+        if model.samples_from_endpoint and variable and not os.environ.get(variable):
+            yield (
+                f"models.{at}: the environment variable {variable} is not set here: set it where the samplers run, or "
+                f"set models.{at}.endpoint.key_env=null for an endpoint without a key"
+            )
 
 
 def _misread(name: str, problems: ProblemSet) -> Iterator[str]:

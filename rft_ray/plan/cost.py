@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import pow
 
 from rft_ray.config import Config
+from rft_ray.config.endpoint import TokenPrice
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import SamplingJob, TrainingJob
@@ -61,7 +62,10 @@ def work_left(store: Store, shards: Iterable[Shard], models: Iterable[str]) -> L
 
 
 def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str:
-    """The plan and the cost of what is left of it, as a table. `sizes`: model name -> parameters, 0 where unknown."""
+    """The plan and the cost of what is left of it, as a table. `sizes`: model name -> parameters, 0 where unknown.
+
+    The time of models behind endpoints is not estimated.
+    """
     config = plan.config
     engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
     prompt, response = map(int, mean_tokens(config, plan.train))
@@ -71,7 +75,8 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
         sampling = job.sampling
         stems = [shard.stem for shard in sampling.shards()]
         flops = 2 * sizes[sampling.model.name]
-        took = left.samples(sampling) * response / sampling_rate(flops, engines if gpu else 0)
+        missing = 0 if sampling.settings.engine == "openai" else left.samples(sampling)
+        took = missing * response / sampling_rate(flops, engines if gpu else 0)
         work = f"sample ({sampling.model.stage}, {job.purpose})"
         lines.append(
             _line(
@@ -90,6 +95,7 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
         lines.append(_line((training.model, f"train {training.stage}"), (1, int(missing)), count, tokens, took))
         seconds += took
     starts = _starts(plan, left)
+    lines += _charges(plan, left, prompt, response)
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
     lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
@@ -111,6 +117,30 @@ def _starts(plan: Plan, left: Left) -> int:
     engines = len({job.model for job in sampling if left.samples(job)})
     groups = len({job.stage == "sft" for job in plan.trainings if job.fingerprint in left.models})
     return ENGINE_START_S * engines + WORKERS_START_S * groups
+
+
+def _charges(plan: Plan, left: Left, prompt: int, response: int) -> list[str]:
+    """A line for each model behind an endpoint: the tokens that what is left costs, and their price where known."""
+    lines = []
+    endpoints = plan.config.endpoints
+    for sampling in (job.sampling for job in plan.collected if job.sampling.model.name in endpoints):
+        endpoint = endpoints[sampling.model.name]
+        missing = left.samples(sampling)
+        prompts, completions = missing // sampling.settings.samples_per_block * prompt, missing * response
+        charged = price(endpoint.price_per_million_tokens, prompts, completions)
+        cost = "" if charged is None else f", about {charged:,.2f} by its price_per_million_tokens"
+        lines.append(
+            f"{sampling.model.name} charges for about {prompts:,} prompt tokens and {completions:,} completion tokens"
+            f"{cost} (reasoning not counted)"
+        )
+    return lines
+
+
+def price(per_million: TokenPrice, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """What these tokens cost; None where no price is known."""
+    if not (per_million.prompt or per_million.completion):
+        return None
+    return (prompt_tokens * per_million.prompt + completion_tokens * per_million.completion) / 1e6
 
 
 def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:

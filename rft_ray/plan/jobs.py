@@ -114,7 +114,7 @@ class SamplingSettings:
     max_model_len: int | None = None
     """Bound of prompt and completion together, in tokens; None: the model's own context."""
     engine: str = "vllm"
-    """`vllm` or `scripted`: samples of the scripted engine have other names than those of a model."""
+    """`vllm`, `scripted`, or `openai` for a model behind an endpoint: the samples of each engine have other names."""
 
 
 @dataclass(frozen=True, slots=True)

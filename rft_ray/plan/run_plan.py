@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
+from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import (
@@ -301,6 +301,8 @@ def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: Probl
     settings = _settings(config, prompt_of(config, model))
     if model.shots:
         settings = replace(settings, shots=model.shots, shots_from=train.fingerprint)
+    if ref.source.startswith(ENDPOINT):
+        settings = replace(settings, engine="openai", max_model_len=None)
     return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
 
+from rft_ray.evaluation.summary_records import Account
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Training
@@ -134,7 +135,25 @@ def time(facts: RunFacts) -> Markup:
                 for model, account in facts.summary.ledger.items()
             ],
         ),
+        _charges(facts.summary.ledger),
     )
+
+
+def _charges(ledger: Mapping[str, Account]) -> Markup:
+    """What the endpoints of the run's models charged; empty where no model is behind one."""
+    rows: list[list[object]] = [
+        [
+            model,
+            account.charged.prompt_tokens,
+            account.charged.completion_tokens,
+            "no price set" if account.charged.cost is None else f"{account.charged.cost:,.2f}",
+        ]
+        for model, account in ledger.items()
+        if account.charged
+    ]
+    if not rows:
+        return Markup()
+    return table("Tokens charged by endpoints", ["Model", "prompt tokens", "completion tokens", "cost"], rows)
 
 
 def settings(facts: RunFacts) -> Markup:

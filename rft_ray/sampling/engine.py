@@ -3,8 +3,8 @@
 `Engine.generate` blocks until its requests are answered and may be called from many threads at once: vLLM then batches
 the requests of all callers continuously. An engine holds one model at a time and can take over another one (`swap`),
 because starting a process, importing vLLM and opening an engine take far longer than reading weights. `VllmEngine` is
-the real one; `ScriptedEngine` answers deterministically from the gold solutions, so that everything around an engine
-can be tested in seconds.
+the real one; `OpenAIEngine` asks a model behind an endpoint; `ScriptedEngine` answers deterministically from the gold
+solutions, so that everything around an engine can be tested in seconds.
 """
 
 from __future__ import annotations
@@ -48,6 +48,21 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens that an endpoint counts, and charges for. Example: Usage(41, 9)"""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """An engine's answer to one request; `samples` is empty where the prompt exceeds the context.
 
@@ -56,6 +71,8 @@ class Answered:
 
     prompt_tokens: int
     samples: tuple[Generated, ...]
+    usage: Usage | None = None
+    """What an endpoint charges for the answer; None for an engine of this run's own."""
 
 
 class EngineDied(RuntimeError):
@@ -66,16 +83,29 @@ class Misbehaved(EngineDied):
     """The engine failed on these requests, or gave impossible answers to them."""
 
 
+class Unavailable(RuntimeError):
+    """The model cannot be sampled now, and its engine works: a refused key, a used-up budget, an endpoint out of reach.
+
+    The message says why, in one line.
+    """
+
+
 class Engine(Protocol):
     """Generates samples of one model at a time."""
 
     seed: int
     """The seed of its randomness, recorded with every shard."""
-    answered: int
-    """Requests answered so far: an engine with requests whose number stays the same is taken to hang."""
+
+    @property
+    def answered(self) -> int:
+        """Requests answered so far: an engine with requests whose number stays the same is taken to hang."""
+        ...
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        """Returns answers in the order of the requests. Raises EngineDied when the engine cannot be used any more."""
+        """Returns answers in the order of the requests.
+
+        Raises EngineDied when the engine cannot be used any more, and Unavailable when its model cannot be sampled.
+        """
         ...
 
     def swap(self, folder: Path | None) -> bool:

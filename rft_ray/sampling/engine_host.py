@@ -11,13 +11,14 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 from rft_ray import config
+from rft_ray.config.endpoint import ENDPOINT
 from rft_ray.data import base_models
 from rft_ray.plan.jobs import ModelRef, SamplingSettings
 from rft_ray.runtime.actor_pool import in_one_line
@@ -27,11 +28,13 @@ from rft_ray.sampling.engine import (
     EngineDied,
     Misbehaved,
     Request,
+    Unavailable,
     check_answers,
     engine_seed,
     out_of_memory,
 )
 from rft_ray.sampling.group_lock import GroupLock
+from rft_ray.sampling.openai_engine import OpenAIEngine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import SupervisorClient
 from rft_ray.sampling.tracker import label_of
@@ -62,9 +65,9 @@ class RandomSource:
 
 
 class OpenEngine(Protocol):
-    """Opens an engine for the model in a folder; None for an engine that needs no model."""
+    """Opens an engine for a model, whose files are in the folder; None for an engine that reads no files."""
 
-    def __call__(self, folder: Path | None, /, *, seed: int) -> Engine: ...
+    def __call__(self, model: ModelRef, folder: Path | None, /, *, seed: int) -> Engine: ...
 
 
 class EngineHost:
@@ -112,13 +115,14 @@ class EngineHost:
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         """Checked answers in the order of the requests; called inside `holding`.
 
-        Raises EngineDied when the engine is beyond use, and Misbehaved, a kind of it, when these requests caused that.
+        Raises EngineDied when the engine is beyond use, and Misbehaved, a kind of it, when these requests caused that;
+        Unavailable when the model cannot be sampled now.
         """
         assert self._engine is not None
         with self._watchdog.during(SAMPLING):
             try:
                 answers = self._engine.generate(requests, settings)
-            except EngineDied:
+            except (EngineDied, Unavailable):
                 raise
             except Exception as failure:
                 traceback.print_exc()
@@ -159,7 +163,7 @@ class EngineHost:
                 folder, weights = model_folder(self._store, model) if self._needs_folder else (None, "")
                 self._model = None
                 if not self._swapped(folder):
-                    self._open(folder)
+                    self._open(model, folder)
                 assert self._source is not None
                 self._source = replace(self._source, weights=weights)
         except EngineDied:
@@ -188,13 +192,13 @@ class EngineHost:
             self._source = replace(self._source, swaps=self._source.swaps + 1)
         return swapped
 
-    def _open(self, folder: Path | None) -> None:
+    def _open(self, model: ModelRef, folder: Path | None) -> None:
         """Close the engine, if there is one, and open another one with a seed of its own."""
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
         incarnation = uuid.uuid4().hex
-        self._engine = self._open_engine(folder, seed=engine_seed(self._run_seed, incarnation))
+        self._engine = self._open_engine(model, folder, seed=engine_seed(self._run_seed, incarnation))
         self._source = RandomSource(self._engine.seed, incarnation, swaps=0)
 
 
@@ -207,11 +211,26 @@ def _end_process(reason: str) -> NoReturn:
 
 
 def open_engine(
-    settings: config.Engine, sampling: SamplingSettings, folder: Path | None, *, gpu: bool, seed: int
+    settings: config.Engine,
+    sampling: SamplingSettings,
+    endpoints: Mapping[str, config.Endpoint],
+    spent: Callable[[ModelRef], int],
+    model: ModelRef,
+    folder: Path | None,
+    /,
+    *,
+    gpu: bool,
+    seed: int,
 ) -> Engine:
-    """The engine that `sampling` names. `folder`: a local Hugging Face model directory (None for `scripted`)."""
+    """The engine that `sampling` names. `folder`: a local Hugging Face model directory, for the vllm engine only.
+
+    `endpoints`: name -> endpoint of the models that are behind one. `spent`: the tokens of a model's committed samples.
+    """
     if sampling.engine == "scripted":
         return ScriptedEngine(seed, settings.script)
+    if sampling.engine == "openai":
+        name = model.source.removeprefix(ENDPOINT)
+        return OpenAIEngine(name, endpoints[model.name], spent=spent(model), seed=seed)
     if folder is None:
         raise ValueError("the vllm engine needs a model folder")
     return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed)

@@ -6,25 +6,27 @@ import importlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, reduce
+from importlib import metadata as packages
+from operator import add
 from typing import Any
 
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
-from rft_ray.plan.jobs import SamplingJob
+from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.records import SKIPPED, Completion, Problem, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.metrics import SamplerMetrics
-from rft_ray.sampling.engine import Answered, EngineDied, Request
+from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.engine_host import EngineHost, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
-from rft_ray.store.shards import Shard, key_to_write
+from rft_ray.store.shards import Shard, key_to_write, shard_metadata
 from rft_ray.store.tables import commit_through_outages, noted
 
 
@@ -35,14 +37,17 @@ class Sampled:
     rows: list[Completion]
     source: RandomSource
     seconds: float
+    usage: Usage | None = None
+    """The tokens that an endpoint charges for; None for an engine of this run's own."""
 
     def counts(self) -> dict[str, int]:
-        """Completions sampled and skipped, and tokens sampled; recorded with the shard."""
+        """Completions sampled and skipped, tokens sampled, and tokens charged; recorded with the shard."""
         sampled = [row for row in self.rows if row.finish_reason != SKIPPED]
         return {
             "sampled": len(sampled),
             "skipped": len(self.rows) - len(sampled),
             "tokens": sum(row.completion_tokens for row in sampled),
+            **(asdict(self.usage) if self.usage else {}),
         }
 
 
@@ -57,8 +62,12 @@ class Sampler:
         gpu: bool,
         run_seed: int,
         supervisor: Any = None,
+        endpoints: Mapping[str, config.Endpoint] | None = None,
     ) -> None:
-        """`supervisor`: the handle of a Supervisor actor. None, for use outside Ray: a Supervisor in this process."""
+        """`endpoints`: name -> endpoint of the models that are behind one.
+
+        `supervisor`: the handle of a Supervisor actor. None, for use outside Ray: a Supervisor in this process.
+        """
         self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._metrics = SamplerMetrics()
@@ -68,12 +77,14 @@ class Sampler:
             process=uuid.uuid4().hex,
         )
         sampling = jobs[0].settings  # its engine and max_model_len are those of every job: `sample` checks it
+        self._stateless = sampling.engine == "openai"
+        """Whether a failure on one shard leaves the engine usable: an endpoint's process is not ended for it."""
         self._environment = environment(engine, sampling.engine, gpu)
         self._host = EngineHost(
             self._store,
             self._supervisor,
-            partial(open_engine, engine, sampling, gpu=gpu),
-            needs_folder=sampling.engine != "scripted",
+            partial(open_engine, engine, sampling, endpoints or {}, self._spent, gpu=gpu),
+            needs_folder=sampling.engine == "vllm",
             stall_s=engine.stall_seconds,
             run_seed=run_seed,
             on_leave=lambda model: self._metrics.left(model.name),
@@ -88,11 +99,17 @@ class Sampler:
             return SampleReceipt(shard.stem, refusal=decision, reason=reason)
         job = self._jobs[shard.fingerprint]
         try:
-            sampled = self._sampled(job, shard, exclusive=decision == "exclusive")
-            return self._committed(key, job, shard, sampled)
+            exclusive = decision == "exclusive" and not self._stateless
+            return self._committed(key, job, shard, self._sampled(job, shard, exclusive=exclusive))
         except EngineDied as death:
-            self._host.end(job.model, death, shard.stem)
+            if not (self._stateless and isinstance(death, Misbehaved)):
+                self._host.end(job.model, death, shard.stem)
+            self._supervisor.failed(shard.stem, str(death))
+            return self(shard)  # until it is quarantined
         except Unloadable as error:
+            return SampleReceipt(shard.stem, unloadable=str(error))
+        except Unavailable as error:
+            self._supervisor.answered(shard.stem)
             return SampleReceipt(shard.stem, unloadable=str(error))
         except Exception as failure:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
@@ -108,7 +125,14 @@ class Sampler:
             tokens = sum(generated.tokens for answer in answers for generated in answer.samples)
             self._metrics.sampled(job.model.name, tokens, seconds)
         rows = [row for request, answer in zip(requests, answers, strict=True) for row in completions(request, answer)]
-        return Sampled(rows, source, seconds)
+        charged = [answer.usage for answer in answers if answer.usage]
+        return Sampled(rows, source, seconds, reduce(add, charged) if charged else None)
+
+    def _spent(self, model: ModelRef) -> int:
+        """The tokens charged for the committed samples of a model, prompts and completions."""
+        shards = [shard for job in self._jobs.values() if job.model == model for shard in job.shards()]
+        counts = [json.loads(metadata["counts"]) for metadata in shard_metadata(self._store, shards)]
+        return sum(shard.get("prompt_tokens", 0) + shard.get("completion_tokens", 0) for shard in counts)
 
     def _requests(self, job: SamplingJob, shard: Shard) -> list[Request]:
         """One request for each problem of the shard."""
@@ -152,6 +176,8 @@ def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, st
     """What samples depend on through floating point, recorded with each shard: device, data type and versions."""
     if engine == "scripted":
         return {"engine": engine}
+    if engine == "openai":
+        return {"engine": engine, "openai": packages.version("openai")}
     versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
     return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **versions}
 

@@ -1,9 +1,9 @@
-"""Problem -> Completion: Ray Data over a pool of vLLM actors.
+"""Problem -> Completion: Ray Data over a pool of vLLM actors, and one actor for the models behind endpoints.
 
-All models' missing shards are one Ray Data execution, sorted by model. An actor holds one engine and swaps it to the
-next model where possible, so that a process, its imports and an engine start once instead of once per model. Each shard
-is one request per problem with n = samples_per_block; several shards of a model are in one engine at once. The actor
-that sampled a shard commits it, unless another one has done so meanwhile, and returns a receipt.
+The missing shards of all models of one engine are one Ray Data execution, sorted by model. An actor holds one engine
+and swaps it to the next model where possible, so that a process, its imports and an engine start once instead of once
+per model. Each shard is one request per problem with n = samples_per_block; several shards of a model are in one engine
+at once. The actor that sampled a shard commits it, unless another one has done so meanwhile, and returns a receipt.
 
 An engine that fails, hangs or returns impossible answers is not used again: its process ends, Ray starts another one,
 and its shards are tried again. A supervisor counts the failures (`supervisor.py`), a watchdog ends the process of a
@@ -12,7 +12,7 @@ hung engine (`watchdog.py`), and a shard that fails too often is quarantined (`q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -32,16 +32,25 @@ from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.shards import Shard, missing_shards
 
+ENDPOINT_CPUS = 0.1
+"""CPUs of the actor that asks endpoints: it waits for answers most of the time."""
 
-def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, run_seed: int) -> list[SampleReceipt]:
+
+def sample(
+    jobs: Sequence[SamplingJob],
+    store: Store,
+    engine: config.Engine,
+    *,
+    run_seed: int,
+    endpoints: Mapping[str, config.Endpoint] | None = None,
+) -> list[SampleReceipt]:
     """Sample the missing shards of these jobs. Returns one receipt per shard sampled.
 
-    A model that cannot be loaded and a shard that is quarantined are printed at once, and raised as StageError after
-    the other shards are sampled. Raises StageError, Preempted after SIGTERM, and ValueError where jobs differ in engine
-    or max_model_len: an engine is opened with one of each.
+    Jobs of different engines (`SamplingSettings.engine`, `max_model_len`) are sampled one kind after another.
+    `endpoints`: name -> endpoint of the models that are behind one. A model that cannot be loaded or asked and a shard
+    that is quarantined are printed at once, and raised as StageError after the other shards are sampled. Raises
+    StageError, and Preempted after SIGTERM.
     """
-    if len({(job.settings.engine, job.settings.max_model_len) for job in jobs}) > 1:
-        raise ValueError("the sampling jobs of one call must have the same engine and max_model_len")
     mark_run(store)
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
@@ -52,7 +61,16 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
         held = []
     quarantined = {entry.shard.stem for entry in held}
     shards = [shard for shard in missing if shard.stem not in quarantined]
-    receipts = _sampled(job_of, shards, store, engine, run_seed) if shards else []
+    receipts: list[SampleReceipt] = []
+    errors = []
+    for group in by_engine(jobs):
+        make = partial(Sampler, store, group, engine, run_seed=run_seed, endpoints=endpoints)
+        try:
+            receipts += _sampled(group, [s for s in shards if job_of[s.fingerprint] in group], store, engine, make)
+        except actor_pool.StageError as error:
+            errors.append(str(error))
+    if errors:
+        raise actor_pool.StageError("; ".join(errors))
     held = quarantine.held(store, jobs, missing, engine.max_failures) if missing else []
     if held:
         print(f"missing, quarantined after failures:\n{quarantine.table(held)}", flush=True)
@@ -61,19 +79,33 @@ def sample(jobs: Sequence[SamplingJob], store: Store, engine: config.Engine, *, 
     return receipts
 
 
+def by_engine(jobs: Sequence[SamplingJob]) -> list[list[SamplingJob]]:
+    """The jobs in groups of one engine and max_model_len: an engine is opened with one of each."""
+    kinds = dict.fromkeys((job.settings.engine, job.settings.max_model_len) for job in jobs)
+    return [[job for job in jobs if (job.settings.engine, job.settings.max_model_len) == kind] for kind in kinds]
+
+
 def _sampled(
-    job_of: dict[str, SamplingJob], shards: Sequence[Shard], store: Store, engine: config.Engine, run_seed: int
+    jobs: Sequence[SamplingJob],
+    shards: Sequence[Shard],
+    store: Store,
+    engine: config.Engine,
+    sampler: Callable[..., Sampler],
 ) -> list[SampleReceipt]:
-    """Sample these shards. Returns one receipt per shard; fewer where some are quarantined."""
+    """Sample these shards of jobs of one engine. Returns one receipt per shard; fewer where some are quarantined."""
+    if not shards:
+        return []
+    job_of = {job.fingerprint: job for job in jobs}
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
-    make = partial(Sampler, store, list(job_of.values()), engine, gpu, run_seed, supervisor)
+    pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu)
+    make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
     receipts = []
     try:
         with sigterm.draining(lambda: supervisor.drain.remote(), engine.drain_seconds):
-            for receipt in actor_pool.run_actors("sample", make, shards, pool_of(engine, gpu), SampleReceipt):
+            for receipt in actor_pool.run_actors("sample", make, shards, pool, SampleReceipt):
                 tracker.advance(receipt)
                 if receipt.refusal is None:
                     receipts.append(receipt)
@@ -122,6 +154,18 @@ def pool_of(engine: config.Engine, gpu: bool) -> actor_pool.Pool:
         max_actors=engine.max_actors,
         gpus=engine.tensor_parallel_size if gpu else 0,
         shards_in_flight=engine.shards_in_flight,
-        max_restarts=engine.max_restarts + (engine.max_failures + 1) * (engine.max_quarantined + 1),
+        max_restarts=_max_restarts(engine),
         env=env,
     )
+
+
+def endpoint_pool(engine: config.Engine) -> actor_pool.Pool:
+    """The pool of the models behind endpoints: one actor, which bounds their requests and counts their tokens."""
+    return actor_pool.Pool(
+        cpus=ENDPOINT_CPUS, shards_in_flight=engine.shards_in_flight, max_restarts=_max_restarts(engine)
+    )
+
+
+def _max_restarts(engine: config.Engine) -> int:
+    """How many processes may end, with those that shards may end before sampling stops."""
+    return engine.max_restarts + (engine.max_failures + 1) * (engine.max_quarantined + 1)

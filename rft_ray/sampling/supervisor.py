@@ -79,11 +79,19 @@ class Supervisor:
         if not cause and len(inside) == 1:
             [cause] = inside
         if cause:
-            self._suspects.add(cause)
-            if quarantine.note(self._store, cause, quarantine.FAILED, reason) >= self._max_failures:
-                self._quarantined[cause] = reason
+            self._count_failure(cause, reason)
         else:
             self._suspects |= inside
+
+    def failed(self, stem: str, sampler: str, process: str, reason: str) -> None:
+        """Note that the engine failed on the shard and goes on: an endpoint's, which holds no state to be broken."""
+        self._inside.get(sampler, (process, set()))[1].discard(stem)
+        self._count_failure(stem, reason)
+
+    def _count_failure(self, stem: str, reason: str) -> None:
+        self._suspects.add(stem)
+        if quarantine.note(self._store, stem, quarantine.FAILED, reason) >= self._max_failures:
+            self._quarantined[stem] = reason
 
     def load_failed(self, model: str, reason: str) -> None:
         """Note that an engine hung or ran out of memory while it loaded the model."""
@@ -126,6 +134,9 @@ class SupervisorClient:
 
     def died(self, reason: str, cause: str = "") -> None:
         self._call("died", *self._caller, reason, cause)
+
+    def failed(self, stem: str, reason: str) -> None:
+        self._call("failed", stem, *self._caller, reason)
 
     def load_failed(self, model: str, reason: str) -> None:
         self._call("load_failed", model, reason)

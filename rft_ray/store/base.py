@@ -23,7 +23,12 @@ from typing import Protocol
 
 from rft_ray.config.errors import RunError
 
-VIEWS = frozenset({"summary.json", "study.json", "report.html", "study.html", "config.yaml", "models/README.md"})
+VIEWS = frozenset(
+    {
+        *("summary.json", "study.json", "report.html", "study.html", "config.yaml", "models/README.md"),
+        *("completions.jsonl", "completions.parquet"),
+    }
+)
 """The keys that `Store.replace` accepts, and with them the leases of processes that work on a run."""
 _LEASE = re.compile(r"present/[A-Za-z0-9-]+\.lease\.json")
 

@@ -26,7 +26,7 @@ from rft_ray.store.run_lock import run_lock
 FOLDER = "plans/"
 SOURCE = "source "
 """Prefix of the names in `data` that record where a base model was taken from."""
-Job = Literal["run", "study", "verify"]
+Job = Literal["run", "study", "verify", "sample"]
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 _NAMES = ("fingerprint", "key", "data_key", "same_steps_as", "start")
 """Fields that hold a recipe or a key: those of jobs, problem sets and trainings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,20 @@ def test_an_override_of_one_section_leaves_its_yaml_twin_alone(tmp_path: Path) -
 def test_an_override_below_null_is_refused() -> None:
     with pytest.raises(ConfigError):
         load(None, ["--models=[null]", "--models.0.name=x"])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ("source: 'openai:big'", "(openai:big) only samples: write rft: false"),
+        ("source: 'openai:big', rft: false, samples: false", "only samples"),
+        ("source: 'openai:', rft: false", "write openai:<model>"),
+        ("source: 'openai:big', rft: false, endpoint: {base_url: 'ftp://h'}", "must start with http:// or https://"),
+        ("source: 'openai:big', rft: false, endpoint: {timeout_seconds: 1800}", "less than engine.stall_seconds=1800"),
+        ("source: 'openai:big', rft: false, endpoint: {key_env: 'sk-7secret'}", "not a key: write the variable's name"),
+    ],
+)
+def test_a_teacher_that_cannot_be_used_is_refused_without_a_key_in_the_message(teacher: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as error:
+        load(None, [f"--models=[{{name: a, source: x}}, {{name: b, {teacher}}}]"])
+    assert "7secret" not in str(error.value)

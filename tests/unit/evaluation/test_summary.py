@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rft_ray.config.endpoint import Endpoint, TokenPrice
 from rft_ray.evaluation.metrics import Metric
-from rft_ray.evaluation.summary import job_of, read_summary, samplers_of
-from rft_ray.evaluation.summary_records import Complementarity, Corpus, parse_summary, summary_json
+from rft_ray.evaluation.summary import charged_for, job_of, read_summary, samplers_of
+from rft_ray.evaluation.summary_records import Charged, Complementarity, Corpus, parse_summary, summary_json
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import StageTime
 from rft_ray.store import StoreError, open_store
@@ -227,3 +230,20 @@ def test_what_is_no_summary_of_a_run_counts_as_none(tmp_path: Path, data: bytes,
     assert job_of(store) == job
     with pytest.raises(StoreError, match="is not a run of" if job else r"no summary\.json"):
         write_report(store)
+
+
+def test_only_a_model_behind_an_endpoint_has_what_was_charged() -> None:
+    summary = parse_summary(STORED.encode())
+    name, account = next(iter(summary.ledger.items()))
+    assert account.charged is None
+    charged = replace(account, charged=Charged(120_000, 450_000, 4.8))
+    written = summary_json(replace(summary, ledger={name: charged}))
+    assert json.loads(written)["ledger"][name]["charged"]["cost"] == 4.8
+    assert parse_summary(written).ledger[name] == charged
+
+
+def test_a_cost_is_counted_by_the_price_of_both_kinds_of_tokens() -> None:
+    endpoint = Endpoint(price_per_million_tokens=TokenPrice(prompt=1, completion=8))
+    counts = {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}
+    assert charged_for(counts, endpoint) == Charged(1_000_000, 500_000, 5.0)
+    assert charged_for(counts, Endpoint()).cost is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rft_ray.config import Config, load
 from rft_ray.data.problems import ProblemSet, in_order
 from rft_ray.data.tiny.generator import generate
+from rft_ray.plan import cost
+from rft_ray.plan.jobs import ModelRef
 from rft_ray.plan.run_plan import Plan, make_plan
 
 BASES = {"a": "1" * 16, "b": "2" * 16}
@@ -99,3 +101,27 @@ def test_an_evaluation_that_lacks_a_shard_is_left_out_and_no_other() -> None:
     assert past.left_out == plan.evaluations[:1]
     assert past.evaluations == plan.evaluations[1:]
     assert past.corpus.fingerprint == plan.corpus.fingerprint
+
+
+TEACHER = (
+    "--models=[{name: a, source: x}, {name: b, source: 'openai:big', rft: false, "
+    "endpoint: {price_per_million_tokens: {prompt: 1, completion: 2}}}]"
+)
+
+
+def test_a_teacher_samples_without_being_trained_or_evaluated() -> None:
+    plan = planned(TEACHER, "--evaluation.icl_shots=2", "--controls=true")
+    assert {job.model for job in plan.trainings} == {job.model.name for job in plan.evaluations} == {"a"}
+    own, teacher = (job.sampling for job in plan.collected)
+    assert teacher.model == ModelRef("b", "base", BASES["b"], "openai:big")
+    assert (teacher.settings.engine, teacher.settings.max_model_len) == ("openai", None)
+    assert (own.settings.engine, own.model.stage) == ("vllm", "sft")
+    assert plan.paths.samplers == ("a", "b")
+
+
+def test_the_estimate_names_what_a_teacher_charges() -> None:
+    plan = planned(TEACHER)
+    left = cost.Left(frozenset(shard.stem for shard in plan.completion_shards()), frozenset())
+    lines = cost.describe(plan, {"a": 10**6, "b": 0}, left, gpu=False)
+    assert "b charges for about " in lines
+    assert "by its price_per_million_tokens" in lines

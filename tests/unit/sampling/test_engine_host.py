@@ -44,7 +44,7 @@ class Opened:
         self.attempts = 0
         self._make = make
 
-    def __call__(self, folder: Path | None, /, *, seed: int) -> ScriptedEngine:
+    def __call__(self, model: ModelRef, folder: Path | None, /, *, seed: int) -> ScriptedEngine:
         self.attempts += 1
         self.engines.append(self._make(seed))
         return self.engines[-1]

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.stage import by_model, sample
+from rft_ray.sampling.stage import by_engine, by_model
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
@@ -42,10 +41,10 @@ def test_committed_models_with_the_same_config_are_adjacent(tmp_path: Path) -> N
     assert names == ["s1", "s2", "m", "unknown"]
 
 
-def test_jobs_that_need_two_engines_are_refused(tmp_path: Path) -> None:
-    jobs = [job("s"), replace(job("m"), settings=replace(SETTINGS, max_model_len=512))]
-    with pytest.raises(ValueError, match="same engine and max_model_len"):
-        sample(jobs, open_store(str(tmp_path)), config.Engine(), run_seed=0)
+def test_jobs_of_one_engine_are_sampled_together() -> None:
+    short = replace(job("m"), settings=replace(SETTINGS, max_model_len=512))
+    teacher = replace(job("t"), settings=replace(SETTINGS, engine="openai"))
+    assert by_engine([job("s"), short, teacher, job("u")]) == [[job("s"), job("u")], [short], [teacher]]
 
 
 def tracking(*jobs: SamplingJob) -> ShardTracker:

@@ -1,0 +1,252 @@
+"""Sample any model on a file of prompts: resumable, without a run's config.
+
+    rft-ray sample --prompts prompts.jsonl --model hub:HuggingFaceTB/SmolLM2-135M-Instruct --n 16 --out runs/samples
+    rft-ray sample --prompts prompts.csv --model openai:gpt-5-mini --n 4 --out runs/teacher
+
+PROMPTS: any file of rows (docs/your-data.md). Writes a run: the completions in shards, and when all are sampled
+completions.jsonl and completions.parquet, a row for each prompt in the order of the file, and summary.json. Running it
+again samples only what is missing; a larger --n adds samples. Keys of the config can be given as in
+--sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1 and
+--prompt.chat_kwargs='{enable_thinking: false}' (docs/configuration.md, docs/teachers.md).
+
+Exit codes: 0 done, 1 samples are missing, 2 the prompts, the model or the store cannot be used, 130 stopped by Ctrl-C,
+143 stopped by SIGTERM (docs/run.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rft_ray.cli.job import carry_out, check_writable, start
+from rft_ray.config import ALPACA, ENDPOINT, Config, ConfigError, load
+from rft_ray.config.section import NAME
+
+if TYPE_CHECKING:
+    from rft_ray.data.prompt_rows import PromptFile
+    from rft_ray.evaluation.sample_summary import SampleSummary
+    from rft_ray.plan.jobs import SamplingJob
+    from rft_ray.store import Store
+
+KINDS = ("chat", "template", "raw")
+MOST_PER_BLOCK = 20
+"""Samples per request and shard at most, where --samples-per-block does not say."""
+SECTIONS = ("--sampling.", "--engine.", "--endpoint.", "--prompt.chat_kwargs")
+
+
+def main(argv: Sequence[str], prog: str = "rft-ray sample") -> int:
+    """Run the job and return its exit code."""
+    options, settings = arguments(argv, prog)
+    return carry_out(lambda: prepare(options, settings))
+
+
+def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[str]]:
+    """Parsed options, and the `--section.key=value` settings."""
+    parser = _parser(prog)
+    options, settings = parser.parse_known_args(argv)
+    for setting in settings:
+        if not setting.startswith(SECTIONS) or "=" not in setting:
+            parser.error(f"unknown argument {setting!r}; settings are written --engine.key=value, --endpoint.key=value")
+    if options.n < 1 or options.prompts_per_block < 1:
+        parser.error("--n and --prompts-per-block must be at least 1")
+    if options.name is None:
+        last = re.split("[/:]", options.model.rstrip("/"))[-1].partition("@")[0]
+        options.name = re.sub("[^A-Za-z0-9._-]+", "-", last)[:64].strip("-.")
+    if not NAME.fullmatch(options.name):
+        parser.error(f"--name {options.name!r}: use letters, digits, '.', '_' and '-'")
+    return options, settings
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    from rft_ray.data.prompt_rows import COLUMNS_HELP
+
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, epilog=COLUMNS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--prompts", required=True, metavar="FILE", help="file, folder or glob of prompts, local or s3://")
+    add("--model", required=True, metavar="SOURCE", help="hub:<id>, a local folder, tiny:<name>, openai:<model>, …")
+    add("--out", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of the run")
+    add("--n", type=int, default=1, metavar="N", help="samples of each prompt (default: %(default)s)")
+    add("--temperature", type=float, default=0.7, metavar="T", help="0: the likeliest tokens (default: %(default)s)")
+    add("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: %(default)s)")
+    add("--max-tokens", type=int, default=512, metavar="N", help="tokens of a completion (default: %(default)s)")
+    add("--kind", choices=KINDS, help="chat: the model's own chat format; template: --template; raw: the text as it is")
+    add("--template", metavar="TEXT", help="for --kind template, with {query} (default: Alpaca's)")
+    add("--system", default="", metavar="TEXT", help="with --kind chat: system text before every prompt")
+    add("--column", metavar="NAME", help="column of the prompt (default: see below)")
+    add("--name", metavar="NAME", help="name of the model in the files (default: the last part of SOURCE)")
+    add("--seed", type=int, default=0, metavar="N", help="seed: another one draws other samples (default: %(default)s)")
+    add("--samples-per-block", type=int, metavar="N", help="samples per request and shard; divides --n")
+    add("--prompts-per-block", type=int, default=50, metavar="N", help="prompts per shard (default: %(default)s)")
+    add("--dry-run", action="store_true", help="print the plan and the first prompt; start nothing, write nothing")
+    return parser
+
+
+def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[], None] | None:
+    """Read and check everything. Returns the job's work as a function, or None after a dry run."""
+    from rft_ray.data import base_models
+    from rft_ray.data.prompt_rows import read_prompts
+    from rft_ray.store import mark_run, open_store
+    from rft_ray.store.plans import recorded_sources
+    from rft_ray.store.run_lock import run_lock
+
+    store = open_store(options.out)
+    config, pins = base_models.pin(config_of(options, settings), recorded_sources(store))
+    file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
+    job = sampling_job(options, config, file)
+    check_other_run(store)
+    if options.dry_run:
+        check_writable(store)
+        show_plan(job, file, store)
+        return None
+    store.check()
+    mark_run(store)
+
+    def work() -> None:
+        show_plan(job, file, store)
+        save({**vars(options), "settings": list(settings)}, job, pins, store)
+        with run_lock(store, "job"):
+            summary = run(config, job, file, store)
+        show(summary, store)
+
+    return work
+
+
+def config_of(options: argparse.Namespace, settings: Sequence[str]) -> Config:
+    """The config that a run with these samples would have. Raises ConfigError."""
+    model = {"name": options.name, "source": options.model, "rft": False}
+    given = {
+        "samples_per_problem": options.n,
+        "samples_per_block": options.samples_per_block or per_block(options.n),
+        "top_p": options.top_p,
+        "max_new_tokens": options.max_tokens,
+        **({"temperature": options.temperature} if options.temperature else {}),
+    }
+    overrides = [f"--models={json.dumps([model])}", f"--sampling={json.dumps(given)}", f"--run.seed={options.seed}"]
+    overrides.append(f"--prompt={json.dumps(prompt_of(options))}")
+    renamed = [setting.replace("--endpoint.", "--models.0.endpoint.", 1) for setting in settings]
+    return load(None, [*overrides, *renamed])
+
+
+def per_block(n: int) -> int:
+    """The largest number of samples per block that divides n. Example: 32 -> 16"""
+    return max(size for size in range(1, MOST_PER_BLOCK + 1) if n % size == 0)
+
+
+def sampling_job(options: argparse.Namespace, config: Config, file: PromptFile) -> SamplingJob:
+    """The job, whose fingerprint holds model, prompts and settings. Raises ModelError and ConfigError."""
+    from rft_ray.data import base_models, prompts
+    from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+
+    [model], sampling = config.models, config.sampling
+    settings = SamplingSettings(
+        temperature=sampling.temperature if options.temperature else 0.0,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        samples_per_block=sampling.samples_per_block,
+        prompt=prompts.stored(config.prompt),
+        max_model_len=None if model.is_endpoint else sampling.max_model_len,
+        engine="openai" if model.is_endpoint else sampling.engine,
+    )
+    return SamplingJob(
+        model=ModelRef(model.name, "base", base_models.fingerprint(model.source), model.source),
+        problems_fingerprint=file.prompts.fingerprint,
+        problems=file.prompts.count,
+        problems_per_block=options.prompts_per_block,
+        settings=settings,
+        samples_per_problem=sampling.samples_per_problem,
+        seed=options.seed,
+    )
+
+
+def prompt_of(options: argparse.Namespace) -> dict[str, str]:
+    """The config's section `prompt`. Raises ConfigError, and ModelError where the model's files cannot be used."""
+    from rft_ray.data.base_models import has_chat_template
+
+    def has_chat() -> bool:
+        return options.model.startswith(ENDPOINT) or has_chat_template(options.model)
+
+    kind = options.kind
+    if kind is None:
+        kind = "template" if options.template else "chat" if options.system or has_chat() else "template"
+    if kind == "chat":
+        if not has_chat():
+            raise ConfigError(f"{options.model} has no chat template: use --kind template or --kind raw")
+        return {"kind": "chat", "system": options.system}
+    if options.system:
+        raise ConfigError(f"--system belongs to --kind chat: put the text into --template instead (kind: {kind})")
+    return {"kind": "template", "template": "{query}" if kind == "raw" else options.template or ALPACA}
+
+
+def check_other_run(store: Store) -> None:
+    """Raises StoreError when the store holds the summary of another job, which must not be replaced."""
+    from rft_ray.evaluation.sample_summary import JOB
+    from rft_ray.evaluation.summary import job_of
+    from rft_ray.store import StoreError
+
+    if job_of(store) not in (None, JOB):
+        raise StoreError(f"{store.url} holds another job's run: choose another --out")
+
+
+def show_plan(job: SamplingJob, file: PromptFile, store: Store) -> None:
+    """Print what is to be sampled, and the first prompt as the model gets it."""
+    from rft_ray.data import prompts
+    from rft_ray.store.shards import missing_shards
+
+    if file.repeated:
+        print(f"note: {file.repeated:,} rows repeat an earlier prompt: each prompt is sampled once")
+    shards = list(job.shards())
+    missing = len(missing_shards(store, shards))
+    print(f"{job.problems:,} prompts x {job.samples_per_problem} samples of {job.model.source}")
+    print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {missing:,}")
+    first = prompts.build(job.settings.prompt, file.prompts.problems[0].question)
+    text = first if isinstance(first, str) else json.dumps(first.as_data(), ensure_ascii=False)
+    print(f"the first prompt:\n{text}", flush=True)
+
+
+def save(options: Mapping[str, object], job: SamplingJob, pins: Mapping[str, str], store: Store) -> None:
+    """Commit the plan to the run, unless it is saved there. `pins`: source -> the source with a commit."""
+    from rft_ray.store.plans import SOURCE, save_plan
+
+    data = {"prompts": job.problems_fingerprint, f"model {job.model.name}": job.model.fingerprint}
+    data |= {f"{SOURCE}{source}": pinned for source, pinned in pins.items()}
+    save_plan(store, [job], job="sample", config=json.dumps(options, indent=1, ensure_ascii=False), data=data)
+
+
+def run(config: Config, job: SamplingJob, file: PromptFile, store: Store) -> SampleSummary:
+    """Sample what is missing, on Ray, and write the views. Returns the summary as written. Raises StageError."""
+    from rft_ray.data.problems import commit_problems
+    from rft_ray.evaluation.sample_summary import summarize
+    from rft_ray.sampling.prompt_order import write_in_prompt_order
+    from rft_ray.sampling.stage import sample
+    from rft_ray.store.shards import missing_shards
+
+    commit_problems(store, file.prompts)
+    if missing_shards(store, job.shards()):
+        start(store)
+        try:
+            sample([job], store, config.engine, run_seed=config.run.seed, endpoints=config.endpoints)
+        finally:
+            store.replace("summary.json", summarize(store, job, config.endpoints.get(job.model.name)).as_json())
+    summary = summarize(store, job, config.endpoints.get(job.model.name))
+    store.replace("summary.json", summary.as_json())
+    write_in_prompt_order(store, job, file.prompts.problems)
+    return summary
+
+
+def show(summary: SampleSummary, store: Store) -> None:
+    """Print the figures of the samples, and where they are."""
+    parts = [f"{summary.sampled:,} samples", f"{summary.tokens:,} tokens", f"{summary.tokens_per_s:,.0f} tokens/s"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped:,} skipped: their prompts exceed the model's context")
+    if summary.missing:
+        parts.append(f"{summary.missing:,} missing, quarantined")
+    print(", ".join(parts))
+    if charged := summary.charged:
+        cost = "" if charged.cost is None else f", cost {charged.cost:,.2f}"
+        print(f"charged: {charged.prompt_tokens:,} prompt and {charged.completion_tokens:,} completion tokens{cost}")
+    print(f"finished: {store.url}/completions.jsonl and completions.parquet")

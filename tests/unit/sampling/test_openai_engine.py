@@ -1,0 +1,333 @@
+"""A model behind an endpoint: what it is asked, what its answers become, and what its failures mean."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_ray import config
+from rft_ray.data.problems import ProblemSet, commit_problems, ordered
+from rft_ray.data.prompts import Chat, Message
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.records import Completion, Problem, from_table, problem_id
+from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, Unavailable, Usage
+from rft_ray.sampling.openai_engine import OpenAIEngine
+from rft_ray.sampling.receipt import SampleReceipt
+from rft_ray.sampling.sampler import Sampler
+from rft_ray.store import Store, open_store, read_table
+from rft_ray.store.shards import missing_shards
+from tests.unit.sampling.chat_server import HANG, Answer, ChatServer, Script, completion, refusal, serving
+
+KEY = "sk-the-secret-key-of-the-tests"
+SETTINGS = SamplingSettings(0.7, 1.0, 64, 2, "{query}", engine="openai")
+QUESTIONS = [f"What is {number}+1?" for number in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def request(question: str = QUESTIONS[0], n: int = 2, start: int = 0) -> Request:
+    return Request(Problem(problem_id(question), question, "", "1"), question, start, n)
+
+
+def endpoint(url: str, **settings: Any) -> config.Endpoint:
+    return config.Endpoint(base_url=url, **{"retry_seconds": 1, "timeout_seconds": 20, **settings})
+
+
+@contextmanager
+def engine(script: Script, *, spent: int = 0, **settings: Any) -> Iterator[tuple[OpenAIEngine, ChatServer]]:
+    with serving(script) as server:
+        opened = OpenAIEngine("gpt-x", endpoint(server.url, **settings), spent=spent, seed=7)
+        try:
+            yield opened, server
+        finally:
+            opened.close()
+
+
+def echo(body: dict[str, Any], _: int) -> Answer:
+    question = body["messages"][-1]["content"]
+    return completion(*(f"{question} #### {i}" for i in range(body.get("n", 1))))
+
+
+def test_samples_come_in_one_request_with_their_tokens_shared_out() -> None:
+    with engine(lambda *_: completion("ab" * 10, "ab" * 20, completion_tokens=30)) as (opened, server):
+        [answer] = opened.generate([request()], SETTINGS)
+    samples = (Generated("ab" * 10, "stop", 10), Generated("ab" * 20, "stop", 20))
+    assert answer == Answered(5, samples, Usage(5, 30))
+    assert server.asked == [
+        {
+            "model": "gpt-x",
+            "messages": [{"role": "user", "content": QUESTIONS[0]}],
+            "max_tokens": 64,
+            "temperature": 0.7,
+            "n": 2,
+        }
+    ]
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_a_chat_is_sent_as_it_is_with_the_arguments_of_its_template() -> None:
+    chat = Chat((Message("system", "Be brief."), Message("user", "1+1?")), {"enable_thinking": False})
+    with engine(echo, key_env=None) as (opened, server):
+        opened.generate([replace(request(), prompt=chat)], SETTINGS)
+    assert server.asked[0]["messages"] == chat.as_data()
+    assert server.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.keys == ["Bearer none"]
+
+
+def test_an_endpoint_without_n_is_asked_once_for_each_sample() -> None:
+    def refuses_n(body: dict[str, Any], _: int) -> Answer:
+        return refusal(400, "n must be 1") if "n" in body else completion("x")
+
+    for script, asked in ((refuses_n, [2, 1, 1, 1, 1]), (lambda *_: completion("x"), [2, 1, 1, 1])):
+        with engine(script) as (opened, server):
+            for question in QUESTIONS[:2]:
+                [answer] = opened.generate([request(question)], SETTINGS)
+                assert len(answer.samples) == 2
+                assert answer.usage == Usage(10, 24)
+        assert [body.get("n", 1) for body in server.asked] == asked
+
+
+def test_reasoning_stands_in_front_and_a_cut_text_is_truncated() -> None:
+    def script(body: dict[str, Any], number: int) -> Answer:
+        answer = completion("4", reasoning_content="2+2") if number else completion("ab", reasoning="hm")
+        return Answer(200, answer.body.replace(b'"stop"', b'"length"') if number else answer.body)
+
+    with engine(script) as (opened, _):
+        texts = [opened.generate([request(n=1, start=i)], SETTINGS)[0].samples[0] for i in range(2)]
+    assert [(text.text, text.finish_reason) for text in texts] == [
+        ("<think>hm</think>ab", "stop"),
+        ("<think>2+2</think>4", "length"),
+    ]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_busy_or_failing_endpoint_is_asked_again(status: int) -> None:
+    with engine(lambda body, number: refusal(status) if number < 2 else echo(body, number), retry_seconds=9) as opened:
+        [answer] = opened[0].generate([request()], SETTINGS)
+    assert len(answer.samples) == 2
+    assert len(opened[1].asked) == 3
+
+
+def test_retry_after_is_waited_for_and_bounded() -> None:
+    def once(body: dict[str, Any], number: int) -> Answer:
+        return refusal(429, Retry_After="2") if not number else echo(body, number)
+
+    started = time.monotonic()
+    with engine(once, retry_seconds=9) as (opened, _):
+        opened.generate([request()], SETTINGS)
+    assert time.monotonic() - started > 1.9
+    reason = r"HTTP 429: .*slow down.*asks to wait 3600 s.*retry_seconds=1"
+    with (
+        engine(lambda *_: refusal(429, "slow down", Retry_After="3600")) as (opened, server),
+        pytest.raises(Unavailable, match=reason),
+    ):
+        opened.generate([request()], SETTINGS)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "the key is refused: .*OPENAI_API_KEY"),
+        (403, "the key may not use this model"),
+        (404, "there is no such model or address"),
+    ],
+)
+def test_a_refused_key_or_unknown_model_says_what_to_do_without_the_key(status: int, words: str) -> None:
+    with engine(lambda *_: refusal(status, f"bad key {KEY}")) as (opened, server):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=f"gpt-x at {server.url}: HTTP {status}: {words}") as error:
+                opened.generate([request()], SETTINGS)
+            assert KEY not in str(error.value)
+    assert len(server.asked) == 1
+
+
+def test_an_error_message_never_holds_the_key() -> None:
+    with (
+        engine(lambda *_: refusal(500, f"bad {KEY} there"), retry_seconds=0) as (opened, _),
+        pytest.raises(Unavailable, match=r"bad \*\*\* there") as error,
+    ):
+        opened.generate([request()], SETTINGS)
+    assert KEY not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(200, completion("x").body[:20]), "no chat completion .*Invalid JSON"),
+        (Answer(200, b'{"choices": []}'), "choices"),
+        (Answer(200, b'{"choices": [{"message": {"content": "x"}}]}'), "usage: Field required"),
+        (Answer(200, b"<html>"), "no chat completion"),
+    ],
+)
+def test_an_unusable_answer_is_asked_for_again_and_then_misbehaviour(answer: Answer, words: str) -> None:
+    with (
+        engine(lambda *_: answer, retry_seconds=20) as (opened, server),
+        pytest.raises(Misbehaved, match=words) as error,
+    ):
+        opened.generate([request()], SETTINGS)
+    assert len(server.asked) == 3
+    assert "\n" not in str(error.value)
+
+
+def test_an_endpoint_that_hangs_or_is_gone_is_unavailable() -> None:
+    reason = r"no answer within 0\.3 s, for longer than endpoint\.retry_seconds=1"
+    with (
+        engine(lambda *_: Answer(HANG), timeout_seconds=0.3) as (opened, _),
+        pytest.raises(Unavailable, match=reason),
+    ):
+        opened.generate([request()], SETTINGS)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        opened = OpenAIEngine("gpt-x", endpoint(f"http://127.0.0.1:{taken.getsockname()[1]}"), spent=0, seed=7)
+        with pytest.raises(Unavailable, match="no connection"):
+            opened.generate([request()], SETTINGS)
+        opened.close()
+
+
+def test_a_prompt_beyond_the_context_is_skipped_and_other_refusals_are_not() -> None:
+    def script(body: dict[str, Any], number: int) -> Answer:
+        if body["messages"][0]["content"] == QUESTIONS[1]:
+            return refusal(400, "This model's maximum context length is 8 tokens")
+        return refusal(400, "odd") if body["messages"][0]["content"] == QUESTIONS[2] else echo(body, number)
+
+    with engine(script) as (opened, _):
+        good, long = opened.generate([request(), request(QUESTIONS[1])], SETTINGS)
+        assert (len(good.samples), long.samples) == (2, ())
+        with pytest.raises(Misbehaved, match=r"HTTP 400: .*odd"):
+            opened.generate([request(QUESTIONS[2])], SETTINGS)
+    with (
+        engine(lambda *_: refusal(400, "temperature is not supported")) as (opened, _),
+        pytest.raises(Unavailable, match="temperature is not supported: correct the sampling settings"),
+    ):
+        opened.generate([request()], SETTINGS)
+
+
+def test_the_newer_name_of_the_token_limit_is_learnt() -> None:
+    def script(body: dict[str, Any], number: int) -> Answer:
+        return refusal(400, "use max_completion_tokens instead") if "max_tokens" in body else echo(body, number)
+
+    with engine(script, retry_seconds=9) as (opened, server):
+        opened.generate([request()], SETTINGS)
+    assert server.asked[-1]["max_completion_tokens"] == 64
+
+
+def test_no_more_requests_than_allowed_are_in_progress() -> None:
+    with engine(echo, max_concurrency=3) as (opened, server):
+        opened.generate([request(question) for question in QUESTIONS * 5], SETTINGS)
+    assert server.most_at_once == 3
+
+
+def test_answers_of_a_failed_shard_are_not_paid_for_twice() -> None:
+    def script(body: dict[str, Any], number: int) -> Answer:
+        bad = body["messages"][0]["content"] == QUESTIONS[1] and number < 6
+        return Answer(200, b"{") if bad else echo(body, number)
+
+    requests = [request(question) for question in QUESTIONS]
+    with engine(script, retry_seconds=20) as (opened, server):
+        with pytest.raises(Misbehaved):
+            opened.generate(requests, SETTINGS)
+        assert len(server.asked) == 6
+        assert len(opened.generate(requests, SETTINGS)) == 4
+    assert len(server.asked) == 7
+
+
+def test_a_missing_key_is_named_and_a_local_endpoint_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(Unavailable, match="variable OPENAI_API_KEY is not set where the samplers run"):
+        OpenAIEngine("gpt-x", config.Endpoint(), spent=0, seed=7)
+    with engine(echo, key_env=None) as (opened, _):
+        assert len(opened.generate([request()], SETTINGS)[0].samples) == 2
+
+
+# --- Through the sampler: shards, commits, quarantine, budget -------------------------------------
+
+
+def problems() -> ProblemSet:
+    return ordered([request(question).problem for question in QUESTIONS], 0, 2)
+
+
+def teaching_job(samples: int = 4) -> SamplingJob:
+    in_set = problems()
+    return SamplingJob(
+        ModelRef("teacher", "base", "f" * 16, "openai:gpt-x"), in_set.fingerprint, 4, 2, SETTINGS, samples, 0
+    )
+
+
+def sampler(store: Store, url: str, **settings: Any) -> Sampler:
+    commit_problems(store, problems())
+    endpoints = {"teacher": endpoint(url, **settings)}
+    return Sampler(store, [teaching_job()], config.Engine(max_failures=2), False, 0, endpoints=endpoints)
+
+
+def sampled(store: Store, url: str, **settings: Any) -> list[SampleReceipt]:
+    sample = sampler(store, url, **settings)
+    return [sample(shard) for shard in missing_shards(store, teaching_job().shards())]
+
+
+def test_shards_hold_the_samples_and_the_tokens_charged(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with serving(echo) as server:
+        receipts = sampled(store, server.url)
+    assert [receipt.rows for receipt in receipts] == [4, 4, 4, 4]
+    kept = b""
+    for shard in teaching_job().shards():
+        table, metadata = read_table(store, shard.key())
+        rows = from_table(table, Completion)
+        assert [row.sample_index for row in rows] == [2 * (shard.sample_block or 0) + i for i in (0, 1)] * 2
+        assert json.loads(metadata["counts"]) == {
+            "sampled": 4, "skipped": 0, "tokens": 24, "prompt_tokens": 10, "completion_tokens": 24
+        }  # fmt: skip
+        assert json.loads(metadata["environment"])["engine"] == "openai"
+        kept += repr((rows, metadata)).encode() + store.read(shard.key())
+    assert KEY.encode() not in kept
+
+
+def test_a_shard_with_unusable_answers_is_quarantined_and_the_process_lives(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    bad = problems().problems[0].question
+
+    def script(body: dict[str, Any], number: int) -> Answer:
+        return Answer(200, b"[1, 2") if body["messages"][0]["content"] == bad else echo(body, number)
+
+    with serving(script) as server:
+        receipts = sampled(store, server.url, retry_seconds=20)
+    assert [receipt.refusal for receipt in receipts] == ["quarantined", "quarantined", None, None]
+    assert "no chat completion" in receipts[0].reason
+    assert len(missing_shards(store, teaching_job().shards())) == 2
+    assert len(list(store.list("failures/"))) == 4
+
+
+def test_an_endpoint_that_goes_away_stops_its_model_and_is_resumed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with serving(lambda body, number: echo(body, number) if number < 2 else refusal(503)) as server:
+        receipts = sampled(store, server.url)
+    assert [bool(receipt.unloadable) for receipt in receipts] == [False, True, True, True]
+    assert "HTTP 503" in receipts[-1].unloadable
+    assert not list(store.list("failures/"))
+    with serving(echo) as server:
+        assert len(sampled(store, server.url)) == 3
+        assert len(server.asked) == 6
+    assert not missing_shards(store, teaching_job().shards())
+
+
+def test_a_used_up_budget_stops_at_a_shard_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with serving(echo) as server:
+        for budget, unfinished in ((68, 2), (68, 2), (1000, 0)):  # a shard of two problems uses 34 tokens
+            receipts = sampled(store, server.url, token_budget=budget)
+            stopped = [receipt.unloadable for receipt in receipts if receipt.unloadable]
+            assert len(missing_shards(store, teaching_job().shards())) == len(stopped) == unfinished
+            assert all("the token budget of 68 is used up (68 tokens): raise" in reason for reason in stopped)
+        assert len(server.asked) == 8
