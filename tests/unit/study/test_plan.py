@@ -150,7 +150,7 @@ def test_parts_that_one_model_cannot_answer_are_skipped_with_a_reason() -> None:
 
 def test_one_base_with_one_seed_under_two_names_is_refused() -> None:
     settings = config()
-    with pytest.raises(ConfigError, match="same base with the same seed"):
+    with pytest.raises(ConfigError, match="are the same sampler"):
         make_study_plan(settings, TRAIN, TEST, BASES | {"b": BASES["a"]}, facts(settings))
 
 
