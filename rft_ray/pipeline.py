@@ -107,8 +107,9 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
         problems.commit_problems(store, plan.test)
         counts |= asdict(build_corpus(plan.gold, store, plan.train, form))
 
-    with watch.stage("sft") as counts:
-        counts["trained"] = fine_tune(plan.sft, store, config)
+    if plan.sft:
+        with watch.stage("sft") as counts:
+            counts["trained"] = fine_tune(plan.sft, store, config)
 
     with watch.stage("sample") as counts:
         jobs = [*plan.collected, *plan.evaluation_verdicts(*BEFORE_RFT)]
