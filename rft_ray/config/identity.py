@@ -64,6 +64,12 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "sampling.engine": COMPLETIONS,
     "sampling.max_model_len": COMPLETIONS,
     "grading.mode": ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts"),
+    # Also the hash of the user's module, where it is module:function.
+    "grading.verifier": ("verdicts", "icl verdicts", "sft verdicts"),
+    # These three only with a verifier that reads them.
+    "grading.pattern": ("verdicts", "icl verdicts", "sft verdicts"),
+    "grading.timeout_s": ("verdicts", "icl verdicts", "sft verdicts"),
+    "grading.memory_gib": ("verdicts", "icl verdicts", "sft verdicts"),
     "grading.actors": NONE,
     "corpus.gold": ("corpus",),
     "corpus.dedup": ("paths",),

@@ -56,6 +56,8 @@ UNITS = {
     "kv_cache_gib": "GiB",
     "stall_seconds": "s",
     "drain_seconds": "s",
+    "timeout_s": "s",
+    "memory_gib": "GiB",
     "max_paths_per_problem": "paths",
     "icl_shots": "examples",
     "shots": "examples",

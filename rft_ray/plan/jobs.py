@@ -13,6 +13,7 @@ from typing import Literal
 
 from rft_ray.config import Recipe
 from rft_ray.grading import Mode
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
@@ -174,9 +175,10 @@ class SamplingJob:
         return self.problems * self.samples_per_problem
 
 
-def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
+def verdicts_fingerprint(completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT) -> str:
     """Fingerprint of the verdicts on the samples with the fingerprint `completions`."""
-    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose)
+    others = {"verifier": rules.identity()} if not rules.is_gsm8k else {}
+    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose, **others)
 
 
 def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
@@ -237,10 +239,12 @@ class VerdictJob:
     """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
     without: tuple[str, ...] = ()
     """Stems of quarantined completions that the run does without: what is made from the others has other names."""
+    rules: VerifierSpec = DEFAULT
+    """The verifier; `mode` is the mode of gsm8k."""
 
     @property
     def fingerprint(self) -> str:
-        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose)
+        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose, self.rules)
 
     def shards(self) -> list[Shard]:
         pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
+from rft_ray.grading.spec import spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
     EvaluationJob,
@@ -333,7 +334,7 @@ def _verdicts(
     job = SamplingJob(
         model, problems.fingerprint, problems.count, config.problems.per_block, settings, k, config.run.seed
     )
-    return VerdictJob(job, config.grading.mode, purpose)
+    return VerdictJob(job, config.grading.mode, purpose, rules=spec_of(config.grading))
 
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:

@@ -19,6 +19,7 @@ from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
+from rft_ray.grading.spec import saved_spec
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.records import Status
@@ -143,7 +144,7 @@ class _Reading:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values())
+        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), saved_spec(config))
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
         self._models = list(summary.ledger)
         self._count = summary.problems.train
