@@ -57,9 +57,9 @@ class Child:
 
     def __init__(self, task: str, limits: Limits, *, own_environment: bool = False, **options: str) -> None:
         """`own_environment`: give it this process's environment variables. `options`: what the task needs besides."""
+        self._process: subprocess.Popen[bytes] | None = None
         self._task, self._limits, self._options = task, limits, options
         self._own_environment = own_environment
-        self._process: subprocess.Popen[bytes] | None = None
         self._to = self._from = self._ended = -1
         self._mark = ""
 
@@ -83,6 +83,9 @@ class Child:
         end_marked(self._mark)
         for descriptor in (self._to, self._from, self._ended):
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
 
     def _start(self) -> None:
         self.close()
