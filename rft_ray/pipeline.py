@@ -48,7 +48,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
-    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config.grading))
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     if any(learns_gold(config, model) for model in config.models):
         problems.check_solutions(train_set, train_set.count)
     store = open_store(f"{config.run.store}/{config.run.name}")

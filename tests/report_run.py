@@ -115,7 +115,7 @@ def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write) -
     place = Shard(**{**asdict(shard), "stage": "completions", "fingerprint": job.sampling.fingerprint})
     commit_table(store, place.key(), table, {**times, **origin})
     grader = open_verifier(job.rules, job.mode, collecting=job.purpose == "collect")
-    graded = [grade_row(row, by_id[row.problem_id], grader) for row in rows]
+    graded = [grade_row(row, by_id[row.problem_id], grader, job.reasoning) for row in rows]
     statuses = [str(row.status) for row in graded]
     about = {
         "mode": job.mode,
@@ -136,7 +136,7 @@ def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
             for index in range(K):
                 text = write(problem, job.sampling.model.name, index).encode("utf-8", "replace").decode()
                 row = Completion(problem.problem_id, index, text, "stop", 30, 0)
-                if grade_row(row, problem, grader).status is Status.CORRECT:
+                if grade_row(row, problem, grader, job.reasoning).status is Status.CORRECT:
                     candidates.append(Candidate(job.sampling.model.name, index, text))
         kept += distinct_paths(problem, candidates, plan.paths)
         for group, count in found_by(candidates, plan.paths).items():

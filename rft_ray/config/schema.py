@@ -198,6 +198,18 @@ class Corpus(Section):
     """Paths are equal if their equations are: as written (paper), with sorted operands of + and *, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
     """At most so many paths per problem, without gold, the same share for each model; null: all."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """Whether training texts keep the reasoning of the paths. It is never graded, nor read for equations."""
+    reasoning_tags: tuple[str, ...] = ("think",)
+    """Tags of reasoning: `<think>…</think>`, or a text that begins inside it and has the closing tag only."""
+
+    @field_validator("reasoning_tags")
+    @classmethod
+    def _named_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in tags:
+            if not re.fullmatch(r"[\w.|-]{1,64}", tag):
+                raise ValueError(f"reasoning_tags: write the name of a tag without < and >, not {tag!r}")
+        return tags
 
 
 class Evaluation(Section):

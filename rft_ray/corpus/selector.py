@@ -39,6 +39,13 @@ class Candidate(NamedTuple):
     model: str
     sample_index: int
     text: str
+    graded: str | None = None
+    """The text without its reasoning, where it has any."""
+
+    @property
+    def read(self) -> str:
+        """The text that decides which paths are equal."""
+        return self.text if self.graded is None else self.graded
 
 
 class Selector:
@@ -64,7 +71,7 @@ class Selector:
             candidates = correct.get(problem.problem_id, [])
             kept += distinct_paths(problem, candidates, job)
             finders.update(found_by(candidates, job))
-            forms.update(paths.distinct_counts([candidate.text for candidate in candidates], job.mode))
+            forms.update(paths.distinct_counts([candidate.read for candidate in candidates], job.mode))
         counts = {
             "paths": dict(Counter(path.model for path in kept)),
             "found_by": dict(finders),
@@ -89,7 +96,9 @@ class Selector:
                 for row, verdict in read_graded(self._store, verdicts, shard, made_from):
                     if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
                         text = texts.setdefault(row.text, row.text)
-                        pooled.setdefault(row.problem_id, []).append(Candidate(model, row.sample_index, text))
+                        graded = verdicts.reasoning.removed(text)
+                        candidate = Candidate(model, row.sample_index, text, None if graded == text else graded)
+                        pooled.setdefault(row.problem_id, []).append(candidate)
         return pooled
 
 
@@ -99,7 +108,7 @@ def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJ
     With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random sample of them, as many as
     there are distinct equation lists.
     """
-    texts = [candidate.text for candidate in candidates]
+    texts = [candidate.read for candidate in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     shared = Counter(normalise(equations, job.normal_form) for equations in lists)
     chosen: Sequence[int] = range(len(texts))
@@ -111,7 +120,7 @@ def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJ
         ReasoningPath(
             problem_id=problem.problem_id,
             question=problem.question,
-            text=texts[i],
+            text=texts[i] if job.reasoning == "drop" else candidates[i].text,
             equations=lists[i],
             model=candidates[i].model,
             sample_index=candidates[i].sample_index,
@@ -129,6 +138,6 @@ def found_by(candidates: Sequence[Candidate], job: PathJob) -> Counter[str]:
     """
     finders: dict[tuple[str, ...], set[str]] = {}
     for candidate in candidates:
-        form = normalise(paths.equation_list(candidate.text, job.mode), job.normal_form)
+        form = normalise(paths.equation_list(candidate.read, job.mode), job.normal_form)
         finders.setdefault(form, set()).add(candidate.model)
     return Counter("+".join(sorted(models)) for models in finders.values())

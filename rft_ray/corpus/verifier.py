@@ -14,6 +14,7 @@ from dataclasses import replace
 from rft_ray.config.errors import RunError
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.verifiers import Verifier as Grader
 from rft_ray.grading.verifiers import open_verifier
 from rft_ray.plan.jobs import VerdictJob
@@ -64,7 +65,12 @@ class Verifier:
         samples, content = read_completions(self._store, job.sampling, shard)
         grader = self._grader(job)
         check_canaries(grader, tuple(problems.values())[shard.problem_start : shard.problem_stop])
-        rows = [grade_row(row, problems[row.problem_id], grader) for row in samples if row.finish_reason != SKIPPED]
+        reasoning = job.reasoning
+        rows = [
+            grade_row(row, problems[row.problem_id], grader, reasoning)
+            for row in samples
+            if row.finish_reason != SKIPPED
+        ]
         counts = dict(Counter(str(row.status) for row in rows))
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
         if not job.rules.is_gsm8k:
@@ -95,7 +101,7 @@ def _gold_of(problem: Problem) -> str:
     return f", and the gold of the problem {problem.question[:80]!r}" if problem.question else ""
 
 
-def grade_row(row: Completion, problem: Problem, grader: Grader) -> GradedCompletion:
-    """Grade one completion."""
-    verdict = grader.grade(problem, row.text, truncated=row.finish_reason == "length")
+def grade_row(row: Completion, problem: Problem, grader: Grader, reasoning: Reasoning) -> GradedCompletion:
+    """Grade one completion, without its reasoning."""
+    verdict = grader.grade(problem, reasoning.removed(row.text), truncated=row.finish_reason == "length")
     return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rft_ray.config import Grading
+from rft_ray.config import Config, Grading
 from rft_ray.config.errors import ConfigError
 
 GSM8K = "gsm8k"
@@ -36,6 +36,8 @@ class VerifierSpec:
     """Of a verifier in a child process: seconds for one completion."""
     memory_gib: float = 0.0
     """Of a verifier in a child process: its memory."""
+    reasoning_tags: tuple[str, ...] = ("think",)
+    """Tags of the reasoning, which no verifier reads."""
 
     @property
     def is_gsm8k(self) -> bool:
@@ -51,25 +53,37 @@ class VerifierSpec:
         return self.is_users or self.name in IN_CHILD
 
     def identity(self) -> dict[str, object]:
-        """The values that enter fingerprints, in JSON's types; empty for gsm8k."""
-        return {} if self.is_gsm8k else {name: value for name, value in asdict(self).items() if value}
+        """The values that enter fingerprints, in JSON's types; empty for gsm8k with the usual tags.
+
+        With the usual tags a name is that of verdicts made before tags were known: only texts with such tags have other
+        verdicts now, and models trained on worked solutions do not write them.
+        """
+        usual = asdict(DEFAULT)
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
 
 DEFAULT = VerifierSpec()
 
 
-def spec_of(grading: Grading) -> VerifierSpec:
+def spec_of(config: Config) -> VerifierSpec:
     """The spec that a config asks for. Raises ConfigError where the user's module cannot be found."""
-    spec = VerifierSpec(grading.verifier, grading.pattern or "")
+    return _spec(config.grading, config.corpus.reasoning_tags)
+
+
+def _spec(grading: Grading, reasoning_tags: tuple[str, ...]) -> VerifierSpec:
+    spec = VerifierSpec(grading.verifier, grading.pattern or "", reasoning_tags=reasoning_tags)
     if not spec.in_child:
         return spec
     source = source_sha256(spec.name, "grading.verifier") if spec.is_users else ""
-    return VerifierSpec(spec.name, spec.pattern, source, grading.timeout_s, grading.memory_gib)
+    return replace(spec, source_sha256=source, timeout_s=grading.timeout_s, memory_gib=grading.memory_gib)
 
 
 def saved_spec(config: Mapping[str, Any]) -> VerifierSpec:
     """The spec of a run's saved config, as a tree; gsm8k for an empty one. Raises ConfigError as `spec_of` does."""
-    return spec_of(Grading.model_validate(config["grading"])) if config else DEFAULT
+    if not config:
+        return DEFAULT
+    tags = config["corpus"].get("reasoning_tags", DEFAULT.reasoning_tags)
+    return _spec(Grading.model_validate(config["grading"]), tuple(tags))
 
 
 def source_sha256(function: str, key: str) -> str:

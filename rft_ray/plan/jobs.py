@@ -13,6 +13,7 @@ from typing import Literal
 
 from rft_ray.config import Recipe
 from rft_ray.grading import Mode
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
 from rft_ray.store.names import fingerprint_of
@@ -177,7 +178,7 @@ class SamplingJob:
 
 def verdicts_fingerprint(completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT) -> str:
     """Fingerprint of the verdicts on the samples with the fingerprint `completions`."""
-    others = {"verifier": rules.identity()} if not rules.is_gsm8k else {}
+    others = {"verifier": identity} if (identity := rules.identity()) else {}
     return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose, **others)
 
 
@@ -246,6 +247,11 @@ class VerdictJob:
     def fingerprint(self) -> str:
         return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose, self.rules)
 
+    @property
+    def reasoning(self) -> Reasoning:
+        """The reasoning of the job's samples, which is not graded."""
+        return Reasoning.after(self.sampling.settings.prompt, self.rules.reasoning_tags)
+
     def shards(self) -> list[Shard]:
         pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)
         return [verdicts for completions, verdicts in pairs if completions.stem not in self.without]
@@ -265,6 +271,8 @@ class PathJob:
     normal_form: NormalForm
     k: int | None = None
     """Only the first k samples of each model and problem; None: all samples of the verdict jobs."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """Whether the texts of paths keep their reasoning, which decides no path."""
 
     @property
     def mode(self) -> Mode:
@@ -285,6 +293,7 @@ class PathJob:
             normal_form=self.normal_form,
             **({} if self.k is None else {"k": self.k}),
             **({"without": sorted(without)} if without else {}),
+            **({"reasoning": self.reasoning} if self.reasoning != "keep" else {}),
         )
 
     def shards(self) -> list[Shard]:

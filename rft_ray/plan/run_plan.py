@@ -282,7 +282,8 @@ def training_job(
 
 def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
     """The paths selected from the samples of these models, pooled."""
-    return PathJob(tuple(collected), config.corpus.dedup, config.corpus.normal_form)
+    corpus = config.corpus
+    return PathJob(tuple(collected), corpus.dedup, corpus.normal_form, reasoning=corpus.reasoning)
 
 
 def gold_corpus(config: Config, train: ProblemSet) -> CorpusJob:
@@ -334,7 +335,7 @@ def _verdicts(
     job = SamplingJob(
         model, problems.fingerprint, problems.count, config.problems.per_block, settings, k, config.run.seed
     )
-    return VerdictJob(job, config.grading.mode, purpose, rules=spec_of(config.grading))
+    return VerdictJob(job, config.grading.mode, purpose, rules=spec_of(config))
 
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:

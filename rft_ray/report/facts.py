@@ -19,6 +19,7 @@ from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import saved_spec
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
@@ -143,6 +144,7 @@ class _Reading:
     def __init__(self, store: Store, summary: Summary, config: dict[str, Any]) -> None:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
+        self._rules = saved_spec(config)
         self._mode: Mode
         self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), saved_spec(config))
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
@@ -187,7 +189,8 @@ class _Reading:
             mine.cut += row.finish_reason == "length"
             if row.status is Status.CORRECT:
                 right[row.model] += 1
-                path = normalise(equation_list(row.text, self._mode), self._form)
+                read = Reasoning.after(row.prompt, self._rules.reasoning_tags).removed(row.text)
+                path = normalise(equation_list(read, self._mode), self._form)
                 hits[path][row.model] += 1
                 if row.sample_index < self._k // 2:
                     early[path][row.model] += 1

@@ -46,7 +46,7 @@ OnAnswer = Callable[[Store], object]
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
-    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config.grading))
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     store = open_store(f"{config.run.store}/{config.run.name}")
     config, sources = base_models.pin(config, recorded_sources(store))

@@ -116,6 +116,8 @@ OTHER: dict[str, object] = {
     "corpus.dedup": "none",
     "corpus.normal_form": "multiset",
     "corpus.max_paths_per_problem": 2,
+    "corpus.reasoning": "drop",
+    "corpus.reasoning_tags": ["plan"],
     "evaluation.samples_per_problem": 4,
     "evaluation.samples_per_block": 2,
     "evaluation.temperature": 0.5,

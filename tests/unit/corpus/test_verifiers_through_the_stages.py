@@ -39,7 +39,7 @@ def plan_with(source: str, grading: str, *more: str) -> Plan:
             *more,
         ],
     )
-    return make_plan(config, *prepare_sets(config.problems, spec_of(config.grading)), {"a": "0" * 16, "b": "1" * 16})
+    return make_plan(config, *prepare_sets(config.problems, spec_of(config)), {"a": "0" * 16, "b": "1" * 16})
 
 
 def carried_out(plan: Plan, folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
@@ -121,3 +121,21 @@ def test_a_gold_that_a_users_verifier_rejects_stops_grading(tmp_path: Path) -> N
     plan = plan_with(jsonl(tmp_path, WORDS), "{verifier: 'tests.unit.grading.severe_rules:reject'}")
     with pytest.raises(CanaryError, match=r"grades a solution known to be right as wrong_answer .*gold of the problem"):
         carried_out(plan, tmp_path / "run")
+
+
+THOUGHT = "<think>2+2 = <<2+2=5>>5?\n#### 987</think>"
+"""Reasoning with a wrong equation and a wrong answer."""
+
+
+@pytest.mark.parametrize("reasoning", ["keep", "drop"])
+def test_reasoning_is_not_graded_and_kept_or_dropped(tmp_path: Path, reasoning: str) -> None:
+    rows = [
+        {"question": f"What is {n} and 1?", "solution": f"{THOUGHT}{n}+1 = {n + 1}\n#### {n + 1}"} for n in range(6)
+    ]
+    plan = plan_with(jsonl(tmp_path, rows), "{verifier: gsm8k}", f"--corpus.reasoning={reasoning}")
+    statuses, corpus = carried_out(plan, tmp_path / "run")
+    assert statuses["correct"] > statuses.total() / 3
+    sampled = [row for row in corpus if not row["gold"]]
+    assert sampled
+    assert {"<think>" in row["text"] for row in sampled} == {reasoning == "keep"}
+    assert not any("2+2=5" in equation for row in sampled for equation in row["equations"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rft_ray import config
+from rft_ray.config import Grading
 from rft_ray.data.problems import prepare
 from rft_ray.data.row_files import DataError
-from rft_ray.grading.spec import spec_of
 from rft_ray.records import Problem, problem_id
 from tests.unit.data.problem_rows import Write
+from tests.unit.grading.test_verifiers import spec_with
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from tests.unit.data.problem_rows import Write
 )
 def test_the_verifier_of_the_run_reads_gold_answers(jsonl: Write, verifier: str, answer: str, gold: str) -> None:
     section = config.ProblemSet(source=jsonl({"question": "Why?", "answer": answer, "solution": "Thus."}))
-    rules = spec_of(config.Grading(verifier=verifier))
+    rules = spec_with(Grading(verifier=verifier))
     assert prepare(section, 0, 10, rules=rules).problems == (Problem(problem_id("Why?"), "Why?", "Thus.", gold),)
     with pytest.raises(DataError, match="no number that the grader can read"):
         prepare(section, 0, 10)
@@ -42,7 +43,7 @@ def test_a_gold_that_the_verifier_cannot_read_is_refused_with_its_place(
     good = {"choice": "C", "python": "assert f(2) == 4", "exact": "a"}[verifier]
     section = config.ProblemSet(source=jsonl({"question": "a", "answer": good}, {"question": "b", "answer": answer}))
     with pytest.raises(DataError, match=message):
-        prepare(section, 0, 10, rules=spec_of(config.Grading(verifier=verifier)))
+        prepare(section, 0, 10, rules=spec_with(Grading(verifier=verifier)))
 
 
 def test_unit_tests_may_be_a_list(jsonl: Write) -> None:
@@ -52,13 +53,13 @@ def test_unit_tests_may_be_a_list(jsonl: Write) -> None:
         answer="test_list",
         solution="code",
     )
-    [problem] = prepare(section, 0, 10, rules=spec_of(config.Grading(verifier="python"))).problems
+    [problem] = prepare(section, 0, 10, rules=spec_with(Grading(verifier="python"))).problems
     assert problem.answer == "assert f(1) == 2\nassert f(1) == 2"
     assert problem.solution == "def f(n): return 2 * n"
 
 
 def test_a_letter_is_read_from_a_solution_and_conflicts_are_seen(jsonl: Write) -> None:
-    rules = spec_of(config.Grading(verifier="choice"))
+    rules = spec_with(Grading(verifier="choice"))
     section = config.ProblemSet(source=jsonl({"question": "Why?", "solution": "So the answer is (B)."}))
     assert prepare(section, 0, 10, rules=rules).problems[0].answer == "B"
     rows = [{"question": "Why?", "answer": "A"}, {"question": "Why?", "answer": "B"}, {"question": "x", "answer": "C"}]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.config import Grading
+from rft_ray.config import BaseModelSpec, Config, Grading
 from rft_ray.config.errors import ConfigError
 from rft_ray.grading import verifiers
 from rft_ray.grading.child import MARK, ChildError
@@ -50,6 +50,10 @@ def running() -> list[int]:
         if f"{MARK}=".encode() in content and TEST.encode() in content:
             marked.append(int(pid))
     return marked
+
+
+def spec_with(grading: Grading) -> VerifierSpec:
+    return spec_of(Config(models=(BaseModelSpec(name="a", source="x"),), grading=grading))
 
 
 def grade(verifier: Verifier, text: str, answer: str = "5", *, truncated: bool = False) -> Verdict:
@@ -204,14 +208,14 @@ def test_another_module_than_the_planned_one_stops_the_run() -> None:
 
 def test_a_module_that_is_missing_is_an_error_of_the_config() -> None:
     with pytest.raises(ConfigError, match="no module 'no_such_rules'"):
-        spec_of(Grading(verifier="no_such_rules:grade"))
+        spec_with(Grading(verifier="no_such_rules:grade"))
 
 
 def test_the_spec_holds_what_decides_verdicts() -> None:
     assert VerifierSpec().identity() == {}
-    assert spec_of(Grading(actors=3)) == VerifierSpec()
-    assert spec_of(Grading(verifier="choice", timeout_s=3)).identity() == {"name": "choice"}
-    own = spec_of(Grading(verifier=f"{RULES}:honest")).identity()
+    assert spec_with(Grading(actors=3)) == VerifierSpec()
+    assert spec_with(Grading(verifier="choice", timeout_s=3)).identity() == {"name": "choice"}
+    own = spec_with(Grading(verifier=f"{RULES}:honest")).identity()
     assert sorted(own) == ["memory_gib", "name", "source_sha256", "timeout_s"]
 
 
