@@ -76,6 +76,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "corpus.normal_form": ("paths",),
     "corpus.max_paths_per_problem": ("corpus",),
     "corpus.reasoning": ("paths",),
+    "corpus.distinct_by": ("paths",),
+    "corpus.near_duplicate_threshold": ("paths",),
     "corpus.reasoning_tags": ("verdicts", "icl verdicts", "sft verdicts"),
     "evaluation.samples_per_problem": ("sft evaluation", "rft evaluation"),
     "evaluation.samples_per_block": ("sft completions", "rft completions"),

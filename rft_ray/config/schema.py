@@ -185,6 +185,9 @@ class Grading(Section):
         return self
 
 
+DISTINCT_BY = ("equations", "normalised_text", "answer_and_length")
+
+
 class Corpus(Section):
     """Which correct paths are in the corpus of RFT, and whether the gold solutions are."""
 
@@ -202,6 +205,18 @@ class Corpus(Section):
     """Whether training texts keep the reasoning of the paths. It is never graded, nor read for equations."""
     reasoning_tags: tuple[str, ...] = ("think",)
     """Tags of reasoning: `<think>…</think>`, or a text that begins inside it and has the closing tag only."""
+    distinct_by: str | None = None
+    """What equal paths share: `equations`, `normalised_text`, `answer_and_length`, or the key that `module:function`
+    returns. null: `equations` with `grading.verifier=gsm8k`, else `normalised_text`."""
+    near_duplicate_threshold: float | None = Field(None, gt=0, le=1)
+    """Leave out a path that shares this part of its word 4-grams, or more, with one kept before it; null: none."""
+
+    @field_validator("distinct_by")
+    @classmethod
+    def _known(cls, distinct_by: str | None) -> str | None:
+        if distinct_by is None or distinct_by in DISTINCT_BY or FUNCTION.fullmatch(distinct_by):
+            return distinct_by
+        raise ValueError(f"distinct_by: use {', '.join(DISTINCT_BY)}, or module:function, not {distinct_by!r}")
 
     @field_validator("reasoning_tags")
     @classmethod

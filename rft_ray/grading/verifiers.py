@@ -163,7 +163,7 @@ class InChild:
 
     def grade(self, problem: Problem, text: str, *, truncated: bool) -> Verdict:
         try:
-            answer = self._ask(operation="grade", problem=asdict(problem), text=text, truncated=truncated)
+            answer = self._ask(operation="grade", problem=problem_data(problem), text=text, truncated=truncated)
             verdict = _verdict(answer)
         except NoAnswer as failure:
             return Verdict(Status.UNDECIDED, None, f"verifier {failure}")
@@ -213,6 +213,11 @@ def _from_gold(name: str, problems: Sequence[Problem]) -> Iterator[KnownRight]:
             yield problem, problem.solution
         elif name not in ("regex", "python"):
             yield problem, problem.answer
+
+
+def problem_data(problem: Problem) -> dict[str, str]:
+    """A problem as a child's request holds it."""
+    return asdict(problem)
 
 
 def _verdict(answer: dict[str, Any]) -> Verdict:

@@ -273,10 +273,21 @@ class PathJob:
     """Only the first k samples of each model and problem; None: all samples of the verdict jobs."""
     reasoning: Literal["keep", "drop"] = "keep"
     """Whether the texts of paths keep their reasoning, which decides no path."""
+    distinct_by: str = "equations"
+    """What equal paths share: `equations`, `normalised_text`, `answer_and_length`, or `module:function`."""
+    distinct_source: str = ""
+    """Of `module:function`: SHA-256 of the module's source file."""
+    near_duplicates: float | None = None
+    """Leave out a path that shares so much of its word 4-grams with one kept before it; None: none."""
 
     @property
     def mode(self) -> Mode:
         return self.verdicts[0].mode
+
+    @property
+    def by_equations_alone(self) -> bool:
+        """Whether paths are equal as in the paper: by their equation lists, the empty one too."""
+        return self.distinct_by == "equations" and self.verdicts[0].rules.is_gsm8k
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -294,6 +305,8 @@ class PathJob:
             **({} if self.k is None else {"k": self.k}),
             **({"without": sorted(without)} if without else {}),
             **({"reasoning": self.reasoning} if self.reasoning != "keep" else {}),
+            **({"distinct_by": self.distinct_by + self.distinct_source} if self.distinct_by != "equations" else {}),
+            **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
         )
 
     def shards(self) -> list[Shard]:

@@ -116,6 +116,8 @@ OTHER: dict[str, object] = {
     "corpus.dedup": "none",
     "corpus.normal_form": "multiset",
     "corpus.max_paths_per_problem": 2,
+    "corpus.distinct_by": "answer_and_length",
+    "corpus.near_duplicate_threshold": 0.5,
     "corpus.reasoning": "drop",
     "corpus.reasoning_tags": ["plan"],
     "evaluation.samples_per_problem": 4,

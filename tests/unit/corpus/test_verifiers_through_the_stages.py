@@ -139,3 +139,33 @@ def test_reasoning_is_not_graded_and_kept_or_dropped(tmp_path: Path, reasoning: 
     assert sampled
     assert {"<think>" in row["text"] for row in sampled} == {reasoning == "keep"}
     assert not any("2+2=5" in equation for row in sampled for equation in row["equations"])
+
+
+def test_paths_without_equations_are_told_apart_by_their_words(tmp_path: Path) -> None:
+    plan = plan_with(jsonl(tmp_path, CHOICES), "{verifier: choice}")
+    assert plan.paths.distinct_by == "normalised_text"
+    _, rows = carried_out(plan, tmp_path / "run")
+    texts = Counter((row["problem_id"], row["text"]) for row in rows if not row["gold"])
+    assert set(texts.values()) == {1}
+    assert len(texts) > len({problem for problem, _ in texts})
+    assert any(row["shared_by"] > 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "fewer"),
+    [
+        ("{distinct_by: 'tests.unit.grading.hostile_rules:first_letter'}", True),
+        ("{distinct_by: 'tests.unit.grading.hostile_rules:broken_key'}", False),
+        ("{near_duplicate_threshold: 0.01}", True),
+        ("{distinct_by: equations}", False),
+    ],
+)
+def test_what_makes_paths_distinct_is_a_choice(tmp_path: Path, corpus: str, fewer: bool) -> None:
+    source = jsonl(tmp_path, CHOICES)
+    plain, other = (plan_with(source, "{verifier: choice}", *more) for more in ((), (f"--corpus={corpus}",)))
+    sampled = [
+        sum(not row["gold"] for row in carried_out(plan, tmp_path / name)[1])
+        for plan, name in ((plain, "plain"), (other, "other"))
+    ]
+    assert 0 < sampled[1] <= sampled[0]
+    assert not fewer or sampled[1] < sampled[0]
