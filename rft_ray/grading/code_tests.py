@@ -34,7 +34,7 @@ _MOST_REPORT_BYTES = 4_096
 
 def read_code(text: str) -> str | None:
     """The last block of Python code with a definition in it, else the last block, else a text that is all code."""
-    blocks = [code for language, code in _FENCED.findall(text) if language.lower() in _LANGUAGES]
+    blocks: list[str] = [code for language, code in _FENCED.findall(text) if language.lower() in _LANGUAGES]
     if blocks:
         return next((code for code in reversed(blocks) if "def " in code), blocks[-1])
     if "```" in text or "def " not in text:

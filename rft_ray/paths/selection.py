@@ -73,7 +73,7 @@ def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_wr
 
 
 def select_by_key(texts: Sequence[str], key_of: Callable[[str], str | None]) -> list[tuple[int, int]]:
-    """(index, texts that share its key) of one text of each key, by the rule of `select`; a text without key has none."""
+    """(index, texts that share its key) of one text of each key, by the rule of `select`. Skips a text without key."""
     kept = KeptPaths()
     slots: dict[str, int] = {}
     slot_of_text: dict[str, int | None] = {}
