@@ -22,6 +22,7 @@ from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
+from rft_ray.grading.spec import spec_of
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, learns_gold, make_plan, sources
@@ -47,7 +48,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
-    train_set, test_set = problems.prepare_sets(config.problems)
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     if any(learns_gold(config, model) for model in config.models):
         problems.check_solutions(train_set, train_set.count)
     store = open_store(f"{config.run.store}/{config.run.name}")

@@ -17,6 +17,7 @@ from rft_ray.corpus.verifier import grade_row
 from rft_ray.data import problems
 from rft_ray.evaluation.stage import evaluate
 from rft_ray.evaluation.summary import write_summary
+from rft_ray.grading.verifiers import open_verifier
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.records import Completion, GradedCompletion, Problem, ReasoningPath, Status, to_table
@@ -113,7 +114,8 @@ def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write) -
     origin = {"model": json.dumps(asdict(job.sampling.model)), "settings": json.dumps(asdict(job.sampling.settings))}
     place = Shard(**{**asdict(shard), "stage": "completions", "fingerprint": job.sampling.fingerprint})
     commit_table(store, place.key(), table, {**times, **origin})
-    graded = [grade_row(row, by_id[row.problem_id], job) for row in rows]
+    grader = open_verifier(job.rules, job.mode, collecting=job.purpose == "collect")
+    graded = [grade_row(row, by_id[row.problem_id], grader, job.reasoning) for row in rows]
     statuses = [str(row.status) for row in graded]
     about = {
         "mode": job.mode,
@@ -130,10 +132,11 @@ def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
     for problem in problems.read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]:
         candidates = []
         for job in plan.collected:
+            grader = open_verifier(job.rules, job.mode)
             for index in range(K):
                 text = write(problem, job.sampling.model.name, index).encode("utf-8", "replace").decode()
                 row = Completion(problem.problem_id, index, text, "stop", 30, 0)
-                if grade_row(row, problem, job).status is Status.CORRECT:
+                if grade_row(row, problem, grader, job.reasoning).status is Status.CORRECT:
                     candidates.append(Candidate(job.sampling.model.name, index, text))
         kept += distinct_paths(problem, candidates, plan.paths)
         for group, count in found_by(candidates, plan.paths).items():

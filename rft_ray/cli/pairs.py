@@ -19,11 +19,13 @@ from typing import Any, TextIO
 
 from rft_ray.cli.job import check_out
 from rft_ray.config.errors import RftError
+from rft_ray.config.loading import saved_tree
 from rft_ray.corpus import preference_pairs
 from rft_ray.evaluation.summary import samplers_of
 from rft_ray.grading import MODES
+from rft_ray.grading.spec import DEFAULT, VerifierSpec, saved_spec
 from rft_ray.records import REJECTIONS, Status
-from rft_ray.store import StoreError, open_run
+from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.base import partial_file
 
 EVERY = 50_000
@@ -82,6 +84,7 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
         store,
         samplers=samplers_of(store),
         mode=options.mode,
+        rules=_rules_of(store),
         rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
         most=options.max_per_problem,
         same_model=options.same_model,
@@ -91,6 +94,15 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
         if not counts:
             raise StoreError(f"no problem of {options.run} has both a right and a wrong path, so nothing was written")
     return counts, problems
+
+
+def _rules_of(store: Store) -> VerifierSpec:
+    """The verifier of a run's config; gsm8k where the run has none, as samples graded by `rft-ray verify`."""
+    try:
+        content = store.read("config.yaml")
+    except NotFound:
+        return DEFAULT
+    return saved_spec(saved_tree(content, f"{store.url}/config.yaml"))
 
 
 def write(rows: Iterable[dict[str, Any]], file: TextIO) -> tuple[Counter[str], int]:

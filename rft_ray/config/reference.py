@@ -60,6 +60,8 @@ UNITS = {
     "retry_seconds": "s",
     "max_concurrency": "requests",
     "token_budget": "tokens",
+    "timeout_s": "s",
+    "memory_gib": "GiB",
     "max_paths_per_problem": "paths",
     "icl_shots": "examples",
     "shots": "examples",

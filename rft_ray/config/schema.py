@@ -7,6 +7,7 @@ fingerprints it enters.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any, Literal
 
 import yaml
@@ -138,13 +139,54 @@ class Engine(Section):
         return self
 
 
+VERIFIERS = ("gsm8k", "math", "choice", "exact", "regex", "python")
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""`module:function` of the user's own."""
+
+
 class Grading(Section):
     """How completions are graded."""
 
     mode: Literal["strict", "paper"] = "strict"
-    """`paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
+    """Of `gsm8k`. `paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
+    verifier: str = "gsm8k"
+    """`gsm8k`: numbers and equations. `math`: LaTeX. `choice`: a letter. `exact`: words. `regex`: by `pattern`.
+    `python`: code against unit tests. `module:function`: your own. See docs/verifiers.md."""
+    pattern: str | None = None
+    """Of `regex`, and needed there: the first group of its last match is the answer."""
+    timeout_s: float = Field(10.0, gt=0, le=3600)
+    """Seconds for one completion in `math`, `regex`, `python` and `module:function`."""
+    memory_gib: float = Field(4.0, ge=0.5)
+    """Memory of the process of these verifiers, in GiB of address space."""
     actors: int = Field(1, ge=1)
     """Processes that grade and select paths."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _known(cls, verifier: str) -> str:
+        if verifier in VERIFIERS or FUNCTION.fullmatch(verifier):
+            return verifier
+        near = difflib.get_close_matches(verifier, VERIFIERS, 1)
+        raise ValueError(
+            f"{verifier!r} is no verifier: {'did you mean ' + near[0] if near else 'use ' + ', '.join(VERIFIERS)}, or "
+            "module:function for one of your own"
+        )
+
+    @model_validator(mode="after")
+    def _pattern_has_its_verifier(self) -> Grading:
+        if (self.verifier == "regex") != (self.pattern is not None):
+            raise ValueError("verifier: regex needs a pattern, and a pattern needs verifier: regex")
+        if self.pattern is not None:
+            try:
+                groups = re.compile(self.pattern).groups
+            except re.error as error:
+                raise ValueError(f"pattern: {error}") from None
+            if not groups:
+                raise ValueError("pattern: put the answer into a group: (…)")
+        return self
+
+
+DISTINCT_BY = ("equations", "normalised_text", "answer_and_length")
 
 
 class Corpus(Section):
@@ -160,6 +202,30 @@ class Corpus(Section):
     """Paths are equal if their equations are: as written (paper), with sorted operands of + and *, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
     """At most so many paths per problem, without gold, the same share for each model; null: all."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """Whether training texts keep the reasoning of the paths. It is never graded, nor read for equations."""
+    reasoning_tags: tuple[str, ...] = ("think",)
+    """Tags of reasoning: `<think>…</think>`, or a text that begins inside it and has the closing tag only."""
+    distinct_by: str | None = None
+    """What equal paths share: `equations`, `normalised_text`, `answer_and_length`, or the key that `module:function`
+    returns. null: `equations` with `grading.verifier=gsm8k`, else `normalised_text`."""
+    near_duplicate_threshold: float | None = Field(None, gt=0, le=1)
+    """Leave out a path that shares this part of its word 4-grams, or more, with one kept before it; null: none."""
+
+    @field_validator("distinct_by")
+    @classmethod
+    def _known(cls, distinct_by: str | None) -> str | None:
+        if distinct_by is None or distinct_by in DISTINCT_BY or FUNCTION.fullmatch(distinct_by):
+            return distinct_by
+        raise ValueError(f"distinct_by: use {', '.join(DISTINCT_BY)}, or module:function, not {distinct_by!r}")
+
+    @field_validator("reasoning_tags")
+    @classmethod
+    def _named_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in tags:
+            if not re.fullmatch(r"[\w.|-]{1,64}", tag):
+                raise ValueError(f"reasoning_tags: write the name of a tag without < and >, not {tag!r}")
+        return tags
 
 
 class Evaluation(Section):

@@ -104,8 +104,9 @@ def _rows(
             by_problem.setdefault(path.problem_id, []).append(path)
         for problem in problems[start:stop]:
             sampled = by_problem.get(problem.problem_id, [])
+            alike = sampled if job.paths and job.paths.by_equations_alone else []  # others have no equations to share
             if problem.solution and job.gold:
-                yield gold_path(problem, sampled, job.mode, job.paths.normal_form if job.paths else "as_written")
+                yield gold_path(problem, alike, job.mode, job.paths.normal_form if job.paths else "as_written")
             yield from limit_paths(sampled, job.max_paths)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_ray.grading import MODES, Mode
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
@@ -52,20 +53,24 @@ class GradedSample:
     """The prompt template that the model was sampled with."""
 
 
-def verified_blocks(store: Store, mode: Mode | None, samplers: Collection[str]) -> tuple[Mode, list[list[Source]]]:
+def verified_blocks(
+    store: Store, mode: Mode | None, samplers: Collection[str], rules: VerifierSpec = DEFAULT
+) -> tuple[Mode, list[list[Source]]]:
     """The mode in use, and for each problem block, in order, the completion shards that have verdicts of this mode.
 
     `mode` None: strict if the run has strict verdicts, otherwise paper. `samplers`: fingerprints of the sampling jobs
-    to include (a run's summary lists them); empty: all. Raises StoreError when there are no such verdicts.
+    to include (a run's summary lists them); empty: all. `rules`: the verifier. Raises StoreError when there are no such
+    verdicts.
     """
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     for used in [mode] if mode else MODES:
-        blocks = [_sources(key, completions, verdicts, used, samplers) for key in completions]
+        blocks = [_sources(key, completions, verdicts, samplers, (used, rules)) for key in completions]
         if graded := [block for block in blocks if block]:
             return used, graded
     modes = mode or " or ".join(MODES)
-    raise StoreError(f"{store.url} has no {modes} verdicts on training problems: name a run that has been verified")
+    kind = modes if rules.is_gsm8k else rules.name
+    raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
 
 
 def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]:
@@ -81,8 +86,8 @@ def _sources(
     block: tuple[str, int],
     completions: Mapping[tuple[str, int], Mapping[str, str]],
     verdicts: Mapping[tuple[str, int], Mapping[str, str]],
-    mode: Mode,
     samplers: Collection[str],
+    mode_and_rules: tuple[Mode, VerifierSpec],
 ) -> list[Source]:
     """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty."""
     sources = []
@@ -90,7 +95,8 @@ def _sources(
         sampled, _, sample_block = name.partition(".")
         if samplers and sampled not in samplers:
             continue  # sampled with earlier settings of this run
-        graded = verdicts_fingerprint(sampled, mode, "collect")
+        mode, rules = mode_and_rules
+        graded = verdicts_fingerprint(sampled, mode, "collect", rules)
         if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
     return sources

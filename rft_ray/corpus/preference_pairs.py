@@ -20,6 +20,7 @@ from rft_ray.corpus.graded import GradedSample, read_block, verified_blocks
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.records import Problem, Status
 from rft_ray.store import Store
 
@@ -32,6 +33,7 @@ def export(
     *,
     samplers: Collection[str],
     mode: Mode | None = None,
+    rules: VerifierSpec = DEFAULT,
     rejected: Collection[Status] = REJECTED,
     most: int = 8,
     same_model: bool = False,
@@ -39,9 +41,10 @@ def export(
     """Yield the pairs of a run, problem by problem, with at most `most` pairs per problem.
 
     `samplers`: fingerprints of the sampling jobs to include; empty: all in the store. `mode`: the mode of the verdicts;
-    None: strict if the run has strict verdicts, otherwise paper. Raises StoreError when there are no verdicts.
+    None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError when there
+    are no verdicts.
     """
-    mode, blocks = verified_blocks(store, mode, samplers)
+    mode, blocks = verified_blocks(store, mode, samplers, rules)
     for block in blocks:
         samples = {
             problem: sorted(rows, key=lambda row: (row.model, row.completions))

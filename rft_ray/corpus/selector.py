@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from rft_ray import paths
 from rft_ray.corpus.graded import read_graded
+from rft_ray.corpus.path_keys import PathKeys
 from rft_ray.data.problems import read_problems
 from rft_ray.paths.normal_forms import normalise
+from rft_ray.paths.selection import select_by_key
+from rft_ray.paths.text_forms import without_near_duplicates
 from rft_ray.plan.jobs import PathJob
 from rft_ray.records import Problem, ReasoningPath, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
@@ -39,6 +42,14 @@ class Candidate(NamedTuple):
     model: str
     sample_index: int
     text: str
+    graded: str | None = None
+    """The text without its reasoning, where it has any."""
+    answer: str = ""
+
+    @property
+    def read(self) -> str:
+        """The text that decides which paths are equal."""
+        return self.text if self.graded is None else self.graded
 
 
 class Selector:
@@ -47,7 +58,18 @@ class Selector:
     def __init__(self, store: Store, jobs: Sequence[PathJob]) -> None:
         self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
+        self._keys: dict[str, PathKeys] = {}
         self._metrics = VerifierMetrics()
+
+    def close(self) -> None:
+        """End the processes of the functions that say which paths are equal."""
+        for keys in self._keys.values():
+            keys.close()
+
+    def _keys_of(self, job: PathJob) -> PathKeys:
+        if job.fingerprint not in self._keys:
+            self._keys[job.fingerprint] = PathKeys(job)
+        return self._keys[job.fingerprint]
 
     def __call__(self, shard: Shard) -> ShardReceipt:
         key = key_to_write(self._store, shard)
@@ -62,9 +84,10 @@ class Selector:
         forms: Counter[str] = Counter()
         for problem in problems:
             candidates = correct.get(problem.problem_id, [])
-            kept += distinct_paths(problem, candidates, job)
-            finders.update(found_by(candidates, job))
-            forms.update(paths.distinct_counts([candidate.text for candidate in candidates], job.mode))
+            keys = path_keys(problem, candidates, job, self._keys_of)
+            kept += distinct_paths(problem, candidates, job, keys)
+            finders.update(found_by(candidates, job, keys))
+            forms.update(paths.distinct_counts([candidate.read for candidate in candidates], job.mode))
         counts = {
             "paths": dict(Counter(path.model for path in kept)),
             "found_by": dict(finders),
@@ -89,46 +112,70 @@ class Selector:
                 for row, verdict in read_graded(self._store, verdicts, shard, made_from):
                     if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
                         text = texts.setdefault(row.text, row.text)
-                        pooled.setdefault(row.problem_id, []).append(Candidate(model, row.sample_index, text))
+                        graded = verdicts.reasoning.removed(text)
+                        read = None if graded == text else graded
+                        candidate = Candidate(model, row.sample_index, text, read, verdict.answer or "")
+                        pooled.setdefault(row.problem_id, []).append(candidate)
         return pooled
 
 
-def distinct_paths(problem: Problem, candidates: Sequence[Candidate], job: PathJob) -> list[ReasoningPath]:
+def path_keys(
+    problem: Problem, candidates: Sequence[Candidate], job: PathJob, keys_of: Callable[[PathJob], PathKeys]
+) -> list[Hashable] | None:
+    """The key of each candidate; None where paths are equal by their equation lists alone, as in the paper."""
+    if job.by_equations_alone:
+        return None
+    texts, answers = [candidate.read for candidate in candidates], [candidate.answer for candidate in candidates]
+    return [*keys_of(job).of(problem, texts, answers)]
+
+
+def distinct_paths(
+    problem: Problem, candidates: Sequence[Candidate], job: PathJob, keys: Sequence[Hashable] | None = None
+) -> list[ReasoningPath]:
     """The selected paths of one problem's correct samples, in the order of the reference's output list.
 
-    With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random sample of them, as many as
-    there are distinct equation lists.
+    `keys`: of `path_keys`. With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random
+    sample of them, as many as there are distinct keys.
     """
-    texts = [candidate.text for candidate in candidates]
+    texts = [candidate.read for candidate in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
-    shared = Counter(normalise(equations, job.normal_form) for equations in lists)
+    by_key = [normalise(equations, job.normal_form) for equations in lists] if keys is None else keys
+    shared = Counter(by_key)
     chosen: Sequence[int] = range(len(texts))
-    if job.dedup == "equations":
+    if job.dedup == "equations" and keys is None:
         chosen = paths.select_distinct(texts, job.mode, job.normal_form)
+    elif job.dedup == "equations":
+        key_of_text = dict(zip(texts, map(str, by_key), strict=True))
+        chosen = [index for index, _ in select_by_key(texts, key_of_text.get)]
     elif job.dedup == "random":
         chosen = sorted(random.Random(problem.problem_id).sample(chosen, len(shared)))
+    if job.near_duplicates is not None:
+        kept = without_near_duplicates([texts[i] for i in chosen], job.near_duplicates)
+        chosen = [chosen[i] for i in kept]
     return [
         ReasoningPath(
             problem_id=problem.problem_id,
             question=problem.question,
-            text=texts[i],
+            text=texts[i] if job.reasoning == "drop" else candidates[i].text,
             equations=lists[i],
             model=candidates[i].model,
             sample_index=candidates[i].sample_index,
-            shared_by=shared[normalise(lists[i], job.normal_form)],
+            shared_by=shared[by_key[i]],
             gold=False,
         )
         for i in chosen
     ]
 
 
-def found_by(candidates: Sequence[Candidate], job: PathJob) -> Counter[str]:
+def found_by(candidates: Sequence[Candidate], job: PathJob, keys: Sequence[Hashable] | None = None) -> Counter[str]:
     """Number of distinct paths of one problem per exact set of models that found them: `tiny-m`, `tiny-m+tiny-s`, …
 
-    `evaluation.summary.complementarity` derives from these counts how the models complement each other.
+    `keys`: of `path_keys`. `evaluation.summary.complementarity` derives from these counts how the models complement
+    each other.
     """
-    finders: dict[tuple[str, ...], set[str]] = {}
-    for candidate in candidates:
-        form = normalise(paths.equation_list(candidate.text, job.mode), job.normal_form)
+    finders: dict[Hashable, set[str]] = {}
+    for index, candidate in enumerate(candidates):
+        equations = paths.equation_list(candidate.read, job.mode) if keys is None else ()
+        form = normalise(equations, job.normal_form) if keys is None else keys[index]
         finders.setdefault(form, set()).add(candidate.model)
     return Counter("+".join(sorted(models)) for models in finders.values())

@@ -21,6 +21,7 @@ from typing import Any
 from rft_ray.data.row_files import DataError, Row
 from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer, ConflictError, read_number, strict_answer
+from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem, problem_id
 
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query", "input")
@@ -182,12 +183,14 @@ def _text(where: str, column: str, value: Any) -> str:
 # --- Problems -------------------------------------------------------------------------------------
 
 
-def problem_of(row: GoldRow) -> Problem:
+def problem_of(row: GoldRow, golds: GoldReader | None = None) -> Problem:
     """The problem of a row. Raises DataError when the grader cannot read its answer.
 
-    A solution is left as it is where it ends in `#### <number>`; else that line is added. An answer in GSM8K's form is
-    the solution, whatever other columns hold.
+    `golds`: the verifier that reads gold answers; None: gsm8k. For gsm8k, a solution is left as it is where it ends in
+    `#### <number>`; else that line is added. An answer in GSM8K's form is the solution, whatever other columns hold.
     """
+    if golds is not None:
+        return _problem_with(golds, row)
     numeric = row.answer is None or isinstance(row.answer, int | float | Decimal)
     answer = row.answer if numeric else _text(row.where, row.answer_column, row.answer)
     if isinstance(answer, str) and "####" in answer:
@@ -205,6 +208,43 @@ def problem_of(row: GoldRow) -> Problem:
         return problem
     final = _bare_answer(row, answer) if answer is not None else _stated(row, solution)
     return Problem(problem_id(row.question), row.question, f"{solution}\n{MARK}{final}", final)
+
+
+def _problem_with(golds: GoldReader, row: GoldRow) -> Problem:
+    """The problem of a row whose gold another verifier than gsm8k reads. The solution stays as it is written."""
+    solution = "" if row.solution is None else _text(row.where, row.solution_column, row.solution)
+    if row.answer is None:
+        gold = golds.stated(solution)
+        if gold is None:
+            raise DataError(
+                f"{row.where}: no answer, and grading.verifier={golds.name} reads none in {row.solution_column!r} "
+                f"({solution[-40:]!r}): give a column of answers, or end it in one ({golds.expects})"
+            )
+        return Problem(problem_id(row.question), row.question, solution, gold)
+    written = _written_gold(row)
+    if MARK in written and golds.name != "python":
+        solution, written = solution or written, written.rpartition(MARK)[2]
+    gold = golds.read(written)
+    if gold is None:
+        raise DataError(
+            f"{row.where}: {row.answer_column!r} holds no answer that grading.verifier={golds.name} can read "
+            f"({written[:60]!r}): it must be {golds.expects}: correct or remove the row"
+        )
+    return Problem(problem_id(row.question), row.question, solution, gold)
+
+
+def _written_gold(row: GoldRow) -> str:
+    """The value of the answer's column as text; of a list of texts (unit tests), a line for each."""
+    value = row.answer
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        value = "\n".join(value)
+    number = number_text(value)
+    return number if number is not None else _text(row.where, row.answer_column, value)
+
+
+def same_gold(left: str, right: str, golds: GoldReader | None = None) -> bool:
+    """Whether two gold answers of a question agree; `golds` as in `problem_of`."""
+    return read_answer(left) == read_answer(right) if golds is None else left == right
 
 
 def _marked(row: GoldRow, column: str, solution: str) -> Problem:

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
-from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, read_answer
+from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, same_gold
 from rft_ray.data.hub_rows import hub_rows
 from rft_ray.data.named_sets import NAMED_SETS, NamedSet, hub_dataset, named_rows
 from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
+from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem
 
 _TINY = re.compile(r"(?P<split>\w+):(?P<count>\d{1,7})(?::(?P<seed>\d{1,9}))?(?::(?P<low>\d)-(?P<high>\d))?")
@@ -24,7 +26,8 @@ def load_problems(source: str, columns: Columns = USUAL) -> list[Problem]:
     """All problems of a source, in the order of its rows. Raises DataError, and StoreError for S3 out of reach.
 
     Sources: `gsm8k:<split>` and the other sets of `named_sets`, `hub:<dataset>[/<folder>][@<revision>]:<split>`,
-    `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, or a file, a folder or a glob of `row_files`, local or `s3://`.
+    `tiny:<split>:<count>[:<seed>][:<low>-<high>]`, `code:<split>`, or a file, a folder or a glob of `row_files`, local
+    or `s3://`.
     """
     return deduplicated(source, placed_problems(source, columns)).problems
 
@@ -59,6 +62,13 @@ def _generated(source: str, rest: str) -> list[Problem]:
         raise DataError(f"{source}: {error}") from None
 
 
+def _code_rows(source: str, split: str) -> Iterator[Row]:
+    """Small problems for `grading.verifier=python`, in MBPP's shape: a question, code as solution, tests as answer."""
+    if split not in ("train", "test"):
+        raise DataError(f"{source}: write code:train or code:test")
+    return rows(str(Path(__file__).with_name("code") / f"{split}.jsonl"), name=source, choose=USUAL.choose)
+
+
 def _hub_rows(source: str, rest: str, columns: Columns) -> Iterator[Row]:
     """The rows of one split of a hub data set `owner/name[/folder][@revision]:split`."""
     dataset, folder, split = _hub_address(source, rest)
@@ -80,8 +90,8 @@ def _file_rows(source: str, columns: Columns) -> Iterator[Row]:
     if not names_rows(source):
         raise DataError(
             f"{source}: not a source of problems: write gsm8k:<split> or another set ({', '.join(NAMED_SETS)}), "
-            f"hub:<dataset>:<split>, tiny:<split>:<count>, or a file, a folder or a pattern of files, local or s3://, "
-            f"that end in {KINDS}"
+            "hub:<dataset>:<split>, tiny:<split>:<count>, code:<split>, or a file, a folder or a pattern of files, "
+            f"local or s3://, that end in {KINDS}"
         )
     return rows(source, choose=columns.choose)
 
@@ -103,10 +113,13 @@ class Deduplicated:
     """Rows of the questions that have more than one answer; all of them are left out."""
 
 
-def deduplicated(source: str, placed: Iterable[Placed], *, drop: bool = False) -> Deduplicated:
+def deduplicated(
+    source: str, placed: Iterable[Placed], *, drop: bool = False, golds: GoldReader | None = None
+) -> Deduplicated:
     """The problems of a source, in order. Raises DataError when it has none, or a question comes twice.
 
-    With `drop`, repeated rows are left out and counted: of equal rows, the first one with a solution stays.
+    With `drop`, repeated rows are left out and counted: of equal rows, the first one with a solution stays. `golds`: as
+    in `problem_of`.
     """
     first: dict[str, Placed] = {}
     rows: Counter[str] = Counter()
@@ -117,7 +130,7 @@ def deduplicated(source: str, placed: Iterable[Placed], *, drop: bool = False) -
         rows[name] += 1
         if rows[name] == 1:
             continue
-        other = read_answer(problem.answer) != read_answer(earlier.answer)
+        other = not same_gold(problem.answer, earlier.answer, golds)
         if not drop:
             but = f" with another answer ({problem.answer}, there {earlier.answer})" if other else ""
             raise DataError(
@@ -137,22 +150,31 @@ def deduplicated(source: str, placed: Iterable[Placed], *, drop: bool = False) -
     return Deduplicated(problems, rows.total() - conflicting - len(problems), conflicting)
 
 
-def placed_problems(source: str, columns: Columns = USUAL) -> Iterator[Placed]:
-    """(place, problem) of each row of a source, in order; sources as in `load_problems`. Raises as it does."""
+def placed_problems(source: str, columns: Columns = USUAL, golds: GoldReader | None = None) -> Iterator[Placed]:
+    """(place, problem) of each row of a source, in order; sources as in `load_problems`. Raises as it does.
+
+    `golds`: as in `problem_of`.
+    """
     kind, colon, rest = source.partition(":")
     if colon and kind == "tiny":
         return ((f"{source}: problem {number}", made) for number, made in enumerate(_generated(source, rest), start=1))
     if colon and kind in NAMED_SETS:
-        return _named_problems(source, NAMED_SETS[kind], columns)
-    rows = _hub_rows(source, rest, columns) if colon and kind == "hub" else _file_rows(source, columns)
-    return ((row.where, problem_of(row)) for row in gold_rows(rows, columns))
+        return _named_problems(source, NAMED_SETS[kind], columns, golds)
+    if colon and kind == "hub":
+        rows = _hub_rows(source, rest, columns)
+    elif colon and kind == "code":
+        rows = _code_rows(source, rest)
+    else:
+        rows = _file_rows(source, columns)
+    return ((row.where, problem_of(row, golds)) for row in gold_rows(rows, columns))
 
 
-def _named_problems(source: str, named: NamedSet, columns: Columns) -> Iterator[Placed]:
+def _named_problems(source: str, named: NamedSet, columns: Columns, golds: GoldReader | None) -> Iterator[Placed]:
+    used = golds.name if golds else "gsm8k"
     for row in gold_rows(named_rows(source), columns):
         try:
-            yield row.where, problem_of(row)
+            yield row.where, problem_of(row, golds)
         except DataError as error:
-            if named.verifier == "gsm8k":
+            if named.verifier == used:
                 raise
             raise DataError(f"{error}; {named.title} needs grading.verifier={named.verifier}") from error

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -22,6 +23,8 @@ from rft_ray.data.gold_rows import Columns
 from rft_ray.data.leaks import Leak, Overlap
 from rft_ray.data.problem_sources import commit_of, deduplicated, placed_problems
 from rft_ray.data.row_files import DataError
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
+from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem, from_table, to_table
 from rft_ray.store import Store, commit_table, open_store, present, read_table
 from rft_ray.store.names import fingerprint_of
@@ -74,15 +77,23 @@ class ProblemSet:
 
 
 def prepare(
-    section: config.ProblemSet, order_seed: int, per_block: int, *, drop: bool = False, not_in: Overlap | None = None
+    section: config.ProblemSet,
+    order_seed: int,
+    per_block: int,
+    *,
+    drop: bool = False,
+    not_in: Overlap | None = None,
+    rules: VerifierSpec = DEFAULT,
 ) -> ProblemSet:
     """The problem set of one section of the config, in its order. Raises DataError, and StoreError for S3.
 
     `drop`: leave out repeated questions (`problems.duplicates`). `not_in`: leave out the problems that contain one of
-    these test questions.
+    these test questions. `rules`: the verifier, which must be able to read every gold answer.
     """
     columns = Columns.named(section.question, section.answer, section.solution)
-    read = deduplicated(section.source, placed_problems(section.source, columns), drop=drop)
+    with nullcontext() if rules.is_gsm8k else GoldReader(rules) as golds:
+        placed = placed_problems(section.source, columns, golds)
+        read = deduplicated(section.source, placed, drop=drop, golds=golds)
     leaked = {leak.train.problem_id for leak in not_in.leaks(read.problems)} if not_in else set()
     kept = [problem for problem in read.problems if problem.problem_id not in leaked]
     if not kept:
@@ -93,12 +104,15 @@ def prepare(
     return replace(problems, count=count, dropped=dropped, commit=commit_of(section.source))
 
 
-def prepare_sets(section: config.Problems) -> tuple[ProblemSet, ProblemSet]:
-    """The training set and the test set of a config. Raises DataError, and StoreError for S3 out of reach."""
+def prepare_sets(section: config.Problems, rules: VerifierSpec = DEFAULT) -> tuple[ProblemSet, ProblemSet]:
+    """The training set and the test set of a config. Raises DataError, and StoreError for S3 out of reach.
+
+    `rules`: the verifier, which must be able to read every gold answer.
+    """
     seed, per_block, drop = section.order_seed, section.per_block, section.duplicates == "drop"
-    test = prepare(section.test, seed, per_block, drop=drop)
+    test = prepare(section.test, seed, per_block, drop=drop, rules=rules)
     not_in = Overlap(test.problems, section.overlap_threshold) if section.decontaminate == "drop" else None
-    return prepare(section.train, seed, per_block, drop=drop, not_in=not_in), test
+    return prepare(section.train, seed, per_block, drop=drop, not_in=not_in, rules=rules), test
 
 
 def origins(train: ProblemSet, test: ProblemSet) -> dict[str, str]:

@@ -12,7 +12,7 @@ fixed number of distinct paths. Memory is that of one problem's distinct texts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rft_ray.grading.equations import Equations, equations_of
@@ -68,6 +68,12 @@ def _key(equations: Equations, normal_form: str) -> str | None:
 
 def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_written") -> list[Representative]:
     """The distinct paths of one problem, as `select_distinct`, with equations and counts."""
+    chosen = select_by_key(texts, lambda text: _key(equations_of(text, mode), normal_form))
+    return [Representative(index, equation_list(texts[index], mode, normal_form), count) for index, count in chosen]
+
+
+def select_by_key(texts: Sequence[str], key_of: Callable[[str], str | None]) -> list[tuple[int, int]]:
+    """(index, texts that share its key) of one text of each key, by the rule of `select`. Skips a text without key."""
     kept = KeptPaths()
     slots: dict[str, int] = {}
     slot_of_text: dict[str, int | None] = {}
@@ -76,7 +82,7 @@ def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_wr
         if text in slot_of_text:
             slot = slot_of_text[text]
         else:
-            key = _key(equations_of(text, mode), normal_form)
+            key = key_of(text)
             slot = None if key is None else slots.setdefault(key, len(slots))
             slot_of_text[text] = slot
         if slot is None:
@@ -87,7 +93,4 @@ def select(texts: Sequence[str], mode: str = "strict", normal_form: str = "as_wr
         else:
             kept.challenge(slot, index, text)
         shared[slot] += 1
-    return [
-        Representative(index, equation_list(text, mode, normal_form), count)
-        for index, text, count in zip(kept.indices, kept.texts, shared, strict=True)
-    ]
+    return list(zip(kept.indices, shared, strict=True))

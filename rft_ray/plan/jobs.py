@@ -13,6 +13,8 @@ from typing import Literal
 
 from rft_ray.config import Recipe
 from rft_ray.grading import Mode
+from rft_ray.grading.reasoning import Reasoning
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
@@ -174,9 +176,10 @@ class SamplingJob:
         return self.problems * self.samples_per_problem
 
 
-def verdicts_fingerprint(completions: str, mode: str, purpose: str) -> str:
+def verdicts_fingerprint(completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT) -> str:
     """Fingerprint of the verdicts on the samples with the fingerprint `completions`."""
-    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose)
+    others = {"verifier": identity} if (identity := rules.identity()) else {}
+    return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose, **others)
 
 
 def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
@@ -237,10 +240,17 @@ class VerdictJob:
     """`collect` (exact equality with gold in paper mode) or `evaluate` (within 1e-4)."""
     without: tuple[str, ...] = ()
     """Stems of quarantined completions that the run does without: what is made from the others has other names."""
+    rules: VerifierSpec = DEFAULT
+    """The verifier; `mode` is the mode of gsm8k."""
 
     @property
     def fingerprint(self) -> str:
-        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose)
+        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose, self.rules)
+
+    @property
+    def reasoning(self) -> Reasoning:
+        """The reasoning of the job's samples, which is not graded."""
+        return Reasoning.after(self.sampling.settings.prompt, self.rules.reasoning_tags)
 
     def shards(self) -> list[Shard]:
         pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)
@@ -261,10 +271,23 @@ class PathJob:
     normal_form: NormalForm
     k: int | None = None
     """Only the first k samples of each model and problem; None: all samples of the verdict jobs."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """Whether the texts of paths keep their reasoning, which decides no path."""
+    distinct_by: str = "equations"
+    """What equal paths share: `equations`, `normalised_text`, `answer_and_length`, or `module:function`."""
+    distinct_source: str = ""
+    """Of `module:function`: SHA-256 of the module's source file."""
+    near_duplicates: float | None = None
+    """Leave out a path that shares so much of its word 4-grams with one kept before it; None: none."""
 
     @property
     def mode(self) -> Mode:
         return self.verdicts[0].mode
+
+    @property
+    def by_equations_alone(self) -> bool:
+        """Whether paths are equal as in the paper: by their equation lists, the empty one too."""
+        return self.distinct_by == "equations" and self.verdicts[0].rules.is_gsm8k
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -281,6 +304,9 @@ class PathJob:
             normal_form=self.normal_form,
             **({} if self.k is None else {"k": self.k}),
             **({"without": sorted(without)} if without else {}),
+            **({"reasoning": self.reasoning} if self.reasoning != "keep" else {}),
+            **({"distinct_by": self.distinct_by + self.distinct_source} if self.distinct_by != "equations" else {}),
+            **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
         )
 
     def shards(self) -> list[Shard]:

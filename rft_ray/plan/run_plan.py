@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
+from rft_ray.grading.spec import GSM8K, source_sha256, spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
     EvaluationJob,
@@ -281,7 +282,17 @@ def training_job(
 
 def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
     """The paths selected from the samples of these models, pooled."""
-    return PathJob(tuple(collected), config.corpus.dedup, config.corpus.normal_form)
+    corpus = config.corpus
+    distinct_by = corpus.distinct_by or ("equations" if config.grading.verifier == GSM8K else "normalised_text")
+    return PathJob(
+        tuple(collected),
+        corpus.dedup,
+        corpus.normal_form,
+        reasoning=corpus.reasoning,
+        distinct_by=distinct_by,
+        distinct_source=source_sha256(distinct_by, "corpus.distinct_by") if ":" in distinct_by else "",
+        near_duplicates=corpus.near_duplicate_threshold,
+    )
 
 
 def gold_corpus(config: Config, train: ProblemSet) -> CorpusJob:
@@ -335,7 +346,7 @@ def _verdicts(
     job = SamplingJob(
         model, problems.fingerprint, problems.count, config.problems.per_block, settings, k, config.run.seed
     )
-    return VerdictJob(job, config.grading.mode, purpose)
+    return VerdictJob(job, config.grading.mode, purpose, rules=spec_of(config))
 
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:

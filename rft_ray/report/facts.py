@@ -19,8 +19,11 @@ from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
+from rft_ray.grading.reasoning import Reasoning
+from rft_ray.grading.spec import saved_spec
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
+from rft_ray.paths.text_forms import normalised_text
 from rft_ray.records import Status
 from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery
@@ -142,9 +145,12 @@ class _Reading:
     def __init__(self, store: Store, summary: Summary, config: dict[str, Any]) -> None:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
+        self._rules = saved_spec(config)
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values())
+        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), saved_spec(config))
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
+        given = config["corpus"].get("distinct_by") if config else None
+        self._by_words = given != "equations" if given else not self._rules.is_gsm8k
         self._models = list(summary.ledger)
         self._count = summary.problems.train
         planned = max(account.planned for account in summary.ledger.values())
@@ -186,7 +192,8 @@ class _Reading:
             mine.cut += row.finish_reason == "length"
             if row.status is Status.CORRECT:
                 right[row.model] += 1
-                path = normalise(equation_list(row.text, self._mode), self._form)
+                read = Reasoning.after(row.prompt, self._rules.reasoning_tags).removed(row.text)
+                path = (normalised_text(read),) if self._by_words else self._equations(read)
                 hits[path][row.model] += 1
                 if row.sample_index < self._k // 2:
                     early[path][row.model] += 1
@@ -198,6 +205,9 @@ class _Reading:
         self._union.add(self._k, hits.values())
         self._half.add(max(self._k // 2, 1), early.values())
         self._after_half += len(hits) - len(early)
+
+    def _equations(self, text: str) -> tuple[str, ...]:
+        return normalise(equation_list(text, self._mode), self._form)
 
     def _paths(self) -> PathFacts:
         named = {**self._own, "": self._union}

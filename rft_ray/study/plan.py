@@ -22,6 +22,7 @@ from rft_ray.plan.run_plan import (
     evaluation_job,
     gold_corpus,
     learns_gold,
+    path_job,
     refuse_twins,
     sampler_of,
     training_job,
@@ -275,7 +276,7 @@ class _Maker:
         dedup: Dedup = "none" if spec.selection == "thinned" else spec.selection
         pooled = [prefix(self.collected[name], spec.k) for name in spec.samplers]
         block = self._config.sampling.samples_per_block
-        paths = PathJob(tuple(pooled), dedup, self._config.corpus.normal_form, spec.k if spec.k % block else None)
+        paths = replace(path_job(self._config, pooled), dedup=dedup, k=spec.k if spec.k % block else None)
         size = self._corpus(replace(spec, selection="equations")) if spec.selection == "thinned" else None
         return CorpusJob(
             self._train.fingerprint, self._train.count, paths, self._config.corpus.max_paths_per_problem, size

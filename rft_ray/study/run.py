@@ -18,6 +18,7 @@ from rft_ray.data import base_models, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
+from rft_ray.grading.spec import spec_of
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.cost import duration
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
@@ -45,7 +46,7 @@ OnAnswer = Callable[[Store], object]
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
-    train_set, test_set = problems.prepare_sets(config.problems)
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     store = open_store(f"{config.run.store}/{config.run.name}")
     config, sources = base_models.pin(config, recorded_sources(store))

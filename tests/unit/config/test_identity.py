@@ -115,11 +115,19 @@ OTHER: dict[str, object] = {
     "sampling.engine": "vllm",
     "sampling.max_model_len": 512,
     "grading.mode": "paper",
+    "grading.verifier": "exact",
+    "grading.pattern": "#### *(.*)",
+    "grading.timeout_s": 3,
+    "grading.memory_gib": 3,
     "grading.actors": 2,
     "corpus.gold": False,
     "corpus.dedup": "none",
     "corpus.normal_form": "multiset",
     "corpus.max_paths_per_problem": 2,
+    "corpus.distinct_by": "answer_and_length",
+    "corpus.near_duplicate_threshold": 0.5,
+    "corpus.reasoning": "drop",
+    "corpus.reasoning_tags": ["plan"],
     "evaluation.samples_per_problem": 4,
     "evaluation.samples_per_block": 2,
     "evaluation.temperature": 0.5,
@@ -163,7 +171,9 @@ OTHER: dict[str, object] = {
 }
 """Field -> another value than in BASE."""
 
+REGEX = ("pattern", "timeout_s", "memory_gib")
 WITH: dict[str, tuple[str, ...]] = {
+    **{f"grading.{name}": ("--grading={verifier: regex, pattern: '#### (.*)'}",) for name in REGEX},
     **{f"prompt.{name}": ("--prompt.kind=chat",) for name in ("system", "chat_kwargs")},
     **{f"models.*.prompt.{name}": ("--models.0.prompt={kind: chat}",) for name in ("system", "chat_kwargs")},
 }
@@ -278,6 +288,7 @@ WRITTEN = ("run.seed", "problems.", "models.", "prompt.", "sampling.", "grading.
 def test_two_configs_never_write_different_content_under_one_name(
     field: str, base_contents: dict[str, object], tmp_path: Path
 ) -> None:
-    config = load(None, [*BASE, f"--{field.replace('*', '0')}={json.dumps(OTHER[field])}"])
+    own = [*BASE, *WITH.get(field, ())]
+    config = load(None, [*own, f"--{field.replace('*', '0')}={json.dumps(OTHER[field])}"])
     written = contents(plan_of(config), tmp_path)
     assert [key for key in written if key in base_contents and written[key] != base_contents[key]] == []

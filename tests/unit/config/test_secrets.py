@@ -88,9 +88,14 @@ def names_of(tree: ast.AST) -> set[str]:
 
 
 def test_no_module_unpickles_or_executes_the_data_it_reads() -> None:
-    """Resume checkpoints, which transformers and DeepSpeed read, are loaded only where their hashes match."""
+    """Resume checkpoints, which transformers and DeepSpeed read, are loaded only where their hashes match.
+
+    `grading/code_tests.py` executes code, in a sandbox: it is what the verifier `python` is for.
+    """
     for path in [*(ROOT / "rft_ray").rglob("*.py"), *(ROOT / "serve").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
         names = names_of(ast.parse(path.read_text()))
+        if path == ROOT / "rft_ray/grading/code_tests.py":
+            names -= {"exec"}
         assert not names & (EXECUTES | {"torch.load", "yaml.load", "yaml.unsafe_load", "numpy.load", "np.load"}), path
 
 

@@ -1,0 +1,74 @@
+"""Final answers that are no numbers: text -> the letter or the words that it ends in. Pure, and linear in the text.
+
+`choice` reads a letter, `stated` the words of a final answer, in the forms in which models write them: `\\boxed{…}`,
+`The answer is …`, `#### …`, and else the last line. Of several forms the first of this list counts, and of several
+answers of one form the last.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
+_LETTER = r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$]|\Z|\n))|([B-HJ])(?![\w'’]))"
+_SAID_LETTER = re.compile(
+    r"(?:answer|option|choice)(?:\s{1,3}is)?\s{0,3}:?\s{0,3}(?:option\s{1,3})?[*$_]{0,3}" + _LETTER, re.IGNORECASE
+)
+_GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|[).:]\s.*)", re.DOTALL)
+_SAID = re.compile(r"(?:answer\s{1,3}is|answer\s{0,3}:|####)[ \t*:]{0,4}([^\n]{1,2000})", re.IGNORECASE)
+_EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
+
+
+def boxed(text: str) -> str | None:
+    """What the last `\\boxed{…}` that is closed holds; None where there is none."""
+    last = None
+    for opening in _OPENING.finditer(text):
+        last = opening
+    if last is None:
+        return None
+    depth = 1
+    for brace in _BRACE.finditer(text, last.end()):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[last.end() : brace.start()].strip()
+    return None
+
+
+def gold_choice(gold: str) -> str | None:
+    """The letter of a gold answer: `C`, `(C)`, `c.`, `\\boxed{C}`, `C) 12 apples`; None for all else."""
+    written = _WRAPPED.sub(r"\1", boxed(gold) or gold).strip()
+    letter = _GOLD_LETTER.fullmatch(written)
+    return letter[1].upper() if letter else None
+
+
+def choice(text: str) -> str | None:
+    """The letter from A to J that a completion chooses; None where it chooses none."""
+    if (inside := boxed(text)) is not None and (letter := gold_choice(inside)):
+        return letter
+    said = None
+    for match in _SAID_LETTER.finditer(text):
+        if letters := [group for group in match.groups() if group and (group.isupper() or match[1])]:
+            said = letters[0].upper()
+    return said or gold_choice(_last_line(text).removeprefix("####"))
+
+
+def stated(text: str) -> str | None:
+    """The words of the final answer as written; None for a text without words."""
+    answer = boxed(text)
+    if answer is None:
+        said = [match[1] for match in _SAID.finditer(text)]
+        answer = said[-1] if said else _last_line(text)
+    return answer.strip() or None
+
+
+def normalised(answer: str) -> str:
+    """An answer without what does not matter: case, width, white space, and marks around it."""
+    plain = unicodedata.normalize("NFKC", _WRAPPED.sub(r"\1", answer)).casefold()
+    return " ".join(plain.split()).strip(_EDGES)
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2].strip()

@@ -1,0 +1,200 @@
+"""Limits of a process on Linux, for code that a model wrote. Each function limits the calling process for good.
+
+    limit_resources      CPU seconds, memory, file sizes, core dumps
+    deny_calls           no network, no new processes, no signals to others: a seccomp filter
+    deny_writes_outside  no file is written, made, renamed or removed outside one folder: Landlock, where the kernel has
+                         it, and an audit hook of Python's
+
+Reading files is not limited. The filter knows x86-64 and AArch64; elsewhere `deny_calls` raises OSError, and nothing
+is run. Sources: seccomp(2), landlock(7), linux/seccomp.h, linux/landlock.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_OPEN_FILES = 256
+_FILE_BYTES = 16 << 20
+
+
+def _prctl(option: int, argument: Any, second: Any = 0) -> None:
+    if _LIBC.prctl(option, argument, second, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent, which has this id, ends."""
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Make descendants whose parents end children of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def limit_memory(gib: float) -> None:
+    """Bound the address space; more raises MemoryError."""
+    most = int(gib * (1 << 30))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_processes(more: int = 256) -> None:
+    """Bound the processes and threads of this user to so many more than now; root has no such limit."""
+    own, now = os.getuid(), 0
+    for entry in os.scandir("/proc"):
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == own:
+                now += len(os.listdir(f"/proc/{entry.name}/task"))
+        except OSError:  # it ended
+            continue
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    most = now + more if hard == resource.RLIM_INFINITY else min(now + more, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, hard))
+
+
+def limit_cpu(seconds: float) -> None:
+    """Let the kernel end this process after so many more seconds of CPU time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime + seconds) + 2
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def limit_files() -> None:
+    """Bound the size of a written file, and the number of open ones."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+
+
+# --- seccomp --------------------------------------------------------------------------------------
+
+# Calls that are denied, by number. Network: socket, connect, bind; io_uring and memfd_create lead around the filter and
+# around Landlock. Processes: fork, vfork, execve, execveat, kill and its kind, setsid, setpgid, ptrace, process_vm_*.
+# Files, where Landlock does not look: chmod, chown, utime, xattr. Rights: mount, unshare, setns, bpf, keyctl,
+# perf_event_open, userfaultfd.
+_X86 = (
+    *(41, 42, 49, 425, 319, 57, 58, 59, 322, 62, 200, 234, 129, 297, 112, 109, 101, 310, 311, 424, 90, 91, 92, 93, 94),
+    *(268, 260, 452, 132, 235, 261, 280, 188, 189, 190, 165, 272, 308, 321, 250, 298, 323),
+)
+_ARM = (
+    *(198, 203, 200, 425, 279, 221, 281, 129, 130, 131, 138, 240, 157, 154, 117, 270, 271, 424, 52, 53, 54, 55, 452),
+    *(88, 5, 6, 7, 40, 97, 268, 280, 219, 241, 282),
+)
+_MACHINES = {"x86_64": (0xC000003E, 56, _X86, (302, 160)), "aarch64": (0xC00000B7, 220, _ARM, (261, 164))}
+"""Machine -> (AUDIT_ARCH, number of `clone`, denied calls, calls that set resource limits)."""
+_CLONE3, _X32 = 435, 0x40000000
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _DENY, _MISSING = 0x7FFF0000, 0x00050001, 0x00050026  # errno EPERM, ENOSYS
+_NUMBER, _ARCH, _FIRST_ARGUMENT, _CLONE_THREAD = 0, 4, 16, 0x10000
+
+
+def deny_calls(*, limits_too: bool) -> None:
+    """Deny network, new processes and signals to others, and `limits_too`: setting limits. Threads are allowed.
+
+    Raises OSError where that is impossible.
+    """
+    machine = _MACHINES.get(platform.machine())
+    if machine is None or sys.platform != "linux":
+        raise OSError(f"no sandbox for {platform.machine()} on {sys.platform}")
+    arch, clone, denied, limits = machine
+    steps = _filter(arch, clone, denied + limits if limits_too else denied)
+    program = b"".join(struct.pack("HBBI", *step) for step in steps)
+    content = ctypes.create_string_buffer(program)
+    described = ctypes.create_string_buffer(struct.pack("HL", len(steps), ctypes.addressof(content)))
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_SECCOMP, 2, ctypes.byref(described))
+
+
+def _filter(arch: int, clone: int, denied: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """The filter's steps as (operation, jump if true, jump if false, value)."""
+    refuse, allow = (_RETURN, 0, 0, _DENY), (_RETURN, 0, 0, _ALLOW)
+    steps = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), refuse]
+    steps += [(_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), refuse]
+    for number in denied:
+        steps += [(_EQUAL, 0, 1, number), refuse]
+    steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _MISSING)]  # the C library then calls clone
+    steps += [(_EQUAL, 0, 3, clone), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), refuse]
+    return [*steps, allow]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_WRITES = (1 << 1) | (0x1FF << 4)
+"""Landlock's rights to write, make and remove of its first version; later ones add links (13) and truncation (14)."""
+_CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_DENIED = (
+    "socket.",
+    "subprocess.",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.system",
+    "os.chown",
+    "pty.",
+)
+
+
+def deny_writes_outside(folder: Path) -> None:
+    """Deny every change of files outside the folder, except writing to /dev/null."""
+    _landlock(folder)
+    _audit(os.path.realpath(folder))
+
+
+def _landlock(folder: Path) -> None:
+    """Restrict by Landlock, if the kernel has it; the audit hook stands alone otherwise."""
+    version = _LIBC.syscall(_CREATE_RULESET, None, 0, 1)
+    if version < 1:
+        return
+    rights = _WRITES | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    ruleset = _LIBC.syscall(_CREATE_RULESET, ctypes.create_string_buffer(struct.pack("Q", rights)), 8, 0)
+    if ruleset < 0:
+        raise OSError(ctypes.get_errno(), "Landlock refuses a ruleset")
+    for path, allowed in ((str(folder), rights), ("/dev/null", 1 << 1)):
+        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", allowed, opened))
+        if _LIBC.syscall(_ADD_RULE, ruleset, 1, rule, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"Landlock refuses a rule for {path}")
+        os.close(opened)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if _LIBC.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+        raise OSError(ctypes.get_errno(), "Landlock refuses to restrict")
+    os.close(ruleset)
+
+
+def _audit(folder: str) -> None:
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+    def outside(path: Any) -> bool:
+        if isinstance(path, int) or path is None:
+            return False
+        real = os.path.realpath(os.fsdecode(path))
+        return real not in (folder, "/dev/null") and not real.startswith(f"{folder}/")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            changes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & writing
+            if changes and outside(path):
+                raise PermissionError(f"writing {path!r} is not allowed here")
+        elif event in _CHANGES:
+            if any(outside(path) for path in arguments if isinstance(path, str | bytes | os.PathLike)):
+                raise PermissionError(f"{event} outside the temporary folder is not allowed here")
+        elif event.startswith(_DENIED):
+            raise PermissionError(f"{event} is not allowed here")
+
+    sys.addaudithook(hook)

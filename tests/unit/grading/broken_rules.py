@@ -1,0 +1,3 @@
+"""A verifier module that cannot be imported."""
+
+BROKEN = 1 / 0

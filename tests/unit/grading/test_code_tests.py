@@ -1,0 +1,148 @@
+"""Code of completions against unit tests: what is right, and what a sandbox stops."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rft_ray.data.problem_sources import placed_problems
+from rft_ray.grading.code_tests import read_code
+from rft_ray.grading.spec import VerifierSpec
+from rft_ray.grading.verifiers import GoldReader, Verifier, open_verifier
+from rft_ray.records import Problem, Status, Verdict
+
+SPEC = VerifierSpec("python", "", "", 2.0, 2.0)
+RIGHT = "def f(n): return 2 * n"
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    opened = open_verifier(SPEC)
+    yield opened
+    opened.close()
+
+
+def run(verifier: Verifier, code: str) -> Verdict:
+    problem = Problem("p", "Double it.", "", "assert f(2) == 4\nassert f(0) == 0")
+    return verifier.grade(problem, f"Here it is:\n```python\n{code}\n```\nDone.", truncated=False)
+
+
+@pytest.mark.parametrize("code", [RIGHT, f"open('own', 'w').write('x')\n{RIGHT}", f"import math, json, re\n{RIGHT}"])
+def test_code_that_passes_its_tests_is_correct(verifier: Verifier, code: str) -> None:
+    assert run(verifier, code) == Verdict(Status.CORRECT, None, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("def f(n): return n", "assert f(2) == 4: AssertionError"),
+        ("def f(n): return f(n)", "assert f(2) == 4: RecursionError"),
+        ("def f(n) return 2", "the code: SyntaxError"),
+        ("import sys\nsys.exit(0)", "the code: SystemExit"),
+        ("input()", "the code: EOFError"),
+    ],
+)
+def test_code_that_fails_its_tests_is_wrong(verifier: Verifier, code: str, detail: str) -> None:
+    verdict = run(verifier, code)
+    assert verdict.status is Status.WRONG_ANSWER
+    assert verdict.detail.startswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("while True: pass", "the code timed out after 2 s"),
+        ("import time\ntime.sleep(60)", "the code timed out after 2 s"),
+        ("x = bytearray(1 << 40)", "the code is out of memory"),
+        ("import os\nos._exit(0)", "the code ended its process (exit code 0) before its tests were done"),
+        ("import ctypes\nctypes.string_at(0)", "the code ended its process (SIGSEGV) before its tests were done"),
+        ("import os\nfor n in range(3, 99):\n  try: os.write(n, b'{}')\n  except OSError: pass\nos._exit(0)", ""),
+    ],
+)
+def test_code_that_does_not_come_to_an_end_is_undecided(verifier: Verifier, code: str, detail: str) -> None:
+    verdict = run(verifier, code)
+    assert verdict.status is Status.UNDECIDED
+    assert detail in verdict.detail
+    assert run(verifier, RIGHT).status is Status.CORRECT
+
+
+BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
+"""Calls by C pass by every check that Python makes."""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket\nsocket.socket()",
+        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')",
+        "import subprocess\nsubprocess.run(['true'])",
+        "import os\nos.fork()",
+        "import os\nos.setsid()",
+        "import os\nos.kill(os.getppid(), 9)",
+        "import os, pathlib\npathlib.Path('{outside}').write_text('x')",
+        "import os\nos.remove('{kept}')",
+        "import os\nos.rename('{kept}', 'mine')",
+        "import os\nos.chmod('{kept}', 0)",
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
+        BY_C + "assert c.fork() >= 0",
+        BY_C + "assert c.socket(2, 1, 0) >= 0",
+        BY_C + "assert c.open(b'{outside}', 65, 0o644) >= 0",
+        BY_C + "assert c.unlink(b'{kept}') >= 0",
+        BY_C + "assert c.kill(c.getppid(), 9) >= 0",
+    ],
+)
+def test_the_sandbox_denies(verifier: Verifier, code: str, tmp_path: Path) -> None:
+    outside, kept = tmp_path / "outside", tmp_path / "kept"
+    kept.write_text("x")
+    verdict = run(verifier, code.replace("{outside}", str(outside)).replace("{kept}", str(kept)) + f"\n{RIGHT}")
+    assert verdict.status is Status.WRONG_ANSWER, verdict
+    assert not outside.exists()
+    assert kept.read_text() == "x"
+    assert kept.stat().st_mode & 0o400
+    assert run(verifier, RIGHT).status is Status.CORRECT
+
+
+def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
+    before = set(os.listdir(tempfile.gettempdir()))
+    run(verifier, "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + RIGHT)
+    run(verifier, "while True: pass")
+    time.sleep(0.1)
+    left = set(os.listdir(tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("rft-code-")]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("```python\ndef f(): pass\n```", "def f(): pass\n"),
+        ("```\ndef f(): pass\n```\nUse it:\n```python\nf()\n```", "def f(): pass\n"),
+        ("```python\nprint(1)\n```", "print(1)\n"),
+        ("def f():\n    return 1\n", "def f():\n    return 1\n"),
+        ("```python\ndef f():", None),
+        ("```bash\nls\n```", None),
+        ("I would def initely try.", None),
+        ("", None),
+    ],
+)
+def test_the_code_of_a_text(text: str, code: str | None) -> None:
+    assert read_code(text) == code
+
+
+def test_a_text_without_code_has_no_answer(verifier: Verifier) -> None:
+    problem = Problem("p", "?", "", "assert f(2) == 4")
+    assert verifier.grade(problem, "No.", truncated=False).status is Status.NO_ANSWER
+    assert verifier.grade(problem, "```python\ndef f", truncated=True).status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 6), ("test", 4)])
+def test_the_solutions_of_the_shipped_problems_pass_their_tests(verifier: Verifier, split: str, count: int) -> None:
+    with GoldReader(SPEC) as golds:
+        problems = [problem for _, problem in placed_problems(f"code:{split}", golds=golds)]
+    assert len(problems) == count
+    for problem in problems:
+        assert verifier.grade(problem, problem.solution, truncated=False).status is Status.CORRECT, problem.question

@@ -1,0 +1,62 @@
+"""Letters and words that a completion ends in."""
+
+from __future__ import annotations
+
+import pytest
+
+from rft_ray.grading.final_answers import boxed, choice, gold_choice, normalised, stated
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("So it is \\boxed{C}.", "C"),
+        ("First \\boxed{A}, no: \\boxed{\\text{(D)}}", "D"),
+        ("The answer is (C).", "C"),
+        ("The answer is C because it is larger.", "C"),
+        ("Answer: **B**", "B"),
+        ("the correct answer is option B.", "B"),
+        ("The answer is (a).\nNo. The answer is (b).", "B"),
+        ("I think so.\n(C)", "C"),
+        ("#### C", "C"),
+        ("Because of that:\nE) 12 apples", "E"),
+        ("The answer is a dog.", None),
+        ("The answer is A dog", None),
+        ("The answer is 12.", None),
+        ("K", None),
+        ("", None),
+    ],
+)
+def test_a_letter_is_read_where_the_text_ends_in_one(text: str, letter: str | None) -> None:
+    assert choice(text) == letter
+
+
+@pytest.mark.parametrize(
+    ("gold", "letter"),
+    [("C", "C"), ("(C)", "C"), ("c.", "C"), ("C) 12 apples", "C"), ("\\boxed{C}", "C"), ("12", None), ("Cats", None)],
+)
+def test_a_gold_letter_may_have_marks_and_its_text(gold: str, letter: str | None) -> None:
+    assert gold_choice(gold) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x\n\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("The answer is: Paris.", "Paris."),
+        ("Thinking.\n#### New York", "New York"),
+        ("Only this line", "Only this line"),
+        ("\\boxed{open", "\\boxed{open"),
+        ("  \n", None),
+    ],
+)
+def test_the_words_of_a_final_answer(text: str, answer: str | None) -> None:
+    assert stated(text) == answer
+
+
+def test_answers_are_equal_but_for_case_space_and_marks() -> None:
+    assert normalised("  **New\u00a0 York.** ") == normalised("new york") == "new york"
+
+
+def test_a_box_that_is_not_closed_is_none() -> None:
+    assert boxed("\\boxed{1}, then \\boxed{2") is None

@@ -1,0 +1,49 @@
+"""Reasoning is cut out of a text before it is graded."""
+
+from __future__ import annotations
+
+import pytest
+
+from rft_ray.grading.reasoning import Reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "graded"),
+    [
+        ("3+2=5", "3+2=5"),
+        ("<think>is it 4?</think>3+2=5", "3+2=5"),
+        ("First <think>a</think>then <think>b</think>end", "First then end"),
+        ("is it 4?</think>3+2=5", "3+2=5"),
+        ("<think>a<think>b</think>c", "c"),
+        ("<think>a</think>b</think>c", "c"),
+        ("<think>is it 4? #### 4", ""),
+        ("#### 5<think>or 4?", "#### 5"),
+        ("a <thinking> b", "a <thinking> b"),
+        ("", ""),
+    ],
+)
+def test_reasoning_is_removed(text: str, graded: str) -> None:
+    assert Reasoning(("think",)).removed(text) == graded
+
+
+@pytest.mark.parametrize(
+    ("text", "graded"),
+    [
+        ("is it 4?</think>3+2=5", "3+2=5"),
+        ("is it 4? #### 4", ""),
+        ("<think>a</think>5", "5"),
+        ("a</think>b<think>c", "b"),
+    ],
+)
+def test_a_text_begins_inside_where_the_prompt_ends_in_the_tag(text: str, graded: str) -> None:
+    assert Reasoning.after("Question: {query}\n<think>\n", ("think",)).removed(text) == graded
+
+
+def test_tags_have_names_of_ones_own() -> None:
+    reasoning = Reasoning(("plan", "a.b"))
+    assert reasoning.removed("<plan>x</plan>1<a.b>y</a.b>2<think>z</think>") == "12<think>z</think>"
+    assert reasoning.removed("<aXb>y</aXb>") == "<aXb>y</aXb>"
+
+
+def test_many_tags_take_linear_time() -> None:
+    assert Reasoning(("think",)).removed("<think>" * 100_000 + "</think>5") == "5"
