@@ -97,8 +97,11 @@ class Engine(Protocol):
     """The seed of its randomness, recorded with every shard."""
 
     @property
-    def answered(self) -> int:
-        """Requests answered so far: an engine with requests whose number stays the same is taken to hang."""
+    def progress(self) -> int:
+        """A number that grows while the engine works; where it stays the same although there are requests, it hangs.
+
+        Not requests answered alone: several long samples may take longer than any bound on a hang.
+        """
         ...
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:

@@ -99,7 +99,7 @@ class EngineHost:
         self._unloadable: dict[ModelRef, str] = {}
         self._lock: GroupLock[tuple[ModelRef, str]] = GroupLock(lambda key: self._load(key[0]))
         """By model, and by shard where one has the engine to itself."""
-        self._watchdog = Watchdog(stall_s, self._answered, self._stalled, hard=supervisor.is_remote)
+        self._watchdog = Watchdog(stall_s, self._progress, self._stalled, hard=supervisor.is_remote)
 
     @contextmanager
     def holding(self, model: ModelRef, exclusive_to: str = "") -> Iterator[RandomSource]:
@@ -136,8 +136,8 @@ class EngineHost:
         self._supervisor.died(str(death), stem if isinstance(death, Misbehaved) else "")
         _end_process(f"{label_of(model)}: {death}")
 
-    def _answered(self) -> int:
-        return self._engine.answered if self._engine else 0
+    def _progress(self) -> int:
+        return self._engine.progress if self._engine else 0
 
     def _stalled(self, reason: str, in_progress: list[str]) -> None:
         """Called by the watchdog: the engine no longer returns."""

@@ -51,7 +51,7 @@ class OpenAIEngine:
         self._thread.start()
 
     @property
-    def answered(self) -> int:
+    def progress(self) -> int:
         return self._endpoint.answers
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:

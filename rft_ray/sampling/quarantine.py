@@ -37,7 +37,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A quarantined shard. Example: Held(shard, "tiny-m (sft)", 100, 3, "no answer for 1800 s while sampling")"""
+    """A quarantined shard. Example: Held(shard, "tiny-m (sft)", 100, 3, "no progress for 1800 s while sampling")"""
 
     shard: Shard
     model: str

@@ -61,7 +61,7 @@ class ScriptedEngine:
     """
 
     def __init__(self, seed: int, script: str = "") -> None:
-        self.seed, self.answered = seed, 0
+        self.seed, self.progress = seed, 0
         self._faults = engine_script.parse(script)
         fail_opening(self._faults)
 
@@ -80,7 +80,7 @@ class ScriptedEngine:
             samples = samples[1:]
         elif spoiled == "endless":
             samples[0] = Generated("1+1=2\n" * 10**6, "length", 4 * 10**6)
-        self.answered += 1
+        self.progress += 1
         return Answered(len(str(request.prompt).split()), tuple(samples))
 
     def swap(self, folder: Path | None) -> bool:

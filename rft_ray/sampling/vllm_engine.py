@@ -31,7 +31,7 @@ class VllmEngine:
     ) -> None:
         from vllm import EngineArgs, LLMEngine
 
-        self.seed, self.answered = seed, 0
+        self.seed, self.progress = seed, 0
         self._gpu = gpu
         self._layout = layout(folder)
         where = (
@@ -137,9 +137,10 @@ class VllmEngine:
                         answer.set_exception(refusal)
                         continue
                     waiting[str(counter)] = answer
-                for output in self._engine.step():
+                outputs = self._engine.step()
+                self.progress += 1
+                for output in outputs:
                     if output.finished:
-                        self.answered += 1
                         waiting.pop(output.request_id).set_result(output)
         except BaseException as failure:
             self._failure = failure

@@ -1,6 +1,6 @@
 """A thread that notices when an engine hangs, since a hung call does not return.
 
-In: the operations in progress, and a number that grows with every answer. Out: a call of `stalled` after `limit_s`
+In: the operations in progress, and a number that grows while the engine works. Out: a call of `stalled` after `limit_s`
 without a change of either; it is expected to end the process. Where no Python thread can run, because a library hangs
 while it holds the interpreter's lock, a timer of `faulthandler` ends the process and writes the stack of every thread
 to its log.
@@ -26,7 +26,7 @@ class Watchdog:
     def __init__(
         self, limit_s: float, progress: Callable[[], int], stalled: Callable[[str, list[str]], None], *, hard: bool
     ) -> None:
-        """`progress`: the number of answers so far. `hard`: whether the timer may end this process, a worker's."""
+        """`progress`: a number that grows while the engine works. `hard`: whether the timer may end this process, a worker's."""
         self._limit_s, self._progress, self._stalled, self._hard = limit_s, progress, stalled, hard
         self._lock = threading.Lock()
         self._in_progress: list[str] = []
@@ -59,7 +59,7 @@ class Watchdog:
             if now != seen or not in_progress:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since >= self._limit_s:
-                self._stalled(f"no answer for {self._limit_s:g} s", in_progress)
+                self._stalled(f"no progress for {self._limit_s:g} s", in_progress)
                 since = time.monotonic()
             time.sleep(self._limit_s / TICKS)
 

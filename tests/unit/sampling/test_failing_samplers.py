@@ -31,7 +31,7 @@ print(sampler(next(iter(job.shards()))))
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("hang:", "no answer for 1 s while it was sampled"),
+        ("hang:", "no progress for 1 s while it was sampled"),
         ("oom:", "out of memory"),
         ("empty:", "without a single token"),
     ],

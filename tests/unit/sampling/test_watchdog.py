@@ -22,7 +22,7 @@ def test_a_stall_is_reported_with_the_operations_in_progress() -> None:
     watchdog = Watchdog(0.2, lambda: 0, lambda *what: (stalls.append(what), seen.set()), hard=False)
     with watchdog.during("sampling"):
         assert seen.wait(10)
-    assert stalls[0] == ("no answer for 0.2 s", ["sampling"])
+    assert stalls[0] == ("no progress for 0.2 s", ["sampling"])
 
 
 def test_answers_and_idleness_are_not_stalls() -> None:
