@@ -117,8 +117,8 @@ class Engine(Section):
     max_restarts: int = Field(3, ge=0)
     """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
     stall_seconds: float = Field(1800, gt=0)
-    """The process of an engine that makes no step for so long (an endpoint: no answer), or loads a model for so long, is
-    ended."""
+    """The process of an engine that makes no step for so long (an endpoint: no answer), or loads a model for so long,
+    is ended."""
     max_failures: int = Field(3, ge=1)
     """How many times a shard that is alone in an engine may fail before it is quarantined: docs/reliability.md."""
     max_quarantined: int = Field(10, ge=0)

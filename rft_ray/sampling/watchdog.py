@@ -26,7 +26,7 @@ class Watchdog:
     def __init__(
         self, limit_s: float, progress: Callable[[], int], stalled: Callable[[str, list[str]], None], *, hard: bool
     ) -> None:
-        """`progress`: a number that grows while the engine works. `hard`: whether the timer may end this process, a worker's."""
+        """`progress`: a number that grows while the engine works. `hard`: whether the timer may end this process."""
         self._limit_s, self._progress, self._stalled, self._hard = limit_s, progress, stalled, hard
         self._lock = threading.Lock()
         self._in_progress: list[str] = []
