@@ -142,7 +142,7 @@ def test_an_endpoint_that_is_busy_from_some_time_on_is_given_up(monkeypatch: pyt
     def used_up(body: dict[str, Any], number: int) -> Answer:
         return echo(body, number) if number == 2 or number > 30 else refusal(429, "used up")
 
-    with engine(used_up) as (opened, _), pytest.raises(Unavailable, match="used up.*retry_seconds=1"):
+    with engine(used_up) as (opened, _), pytest.raises(Unavailable, match=r"used up.*retry_seconds=1"):
         opened.generate([request(question) for question in QUESTIONS[:2]], SETTINGS)
 
 
