@@ -89,6 +89,8 @@ class _CorpusCounts(BaseModel):
 
 
 class _Summary(BaseModel):
+    job: str = "run"
+    """`sample` or `verify` for the folder of such a job, which has no models."""
     finished: bool = False
     models: list[RunModel] = []
     corpus: _CorpusCounts | None = None
@@ -101,6 +103,8 @@ def choose(run: str, model: str | None, stage: str) -> list[RunModel]:
     `compare`: RFT, SFT and base of one model: the named one, or by default the most accurate one.
     """
     summary = _summary(run)
+    if summary.job != "run":
+        raise RunModelsError(f"{run} is of `rft-ray {summary.job}`, which trains no models: name the folder of a run")
     if not summary.finished:
         raise RunModelsError(f"{run} is not finished: run its pipeline again, it continues where it stopped")
     if not summary.models:

@@ -5,7 +5,8 @@
 
 PROMPTS: any file of rows (docs/your-data.md). Writes a run: the completions in shards, and when all are sampled
 completions.jsonl and completions.parquet, a row for each prompt in the order of the file, and summary.json. Running it
-again samples only what is missing; a larger --n adds samples. Keys of the config can be given as in
+again samples only what is missing; a larger --n adds samples where --samples-per-block stays the same, which by default
+is the largest divisor of --n up to 20. Keys of the config can be given as in
 --sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1 and
 --prompt.chat_kwargs='{enable_thinking: false}' (docs/configuration.md, docs/teachers.md).
 

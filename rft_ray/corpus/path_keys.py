@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rft_ray.grading.child import Child, ChildError, Limits, NoAnswer
+from rft_ray.grading.child import Child, Limits, NoAnswer
 from rft_ray.grading.equations import equations_of
-from rft_ray.grading.spec import source_sha256
-from rft_ray.grading.verifiers import problem_data
+from rft_ray.grading.verifiers import check_source, problem_data
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.paths.text_forms import answer_and_length, normalised_text
 from rft_ray.plan.jobs import PathJob
@@ -31,11 +30,6 @@ class PathKeys:
         self._job = job
         self._child: Child | None = None
         if job.distinct_source:
-            if source_sha256(job.distinct_by, "corpus.distinct_by") != job.distinct_source:
-                raise ChildError(
-                    f"the module of `{job.distinct_by}` is not the planned one on this node, or has changed since the "
-                    "job started: start it again, with the same module on every node"
-                )
             self._child = Child(job.distinct_by, LIMITS, own_environment=True)
 
     def of(self, problem: Problem, texts: Sequence[str], answers: Sequence[str]) -> list[str]:
@@ -62,7 +56,12 @@ class PathKeys:
         return normalised_text(text)
 
     def _own_key(self, child: Child, problem: Problem, text: str) -> str:
-        """The key by a function of the user's; where it fails, a text is equal to itself only."""
+        """The key by a function of the user's; where it fails, a text is equal to itself only.
+
+        Raises ChildError where the function's module is not the planned one.
+        """
+        if not child.runs:
+            check_source(self._job.distinct_by, self._job.distinct_source, "corpus.distinct_by")
         try:
             answer = child.ask(operation="key", problem=problem_data(problem), text=text)
         except NoAnswer:

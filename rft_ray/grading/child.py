@@ -63,9 +63,14 @@ class Child:
         self._to = self._from = self._ended = -1
         self._mark = ""
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there: otherwise the next request starts one, which imports its modules anew."""
+        return self._process is not None and self._process.poll() is None
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request. Raises NoAnswer where the child gives none, and ChildError when it cannot start."""
-        if self._process is None or self._process.poll() is not None:
+        if not self.runs:
             self._start()
         answer = self._exchange(request, self._limits.seconds + self._limits.margin_s)
         if answer.pop("spoiled", False):
@@ -157,11 +162,15 @@ class Child:
 
     def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
         """Wait until a pipe is ready. Raises NoAnswer when the child has ended, or at the deadline."""
-        left = max(deadline - time.monotonic(), 0)
-        readable, writable, _ = select.select([*reading, self._ended], writing, [], left)
-        if writable or any(descriptor in readable for descriptor in reading):
+        ready = select.poll()  # select() takes no descriptor from 1,024 on, which a busy process has
+        for descriptor in (*reading, self._ended):
+            ready.register(descriptor, select.POLLIN)
+        for descriptor in writing:
+            ready.register(descriptor, select.POLLOUT)
+        events = [descriptor for descriptor, _ in ready.poll(max(deadline - time.monotonic(), 0) * 1000)]
+        if any(descriptor in events for descriptor in (*reading, *writing)):
             return
-        raise NoAnswer(self._why_ended() if readable else f"timed out after {self._limits.seconds:g} s")
+        raise NoAnswer(self._why_ended() if events else f"timed out after {self._limits.seconds:g} s")
 
     def _why_ended(self) -> str:
         assert self._process is not None

@@ -158,7 +158,6 @@ class InChild:
             own_environment=spec.is_users,
             **({"pattern": spec.pattern} if spec.pattern else {}),
         )
-        self._checked = not spec.is_users
         self._canaries: list[KnownRight] | None = None
 
     def grade(self, problem: Problem, text: str, *, truncated: bool) -> Verdict:
@@ -193,15 +192,19 @@ class InChild:
         return [(Problem(**problem), text) for problem, text in given["canaries"] or []]
 
     def _ask(self, **request: Any) -> dict[str, Any]:
-        """The child's answer; first checks that the user's module is the planned one on this node too."""
-        if not self._checked:
-            if source_sha256(self._spec.name, "grading.verifier") != self._spec.source_sha256:
-                raise ChildError(
-                    f"the module of `{self._spec.name}` is not the planned one on this node, or has changed since the "
-                    "job started: start it again, with the same module on every node"
-                )
-            self._checked = True
+        """The child's answer. Before a child starts, the user's module must be the planned one on this node."""
+        if self._spec.is_users and not self._child.runs:
+            check_source(self._spec.name, self._spec.source_sha256, "grading.verifier")
         return self._child.ask(**request)
+
+
+def check_source(function: str, planned: str, key: str) -> None:
+    """Raises ChildError where the source file of `module:function` has not the planned SHA-256."""
+    if source_sha256(function, key) != planned:
+        raise ChildError(
+            f"the module of `{function}` is not the planned one on this node, or has changed since the job started: "
+            "start it again, with the same module on every node"
+        )
 
 
 def _from_gold(name: str, problems: Sequence[Problem]) -> Iterator[KnownRight]:

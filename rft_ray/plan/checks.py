@@ -15,6 +15,7 @@ from rft_ray.data.model_checks import RunTexts, check_model
 from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
 from rft_ray.plan.run_plan import prompt_of
 
@@ -38,6 +39,8 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
         if config.grading.mode == "paper" and config.grading.verifier == "gsm8k":
             yield from _misread(name, problems)
     yield from _endpoints(config)
+    yield from _starts(config)
+    yield from _inside_reasoning(config)
     template = len(prompts.stored(config.prompt))
     used = train.problems[: train.count]
     examples = [template + len(row.question) + len(row.solution) for row in used]
@@ -82,6 +85,28 @@ def _endpoints(config: Config) -> Iterator[str]:
             yield (
                 f"models.{at}: the environment variable {variable} is not set here: set it where the samplers run, or "
                 f"set models.{at}.endpoint.key_env=null for an endpoint without a key"
+            )
+
+
+def _starts(config: Config) -> Iterator[str]:
+    """One line for each model whose training cannot start from what samples for it."""
+    for at, model in enumerate(config.models):
+        if config.rft.from_ == "sampler" and model.rft and model.sample_from not in (None, "sft", "base"):
+            yield (
+                f"models.{at}: its training starts from its base {model.source} in spite of rft.from=sampler: what "
+                f"samples for it is another model, {model.sample_from}"
+            )
+
+
+def _inside_reasoning(config: Config) -> Iterator[str]:
+    """One line for each prompt that ends inside reasoning, where training texts have lost the tag that closes it."""
+    if config.corpus.reasoning == "keep":
+        return
+    for model in config.models:
+        if Reasoning.after(prompt_of(config, model), config.corpus.reasoning_tags).begins_inside:
+            yield (
+                f"the prompt of {model.name!r} ends inside reasoning, and with corpus.reasoning=drop no training text "
+                "closes it, so that answers of the trained model are not graded: end the template before the tag"
             )
 
 

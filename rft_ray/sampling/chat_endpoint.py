@@ -104,10 +104,12 @@ class ChatEndpoint:
             else:
                 self._accepted, self._answered_at = True, time.monotonic()
                 return reply
-            first_failure = first_failure or time.monotonic()
-            if time.monotonic() + pause - first_failure > self._endpoint.retry_seconds:
-                self._end(reason, pause, others=self._answered_at > first_failure, only_busy=only_busy)
-            await asyncio.sleep(pause)
+            now, patience = time.monotonic(), self._endpoint.retry_seconds
+            first_failure = first_failure or now
+            if now + pause - first_failure > patience:
+                lately = max(first_failure, now - max(patience, LONGEST_WAIT_S))
+                self._end(reason, pause, others=self._answered_at > lately, only_busy=only_busy)
+            await asyncio.sleep(min(pause, max(patience, LONGEST_WAIT_S)))
             wait = min(2 * wait, LONGEST_WAIT_S)
 
     def refuse(self, reason: str) -> NoReturn:
@@ -166,7 +168,7 @@ class ChatEndpoint:
     def _end(self, reason: str, pause: float, *, others: bool, only_busy: bool) -> None:
         """Give a request up that failed for too long; returns where it is only to wait longer.
 
-        `others`: whether the endpoint has answered other requests since this one failed first.
+        `others`: whether the endpoint has answered other requests lately, since this one failed first.
         """
         if others and only_busy:
             return

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rft_ray.store.base import Store, StoreError
+from rft_ray.store.base import VIEWS, Store, StoreError
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import record_kind, split, void_generations
 from rft_ray.store.plans import SavedPlan, recipe_of
@@ -45,6 +45,8 @@ def unneeded(store: Store, needed: Collection[str] | None = None) -> list[Unneed
     committed = {fingerprint for fingerprint in committed if committed_model(store, fingerprint)}
     keys = []
     for key, size in sizes.items():
+        if key in VIEWS:
+            continue
         if key.startswith("work/") and recipe_of(key) in committed:
             keys.append(Unneeded(key, size, "checkpoint of a committed model"))
         elif split(key)[:2] in void and not record_kind(key):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from rft_ray.store import names
-from rft_ray.store.base import CorruptShard, Store
+from rft_ray.store.base import VIEWS, CorruptShard, Store
 from rft_ray.store.models.committed import fetch_files, manifest_at
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.tables import identity, made_from, read_file
@@ -66,11 +66,11 @@ class Finding:
 
 
 def examine(store: Store, taken_back: Iterable[str] = ()) -> list[File]:
-    """Read every table and model that counts. Each of READERS threads holds one file in memory.
+    """Read every table and model that counts, and no view. Each of READERS threads holds one file in memory.
 
     `taken_back`: restorations that are not written, and that are examined as if they were.
     """
-    present = names.committed_files([*store.list(), *taken_back])
+    present = names.committed_files(key for key in (*store.list(), *taken_back) if key not in VIEWS)
     tables = [key for (_, ending), key in present.items() if ending == "parquet"]
     with ThreadPoolExecutor(READERS) as pool:
         files = list(pool.map(lambda key: _table(store, key, present), tables))

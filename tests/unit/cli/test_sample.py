@@ -13,6 +13,7 @@ import ray
 
 from rft_ray import config
 from rft_ray.cli.sample import arguments, config_of, main, per_block
+from rft_ray.cli.store import main as store_main
 from rft_ray.data.external import completion_rows
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.runtime.actor_pool import StageError
@@ -90,6 +91,18 @@ def test_more_samples_add_shards_and_keep_the_first_ones(command: list[str], tmp
     assert [row["completion"][:4] for row in view(tmp_path / "run")] == [row["completion"] for row in rows]
     assert main([*command, "--n", "6"]) == 0  # nothing left to sample
     assert {key: store.read(key) for key in store.list("completions/")} == after
+
+
+def test_the_views_are_not_taken_for_corrupt_shards(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command)
+    run = str(tmp_path / "run")
+    assert store_main(["verify", "--repair", "--yes", run]) == 0
+    assert "0 corrupt" in capsys.readouterr().out
+    (tmp_path / "run/completions.g0.tombstone").write_text("{}")  # of an earlier version, which voided the view
+    assert store_main(["prune", "--yes", run]) == 0
+    assert (tmp_path / "run/completions.parquet").exists()
 
 
 def test_a_dry_run_writes_nothing_and_shows_the_first_prompt(

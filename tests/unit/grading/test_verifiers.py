@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,6 +205,34 @@ def test_another_module_than_the_planned_one_stops_the_run() -> None:
     planned = VerifierSpec(f"{RULES}:honest", "", "0" * 64, SECONDS, 2.0)
     with pytest.raises(ChildError, match="not the planned one"):
         grade(open_verifier(planned), "5")
+
+
+def test_a_module_that_changes_between_two_children_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "rules_that_change.py"
+    module.write_text("import os\n\ndef grade(problem, text):\n    return os._exit(1) if text == 'end' else True\n")
+    name = "rules_that_change:grade"
+    verifier = open_verifier(VerifierSpec(name, "", source_sha256(name, "grading.verifier"), SECONDS, 2.0))
+    assert grade(verifier, "5").status is Status.CORRECT
+    module.write_text("def grade(problem, text):\n    return False\n")
+    assert grade(verifier, "end").status is Status.UNDECIDED
+    with pytest.raises(ChildError, match="not the planned one"):
+        grade(verifier, "5")
+
+
+@pytest.mark.parametrize("opened", [spec("regex", "is (.*)")], indirect=True)
+def test_a_process_with_many_open_files_grades(opened: Verifier) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2_000), limits[1]))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        assert grade(opened, "it is 5").status is Status.CORRECT
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_module_that_is_missing_is_an_error_of_the_config() -> None:

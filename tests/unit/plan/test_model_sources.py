@@ -13,7 +13,7 @@ from rft_ray import pipeline
 from rft_ray.config import Config
 from rft_ray.data import base_models
 from rft_ray.data.tiny import model_dir
-from rft_ray.plan.checks import check_models
+from rft_ray.plan.checks import check_models, notes
 from rft_ray.store import mark_run
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.plans import recorded_sources
@@ -68,3 +68,15 @@ def test_a_model_behind_an_endpoint_has_no_files_to_check(tmp_path: Path) -> Non
     teacher = {"name": "b", "source": "openai:teacher", "rft": False}
     train = pipeline.prepare(config(tmp_path))[0].train
     check_models(config(tmp_path, models=[{"name": "a", "source": "tiny:tiny-s"}, teacher]), train)
+
+
+def test_a_choice_that_has_no_effect_or_a_bad_one_is_noted(tmp_path: Path) -> None:
+    models = [{"name": "a", "source": "tiny:tiny-s", "sample_from": "tiny:tiny-m"}]
+    prompt = {"template": "{query} <think>"}
+    chosen = config(tmp_path, models=models, prompt=prompt, rft={"from": "sampler"}, corpus={"reasoning": "drop"})
+    plan, _ = pipeline.prepare(chosen)
+    lines = list(notes(plan.config, plan.train, plan.test))
+    assert any(line.startswith("models.0: its training starts from its base tiny:tiny-s") for line in lines)
+    assert any("ends inside reasoning" in line for line in lines)
+    usual, _ = pipeline.prepare(config(tmp_path))
+    assert list(notes(usual.config, usual.train, usual.test)) == []

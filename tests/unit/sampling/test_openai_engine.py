@@ -136,6 +136,16 @@ def test_retry_after_is_waited_for_and_bounded() -> None:
     assert len(server.asked) == 1
 
 
+def test_an_endpoint_that_is_busy_from_some_time_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rft_ray.sampling.chat_endpoint.LONGEST_WAIT_S", 0.5)
+
+    def used_up(body: dict[str, Any], number: int) -> Answer:
+        return echo(body, number) if number == 2 or number > 30 else refusal(429, "used up")
+
+    with engine(used_up) as (opened, _), pytest.raises(Unavailable, match=r"used up.*retry_seconds=1"):
+        opened.generate([request(question) for question in QUESTIONS[:2]], SETTINGS)
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
