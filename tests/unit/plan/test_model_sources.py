@@ -12,6 +12,7 @@ import pytest
 from rft_ray import pipeline
 from rft_ray.config import Config
 from rft_ray.data import base_models
+from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.checks import check_models
 from rft_ray.store import mark_run
@@ -68,3 +69,13 @@ def test_a_model_behind_an_endpoint_has_no_files_to_check(tmp_path: Path) -> Non
     teacher = {"name": "b", "source": "openai:teacher", "rft": False}
     train = pipeline.prepare(config(tmp_path))[0].train
     check_models(config(tmp_path, models=[{"name": "a", "source": "tiny:tiny-s"}, teacher]), train)
+
+
+def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        rows = [json.dumps({"question": f"What is 3 + {n} in {name}?", "answer": 3 + n}) for n in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    sets = {name: {"source": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    with pytest.raises(DataError, match="problems.train: none of 20 .* --sft=null, or the preset self_improve"):
+        pipeline.prepare(config(tmp_path, problems=sets))
+    assert pipeline.prepare(config(tmp_path, problems=sets, sft=None))[0].train.solved == 0
