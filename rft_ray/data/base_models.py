@@ -393,5 +393,5 @@ def _hint(source: str, folder: Path) -> str:
     named = _HUB_NAME.fullmatch(source)
     hub_source = f"hub:{named['name']}" if named else "hub:<owner>/<name>"
     others = f"for other sources write {hub_source}, tiny:<name>, package:<name>, s3://… or openai:<model>"
-    bare = "; sample_from takes sft, base or a source, not a model's name" if re.fullmatch(r"[\w-]+", source) else ""
+    bare = "; in sample_from: sft, base or a source, no name" if re.fullmatch(r"[\w-]+", source) else ""
     return f": check the path; {others}{bare}"

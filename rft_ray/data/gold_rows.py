@@ -286,8 +286,8 @@ def _bare_answer(row: GoldRow, value: Any) -> str:
         shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
         raise DataError(
             f"{row.where}: {row.answer_column!r} holds no number that the grader can read ({shown}): "
-            "correct or remove the row; a worked solution ends in '#### <number>', or is in a column of its own; answers "
-            "that are letters, formulas or words need another grading.verifier (docs/verifiers.md)"
+            "correct or remove the row; a worked solution ends in '#### <number>', or is in a column of its own; "
+            "letters, formulas or words need another grading.verifier (docs/verifiers.md)"
         )
     return written(answer)
 

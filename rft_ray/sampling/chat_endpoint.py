@@ -35,7 +35,7 @@ BUSY = (408, 409, 425, 429)
 REMEDIES = {
     401: "the key is refused: set a valid one in the environment variable {key_env}",
     403: "the key may not use this model: use another key or model",
-    404: "there is no such model or address: correct the name after openai: or endpoint.base_url, which mostly ends in /v1",
+    404: "there is no such model or address: correct the name after openai: or endpoint.base_url (mostly …/v1)",
 }
 SHOWN_CHARS = 200
 

@@ -76,6 +76,6 @@ def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) 
         rows = [json.dumps({"question": f"What is 3 + {n} in {name}?", "answer": 3 + n}) for n in range(20)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
     sets = {name: {"source": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
-    with pytest.raises(DataError, match="problems.train: none of 20 .* --sft=null, or the preset self_improve"):
+    with pytest.raises(DataError, match=r"problems.train: none of 20 .* --sft=null, or the preset self_improve"):
         pipeline.prepare(config(tmp_path, problems=sets))
     assert pipeline.prepare(config(tmp_path, problems=sets, sft=None))[0].train.solved == 0
