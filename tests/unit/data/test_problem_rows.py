@@ -77,7 +77,6 @@ def test_parquet_and_jsonl_of_the_same_rows_are_the_same_problems(jsonl: Write, 
         (row(9, answer="Either\n#### 18 or 19"), "'answer' must end in '#### <number>'"),
         (row(9, answer="None\n#### "), "'answer' must end in '#### <number>'"),
         (row(9, answer="blue"), "'answer' holds no number that the grader can read ('blue')"),
-        (row(9, answer="B"), "letters, formulas or words need another grading.verifier (docs/verifiers.md)"),
         (row(9, answer="18 or 19"), "'answer' holds no number that the grader can read ('18 or 19')"),
         (row(9, answer="2, 3"), "'answer' holds no number"),
         (row(9, answer=r"3\sqrt{2}"), "'answer' holds no number"),
@@ -98,6 +97,8 @@ def test_a_bad_row_is_refused_with_file_and_line(jsonl: Write, bad: dict[str, An
     with pytest.raises(DataError) as refusal:
         load_problems(path)
     assert str(refusal.value).startswith(f"{path}:2: {said}")
+    if "holds no number" in said:
+        assert "need another grading.verifier (docs/verifiers.md)" in str(refusal.value)
 
 
 def test_a_repeated_question_is_refused_with_both_lines(jsonl: Write) -> None:
