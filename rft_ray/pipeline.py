@@ -37,6 +37,7 @@ from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
 NOTHING_TO_DO = "nothing to do: every shard, model and evaluation of this run is committed"
+WITHOUT_SOLUTIONS = ", or leave SFT out: --sft=null, or the preset self_improve (docs/your-data.md)"
 
 
 class Incomplete(RunError, RuntimeError):
@@ -50,7 +51,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     """
     train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     if any(learns_gold(config, model) for model in config.models):
-        problems.check_solutions(train_set, train_set.count)
+        problems.check_solutions(train_set, train_set.count, WITHOUT_SOLUTIONS)
     store = open_store(f"{config.run.store}/{config.run.name}")
     config, pins = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)

@@ -130,7 +130,12 @@ def config_of(options: argparse.Namespace, settings: Sequence[str]) -> Config:
     overrides = [f"--models={json.dumps([model])}", f"--sampling={json.dumps(given)}", f"--run.seed={options.seed}"]
     overrides.append(f"--prompt={json.dumps(prompt_of(options))}")
     renamed = [setting.replace("--endpoint.", "--models.0.endpoint.", 1) for setting in settings]
-    return load(None, [*overrides, *renamed])
+    try:
+        return load(None, [*overrides, *renamed])
+    except ConfigError as error:  # it names the keys of a run's config, not those that were given
+        message = re.sub(r"\bmodels\.[0*]\.endpoint\b", "endpoint", str(error))
+        message = message.replace("sampling: samples_per_problem=", "--n ")
+        raise ConfigError(message.replace("samples_per_block=", "--samples-per-block ")) from None
 
 
 def per_block(n: int) -> int:

@@ -141,7 +141,8 @@ def _descend(node: Any, part: str, key: str) -> Any:
 def _index(node: list[Any], part: str, key: str) -> int:
     if part.isdigit() and int(part) < len(node):
         return int(part)
-    raise ConfigError(f"--{key}: {part!r} is not an index below {len(node)}")
+    indices = f"0 to {len(node) - 1}" if node else "none: it is empty"
+    raise ConfigError(f"--{key}: {part!r} is no index of this list: write the place of an element, from 0 ({indices})")
 
 
 def _explanations(error: ValidationError, tree: dict[str, Any]) -> list[tuple[str, str]]:
@@ -188,7 +189,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         what = {"missing": "is missing", "tuple_type": "must be a list"}.get(kind, "is empty")
         return f"models: {what}: write models: [{{name: a, source: 'hub:owner/name'}}], with at least one base model"
     if kind in PLAIN:
-        return f"{key}: {PLAIN[kind]}"
+        return f"{key}: {PLAIN[kind]}" + (", or null for no SFT" if key == "sft" else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     secret = any(text in message for text in SECRETS)

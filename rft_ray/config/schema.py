@@ -326,7 +326,10 @@ class Config(Section):
             raise ValueError("models: at least one model must have samples: true")
         asked = [model.name for model in self.models if model.sample_from == "sft"]
         if asked and self.sft is None:
-            raise ValueError(f"models: {asked[0]!r} has sample_from: sft, and the section sft is null")
+            raise ValueError(
+                f"models: {asked[0]!r} has sample_from: sft, and the section sft is null: write sample_from: base, or "
+                "give sft a recipe"
+            )
         for model in self.models:
             if model.samples_from_endpoint:
                 check_patience(model.name, model.endpoint, self.engine.stall_seconds)

@@ -392,4 +392,6 @@ def _hint(source: str, folder: Path) -> str:
         return f"; nearest folder there: {near[0]}"
     named = _HUB_NAME.fullmatch(source)
     hub_source = f"hub:{named['name']}" if named else "hub:<owner>/<name>"
-    return f": check the path; for other sources write {hub_source}, tiny:<name>, package:<name> or s3://…"
+    others = f"for other sources write {hub_source}, tiny:<name>, package:<name>, s3://… or openai:<model>"
+    bare = "; in sample_from: sft, base or a source, no name" if re.fullmatch(r"[\w-]+", source) else ""
+    return f": check the path; {others}{bare}"

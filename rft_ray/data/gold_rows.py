@@ -228,7 +228,8 @@ def _problem_with(golds: GoldReader, row: GoldRow) -> Problem:
     if gold is None:
         raise DataError(
             f"{row.where}: {row.answer_column!r} holds no answer that grading.verifier={golds.name} can read "
-            f"({written[:60]!r}): it must be {golds.expects}: correct or remove the row"
+            f"({written[:60]!r}): it must be {golds.expects}: correct or remove the row, or choose another "
+            "grading.verifier (docs/verifiers.md)"
         )
     return Problem(problem_id(row.question), row.question, solution, gold)
 
@@ -285,7 +286,8 @@ def _bare_answer(row: GoldRow, value: Any) -> str:
         shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
         raise DataError(
             f"{row.where}: {row.answer_column!r} holds no number that the grader can read ({shown}): "
-            "correct or remove the row; a worked solution ends in '#### <number>', or is in a column of its own"
+            "correct or remove the row; a worked solution ends in '#### <number>', or is in a column of its own; "
+            "letters, formulas or words need another grading.verifier (docs/verifiers.md)"
         )
     return written(answer)
 

@@ -78,7 +78,10 @@ def _load(source: str, folder: Path) -> tuple[Any, Any]:
 
 def _check_chat_template(source: str, tokenizer: Any, chat: Chat) -> None:
     if not tokenizer.chat_template:
-        raise ModelError(f"{source}: its tokenizer has no chat template: set prompt.kind=template")
+        raise ModelError(
+            f"{source}: its tokenizer has no chat template: set prompt.kind=template (models[].prompt.kind where the "
+            "model has a prompt of its own), or choose a model that has one"
+        )
     try:
         text = tokenizer.apply_chat_template(chat.as_data(), tokenize=False, add_generation_prompt=True, **chat.kwargs)
     except Exception as error:  # what the template's author raises

@@ -125,15 +125,15 @@ def origins(train: ProblemSet, test: ProblemSet) -> dict[str, str]:
     return {name: part.fingerprint for name, part in sets.items()} | commits
 
 
-def check_solutions(train: ProblemSet, count: int) -> None:
+def check_solutions(train: ProblemSet, count: int, otherwise: str = "") -> None:
     """Raises DataError when none of the first `count` training problems has a solution to fine-tune on.
 
-    The only place that asks for worked solutions.
+    The only place that asks for worked solutions. `otherwise`: what the message proposes where there are none.
     """
     if not any(problem.solution for problem in train.problems[:count]):
         raise DataError(
-            f"problems.train: none of {count:,} training problems has a worked solution, and every run fine-tunes on "
-            "gold solutions first: give a column of solutions (problems.train.solution)"
+            f"problems.train: none of {count:,} training problems has a worked solution, and SFT fine-tunes on "
+            f"worked solutions: name their column (problems.train.solution){otherwise}"
         )
 
 

@@ -35,7 +35,7 @@ BUSY = (408, 409, 425, 429)
 REMEDIES = {
     401: "the key is refused: set a valid one in the environment variable {key_env}",
     403: "the key may not use this model: use another key or model",
-    404: "there is no such model or address: correct models[].source or endpoint.base_url",
+    404: "there is no such model or address: correct the name after openai: or endpoint.base_url (mostly …/v1)",
 }
 SHOWN_CHARS = 200
 
@@ -176,7 +176,9 @@ class ChatEndpoint:
             raise Misbehaved(f"{self._name}: {self._shown(reason)}")
         asks = f", which asks to wait {pause:.0f} s" if pause > LONGEST_WAIT_S else ""
         bound = f"endpoint.retry_seconds={self._endpoint.retry_seconds:g}"
-        self.refuse(f"{self._shown(reason)}{asks}, for longer than {bound}: run the same command when it answers again")
+        correct = "" if self._accepted else "correct endpoint.base_url, or "
+        todo = f"{correct}run the same command when it answers"
+        self.refuse(f"{self._shown(reason)}{asks}, for longer than {bound}: {todo}")
 
     def _shown(self, text: str) -> str:
         """A text of the endpoint's in one line, cut, and without the key."""

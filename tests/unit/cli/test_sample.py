@@ -129,7 +129,8 @@ def test_the_run_of_another_job_is_refused(
     ("options", "words"),
     [
         (["--n", "0"], "--n and --prompts-per-block must be at least 1"),
-        (["--n", "4", "--samples-per-block", "3"], "samples_per_problem=4 must be a multiple of samples_per_block=3"),
+        (["--n", "4", "--samples-per-block", "3"], "--n 4 must be a multiple of --samples-per-block 3: use 3"),
+        (["--endpoint.base_ulr=x"], "unknown key 'endpoint.base_ulr'; nearest known key: 'endpoint.base_url'"),
         (["--engine.max_actor=2"], "unknown key 'engine.max_actor'; nearest known key: 'engine.max_actors'"),
         (["--run.name=x"], "unknown argument '--run.name=x'"),
         (["--temperature", "-1"], "greater than 0"),

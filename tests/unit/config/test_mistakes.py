@@ -70,6 +70,8 @@ def test_a_bad_override_is_an_error_of_the_command_line(tmp_path: Path) -> None:
     assert both.startswith("c.yaml with --sampling.samples_per_problem: sampling: ")
     assert refused(tmp_path, MODELS + "sft: {epochs: 0}\n", "--rft.epochs=1").startswith("c.yaml: sft.epochs: ")
     assert "--sft=[: not a YAML value" in refused(tmp_path, MODELS, "--sft=[")
+    assert refused(tmp_path, MODELS, "--sft=none").endswith("(key: value), or null for no SFT")
+    assert "'a' is no index of this list" in refused(tmp_path, MODELS, "--models.a.source=x")
 
 
 @pytest.mark.parametrize("text", ["Question: {query}", "{query}: [", "- {query} # no comment", "'{query}' it's"])

@@ -93,5 +93,5 @@ def test_the_answers_of_a_set_without_solutions_are_part_of_its_name(jsonl: Writ
 
 def test_a_training_set_without_any_solution_is_refused(jsonl: Write) -> None:
     problems = prepare(config.ProblemSet(source=jsonl(row(1, answer=3), row(2, answer=4))), 0, 10)
-    with pytest.raises(DataError, match=r"none of 2 training problems has a worked solution.*: give a column of sol"):
+    with pytest.raises(DataError, match=r"none of 2 training problems has a worked solution.*: name their column"):
         check_solutions(problems, 2)

@@ -97,6 +97,8 @@ def test_a_bad_row_is_refused_with_file_and_line(jsonl: Write, bad: dict[str, An
     with pytest.raises(DataError) as refusal:
         load_problems(path)
     assert str(refusal.value).startswith(f"{path}:2: {said}")
+    if "holds no number" in said:
+        assert "need another grading.verifier (docs/verifiers.md)" in str(refusal.value)
 
 
 def test_a_repeated_question_is_refused_with_both_lines(jsonl: Write) -> None:

@@ -121,7 +121,7 @@ def test_a_model_with_a_chat_template_is_asked_by_it_unless_a_template_is_given(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["--sft=null", "--models.0.sample_from=sft"], "the section sft is null"),
+        (["--sft=null", "--models.0.sample_from=sft"], "the section sft is null: write sample_from: base"),
         (["--models.0.source=openai:big"], "only samples: write rft: false"),
         (["--rft.from=teacher"], "rft.from"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from rft_ray import pipeline
 from rft_ray.config import Config
 from rft_ray.data import base_models
+from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.checks import check_models, notes
 from rft_ray.store import mark_run
@@ -80,3 +81,13 @@ def test_a_choice_that_has_no_effect_or_a_bad_one_is_noted(tmp_path: Path) -> No
     assert any("ends inside reasoning" in line for line in lines)
     usual, _ = pipeline.prepare(config(tmp_path))
     assert list(notes(usual.config, usual.train, usual.test)) == []
+
+
+def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        rows = [json.dumps({"question": f"What is 3 + {n} in {name}?", "answer": 3 + n}) for n in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    sets = {name: {"source": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    with pytest.raises(DataError, match=r"problems.train: none of 20 .* --sft=null, or the preset self_improve"):
+        pipeline.prepare(config(tmp_path, problems=sets))
+    assert pipeline.prepare(config(tmp_path, problems=sets, sft=None))[0].train.solved == 0

@@ -151,7 +151,7 @@ def test_an_endpoint_that_is_busy_from_some_time_on_is_given_up(monkeypatch: pyt
     [
         (401, "the key is refused: .*OPENAI_API_KEY"),
         (403, "the key may not use this model"),
-        (404, "there is no such model or address"),
+        (404, "there is no such model or address: .* endpoint.base_url"),
     ],
 )
 def test_a_refused_key_or_unknown_model_says_what_to_do_without_the_key(status: int, words: str) -> None:
@@ -201,7 +201,7 @@ def test_an_endpoint_that_hangs_or_is_gone_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens
         opened = OpenAIEngine("gpt-x", endpoint(f"http://127.0.0.1:{taken.getsockname()[1]}"), spent=0, seed=7)
-        with pytest.raises(Unavailable, match="no connection"):
+        with pytest.raises(Unavailable, match=r"no connection.*: correct endpoint.base_url, or run the same"):
             opened.generate([request()], SETTINGS)
         opened.close()
 

@@ -105,6 +105,7 @@ def test_a_damaged_config_is_refused_by_name(folder: Path, content: str) -> None
     [
         ("{parent}/modle", "there is no such folder; nearest folder there: model"),
         ("HuggingFaceTB/SmolLM2-135M", "for other sources write hub:HuggingFaceTB/SmolLM2-135M"),
+        ("bse", "in sample_from: sft, base or a source, no name"),
         ("hubb:a/b", "nearest kind of source: hub:a/b"),
         ("tiny:tiny-z", "the shipped models are tiny-xs, tiny-s, tiny-m, tiny-l, tiny-s-25"),
         ("package:no-such-package", "the package 'no-such-package' is not installed here: pip install no-such-package"),
