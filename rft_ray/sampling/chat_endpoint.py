@@ -38,6 +38,8 @@ REMEDIES = {
     404: "there is no such model or address: correct models[].source or endpoint.base_url",
 }
 SHOWN_CHARS = 200
+_MOST_TOKENS = 2**31 - 1
+"""More tokens of one request are no count."""
 
 
 class Refused(Exception):
@@ -97,7 +99,7 @@ class ChatEndpoint:
                 self._check_status(error)
                 only_busy, reason = error.status_code == 429, f"HTTP {error.status_code}: {error.message}"
                 pause = max(pause, _retry_after_s(error.response.headers))
-            except openai.APITimeoutError:
+            except (openai.APITimeoutError, TimeoutError):
                 reason = f"no answer within {self._endpoint.timeout_seconds:g} s"
             except openai.APIConnectionError as error:
                 reason = f"no connection ({error.__cause__ or error})"
@@ -107,7 +109,7 @@ class ChatEndpoint:
             first_failure = first_failure or time.monotonic()
             if time.monotonic() + pause - first_failure > self._endpoint.retry_seconds:
                 self._end(reason, pause, others=self._answered_at > first_failure, only_busy=only_busy)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(pause, max(self._endpoint.retry_seconds, LONGEST_WAIT_S)))
             wait = min(2 * wait, LONGEST_WAIT_S)
 
     def refuse(self, reason: str) -> NoReturn:
@@ -142,9 +144,11 @@ class ChatEndpoint:
         asked: Any = prompt.as_data()
         async with self._slots:
             try:
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=self._model, messages=asked, **options
-                )
+                # the client's own timeout begins anew with each byte that comes
+                async with asyncio.timeout(self._endpoint.timeout_seconds):
+                    raw = await self._client.chat.completions.with_raw_response.create(
+                        model=self._model, messages=asked, **options
+                    )
             finally:
                 self.answers += 1
         return bytes(raw.content)
@@ -215,8 +219,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: int = Field(ge=0, le=_MOST_TOKENS)
+    completion_tokens: int = Field(ge=0, le=_MOST_TOKENS)
 
 
 class _Completion(BaseModel):
@@ -256,5 +260,5 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
