@@ -14,7 +14,8 @@ _LONG_RUN = re.compile(r"(?:[^\w\s\x00-\x7f]|[\uff9e\uff9f]){64}")
 
 def compatible(text: str) -> str:
     """The NFKC form of a text. Runs of more than 64 marks, which no language has, are normalised piece by piece."""
-    pieces, start = [], 0
+    pieces: list[str] = []
+    start = 0
     for run in _LONG_RUN.finditer(text):
         pieces.append(text[start : run.end()])
         start = run.end()
