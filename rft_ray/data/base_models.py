@@ -15,6 +15,7 @@ Limits: the fingerprint is that of the source's files and not of a conversion, w
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata as packages
@@ -195,12 +196,26 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _base_of(source: str, adapter: Path) -> str:
-    """The source of an adapter's base model. Raises ModelError where the adapter names none that can be read."""
+    """The source of an adapter's base model.
+
+    Raises ModelError where the adapter names none that can be read, and where folders of adapters name each other.
+    """
+    base = place = _named_base(source, adapter)
+    above = [str(adapter)]
+    while (folder := Path(place.partition(_BASE)[0]).expanduser()).is_dir() and _form(folder) is Form.ADAPTER:
+        if str(folder) in above:
+            raise ModelError(f"{source}: the base models of adapters form a circle through {folder}: correct one")
+        above.append(str(folder))
+        place = _named_base(place, folder)
+    return base
+
+
+def _named_base(source: str, adapter: Path) -> str:
     if given := source.partition(_BASE)[2]:
         return given
     config = read_json(adapter / ADAPTER_CONFIG, source)
     named, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
-    if named.partition(":")[0] in _KINDS or (named and Path(named).expanduser().exists()):
+    if named.partition(":")[0] in _KINDS or (named and os.path.exists(os.path.expanduser(named))):
         return named
     if re.fullmatch(r"[\w.-]+/[\w.-]+", named):
         return f"hub:{named}" + (f"@{revision}" if revision else "")

@@ -15,18 +15,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rft_ray.store.models.folder import read_json, weight_map
+
 
 def unpickle(files: Iterable[Path], folder: Path) -> None:
     """Write the files of a model into `folder`, with each `pytorch_model*.bin` as safetensors.
 
-    One file of weights is in memory at a time. Raises ValueError for a file that cannot be read, and OSError.
+    One file of weights is in memory at a time. Raises ValueError or ModelError for an unreadable file, and OSError.
     """
     for path in files:
         if path.suffix == ".bin":
             _write_tensors(_pickled_tensors(path), folder / _renamed(path.name))
         elif path.name.endswith(".bin.index.json"):
-            index = json.loads(path.read_text())
-            index["weight_map"] = {name: _renamed(file) for name, file in index["weight_map"].items()}
+            index = read_json(path, str(path.parent))
+            index["weight_map"] = {name: _renamed(file) for name, file in weight_map(index, path).items()}
             (folder / _renamed(path.name)).write_text(json.dumps(index, indent=1))
         else:
             shutil.copyfile(path, folder / path.name)
@@ -43,13 +45,19 @@ def _pickled_tensors(path: Path) -> dict[str, Any]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: value.clone().contiguous() for name, value in state.items()}
+        return {_text(name): value.clone().contiguous() for name, value in state.items()}
     except Exception as error:  # pickle's, zip's and torch's own errors have no common class
         message = str(error).strip().splitlines()[0][:160] if str(error).strip() else ""
         raise ValueError(
             f"{path} cannot be loaded without running code of the pickle, or is damaged "
             f"({type(error).__name__}: {message}): convert it to safetensors where you trust it"
         ) from error
+
+
+def _text(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a tensor's name is {name!r}, not a text")
+    return name
 
 
 def _write_tensors(tensors: dict[str, Any], path: Path) -> None:

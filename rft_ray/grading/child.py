@@ -49,7 +49,7 @@ class Limits:
     seconds: float
     memory_gib: float
     margin_s: float = 0.0
-    """So much longer the child is waited for: it ends processes of its own after `seconds`."""
+    """So much longer the child is waited for: it ends processes and removes files of its own after `seconds`."""
 
 
 class Child:

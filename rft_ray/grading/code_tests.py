@@ -5,31 +5,38 @@ written outside a temporary folder, bounded CPU time, memory and wall time. The 
 statements, as `assert add(2, 3) == 5`. For the grading child only.
 
 Limits: tests run in the process of the code that they test, as in other harnesses of MBPP. Code that sets out to
-deceive them (a value that equals everything) can; code that ends its process early cannot.
+deceive them (a value that equals everything, memory changed by ctypes) can. Code that ends its process early, replaces
+Python's own functions or walks the stack cannot: tests are compiled before the code runs, and the code has a thread
+whose frames hold no result.
 """
 
 from __future__ import annotations
 
+import _thread
 import ast
+import contextlib
 import gc
-import json
 import os
 import re
 import select
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import NoReturn
 
 from rft_ray.grading import sandbox
 from rft_ray.grading.equations import MAX_TEXT_CHARS
 from rft_ray.records import Problem, Status, Verdict
 
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*+```[ \t]*+(\w*+)[^\n]*+\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _LANGUAGES = ("", "python", "py", "python3")
 _MOST_REPORT_BYTES = 4_096
+_Outcome = tuple[str, str]
+"""(`passed`, `failed` or `undecided`, the reason in words)."""
+_STATUSES = {"passed": Status.CORRECT, "failed": Status.WRONG_ANSWER}
 
 
 def read_code(text: str) -> str | None:
@@ -53,21 +60,46 @@ def grade_code(problem: Problem, text: str, truncated: bool, *, seconds: float) 
     code = read_code(text)
     if code is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
-    with tempfile.TemporaryDirectory(prefix="rft-code-") as folder:
-        report = _run_in_sandbox(lambda: _failure(code, problem.answer), Path(folder), seconds)
-    if "undecided" in report:
-        return Verdict(Status.UNDECIDED, None, str(report["undecided"]))
-    failure = report.get("failure")
-    return Verdict(Status.WRONG_ANSWER if failure else Status.CORRECT, None, str(failure or ""))
+    with _temporary_folder() as folder:
+        outcome, detail = _run_in_sandbox(code, problem.answer, folder, seconds)
+    return Verdict(_STATUSES.get(outcome, Status.UNDECIDED), None, detail)
 
 
-def _run_in_sandbox(work: Callable[[], dict[str, str]], folder: Path, seconds: float) -> dict[str, Any]:
-    """What the work returns in a limited process of its own, or `undecided` with the reason why it returns nothing."""
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder that is removed however deep the folders in it are."""
+    outer = Path(tempfile.mkdtemp(prefix="rft-code-"))
+    folder = outer / "work"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(folder, outer)
+            outer.rmdir()
+
+
+def _remove(folder: Path, outer: Path) -> None:
+    """Remove a folder: those in it are moved into `outer` first, so that neither paths nor recursion grow."""
+    waiting = [folder]
+    for number, inner in enumerate(waiting):  # it grows
+        inner.chmod(0o700)
+        for place, entry in enumerate([*os.scandir(inner)]):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(outer / f"{number}-{place}")
+                os.rename(entry.path, waiting[-1])
+            else:
+                os.unlink(entry.path)
+        inner.rmdir()
+
+
+def _run_in_sandbox(code: str, tests: str, folder: Path, seconds: float) -> _Outcome:
+    """The outcome of code and tests in a limited process of their own; `undecided` where that process gives none."""
     reports, written = os.pipe()
     secret, own = os.urandom(16), os.getpid()
     process = os.fork()
     if process == 0:
-        _sandboxed(work, folder, seconds, written, secret, own)
+        _sandboxed(code, tests, folder, seconds, written, secret, own)
     os.close(written)
     try:
         received, in_time = _received(reports, time.monotonic() + seconds)
@@ -76,16 +108,12 @@ def _run_in_sandbox(work: Callable[[], dict[str, str]], folder: Path, seconds: f
         os.kill(process, signal.SIGKILL)  # it is not reaped yet, so the id is its own
         status = os.waitpid(process, 0)[1]
     if received.startswith(secret):
-        try:
-            report = json.loads(received[len(secret) :])
-        except ValueError:
-            report = None
-        if isinstance(report, dict):
-            return report
+        outcome, _, detail = received[len(secret) :].decode(errors="replace").partition("\n")
+        return outcome, detail
     if not in_time:
-        return {"undecided": f"the code timed out after {seconds:g} s"}
+        return "undecided", f"the code timed out after {seconds:g} s"
     ended = signal.Signals(status & 0x7F).name if status & 0x7F else f"exit code {status >> 8}"
-    return {"undecided": f"the code ended its process ({ended}) before its tests were done"}
+    return "undecided", f"the code ended its process ({ended}) before its tests were done"
 
 
 def _received(reports: int, deadline: float) -> tuple[bytes, bool]:
@@ -102,10 +130,11 @@ def _received(reports: int, deadline: float) -> tuple[bytes, bool]:
 
 
 def _sandboxed(
-    work: Callable[[], dict[str, str]], folder: Path, seconds: float, written: int, secret: bytes, parent: int
-) -> None:
-    """The forked process: limits itself, works, writes its report and ends. Never returns."""
-    dumps, write, leave = json.dumps, os.write, os._exit  # the code may replace these names
+    code: str, tests: str, folder: Path, seconds: float, written: int, secret: bytes, parent: int
+) -> NoReturn:
+    """The forked process: limits itself, runs the code and its tests, writes the outcome and ends."""
+    write, leave, sleep = os.write, os._exit, time.sleep  # the code may replace these names
+    outcomes: list[_Outcome] = []
     try:
         os.setsid()
         sandbox.end_with_parent(parent)
@@ -119,32 +148,47 @@ def _sandboxed(
         sandbox.limit_cpu(seconds)
         sandbox.deny_writes_outside(folder)
         sandbox.deny_calls(limits_too=True)
-        report: dict[str, str] = work()
-    except MemoryError:
-        report = {"undecided": "the code is out of memory"}
-    except BaseException as error:  # of the sandbox: the work catches its own
-        report = {"undecided": f"no sandbox: {type(error).__name__}: {error}"}
+        # `extend` and `map` have no Python frame: on the stack of the code's thread nothing leads to the outcomes
+        _thread.start_new_thread(outcomes.extend, (map(_outcome, [code], [tests]),))
+        while not outcomes:
+            sleep(0.001)
+    except BaseException as error:  # of the sandbox: `_outcome` raises nothing
+        outcomes = [("undecided", f"no sandbox: {type(error).__name__}: {error}")]
     try:
-        write(written, secret + dumps(report)[: _MOST_REPORT_BYTES - 64].encode())
+        name, detail = outcomes[0]
+        write(written, secret + f"{name}\n{detail}".encode(errors="replace")[: _MOST_REPORT_BYTES - 64])
     finally:
         leave(0)
 
 
-def _failure(code: str, tests: str) -> dict[str, str]:
-    """Run the code and then each test. Returns the first failure in words; empty where all pass."""
-    names: dict[str, Any] = {"__name__": "completion"}
-    running = "the code"
+def _outcome(code: str, tests: str) -> _Outcome:
+    """Run the code and then each test, up to the first failure.
+
+    The code may replace the functions of Python and of its library, so none of them is looked up once it has run.
+    """
+    execute, names, running = exec, {"__name__": "completion"}, "the code"
     try:
-        exec(compile(code, "<completion>", "exec"), names)  # in the sandbox
-        for test in ast.parse(tests).body:
-            running = ast.unparse(test)[:120]
-            exec(compile(ast.Module([test], []), "<tests>", "exec"), names)
+        compiled = compile(code, "<completion>", "exec")
+        running = "the tests"
+        steps = (("the code", compiled), *_compiled(tests))
+        for running, step in steps:  # noqa: B007  # it is read where a step raises
+            execute(step, names)  # in the sandbox
     except MemoryError:
-        raise
+        return "undecided", "the code is out of memory"
     except BaseException as error:  # SystemExit too: the tests are not done
-        try:
-            what = f"{type(error).__name__}: {str(error)[:120]}".rstrip(": ")
-        except BaseException:
-            what = type(error).__name__
-        return {"failure": f"{running}: {what}"}
-    return {}
+        return "failed", f"{running}: {_described(error)}"
+    return "passed", ""
+
+
+def _compiled(tests: str) -> list[tuple[str, CodeType]]:
+    """Each statement of the tests, as text and compiled."""
+    statements = ast.parse(tests).body
+    return [(ast.unparse(test)[:120], compile(ast.Module([test], []), "<tests>", "exec")) for test in statements]
+
+
+def _described(error: BaseException) -> str:
+    """An exception in words, even if its message cannot be made or the code has replaced `str`."""
+    try:
+        return f"{type(error).__name__}: {str(error)[:120]}".rstrip(": ")
+    except BaseException:
+        return "an exception without a message"

@@ -8,7 +8,8 @@ answers of one form the last.
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from rft_ray.grading.unicode_forms import compatible
 
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -66,7 +67,7 @@ def stated(text: str) -> str | None:
 
 def normalised(answer: str) -> str:
     """An answer without what does not matter: case, width, white space, and marks around it."""
-    plain = unicodedata.normalize("NFKC", _WRAPPED.sub(r"\1", answer)).casefold()
+    plain = compatible(_WRAPPED.sub(r"\1", answer)).casefold()
     return " ".join(plain.split()).strip(_EDGES)
 
 

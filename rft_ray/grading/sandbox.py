@@ -82,23 +82,39 @@ def limit_files() -> None:
 # --- seccomp --------------------------------------------------------------------------------------
 
 # Calls that are denied, by number. Network: socket, connect, bind; io_uring and memfd_create lead around the filter and
-# around Landlock. Processes: fork, vfork, execve, execveat, kill and its kind, setsid, setpgid, ptrace, process_vm_*.
-# Files, where Landlock does not look: chmod, chown, utime, xattr. Rights: mount, unshare, setns, bpf, keyctl,
-# perf_event_open, userfaultfd.
+# around Landlock. Processes: fork, vfork, execve, execveat, kill and its kind, setsid, setpgid, ptrace, process_vm_*,
+# pidfd_getfd. Files, where Landlock does not look: chmod, chown, utime, xattr, truncate. Rights: mount, unshare, setns,
+# bpf, keyctl, perf_event_open, userfaultfd.
 _X86 = (
     *(41, 42, 49, 425, 319, 57, 58, 59, 322, 62, 200, 234, 129, 297, 112, 109, 101, 310, 311, 424, 90, 91, 92, 93, 94),
-    *(268, 260, 452, 132, 235, 261, 280, 188, 189, 190, 165, 272, 308, 321, 250, 298, 323),
+    *(268, 260, 452, 132, 235, 261, 280, 188, 189, 190, 165, 272, 308, 321, 250, 298, 323, 438, 76),
 )
 _ARM = (
     *(198, 203, 200, 425, 279, 221, 281, 129, 130, 131, 138, 240, 157, 154, 117, 270, 271, 424, 52, 53, 54, 55, 452),
-    *(88, 5, 6, 7, 40, 97, 268, 280, 219, 241, 282),
+    *(88, 5, 6, 7, 40, 97, 268, 280, 219, 241, 282, 438, 45),
 )
-_MACHINES = {"x86_64": (0xC000003E, 56, _X86, (302, 160)), "aarch64": (0xC00000B7, 220, _ARM, (261, 164))}
-"""Machine -> (AUDIT_ARCH, number of `clone`, denied calls, calls that set resource limits)."""
+# What outlives the process: shmget, semget, msgget, mq_open. Other processes' share of the machine: setpriority,
+# sched_set*, ioprio_set, migrate_pages, move_pages. The machine, which root may change: reboot, kexec, modules, clocks,
+# names, swap, umount2, pivot_root, acct, quotactl, syslog, open_by_handle_at, and mounts by file descriptor.
+_X86_MACHINE = (
+    *(29, 64, 68, 240, 141, 142, 144, 203, 314, 251, 256, 279, 169, 246, 320, 175, 313, 176, 164, 227, 159, 305, 170),
+    *(171, 167, 168, 166, 155, 163, 179, 103, 304, 172, 173, 428, 429, 430, 442),
+)
+_ARM_MACHINE = (
+    *(194, 190, 186, 180, 140, 118, 119, 122, 274, 30, 238, 239, 142, 104, 294, 105, 273, 106, 170, 112, 171, 266, 161),
+    *(162, 224, 225, 39, 41, 89, 60, 116, 265, 428, 429, 430, 442),
+)
+_MACHINES = {
+    "x86_64": (0xC000003E, 56, 72, _X86 + _X86_MACHINE, (302, 160)),
+    "aarch64": (0xC00000B7, 220, 25, _ARM + _ARM_MACHINE, (261, 164)),
+}
+"""Machine -> (AUDIT_ARCH, numbers of `clone` and `fcntl`, denied calls, calls that set resource limits)."""
+_SIGNAL_OWNERS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX of `fcntl`: by them a descriptor sends a signal to any process of the user."""
 _CLONE3, _X32 = 435, 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _DENY, _MISSING = 0x7FFF0000, 0x00050001, 0x00050026  # errno EPERM, ENOSYS
-_NUMBER, _ARCH, _FIRST_ARGUMENT, _CLONE_THREAD = 0, 4, 16, 0x10000
+_NUMBER, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _CLONE_THREAD = 0, 4, 16, 24, 0x10000
 
 
 def deny_calls(*, limits_too: bool) -> None:
@@ -109,8 +125,8 @@ def deny_calls(*, limits_too: bool) -> None:
     machine = _MACHINES.get(platform.machine())
     if machine is None or sys.platform != "linux":
         raise OSError(f"no sandbox for {platform.machine()} on {sys.platform}")
-    arch, clone, denied, limits = machine
-    steps = _filter(arch, clone, denied + limits if limits_too else denied)
+    arch, clone, fcntl, denied, limits = machine
+    steps = _filter(arch, clone, fcntl, denied + limits if limits_too else denied)
     program = b"".join(struct.pack("HBBI", *step) for step in steps)
     content = ctypes.create_string_buffer(program)
     described = ctypes.create_string_buffer(struct.pack("HL", len(steps), ctypes.addressof(content)))
@@ -118,7 +134,7 @@ def deny_calls(*, limits_too: bool) -> None:
     _prctl(_PR_SET_SECCOMP, 2, ctypes.byref(described))
 
 
-def _filter(arch: int, clone: int, denied: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+def _filter(arch: int, clone: int, fcntl: int, denied: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
     """The filter's steps as (operation, jump if true, jump if false, value)."""
     refuse, allow = (_RETURN, 0, 0, _DENY), (_RETURN, 0, 0, _ALLOW)
     steps = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), refuse]
@@ -127,6 +143,9 @@ def _filter(arch: int, clone: int, denied: tuple[int, ...]) -> list[tuple[int, i
         steps += [(_EQUAL, 0, 1, number), refuse]
     steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _MISSING)]  # the C library then calls clone
     steps += [(_EQUAL, 0, 3, clone), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_ANY_BIT, 1, 0, _CLONE_THREAD), refuse]
+    steps += [(_EQUAL, 0, 1 + 2 * len(_SIGNAL_OWNERS), fcntl), (_LOAD, 0, 0, _SECOND_ARGUMENT)]
+    for command in _SIGNAL_OWNERS:
+        steps += [(_EQUAL, 0, 1, command), refuse]
     return [*steps, allow]
 
 
@@ -136,7 +155,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _WRITES = (1 << 1) | (0x1FF << 4)
 """Landlock's rights to write, make and remove of its first version; later ones add links (13) and truncation (14)."""
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
-_DENIED = (
+_DENIED = (  # the last four lead to the values of other frames
     "socket.",
     "subprocess.",
     "os.exec",
@@ -146,6 +165,10 @@ _DENIED = (
     "os.system",
     "os.chown",
     "pty.",
+    "sys._current_",
+    "sys.settrace",
+    "sys.setprofile",
+    "gc.get_",
 )
 
 

@@ -154,7 +154,7 @@ class InChild:
         self._spec = spec
         self._child = Child(
             spec.name,
-            Limits(spec.timeout_s, spec.memory_gib, 2.0 if spec.name == "python" else 0.0),
+            Limits(spec.timeout_s, spec.memory_gib, 10.0 if spec.name == "python" else 0.0),
             own_environment=spec.is_users,
             **({"pattern": spec.pattern} if spec.pattern else {}),
         )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
+
+from rft_ray.grading.unicode_forms import compatible
 
 GRAM = 4
 """Words of a gram."""
@@ -20,7 +21,7 @@ _WORD = re.compile(r"\w+")
 
 def normalised_text(text: str) -> str:
     """A text without what does not tell paths apart: case, width and white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(compatible(text).casefold().split())
 
 
 def answer_and_length(answer: str, text: str) -> str:

@@ -38,6 +38,8 @@ REMEDIES = {
     404: "there is no such model or address: correct the name after openai: or endpoint.base_url (mostly …/v1)",
 }
 SHOWN_CHARS = 200
+_MOST_TOKENS = 2**31 - 1
+"""More tokens of one request are no count."""
 
 
 class Refused(Exception):
@@ -97,7 +99,7 @@ class ChatEndpoint:
                 self._check_status(error)
                 only_busy, reason = error.status_code == 429, f"HTTP {error.status_code}: {error.message}"
                 pause = max(pause, _retry_after_s(error.response.headers))
-            except openai.APITimeoutError:
+            except (openai.APITimeoutError, TimeoutError):
                 reason = f"no answer within {self._endpoint.timeout_seconds:g} s"
             except openai.APIConnectionError as error:
                 reason = f"no connection ({error.__cause__ or error})"
@@ -144,9 +146,11 @@ class ChatEndpoint:
         asked: Any = prompt.as_data()
         async with self._slots:
             try:
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=self._model, messages=asked, **options
-                )
+                # the client's own timeout begins anew with each byte that comes
+                async with asyncio.timeout(self._endpoint.timeout_seconds):
+                    raw = await self._client.chat.completions.with_raw_response.create(
+                        model=self._model, messages=asked, **options
+                    )
             finally:
                 self.answers += 1
         return bytes(raw.content)
@@ -219,8 +223,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: int = Field(ge=0, le=_MOST_TOKENS)
+    completion_tokens: int = Field(ge=0, le=_MOST_TOKENS)
 
 
 class _Completion(BaseModel):
@@ -260,5 +264,5 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0

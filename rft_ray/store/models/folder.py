@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import prod
@@ -60,7 +61,7 @@ def check_complete(folder: Path, source: str) -> Path:
     tokenizers = names & set(_TOKENIZERS) or any(name.endswith(_SENTENCEPIECE) for name in names)
     missing += [] if tokenizers else [" or ".join(_TOKENIZERS)]
     for index in (name for name in names if name.endswith(".index.json")):
-        missing += sorted(set(read_json(folder / index, source).get("weight_map", {}).values()) - names)
+        missing += sorted(set(weight_map(read_json(folder / index, source), folder / index).values()) - names)
     if missing:
         raise ModelError(
             f"{source}: {folder} lacks {', '.join(missing)}: give a folder as save_pretrained of the model and "
@@ -86,11 +87,19 @@ def parameters(folder: Path) -> int:
 def read_json(path: Path, source: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{source}: {path} is damaged ({error}): copy it again") from None
     if not isinstance(content, dict):
         raise ModelError(f"{source}: {path} is damaged (not a JSON object): copy it again")
     return content
+
+
+def weight_map(index: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Tensor -> file of an index of weights. Raises ModelError where its weight_map is of another form."""
+    files = index.get("weight_map", {})
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise ModelError(f"{path} is damaged (its weight_map does not map tensors to file names): copy it again")
+    return files
 
 
 def check_weights(path: Path, source: str) -> None:

@@ -164,6 +164,44 @@ def test_another_base_makes_another_model_of_an_adapter(tmp_path: Path) -> None:
     assert fingerprint(str(adapter)) != before
 
 
+@pytest.mark.parametrize("read", [resolve, fingerprint, pinned])
+def test_adapters_that_name_each_other_as_base_are_refused(tmp_path: Path, read: Any) -> None:
+    for name, base in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": str(tmp_path / base)})
+        )
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="form a circle through"):
+        read(str(tmp_path / "a"))
+
+
+def test_an_adapter_whose_base_has_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x" * 5_000}))
+    with pytest.raises(ModelError, match="names the base model"):
+        resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "index", ['{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": "a"}', "[" * 100_000]
+)
+def test_a_damaged_index_of_weights_is_refused(tmp_path: Path, weights: str, index: str) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / f"{weights}.index.json").write_text(index)
+    if weights.endswith(".safetensors"):
+        (tmp_path / weights).write_bytes(b"")
+    with pytest.raises(ModelError, match="is damaged"):
+        resolve(str(tmp_path))
+
+
+def test_a_pickle_whose_tensors_have_no_names_is_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        resolve(str(tmp_path))
+
+
 def test_a_base_for_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
     folder = safetensors_folder(tmp_path / "base", random_model())
     with pytest.raises(ModelError, match="is no folder of a PEFT adapter"):

@@ -71,6 +71,39 @@ def test_code_that_does_not_come_to_an_end_is_undecided(verifier: Verifier, code
     assert run(verifier, RIGHT).status is Status.CORRECT
 
 
+WALK = """import os, sys
+frame = sys._getframe()
+while frame := frame.f_back:
+    values = frame.f_locals
+    for text in [value for value in values.values() if isinstance(value, bytes)]:
+        for pipe in [value for value in values.values() if isinstance(value, int)]:
+            try: os.write(pipe, text + b"passed")
+            except OSError: pass
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ast\nclass Empty: body = []\nast.parse = lambda *given: Empty",
+        "import builtins\nbuiltins.exec = lambda *given: None",
+        "import builtins\nbuiltins.compile = lambda *given, **named: 'None'",
+        "import json\njson._default_encoder.encode = lambda value: '{}'",
+        "import builtins\nbuiltins.str = builtins.type = None",
+        "import builtins\nbuiltins.AssertionError = None\ndef f(n): return 3",
+        "import sys\nsys.settrace(lambda *event: None)\n" + RIGHT,
+        "import gc\ngc.get_objects()\n" + RIGHT,
+        "import sys\nsys._current_frames()\n" + RIGHT,
+        "import threading, sys\nthreading.Thread(target=sys.exit).start()",
+        WALK,
+        WALK + "os._exit(0)",
+    ],
+)
+def test_code_that_tampers_with_its_tests_is_not_correct(verifier: Verifier, code: str) -> None:
+    assert run(verifier, code).status in (Status.WRONG_ANSWER, Status.UNDECIDED)
+    assert run(verifier, RIGHT).status is Status.CORRECT
+
+
 BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
 """Calls by C pass by every check that Python makes."""
 
@@ -89,6 +122,12 @@ BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
         "import os\nos.rename('{kept}', 'mine')",
         "import os\nos.chmod('{kept}', 0)",
         "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
+        "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
+        "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 10, 9)",
+        "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+        "import os\nos.sched_setaffinity(os.getppid(), {0})",
+        BY_C + "n = c.shmget(0, 4096, 0o1600)\nc.shmctl(n, 0, 0)\nassert n >= 0",
+        BY_C + "assert c.truncate(b'{kept}', 0) >= 0",
         BY_C + "assert c.fork() >= 0",
         BY_C + "assert c.socket(2, 1, 0) >= 0",
         BY_C + "assert c.open(b'{outside}', 65, 0o644) >= 0",
@@ -111,6 +150,7 @@ def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
     before = set(os.listdir(tempfile.gettempdir()))
     run(verifier, "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + RIGHT)
     run(verifier, "while True: pass")
+    run(verifier, "import os\nfor _ in range(1010):\n  os.mkdir('d')\n  os.chdir('d')")
     time.sleep(0.1)
     left = set(os.listdir(tempfile.gettempdir())) - before
     assert not [name for name in left if name.startswith("rft-code-")]
@@ -131,6 +171,13 @@ def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
 )
 def test_the_code_of_a_text(text: str, code: str | None) -> None:
     assert read_code(text) == code
+
+
+@pytest.mark.parametrize("text", ["```" + " " * 90_000, "```" + "a" * 90_000, " " * 90_000 + "```"])
+def test_the_code_of_a_hostile_text_is_read_within_a_second(text: str) -> None:
+    start = time.monotonic()
+    read_code(text)
+    assert time.monotonic() - start < 1
 
 
 def test_a_text_without_code_has_no_answer(verifier: Verifier) -> None:

@@ -21,6 +21,8 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    byte_pause_s: float = 0.0
+    """Seconds between two bytes of the body."""
 
 
 Script = Callable[[dict[str, Any], int], Answer]
@@ -77,7 +79,12 @@ def serving(script: Script) -> Iterator[ChatServer]:
                 open_now -= 1
                 fields = {"Content-Type": "application/json", "Content-Length": str(len(answer.body)), **answer.headers}
                 lines_out = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in fields.items())]
-                writer.write("\r\n".join([*lines_out, "", ""]).encode() + answer.body)
+                writer.write("\r\n".join([*lines_out, "", ""]).encode())
+                for part in [answer.body[i : i + 1] for i in range(len(answer.body))] if answer.byte_pause_s else []:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(answer.byte_pause_s)
+                writer.write(b"" if answer.byte_pause_s else answer.body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass

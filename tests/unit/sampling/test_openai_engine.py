@@ -179,6 +179,9 @@ def test_an_error_message_never_holds_the_key() -> None:
         (Answer(200, b'{"choices": []}'), "choices"),
         (Answer(200, b'{"choices": [{"message": {"content": "x"}}]}'), "usage: Field required"),
         (Answer(200, b"<html>"), "no chat completion"),
+        (completion("x", completion_tokens=-1), "usage.completion_tokens"),
+        (completion("x", prompt_tokens=10**30), "usage.prompt_tokens"),
+        (Answer(200, b'{"choices": ' + b"[" * 100_000), "no chat completion"),
     ],
 )
 def test_an_unusable_answer_is_asked_for_again_and_then_misbehaviour(answer: Answer, words: str) -> None:
@@ -189,6 +192,17 @@ def test_an_unusable_answer_is_asked_for_again_and_then_misbehaviour(answer: Ans
         opened.generate([request()], SETTINGS)
     assert len(server.asked) == 3
     assert "\n" not in str(error.value)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up_at_the_timeout() -> None:
+    with (
+        engine(lambda *_: replace(completion("x"), byte_pause_s=0.1), timeout_seconds=0.5, retry_seconds=0) as (
+            opened,
+            _,
+        ),
+        pytest.raises(Unavailable, match=r"no answer within 0\.5 s"),
+    ):
+        opened.generate([request()], SETTINGS)
 
 
 def test_an_endpoint_that_hangs_or_is_gone_is_unavailable() -> None:
