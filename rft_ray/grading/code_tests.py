@@ -146,7 +146,7 @@ def _sandboxed(
         tempfile.tempdir = str(folder)
         sandbox.limit_files()
         sandbox.limit_cpu(seconds)
-        sandbox.deny_writes_outside(folder)
+        sandbox.deny_files_outside(folder)
         sandbox.deny_calls(limits_too=True)
         # `extend` and `map` have no Python frame: on the stack of the code's thread nothing leads to the outcomes
         _thread.start_new_thread(outcomes.extend, (map(_outcome, [code], [tests]),))

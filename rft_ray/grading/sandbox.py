@@ -2,10 +2,11 @@
 
     limit_resources      CPU seconds, memory, file sizes, core dumps
     deny_calls           no network, no new processes, no signals to others: a seccomp filter
-    deny_writes_outside  no file is written, made, renamed or removed outside one folder: Landlock, where the kernel has
-                         it, and an audit hook of Python's
+    deny_files_outside   no file is written, made, renamed or removed outside one folder: Landlock, where the kernel has
+                         it, and an audit hook of Python's. By Landlock, only Python's own files and the system's
+                         libraries can be read; without it, all but /proc and /sys, which show other processes' keys
 
-Reading files is not limited. The filter knows x86-64 and AArch64; elsewhere `deny_calls` raises OSError, and nothing
+The filter knows x86-64 and AArch64; elsewhere `deny_calls` raises OSError, and nothing
 is run. Sources: seccomp(2), landlock(7), linux/seccomp.h, linux/landlock.h.
 """
 
@@ -154,7 +155,11 @@ def _filter(arch: int, clone: int, fcntl: int, denied: tuple[int, ...]) -> list[
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _WRITES = (1 << 1) | (0x1FF << 4)
 """Landlock's rights to write, make and remove of its first version; later ones add links (13) and truncation (14)."""
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_READABLE = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/random")
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_SECRETS = ("/proc/", "/sys/")
+"""Their files show what other processes hold."""
 _DENIED = (  # the last four lead to the values of other frames
     "socket.",
     "subprocess.",
@@ -172,8 +177,8 @@ _DENIED = (  # the last four lead to the values of other frames
 )
 
 
-def deny_writes_outside(folder: Path) -> None:
-    """Deny every change of files outside the folder, except writing to /dev/null."""
+def deny_files_outside(folder: Path) -> None:
+    """Deny every change of files outside the folder, except writing to /dev/null, and reading what may hold keys."""
     _landlock(folder)
     _audit(os.path.realpath(folder))
 
@@ -183,13 +188,15 @@ def _landlock(folder: Path) -> None:
     version = _LIBC.syscall(_CREATE_RULESET, None, 0, 1)
     if version < 1:
         return
-    rights = _WRITES | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    rights = _WRITES | _READ_FILE | _READ_DIR | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    allowed = {path: _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0) for path in _readable()}
+    allowed |= {str(folder): rights, "/dev/null": 1 << 1 | _READ_FILE}
     ruleset = _LIBC.syscall(_CREATE_RULESET, ctypes.create_string_buffer(struct.pack("Q", rights)), 8, 0)
     if ruleset < 0:
         raise OSError(ctypes.get_errno(), "Landlock refuses a ruleset")
-    for path, allowed in ((str(folder), rights), ("/dev/null", 1 << 1)):
+    for path, right in allowed.items():
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        rule = ctypes.create_string_buffer(struct.pack("=Qi", allowed, opened))
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", right, opened))
         if _LIBC.syscall(_ADD_RULE, ruleset, 1, rule, 0) != 0:
             raise OSError(ctypes.get_errno(), f"Landlock refuses a rule for {path}")
         os.close(opened)
@@ -197,6 +204,12 @@ def _landlock(folder: Path) -> None:
     if _LIBC.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
         raise OSError(ctypes.get_errno(), "Landlock refuses to restrict")
     os.close(ruleset)
+
+
+def _readable() -> list[str]:
+    """What code may need to read: Python's own files, those it imports from, and the system's libraries."""
+    paths = {os.path.realpath(path) for path in (*_READABLE, sys.prefix, sys.base_prefix, *filter(None, sys.path))}
+    return sorted(path for path in paths if os.path.exists(path))
 
 
 def _audit(folder: str) -> None:
@@ -211,6 +224,8 @@ def _audit(folder: str) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = arguments
+            if not isinstance(path, int) and os.path.realpath(os.fsdecode(path)).startswith(_SECRETS):
+                raise PermissionError(f"reading {path!r} is not allowed here")
             changes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & writing
             if changes and outside(path):
                 raise PermissionError(f"writing {path!r} is not allowed here")

@@ -133,6 +133,10 @@ BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
         BY_C + "assert c.open(b'{outside}', 65, 0o644) >= 0",
         BY_C + "assert c.unlink(b'{kept}') >= 0",
         BY_C + "assert c.kill(c.getppid(), 9) >= 0",
+        "open('/proc/self/environ').read()",
+        "import os\nos.open(f'/proc/{os.getppid()}/environ', 0)",
+        BY_C + "assert c.open(b'/proc/self/environ', 0) >= 0",
+        BY_C + "assert c.open(b'{kept}', 0) >= 0",
     ],
 )
 def test_the_sandbox_denies(verifier: Verifier, code: str, tmp_path: Path) -> None:
