@@ -25,7 +25,8 @@ from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.jobs import TrainingJob, VerdictJob
-from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, learns_gold, make_plan, sources
+from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, make_plan
+from rft_ray.plan.samplers import learns_gold, sources
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch

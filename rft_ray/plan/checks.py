@@ -17,7 +17,7 @@ from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
-from rft_ray.plan.run_plan import prompt_of
+from rft_ray.plan.samplers import prompt_of
 
 MOST_CHARACTERS_PER_TOKEN = 12
 """No tokenizer packs a whole text of words and numbers more densely."""

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
-from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.grading.spec import GSM8K, source_sha256, spec_of
 from rft_ray.plan.jobs import (
@@ -24,6 +23,7 @@ from rft_ray.plan.jobs import (
     TrainingJob,
     VerdictJob,
 )
+from rft_ray.plan.samplers import learns_gold, prompt_of, sampler_of, trained_model
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
 
@@ -191,40 +191,6 @@ def _controls(
             yield training_job(config, model, "sft_same_steps", bases, gold, same_steps_as=union)
 
 
-def learns_gold(config: Config, model: BaseModelSpec) -> bool:
-    """Whether the model is fine-tuned on the gold solutions: for its samples, or to compare with."""
-    return config.sft is not None and model.sample_from in (None, "sft") and not model.is_endpoint
-
-
-def sampler_of(model: BaseModelSpec, sft: TrainingJob | None, bases: Mapping[str, str]) -> ModelRef:
-    """The model that samples: the fine-tuned one, the base, or another source. `bases`: as in `make_plan`."""
-    if sft:
-        return _trained(sft)
-    if model.sample_from in (None, "base"):
-        return ModelRef(model.name, "base", bases[model.name], model.source)
-    return ModelRef(model.name, "base", bases[sampler_name(model)], str(model.sample_from))
-
-
-def sampler_name(model: BaseModelSpec) -> str:
-    """The name in `bases` of a model that samples for another one (`sample_from`)."""
-    return f"{model.name} samples from"
-
-
-def sources(config: Config) -> dict[str, str]:
-    """The sources of the models whose fingerprints `make_plan` takes as `bases`."""
-    of_samplers = {
-        sampler_name(model): model.sample_from
-        for model in config.models
-        if model.sample_from not in (None, "sft", "base")
-    }
-    return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()}
-
-
-def prompt_of(config: Config, model: BaseModelSpec) -> str:
-    """The model's prompt in its stored form."""
-    return prompts.stored(model.prompt or config.prompt)
-
-
 def refuse_twins(collected: Sequence[VerdictJob]) -> None:
     """Raises ConfigError where two names stand for one sampler: each of its samples would count twice."""
     first: dict[str, str] = {}
@@ -317,10 +283,6 @@ def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: Probl
     return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
 
 
-def _trained(job: TrainingJob) -> ModelRef:
-    return ModelRef(job.model, job.stage, job.fingerprint)
-
-
 def _settings(config: Config, prompt: str) -> SamplingSettings:
     """The settings of the samples for the corpus."""
     sampling = config.sampling
@@ -352,7 +314,7 @@ def _verdicts(
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:
     """The evaluation of a trained model. `samples`: draw samples for maj@k and pass@k too."""
     k = config.evaluation.samples_per_problem if samples else 0
-    return _evaluation(config, _trained(job), job.stage, job.template, test, k)
+    return _evaluation(config, trained_model(job), job.stage, job.template, test, k)
 
 
 def base_evaluation(config: Config, model: BaseModelSpec, test: ProblemSet, bases: Mapping[str, str]) -> EvaluationJob:

@@ -21,12 +21,11 @@ from rft_ray.plan.run_plan import (
     collecting,
     evaluation_job,
     gold_corpus,
-    learns_gold,
     path_job,
     refuse_twins,
-    sampler_of,
     training_job,
 )
+from rft_ray.plan.samplers import learns_gold, sampler_of
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped
 

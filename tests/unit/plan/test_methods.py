@@ -10,7 +10,8 @@ from rft_ray.config import Config, ConfigError, load
 from rft_ray.data.problems import prepare_sets
 from rft_ray.data.prompts import is_chat
 from rft_ray.plan import prompt_kinds
-from rft_ray.plan.run_plan import Plan, make_plan, sources
+from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.plan.samplers import sources
 from rft_ray.store.names import fingerprint_of
 
 BASE = (
