@@ -11,6 +11,7 @@ from rft_ray.report.examples import Example, Shown
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import STATUSES, several
 from rft_ray.report.html import paragraph, quoted, render, section
+from rft_ray.report.method import method_of
 
 SOLVED = {"never": "by no sample", "sometimes": "by some samples", "always": "by every sample"}
 _ANSWER = re.compile(r"####\s*\S")
@@ -35,13 +36,13 @@ def examples(facts: RunFacts) -> Markup:
             reasons=[status for status in REJECTIONS if status in reasons],
             statuses=STATUSES,
             solved=SOLVED,
-            problems=[_problem(example) for example in facts.examples],
+            problems=[_problem(example, method_of(facts.config).same) for example in facts.examples],
         ),
     )
 
 
-def _problem(example: Example) -> dict[str, object]:
-    """What the template shows of one problem."""
+def _problem(example: Example, same: str) -> dict[str, object]:
+    """What the template shows of one problem. `same`: what samples of one path have in common."""
     right, total = example.counts.get(Status.CORRECT, 0), sum(example.counts.values())
     reasons = [status for status in REJECTIONS if example.counts.get(status)]
     return {
@@ -52,7 +53,7 @@ def _problem(example: Example) -> dict[str, object]:
         "total": total,
         "width": f"{100 * right / max(total, 1):.0f}",
         "gold": quoted(example.gold),
-        "kept": [_kept(shown) for shown in example.kept],
+        "kept": [_kept(shown, same) for shown in example.kept],
         "kept_count": several(example.kept_in_all, "distinct path"),
         "kept_more": example.kept_in_all - len(example.kept),
         "rejected": [_rejected(shown) for shown in example.rejected],
@@ -60,9 +61,9 @@ def _problem(example: Example) -> dict[str, object]:
     }
 
 
-def _kept(shown: Shown) -> dict[str, object]:
+def _kept(shown: Shown, same: str) -> dict[str, object]:
     others = shown.shared_by - 1
-    sharing = f", and {several(others, 'more sample')} with the same equations" if others > 0 else ""
+    sharing = f", and {several(others, 'more sample')} with {same}" if others > 0 else ""
     return {"model": shown.model, "index": shown.sample_index, "sharing": sharing, "text": quoted(shown.text)}
 
 

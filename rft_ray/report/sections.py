@@ -16,6 +16,7 @@ from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Samples
 from rft_ray.report.formatting import STATUS_COLOURS, STATUSES, model_colours, percent, several, whole_percent
 from rft_ray.report.html import figure, paragraph, section, table
+from rft_ray.report.method import method_of
 
 UNION = "all models together"
 BINS = 24
@@ -39,7 +40,7 @@ def verdicts(facts: RunFacts) -> Markup:
         "samples",
         "Verdicts of the samples",
         paragraph(
-            "A sample is accepted when its final answer is right and all of its equations hold. The counts add up: "
+            f"A sample is accepted when {method_of(facts.config).accepted}. The counts add up: "
             "planned = sampled + skipped + missing, sampled = accepted + rejected + ungraded."
         ),
         figure(
@@ -90,7 +91,7 @@ def diversity(facts: RunFacts) -> Markup:
     return section(
         "paths",
         "Distinct paths against k",
-        paragraph(f"Two correct samples are the same path when they have the same equations. {says}"),
+        paragraph(f"Two correct samples are the same path when they have {method_of(facts.config).same}. {says}"),
         figure(
             "path-chart",
             "Distinct correct paths per problem; dashed: expected if k is doubled",
@@ -207,14 +208,16 @@ def difficulty(facts: RunFacts) -> Markup:
         for label, (low, high) in zip(labels, edges, strict=True)
     ]
     never = {model: samples.right_of_k[0] for model, samples in facts.samples.items()}
-    where = ", where they have one" if facts.summary.problems.answer_only else ""
+    held = "nothing of them"
+    if method_of(facts.config).gold:
+        held = "only their gold solution" + (", where they have one" if facts.summary.problems.answer_only else "")
     return section(
         "difficulty",
         "Difficulty of the problems",
         paragraph(
             f"Of {several(seen, 'training problem')}, {facts.unsolved:,} "
             f"({whole_percent(facts.unsolved / max(seen, 1))}) have no correct path from any model"
-            + (f": the corpus holds only their gold solution{where}." if facts.unsolved else "."),
+            + (f": the corpus holds {held}." if facts.unsolved else "."),
         ),
         figure(
             "difficulty-chart",
