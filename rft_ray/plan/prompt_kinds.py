@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rft_ray.config import BaseModelSpec, Config, Prompt
+from rft_ray.config import BaseModelSpec, Config, ConfigError, Prompt
 
 
 def resolved(config: Config, has_chat_template: Callable[[str], bool]) -> Config:
     """The config with a prompt of kind `template` or `chat` for each model. Returns it as it is where none is open.
 
-    `has_chat_template`: source of a base model -> whether its tokenizer has a chat template. A model behind an
-    endpoint has one.
+    Raises ConfigError where settings of a chat are given and a model has no chat template.
+    `has_chat_template`: source of a base model -> whether its tokenizer has a chat template. A model behind an endpoint
+    has one.
     """
     if not any(prompt.kind == "auto" for prompt in _prompts(config)):
         return config
     chosen = {model.name: _chosen(config, model, has_chat_template) for model in config.models}
     alike = {prompt.model_dump_json(): prompt for prompt in chosen.values()}
     shared = next(iter(alike.values())) if len(alike) == 1 else None
-    run = shared or config.prompt.model_copy(update={"kind": "template"})
+    run = shared or config.prompt.model_copy(update={"kind": "template", "system": "", "chat_kwargs": {}})
     models = tuple(
         model.model_copy(update={"prompt": None if chosen[model.name] == run else chosen[model.name]})
         for model in config.models
@@ -39,4 +40,9 @@ def _chosen(config: Config, model: BaseModelSpec, has_chat_template: Callable[[s
     if prompt.kind != "auto":
         return prompt
     chat = model.is_endpoint or has_chat_template(model.source)
+    if not chat and (prompt.system or prompt.chat_kwargs):
+        raise ConfigError(
+            f"prompt.system and prompt.chat_kwargs belong to a chat, and {model.source} ({model.name}) has no chat "
+            "template: write the system text into prompt.template, or choose a model with a chat template"
+        )
     return prompt.model_copy(update={"kind": "chat" if chat else "template"})

@@ -117,6 +117,13 @@ def test_a_model_with_a_chat_template_is_asked_by_it_unless_a_template_is_given(
     assert prompts_of(config_of("--prompt.template=Q: {query}"), ["x", "y"]) == [False, False]
     assert prompts_of(config_of("--prompt.kind=template"), ["x", "y"]) == [False, False]
     assert prompts_of(config_of("--models.0.prompt={template: 'Q: {query}'}"), ["x", "y"]) == [False, True]
+    mixed = config_of("--models.0.prompt={template: 'Q: {query}'}", "--prompt.system=Be brief.")
+    assert prompts_of(mixed, ["y"]) == [False, True]
+
+
+def test_settings_of_a_chat_are_refused_for_a_model_without_a_chat_template() -> None:
+    with pytest.raises(ConfigError, match=r"y \(b\) has no chat template"):
+        prompt_kinds.resolved(config_of("--prompt.system=Be brief."), lambda source: source == "x")
 
 
 @pytest.mark.parametrize(

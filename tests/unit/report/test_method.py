@@ -1,4 +1,4 @@
-"""The report says what the run's config means: what is accepted, which paths are the same, whether gold is trained on."""
+"""The report says what the run's config means: what is accepted, which paths are equal, whether gold is trained on."""
 
 from __future__ import annotations
 
