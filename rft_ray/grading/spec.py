@@ -65,6 +65,11 @@ class VerifierSpec:
 DEFAULT = VerifierSpec()
 
 
+def distinct_by(chosen: str | None, verifier: str) -> str:
+    """What equal paths share: `corpus.distinct_by`, or where it is open what the verifier's texts have."""
+    return chosen or ("equations" if verifier == GSM8K else "normalised_text")
+
+
 def spec_of(config: Config) -> VerifierSpec:
     """The spec that a config asks for. Raises ConfigError where the user's module cannot be found."""
     return _spec(config.grading, config.corpus.reasoning_tags)

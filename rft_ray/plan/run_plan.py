@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data.problems import ProblemSet
-from rft_ray.grading.spec import GSM8K, source_sha256, spec_of
+from rft_ray.grading.spec import distinct_by, source_sha256, spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
     EvaluationJob,
@@ -249,14 +249,14 @@ def training_job(
 def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
     """The paths selected from the samples of these models, pooled."""
     corpus = config.corpus
-    distinct_by = corpus.distinct_by or ("equations" if config.grading.verifier == GSM8K else "normalised_text")
+    shared = distinct_by(corpus.distinct_by, config.grading.verifier)
     return PathJob(
         tuple(collected),
         corpus.dedup,
         corpus.normal_form,
         reasoning=corpus.reasoning,
-        distinct_by=distinct_by,
-        distinct_source=source_sha256(distinct_by, "corpus.distinct_by") if ":" in distinct_by else "",
+        distinct_by=shared,
+        distinct_source=source_sha256(shared, "corpus.distinct_by") if ":" in shared else "",
         near_duplicates=corpus.near_duplicate_threshold,
     )
 

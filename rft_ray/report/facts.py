@@ -20,7 +20,7 @@ from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
 from rft_ray.grading.reasoning import Reasoning
-from rft_ray.grading.spec import saved_spec
+from rft_ray.grading.spec import distinct_by, saved_spec
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.paths.text_forms import normalised_text
@@ -147,10 +147,10 @@ class _Reading:
         mode = config["grading"]["mode"] if config else None
         self._rules = saved_spec(config)
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), saved_spec(config))
+        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), self._rules)
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
-        given = config["corpus"].get("distinct_by") if config else None
-        self._by_words = given != "equations" if given else not self._rules.is_gsm8k
+        chosen = config["corpus"].get("distinct_by") if config else None
+        self._by_words = distinct_by(chosen, self._rules.name) != "equations"
         self._models = list(summary.ledger)
         self._count = summary.problems.train
         planned = max(account.planned for account in summary.ledger.values())

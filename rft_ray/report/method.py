@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rft_ray.grading.spec import GSM8K
+from rft_ray.grading.spec import GSM8K, distinct_by
 
 _ACCEPTED = {
     GSM8K: "its final answer is right and all of its equations hold",
@@ -38,9 +38,9 @@ def method_of(config: Mapping[str, Any]) -> Method:
     """The method of a saved config."""
     grading, corpus = config.get("grading") or {}, config.get("corpus") or {}
     verifier = grading.get("verifier") or GSM8K
-    distinct_by = corpus.get("distinct_by") or ("equations" if verifier == GSM8K else "normalised_text")
+    shared = distinct_by(corpus.get("distinct_by"), verifier)
     return Method(
         _ACCEPTED.get(verifier, f"the verifier {verifier} finds its answer right"),
-        _SAME.get(distinct_by, f"the same value of {distinct_by}"),
+        _SAME.get(shared, f"the same value of {shared}"),
         bool(corpus.get("gold", True)),
     )
