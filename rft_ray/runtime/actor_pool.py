@@ -17,8 +17,10 @@ from typing import Any, Protocol, Self, TypeVar
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.context import AutoscalingConfig
 
 from rft_ray.config.errors import RunError
+from rft_ray.runtime import ray_private
 from rft_ray.runtime.progress import Progress
 from rft_ray.store import Store, mark_run
 from rft_ray.store.shards import Shard, missing_shards
@@ -26,6 +28,8 @@ from rft_ray.store.shards import Shard, missing_shards
 MAX_BLOCKS = 4096
 """Ray Data blocks of one execution; with more shards than this, a block holds several."""
 NO_PROGRESS_TIMEOUT_S = 6 * 3600
+FULL = 1.0
+"""Share of a pool's places for shards that must be taken before Ray Data adds actors; 1.75 by default."""
 CAUSE = "worker failed: "
 """Marks a worker's own message among the stacks that Ray adds to it."""
 
@@ -68,7 +72,11 @@ class Worker(Protocol[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """How many actors a stage may have, and what each one needs."""
+    """How many actors a stage may have, and what each one needs.
+
+    A stage starts with `min_actors`. Where all of them are busy it grows, at once, to as many as the remaining shards
+    fill, `max_actors` and the cluster's resources allow; actors without a shard end when no shard is left to give out.
+    """
 
     min_actors: int = 1
     max_actors: int = 1
@@ -78,6 +86,13 @@ class Pool:
     """Shards that one actor works on at once, each in its own thread."""
     max_restarts: int = 3
     env: dict[str, str] = field(default_factory=dict)
+
+    def shards_per_actor(self, shards: int) -> int:
+        """Shards given to one actor at once: one more than it works on, so that it does not wait for the next one.
+
+        Without the one more where the largest pool works on all shards at once: there no shard waits behind another.
+        """
+        return self.shards_in_flight + (shards > self.shards_in_flight * self.max_actors)
 
 
 class ShardActor:
@@ -108,11 +123,7 @@ def run_actors(
 
     Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
     """
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs stacks; the cause is raised, in one line
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    _set_context()
     rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
     with warnings.catch_warnings():  # Ray 2.60 takes bounds on restarts in no other way
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -124,6 +135,18 @@ def run_actors(
         raise StageError(f"{label}: {cause_of(error)}") from None
 
 
+def _set_context() -> None:
+    """Ray Data's settings for an execution by this process."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs stacks; the cause is raised, in one line
+    for name in ray_private.POOL_LOGGERS:  # a pool that cannot start or grow
+        logging.getLogger(name).setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    context.autoscaling_config = AutoscalingConfig(actor_pool_util_upscaling_threshold=FULL)
+
+
 def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker[R]], pool: Pool) -> ray.data.Dataset:
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         ShardActor,
@@ -133,7 +156,7 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker[R]], pool: Poo
             min_size=pool.min_actors,
             max_size=pool.max_actors,
             max_concurrent_calls_per_actor=pool.shards_in_flight,
-            max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,
+            max_tasks_in_flight_per_actor=pool.shards_per_actor(len(rows)),
             enable_true_multi_threading=True,
         ),
         num_cpus=pool.cpus,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -42,6 +42,15 @@ def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, floa
     at least one GPU now. Sampling and training follow this rule.
     """
     return device == "gpu" or (device == "auto" and resources.get("GPU", 0) >= 1)
+
+
+def cpu_cores(nodes: Iterable[Mapping[str, Any]], here: str, cores_here: int) -> int:
+    """CPU cores of the living nodes (`ray.nodes()`): their logical CPUs, but on the node `here` no more than it has.
+
+    A Ray that `start_ray` has started counts at least 8 CPUs, whatever the machine has.
+    """
+    alive = [(node["NodeID"], int(node["Resources"].get("CPU", 0))) for node in nodes if node["Alive"]]
+    return sum(min(cpus, cores_here) if name == here else cpus for name, cpus in alive)
 
 
 def check_shared(store: Store) -> None:

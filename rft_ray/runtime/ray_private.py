@@ -23,6 +23,12 @@ HEALTH_CHECK_INTERVAL_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Environment variable: with "0", Ray Train takes a preempted node for dead workers and handles nothing else."""
 
+POOL_LOGGERS = (
+    "ray.data._internal.actor_autoscaler.default_actor_autoscaler",
+    "ray.data._internal.execution.resource_manager",
+)
+"""Loggers of Ray Data's warnings that an actor pool cannot grow, and that no node has room for an actor."""
+
 
 def hand_on_ray_address() -> None:
     """Make Ray Train give its helper actors this process's RAY_ADDRESS.

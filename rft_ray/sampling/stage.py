@@ -12,6 +12,7 @@ hung engine (`watchdog.py`), and a shard that fails too often is quarantined (`q
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,7 +22,7 @@ import ray
 from rft_ray import config
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.runtime import actor_pool, sigterm
-from rft_ray.runtime.ray_cluster import uses_gpu
+from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
@@ -99,7 +100,8 @@ def _sampled(
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
-    pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu)
+    cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
+    pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
     receipts = []
@@ -139,8 +141,12 @@ def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
     )
 
 
-def pool_of(engine: config.Engine, gpu: bool) -> actor_pool.Pool:
-    """The actor pool that an engine config asks for: with GPUs, or on CPUs with a bounded number of threads."""
+def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
+    """The actor pool that an engine config asks for: with GPUs, or on CPUs with a bounded number of threads.
+
+    `cores`: CPU cores of the cluster. Without GPUs the pool grows to as many engines as have cores of their own.
+    """
+    most = engine.max_actors if gpu else min(engine.max_actors, cores // engine.threads_per_actor)
     threads = str(engine.threads_per_actor)
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
     if not gpu:
@@ -151,7 +157,7 @@ def pool_of(engine: config.Engine, gpu: bool) -> actor_pool.Pool:
         }
     return actor_pool.Pool(
         min_actors=engine.min_actors,
-        max_actors=engine.max_actors,
+        max_actors=max(engine.min_actors, most),
         gpus=engine.tensor_parallel_size if gpu else 0,
         shards_in_flight=engine.shards_in_flight,
         max_restarts=_max_restarts(engine),

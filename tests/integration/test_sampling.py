@@ -136,7 +136,7 @@ def in_a_sampler(folders: dict[str, Path], gpu: bool) -> Texts:
 
     tied = {name: folders[name] for name in ("a", "b")}
     run: Any = ray.remote(with_engines).options(
-        num_cpus=1, num_gpus=int(gpu), runtime_env={"env_vars": pool_of(ENGINE, gpu).env}
+        num_cpus=1, num_gpus=int(gpu), runtime_env={"env_vars": pool_of(ENGINE, gpu, cores=1).env}
     )
     texts: Texts = ray.get(run.remote(tied, folders["other"], gpu))
     return texts

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from rft_ray.runtime.actor_pool import CAUSE, ShardActor, ShardReceipt, StageError, cause_of
+from rft_ray.runtime.actor_pool import CAUSE, Pool, ShardActor, ShardReceipt, StageError, cause_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.store.shards import Shard
 
@@ -52,3 +52,8 @@ def test_a_workers_error_is_one_line_wherever_it_is_raised(at: str) -> None:
         actor(BATCH)
     assert str(caught.value) == f"{CAUSE}no such folder"
     assert cause_of(RuntimeError(f"a stack\n  {caught.value}\nmore of it")) == "no such folder"
+
+
+@pytest.mark.parametrize(("shards", "expected"), [(3, 4), (32, 4), (33, 5), (800, 5)])
+def test_an_actor_gets_a_shard_in_advance_only_where_not_all_are_worked_on_at_once(shards: int, expected: int) -> None:
+    assert Pool(1, 8, shards_in_flight=4).shards_per_actor(shards) == expected

@@ -31,6 +31,17 @@ def test_gpus_are_used_when_requested_or_present(
     assert ray_cluster.uses_gpu(device, resources) is expected
 
 
+def test_a_nodes_logical_cpus_are_its_cores_except_beyond_those_of_this_machine() -> None:
+    nodes = [
+        {"NodeID": "a", "Alive": True, "Resources": {"CPU": 8.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 16.0}},
+        {"NodeID": "c", "Alive": False, "Resources": {"CPU": 32.0}},
+        {"NodeID": "d", "Alive": True, "Resources": {"GPU": 1.0}},
+    ]
+    assert ray_cluster.cpu_cores(nodes, "a", cores_here=2) == 2 + 16
+    assert ray_cluster.cpu_cores(nodes, "a", cores_here=64) == 8 + 16
+
+
 def test_a_local_ray_listens_on_loopback_and_its_workers_find_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda **arguments: given.update(arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from types import SimpleNamespace
 
@@ -32,6 +33,14 @@ def test_environment_variables_have_these_names() -> None:
     assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == ray_private.KEEP_LOOPBACK
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR == ray_private.HEALTH_CHECK_INTERVAL_S
     assert constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR == ray_private.PREEMPTION_WATCHER
+
+
+def test_the_loggers_of_pools_warn_of_what_cannot_grow_or_start() -> None:
+    modules = [importlib.import_module(name) for name in ray_private.POOL_LOGGERS]
+    assert tuple(module.logger.name for module in modules) == ray_private.POOL_LOGGERS
+    growing, starting = map(inspect.getsource, modules)
+    assert "will not allow it to scale up" in growing
+    assert "not enough to run any task" in starting
 
 
 def test_env_vars_to_propagate_is_a_set_that_can_grow() -> None:

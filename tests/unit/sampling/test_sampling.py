@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray import config
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.stage import by_engine, by_model
+from rft_ray.sampling.stage import by_engine, by_model, pool_of
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store import open_store
 from rft_ray.store.models.committed import commit_model
@@ -49,6 +50,17 @@ def test_jobs_of_one_engine_are_sampled_together() -> None:
 
 def tracking(*jobs: SamplingJob) -> ShardTracker:
     return ShardTracker([shard for job in jobs for shard in job.shards()], {job.fingerprint: job for job in jobs})
+
+
+@pytest.mark.parametrize(("cores", "least", "expected"), [(2, 1, 1), (9, 1, 4), (64, 1, 8), (2, 3, 3)])
+def test_engines_on_cpus_are_as_many_as_have_cores_of_their_own(cores: int, least: int, expected: int) -> None:
+    engine = config.Engine(min_actors=least, max_actors=8, threads_per_actor=2)
+    pool = pool_of(engine, gpu=False, cores=cores)
+    assert (pool.min_actors, pool.max_actors) == (least, expected)
+
+
+def test_engines_on_gpus_are_as_many_as_are_asked_for() -> None:
+    assert pool_of(config.Engine(max_actors=8), gpu=True, cores=2).max_actors == 8
 
 
 def test_a_line_of_progress_names_the_model_and_its_place(capsys: pytest.CaptureFixture[str]) -> None:
