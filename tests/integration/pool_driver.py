@@ -9,7 +9,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # before rft_ray, which need not be installed
@@ -18,7 +19,6 @@ import ray
 
 from rft_ray import config
 from rft_ray.data.problems import commit_problems
-from rft_ray.records import Problem
 from rft_ray.runtime import ray_private
 from rft_ray.runtime.actor_pool import Pool, ShardReceipt, run_actors
 from rft_ray.sampling.stage import sample
@@ -29,37 +29,51 @@ from tests.integration.sampling_driver import JOB, PROBLEMS, SET
 GPUS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt(ShardReceipt):
-    """A receipt that says which process worked."""
+class Meeting:
+    """Waits with each shard until so many processes have one; at most two minutes."""
 
-    process: int = 0
+    def __init__(self, folder: Path, processes: int) -> None:
+        self._folder, self._processes = folder, processes
+        folder.joinpath(f"{os.getpid()}.started").touch()
+
+    def __call__(self, shard: Shard) -> ShardReceipt:
+        self._folder.joinpath(f"{os.getpid()}.busy").touch()
+        deadline = time.monotonic() + 120
+        while len(list(self._folder.glob("*.busy"))) < self._processes and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return ShardReceipt(shard.stem)
 
 
-class SlowWorker:
-    """Takes two seconds for a shard."""
-
-    def __call__(self, shard: Shard) -> Receipt:
-        time.sleep(2)
-        return Receipt(shard.stem, process=os.getpid())
-
-
-def processes(shards: int, most: int) -> list[int]:
-    """Shards by process of a stage that works on one shard at a time."""
+def workers(folder: Path, shards: int, most: int) -> dict[str, int]:
+    """Processes with a worker, and those that got a shard, in a stage that works on one shard at a time."""
+    folder.mkdir()
     work = [Shard("verdicts", "5" * 16, "f" * 16, block, block, block + 1, 0) for block in range(shards)]
-    return sorted(Counter(r.process for r in run_actors("wait", SlowWorker, work, Pool(1, most), Receipt)).values())
+    make = partial(Meeting, folder, min(shards, most))
+    for _ in run_actors("meet", make, work, Pool(1, most), ShardReceipt):
+        pass
+    return {name: len(list(folder.glob(f"*.{name}"))) for name in ("started", "busy")}
 
 
-def engines(folder: str, problems: int, samples: int, script: str) -> list[int]:
-    """Shards by engine of a sampling stage that may use every GPU, and works on two shards at once in each."""
+def engines(folder: Path, problems: int, samples: int, script: str) -> dict[str, list[float]]:
+    """Shards by engine, and free GPUs by half second, of a sampling stage that may use every GPU.
+
+    An engine works on two shards at once.
+    """
     options = ["models=[{name: a, source: x}]", "sampling.engine=scripted", f"engine.script='{script}'"]
     engine = config.load(None, [*options, f"engine.max_actors={GPUS}", "engine.shards_in_flight=2"]).engine
-    store = open_store(folder)
+    store = open_store(str(folder))
     commit_problems(store, SET)
+    free: list[float] = []
+    stop = threading.Event()
+    watcher = threading.Thread(target=watch, args=(free, stop), daemon=True)
+    watcher.start()
     job = replace(JOB, problems=problems, problems_per_block=1, samples_per_problem=samples)
     sample([job], store, engine, run_seed=0)
+    stop.set()
+    watcher.join()
     metadata = [read_table(store, key)[1] for key in store.list("completions/")]
-    return sorted(Counter(json.loads(shard["engine"])["incarnation"] for shard in metadata).values())
+    shards = Counter(json.loads(shard["engine"])["incarnation"] for shard in metadata)
+    return {"shards": sorted(shards.values()), "free": free}
 
 
 def watch(free: list[float], stop: threading.Event) -> None:
@@ -68,17 +82,14 @@ def watch(free: list[float], stop: threading.Event) -> None:
         free.append(ray.available_resources().get("GPU", 0))
 
 
-def main(folder: str) -> None:
-    free: list[float] = []
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch, args=(free, stop))
-    watcher.start()
-    last: Problem = PROBLEMS[-1]
-    many = engines(f"{folder}/many", 40, 8, f"slow=2:,slow=20:{last.question[:25]}")
-    stop.set()
-    watcher.join()
-    few = engines(f"{folder}/few", 3, 2, "slow=2:")
-    print(json.dumps({"many": many, "free": free, "few": few, "workers": processes(24, 8), "three": processes(3, 8)}))
+def main(folder: Path) -> None:
+    last = PROBLEMS[23].question[:25]
+    result = {
+        "engines": engines(folder / "engines", 24, 8, f"slow=3:,slow=20:{last}"),
+        "workers": workers(folder / "workers", 24, 8),
+        "three": workers(folder / "three", 3, 8),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
@@ -86,5 +97,5 @@ if __name__ == "__main__":
         arguments = {"address": "local", "num_cpus": 16, "num_gpus": GPUS, "include_dashboard": False}
         arguments |= {"object_store_memory": 128 * 2**20, "log_to_driver": False, ray_private.TEMP_FOLDER: temp}
         ray.init(**arguments, **ray_private.LOOPBACK)
-        main(sys.argv[1])
+        main(Path(sys.argv[1]))
         ray.shutdown()
