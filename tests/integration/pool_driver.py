@@ -83,9 +83,9 @@ def watch(free: list[float], stop: threading.Event) -> None:
 
 
 def main(folder: Path) -> None:
-    last = PROBLEMS[23].question[:25]
+    last = PROBLEMS[-1].question[:25]
     result = {
-        "engines": engines(folder / "engines", 24, 8, f"slow=3:,slow=20:{last}"),
+        "engines": engines(folder / "engines", 40, 8, f"slow=2:,slow=20:{last}"),
         "workers": workers(folder / "workers", 24, 8),
         "three": workers(folder / "three", 3, 8),
     }

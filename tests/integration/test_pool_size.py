@@ -31,8 +31,10 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_a_sampling_stage_grows_from_one_engine_to_one_on_every_gpu(pools: dict[str, Any]) -> None:
-    assert sum(pools["engines"]["shards"]) == 96
-    assert len(pools["engines"]["shards"]) == 8
+    """On a busy machine some processes start when no shard is left for them."""
+    assert sum(pools["engines"]["shards"]) == 160
+    assert min(pools["engines"]["free"]) == 0
+    assert len(pools["engines"]["shards"]) > 4
 
 
 def test_engines_end_while_others_still_sample_the_last_shards(pools: dict[str, Any]) -> None:
