@@ -19,7 +19,7 @@ class Judge(Section):
     source: Place
     """`openai:<model>`, which is behind an endpoint, or a model as in `models.*.source`, which is sampled by
     `sampling.engine`."""
-    statuses: tuple[Rejection, ...] = Field(("bad_equation", "undecided", "no_answer"), min_length=1)
+    statuses: tuple[Rejection, ...] = Field(("bad_equation", "no_answer", "undecided"), min_length=1)
     """Verdicts on whose completions the judge is asked."""
     prompt: Prompt = Prompt()
     """How the model is asked, as `prompt`; the text of the question to the judge is in the place of `{query}`."""
