@@ -18,7 +18,7 @@ class Judge(Section):
 
     source: Place
     """`openai:<model>`, which is behind an endpoint, or a model as in `models.*.source`, which is sampled by
-    `sampling.engine`."""
+    `sampling.engine`. Without the section `grading.judge`, none is asked."""
     statuses: tuple[Rejection, ...] = Field(("bad_equation", "no_answer", "undecided"), min_length=1)
     """Verdicts on whose completions the judge is asked."""
     prompt: Prompt = Prompt()

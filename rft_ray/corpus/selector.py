@@ -144,24 +144,39 @@ def distinct_paths(
     """The selected paths of one problem's correct samples, in the order of the reference's output list.
 
     `keys`: of `path_keys`. With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random
-    sample of them, as many as there are distinct keys.
+    sample of them, as many as there are distinct keys. Samples that only the judge calls right come last, where they
+    have a key that no correct sample has: they replace no path.
     """
     texts = [candidate.read for candidate in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     by_key = [normalise(equations, job.normal_form) for equations in lists] if keys is None else keys
-    shared = Counter(by_key)
-    chosen: Sequence[int] = range(len(texts))
-    if job.dedup == "equations" and keys is None:
-        chosen = paths.select_distinct(texts, job.mode, job.normal_form)
-    elif job.dedup == "equations":
-        key_of_text = dict(zip(texts, map(str, by_key), strict=True))
-        chosen = [index for index, _ in select_by_key(texts, key_of_text.get)]
-    elif job.dedup == "random":
-        chosen = sorted(random.Random(problem.problem_id).sample(chosen, len(shared)))
+    correct = [i for i, candidate in enumerate(candidates) if not candidate.rejected_as]
+    taken = {by_key[i] for i in correct} if job.dedup != "none" else set()
+    by_judge = [i for i, candidate in enumerate(candidates) if candidate.rejected_as and by_key[i] not in taken]
+    shared = Counter(by_key[i] for i in (*correct, *by_judge))
+    chosen: list[int] = []
+    for group in (correct, by_judge):
+        by_equations = keys is None and group is correct  # of other texts, equations need not hold
+        picked = _picked(problem, [texts[i] for i in group], [by_key[i] for i in group], job, by_equations=by_equations)
+        chosen += [group[at] for at in picked]
     if job.near_duplicates is not None:
         kept = without_near_duplicates([texts[i] for i in chosen], job.near_duplicates)
         chosen = [chosen[i] for i in kept]
     return [_path(problem, candidates[i], lists[i], shared[by_key[i]], job) for i in chosen]
+
+
+def _picked(
+    problem: Problem, texts: Sequence[str], keys: Sequence[Hashable], job: PathJob, *, by_equations: bool
+) -> Sequence[int]:
+    """Indices of the texts that `dedup` chooses. `by_equations`: by the reference's rule, which reads the equations."""
+    if job.dedup == "none":
+        return range(len(texts))
+    if job.dedup == "random":
+        return sorted(random.Random(problem.problem_id).sample(range(len(texts)), len(set(keys))))
+    if by_equations:
+        return paths.select_distinct(texts, job.mode, job.normal_form)
+    key_of_text = dict(zip(texts, map(str, keys), strict=True))
+    return [index for index, _ in select_by_key(texts, key_of_text.get)]
 
 
 def _path(

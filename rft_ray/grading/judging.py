@@ -59,7 +59,8 @@ Call the response right if it answers the problem with a result that equals the 
 that it writes down is true; another wording, another order and another way to the result are fine. Otherwise call it \
 wrong, and also if it does not state a result.
 
-Explain your opinion in a few sentences. Then end with one line that holds your verdict and nothing else, which is either {right} or {wrong}."""
+Explain your opinion in a few sentences. Then end with one line that holds your verdict and nothing else, which is \
+either {right} or {wrong}."""
 
 
 WORDING = question(Problem("", "{question}", "{solution}", "{answer}"), "{completion}", "{marker}")

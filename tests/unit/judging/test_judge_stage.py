@@ -21,6 +21,7 @@ from rft_ray.evaluation.summary_records import Judged, parse_summary, summary_js
 from rft_ray.grading.spec import spec_of
 from rft_ray.judging.asking import ask_about_rejects
 from rft_ray.judging.opinions import OpinionReader
+from rft_ray.plan.jobs import JudgementJob
 from rft_ray.plan.judges import judge_endpoints
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.plan.samplers import sources
@@ -77,8 +78,11 @@ def asked(plan: Plan, store: Store) -> list[SampleReceipt]:
 def judged(plan: Plan, store: Store) -> list[Judgement]:
     assert not any(receipt.unloadable or receipt.refusal for receipt in asked(plan, store))
     work(OpinionReader(store, plan.judged), (job.shards() for job in plan.judged))
-    shards = [shard for job in plan.judged for shard in job.shards()]
-    return [row for shard in shards for row in from_table(read_table(store, shard.key())[0], Judgement)]
+    return [row for job in plan.judged for row in judgements(job, store)]
+
+
+def judgements(job: JudgementJob, store: Store) -> list[Judgement]:
+    return [row for shard in job.shards() for row in from_table(read_table(store, shard.key())[0], Judgement)]
 
 
 def corpus_of(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -191,6 +195,8 @@ def test_accepted_rejects_are_marked_in_a_corpus_of_another_name(tmp_path: Path)
     assert all("1+1=3" in row["text"] for row in joined)
     assert not any("rejected_as" in row or "1+1=3" in row["text"] for row in plain)
     assert sum(row["gold"] for row in more) == sum(row["gold"] for row in plain) == 10
+    unmarked = [{key: row[key] for key in row if key != "rejected_as"} for row in more if not row["rejected_as"]]
+    assert unmarked == plain
     lines = [json.loads(line) for line in store.read(accepting.corpus.jsonl_key).decode().splitlines()]
     assert [line["rejected_as"] for line in lines] == [row["rejected_as"] for row in more]
     assert not find(examine(store))
