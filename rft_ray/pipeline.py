@@ -1,6 +1,7 @@
 """One run, stage by stage: fine-tune, sample, verify, merge, fine-tune again, evaluate.
 
 The first fine-tuning is the config's choice (`sft: null`): without it the base models sample, as they are.
+So is a judge of what the verifier rejects (`grading.judge`).
 
 Each block of `_run` is a stage, which commits files to the store. A stage makes only the files that are missing, so
 running the same config again resumes the run, and a finished run has nothing left to do.
@@ -23,14 +24,18 @@ from rft_ray.evaluation.stage import evaluate
 from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
+from rft_ray.judging.asking import ask_about_rejects
+from rft_ray.judging.opinions import read_opinions
 from rft_ray.plan import prompt_kinds
-from rft_ray.plan.jobs import TrainingJob, VerdictJob
+from rft_ray.plan.jobs import JudgementJob, TrainingJob, VerdictJob
+from rft_ray.plan.judges import judge_endpoints
 from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, make_plan
 from rft_ray.plan.samplers import learns_gold, sources
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
+from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, mark_run, open_store
 from rft_ray.store.plans import SOURCE, recorded_sources, save_plan
@@ -122,6 +127,11 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
     with watch.stage("verify") as counts:
         counts["shards"] = len(verify([*plan.collected, *tests], store, actors))
 
+    if plan.judged:
+        with watch.stage("judge") as counts:
+            plan, counts["shards"] = sample_all(plan.judged, plan, store, watch, ask_about_rejects)
+            read_opinions(plan.judged, store, actors)
+
     with watch.stage("select paths") as counts:
         counts["blocks"] = len(select_paths(plan.path_jobs, store, actors))
 
@@ -147,11 +157,17 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
     return summary
 
 
-def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stopwatch) -> tuple[Plan, int]:
+def sample_all(
+    jobs: Sequence[VerdictJob] | Sequence[JudgementJob],
+    plan: Plan,
+    store: Store,
+    watch: Stopwatch,
+    ask: Ask | None = None,
+) -> tuple[Plan, int]:
     """Sample the missing shards. Returns the plan without quarantined shards, and the number of shards made.
 
-    Raises StageError when shards are quarantined and the config does not let the run continue; the summary, which lists
-    them, is written first.
+    `ask`: makes the requests of a shard; None: one for each problem. Raises StageError when shards are quarantined and
+    the config does not let the run continue; the summary, which lists them, is written first.
     """
     config = plan.config
     try:
@@ -160,7 +176,8 @@ def sample_all(jobs: Sequence[VerdictJob], plan: Plan, store: Store, watch: Stop
             store,
             config.engine,
             run_seed=config.run.seed,
-            endpoints=config.endpoints,
+            endpoints=config.endpoints | judge_endpoints(config),
+            ask=ask,
         )
     except actor_pool.StageError:
         write_summary(store, plan, watch, finished=False)

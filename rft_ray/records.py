@@ -4,6 +4,7 @@ A stage reads and writes Parquet tables of these records; inside a stage they ar
 `from_table` convert between the two.
 
     Problem --sampling--> Completion --grading--> Verdict --path selection--> ReasoningPath
+                                                  Verdict --judge--> Judgement
 """
 
 from __future__ import annotations
@@ -116,7 +117,41 @@ class ReasoningPath:
     gold: bool
 
 
-Record = TypeVar("Record", Problem, Completion, GradedCompletion, ReasoningPath)
+@dataclass(frozen=True, slots=True)
+class JudgedPath(ReasoningPath):
+    """A path of a corpus that rejected completions are in too, where the judge calls them right.
+
+    Example: JudgedPath("5f0c…", "Tom has …?", "3+2 makes 5", (), "tiny-m", 17, 1, False, "no_answer")
+    """
+
+    rejected_as: str
+    """The verifier's verdict on a completion that the judge calls right; empty for gold and what is `correct`."""
+
+
+class Opinion(StrEnum):
+    """What the judge says of one rejected completion. Only what is stated in full, and not cut off, is no `NONE`."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The judge's opinion on one rejected completion, next to the verifier's verdict, which stays.
+
+    Example: Judgement("5f0c…", 17, Status.BAD_EQUATION, Opinion.RIGHT, "The rounding is meant.\n")
+    """
+
+    problem_id: str
+    sample_index: int
+    status: Status
+    opinion: Opinion
+    reason: str
+    """The judge's answer without its reasoning and without the line with its verdict; all of it for `NONE`."""
+
+
+Record = TypeVar("Record", Problem, Completion, GradedCompletion, ReasoningPath, Judgement)
 
 _ARROW = {
     "str": pa.string(),
@@ -124,6 +159,7 @@ _ARROW = {
     "int": pa.int64(),
     "bool": pa.bool_(),
     "Status": pa.string(),
+    "Opinion": pa.string(),
     "tuple[str, ...]": pa.list_(pa.string()),
 }
 
@@ -141,11 +177,16 @@ def to_table(rows: Iterable[Record], record: type[Record]) -> pa.Table:
 def from_table(table: pa.Table, record: type[Record]) -> list[Record]:
     """The records of a table that `to_table` made. Raises KeyError when a column is missing."""
     columns = [table.column(f.name).to_pylist() for f in fields(record)]
-    casts = [{"Status": Status, "tuple[str, ...]": tuple}.get(str(f.type)) for f in fields(record)]
+    casts = [{"Status": Status, "Opinion": Opinion, "tuple[str, ...]": tuple}.get(str(f.type)) for f in fields(record)]
     return [
         record(*(cast(v) if cast else v for cast, v in zip(casts, values, strict=True)))
         for values in zip(*columns, strict=True)
     ]
+
+
+def paths_in(table: pa.Table) -> list[ReasoningPath]:
+    """The paths of a table, as JudgedPath where the table has its column."""
+    return from_table(table, JudgedPath if "rejected_as" in table.column_names else ReasoningPath)
 
 
 def problem_id(question: str) -> str:

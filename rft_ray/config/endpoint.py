@@ -53,9 +53,9 @@ class Endpoint(Section):
 
 
 def check_patience(name: str, endpoint: Endpoint, stall_seconds: float) -> None:
-    """Raises ValueError where a sampler that waits for an endpoint would be taken to hang."""
+    """Raises ValueError where a sampler that waits for an endpoint would be taken to hang. `name`: whose it is."""
     if max(endpoint.timeout_seconds, endpoint.retry_seconds) >= stall_seconds:
         raise ValueError(
-            f"model {name!r}: its endpoint's timeout_seconds and retry_seconds must be less than "
+            f"{name}: its endpoint's timeout_seconds and retry_seconds must be less than "
             f"engine.stall_seconds={stall_seconds:g}, after which the sampler is taken to hang"
         )

@@ -29,7 +29,8 @@ is, without its quotes where it is all in quotes; other values are YAML. Bounds 
 *Identity*: the first files whose names a key enters. Change it, and these files and all that is made from them are made
 anew, next to the old ones. A key with `-` enters no name: it says how to run and can change between two starts of one
 run, or (columns, `duplicates`, `decontaminate`) it acts through the problems that are read. `icl`, `sft` and `rft`
-completions, verdicts and evaluations are those of these models on the test problems."""
+completions, verdicts and evaluations are those of these models on the test problems. The keys of `grading.judge` enter
+the names of its answers, and names of paths where `corpus.judge` is `accept`."""
 UNITS = {
     "limit": "problems",
     "per_block": "problems",

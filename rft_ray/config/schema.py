@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
+from rft_ray.config.judge import Judge
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
@@ -161,6 +162,13 @@ class Grading(Section):
     """Memory of the process of these verifiers, in GiB of address space."""
     actors: int = Field(1, ge=1)
     """Processes that grade and select paths."""
+    judge: Judge | None = None
+    """A model that is asked about rejected completions, or its source alone; null: none."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _source_alone(cls, judge: Any) -> Any:
+        return {"source": judge} if isinstance(judge, str) else judge
 
     @field_validator("verifier")
     @classmethod
@@ -212,6 +220,8 @@ class Corpus(Section):
     returns. null: `equations` with `grading.verifier=gsm8k`, else `normalised_text`."""
     near_duplicate_threshold: float | None = Field(None, gt=0, le=1)
     """Leave out a path that shares this part of its word 4-grams, or more, with one kept before it; null: none."""
+    judge: Literal["ignore", "accept"] = "ignore"
+    """`accept`: rejected completions that `grading.judge` calls right are candidates for paths too, marked."""
 
     @field_validator("distinct_by")
     @classmethod
@@ -332,10 +342,19 @@ class Config(Section):
             )
         for model in self.models:
             if model.samples_from_endpoint:
-                check_patience(model.name, model.endpoint, self.engine.stall_seconds)
+                check_patience(f"model {model.name!r}", model.endpoint, self.engine.stall_seconds)
         for name in {*self.study.headline, *self.study.pretraining_losses} - set(names):
             near = difflib.get_close_matches(name, names, 1, 0) or names
             raise ValueError(f"study: there is no model {name!r}; nearest: {near[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_judge(self) -> Config:
+        judge = self.grading.judge
+        if judge is None and self.corpus.judge == "accept":
+            raise ValueError("corpus.judge: accept needs grading.judge: name a model that judges, or write ignore")
+        if judge and judge.is_endpoint:
+            check_patience("grading.judge", judge.endpoint, self.engine.stall_seconds)
         return self
 
     @property

@@ -19,7 +19,7 @@ from rft_ray.grading import Mode
 from rft_ray.paths import NormalForm, equation_list
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.plan.jobs import CorpusJob
-from rft_ray.records import Problem, ReasoningPath, from_table, to_table
+from rft_ray.records import JudgedPath, Problem, ReasoningPath, paths_in, to_table
 from rft_ray.store import Store, StoreError, commit_table, names, present, read_table, writable
 from rft_ray.store.shards import committed_key
 from rft_ray.store.tables import identity, noted
@@ -51,14 +51,17 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, form: str) 
             reference, about = read_table(store, job.as_many_as.key)
             made_from[names.split(job.as_many_as.key)[0]] = identity(reference)
             rows = subsample(rows, json.loads(about["counts"])["paths"])
+        judged = bool(job.paths and job.paths.accepted)
+        rows = _marked(rows) if judged else rows
         lines = "".join(jsonl_line(row, form) for row in rows) if job.paths else ""
         by_model = dict(Counter(row.model for row in rows if not row.gold))
         counts = CorpusCounts(sum(row.gold for row in rows), sum(not row.gold for row in rows), by_model)
         metadata = {"counts": json.dumps(asdict(counts)), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
-        commit_table(store, job.key, to_table(rows, ReasoningPath), metadata | noted(made_from))
+        table = to_table(rows, JudgedPath if judged else ReasoningPath)
+        commit_table(store, job.key, table, metadata | noted(made_from))
     table, metadata = read_table(store, job.key)
     if job.paths and not present(store, job.jsonl_key):
-        lines = "".join(jsonl_line(row, form) for row in from_table(table, ReasoningPath))
+        lines = "".join(jsonl_line(row, form) for row in paths_in(table))
         store.create(writable(store, job.jsonl_key), lines.encode())
     return CorpusCounts(**json.loads(metadata["counts"]))
 
@@ -124,7 +127,12 @@ def _path_blocks(
             )
         table = read_table(store, key)[0]
         made_from[shard.stem] = identity(table)
-        yield shard.problem_start, shard.problem_stop, from_table(table, ReasoningPath)
+        yield shard.problem_start, shard.problem_stop, paths_in(table)
+
+
+def _marked(rows: Sequence[ReasoningPath]) -> list[ReasoningPath]:
+    """The rows with the mark of paths that only the judge calls right, which gold does not have."""
+    return [row if isinstance(row, JudgedPath) else JudgedPath(**asdict(row), rejected_as="") for row in rows]
 
 
 def gold_path(problem: Problem, sampled: Sequence[ReasoningPath], mode: Mode, form: NormalForm) -> ReasoningPath:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 from rft_ray.grading import MODES, Mode
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
-from rft_ray.plan.jobs import SamplingJob, VerdictJob, verdicts_fingerprint
-from rft_ray.records import SKIPPED, Completion, GradedCompletion, Status, from_table
+from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
+from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.shards import Shard, committed_key
 from rft_ray.store.tables import identity
+from rft_ray.store.tables import made_from as made_from_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,24 @@ def read_verdicts(
     return [verdict for shard in shards for _, verdict in read_graded(store, job, shard, made_from)]
 
 
+def called_right(store: Store, job: JudgementJob, verdicts: Shard, made_from: dict[str, str]) -> set[tuple[str, int]]:
+    """(problem_id, sample_index) of the rejected completions of a verdict shard that the judge calls right.
+
+    Empty where the run does without the judge's answers. `made_from`: what `read_graded` has added for the verdict
+    shard; adds the judgements. Raises StoreError when they are missing, or were made for other completions.
+    """
+    shard = job.shard_for(verdicts)
+    if shard is None:
+        return set()
+    key = _committed(store, shard)
+    table, metadata = read_table(store, key)
+    completions = replace(verdicts, stage="completions", fingerprint=job.sampling.judged.sampling.fingerprint).stem
+    if made_from_of(metadata)[completions] != made_from[completions][:16]:
+        raise StoreError(_other_completions(store, key))
+    made_from[shard.stem] = identity(table)
+    return {(row.problem_id, row.sample_index) for row in from_table(table, Judgement) if row.opinion is Opinion.RIGHT}
+
+
 def _committed(store: Store, shard: Shard) -> str:
     key = committed_key(store, shard)
     if key is None:
@@ -184,10 +203,14 @@ def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
     completions, metadata = read_table(store, completions_key)
     content = content_hash(completions)
     if about["completions"] != content:
-        raise StoreError(
-            f"{store.url}/{verdicts_key}: its verdicts were made for other completions than the committed ones: run "
-            f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
-        )
+        raise StoreError(_other_completions(store, verdicts_key))
     sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]
     rows = list(zip(sampled, from_table(verdicts, GradedCompletion), strict=True))
     return _Joined(rows, content, identity(verdicts), metadata)
+
+
+def _other_completions(store: Store, key: str) -> str:
+    return (
+        f"{store.url}/{key}: its verdicts were made for other completions than the committed ones: run "
+        f"`python -m rft_ray.store verify --repair {store.url}`, then the same command again"
+    )

@@ -10,17 +10,18 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from rft_ray import paths
-from rft_ray.corpus.graded import read_graded
+from rft_ray.corpus.graded import called_right, read_graded
 from rft_ray.corpus.path_keys import PathKeys
 from rft_ray.data.problems import read_problems
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.paths.selection import select_by_key
 from rft_ray.paths.text_forms import without_near_duplicates
 from rft_ray.plan.jobs import PathJob
-from rft_ray.records import Problem, ReasoningPath, Status, to_table
+from rft_ray.records import JudgedPath, Problem, ReasoningPath, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table
@@ -45,6 +46,8 @@ class Candidate(NamedTuple):
     graded: str | None = None
     """The text without its reasoning, where it has any."""
     answer: str = ""
+    rejected_as: str = ""
+    """The verdict on a completion that the judge calls right; empty where the verdict is `correct`."""
 
     @property
     def read(self) -> str:
@@ -94,7 +97,8 @@ class Selector:
             "distinct_under": dict(forms),
         }
         metadata = {"counts": json.dumps(counts)} | noted(made_from)
-        receipt = commit_table(self._store, key, to_table(kept, ReasoningPath), metadata)
+        record = JudgedPath if job.accepted else ReasoningPath
+        receipt = commit_table(self._store, key, to_table(kept, record), metadata)
         if receipt.committed_here:
             self._metrics.selected(len(kept))
         return ShardReceipt(shard.stem, receipt.rows)
@@ -102,19 +106,24 @@ class Selector:
     def _correct(self, job: PathJob, problem_block: int, made_from: dict[str, str]) -> dict[str, list[Candidate]]:
         """problem_id -> all correct samples, in the order of models and then of samples.
 
-        Samples with the same text share one string, so memory grows with the number of different texts.
+        Also those that a judge calls right, where the job accepts them. Samples with the same text share one string,
+        so memory grows with the number of different texts.
         """
         pooled: dict[str, list[Candidate]] = {}
         texts: dict[str, str] = {}
-        for verdicts in job.verdicts:
+        for at, verdicts in enumerate(job.verdicts):
             model = verdicts.sampling.model.name
             for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
-                for row, verdict in read_graded(self._store, verdicts, shard, made_from):
-                    if verdict.status is Status.CORRECT and (job.k is None or row.sample_index < job.k):
+                graded = read_graded(self._store, verdicts, shard, made_from)
+                right = called_right(self._store, job.accepted[at], shard, made_from) if job.accepted else set()
+                for row, verdict in graded:
+                    by_judge = (row.problem_id, row.sample_index) in right
+                    if (verdict.status is Status.CORRECT or by_judge) and (job.k is None or row.sample_index < job.k):
                         text = texts.setdefault(row.text, row.text)
-                        graded = verdicts.reasoning.removed(text)
-                        read = None if graded == text else graded
-                        candidate = Candidate(model, row.sample_index, text, read, verdict.answer or "")
+                        rest = verdicts.reasoning.removed(text)
+                        read = None if rest == text else rest
+                        rejected_as = str(verdict.status) if by_judge else ""
+                        candidate = Candidate(model, row.sample_index, text, read, verdict.answer or "", rejected_as)
                         pooled.setdefault(row.problem_id, []).append(candidate)
         return pooled
 
@@ -135,36 +144,55 @@ def distinct_paths(
     """The selected paths of one problem's correct samples, in the order of the reference's output list.
 
     `keys`: of `path_keys`. With `dedup` "none": every correct sample, in pooled order. With "random": a fixed random
-    sample of them, as many as there are distinct keys.
+    sample of them, as many as there are distinct keys. Samples that only the judge calls right come last, where they
+    have a key that no correct sample has: they replace no path.
     """
     texts = [candidate.read for candidate in candidates]
     lists = [paths.equation_list(text, job.mode) for text in texts]
     by_key = [normalise(equations, job.normal_form) for equations in lists] if keys is None else keys
-    shared = Counter(by_key)
-    chosen: Sequence[int] = range(len(texts))
-    if job.dedup == "equations" and keys is None:
-        chosen = paths.select_distinct(texts, job.mode, job.normal_form)
-    elif job.dedup == "equations":
-        key_of_text = dict(zip(texts, map(str, by_key), strict=True))
-        chosen = [index for index, _ in select_by_key(texts, key_of_text.get)]
-    elif job.dedup == "random":
-        chosen = sorted(random.Random(problem.problem_id).sample(chosen, len(shared)))
+    correct = [i for i, candidate in enumerate(candidates) if not candidate.rejected_as]
+    taken = {by_key[i] for i in correct} if job.dedup != "none" else set()
+    by_judge = [i for i, candidate in enumerate(candidates) if candidate.rejected_as and by_key[i] not in taken]
+    shared = Counter(by_key[i] for i in (*correct, *by_judge))
+    chosen: list[int] = []
+    for group in (correct, by_judge):
+        by_equations = keys is None and group is correct  # of other texts, equations need not hold
+        picked = _picked(problem, [texts[i] for i in group], [by_key[i] for i in group], job, by_equations=by_equations)
+        chosen += [group[at] for at in picked]
     if job.near_duplicates is not None:
         kept = without_near_duplicates([texts[i] for i in chosen], job.near_duplicates)
         chosen = [chosen[i] for i in kept]
-    return [
-        ReasoningPath(
-            problem_id=problem.problem_id,
-            question=problem.question,
-            text=texts[i] if job.reasoning == "drop" else candidates[i].text,
-            equations=lists[i],
-            model=candidates[i].model,
-            sample_index=candidates[i].sample_index,
-            shared_by=shared[by_key[i]],
-            gold=False,
-        )
-        for i in chosen
-    ]
+    return [_path(problem, candidates[i], lists[i], shared[by_key[i]], job) for i in chosen]
+
+
+def _picked(
+    problem: Problem, texts: Sequence[str], keys: Sequence[Hashable], job: PathJob, *, by_equations: bool
+) -> Sequence[int]:
+    """Indices of the texts that `dedup` chooses. `by_equations`: by the reference's rule, which reads the equations."""
+    if job.dedup == "none":
+        return range(len(texts))
+    if job.dedup == "random":
+        return sorted(random.Random(problem.problem_id).sample(range(len(texts)), len(set(keys))))
+    if by_equations:
+        return paths.select_distinct(texts, job.mode, job.normal_form)
+    key_of_text = dict(zip(texts, map(str, keys), strict=True))
+    return [index for index, _ in select_by_key(texts, key_of_text.get)]
+
+
+def _path(
+    problem: Problem, candidate: Candidate, equations: tuple[str, ...], shared_by: int, job: PathJob
+) -> ReasoningPath:
+    path = ReasoningPath(
+        problem_id=problem.problem_id,
+        question=problem.question,
+        text=candidate.read if job.reasoning == "drop" else candidate.text,
+        equations=equations,
+        model=candidate.model,
+        sample_index=candidate.sample_index,
+        shared_by=shared_by,
+        gold=False,
+    )
+    return JudgedPath(**asdict(path), rejected_as=candidate.rejected_as) if job.accepted else path
 
 
 def found_by(candidates: Sequence[Candidate], job: PathJob, keys: Sequence[Hashable] | None = None) -> Counter[str]:

@@ -113,7 +113,8 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
     `recorded`: what was pinned before in the same run, which stays. Raises ModelError, StoreError.
     """
     others = {str(model.sample_from) for model in config.models} - {"None", "sft", "base"}
-    named = others.union(model.source for model in config.models)
+    judge = config.grading.judge
+    named = others.union((model.source for model in config.models), [judge.source] if judge else [])
     pins = {source: recorded.get(source) or pinned(source) for source in sorted(named)}
     models = tuple(
         model.model_copy(
@@ -122,7 +123,9 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
         for model in config.models
     )
     moved = {source: place for source, place in pins.items() if source != place}
-    return config.model_copy(update={"models": models}), moved
+    asked = judge and judge.model_copy(update={"source": pins[judge.source]})
+    grading = config.grading.model_copy(update={"judge": asked})
+    return config.model_copy(update={"models": models, "grading": grading}), moved
 
 
 def metadata(source: str) -> Path:

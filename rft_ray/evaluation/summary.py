@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rft_ray.config import Endpoint
@@ -23,6 +23,7 @@ from rft_ray.evaluation.summary_records import (
     Complementarity,
     Corpus,
     Evaluation,
+    Judged,
     ModelEntry,
     ModelPaths,
     ProblemCounts,
@@ -33,8 +34,9 @@ from rft_ray.evaluation.summary_records import (
 )
 from rft_ray.plan.cost import price
 from rft_ray.plan.jobs import CorpusJob, VerdictJob
+from rft_ray.plan.judges import JUDGE, judge_endpoints
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
-from rft_ray.records import REJECTIONS, Status
+from rft_ray.records import REJECTIONS, Opinion, Status
 from rft_ray.runtime.progress import StageTime, Stopwatch
 from rft_ray.sampling.quarantine import Held, held_shards
 from rft_ray.store import NotFound, Store, present
@@ -99,8 +101,10 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         samplers={job.sampling.model.name: job.sampling.fingerprint for job in plan.collected},
         models=tuple(ModelEntry(job.model, job.stage, job.fingerprint, job.base) for job in plan.trainings),
         ledger={
-            job.sampling.model.name: account_of(store, job, overlaps, held, plan.config.endpoints)
-            for job in plan.collected
+            job.sampling.model.name: _with_opinions(
+                account_of(store, job, overlaps, held, plan.config.endpoints), store, plan, at
+            )
+            for at, job in enumerate(plan.collected)
         },
         quarantine=tuple(_quarantined(shard) for shard in held),
         corpus=_corpus(store, plan.corpus),
@@ -153,6 +157,27 @@ def account_of(
         tokens_per_s=round(counts["tokens"] / busy, 1) if busy else 0.0,
         charged=charged_for(counts, endpoints[name]) if endpoints and name in endpoints else None,
     )
+
+
+def _with_opinions(account: Account, store: Store, plan: Plan, at: int) -> Account:
+    """The account with the judge's opinions on what is rejected, where the plan has a judge. `at`: in `collected`."""
+    if not plan.judged:
+        return account
+    opinions: dict[str, Counter[str]] = {status: Counter() for status in plan.judged[at].sampling.statuses}
+    for metadata in shard_metadata(store, plan.judged[at].shards()):
+        for status, counts in json.loads(metadata["counts"]).items():
+            opinions[status].update(counts)
+    judged = {status: _judged(counts) for status, counts in opinions.items()}
+    endpoint = judge_endpoints(plan.config).get(JUDGE)
+    charged: Counter[str] = Counter()
+    for metadata in shard_metadata(store, plan.judged[at].sampling.shards()):
+        charged.update(json.loads(metadata["counts"]))
+    return replace(account, judged=judged, judge_charged=charged_for(charged, endpoint) if endpoint else None)
+
+
+def _judged(opinions: Mapping[str, int]) -> Judged:
+    wrong, right, none = (opinions[opinion] for opinion in (Opinion.WRONG, Opinion.RIGHT, Opinion.NONE))
+    return Judged(wrong + right + none, agreed=wrong, disagreed=right, no_opinion=none)
 
 
 def charged_for(counts: Mapping[str, int], endpoint: Endpoint) -> Charged:
@@ -234,6 +259,7 @@ def complete(store: Store, plan: Plan) -> bool:
     """Whether every model, shard, corpus and evaluation of the plan is committed."""
     verdicts = [*plan.collected, *verdicts_of(plan.evaluations)]
     shards = [*plan.completion_shards(), *(shard for job in verdicts for shard in job.shards())]
+    shards += [shard for opinions in plan.judged for shard in opinions.shards()]
     shards += [shard for job in plan.path_jobs for shard in job.shards()]
     corpora = [key for job in plan.corpora for key in (job.key, job.jsonl_key)]
     return (

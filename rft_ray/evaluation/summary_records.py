@@ -50,6 +50,23 @@ class Charged:
     """By `endpoint.price_per_million_tokens`; None where no price is set."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The judge's opinions on the completions of one model that were rejected with one verdict.
+
+    Example: Judged(40, 31, 6, 3)
+    """
+
+    judged: int
+    """agreed + disagreed + no_opinion."""
+    agreed: int
+    """The judge calls the completion wrong too."""
+    disagreed: int
+    """The judge calls the completion right."""
+    no_opinion: int
+    """Answers that state no opinion in the form that is asked for, or were cut off or skipped."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """The account of one model's samples of training problems.
@@ -78,6 +95,11 @@ class Account:
     """Tokens per second of the time in which at least one of the model's shards was being sampled."""
     charged: Charged | None = None
     """Of a model behind an endpoint only."""
+    judged: dict[str, Judged] = field(default_factory=dict)
+    """Verdict -> the judge's opinions on the completions rejected with it, which change no other count. Empty without a
+    judge."""
+    judge_charged: Charged | None = None
+    """What the judge's endpoint charged for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +208,8 @@ class Summary:
     """Sum over the stages."""
 
 
+OPTIONAL = ("charged", "judged", "judge_charged")
+"""Fields of an Account that are left out of the JSON where they are empty."""
 _TREE: TypeAdapter[Summary] = TypeAdapter(Summary)
 
 
@@ -205,7 +229,7 @@ def summary_json(summary: Summary) -> bytes:
     }
     problems = {name: value for name, value in asdict(summary.problems).items() if value or name in ("train", "test")}
     ledger = {
-        model: {name: value for name, value in asdict(account).items() if name != "charged" or value}
+        model: {name: value for name, value in asdict(account).items() if value or name not in OPTIONAL}
         for model, account in summary.ledger.items()
     }
     tree = asdict(summary) | {

@@ -13,7 +13,7 @@ from rft_ray.config import BaseModelSpec, Config, ConfigError, Endpoint, Recipe
 from rft_ray.data import base_models, prompts
 from rft_ray.data.model_checks import RunTexts, check_model
 from rft_ray.data.problems import ProblemSet
-from rft_ray.grading import extract_answer
+from rft_ray.grading import extract_answer, judging
 from rft_ray.grading.answers import Answer
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
@@ -65,6 +65,11 @@ def check_models(config: Config, train: ProblemSet) -> None:
         questions = [prompts.build(form, row.question) for row in checked]
         texts = RunTexts(prompts=questions, responses=responses, context=config.sampling.max_model_len)
         check_model(source, base_models.metadata(source), texts)
+    if (judge := config.grading.judge) and not judge.is_endpoint:
+        form = prompts.stored(judge.prompt)
+        questions = [prompts.build(form, judging.question(row, row.solution, "0" * 12)) for row in checked]
+        texts = RunTexts(prompts=questions, responses=(), context=config.sampling.max_model_len)
+        check_model(judge.source, base_models.metadata(judge.source), texts)
 
 
 def _read_by(model: BaseModelSpec) -> list[str]:
@@ -78,14 +83,19 @@ def _read_by(model: BaseModelSpec) -> list[str]:
 def _endpoints(config: Config) -> Iterator[str]:
     """One line for each endpoint that would not be asked, or not with a key."""
     for at, model in enumerate(config.models):
-        if not model.samples_from_endpoint and model.endpoint != Endpoint():
-            yield f"models.{at}.endpoint has no effect: the source {model.source} is not openai:<model>"
-        variable = model.endpoint.key_env
-        if model.samples_from_endpoint and variable and not os.environ.get(variable):
-            yield (
-                f"models.{at}: the environment variable {variable} is not set here: set it where the samplers run, or "
-                f"set models.{at}.endpoint.key_env=null for an endpoint without a key"
-            )
+        yield from _endpoint(f"models.{at}", model.source, model.endpoint, asked=model.samples_from_endpoint)
+    if judge := config.grading.judge:
+        yield from _endpoint("grading.judge", judge.source, judge.endpoint, asked=judge.is_endpoint)
+
+
+def _endpoint(key: str, source: str, endpoint: Endpoint, *, asked: bool) -> Iterator[str]:
+    if not asked and endpoint != Endpoint():
+        yield f"{key}.endpoint has no effect: the source {source} is not openai:<model>"
+    if asked and endpoint.key_env and not os.environ.get(endpoint.key_env):
+        yield (
+            f"{key}: the environment variable {endpoint.key_env} is not set here: set it where the samplers run, or "
+            f"set {key}.endpoint.key_env=null for an endpoint without a key"
+        )
 
 
 def _starts(config: Config) -> Iterator[str]:

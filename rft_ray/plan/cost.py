@@ -96,6 +96,11 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
         seconds += took
     starts = _starts(plan, left)
     lines += _charges(plan, left, prompt, response)
+    if (judge := config.grading.judge) and plan.judged:
+        lines.append(
+            f"the judge {judge.source} is asked once for each sample that is graded as {', '.join(judge.statuses)}: "
+            "how many these are is not known, so they are not in the estimate"
+        )
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
     lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
@@ -113,8 +118,7 @@ def _examples(plan: Plan, training: TrainingJob) -> int:
 
 def _starts(plan: Plan, left: Left) -> int:
     """Seconds to start engines, one for each model that still samples, and workers, for both stages of training."""
-    sampling = [job.sampling for job in [*plan.collected, *verdicts_of(plan.evaluations)]]
-    engines = len({job.model for job in sampling if left.samples(job)})
+    engines = len({job.model for job in plan.samplings if left.samples(job)})
     groups = len({job.stage == "sft" for job in plan.trainings if job.fingerprint in left.models})
     return ENGINE_START_S * engines + WORKERS_START_S * groups
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from rft_ray.config import Recipe
-from rft_ray.grading import Mode
+from rft_ray.grading import Mode, judging
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
@@ -263,6 +263,61 @@ class VerdictJob:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeSampling(SamplingJob):
+    """A judge's answers on the rejected completions of one verdict job: one for each, with its sample's index.
+
+    Its shards are those of the verdicts; how many answers they have is known when the verdicts are.
+    """
+
+    judged: VerdictJob
+    statuses: tuple[str, ...]
+    """The verdicts on whose completions the judge is asked, sorted."""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(
+            "completions",
+            model=self.model.fingerprint,
+            settings=asdict(self.settings),
+            seed=self.seed,
+            judged=self.judged.fingerprint,
+            statuses=self.statuses,
+            asks=judging.WORDING,
+        )
+
+    def shards(self, stage: str = "completions", name: str | None = None) -> Iterator[Shard]:
+        for shard in self.judged.shards():
+            yield replace(shard, stage=stage, fingerprint=self.fingerprint if name is None else name)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementJob:
+    """The opinions of a judge on the rejected completions of one verdict job."""
+
+    sampling: JudgeSampling
+    without: tuple[str, ...] = ()
+    """Stems of quarantined answers of the judge that the run does without."""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of("judgements", answers=self.sampling.fingerprint)
+
+    def shards(self) -> list[Shard]:
+        return list(filter(None, map(self.shard_for, self.sampling.judged.shards())))
+
+    def shard_for(self, verdicts: Shard) -> Shard | None:
+        """The shard with the opinions on the completions of a verdict shard; None where the run does without it."""
+        if replace(verdicts, stage="completions", fingerprint=self.sampling.fingerprint).stem in self.without:
+            return None
+        return replace(verdicts, stage="judgements", fingerprint=self.fingerprint)
+
+    def past(self, quarantined: Collection[str]) -> JudgementJob:
+        """The same job without those of the judge's answers that are among `quarantined`."""
+        stems = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
+        return replace(self, without=tuple(stems))
+
+
+@dataclass(frozen=True, slots=True)
 class PathJob:
     """The paths chosen from the correct samples of several models, pooled in the order given."""
 
@@ -279,6 +334,8 @@ class PathJob:
     """Of `module:function`: SHA-256 of the module's source file."""
     near_duplicates: float | None = None
     """Leave out a path that shares so much of its word 4-grams with one kept before it; None: none."""
+    accepted: tuple[JudgementJob, ...] = ()
+    """The judgements whose right completions are candidates too, one job for each of `verdicts`; empty: none."""
 
     @property
     def mode(self) -> Mode:
@@ -296,7 +353,9 @@ class PathJob:
 
     @property
     def fingerprint(self) -> str:
-        without = [stem for job in self.verdicts for stem in job.without]
+        without = [stem for job in self.verdicts for stem in job.without] + [
+            s for job in self.accepted for s in job.without
+        ]
         return fingerprint_of(
             "paths",
             pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
@@ -307,6 +366,7 @@ class PathJob:
             **({"reasoning": self.reasoning} if self.reasoning != "keep" else {}),
             **({"distinct_by": self.distinct_by + self.distinct_source} if self.distinct_by != "equations" else {}),
             **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
+            **({"accepted": [job.fingerprint for job in self.accepted]} if self.accepted else {}),
         )
 
     def shards(self) -> list[Shard]:

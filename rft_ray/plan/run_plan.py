@@ -15,6 +15,7 @@ from rft_ray.grading.spec import distinct_by, source_sha256, spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
     EvaluationJob,
+    JudgementJob,
     ModelRef,
     PathJob,
     Purpose,
@@ -23,6 +24,7 @@ from rft_ray.plan.jobs import (
     TrainingJob,
     VerdictJob,
 )
+from rft_ray.plan.judges import judgement_jobs
 from rft_ray.plan.samplers import learns_gold, prompt_of, sampler_of, trained_model
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
@@ -44,6 +46,8 @@ class Plan:
     sft: tuple[TrainingJob, ...]
     collected: tuple[VerdictJob, ...]
     """One per sampling model: the verdicts on its samples of the training problems."""
+    judged: tuple[JudgementJob, ...]
+    """One for each of `collected`: a judge's opinions on what is rejected there. Empty without a judge."""
     paths: PathJob
     corpus: CorpusJob
     own: tuple[CorpusJob, ...]
@@ -72,7 +76,8 @@ class Plan:
         """Names the results of the whole run: equal for two configs that differ only in how to run."""
         keys = [job.key for job in self.evaluations]
         models = [job.fingerprint for job in self.trainings]
-        return fingerprint_of("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys)
+        judged = {"judged": [job.fingerprint for job in self.judged]} if self.judged else {}
+        return fingerprint_of("evaluation", models=models, corpus=self.corpus.fingerprint, evaluations=keys, **judged)
 
     @property
     def trainings(self) -> list[TrainingJob]:
@@ -96,10 +101,20 @@ class Plan:
         """The verdict jobs of the evaluations with these settings."""
         return verdicts_of(self.evaluations_of(*settings))
 
+    @property
+    def samplings(self) -> list[SamplingJob]:
+        """Everything that the run samples, the judge's answers too, in the order of the stages."""
+        judged: list[SamplingJob] = [job.sampling for job in self.judged]
+        return [
+            *(job.sampling for job in self.collected),
+            *judged,
+            *(job.sampling for job in verdicts_of(self.evaluations)),
+        ]
+
     def completion_shards(self) -> Iterator[Shard]:
         """Every completion shard of the run, in the order of the stages."""
-        for job in [*self.collected, *verdicts_of(self.evaluations)]:
-            yield from (shard for shard in job.sampling.shards() if shard.stem not in self.without)
+        for sampling in self.samplings:
+            yield from (shard for shard in sampling.shards() if shard.stem not in self.without)
 
 
 def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
@@ -126,12 +141,13 @@ def make_plan(
         if model.samples
     )
     refuse_twins(collected)
-    paths = path_job(config, collected)
+    judged = tuple(job.past(without) for job in judgement_jobs(config, collected, bases))
+    paths = path_job(config, collected, judged)
     corpus = corpus_job(config, train, paths)
     trained = [model for model in config.models if model.rft]
     starts = {name: job for name, job in by_name.items() if config.rft.from_ == "sampler"}
     rft = tuple(training_job(config, model, "rft", bases, corpus, start=starts.get(model.name)) for model in trained)
-    own = _own_corpora(config, train, collected, trained) if config.controls else {}
+    own = _own_corpora(config, train, collected, judged, trained) if config.controls else {}
     controls = tuple(_controls(config, trained, bases, gold, corpus, own, starts)) if config.controls else ()
     evaluations = (
         *_icl(config, train, test, bases),
@@ -149,6 +165,7 @@ def make_plan(
         gold=gold,
         sft=sft,
         collected=collected,
+        judged=judged,
         paths=paths,
         corpus=corpus,
         own=tuple(own.values()),
@@ -162,15 +179,19 @@ def make_plan(
 
 
 def _own_corpora(
-    config: Config, train: ProblemSet, collected: Sequence[VerdictJob], trained: Sequence[BaseModelSpec]
+    config: Config,
+    train: ProblemSet,
+    collected: Sequence[VerdictJob],
+    judged: Sequence[JudgementJob],
+    trained: Sequence[BaseModelSpec],
 ) -> dict[str, CorpusJob]:
     """Model name -> the corpus of its own paths. Empty where one model samples: its paths are the union."""
     if len(collected) == 1:
         return {}
     names = {model.name for model in trained}
     return {
-        job.sampling.model.name: corpus_job(config, train, path_job(config, [job]))
-        for job in collected
+        job.sampling.model.name: corpus_job(config, train, path_job(config, [job], judged[at : at + 1]))
+        for at, job in enumerate(collected)
         if job.sampling.model.name in names
     }
 
@@ -246,8 +267,8 @@ def training_job(
     )
 
 
-def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
-    """The paths selected from the samples of these models, pooled."""
+def path_job(config: Config, collected: Sequence[VerdictJob], judged: Sequence[JudgementJob] = ()) -> PathJob:
+    """The paths selected from the samples of these models, pooled. `judged`: the judgements on them, if any."""
     corpus = config.corpus
     shared = distinct_by(corpus.distinct_by, config.grading.verifier)
     return PathJob(
@@ -258,6 +279,7 @@ def path_job(config: Config, collected: Sequence[VerdictJob]) -> PathJob:
         distinct_by=shared,
         distinct_source=source_sha256(shared, "corpus.distinct_by") if ":" in shared else "",
         near_duplicates=corpus.near_duplicate_threshold,
+        accepted=tuple(judged) if corpus.judge == "accept" else (),
     )
 
 

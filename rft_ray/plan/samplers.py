@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from rft_ray.config import BaseModelSpec, Config
 from rft_ray.data import prompts
 from rft_ray.plan.jobs import ModelRef, TrainingJob
+from rft_ray.plan.judges import JUDGE
 
 
 def learns_gold(config: Config, model: BaseModelSpec) -> bool:
@@ -33,12 +34,13 @@ def sampler_name(model: BaseModelSpec) -> str:
 
 def sources(config: Config) -> dict[str, str]:
     """The sources of the models whose fingerprints `make_plan` takes as `bases`."""
+    judge = {JUDGE: config.grading.judge.source} if config.grading.judge else {}
     of_samplers = {
         sampler_name(model): model.sample_from
         for model in config.models
         if model.sample_from not in (None, "sft", "base")
     }
-    return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()}
+    return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()} | judge
 
 
 def prompt_of(config: Config, model: BaseModelSpec) -> str:

@@ -25,7 +25,7 @@ from rft_ray.corpus.builder import jsonl_line
 from rft_ray.data.licences import licence_of
 from rft_ray.evaluation.summary import read_summary
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
-from rft_ray.records import ReasoningPath, from_table
+from rft_ray.records import paths_in
 from rft_ray.report.model_card import CardFacts, corpus_card, model_card
 from rft_ray.store import Store, StoreError, open_store, read_table
 from rft_ray.store.models.committed import fetch_with_manifest
@@ -66,7 +66,7 @@ def write_folder(store: Store, summary: Summary, entry: ModelEntry, folder: Path
     source, manifest = fetch_with_manifest(store, entry.fingerprint)
     for file in manifest.files:
         shutil.copyfile(source / file, folder / file)
-    rows = from_table(read_table(store, manifest.metadata["data"])[0], ReasoningPath)
+    rows = paths_in(read_table(store, manifest.metadata["data"])[0])
     licence, texts = licence_of(entry.base)
     for text in texts:
         shutil.copyfile(text, folder / text.name)

@@ -140,16 +140,18 @@ def time(facts: RunFacts) -> Markup:
 
 
 def _charges(ledger: Mapping[str, Account]) -> Markup:
-    """What the endpoints of the run's models charged; empty where no model is behind one."""
+    """What the endpoints of the run's models and of its judge charged; empty where no model is behind one."""
+    charged = [(model, account.charged) for model, account in ledger.items()]
+    charged += [(f"judge, on samples of {model}", account.judge_charged) for model, account in ledger.items()]
     rows: list[list[object]] = [
         [
-            model,
-            account.charged.prompt_tokens,
-            account.charged.completion_tokens,
-            "no price set" if account.charged.cost is None else f"{account.charged.cost:,.2f}",
+            name,
+            tokens.prompt_tokens,
+            tokens.completion_tokens,
+            "no price set" if tokens.cost is None else f"{tokens.cost:,.2f}",
         ]
-        for model, account in ledger.items()
-        if account.charged
+        for name, tokens in charged
+        if tokens
     ]
     if not rows:
         return Markup()

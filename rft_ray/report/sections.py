@@ -17,6 +17,7 @@ from rft_ray.report.facts import RunFacts, Samples
 from rft_ray.report.formatting import STATUS_COLOURS, STATUSES, model_colours, percent, several, whole_percent
 from rft_ray.report.html import figure, paragraph, section, table
 from rft_ray.report.method import method_of
+from rft_ray.report.second_opinion import second_opinion
 
 UNION = "all models together"
 BINS = 24
@@ -50,6 +51,7 @@ def verdicts(facts: RunFacts) -> Markup:
             draw("verdicts", charts.shares, rows, STATUS_COLOURS),
             _ledger_table(ledger),
         ),
+        second_opinion(facts),
     )
 
 

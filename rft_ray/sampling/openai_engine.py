@@ -45,7 +45,7 @@ class OpenAIEngine:
         self._takes_n: bool | None = None
         """Whether the endpoint takes n; None before it has answered such a request."""
         self._kept: dict[tuple[SamplingSettings, str, int], Answered] = {}
-        """Answers of shards that failed, by settings, problem and first sample."""
+        """Answers of shards that failed, by settings, prompt and first sample."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-requests", daemon=True)
         self._thread.start()
@@ -55,13 +55,13 @@ class OpenAIEngine:
         return self._endpoint.answers
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        if self._budget is not None and self._spent >= self._budget:
+        if requests and self._budget is not None and self._spent >= self._budget:
             raise Unavailable(
                 f"the token budget of {self._budget:,} is used up ({self._spent:,} tokens): raise "
-                "models[].endpoint.token_budget, and run the same command again to go on"
+                "endpoint.token_budget of the model, and run the same command again to go on"
             )
         answers = asyncio.run_coroutine_threadsafe(self._answer_all(requests, settings), self._loop).result()
-        keys = [(settings, request.problem.problem_id, request.sample_start) for request in requests]
+        keys = [(settings, str(request.prompt), request.sample_start) for request in requests]
         if errors := [answer for answer in answers if isinstance(answer, BaseException)]:
             done = zip(keys, answers, strict=True)
             self._kept |= {key: answer for key, answer in done if isinstance(answer, Answered)}
@@ -86,7 +86,7 @@ class OpenAIEngine:
 
     async def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
         """The answer to one request; empty where the endpoint refuses its prompt as too long."""
-        if kept := self._kept.get((settings, request.problem.problem_id, request.sample_start)):
+        if kept := self._kept.get((settings, str(request.prompt), request.sample_start)):
             return kept
         try:
             replies = await self._replies(chat_of(request.prompt), request.n, settings)

@@ -128,7 +128,7 @@ def held_shards(store: Store, plan: Plan) -> list[Held]:
     """The run's quarantined shards of completions, also those that the plan leaves out."""
     if not histories(store):
         return []
-    jobs = [job.sampling for job in [*plan.collected, *verdicts_of([*plan.evaluations, *plan.left_out])]]
+    jobs = [*plan.samplings, *(job.sampling for job in verdicts_of(plan.left_out))]
     shards = [shard for job in dict.fromkeys(jobs) for shard in job.shards()]
     return held(store, jobs, missing_shards(store, shards), plan.config.engine.max_failures)
 

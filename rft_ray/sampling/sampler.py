@@ -6,8 +6,8 @@ import importlib
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial, reduce
 from importlib import metadata as packages
 from operator import add
@@ -31,10 +31,25 @@ from rft_ray.store.tables import commit_through_outages, noted
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The requests of one shard. Example: Asked([Request(problem, "Question: …", 0, 20)], {})"""
+
+    requests: list[Request]
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Stem -> identity of the tables that the requests were made from; empty where these are problems."""
+
+
+Ask = Callable[[Store, SamplingJob, Shard], Asked]
+"""Makes the requests of a shard."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """The completions of one shard: where their randomness came from, and the seconds that the engine took."""
 
     rows: list[Completion]
+    made_from: Mapping[str, str]
+    """As in `Asked`."""
     source: RandomSource
     seconds: float
     usage: Usage | None = None
@@ -63,13 +78,16 @@ class Sampler:
         run_seed: int,
         supervisor: Any = None,
         endpoints: Mapping[str, config.Endpoint] | None = None,
+        ask: Ask | None = None,
     ) -> None:
-        """`endpoints`: name -> endpoint of the models that are behind one.
+        """`endpoints`: name -> endpoint of the models that are behind one. `ask`: makes the requests of a shard; None:
+        `ask_problems`.
 
         `supervisor`: the handle of a Supervisor actor. None, for use outside Ray: a Supervisor in this process.
         """
         self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
+        self._ask = ask or ask_problems
         self._metrics = SamplerMetrics()
         self._supervisor = SupervisorClient(
             supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined),
@@ -115,7 +133,8 @@ class Sampler:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
 
     def _sampled(self, job: SamplingJob, shard: Shard, *, exclusive: bool) -> Sampled:
-        requests = self._requests(job, shard)
+        asked = self._ask(self._store, job, shard)
+        requests = asked.requests
         with self._host.holding(job.model, exclusive_to=shard.stem if exclusive else "") as source:
             self._supervisor.started(shard.stem)
             started = time.monotonic()
@@ -126,31 +145,13 @@ class Sampler:
             self._metrics.sampled(job.model.name, tokens, seconds)
         rows = [row for request, answer in zip(requests, answers, strict=True) for row in completions(request, answer)]
         charged = [answer.usage for answer in answers if answer.usage]
-        return Sampled(rows, source, seconds, reduce(add, charged) if charged else None)
+        return Sampled(rows, asked.made_from, source, seconds, reduce(add, charged) if charged else None)
 
     def _spent(self, model: ModelRef) -> int:
         """The tokens charged for the committed samples of a model, prompts and completions."""
         shards = [shard for job in self._jobs.values() if job.model == model for shard in job.shards()]
         counts = [json.loads(metadata["counts"]) for metadata in shard_metadata(self._store, shards)]
         return sum(shard.get("prompt_tokens", 0) + shard.get("completion_tokens", 0) for shard in counts)
-
-    def _requests(self, job: SamplingJob, shard: Shard) -> list[Request]:
-        """One request for each problem of the shard."""
-        settings = job.settings
-        problems = read_problems(self._store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
-        shots: Sequence[Problem] = ()
-        if settings.shots:
-            shots = [p for p in read_problems(self._store, settings.shots_from) if p.solution][: settings.shots]
-        start = (shard.sample_block or 0) * settings.samples_per_block
-        return [
-            Request(
-                problem,
-                prompts.build(settings.prompt, problem.question, shots),
-                start,
-                settings.samples_per_block,
-            )
-            for problem in problems
-        ]
 
     def _committed(self, key: str, job: SamplingJob, shard: Shard, sampled: Sampled) -> SampleReceipt:
         """Commit the shard's completions, with what is known of how they were sampled."""
@@ -164,12 +165,28 @@ class Sampler:
             "counts": json.dumps(counts),
             "environment": json.dumps(self._environment),
         }
+        made_from = dict(sampled.made_from)
         if sampled.source.weights:
-            metadata |= noted({f"models/{job.model.fingerprint}/manifest": sampled.source.weights})
+            made_from[f"models/{job.model.fingerprint}/manifest"] = sampled.source.weights
+        if made_from:
+            metadata |= noted(made_from)
         receipt = commit_through_outages(self._store, key, to_table(sampled.rows, Completion), metadata)
         if receipt.committed_here:
             self._metrics.committed(job.model.name, counts["sampled"], counts["tokens"])
         return SampleReceipt(shard.stem, receipt.rows)
+
+
+def ask_problems(store: Store, job: SamplingJob, shard: Shard) -> Asked:
+    """One request for each problem of the shard."""
+    settings = job.settings
+    problems = read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
+    shots: Sequence[Problem] = ()
+    if settings.shots:
+        shots = [p for p in read_problems(store, settings.shots_from) if p.solution][: settings.shots]
+    start, n = (shard.sample_block or 0) * settings.samples_per_block, settings.samples_per_block
+    return Asked(
+        [Request(problem, prompts.build(settings.prompt, problem.question, shots), start, n) for problem in problems]
+    )
 
 
 def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, str]:

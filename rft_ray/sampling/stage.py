@@ -25,7 +25,7 @@ from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.sampler import Sampler
+from rft_ray.sampling.sampler import Ask, Sampler
 from rft_ray.sampling.supervisor import start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store import Store, mark_run
@@ -44,13 +44,14 @@ def sample(
     *,
     run_seed: int,
     endpoints: Mapping[str, config.Endpoint] | None = None,
+    ask: Ask | None = None,
 ) -> list[SampleReceipt]:
     """Sample the missing shards of these jobs. Returns one receipt per shard sampled.
 
     Jobs of different engines (`SamplingSettings.engine`, `max_model_len`) are sampled one kind after another.
-    `endpoints`: name -> endpoint of the models that are behind one. A model that cannot be loaded or asked and a shard
-    that is quarantined are printed at once, and raised as StageError after the other shards are sampled. Raises
-    StageError, and Preempted after SIGTERM.
+    `endpoints`: name -> endpoint of the models that are behind one. `ask`: as in Sampler. A model that cannot be loaded
+    or asked and a shard that is quarantined are printed at once, and raised as StageError after the other shards are
+    sampled. Raises StageError, and Preempted after SIGTERM.
     """
     mark_run(store)
     jobs = by_model(jobs, store)
@@ -65,7 +66,7 @@ def sample(
     receipts: list[SampleReceipt] = []
     errors = []
     for group in by_engine(jobs):
-        make = partial(Sampler, store, group, engine, run_seed=run_seed, endpoints=endpoints)
+        make = partial(Sampler, store, group, engine, run_seed=run_seed, endpoints=endpoints, ask=ask)
         try:
             receipts += _sampled(group, [s for s in shards if job_of[s.fingerprint] in group], store, engine, make)
         except actor_pool.StageError as error:

@@ -30,6 +30,7 @@ VERSIONS = {
     "training": 1,
     "completions": 1,
     "verdicts": 2,
+    "judgements": 1,
     "paths": 1,
     "corpus": 1,
     "evaluation": 1,

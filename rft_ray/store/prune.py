@@ -22,7 +22,7 @@ from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import record_kind, split, void_generations
 from rft_ray.store.plans import SavedPlan, recipe_of
 
-RECIPES = ("completions/", "verdicts/", "paths/", "corpus/", "evaluation/", "models/", "work/")
+RECIPES = ("completions/", "verdicts/", "judgements/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
 LEFT_AFTER_S = 24 * 3600
 """No writer takes so long over one file."""

@@ -140,6 +140,8 @@ def _check_method(config: Config) -> None:
         )
     if not config.corpus.gold or config.rft.from_ != "base":
         raise ConfigError("the scaling study needs corpus.gold: true and rft.from: base, as in the paper")
+    if config.corpus.judge == "accept":
+        raise ConfigError("the scaling study asks no judge: set corpus.judge=ignore")
 
 
 def make_study_plan(

@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config
+from rft_ray import config, pipeline
 from rft_ray.data.problems import commit_problems, ordered
 from rft_ray.data.tiny.generator import generate
+from rft_ray.judging.asking import ask_about_rejects
+from rft_ray.judging.opinions import read_opinions
 from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.records import Opinion
 from rft_ray.runtime.actor_pool import StageError
+from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import open_store
 from rft_ray.store.shards import missing_shards
+from tests.unit.judging.test_judge_stage import judgements, plan_with, thoughtful, verified
 from tests.unit.sampling.chat_server import completion, refusal, serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -69,3 +74,19 @@ def test_the_sampler_alone_adds_samples_to_those_that_it_has(ray_cluster: str, t
         texts.append([row["completion"] for row in rows])
     assert [samples[:2] for samples in texts[1]] == texts[0]
     assert "shards of completions: 2, missing: 1" in done.stdout
+
+
+def test_a_judge_behind_an_endpoint_is_asked_on_ray_and_only_about_what_is_missing(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    with serving(thoughtful) as server:
+        plan = plan_with(server.url, "--grading.judge.endpoint.key_env=null")
+        store = verified(plan, tmp_path / "run")
+        shards = [shard for opinions in plan.judged for shard in opinions.sampling.shards()]
+        for number, some in ((4, plan.judged[:1]), (4, plan.judged), (0, plan.judged)):
+            assert pipeline.sample_all(some, plan, store, Stopwatch(), ask_about_rejects) == (plan, number)
+        assert not missing_shards(store, shards)
+        assert len(read_opinions(plan.judged, store, 1)) == len(shards)
+    rows = [row for each in plan.judged for row in judgements(each, store)]
+    assert len(server.asked) == len(rows)
+    assert {row.opinion for row in rows} == set(Opinion)

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rft_ray.pipeline",),
     ("rft_ray.report", "serve"),
     ("rft_ray.study",),
-    ("rft_ray.evaluation",),
+    ("rft_ray.evaluation", "rft_ray.judging"),
     ("rft_ray.sampling", "rft_ray.corpus", "rft_ray.training"),
     ("rft_ray.runtime",),
     ("rft_ray.plan",),

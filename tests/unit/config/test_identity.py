@@ -22,9 +22,12 @@ from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import commit_problems, prepare_sets
 from rft_ray.data.prompts import stored
+from rft_ray.judging.asking import ask_about_rejects
+from rft_ray.judging.opinions import OpinionReader
 from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.plan.samplers import sources
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.store import mark_run, open_store, read_table
+from rft_ray.store import Store, mark_run, open_store, read_table
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
 
@@ -36,7 +39,9 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
     "sft": ("gold corpus",),
     "completions": ("sft",),
     "verdicts": ("completions",),
-    "paths": ("verdicts",),
+    "judge answers": ("verdicts",),
+    "judgements": ("judge answers",),
+    "paths": ("verdicts", "judgements"),
     "corpus": ("paths",),
     "rft": ("corpus",),
     "controls": ("corpus",),
@@ -50,7 +55,9 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
     "rft verdicts": ("rft completions",),
     "rft evaluation": ("rft verdicts",),
 }
-"""Stage -> the stages it is made from. `icl`, `sft`, `rft`: answers of these models to the test problems."""
+"""Stage -> the stages it is made from; paths from judgements with `corpus.judge=accept` only.
+
+`icl`, `sft`, `rft`: answers of these models to the test problems."""
 
 RECIPE: dict[str, object] = {
     "epochs": 5,
@@ -120,6 +127,22 @@ OTHER: dict[str, object] = {
     "grading.timeout_s": 3,
     "grading.memory_gib": 3,
     "grading.actors": 2,
+    "grading.judge.source": "openai:other",
+    "grading.judge.statuses": ["wrong_answer"],
+    "grading.judge.prompt.kind": "chat",
+    "grading.judge.prompt.template": "Judge: {query}",
+    "grading.judge.prompt.system": "Be strict.",
+    "grading.judge.prompt.chat_kwargs": {"enable_thinking": False},
+    "grading.judge.temperature": 1,
+    "grading.judge.max_new_tokens": 99,
+    "grading.judge.endpoint.base_url": "http://127.0.0.1:1/v1",
+    "grading.judge.endpoint.key_env": "OTHER",
+    "grading.judge.endpoint.max_concurrency": 2,
+    "grading.judge.endpoint.token_budget": 1000,
+    "grading.judge.endpoint.timeout_seconds": 5,
+    "grading.judge.endpoint.retry_seconds": 5,
+    "grading.judge.endpoint.price_per_million_tokens.prompt": 0.5,
+    "grading.judge.endpoint.price_per_million_tokens.completion": 0.5,
     "corpus.gold": False,
     "corpus.dedup": "none",
     "corpus.normal_form": "multiset",
@@ -127,6 +150,7 @@ OTHER: dict[str, object] = {
     "corpus.distinct_by": "answer_and_length",
     "corpus.near_duplicate_threshold": 0.5,
     "corpus.reasoning": "drop",
+    "corpus.judge": "accept",
     "corpus.reasoning_tags": ["plan"],
     "evaluation.samples_per_problem": 4,
     "evaluation.samples_per_block": 2,
@@ -171,8 +195,13 @@ OTHER: dict[str, object] = {
 }
 """Field -> another value than in BASE."""
 
+JUDGED = "--grading={judge: {source: q, statuses: [no_answer, bad_equation]}}"
+JUDGE_CHAT = "--grading={judge: {source: q, prompt: {kind: chat}}}"
 REGEX = ("pattern", "timeout_s", "memory_gib")
 WITH: dict[str, tuple[str, ...]] = {
+    **{key: (JUDGED, "--corpus.judge=accept") for key in IDENTITY if key.startswith("grading.judge.")},
+    **{f"grading.judge.prompt.{name}": (JUDGE_CHAT, "--corpus.judge=accept") for name in ("system", "chat_kwargs")},
+    "corpus.judge": (JUDGED,),
     **{f"grading.{name}": ("--grading={verifier: regex, pattern: '#### (.*)'}",) for name in REGEX},
     **{f"prompt.{name}": ("--prompt.kind=chat",) for name in ("system", "chat_kwargs")},
     **{f"models.*.prompt.{name}": ("--models.0.prompt={kind: chat}",) for name in ("system", "chat_kwargs")},
@@ -197,7 +226,7 @@ def fields() -> list[str]:
 
 def plan_of(config: Config) -> Plan:
     train, test = prepare_sets(config.problems)
-    bases = {model.name: fingerprint_of("model", files=model.source) for model in config.models}
+    bases = {name: fingerprint_of("model", files=source) for name, source in sources(config).items()}
     return make_plan(config, train, test, bases)
 
 
@@ -217,6 +246,8 @@ def identities(plan: Plan) -> dict[str, set[str]]:
         "sft": {job.fingerprint for job in plan.sft},
         "completions": {job.sampling.fingerprint for job in plan.collected},
         "verdicts": {job.fingerprint for job in plan.collected},
+        "judge answers": {job.sampling.fingerprint for job in plan.judged},
+        "judgements": {job.fingerprint for job in plan.judged},
         "paths": {plan.paths.fingerprint},
         "corpus": {plan.corpus.fingerprint},
         "rft": {job.fingerprint for job in plan.rft},
@@ -245,7 +276,8 @@ def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: s
     other_plan = plan_of(other_config)
     before, after = identities(plan), identities(other_plan)
     changed = {stage for stage in MADE_FROM if before[stage] != after[stage]}
-    downstream = {stage for stage, inputs in MADE_FROM.items() if changed & set(inputs)}
+    planned = {stage for stage in MADE_FROM if before[stage] | after[stage]}
+    downstream = {stage for stage in planned if changed & set(MADE_FROM[stage])}
     assert downstream <= changed
     assert changed - downstream == set(stages)
     assert (other_plan.fingerprint != plan.fingerprint) == bool(changed)
@@ -263,9 +295,20 @@ def contents(plan: Plan, folder: Path) -> dict[str, object]:
         sample = Sampler(store, [job.sampling for job in verdicts], config.engine, False, 0)
         work(sample, (job.sampling.shards() for job in verdicts))
         work(Verifier(store, verdicts), (job.shards() for job in verdicts))
+        answers = [job.sampling for job in plan.judged]
+        if answers and answers[0].settings.engine == "scripted":
+            judge = Sampler(store, answers, config.engine, False, 0, ask=ask_about_rejects)
+            work(judge, (sampling.shards() for sampling in answers))
+            work(OpinionReader(store, plan.judged), (job.shards() for job in plan.judged))
+        elif answers:
+            return _rows(store)
         work(Selector(store, plan.path_jobs), (job.shards() for job in plan.path_jobs))
         for corpus in plan.corpora:
             build_corpus(corpus, store, plan.train, stored(config.prompt))
+    return _rows(store)
+
+
+def _rows(store: Store) -> dict[str, object]:
     keys = [key for key in store.list() if "/" in key]
     return {key: read_table(store, key)[0].to_pylist() if key.endswith(".parquet") else store.read(key) for key in keys}
 

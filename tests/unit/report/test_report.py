@@ -14,6 +14,7 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.evaluation.metrics import Difference
+from rft_ray.evaluation.summary_records import Charged, Judged
 from rft_ray.records import Problem, Status
 from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
@@ -261,3 +262,22 @@ def test_examples_are_bounded(facts: RunFacts) -> None:
     assert sum(example.size for example in facts.examples) < BUDGET
     reasons = {shown.status for example in facts.examples for shown in example.rejected}
     assert {Status.BAD_EQUATION, Status.WRONG_ANSWER, Status.NO_ANSWER} <= reasons
+
+
+def test_the_judges_opinions_are_shown_by_model_and_verdict(facts: RunFacts, page: str) -> None:
+    assert "Second opinion" not in page
+    judged = {"no_answer": Judged(40, 31, 6, 3)}
+    ledger = {
+        model: replace(account, judged=judged, judge_charged=Charged(7_001, 8_002, None))
+        for model, account in facts.summary.ledger.items()
+    }
+    with_judge = replace(facts, summary=replace(facts.summary, ledger=ledger))
+    shown = str(run_page(with_judge))
+    opinions = re.search(r"Second opinion of the judge.*?</table>", shown, re.DOTALL)
+    assert opinions
+    cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", opinions[0])
+    assert cells[1:5] == ["40", "31", "6", "3"]
+    assert "7,001" in shown
+    assert "no example of the corpus depends on them" in shown
+    accepting = replace(with_judge, config={**facts.config, "corpus": {"judge": "accept"}})
+    assert "candidates for paths too" in str(run_page(accepting))
