@@ -70,6 +70,8 @@ class Account:
     accepted: int
     rejected: dict[str, int]
     """Status -> samples."""
+    partly_read: int = 0
+    """Samples with the right answer, accepted or undecided, of whose equations some cannot be read."""
     ungraded: int
     distinct_paths: int
     """Distinct correct paths of the model, over all problems."""
@@ -205,7 +207,9 @@ def summary_json(summary: Summary) -> bytes:
     }
     problems = {name: value for name, value in asdict(summary.problems).items() if value or name in ("train", "test")}
     ledger = {
-        model: {name: value for name, value in asdict(account).items() if name != "charged" or value}
+        model: {
+            name: value for name, value in asdict(account).items() if name not in ("charged", "partly_read") or value
+        }
         for model, account in summary.ledger.items()
     }
     tree = asdict(summary) | {

@@ -55,6 +55,8 @@ class Equations:
     """The first equation that does not hold or cannot be read, and why; empty if all hold."""
     over: str = ""
     """The first bound that kept an equation from being decided; empty if none did."""
+    unread: str = ""
+    """The first arithmetic that could not be read with confidence; empty if all of it was. Strict mode only."""
 
     @property
     def hold(self) -> bool:
