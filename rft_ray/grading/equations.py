@@ -56,9 +56,6 @@ class Equations:
     over: str = ""
     """The first bound that kept an equation from being decided; empty if none did."""
     unread: str = ""
-    """The first arithmetic that could not be read with confidence; empty if all of it was. Strict mode only."""
-
-    unread: str = ""
     """The first piece of arithmetic with a sign of equality that could not be read with confidence. Strict only."""
 
     @property
