@@ -233,9 +233,7 @@ def show(summary: VerifySummary) -> None:
             print(f"  {counts.accepted_share:>8.2%}  {counts.distinct_paths:>14,}")
             partly_read[mode] += counts.partly_read
     for graded_by, count in (+partly_read).items():
-        print(
-            f"{graded_by}: {count:,} right answers whose equations cannot all be read (partly_read)"
-        )
+        print(f"{graded_by}: {count:,} right answers whose equations cannot all be read (partly_read)")
     for model, count in summary.unknown.items():
         print(f"left out: {count:,} completions of {model}: their question is not in {summary.gold}")
     for mode, corpus in summary.corpora.items():

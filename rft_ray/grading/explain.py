@@ -1,0 +1,156 @@
+"""Why a completion has its verdict: each equation and each marked answer of a text, with the rule that decided it.
+
+In: a text and its gold answer, as `grade` takes them. Out: an `Explanation`: the verdict of `grade` and the places of
+the text that it read; `pieces` cuts the text at these places, for a terminal or a page to mark.
+
+Limits: those of `grade`; at most MAX_MARKS places of each kind; slower than `grade`, and so for display only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from rft_ray.grading.answers import ConflictError, ReadClaim, paper_answer, read_claims
+from rft_ray.grading.equations import MAX_TEXT_CHARS, Mode, Outcome, Reading, annotated, equations_of, readings
+from rft_ray.grading.grader import COLLECTING, Unread, grade
+from rft_ray.records import Verdict
+
+MAX_MARKS = 1_000
+"""Most equations, and most answers, of one text that are explained; no real solution has as many."""
+MAX_RULE_CHARS = 300
+ENDS = -1
+"""Stands for the index of a mark where one ends."""
+_PAPER_ANSWER = re.compile(r"#### -?[0-9.,]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict and what it was made from.
+
+    Example: Explanation("3+4 = 8\\n#### 8", "8", "strict", Verdict(Status.BAD_EQUATION, "8", "3+4=8: does not hold"),
+    (ReadClaim(8, 14, "after ####", Answer("8", Fraction(8))),), (Reading(0, 7, "3+4=8", "fails", "7 is not 8"),))
+    """
+
+    text: str
+    gold: str
+    mode: Mode
+    verdict: Verdict
+    claims: tuple[ReadClaim, ...]
+    """In the order of the text."""
+    readings: tuple[Reading, ...]
+    """In the order of the text; they do not overlap. Read from every text, also where the answer alone decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text with what it belongs to: positions in the lists of readings and of claims, None for neither.
+
+    Example: Piece("3+4 = 8", 0, None)
+    """
+
+    text: str
+    reading: int | None
+    claim: int | None
+
+
+def explain(
+    text: str,
+    gold_answer: str,
+    mode: Mode = "strict",
+    *,
+    truncated: bool = False,
+    tolerance: float = COLLECTING,
+    check_equations: bool = True,
+    unread: Unread = "accept",
+) -> Explanation:
+    """The verdict of `grade` with these arguments, and what it was made from.
+
+    Raises ValueError for an unknown mode, nothing for any text.
+    """
+    verdict = grade(
+        text,
+        gold_answer,
+        mode,
+        truncated=truncated,
+        tolerance=tolerance,
+        check_equations=check_equations,
+        unread=unread,
+    )
+    return Explanation(text, gold_answer, mode, verdict, tuple(claims_of(text, mode)), tuple(readings_of(text, mode)))
+
+
+def claims_of(text: str, mode: Mode = "strict") -> list[ReadClaim]:
+    """The places of a text that are marked as its final answer; none past a bound. The first MAX_MARKS."""
+    if len(text) > MAX_TEXT_CHARS:
+        return []
+    if mode == "paper":
+        return [*_paper_claims(text)]
+    try:
+        claims = read_claims(text)
+    except ConflictError:
+        return []
+    return sorted(claims, key=lambda claim: (claim.start, claim.end))[:MAX_MARKS]
+
+
+def readings_of(text: str, mode: Mode = "strict") -> list[Reading]:
+    """The equations of a text and why each holds or not; none past a bound. The first MAX_MARKS."""
+    if len(text) > MAX_TEXT_CHARS:
+        return []
+    read = [*_paper_readings(text)] if mode == "paper" else readings(text)
+    apart: list[Reading] = []
+    for reading in sorted(read, key=lambda reading: (reading.start, reading.end)):
+        if len(apart) < MAX_MARKS and (not apart or reading.start >= apart[-1].end):
+            apart.append(replace(reading, rule=reading.rule[:MAX_RULE_CHARS]))
+    return apart
+
+
+def _paper_claims(text: str) -> Iterator[ReadClaim]:
+    nul = text.find("\0")
+    match = _PAPER_ANSWER.search(text if nul < 0 else text[:nul])
+    if match:
+        answer = paper_answer(text)
+        note = "" if answer else "no number, and later ones are not read"
+        yield ReadClaim(match.start(), match.end(), "the first #### with digits", answer, note)
+
+
+def _paper_readings(text: str) -> Iterator[Reading]:
+    end = 0
+    for inside in annotated(text)[:MAX_MARKS]:
+        start = text.find(f"<<{inside}>>", end)
+        end = start + len(inside) + 4
+        read = equations_of(f"<<{inside}>>", "paper")
+        outcome: Outcome = "fails" if read.fault else "over" if read.over else "holds"
+        reason = read.fault or read.over or "within 0.001 of the number after ="
+        yield Reading(start, end, "|".join(read.listed), outcome, reason)
+
+
+def pieces(text: str, read: Sequence[Reading], claims: Sequence[ReadClaim]) -> list[Piece]:
+    """The text in pieces, cut where an equation or a marked answer begins or ends. Joined, they are the text.
+
+    Of marks of one kind that overlap, the one that begins first counts. Marks past the text's end are cut there.
+    """
+    owner_of_equation, owner_of_answer = _owners(text, read), _owners(text, claims)
+    cuts = sorted({0, len(text), *owner_of_equation, *owner_of_answer})
+    parts = []
+    reading = claim = None
+    for start, end in pairwise(cuts):
+        reading = owner_of_equation.get(start, reading)
+        claim = owner_of_answer.get(start, claim)
+        reading, claim = (None if reading == ENDS else reading), (None if claim == ENDS else claim)
+        parts.append(Piece(text[start:end], reading, claim))
+    return parts
+
+
+def _owners(text: str, marks: Sequence[Reading] | Sequence[ReadClaim]) -> dict[int, int]:
+    """Position -> index of the mark that begins there; ENDS where one ends and none begins."""
+    owners: dict[int, int] = {}
+    last = 0
+    for index in sorted(range(len(marks)), key=lambda index: (marks[index].start, marks[index].end)):
+        start, end = max(marks[index].start, last), min(marks[index].end, len(text))
+        if start < end:
+            owners[start], owners[end] = index, ENDS
+            last = end
+    return owners
