@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from rft_ray.grading.answers import ConflictError, ReadClaim, paper_answer, read_claims
-from rft_ray.grading.equations import MAX_TEXT_CHARS, Mode, Outcome, Reading, annotated, equations_of, readings
+from rft_ray.grading.equation_checks import Outcome
+from rft_ray.grading.equations import MAX_TEXT_CHARS, Mode, Reading, equations_of, readings
 from rft_ray.grading.grader import COLLECTING, Unread, grade
+from rft_ray.grading.prose_tokens import annotation_spans
 from rft_ray.records import Verdict
 
 MAX_MARKS = 1_000
@@ -117,14 +119,11 @@ def _paper_claims(text: str) -> Iterator[ReadClaim]:
 
 
 def _paper_readings(text: str) -> Iterator[Reading]:
-    end = 0
-    for inside in annotated(text)[:MAX_MARKS]:
-        start = text.find(f"<<{inside}>>", end)
-        end = start + len(inside) + 4
-        read = equations_of(f"<<{inside}>>", "paper")
+    for start, end in islice(annotation_spans(text), MAX_MARKS):
+        read = equations_of(f"<<{text[start:end]}>>", "paper")
         outcome: Outcome = "fails" if read.fault else "over" if read.over else "holds"
         reason = read.fault or read.over or "within 0.001 of the number after ="
-        yield Reading(start, end, "|".join(read.listed), outcome, reason)
+        yield Reading(start - 2, end + 2, "|".join(read.listed), outcome, reason)
 
 
 def pieces(text: str, read: Sequence[Reading], claims: Sequence[ReadClaim]) -> list[Piece]:
