@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+from rft_ray.grading.answers import own_part
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, python_value
 from rft_ray.grading.equation_checks import Checked, Checker, Outcome, is_conversion
 from rft_ray.grading.equation_context import says_wrong, second_thought
@@ -138,6 +139,7 @@ _cached_equations = lru_cache(maxsize=4_096)(_read)
 
 def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
     """Strict mode: the equations in `<<...>>` and those of the rest of the text, each in order."""
+    text = own_part(text)
     checker = Checker(text)
     annotations = [_annotation(checker, text, start, end) for start, end in annotation_spans(text)]
     prose = [read for chain in read_chains(without_annotations(text)) for read in _prose(checker, chain)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
-from rft_ray.grading.answers import ConflictError, ReadClaim, paper_answer, read_claims
+from rft_ray.grading.answers import ConflictError, ReadClaim, paper_answer, read_claims, writes_decimal_comma
 from rft_ray.grading.equation_checks import Outcome
 from rft_ray.grading.equations import MAX_TEXT_CHARS, Mode, Reading, equations_of, readings
 from rft_ray.grading.grader import COLLECTING, Unread, grade
@@ -81,17 +81,21 @@ def explain(
         check_equations=check_equations,
         unread=unread,
     )
-    return Explanation(text, gold_answer, mode, verdict, tuple(claims_of(text, mode)), tuple(readings_of(text, mode)))
+    claims = claims_of(text, mode, decimal_comma=writes_decimal_comma(gold_answer))
+    return Explanation(text, gold_answer, mode, verdict, tuple(claims), tuple(readings_of(text, mode)))
 
 
-def claims_of(text: str, mode: Mode = "strict") -> list[ReadClaim]:
-    """The places of a text that are marked as its final answer; none past a bound. The first MAX_MARKS."""
+def claims_of(text: str, mode: Mode = "strict", *, decimal_comma: bool = False) -> list[ReadClaim]:
+    """The places of a text that are marked as its final answer; none past a bound. The first MAX_MARKS.
+
+    `decimal_comma`: whether the gold answer is written with a comma as the decimal sign.
+    """
     if len(text) > MAX_TEXT_CHARS:
         return []
     if mode == "paper":
         return [*_paper_claims(text)]
     try:
-        claims = read_claims(text)
+        claims = read_claims(text, decimal_comma=decimal_comma)
     except ConflictError:
         return []
     return sorted(claims, key=lambda claim: (claim.start, claim.end))[:MAX_MARKS]

@@ -30,7 +30,14 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
-from rft_ray.grading.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
+from rft_ray.grading.answers import (
+    Answer,
+    ConflictError,
+    gold_answer,
+    paper_answer,
+    strict_answer,
+    writes_decimal_comma,
+)
 from rft_ray.grading.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, equations_of
 from rft_ray.records import GradedCompletion, Status, Verdict
 
@@ -93,15 +100,15 @@ def grade(
 
 
 def _judge(
-    text: str, gold_answer: str, mode: str, truncated: bool, tolerance: float, check_equations: bool, unread: Unread
+    text: str, gold_text: str, mode: str, truncated: bool, tolerance: float, check_equations: bool, unread: Unread
 ) -> Verdict:
-    gold = _gold(gold_answer, mode)
+    gold, comma = _gold(gold_text, mode)
     if gold is None:
-        return Verdict(Status.UNDECIDED, None, f"gold answer {gold_answer[-40:]!r} cannot be read")
-    answer = paper_answer(text) if mode == "paper" else strict_answer(text)
+        return Verdict(Status.UNDECIDED, None, f"gold answer {gold_text[-40:]!r} cannot be read")
+    answer = paper_answer(text) if mode == "paper" else strict_answer(text, decimal_comma=comma)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
-    if truncated and mode == "strict" and _ends_in_answer(text):
+    if truncated and mode == "strict" and _ends_in_answer(text, comma):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
     if not equal_answers(answer, gold, tolerance):
         return Verdict(Status.WRONG_ANSWER, answer.text, f"answer {answer.text[:60]}, gold {gold.text[:60]}")
@@ -151,7 +158,7 @@ def _near(left: Fraction | float, right: Fraction | float, tolerance: float) -> 
 _CUT = re.compile(r"\d(?:\s{1,3}[-+*/×÷x=]\s{0,3})?\Z", re.ASCII)
 
 
-def _ends_in_answer(text: str) -> bool:
+def _ends_in_answer(text: str, comma: bool) -> bool:
     """Whether the text ends in the number that the final answer was read from, or in an operator after it.
 
     That is so when the text without that number has another answer, or none.
@@ -161,24 +168,24 @@ def _ends_in_answer(text: str) -> bool:
         return False
     before = text[: cut.start() + 1].rstrip("0123456789")
     try:
-        return strict_answer(before) != strict_answer(text)
+        return strict_answer(before, decimal_comma=comma) != strict_answer(text, decimal_comma=comma)
     except ConflictError:
         return True
 
 
 @lru_cache(maxsize=4_096)
-def _gold(gold_answer: str, mode: str) -> Answer | None:
-    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer."""
-    if len(gold_answer) > MAX_GOLD_CHARS:
-        return None
+def _gold(gold: str, mode: str) -> tuple[Answer | None, bool]:
+    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer; and whether its decimal
+    sign is a comma, as it may then be in the text (strict).
+    """
+    if len(gold) > MAX_GOLD_CHARS:
+        return None, False
     if mode == "paper":
-        return paper_answer(gold_answer if "#### " in gold_answer else f"#### {gold_answer.strip()}")
+        return paper_answer(gold if "#### " in gold else f"#### {gold.strip()}"), False
     try:
-        if "####" in gold_answer:
-            return read_number(gold_answer.rpartition("####")[2].strip().partition("\n")[0])
-        return read_number(gold_answer) or strict_answer(gold_answer)
+        return gold_answer(gold), writes_decimal_comma(gold)
     except ConflictError:
-        return None
+        return None, False
 
 
 def _check_mode(mode: str) -> None:
