@@ -102,15 +102,27 @@ def claims_of(text: str, mode: Mode = "strict", *, decimal_comma: bool = False) 
 
 
 def readings_of(text: str, mode: Mode = "strict") -> list[Reading]:
-    """The equations of a text and why each holds or not; none past a bound. The first MAX_MARKS."""
+    """The equations of a text and why each holds or not; none past a bound. The first MAX_MARKS.
+
+    In `2*4 = <<2*4=8>>8` two equations overlap: one that fails counts, else the one that begins first.
+    """
     if len(text) > MAX_TEXT_CHARS:
         return []
-    read = [*_paper_readings(text)] if mode == "paper" else readings(text)
+    read = _paper_readings(text) if mode == "paper" else (_with_angles(text, reading) for reading in readings(text))
     apart: list[Reading] = []
-    for reading in sorted(read, key=lambda reading: (reading.start, reading.end)):
-        if len(apart) < MAX_MARKS and (not apart or reading.start >= apart[-1].end):
-            apart.append(replace(reading, rule=reading.rule[:MAX_RULE_CHARS]))
-    return apart
+    for reading in sorted(read, key=lambda reading: (reading.start, -reading.end)):
+        if not apart or reading.start >= apart[-1].end:
+            apart.append(reading)
+        elif reading.outcome == "fails" != apart[-1].outcome:
+            apart[-1] = reading
+    return [replace(reading, rule=reading.rule[:MAX_RULE_CHARS]) for reading in apart[:MAX_MARKS]]
+
+
+def _with_angles(text: str, reading: Reading) -> Reading:
+    """A reading of what is in `<<...>>`, with the angles; any other as it is."""
+    if text.startswith(">>", reading.end) and text.endswith("<<", 0, reading.start):
+        return replace(reading, start=reading.start - 2, end=reading.end + 2)
+    return reading
 
 
 def _paper_claims(text: str) -> Iterator[ReadClaim]:

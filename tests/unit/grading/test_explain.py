@@ -94,3 +94,16 @@ def test_a_hostile_text_is_marked_within_a_second_and_its_pieces_are_it(name: st
     assert len(readings) <= MAX_MARKS
     assert len(claims) <= MAX_MARKS
     assert all(0 <= read.start <= read.end <= len(text) for read in readings)
+
+
+@pytest.mark.parametrize(
+    ("text", "marked", "outcome"),
+    [
+        ("Ann has 2*4 = <<2*4=8>>8 pens", "2*4 = <<2*4=8>>8", "holds"),
+        ("Ann has 2*4 = <<2*4=9>>8 pens", "<<2*4=9>>", "fails"),
+        ("Ann has 2*4 = <<2*4=8>>9 pens", "2*4 = <<2*4=8>>9", "fails"),
+        ("Ann has <<2*4=8>>8 pens", "<<2*4=8>>", "holds"),
+    ],
+)
+def test_of_an_annotation_and_the_equation_around_it_one_is_marked(text: str, marked: str, outcome: str) -> None:
+    assert [(text[read.start : read.end], read.outcome) for read in readings_of(text)] == [(marked, outcome)]
