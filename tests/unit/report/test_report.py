@@ -162,6 +162,13 @@ def test_the_report_of_an_unfinished_run_names_what_is_missing(facts: RunFacts) 
     assert 'id="accuracy-chart"' not in page
 
 
+def test_the_report_says_how_many_samples_have_unread_equations(facts: RunFacts, page: str) -> None:
+    assert "cannot all be read" not in page
+    ledger = {name: replace(account, partly_read=1_203) for name, account in facts.summary.ledger.items()}
+    shown = run_page(replace(facts, summary=replace(facts.summary, ledger=ledger)))
+    assert "cannot all be read: a 1,203, b 1,203." in shown
+
+
 def test_the_pipeline_ends_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, store = make_run(tmp_path)
     summary = store.local_path("summary.json")
