@@ -87,7 +87,7 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
         store,
         samplers=samplers_of(store),
         mode=options.mode,
-        rules=_rules_of(store, options.unread),
+        rules=rules_of(store, options.unread),
         rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
         most=options.max_per_problem,
         same_model=options.same_model,
@@ -99,7 +99,7 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     return counts, problems
 
 
-def _rules_of(store: Store, unread: Unread | None) -> VerifierSpec:
+def rules_of(store: Store, unread: Unread | None) -> VerifierSpec:
     """The verifier of a run's config; gsm8k where the run has none, as samples graded by `rft-ray verify`."""
     try:
         content = store.read("config.yaml")
