@@ -110,8 +110,10 @@ class Checker:
             return False
         gap = self._text[self._offset + left.end : self._offset + right.start]
         lettered = any(letter.isalpha() for letter in gap)
+        if left.letters:
+            return True
         if not left.plain:
-            formula = left.named or left.letters or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
+            formula = left.named or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
             return formula and (left.named or left.worded or lettered)
         if index:
             return False
@@ -126,7 +128,11 @@ class Checker:
         if _rounded(left, left_value, right, right_value, rough):
             decimals = right.decimals if not right.operators else left.decimals
             self._exact[right_value] = left_value
-            return f"rounded to the {decimals} decimals shown" if decimals else "rounded to a whole number, as the words say"
+            return (
+                f"rounded to the {decimals} decimals shown"
+                if decimals
+                else "rounded to a whole number, as the words say"
+            )
         for variant in variants(left):
             if _rounded_variant(left, variant, right, right_value, rough):
                 return variant.rule
@@ -141,6 +147,7 @@ class Checker:
             if right.plain and right.numbers and right_value and other:
                 unit = other / right_value
                 if shows(right_value, right.decimals, value / unit) and (right.decimals or rough()):
+                    self._exact[right_value] = value / unit
                     return f"{first.rule}, and rounded"
         if self._in_cents(left, left_value, right, right_value):
             return "cents on the left, dollars on the right"
@@ -170,7 +177,7 @@ class Checker:
         self, left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
     ) -> str:
         """A number with decimals, that an earlier equation rounded or that repeats, stands for its exact value too."""
-        for side, value, other, other_value in ((left, left_value, right, right_value), (right, right_value, left, left_value)):
+        for side, other, other_value in ((left, right, right_value), (right, left, left_value)):
             exact: dict[int, str] = {}
             for number in side.numbers:
                 if number.decimals < 2 or number.percent:
@@ -198,8 +205,7 @@ def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: F
     with_percent = [any(number.percent for number in side.numbers) for side in (left, right)]
     if with_percent[0] == with_percent[1]:
         return False
-    small, large = (left_value, right_value) if with_percent[0] else (right_value, left_value)
-    return small * 100 == large
+    return left_value * 100 == right_value if with_percent[0] else right_value * 100 == left_value
 
 
 def _unlike(left: Field, right: Field) -> str:
@@ -227,12 +233,10 @@ def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction
     """Equal up to float noise, where one side shows it."""
     if not any(number.decimals >= NOISE_DECIMALS for side in (left, right) for number in side.numbers):
         return False
-    return abs(left_value - right_value) <= NOISE * max(1, abs(left_value))
+    return abs(left_value - right_value) <= NOISE * max(Fraction(1), abs(left_value))
 
 
-def _rounded(
-    left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
-) -> bool:
+def _rounded(left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]) -> bool:
     if not right.operators and shows(right_value, right.decimals, left_value) and _may_round(right, left, rough):
         return True
     return not left.operators and shows(left_value, left.decimals, right_value) and _may_round(left, right, rough)

@@ -65,6 +65,8 @@ class Field:
     """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
+    share_of: int = 0
+    """Index of the `*` that `of` stands for, after a share."""
     quotients: list[int] = field(default_factory=list)
     """Indices of the `/` of a quantity after a division sign: `7.5 ÷ 1/2`, `1600 / 200 calories/100 ml`."""
     start: int = 0
@@ -117,6 +119,10 @@ def variants(side: Field) -> Iterator[Variant]:
     if any(number.scale > 1 for number in side.numbers):
         scaled = {n.piece: _scaled(side, n) for n in side.numbers if n.scale > 1}
         yield Variant(side.replaced(scaled), side.decimals, "a scale word multiplies the number before it")
+    if side.share_of:
+        share = "".join(side.sources[: side.share_of])
+        if share.count("(") == share.count(")"):
+            yield Variant(share, 0, "a share, named with what it is a share of")
     if side.quotients:
         yield Variant(_grouped(side), side.decimals, "a quotient after a division sign is one quantity")
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}
@@ -149,7 +155,9 @@ def _percentages(side: Field) -> Iterator[Variant]:
     if last.percent and last.piece == len(side.pieces) - 1 > 1 and side.pieces[-2] in "+-":
         base, sign = "".join(side.sources[:-2]), side.pieces[-2]
         if base.count("(") == base.count(")"):
-            yield Variant(f"({base})*(1{sign}{last.digits}/100)", side.decimals, "an added percentage is one of the sum")
+            yield Variant(
+                f"({base})*(1{sign}{last.digits}/100)", side.decimals, "an added percentage is one of the sum"
+            )
 
 
 def _grouped(side: Field) -> str:
@@ -176,7 +184,9 @@ def in_smallest_units(side: Field) -> Variant:
     """A side with each measure in the smallest unit of its dimension."""
     if side.plain and side.operators and side.numbers:
         last = side.numbers[-1]
-        return Variant(f"({side.source})*({_size(last.unit)})/({_size(last.per)})", 0, "units of one dimension are converted")
+        return Variant(
+            f"({side.source})*({_size(last.unit)})/({_size(last.per)})", 0, "units of one dimension are converted"
+        )
     sources = {n.piece: f"({side.sources[n.piece]}*({_size(n.unit)})/({_size(n.per)}))" for n in side.numbers}
     return Variant(side.replaced(sources), 0, "units of one dimension are converted")
 
