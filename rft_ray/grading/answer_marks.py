@@ -49,6 +49,7 @@ _NOUNS = {
     "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
 }  # fmt: skip
 """The word for an answer, and whether its language writes a decimal comma."""
+_ASCII_NOUNS = [(noun, foreign) for noun, foreign in _NOUNS.items() if noun.isascii()]
 _ADJECTIVES = (
     r"(?:(?:final|correct|right|numeric|numerical|exact|simplified|rounded|required|actual|complete|new|corrected|revised"
     r"|real|true|overall|desired|resulting|short)[\s_]+){0,3}"
@@ -104,9 +105,8 @@ def _all_marks(text: str) -> Iterator[Mark]:
         for line in itertools.islice(lines, MAX_ANSWERS + 1):
             yield _on_line_or_next(text, line.start(), line.end(), "A")
     lower = text.lower() if "İ" not in text else text.replace("İ", "I").lower()
-    is_ascii = text.isascii()
-    for noun, foreign in _NOUNS.items():
-        if noun.isascii() or not is_ascii:
+    for noun, foreign in _ASCII_NOUNS if text.isascii() else _NOUNS.items():
+        if noun in lower:
             if lower.count(noun) > MAX_NOUNS:
                 raise ConflictError(f"the word {noun!r} more than {MAX_NOUNS} times (bound)")
             yield from itertools.islice(_by_noun(text, lower, noun, foreign), MAX_ANSWERS + 1)

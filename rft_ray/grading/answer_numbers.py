@@ -86,6 +86,7 @@ _BOUND_OR_MULTIPLE = re.compile(
 )
 _CONDITION = re.compile(r"\b(?:because|since|if|when|given|assuming|for|after)\b", re.I)
 _CONCLUSION = re.compile(r"\b(?:so|thus|therefore|hence|total|then|means|=)", re.I)
+_WORDS_BETWEEN = re.compile(r"(?:\s+[A-Za-z]{2,20}){2}\s[^\d]{0,100}\d")
 _HYPHENATED = re.compile(r"-[a-z]{2}", re.I)
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]{3,6}teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
@@ -216,7 +217,7 @@ def _number_of(shown: str, written: str, opener: str) -> Answer | None:
         raise _open(written, "holds several numbers")
     aside = _without_aside(tail)
     if _SECOND_NUMBER.search(aside) or _LIST.match(tail, len(aside)) or _AND_WORDS.search(aside):
-        raise _open(written, "holds several numbers")
+        raise _open(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
     return answer
 
 

@@ -64,6 +64,8 @@ def _paper_number(number: str) -> Answer | None:
 
 _cached_paper_number = lru_cache(maxsize=4_096)(_paper_number)
 
+_cached_number = lru_cache(maxsize=4_096)(read_number)
+
 _RULES = {
     "#": "after ####", "box": "\\boxed{}", "tag": "<answer>", "json": 'the key "answer"', "is": "after 'the answer is'",
     ":": "after 'answer:'", "A": "after 'A:'", ".": "the line after the heading 'answer'",
@@ -232,7 +234,7 @@ def _read(text: str, mark: Mark, after: Mark | None, decimal_comma: bool) -> Rea
         raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
     style = decimal_comma or _own_style(text, said) or (None if mark.foreign else False)
     try:
-        answer = read_number(said[:MAX_ANSWER_CHARS], opener, decimal_comma=style)
+        answer = _cached_number(said[:MAX_ANSWER_CHARS], opener, decimal_comma=style)
     except ConflictError as error:
         return ReadClaim(mark.start, mark.end, rule, None, str(error), "open")
     if answer is None:
