@@ -197,6 +197,6 @@ def _closing_brace(text: str, start: int) -> int:
 def bold_on_last_line(text: str) -> Iterator[Mark]:
     """What is set in bold on the last line, as marks; it counts where a text has no other."""
     shown = text.rstrip()
-    for bold in _BOLD.finditer(shown, shown.rfind("\n") + 1):
+    for bold in itertools.islice(_BOLD.finditer(shown, shown.rfind("\n") + 1), MAX_ANSWERS + 1):
         if has_numeral(bold[1][:MAX_ANSWER_CHARS]):
             yield Mark(bold.start(), bold.start(1), bold.end(1), "**")

@@ -104,18 +104,19 @@ SEVERAL_NUMBERS = "is a sentence of several numbers"
 """How the message of a ConflictError ends for a sentence of which no number is known to be the answer."""
 
 
-def read_number(written: str, opener: str = "#", *, decimal_comma: bool | None = False) -> Answer | None:
+def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = False) -> Answer | None:
     """The number that a short text states: `$1,800.00 per day.` -> 1800; None if it states none.
 
     In an equation it is the last side; in a sentence the only number; of several sentences the first counts. `opener`
     is what precedes the text, as in `answer_marks.Mark`: after `#`, `1. Add the costs` is a heading; after `A` and `:`
-    may come a whole solution, so that its last equation decides unless the text starts with a number.
-    `decimal_comma` is that of `plain_numerals`.
+    may come a whole solution, so that its last equation decides unless the text starts with a number. Without an opener
+    the text is a bare answer, such as a gold's, and a sentence states none. `decimal_comma` is that of
+    `plain_numerals`.
     Raises ConflictError when the text leaves the number open (`18 or 19`, `2:30`, `3n`, `18 = 19`).
     """
     shown = plain_numerals(written, decimal_comma)
     shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
-    if (_HEADING if opener == "#" else _FIRST_STEP).match(shown) and opener in ("#", "A", ":"):
+    if opener in ("", "#", "A", ":") and (_HEADING if opener in ("", "#") else _FIRST_STEP).match(shown):
         return None
     if opener == "#" and _LABELLED_HEADING.match(shown):
         return None
@@ -128,7 +129,8 @@ def read_number(written: str, opener: str = "#", *, decimal_comma: bool | None =
     first = (sentence.group() if sentence else shown).replace("≈", "=")
     if "=" in first:
         return _of_equation(first, shown.replace("≈", "="), written, opener)
-    return _number_of(first, written, opener) or _of_sentence(first, shown, written, opener)
+    answer = _number_of(first, written, opener)
+    return answer if answer or not opener else _of_sentence(first, shown, written, opener)
 
 
 def numbers_in(written: str) -> list[Fraction | float]:
@@ -148,7 +150,7 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
     if _ASSIGNMENTS.search(first):
         raise _open(written, "holds several equations")
     last = _number_of(sides.rpartition("=")[2].strip(), written, opener)
-    if opener == "#" and last and not stated and "=" in shown[len(first) :]:
+    if opener in ("", "#") and last and not stated and "=" in shown[len(first) :]:
         raise _open(written, "holds several equations")
     if stated and last and not same_value(stated, last):
         raise _open(written, "holds several numbers")

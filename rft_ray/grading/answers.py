@@ -139,11 +139,12 @@ def gold_answer(text: str) -> Answer | None:
 
     A comma before one, two or more than three digits is a decimal sign in a gold.
     """
-    stated = text.rpartition("####")[2].strip().partition("\n")[0] if "####" in text else text
+    marked = "####" in text
+    stated = text.rpartition("####")[2].strip().partition("\n")[0] if marked else text.strip()
     for decimal_comma in (False, None):
         try:
-            answer = read_number(stated, decimal_comma=decimal_comma)
-            return answer or (None if "####" in text else strict_answer(text))
+            answer = None if marked else strict_answer(text)
+            return answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
         except ConflictError:
             continue
     return None
@@ -158,6 +159,7 @@ _COMMA_GOLD = re.compile(r"[^\d.,]{0,20}(?:\d{1,3}(?:\.\d{3})+|\d+),(?:\d{1,2}|\
 _COMMA_STYLE = re.compile(
     r"[-=+*/×÷x€]\s?\d{1,3}(?:\.\d{3}){0,4},\d{1,2}(?![\d,])|(?<![\d,.])\d{1,9},\d{1,2}\s?[=+*/×÷€]", re.ASCII
 )
+_SEPARATOR = re.compile(r"\d[,.]\d")
 _POINT_STYLE = re.compile(r"\d\.\d{1,2}(?!\d)", re.ASCII)
 _OTHER_QUESTION = re.compile(
     r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>]{0,8}"
@@ -187,6 +189,8 @@ def _settled(text: str, decimal_comma: bool) -> list[ReadClaim]:
     ]
     if not any(claim.state != "set_aside" for claim in claims) and "**" in text:
         claims += [_read(text, mark, None, decimal_comma) for mark in bold_on_last_line(text)]
+        if len(claims) > MAX_ANSWERS:
+            raise ConflictError(f"more than {MAX_ANSWERS} pieces in bold (bound)")
     if _agree(claims):
         return claims
     for supersede in (_without_run_on, _without_taken_back, _without_settled):
@@ -232,7 +236,7 @@ def _read(text: str, mark: Mark, after: Mark | None, decimal_comma: bool) -> Rea
         opener = "is" if on_line else opener
     if len(said) > MAX_ANSWER_CHARS and said[:MAX_ANSWER_CHARS].strip(" \t$-").isdigit():
         raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
-    style = decimal_comma or _own_style(text, said) or (None if mark.foreign else False)
+    style = decimal_comma or (bool(_SEPARATOR.search(said)) and _own_style(text)) or (None if mark.foreign else False)
     try:
         answer = _cached_number(said[:MAX_ANSWER_CHARS], opener, decimal_comma=style)
     except ConflictError as error:
@@ -249,10 +253,9 @@ def _opens_solution(text: str, mark: Mark, said: str, after: Mark | None, on_lin
     return _BARE.match(said) is None and bool(re.search(r"\d", text[mark.end :]))
 
 
-def _own_style(text: str, said: str) -> bool:
-    """Whether the numbers of a text have decimal commas, asked where those of its answer may have."""
-    if "," not in said and "." not in said:
-        return False
+@lru_cache(maxsize=4)
+def _own_style(text: str) -> bool:
+    """Whether the numbers of a text have decimal commas."""
     return bool(_COMMA_STYLE.search(text)) and not _POINT_STYLE.search(text)
 
 

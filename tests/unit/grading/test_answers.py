@@ -117,6 +117,8 @@ def test_the_part_that_answers_the_question_keeps_positions() -> None:
         ("The answer is 8.", 8),
         ("\\frac12", Fraction(1, 2)),
         ("eight", None),
+        ("Kim had 3 bags of 4.\nThe answer is 12.", 12),
+        ("Paris in 1900", None),
         ("(4, 5)", None),
         ("4n", None),
     ],
