@@ -77,7 +77,7 @@ _AFTER = re.compile(
     r"(?![ \t*_]{0,4}(?:not|no|never|nicht|pas|kein)\b)",
     re.I,
 )
-_HEADING_LINE = re.compile(r"[*_#:：.\s]*(?=\n)")
+_HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
 _OPENS_HEADING = re.compile(rf"^[^\w\n]*(?:the[ ])?{_ADJECTIVES}\Z", re.I | re.M)
 _SAYS = re.compile(r"\w")
 _KEY = re.compile(r"[\"'](?:final[_ ])?\Z", re.I)
@@ -155,7 +155,8 @@ def _json_value(text: str, start: int, opens: int) -> Mark:
     quote = text[opens : opens + 1]
     if quote not in ('"', "'"):
         return Mark(start, opens, _end_of(text, opens, ("\n", "}")), "json")
-    return Mark(start, opens + 1, _end_of(text, opens + 1, (quote, "\n")), "json")
+    opens += 3 if text.startswith('\\"', opens + 1) else 1  # a string within the string
+    return Mark(start, opens, _end_of(text, opens, (quote, "\n")), "json")
 
 
 def _tagged(text: str, start: int, opens: int, closes: int) -> Mark:

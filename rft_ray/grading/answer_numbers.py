@@ -22,8 +22,8 @@ _VALUE = (
 _NUMBER = re.compile(rf"(?P<lead>[(\[{{\s$]*(?:[-+]\s?)?{_CURRENCY}\s*(?:-\s?)?){_VALUE}", re.ASCII)
 _NUMBER_INSIDE = re.compile(rf"(?<![\w.,^\\-])(?P<lead>[(\[{{]?(?:[-+]\s?)?{_CURRENCY}\s?(?:-\s?)?){_VALUE}", re.ASCII)
 _LEAD_WORDS = re.compile(
-    r"[\s:'>→]*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
-    r"|a\s+total\s+of|equal\s+to|~|≈|→)[\s:]*)*",
+    r"[\s:'=]*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
+    r"|a\s+total\s+of|equal\s+to|~|≈)[\s:]*)*",
     re.I,
 )
 _MINUS_WORD = re.compile(r"(?:negative|minus)\s+(?=[$\d.])", re.I)
@@ -35,6 +35,8 @@ _LABEL = (
 )
 _LABELLED_HEADING = re.compile(rf"\W*{_LABEL}\s*#?\d", re.I)
 _AFTER_LABEL = re.compile(rf"\b{_LABEL}\s*[#(]?\Z", re.I)
+_ARROW = re.compile(r"[-=]{1,3}>")
+_INEQUALITY = re.compile(r"[<>≤≥≠]|!=")
 _ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
 _SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
@@ -43,7 +45,8 @@ _SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\
 _STOP = re.compile(r"[.!?](?:\s|$)|<\||</")
 _ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
 _LIST = re.compile(r"\s*[,;]\s*(?:(?:and|or)\s+)?[-+]?\s?[$€£¥₹]?\s?[\d.]*\d")
-_ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z]\w{0,20}\s*=")
+_ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z\\][\w {}\\]{0,30}=")
+_UNKNOWN = re.compile(r"\d\s?[a-z]\b|\b[a-z]\s*[-+*/^]|[-+*/^]\s*[a-z]\b", re.I)
 _MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\b(?:sqrt|pi)\b")
 _ALGEBRA = re.compile(
     r"(?![mghslLFCWVJN](?![A-Za-z]))[A-Za-z](?![A-Za-z'])|[a-cnx-z]{2,3}(?![A-Za-z])|\s?[nxyz]\s*(?:\Z|[-+*/^)\]}.,])"
@@ -126,7 +129,9 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
     if decimal_comma is None and re.match(r"\D*[1-9]\d{0,2}\.\d{3}(?!\d)", shown, re.ASCII):
         raise ConflictError(f"final answer {written.strip()[:60]!r}: its point may set off thousands or decimals")
     sentence = _SENTENCE.match(shown)
-    first = (sentence.group() if sentence else shown).replace("≈", "=")
+    first = _ARROW.sub("=", sentence.group() if sentence else shown).replace("≈", "=")
+    if _INEQUALITY.search(first):
+        raise _open(written, "is an inequality")
     if "=" in first:
         return _of_equation(first, shown.replace("≈", "="), written, opener)
     answer = _number_of(first, written, opener)
@@ -147,14 +152,24 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
         sides = shown.partition("=")[2]
     if explained:
         return stated
-    if _ASSIGNMENTS.search(first):
-        raise _open(written, "holds several equations")
+    if not opener and _UNKNOWN.search(left):
+        raise _open(written, "is an equation with an unknown")
     last = _number_of(sides.rpartition("=")[2].strip(), written, opener)
+    assigned = _ASSIGNMENTS.search(first)
+    if assigned and last and _differs(first[: assigned.start()].rpartition("=")[2].strip(), last):
+        raise _open(written, "holds several equations")
     if opener in ("", "#") and last and not stated and "=" in shown[len(first) :]:
         raise _open(written, "holds several equations")
     if stated and last and not same_value(stated, last):
         raise _open(written, "holds several numbers")
     return stated if stated and last and stated.percent else last or stated
+
+
+def _differs(side: str, last: Answer) -> bool:
+    """Whether a side of an equation starts with another number than the last one."""
+    match = _NUMBER.match(side)
+    answer = _answer_of(match) if match else None
+    return answer is not None and not same_value(answer, last)
 
 
 def _of_sentence(first: str, shown: str, written: str, opener: str) -> Answer | None:

@@ -54,6 +54,8 @@ WORDINGS = [
     ("The answer is 7/8.", "0.875"), ("The answer would be 31.", "31"), ("The answer is thus 31.", "31"),
     ("Our answer comes out to $31.", "31"), ("The answer, then, is 31.", "31"), ("The answer to part b is 31.", "31"),
     ("The answer is that Kim saves $31.", "31"), ("Final answer -> 31", "31"), ("The answer is not 31.", None),
+    ("The answer is x > 31.", "?"), ("The answer is 3x => 31", "31"), ('"answer": "\\"31\\""', "31"), ("#### <b>31</b>", "31"),
+    ("a = 31, \\quad b_2 = 5. The answer is a = 31, b_2 = 5", "?"), ("Answer\n\\[\n31\n\\]", "31"),
     ("The answer is given in feet. A foot has 12 inches.", None), ("The answer is more than 31.", "?"),
     ("The answer is half of 62.", "?"), ("The answer is x = 3, y = 4.", "?"), ("The answer is eight in 2 groups.", "?"),
     ("**Answer:** Kim has 31 pens.", "31"), ("#### The whole bill is $31.", "31"), ("#### Step 3: Divide", None),
