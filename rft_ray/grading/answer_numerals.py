@@ -38,6 +38,7 @@ _ANY_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(?=\d+(?!\d|,\d))", re.ASCII)
 _COMMA_BEFORE_EURO = re.compile(
     r"(?<![\d.,])(\d+),(?=\d{1,2}\s?(?:€|EUR\b|Euro\b|euros\b|(?<=\s)[$£](?!\s?\d)))", re.ASCII
 )
+_POINT_BEFORE_EURO = re.compile(r"(?<![\d.,])[1-9]\d{0,2}\.\d{3}(?=\s?(?:€|EUR\b|Euro\b|euros\b|[$£]))", re.ASCII)
 _OPERATORS = re.compile(
     r"\\(times|cdot|div|approx|simeq|pounds|euro|yen|geq?|leq?|neq?|[rR]ightarrow|implies)(?![A-Za-z])"
 )
@@ -90,6 +91,8 @@ def _plain_separators(shown: str, decimal_comma: bool | None) -> str:
         if decimal_comma is not False:
             shown = (_ANY_DECIMAL_COMMA if decimal_comma else _DECIMAL_COMMA).sub(r"\1.", shown)
     elif "." in shown:
+        if decimal_comma is None:  # an amount of money has no three decimals
+            shown = _POINT_BEFORE_EURO.sub(_european, shown)
         shown = (_ONE_POINT_THOUSANDS if decimal_comma else _POINTS_THOUSANDS).sub(_european, shown)
     return _BLANK_THOUSANDS.sub(lambda number: re.sub(r"[ ']", "", number[0]), shown)
 
