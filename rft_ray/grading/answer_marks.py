@@ -42,7 +42,7 @@ _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
 _A_LINE = re.compile(r"^[ \t*_]{0,8}A[*_]{0,2}[:：][*_]{0,2}", re.M)
 _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+_BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
     "answer": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
     "risposta": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False, "الإجابة": False,
@@ -59,27 +59,31 @@ _BEFORE = re.compile(
     rf"\s{{0,4}}{_ADJECTIVES}\Z",
     re.I | re.M,
 )
-_NOT_AN_ANSWER = re.compile(r"\b(?:if|suppose|whether|each|per|every|any|wrong|incorrect)\s[^.\n]{0,20}\Z", re.I)
+_NOT_AN_ANSWER = re.compile(
+    r"\b(?:if|suppose|whether|each|per|every|any|wrong|incorrect|thought|guessed|assumed)\s[^.\n]{0,20}\Z", re.I
+)
 _CLAUSE = (
     r"(?:[ \t]{0,3}\([^()\n]{0,40}\))?"
     r"(?:[ \t,]{1,3}(?:to|for|of|in|as|after|here|that|we|you|I|then|therefore|rounded|finale?|correcta?|à|de|du|auf|zu"
     r"|für)\b[^\n.:=]{0,80}?)?"
 )
 _GIVES = (
-    r"(?:(?P<sign>[:：=→]|[-=]>|[-–—](?=[ \t]+[\W_]{0,4}\d))"
-    r"|(?:is|was|(?:would|should|must|will|has[ \t]to|can|could)(?:[ \t]only)?[ \t]be|comes?[ \t](?:out[ \t])?to"
-    r"|becomes|equals|turns[ \t]out[ \t]to[ \t]be|works[ \t]out[ \t](?:to|as)|es|est|ist|lautet|beträgt|sería|serait"
-    r"|è|é|ni|—)(?![\w'’])"
-    r"|(?:就|应该|應該)?(?:是|为|為|等于)|は|는|은|هي|هو|है|হল|হলো|คือ)"
+    r"(?:(?P<sign>[:：=→]|[-=]>|≈|[-–—](?=[ \t]+[\W_]{0,4}\d))"
+    r"|(?:is|was|(?:would|should|must|will|has[ \t]to|ought[ \t]to|may|might|can|could)(?:[ \t]only)?[ \t]be"
+    r"|(?:comes?|came)[ \t](?:out[ \t])?to(?:[ \t]be)?"
+    r"|becomes|equals|turn(?:s|ed)[ \t]out[ \t]to[ \t]be|works[ \t]out[ \t](?:to|as)|es|est|ist|lautet|beträgt|sería"
+    r"|serait|è|é|ni|—)(?![\w'’])"
+    r"|of(?=[ \t]+[^\w\n]{0,4}\d)|(?:就|应该|應該)?(?:是|为|為|等于)|は|는|은|هي|هو|है|হল|হলো|คือ)"
 )
 _AFTER = re.compile(
     rf"(?:s(?=[ \t]{{0,2}}:))?{_CLAUSE}[*_ \t\"'`$\\)]{{0,6}}{_GIVES}[ \t*_]{{0,4}}(?:[:：=](?!=))?"
     r"(?![ \t*_]{0,4}(?:not|no|never|nicht|pas|kein)\b)",
     re.I,
 )
-_HEADING_LINE = re.compile(r"[*_#:：.\s]*(?=\n)")
+_HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
 _OPENS_HEADING = re.compile(rf"^[^\w\n]*(?:the[ ])?{_ADJECTIVES}\Z", re.I | re.M)
 _SAYS = re.compile(r"\w")
+_OPENS_TAG = re.compile(r"<(?:final[_ ]?)?\Z", re.I)
 _KEY = re.compile(r"[\"'](?:final[_ ])?\Z", re.I)
 
 
@@ -118,8 +122,8 @@ def _by_noun(text: str, lower: str, noun: str, foreign: bool) -> Iterator[Mark]:
     while start >= 0:
         end = start + len(noun)
         before = text[max(0, start - 60) : start]
-        if before.endswith("<") and text.startswith(">", end):
-            yield _tagged(text, start - 1, end + 1, lower.find("</answer", end))
+        if text.startswith(">", end) and _OPENS_TAG.search(before):
+            yield _tagged(text, start - 1, end + 1, text.find("</", end))
         elif (mark := _said(text, before, start, end)) is not None:
             yield mark._replace(foreign=foreign)
         start = lower.find(noun, end)
@@ -155,7 +159,8 @@ def _json_value(text: str, start: int, opens: int) -> Mark:
     quote = text[opens : opens + 1]
     if quote not in ('"', "'"):
         return Mark(start, opens, _end_of(text, opens, ("\n", "}")), "json")
-    return Mark(start, opens + 1, _end_of(text, opens + 1, (quote, "\n")), "json")
+    opens += 3 if text.startswith('\\"', opens + 1) else 1  # a string within the string
+    return Mark(start, opens, _end_of(text, opens, (quote, "\n")), "json")
 
 
 def _tagged(text: str, start: int, opens: int, closes: int) -> Mark:

@@ -22,8 +22,8 @@ _VALUE = (
 _NUMBER = re.compile(rf"(?P<lead>[(\[{{\s$]*(?:[-+]\s?)?{_CURRENCY}\s*(?:-\s?)?){_VALUE}", re.ASCII)
 _NUMBER_INSIDE = re.compile(rf"(?<![\w.,^\\-])(?P<lead>[(\[{{]?(?:[-+]\s?)?{_CURRENCY}\s?(?:-\s?)?){_VALUE}", re.ASCII)
 _LEAD_WORDS = re.compile(
-    r"[\s:'>→]*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
-    r"|a\s+total\s+of|equal\s+to|~|≈|→)[\s:]*)*",
+    r"[\s:'=]*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
+    r"|a\s+total\s+of|equal\s+to|~|≈)[\s:]*)*",
     re.I,
 )
 _MINUS_WORD = re.compile(r"(?:negative|minus)\s+(?=[$\d.])", re.I)
@@ -35,6 +35,9 @@ _LABEL = (
 )
 _LABELLED_HEADING = re.compile(rf"\W*{_LABEL}\s*#?\d", re.I)
 _AFTER_LABEL = re.compile(rf"\b{_LABEL}\s*[#(]?\Z", re.I)
+_BULLET = re.compile(r"\A[-+•]\s+")
+_ARROW = re.compile(r"[-=]{1,3}>")
+_INEQUALITY = re.compile(r"[<>≤≥≠]|!=")
 _ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
 _SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
@@ -43,11 +46,12 @@ _SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\
 _STOP = re.compile(r"[.!?](?:\s|$)|<\||</")
 _ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
 _LIST = re.compile(r"\s*[,;]\s*(?:(?:and|or)\s+)?[-+]?\s?[$€£¥₹]?\s?[\d.]*\d")
-_ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z]\w{0,20}\s*=")
-_MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\b(?:sqrt|pi)\b")
+_ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z\\][\w {}\\]{0,30}=")
+_UNKNOWN = re.compile(r"\d\s?[a-z]\b|\b[a-z]\s*[-+*/^]|[-+*/^]\s*[a-z]\b", re.I)
+_MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\|\s*-|\b(?:sqrt|pi|log|ln|sin|cos|tan)\b")
 _ALGEBRA = re.compile(
     r"(?![mghslLFCWVJN](?![A-Za-z]))[A-Za-z](?![A-Za-z'])|[a-cnx-z]{2,3}(?![A-Za-z])|\s?[nxyz]\s*(?:\Z|[-+*/^)\]}.,])"
-    r"|\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(\s?[\dA-Za-z]\s?\)|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
+    r"|\.?\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
     r"|\s*(?:squared|cubed|factorial|tenths|hundredths|thousandths|choose)\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
 )
 _AND_WORDS = re.compile(
@@ -62,15 +66,15 @@ _AND_FRACTION = re.compile(
 _COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8}
 _SCALE = re.compile(
-    r"\s?(?P<name>hundred|thousand|million|billion|trillion|lakh|crore|millones|mill[oó]n|millionen|milliarden|tausend"
-    r"|mille|milliards?)s?\b|\s?(?P<sign>[万萬亿億千])|(?P<thousand>\s?[kK])\b|\s?(?P<money>[mMbB]|bn|Bn|mn|mln)\b",
+    r"\s?(?P<name>hundred|grand|thousand|million|billion|trillion|lakh|crore|millones|mill[oó]n|millionen|milliarden|tausend"
+    r"|mille|milliards?)s?\b|\s?(?P<sign>[万萬亿億千])|(?P<thousand>\s?[kK])\b|\s?(?P<money>[mMbB]|bn|mn|mln|mil)\b",
     re.I,
 )
 _SCALES = {
     "hundred": 10**2, "thousand": 10**3, "tausend": 10**3, "mille": 10**3, "千": 10**3, "万": 10**4, "萬": 10**4,
     "lakh": 10**5, "million": 10**6, "millionen": 10**6, "millones": 10**6, "millón": 10**6, "millon": 10**6,
     "crore": 10**7, "亿": 10**8, "億": 10**8, "billion": 10**9, "milliarden": 10**9, "milliard": 10**9,
-    "trillion": 10**12, "m": 10**6, "mn": 10**6, "mln": 10**6, "b": 10**9, "bn": 10**9,
+    "trillion": 10**12, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "grand": 10**3, "b": 10**9, "bn": 10**9,
 }  # fmt: skip
 _CLOCK = re.compile(r":(?P<minutes>\d\d)(?::00)?(?!\d|:|\s?/)")
 _HALF_DAY = re.compile(r"\s?(?P<half>[ap])\.?\s?m\b\.?", re.I)
@@ -94,7 +98,8 @@ _NUMBER_WORD = re.compile(
     re.I,
 )
 _STATEMENT = re.compile(
-    r"\b(?:is|are|was|were|be|has|have|had|will|would|can|costs?|makes?|earns?|needs?|gets?|pays?|spends?|takes?|equals?)\b"
+    r"\b(?:is|are|was|were|be|has|have|had|will|would|can|costs?|makes?|earns?|needs?|gets?|pays?|spends?|takes?|equals?"
+    r"|made|paid|got|sold|bought|spent|took|left|ran|ate|won|gave|[a-z]{2,12}ed)\b"
     r"|[:$€£¥₹]|[.!]\s*\Z",
     re.I,
 )
@@ -120,13 +125,17 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
         return None
     if opener == "#" and _LABELLED_HEADING.match(shown):
         return None
+    if opener == ".":
+        shown = _BULLET.sub("", shown)
     shown = _MINUS_WORD.sub("-", _ITEM.sub("", _CHOICE.sub("", shown, count=1)), count=1)
     check = _CHECK.search(shown)
     shown = shown[: check.start()] if check else shown
     if decimal_comma is None and re.match(r"\D*[1-9]\d{0,2}\.\d{3}(?!\d)", shown, re.ASCII):
         raise ConflictError(f"final answer {written.strip()[:60]!r}: its point may set off thousands or decimals")
     sentence = _SENTENCE.match(shown)
-    first = (sentence.group() if sentence else shown).replace("≈", "=")
+    first = _ARROW.sub("=", sentence.group() if sentence else shown).replace("≈", "=")
+    if _INEQUALITY.search(first):
+        raise _open(written, "is an inequality")
     if "=" in first:
         return _of_equation(first, shown.replace("≈", "="), written, opener)
     answer = _number_of(first, written, opener)
@@ -147,14 +156,24 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
         sides = shown.partition("=")[2]
     if explained:
         return stated
-    if _ASSIGNMENTS.search(first):
-        raise _open(written, "holds several equations")
+    if not opener and _UNKNOWN.search(left):
+        raise _open(written, "is an equation with an unknown")
     last = _number_of(sides.rpartition("=")[2].strip(), written, opener)
+    assigned = _ASSIGNMENTS.search(first)
+    if assigned and last and _differs(first[: assigned.start()].rpartition("=")[2].strip(), last):
+        raise _open(written, "holds several equations")
     if opener in ("", "#") and last and not stated and "=" in shown[len(first) :]:
         raise _open(written, "holds several equations")
     if stated and last and not same_value(stated, last):
         raise _open(written, "holds several numbers")
     return stated if stated and last and stated.percent else last or stated
+
+
+def _differs(side: str, last: Answer) -> bool:
+    """Whether a side of an equation starts with another number than the last one."""
+    match = _NUMBER.match(side)
+    answer = _answer_of(match) if match else None
+    return answer is not None and not same_value(answer, last)
 
 
 def _of_sentence(first: str, shown: str, written: str, opener: str) -> Answer | None:
@@ -210,13 +229,13 @@ def _number_of(shown: str, written: str, opener: str) -> Answer | None:
         return None
     answer, end = _completed(answer, match, shown, written)
     tail = shown[end:]
-    if _ALGEBRA.match(tail) or (opener == "box" and tail.startswith("!")):
-        raise _open(written, "goes on as an expression")
     twin, length, either = _twin(tail)
     if twin and same_value(answer, twin):
-        answer, tail = (twin if twin.percent else answer), tail[length:]
+        answer, tail = (twin if twin.percent else answer), tail[length:].lstrip(")")
     elif twin and either:
         raise _open(written, "holds several numbers")
+    if _ALGEBRA.match(tail) or (opener == "box" and tail.startswith("!")):
+        raise _open(written, "goes on as an expression")
     aside = _without_aside(tail)
     if _SECOND_NUMBER.search(aside) or _LIST.match(tail, len(aside)) or _AND_WORDS.search(aside):
         raise _open(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
@@ -249,7 +268,7 @@ def _factor(scale: re.Match[str], money: bool, written: str) -> int:
         return 1_000 if money or len(scale["thousand"]) == 1 else 1
     letter = scale["money"]
     if letter and not money and letter != "bn":
-        if letter in ("M", "B") and not scale[0].startswith(" "):
+        if letter == "mil" or (letter in ("M", "B") and not scale[0].startswith(" ")):
             raise _open(written, "has a letter that may be a scale or a unit")
         return 1
     return _SCALES[(scale["name"] or scale["sign"] or letter).lower()]

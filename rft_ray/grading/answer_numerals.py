@@ -15,34 +15,42 @@ _UNICODE = str.maketrans(
         "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u3000": " ", "\u2062": "", "\u200b": "",
         "，": ",", "、": ",",
         "：": ":", "；": ";", "（": "(", "）": ")", "＝": "=", "。": ". ", "！": "! ", "？": "? ", "،": ",", "٫": ".",
-        "٬": ",", "٪": "%", "।": ". ", "’": "'", "°": " degrees ", "º": " degrees ", "＋": "+", "．": ".",
+        "٬": ",", "٪": "%", "।": ". ", "’": "'", "⇒": "=", "→": "=",
+        "°": " degrees ", "º": " degrees ", "＋": "+", "．": ".",
         "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅛": " 1/8",
     }
 )  # fmt: skip
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
-_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|textrm|mathit|mbox|operatorname|emph)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text[a-z]{0,10}|math(?:rm|bf|it|sf|tt)|mbox|operatorname|emph)\s*\{([^{}]*)\}")
 _PART = r"(?:\{\s*(-?\d[\d,]*)\s*\}|(\d))"
 _FRAC = re.compile(rf"\\[dtc]?frac\s*{_PART}\s*{_PART}", re.ASCII)
 _DEGREES = re.compile(r"\s?\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])")
-_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{\s?,\s?\}|,\s?\\[!,;: ]|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII)
+_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{\s?,\s?\}|,\s?\\[!,;: ]\s?|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII)
 _LATEX_DECIMAL_COMMA = re.compile(r"(?<=\d)\{\s?,\s?\}(?=\d)", re.ASCII)
 _BLANK_THOUSANDS = re.compile(r"(?<![\d.,/'-])[1-9]\d{0,2}(?:[ ']\d{3})+(?![\d/']|\s/)", re.ASCII)
 _INDIAN_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])", re.ASCII)
 _POINT_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+(?!\d))(?!,)", re.ASCII)
 _POINTS_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\d,])(?!\.\d)", re.ASCII)
 _ONE_POINT_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d])(?!\.\d)", re.ASCII)
-_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(?=(?:\d{1,2}|\d{4,})(?!\d|,\d))", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,(\[])(\d+),(?=(?:\d{1,2}|\d{4,})(?!\d|,\d))", re.ASCII)
 _ANY_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(?=\d+(?!\d|,\d))", re.ASCII)
-_COMMA_BEFORE_EURO = re.compile(r"(?<![\d.,])(\d+),(?=\d{1,2}\s?(?:€|EUR\b|Euro\b|euros\b))", re.ASCII)
-_OPERATORS = re.compile(r"\\(times|cdot|div|approx|simeq|pounds|euro|yen)(?![A-Za-z])")
+_COMMA_BEFORE_EURO = re.compile(
+    r"(?<![\d.,])(\d+),(?=\d{1,2}\s?(?:€|EUR\b|Euro\b|euros\b|(?<=\s)[$£](?!\s?\d)))", re.ASCII
+)
+_POINT_BEFORE_EURO = re.compile(r"(?<![\d.,])[1-9]\d{0,2}\.\d{3}(?=\s?(?:€|EUR\b|Euro\b|euros\b|[$£]))", re.ASCII)
+_OPERATORS = re.compile(
+    r"\\(times|cdot|div|approx|simeq|pounds|euro|yen|geq?|leq?|neq?|[rR]ightarrow|implies)(?![A-Za-z])"
+)
 _OPERATOR_SIGNS = {
-    "times": "×", "cdot": "×", "div": "÷", "approx": "≈", "simeq": "≈", "pounds": "£", "euro": "€", "yen": "¥"
+    "times": "×", "cdot": "×", "div": "÷", "approx": "≈", "simeq": "≈", "pounds": "£", "euro": "€", "yen": "¥",
+    "ge": "≥", "geq": "≥", "le": "≤", "leq": "≤", "ne": "≠", "neq": "≠",
+    "rightarrow": "=", "Rightarrow": "=", "implies": "=",
 }  # fmt: skip
 _MARKS = re.compile(
     r"\\[\[\]()!,;:> ]"
     r"|\\(?:left|right|displaystyle|quad|qquad|bf|rm|large|Large|checkmark|square|blacksquare)(?![A-Za-z])"
-    r"|[*_`~]+|\\(?=[$%#&])|[\"“”«»]"
+    r"|</?[a-z]{1,6}\s?/?>|[*_`~]+|\\(?=[$%#&])|[\"“”«»]"
 )
 
 
@@ -83,6 +91,8 @@ def _plain_separators(shown: str, decimal_comma: bool | None) -> str:
         if decimal_comma is not False:
             shown = (_ANY_DECIMAL_COMMA if decimal_comma else _DECIMAL_COMMA).sub(r"\1.", shown)
     elif "." in shown:
+        if decimal_comma is None:  # an amount of money has no three decimals
+            shown = _POINT_BEFORE_EURO.sub(_european, shown)
         shown = (_ONE_POINT_THOUSANDS if decimal_comma else _POINTS_THOUSANDS).sub(_european, shown)
     return _BLANK_THOUSANDS.sub(lambda number: re.sub(r"[ ']", "", number[0]), shown)
 

@@ -162,9 +162,10 @@ _COMMA_STYLE = re.compile(
 _SEPARATOR = re.compile(r"\d[,.]\d")
 _POINT_STYLE = re.compile(r"\d\.\d{1,2}(?!\d)", re.ASCII)
 _OTHER_QUESTION = re.compile(
-    r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>]{0,8}"
+    r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>\[(]{0,8}"
+    r"(?:next[ ]|new[ ]|another[ ])?"
     r"(?:(?:question|problem|instruction|example|exercise|human|user|q|问题|題目|题目|pregunta|frage)\b"
-    r"[ \t]{0,2}#?\d{0,4}[*_]{0,2}[ \t]{0,2}[:：])",
+    r"[ \t]{0,2}#?\d{0,4}[*_\])]{0,2}[ \t]{0,2}[:：])",
     re.I,
 )
 _TAKEN_BACK = re.compile(
