@@ -1,11 +1,17 @@
 """Grade completions of any sampler against gold answers: prints counts, and writes verdicts with --out.
 
     rft-ray grade completions.jsonl --gold gsm8k:train [--mode both] [--out verdicts.jsonl]
+    rft-ray grade --explain solution.txt --gold 18
+    rft-ray grade --explain completions.jsonl --row 3 --gold gsm8k:train
 
 FILE is any file of rows (docs/your-data.md), with one completion or one list of completions per row. Gold is a file of
 questions with final answers or whole solutions, or a source by name: `gsm8k:train`, `hub:<dataset>:<split>`,
 `tiny:train:600`.
 A gold file graded against itself is all correct.
+
+With --explain, FILE is one text (`-`: standard input) or, with --row, a file of rows. It prints the text with its
+equations and answers marked, how each is read, the rule that decided, and the verdict. Gold is then the answer itself
+or, with --row, also a source as above, or the row's column `gold` where --gold is left out.
 
 Exit codes: 0 done, 2 the files or --out cannot be used.
 Limits: both files are read into memory; completions without a gold answer are counted and left out.
@@ -23,10 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_ray.cli import explain
 from rft_ray.cli.job import check_out
 from rft_ray.config.errors import RftError
 from rft_ray.data import external
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
+from rft_ray.grading.grader import UNREAD, is_partly_read
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
 from rft_ray.records import Status, Verdict
 from rft_ray.store.base import partial_file
@@ -46,7 +54,11 @@ class Sample:
 
 def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") -> int:
     """Grade the file and return the exit code: 0 done, 2 the files or --out cannot be used."""
-    options = _parser(prog).parse_args(arguments)
+    parser = _parser(prog)
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    if options.explain:
+        return explain.main(options)
     try:
         if options.out:
             check_out("--out", options.out)
@@ -61,13 +73,20 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
         return 2
     print(f"{len(known)} completions of {len({s.question for s in known})} problems", end="")
     print(f"; {len(samples) - len(known)} more without a gold answer left out")
-    modes = MODES if options.mode == "both" else (options.mode,)
+    modes = MODES if options.mode in ("both", None) else (options.mode,)
     tolerance = EVALUATING if options.tolerance == "evaluating" else COLLECTING
     verdicts: dict[str, list[Verdict]] = {}
     for mode in modes:
         started = time.perf_counter()
         verdicts[mode] = [
-            grade(s.text, gold[s.question], mode, truncated=s.finish_reason == "length", tolerance=tolerance)
+            grade(
+                s.text,
+                gold[s.question],
+                mode,
+                truncated=s.finish_reason == "length",
+                tolerance=tolerance,
+                unread=options.unread,
+            )
             for s in known
         ]
         _print_mode(mode, known, verdicts[mode], time.perf_counter() - started)
@@ -86,10 +105,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", help="completions")
-    parser.add_argument("--gold", metavar="SOURCE", required=True, help="see above")
+    parser.add_argument("--gold", metavar="SOURCE", help="see above")
     parser.add_argument("--question-column", metavar="NAME", help="column of the question (default: see below)")
     parser.add_argument("--completion-column", metavar="NAME", help="column of the completion (default: see below)")
-    parser.add_argument("--mode", choices=[*MODES, "both"], default="both", help="how to grade (default: %(default)s)")
+    parser.add_argument("--mode", choices=[*MODES, "both"], help="how to grade (default: both; with --explain: strict)")
+    parser.add_argument(
+        "--unread",
+        choices=UNREAD,
+        default="accept",
+        help="strict: a right answer is correct, or undecided, where some equations cannot be read "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--tolerance",
         choices=["collecting", "evaluating"],
@@ -101,7 +127,22 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=Path,
         help="write each completion's verdicts and selection as a line of JSON",
     )
+    parser.add_argument("--explain", action="store_true", help="explain the verdict on one text")
+    parser.add_argument("--row", type=int, metavar="N", help="with --explain: the row of the file, from 1")
+    parser.add_argument("--json", action="store_true", help="with --explain: print JSON")
     return parser
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a message where options do not fit together."""
+    if not options.explain and (options.row is not None or options.json):
+        parser.error("--row and --json belong to --explain")
+    if options.explain and options.out:
+        parser.error("--explain prints; --out belongs to grading a file")
+    if options.row is not None and options.row < 1:
+        parser.error("--row must be 1 or more")
+    if options.gold is None and not (options.explain and options.row):
+        parser.error("the following arguments are required: --gold")
 
 
 def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:
@@ -133,6 +174,8 @@ def _print_mode(mode: str, samples: list[Sample], verdicts: list[Verdict], secon
     print(f"\n{mode} ({len(verdicts) / max(seconds, 1e-9):,.0f} completions/s)")
     for status in Status:
         print(f"  {status.value:<13}{counts[status]:>9}  {counts[status] / len(verdicts):7.2%}")
+    if partly_read := sum(map(is_partly_read, verdicts)):
+        print(f"  right answers whose equations cannot all be read (partly_read): {partly_read}")
     for form in NORMAL_FORMS:
         print(f"  distinct paths, {form:<16}{distinct[form]:>7}")
 

@@ -14,6 +14,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +24,7 @@ from rft_ray.config.loading import saved_tree
 from rft_ray.corpus import preference_pairs
 from rft_ray.evaluation.summary import samplers_of
 from rft_ray.grading import MODES
+from rft_ray.grading.grader import UNREAD, Unread
 from rft_ray.grading.spec import DEFAULT, VerifierSpec, saved_spec
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.store import NotFound, Store, StoreError, open_run
@@ -62,6 +64,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
         help="at most N pairs per problem (default: %(default)s)",
     )
     add("--same-model", action="store_true", help="take both paths of a pair from the same model")
+    add("--unread", choices=UNREAD, help="as in the `rft-ray verify` that graded (default: as in the run's config)")
     others = sorted(set(REJECTIONS) - preference_pairs.REJECTED)
     add(
         "--also-reject",
@@ -84,7 +87,7 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
         store,
         samplers=samplers_of(store),
         mode=options.mode,
-        rules=_rules_of(store),
+        rules=rules_of(store, options.unread),
         rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
         most=options.max_per_problem,
         same_model=options.same_model,
@@ -96,13 +99,15 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     return counts, problems
 
 
-def _rules_of(store: Store) -> VerifierSpec:
+def rules_of(store: Store, unread: Unread | None) -> VerifierSpec:
     """The verifier of a run's config; gsm8k where the run has none, as samples graded by `rft-ray verify`."""
     try:
         content = store.read("config.yaml")
     except NotFound:
-        return DEFAULT
-    return saved_spec(saved_tree(content, f"{store.url}/config.yaml"))
+        rules = DEFAULT
+    else:
+        rules = saved_spec(saved_tree(content, f"{store.url}/config.yaml"))
+    return replace(rules, unread=unread) if unread else rules
 
 
 def write(rows: Iterable[dict[str, Any]], file: TextIO) -> tuple[Counter[str], int]:

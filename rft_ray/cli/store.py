@@ -164,7 +164,7 @@ def _plan_of_config(store: Store) -> Any:
     if store.exists("study.json") or _made_by(store) not in {plan.fingerprint for plan in plans}:
         raise StoreError(
             f"{store.url} holds no saved plan, and was not made by the plan of its config.yaml: it is a study, not "
-            f"finished, or its data, models or config have changed: {remedy}"
+            f"finished, graded by earlier rules, or its data, models or config have changed: {remedy}"
         )
     return plans
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 from rft_ray.cli.job import carry_out, start
 from rft_ray.config import ALPACA
 from rft_ray.grading import MODES, Mode
+from rft_ray.grading.grader import UNREAD
+from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NORMAL_FORMS
 from rft_ray.plan.jobs import CorpusJob, PathJob, SamplingJob, VerdictJob
 from rft_ray.records import Status
@@ -49,6 +52,13 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--gold", required=True, metavar="SOURCE", help="gsm8k:train, hub:<dataset>:<split>, tiny:train:600, or a file")
     add("--out", default="runs/verify", metavar="RUN", help="local folder or s3://bucket/prefix (default: %(default)s)")
     add("--mode", choices=[*MODES, "both"], default="strict", help="how to grade (default: %(default)s)")
+    add(
+        "--unread",
+        choices=UNREAD,
+        default="accept",
+        help="strict: a right answer is correct, or undecided, where some equations cannot be read "
+        "(default: %(default)s)",
+    )
     add(
         "--normal-form",
         choices=NORMAL_FORMS,
@@ -150,7 +160,9 @@ def plan(
 ) -> tuple[dict[Mode, tuple[VerdictJob, ...]], dict[Mode, PathJob]]:
     """The verdict jobs and the path job of each mode."""
     modes: Sequence[Mode] = ("paper", "strict") if options.mode == "both" else (options.mode,)
-    graded = {mode: tuple(VerdictJob(job, mode, "collect") for job in sampled) for mode in modes}
+    strict = VerifierSpec(unread=options.unread)
+    rules = {mode: strict if mode == "strict" else DEFAULT for mode in modes}
+    graded = {mode: tuple(VerdictJob(job, mode, "collect", rules=rules[mode]) for job in sampled) for mode in modes}
     return graded, {mode: PathJob(graded[mode], options.dedup, options.normal_form) for mode in modes}
 
 
@@ -213,11 +225,15 @@ def show(summary: VerifySummary) -> None:
     shown = [str(status) for status in Status]
     print(f"\n{'model':<{width}}  {'mode':<6}  {'completions':>11}", *(f"{name:>12}" for name in shown), end="")
     print(f"  {'accepted':>8}  {'distinct paths':>14}")
+    partly_read: Counter[str] = Counter()
     for model, entry in comparison.ledger.items():
         for mode, counts in entry.modes.items():
             print(f"{model:<{width}}  {mode:<6}  {entry.completions:>11,}", end=" ")
             print(*(f"{counts.status[name]:>12,}" for name in shown), end="")
             print(f"  {counts.accepted_share:>8.2%}  {counts.distinct_paths:>14,}")
+            partly_read[mode] += counts.partly_read
+    for graded_by, count in (+partly_read).items():
+        print(f"{graded_by}: {count:,} right answers whose equations cannot all be read (partly_read)")
     for model, count in summary.unknown.items():
         print(f"left out: {count:,} completions of {model}: their question is not in {summary.gold}")
     for mode, corpus in summary.corpora.items():

@@ -76,6 +76,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "sampling.engine": COMPLETIONS,
     "sampling.max_model_len": COMPLETIONS,
     "grading.mode": ("gold corpus file", "verdicts", "icl verdicts", "sft verdicts"),
+    # Equations are read to collect paths, not to evaluate.
+    "grading.unread": ("verdicts",),
     # Also the hash of the user's module, where it is module:function.
     "grading.verifier": ("verdicts", "icl verdicts", "sft verdicts"),
     # These three only with a verifier that reads them.

@@ -151,6 +151,9 @@ class Grading(Section):
 
     mode: Literal["strict", "paper"] = "strict"
     """Of `gsm8k`. `paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
+    unread: Literal["accept", "reject"] = "accept"
+    """Of `gsm8k` in strict mode: whether a right answer is `correct` (accept) or `undecided` (reject) where some of its
+    equations cannot be read. These verdicts have the detail `equations partly_read`, and the ledger counts them."""
     verifier: str = "gsm8k"
     """`gsm8k`: numbers and equations. `math`: LaTeX. `choice`: a letter. `exact`: words. `regex`: by `pattern`.
     `python`: code against unit tests. `module:function`: your own. See docs/verifiers.md."""
@@ -180,6 +183,14 @@ class Grading(Section):
             f"{verifier!r} is no verifier: {'did you mean ' + near[0] if near else 'use ' + ', '.join(VERIFIERS)}, or "
             "module:function for one of your own"
         )
+
+    @model_validator(mode="after")
+    def _unread_has_its_mode(self) -> Grading:
+        if self.unread == "reject" and (self.mode != "strict" or self.verifier != "gsm8k"):
+            raise ValueError(
+                "unread: reject needs mode: strict and verifier: gsm8k, which alone find equations that cannot be read"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pattern_has_its_verifier(self) -> Grading:

@@ -12,7 +12,7 @@ from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table
 from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.names import committed_files
+from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.shards import Shard, committed_key
 from rft_ray.store.tables import identity
@@ -59,19 +59,26 @@ def verified_blocks(
 ) -> tuple[Mode, list[list[Source]]]:
     """The mode in use, and for each problem block, in order, the completion shards that have verdicts of this mode.
 
-    `mode` None: strict if the run has strict verdicts, otherwise paper. `samplers`: fingerprints of the sampling jobs
+    `mode` None: strict if the run has strict verdicts, otherwise paper. Strict verdicts are those of the current rules
+    or, in a run that has none, of the newest rules that it has. `samplers`: fingerprints of the sampling jobs
     to include (a run's summary lists them); empty: all. `rules`: the verifier. Raises StoreError when there are no such
     verdicts.
     """
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     for used in [mode] if mode else MODES:
-        blocks = [_sources(key, completions, verdicts, samplers, (used, rules)) for key in completions]
-        if graded := [block for block in blocks if block]:
-            return used, graded
+        for version in rule_versions(used):
+            blocks = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
+            if graded := [block for block in blocks if block]:
+                return used, graded
     modes = mode or " or ".join(MODES)
     kind = modes if rules.is_gsm8k else rules.name
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
+
+
+def rule_versions(mode: Mode) -> range:
+    """The versions of the rules that verdicts of a mode can be made by, the newest first."""
+    return range(VERSIONS["strict_rules"] if mode == "strict" else FIRST_STRICT_RULES, FIRST_STRICT_RULES - 1, -1)
 
 
 def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]:
@@ -88,7 +95,7 @@ def _sources(
     completions: Mapping[tuple[str, int], Mapping[str, str]],
     verdicts: Mapping[tuple[str, int], Mapping[str, str]],
     samplers: Collection[str],
-    mode_and_rules: tuple[Mode, VerifierSpec],
+    graded_by: tuple[Mode, VerifierSpec, int],
 ) -> list[Source]:
     """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty."""
     sources = []
@@ -96,8 +103,8 @@ def _sources(
         sampled, _, sample_block = name.partition(".")
         if samplers and sampled not in samplers:
             continue  # sampled with earlier settings of this run
-        mode, rules = mode_and_rules
-        graded = verdicts_fingerprint(sampled, mode, "collect", rules)
+        mode, rules, version = graded_by
+        graded = verdicts_fingerprint(sampled, mode, "collect", rules, version)
         if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
     return sources

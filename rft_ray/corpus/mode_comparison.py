@@ -19,6 +19,7 @@ from itertools import chain, zip_longest
 from rft_ray.corpus.graded import read_completions, read_verdicts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
+from rft_ray.grading.grader import is_partly_read
 from rft_ray.plan.jobs import PathJob, VerdictJob
 from rft_ray.records import Completion, GradedCompletion, Status, Verdict
 from rft_ray.store import Store, read_table
@@ -65,6 +66,8 @@ class ModeCounts:
     """Status -> completions."""
     accepted_share: float
     distinct_paths: int
+    partly_read: int = 0
+    """Completions with the right answer of whose equations some cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Account:
     problems: int = 0
     """Number of problems with at least one completion."""
     status: dict[Mode, Counter[str]] = field(default_factory=dict)
+    partly_read: Counter[Mode] = field(default_factory=Counter)
     differences: Counter[str] = field(default_factory=Counter)
     """`<status in the first mode> -> <status in the second>` -> number of completions, for statuses that differ."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
@@ -131,6 +135,7 @@ def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
         result.problems += len({row.problem_id for row in graded})
         for mode, rows in verdicts.items():
             result.status[mode].update(str(row.status) for row in rows)
+            result.partly_read[mode] += sum(map(is_partly_read, rows))
         differing = [pair for pair in zip(*verdicts.values(), strict=True) if len({row.status for row in pair}) > 1]
         if differing:
             _add_differences(result, jobs, block, differing, store)
@@ -224,6 +229,7 @@ def _model_counts(model: str, counted: Account, distinct: Mapping[Mode, Distinct
             status={str(status): counts[status] for status in Status},
             accepted_share=round(counts[Status.CORRECT] / counted.completions, 6) if counted.completions else 0.0,
             distinct_paths=distinct[mode].by_model[model],
+            partly_read=counted.partly_read[mode],
         )
         for mode, counts in counted.status.items()
     }

@@ -14,6 +14,7 @@ from dataclasses import replace
 from rft_ray.config.errors import RunError
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
+from rft_ray.grading.grader import is_partly_read
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.verifiers import Verifier as Grader
 from rft_ray.grading.verifiers import open_verifier
@@ -51,7 +52,7 @@ class Verifier:
 
     def _grader(self, job: VerdictJob) -> Grader:
         """The verifier of a job. Equations are checked to collect paths, but not to evaluate, as in the paper."""
-        name = f"{job.mode} {job.purpose}" if job.rules.is_gsm8k else str(job.rules)
+        name = f"{job.mode} {job.purpose} {job.rules.unread}" if job.rules.is_gsm8k else str(job.rules)
         if name not in self._graders:
             self._graders[name] = open_verifier(job.rules, job.mode, collecting=job.purpose == "collect")
         return self._graders[name]
@@ -73,6 +74,8 @@ class Verifier:
         ]
         counts = dict(Counter(str(row.status) for row in rows))
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
+        if partly_read := sum(map(is_partly_read, rows)):
+            metadata["partly_read"] = str(partly_read)
         if not job.rules.is_gsm8k:
             metadata["verifier"] = json.dumps(job.rules.identity())
         metadata |= noted({replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem: content})

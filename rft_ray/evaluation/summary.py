@@ -138,8 +138,10 @@ def account_of(
     for metadata in completions:
         counts.update(json.loads(metadata["counts"]))
     verdicts: Counter[str] = Counter()
+    partly_read = 0
     for metadata in shard_metadata(store, job.shards()):
         verdicts.update(json.loads(metadata["counts"]))
+        partly_read += int(metadata.get("partly_read", 0))
     busy = busy_seconds(completions)
     name = job.sampling.model.name
     paths = overlaps.by_model.get(name)
@@ -151,6 +153,7 @@ def account_of(
         sampled=counts["sampled"],
         accepted=verdicts[Status.CORRECT],
         rejected={str(status): verdicts[status] for status in REJECTIONS},
+        partly_read=partly_read,
         ungraded=counts["sampled"] - sum(verdicts.values()),
         distinct_paths=paths.distinct if paths else 0,
         tokens=counts["tokens"],

@@ -87,6 +87,8 @@ class Account:
     accepted: int
     rejected: dict[str, int]
     """Status -> samples."""
+    partly_read: int = 0
+    """Samples with the right answer, accepted or undecided, of whose equations some cannot be read."""
     ungraded: int
     distinct_paths: int
     """Distinct correct paths of the model, over all problems."""
@@ -208,7 +210,7 @@ class Summary:
     """Sum over the stages."""
 
 
-OPTIONAL = ("charged", "judged", "judge_charged")
+OPTIONAL = ("charged", "judged", "judge_charged", "partly_read")
 """Fields of an Account that are left out of the JSON where they are empty."""
 _TREE: TypeAdapter[Summary] = TypeAdapter(Summary)
 

@@ -1,8 +1,8 @@
 """The final answer of a completion: completion text -> Answer or None; ConflictError where several differ.
 
-Paper mode is the reference's rule: the first `#### <digits>`. Strict mode reads answers as models
-write them: after `####`, in `\\boxed{}`, after "the answer is" or "A:", and, where none of these is
-there, in bold on the last line; currency, separators, fractions, percent and units are understood.
+Paper mode is the reference's rule: the first `#### <digits>`. Strict mode reads answers as models write them: the
+marks of `answer_marks.py`, and the number that each states by the rules of `answer_numbers.py`. Where several differ,
+one that the text takes back is superseded by the next, and what follows the beginning of another question isn't read.
 
 Limits: at most `MAX_ANSWER_CHARS` characters of a final answer are read in strict mode; all scanning
 is linear in the text.
@@ -12,36 +12,31 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal
 
-MAX_ANSWER_CHARS = 200
-"""Number of characters of one final answer that strict mode reads."""
-MAX_ANSWERS = 100
-"""Largest number of final answers in one completion that strict mode compares."""
+from rft_ray.grading.answer_marks import Mark, bold_on_last_line, marks_of, written
+from rft_ray.grading.answer_numbers import SEVERAL_NUMBERS, numbers_in, read_number
+from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, Answer, ConflictError, canonical, same_value
+from rft_ray.grading.reasoning import DRAFTS
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A final answer. Votes (maj@k) are counted on `text`.
-
-    Example: Answer("1800", Fraction(1800), percent=False) for `#### $1,800.00` in strict mode
-    """
-
-    text: str
-    """Paper: the reference's string (commas removed). Strict: canonical, `18`, `0.5` or `1/3`."""
-    value: Fraction | float
-    """Paper: `float(text)`. Strict: the exact value as written, so 50 for `50%`."""
-    percent: bool = False
-    """Whether it was written as a percentage (strict mode only)."""
-
-
-class ConflictError(ValueError):
-    """Several final answers that differ, or one that holds several numbers: any choice among them would be a guess."""
-
+__all__ = [
+    "MAX_ANSWERS",
+    "MAX_ANSWER_CHARS",
+    "Answer",
+    "ConflictError",
+    "ReadClaim",
+    "canonical",
+    "gold_answer",
+    "own_part",
+    "paper_answer",
+    "read_claims",
+    "read_number",
+    "strict_answer",
+    "writes_decimal_comma",
+]
 
 _PAPER = re.compile(r"#### (-?[0-9.,]+)")
 
@@ -55,12 +50,12 @@ def paper_answer(text: str) -> Answer | None:
     match = _PAPER.search(text if nul < 0 else text[:nul])
     if match is None:
         return None
-    written = match.group(1)
-    return _cached_paper_number(written) if len(written) <= MAX_ANSWER_CHARS else _paper_number(written)
+    number = match.group(1)
+    return _cached_paper_number(number) if len(number) <= MAX_ANSWER_CHARS else _paper_number(number)
 
 
-def _paper_number(written: str) -> Answer | None:
-    number = written.replace(",", "")
+def _paper_number(number: str) -> Answer | None:
+    number = number.replace(",", "")
     try:
         return Answer(number, float(number))
     except ValueError:
@@ -69,218 +64,246 @@ def _paper_number(written: str) -> Answer | None:
 
 _cached_paper_number = lru_cache(maxsize=4_096)(_paper_number)
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-", "‐": "-", "‑": "-", "–": "-", "﹣": "-", "－": "-",
-        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "⁄": "/", "∕": "/", "％": "%", "＄": "$",
-        "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅕": " 1/5", "⅛": " 1/8",
-    }
-)  # fmt: skip
-_MARKS = re.compile(r"\\[\[\]()!,;:]|\\(?:left|right|displaystyle|quad)\b|[*_`~]+|\\(?=[$%])")
-_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
-_FRAC = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d[\d,]*)\s*\}\s*\{\s*(\d[\d,]*)\s*\}", re.ASCII)
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
-_BOXED = re.compile(r"\\boxed\s*\{")
-_SIGN_AND_CURRENCY = r"[(\[{\s]*(?:-\s?)?(?:(?:US|USD|Rs\.?)\s?)?[$€£¥₹]*\s*(?:-\s?)?"
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
-_NUMBER = re.compile(
-    rf"(?P<lead>{_SIGN_AND_CURRENCY})"
-    rf"(?:(?P<whole>{_DIGITS}\s+)?(?P<over>{_DIGITS})\s?/\s?(?P<under>\d+)(?![\d./])"
-    rf"|(?P<decimal>{_DIGITS}(?:\.\d+)?|\.\d+))"
-    r"(?P<percent>\s?%|\s?percent\b)?",
-    re.ASCII,
-)
-_HEADING = re.compile(r"\s*\d+\s*[.):]\s+[^\W\d]")
-_FIRST_STEP = re.compile(r"\s*1\s*[.):]\s+[^\W\d]")
-_ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
-_SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
-_ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
-_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
-_ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
-_LEAD_WORDS = re.compile(
-    r"[\s:]*(?:(?:is|was|equals|about|approximately|approx\.?|exactly|only|simply|therefore|a\s+total\s+of|equal\s+to|~|≈)[\s:]*)*",
-    re.I,
-)
+_cached_number = lru_cache(maxsize=4_096)(read_number)
+
+_RULES = {
+    "#": "after ####", "box": "\\boxed{}", "tag": "<answer>", "json": 'the key "answer"', "is": "after 'the answer is'",
+    ":": "after 'answer:'", "A": "after 'A:'", ".": "the line after the heading 'answer'",
+    "**": "bold on the last line",
+}  # fmt: skip
 
 
-def read_number(written: str, opener: str = "#") -> Answer | None:
-    """The number that a short text states: `$1,800.00 per day.` -> 1800; None if it states none.
+@dataclass(frozen=True, slots=True)
+class ReadClaim:
+    """A place of a text that is marked as the final answer, and what strict mode makes of it.
 
-    In an equation it is the last side (`9*2 = 18`); of several sentences, only the first is read. `opener` is what
-    precedes the text, as in `_Claim`: after `#`, `1. Add the costs` is a heading; after `A` and `:` may come a whole
-    solution, so that its last equation decides unless the text starts with a number.
-    Raises ConflictError when the text holds several numbers (`18 or 19`, `5:30`, `18 = 19`).
-    """
-    written = _ANNOTATION.sub("", written)
-    shown = _MARKS.sub(" ", _TEXT.sub(r" \1 ", _FRAC.sub(r" \1/\2 ", written.translate(_UNICODE)))).strip()
-    shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
-    if (_HEADING if opener == "#" else _FIRST_STEP).match(shown) and opener in ("#", "A", ":"):
-        return None
-    shown = _ITEM.sub("", shown)
-    sentence = _SENTENCE.match(shown)
-    first, equals, sides = (sentence.group() if sentence else shown).partition("=")
-    if not equals:
-        return _number_of(first, written)
-    stated, explained = _stated(first)
-    if opener in ("A", ":") and not stated:
-        sides = shown.partition("=")[2]
-    if explained:
-        return stated
-    last = _number_of(sides.rpartition("=")[2], written)
-    if stated and last and stated.value != last.value:
-        raise ConflictError(f"final answer {written.strip()[:60]!r} holds several numbers")
-    return last or stated
-
-
-def _stated(side: str) -> tuple[Answer | None, bool]:
-    """The number left of an `=`, None where that side is arithmetic; and whether an explanation follows it."""
-    match = _NUMBER.match(side)
-    if match is None or (match["under"] and not match["whole"]):
-        return None, False
-    tail = side[match.end() :]
-    said = _without_aside(tail) if "(" not in tail else tail
-    if _ARITHMETIC.search(said):
-        return None, False
-    return _answer_of(match), len(said) < len(tail)
-
-
-def _number_of(shown: str, written: str) -> Answer | None:
-    """The number that a text starts with, or None. Raises ConflictError when the text holds another one."""
-    match = _NUMBER.match(shown)
-    if match is None:
-        return None
-    if _SECOND_NUMBER.search(_without_aside(shown[match.end() :])):
-        raise ConflictError(f"final answer {written.strip()[:60]!r} holds several numbers")
-    return _answer_of(match)
-
-
-def _without_aside(tail: str) -> str:
-    """The tail of an answer up to its end: a full stop or an explanation (`because 9*2 = 18`)."""
-    stop = re.search(r"[.!?](?:\s|$)", tail)
-    tail = tail[: stop.start()] if stop else tail
-    aside = _ASIDE.search(tail)
-    return tail[: aside.start()] if aside and not re.match(r"[,;]\d", tail[aside.start() :]) else tail
-
-
-def _answer_of(match: re.Match[str]) -> Answer | None:
-    """The Answer of a `_NUMBER` match; None for a zero denominator."""
-    if match["under"]:
-        over, under = int(match["over"].replace(",", "")), int(match["under"])
-        if under == 0:
-            return None
-        value = Fraction(over, under) + int((match["whole"] or "0").strip().replace(",", ""))
-    else:
-        value = Fraction(match["decimal"].replace(",", ""))
-    if match["lead"].count("-") % 2:
-        value = -value
-    return Answer(canonical(value), value, percent=bool(match["percent"]))
-
-
-def canonical(value: Fraction) -> str:
-    """One spelling per value: `18`, `-0.25`, and `1/3` where no finite decimal is equal."""
-    twos = fives = 0
-    rest = value.denominator
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    if rest != 1 or value.denominator == 1:
-        return str(value)
-    digits = max(twos, fives)
-    scaled = str(abs(value.numerator) * 10**digits // value.denominator).rjust(digits + 1, "0")
-    return f"{'-' if value < 0 else ''}{scaled[:-digits]}.{scaled[-digits:]}"
-
-
-_HASHES = re.compile(r"#{4,}")
-_PHRASE = re.compile(
-    r"\banswer\b[ \t]{0,2}(?:(?:to|for)\b[^\n.:=]{0,80}?)?[*_ \t]{0,4}(?P<by>[:=]|\bis\b)[ \t]{0,2}[:=]?"
-    r"|^[ \t*_]{0,8}(?P<a>A)[*_]{0,2}:[*_]{0,2}",
-    re.I | re.M,
-)
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-
-
-def strict_answer(text: str) -> Answer | None:
-    """The final answer of a completion in any of the forms that models write, or None.
-
-    Raises ConflictError when several final answers differ.
-    """
-    answers: dict[Fraction | float, Answer] = {}
-    claims = _candidates(text)
-    if len(claims) > MAX_ANSWERS:
-        raise ConflictError(f"{len(claims)} final answers, bound {MAX_ANSWERS}")
-    for written, opener in claims:
-        if len(written) > MAX_ANSWER_CHARS and written[:MAX_ANSWER_CHARS].strip(" \t$-").isdigit():
-            raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
-        answer = read_number(written[:MAX_ANSWER_CHARS], opener)
-        if answer is not None:
-            answers.setdefault(answer.value, answer)
-    if len(answers) > 1:
-        raise ConflictError(f"final answers differ: {', '.join(a.text for a in list(answers.values())[:4])}")
-    return next(iter(answers.values()), None)
-
-
-class _Claim(NamedTuple):
-    """A place in the text that is marked as the final answer.
-
-    Example: _Claim(40, 54, "is", " 18 apples.") for `The answer is 18 apples.`
+    Example: ReadClaim(4, 17, "after 'the answer is'", Answer("18", Fraction(18))) for "The answer is 18."
     """
 
     start: int
     end: int
-    opener: str
-    """`#`, `box`, `is`, `:`, `=` (after `answer`) or `A` (`A:` at the beginning of a line)."""
-    written: str
-    """The rest of the line, up to one character more than is read."""
+    rule: str
+    """The mark, in words."""
+    answer: Answer | None
+    """None where no number could be read."""
+    note: str = ""
+    """Why it does not count: not read, superseded, or in conflict with another. Empty where it counts."""
+    state: Literal["counts", "open", "set_aside"] = "counts"
+    """`open`: it could be read in several ways, so that the text is undecided; `set_aside`: it has no influence."""
 
 
-def _candidates(text: str) -> list[tuple[str, str]]:
-    """Texts that are marked as the final answer, each with its opener.
+def strict_answer(text: str, *, decimal_comma: bool = False) -> Answer | None:
+    """The final answer of a completion in any of the forms that models write, or None.
 
-    Where other claims follow, `A:` and `Answer:` before an equation open the solution that ends in them, and so does
-    `A:` with another claim on its line. Bold on the last line counts only without others.
+    `decimal_comma`: whether the gold answer is written with a comma as the decimal sign.
+    Raises ConflictError when several final answers differ, or one leaves its number open.
     """
-    claims = [claim for claim in sorted(_claims(text)) if _has_digit(claim.written)]
-    candidates: list[tuple[str, str]] = []
-    for claim, after in itertools.zip_longest(claims, claims[1:]):
-        written, opener = claim.written, claim.opener
-        if after and opener in ("A", ":"):
-            on_line = text.find("\n", claim.end, after.start) < 0
-            written = text[claim.end : after.start][: MAX_ANSWER_CHARS + 1] if on_line else written
-            if "=" in written or (on_line and opener == "A"):
-                continue
-            opener = "is" if on_line else opener
-        candidates.append((written, opener))
-    if not candidates and "**" in text:
-        candidates = [(bold, "**") for bold in _BOLD.findall(text.rstrip().rpartition("\n")[2]) if _has_digit(bold)]
-    return candidates
+    claims = _settled(text, decimal_comma)
+    for claim in claims:
+        if claim.state == "open":
+            raise ConflictError(claim.note)
+    answers = [claim.answer for claim in claims if claim.state == "counts" and claim.answer]
+    distinct = _distinct(answers)
+    if len(distinct) > 1:
+        raise ConflictError(f"final answers differ: {', '.join(answer.text for answer in distinct[:4])}")
+    return distinct[0] if distinct else None
 
 
-def _claims(text: str) -> Iterator[_Claim]:
-    if "####" in text:
-        for match in _HASHES.finditer(text):
-            yield _Claim(match.start(), match.end(), "#", _line(text, match.end()))
-    if "\\boxed" in text:
-        for match in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
-            yield _Claim(match.start(), match.end(), "box", _braced(text, match.end()))
-    for match in _PHRASE.finditer(text):
-        opener = "A" if match["a"] else match["by"].lower()
-        yield _Claim(match.start(), match.end(), opener, _line(text, match.end()))
+def read_claims(text: str, *, decimal_comma: bool = False) -> list[ReadClaim]:
+    """Each place that is marked as the final answer, in order, and whether it counts. Agrees with `strict_answer`.
+
+    Raises ConflictError for a text over a bound.
+    """
+    claims = _settled(text, decimal_comma)
+    if len(_distinct([claim.answer for claim in claims if claim.state == "counts" and claim.answer])) > 1:
+        return [
+            replace(claim, note="differs from another answer") if claim.state == "counts" else claim for claim in claims
+        ]
+    return claims
 
 
-def _line(text: str, start: int) -> str:
-    return text[start : start + MAX_ANSWER_CHARS + 1].partition("\n")[0]
+def own_part(text: str) -> str:
+    """The part of a text that answers its question: drafts are blanked, and a run-on into another question is cut off.
+
+    Positions in it are those of the text.
+    """
+    text = DRAFTS.blanked(text)
+    if _OTHER_QUESTION.search(text) is None:
+        return text
+    first = next((mark for mark in marks_of(text) if _readable(text, mark)), None)
+    return text[: _end_of_own_part(text, first.opens)] if first else text
 
 
-def _has_digit(line: str) -> bool:
-    return bool(re.search(r"[\d½¼¾⅓⅔⅕⅛]", line[:MAX_ANSWER_CHARS]))
+def gold_answer(text: str) -> Answer | None:
+    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer; None if it holds none.
+
+    A comma before one, two or more than three digits is a decimal sign in a gold.
+    """
+    marked = "####" in text
+    stated = text.rpartition("####")[2].strip().partition("\n")[0] if marked else text.strip()
+    for decimal_comma in (False, None):
+        try:
+            answer = None if marked else strict_answer(text)
+            return answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
+        except ConflictError:
+            continue
+    return None
 
 
-def _braced(text: str, start: int) -> str:
-    """The text between an open brace and the one that closes it, at most MAX_ANSWER_CHARS + 1 characters."""
-    depth = 1
-    for end in range(start, min(len(text), start + MAX_ANSWER_CHARS + 1)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start:end]
-    return ""
+def writes_decimal_comma(gold: str) -> bool:
+    """Whether a gold answer is a number whose decimal sign is a comma: `12,5`, `1.234,50 €`."""
+    return bool(_COMMA_GOLD.fullmatch(gold.rpartition("####")[2].strip()))
+
+
+_COMMA_GOLD = re.compile(r"[^\d.,]{0,20}(?:\d{1,3}(?:\.\d{3})+|\d+),(?:\d{1,2}|\d{4,})[^\d.,]{0,20}", re.ASCII)
+_COMMA_STYLE = re.compile(
+    r"[-=+*/×÷x€]\s?\d{1,3}(?:\.\d{3}){0,4},\d{1,2}(?![\d,])|(?<![\d,.])\d{1,9},\d{1,2}\s?[=+*/×÷€]", re.ASCII
+)
+_SEPARATOR = re.compile(r"\d[,.]\d")
+_POINT_STYLE = re.compile(r"\d\.\d{1,2}(?!\d)", re.ASCII)
+_OTHER_QUESTION = re.compile(
+    r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>\[(]{0,8}"
+    r"(?:next[ ]|new[ ]|another[ ])?"
+    r"(?:(?:question|problem|instruction|example|exercise|human|user|q|问题|題目|题目|pregunta|frage)\b"
+    r"[ \t]{0,2}#?\d{0,4}[*_\])]{0,2}[ \t]{0,2}[:：])",
+    re.I,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|actually|correction|mistaken?|error|sorry|oops|apolog|on\s+second\s+thought|scratch\s+that|hmm"
+    r"|let\s+me\s+(?:re|double|correct|fix)|re-?(?:check|consider|calculat|evaluat|examin)|i\s+must\s+correct|(?:to\s+)?correct"
+    r"\s+(?:this|that|myself|it|my)|not\s+(?:right|correct)|(?:is|was)\s+wrong|incorrect|no,)",
+    re.I,
+)
+_BARE = re.compile(r"[\W_]{0,12}\d[^=\n]*\Z")
+
+
+def _settled(text: str, decimal_comma: bool) -> list[ReadClaim]:
+    """The claims of a text in order, with those set aside that others or the text itself supersede."""
+    text = DRAFTS.blanked(text)
+    marks = marks_of(text)
+    if len(marks) > MAX_ANSWERS:
+        raise ConflictError(f"{len(marks)} final answers, bound {MAX_ANSWERS}")
+    claims = [
+        _read(text, mark, after, decimal_comma)
+        for mark, after in itertools.zip_longest(marks, marks[1:])
+        if mark is not None
+    ]
+    if not any(claim.state != "set_aside" for claim in claims) and "**" in text:
+        claims += [_read(text, mark, None, decimal_comma) for mark in bold_on_last_line(text)]
+        if len(claims) > MAX_ANSWERS:
+            raise ConflictError(f"more than {MAX_ANSWERS} pieces in bold (bound)")
+    if _agree(claims):
+        return claims
+    for supersede in (_without_run_on, _without_taken_back, _without_settled):
+        claims = supersede(text, claims)
+        if _agree(claims):
+            break
+    return claims
+
+
+def _agree(claims: Iterable[ReadClaim]) -> bool:
+    answers = []
+    for claim in claims:
+        if claim.state == "open":
+            return False
+        if claim.state == "counts" and claim.answer:
+            answers.append(claim.answer)
+    return len(answers) < 2 or len(_distinct(answers)) < 2
+
+
+def _distinct(answers: Iterable[Answer]) -> list[Answer]:
+    """Answers of different values; of one value said twice, the percentage."""
+    distinct: list[Answer] = []
+    for answer in answers:
+        same = next((index for index, other in enumerate(distinct) if same_value(answer, other)), None)
+        if same is None:
+            distinct.append(answer)
+        elif answer.percent and not distinct[same].percent:
+            distinct[same] = answer
+    return distinct
+
+
+def _read(text: str, mark: Mark, after: Mark | None, decimal_comma: bool) -> ReadClaim:
+    """What one mark states. `after` is the next mark of the text."""
+    said, opener = written(text, mark), mark.opener
+    rule = _RULES[opener]
+    if after and after.start < mark.end and after.opener == "box":
+        return ReadClaim(mark.start, mark.end, rule, None, "the box in it counts", "set_aside")
+    if opener in ("A", ":", "."):
+        on_line = after is not None and text.find("\n", mark.opens, after.start) < 0
+        said = text[mark.opens : after.start][: MAX_ANSWER_CHARS + 1] if after and on_line else said
+        if _opens_solution(text, mark, said, after, on_line):
+            return ReadClaim(mark.start, mark.end, rule, None, "opens a solution", "set_aside")
+        opener = "is" if on_line else opener
+    if len(said) > MAX_ANSWER_CHARS and said[:MAX_ANSWER_CHARS].strip(" \t$-").isdigit():
+        raise ConflictError(f"final answer of more than {MAX_ANSWER_CHARS} digits (bound)")
+    style = decimal_comma or (bool(_SEPARATOR.search(said)) and _own_style(text)) or (None if mark.foreign else False)
+    try:
+        answer = _cached_number(said[:MAX_ANSWER_CHARS], opener, decimal_comma=style)
+    except ConflictError as error:
+        return ReadClaim(mark.start, mark.end, rule, None, str(error), "open")
+    if answer is None:
+        return ReadClaim(mark.start, mark.end, rule, None, "states no number", "set_aside")
+    return ReadClaim(mark.start, mark.end, rule, answer)
+
+
+def _opens_solution(text: str, mark: Mark, said: str, after: Mark | None, on_line: bool) -> bool:
+    """Whether what follows `A:` or `Answer:` is a solution, whose answer is stated later or is not marked."""
+    if after:
+        return "=" in said or (on_line and mark.opener == "A") or (mark.opener == "." and _BARE.match(said) is None)
+    return _BARE.match(said) is None and bool(re.search(r"\d", text[mark.end :]))
+
+
+@lru_cache(maxsize=4)
+def _own_style(text: str) -> bool:
+    """Whether the numbers of a text have decimal commas."""
+    return bool(_COMMA_STYLE.search(text)) and not _POINT_STYLE.search(text)
+
+
+def _readable(text: str, mark: Mark) -> bool:
+    try:
+        return read_number(written(text, mark)[:MAX_ANSWER_CHARS], mark.opener) is not None
+    except ConflictError:
+        return True
+
+
+def _end_of_own_part(text: str, start: int) -> int:
+    other = _OTHER_QUESTION.search(text, start)
+    return other.start() if other else len(text)
+
+
+def _without_run_on(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
+    """The claims, with those set aside that stand behind the beginning of another question."""
+    first = next((claim for claim in claims if claim.state != "set_aside"), None)
+    end = _end_of_own_part(text, first.start) if first else len(text)
+    return [
+        replace(claim, note="belongs to another question", state="set_aside") if claim.start >= end else claim
+        for claim in claims
+    ]
+
+
+def _without_taken_back(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
+    """The claims, with those set aside that the text takes back before the next one."""
+    live = [index for index, claim in enumerate(claims) if claim.state != "set_aside"]
+    kept = 0
+    for earlier, later in itertools.pairwise(live):
+        between = text[claims[earlier].start : claims[later].end]
+        if claims[later].answer and _TAKEN_BACK.search(between):
+            kept = later
+    return [
+        replace(claim, note="taken back", state="set_aside") if index < kept and claim.state != "set_aside" else claim
+        for index, claim in enumerate(claims)
+    ]
+
+
+def _without_settled(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
+    """The claims, with those sentences of several numbers set aside whose number a later claim names by itself."""
+    settled = list(claims)
+    for index, claim in enumerate(claims):
+        if claim.state != "open" or not claim.note.endswith(SEVERAL_NUMBERS):
+            continue
+        later = [other.answer for other in claims[index + 1 :] if other.state == "counts" and other.answer]
+        values = numbers_in(text[claim.start : claim.end][: MAX_ANSWER_CHARS + 1])
+        if later and any(value == later[-1].value for value in values):
+            settled[index] = replace(claim, note="a later answer names one of its numbers", state="set_aside")
+    return settled

@@ -13,9 +13,11 @@ Precedence of statuses, in both modes; the first that applies is the verdict:
     wrong_answer   the final answer is not the gold's; equations are not read
     bad_equation   the answer is right, and an equation does not hold or cannot be read
     undecided      the answer is right, no equation is known to be wrong, and one is over a bound
+    undecided      the answer is right, some equations cannot be read with confidence, and `unread` is "reject" (strict)
     correct        otherwise
 
-So the answer is right in the last three, and only there. `truncated=True` never changes what paper mode accepts.
+So the answer is right in the last four, and only there. A right answer with equations that cannot all be read has a
+detail that begins with PARTLY_READ, whatever `unread` is. `truncated=True` never changes what paper mode accepts.
 
 Limits: texts up to MAX_TEXT_CHARS, expressions within the bounds of `arithmetic.py`. Nothing is
 executed, and no text makes `grade` raise: a failure inside is `undecided`, named in the detail.
@@ -26,16 +28,31 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import lru_cache
+from typing import Literal
 
-from rft_ray.grading.answers import Answer, ConflictError, paper_answer, read_number, strict_answer
+from rft_ray.grading.answers import (
+    Answer,
+    ConflictError,
+    gold_answer,
+    paper_answer,
+    strict_answer,
+    writes_decimal_comma,
+)
 from rft_ray.grading.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, equations_of
-from rft_ray.records import Status, Verdict
+from rft_ray.records import GradedCompletion, Status, Verdict
+
+Unread = Literal["accept", "reject"]
+UNREAD: tuple[Unread, ...] = ("accept", "reject")
 
 COLLECTING = 0.0
 """Tolerance when collecting paths: the answer must equal the gold's exactly."""
 EVALUATING = 1e-4
 """Tolerance of the reference's evaluation: the answers differ by less than this."""
 MAX_GOLD_CHARS = 20_000
+PARTLY_READ = "equations partly_read: "
+"""Start of the detail of a right answer whose equations hold as far as they can be read; then the first unread one."""
+MAX_SHOWN = 80
+"""Characters of unread arithmetic that a detail shows."""
 
 
 def extract_answer(text: str, mode: str = "strict") -> Answer | None:
@@ -60,12 +77,14 @@ def grade(
     truncated: bool = False,
     tolerance: float = COLLECTING,
     check_equations: bool = True,
+    unread: Unread = "accept",
 ) -> Verdict:
     """Verdict on one completion.
 
     `gold_answer` is the gold's final answer or its whole solution; `truncated` says that the engine
     stopped at the token limit. `tolerance` is COLLECTING (exact) or EVALUATING (1e-4), or any number.
-    `check_equations=False` judges the answer alone, as the reference's evaluation does.
+    `check_equations=False` judges the answer alone, as the reference's evaluation does. `unread` (strict): whether a
+    right answer with equations that cannot all be read is `correct` ("accept") or `undecided` ("reject").
     Raises ValueError for an unknown mode, nothing for any text.
     """
     _check_mode(mode)
@@ -73,21 +92,23 @@ def grade(
         if len(text) > MAX_TEXT_CHARS:
             return Verdict(Status.UNDECIDED, None, f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
         judge = _judge_cached if len(text) <= CACHED_TEXT_CHARS else _judge
-        return judge(text, gold_answer, mode, truncated, tolerance, check_equations)
+        return judge(text, gold_answer, mode, truncated, tolerance, check_equations, unread)
     except ConflictError as error:
         return Verdict(Status.UNDECIDED, None, str(error))
     except Exception as error:  # a defect of the grader costs only this completion, and the detail names it
         return Verdict(Status.UNDECIDED, None, f"grader failed: {type(error).__name__}: {str(error)[:200]}")
 
 
-def _judge(text: str, gold_answer: str, mode: str, truncated: bool, tolerance: float, check_equations: bool) -> Verdict:
-    gold = _gold(gold_answer, mode)
+def _judge(
+    text: str, gold_text: str, mode: str, truncated: bool, tolerance: float, check_equations: bool, unread: Unread
+) -> Verdict:
+    gold, comma = _gold(gold_text, mode)
     if gold is None:
-        return Verdict(Status.UNDECIDED, None, f"gold answer {gold_answer[-40:]!r} cannot be read")
-    answer = paper_answer(text) if mode == "paper" else strict_answer(text)
+        return Verdict(Status.UNDECIDED, None, f"gold answer {gold_text[-40:]!r} cannot be read")
+    answer = paper_answer(text) if mode == "paper" else strict_answer(text, decimal_comma=comma)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
-    if truncated and mode == "strict" and _ends_in_answer(text):
+    if truncated and mode == "strict" and _ends_in_answer(text, comma):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
     if not equal_answers(answer, gold, tolerance):
         return Verdict(Status.WRONG_ANSWER, answer.text, f"answer {answer.text[:60]}, gold {gold.text[:60]}")
@@ -96,10 +117,18 @@ def _judge(text: str, gold_answer: str, mode: str, truncated: bool, tolerance: f
         return Verdict(Status.BAD_EQUATION, answer.text, equations.fault)
     if equations and equations.over:
         return Verdict(Status.UNDECIDED, answer.text, equations.over)
+    if equations and equations.unread:
+        status = Status.UNDECIDED if unread == "reject" else Status.CORRECT
+        return Verdict(status, answer.text, PARTLY_READ + equations.unread[:MAX_SHOWN])
     return Verdict(Status.CORRECT, answer.text, "")
 
 
 _judge_cached = lru_cache(maxsize=4_096)(_judge)
+
+
+def is_partly_read(verdict: Verdict | GradedCompletion) -> bool:
+    """Whether a verdict is on a right answer whose equations cannot all be read."""
+    return verdict.detail.startswith(PARTLY_READ)
 
 
 def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -> bool:
@@ -129,7 +158,7 @@ def _near(left: Fraction | float, right: Fraction | float, tolerance: float) -> 
 _CUT = re.compile(r"\d(?:\s{1,3}[-+*/×÷x=]\s{0,3})?\Z", re.ASCII)
 
 
-def _ends_in_answer(text: str) -> bool:
+def _ends_in_answer(text: str, comma: bool) -> bool:
     """Whether the text ends in the number that the final answer was read from, or in an operator after it.
 
     That is so when the text without that number has another answer, or none.
@@ -139,24 +168,24 @@ def _ends_in_answer(text: str) -> bool:
         return False
     before = text[: cut.start() + 1].rstrip("0123456789")
     try:
-        return strict_answer(before) != strict_answer(text)
+        return strict_answer(before, decimal_comma=comma) != strict_answer(text, decimal_comma=comma)
     except ConflictError:
         return True
 
 
 @lru_cache(maxsize=4_096)
-def _gold(gold_answer: str, mode: str) -> Answer | None:
-    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer."""
-    if len(gold_answer) > MAX_GOLD_CHARS:
-        return None
+def _gold(gold: str, mode: str) -> tuple[Answer | None, bool]:
+    """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer; and whether its decimal
+    sign is a comma, as it may then be in the text (strict).
+    """
+    if len(gold) > MAX_GOLD_CHARS:
+        return None, False
     if mode == "paper":
-        return paper_answer(gold_answer if "#### " in gold_answer else f"#### {gold_answer.strip()}")
+        return paper_answer(gold if "#### " in gold else f"#### {gold.strip()}"), False
     try:
-        if "####" in gold_answer:
-            return read_number(gold_answer.rpartition("####")[2].strip().partition("\n")[0])
-        return read_number(gold_answer) or strict_answer(gold_answer)
+        return gold_answer(gold), writes_decimal_comma(gold)
     except ConflictError:
-        return None
+        return None, False
 
 
 def _check_mode(mode: str) -> None:

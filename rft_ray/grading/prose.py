@@ -2,97 +2,51 @@
 
     "He sells 48/2 = 24 clips, so 20% of 50 is = 10"  ->  48/2=24   20%*50=10
 
-Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
-separators, percent (`20% of 50`), mixed numbers, units after numbers, `≈`. Text that could only be
-guessed (a variable, a dangling operator, a ratio or a time) gives no equation rather than a wrong
-one. One pass over the tokens, without recursion: linear in the text.
+Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `times`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
+separators, percent (`20% of 50`), mixed numbers, units and remarks after numbers, names before them in a sum, rates
+(`60 grams/cat`), `≈`, `equals`. What is only half read is marked as unclean or doubtful. One pass over the tokens,
+without recursion: linear in the text.
 
 Source of the forms: completions of chat models on GSM8K-like problems.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from rft_ray.grading.field_words import look_before, note_units
+from rft_ray.grading.fields import Field, Number
+from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts
 from rft_ray.grading.prose_tokens import Token, tokenize
+from rft_ray.grading.quantities import (
+    BREAKING_WORDS,
+    COMPARING_WORDS,
+    EQUALITY_WORDS,
+    UNIT_LETTERS,
+    measure,
+)
+from rft_ray.grading.token_view import NUMBERS, TokenView, is_variable
 
-MAX_UNIT_WORDS = 3
+MAX_UNIT_WORDS = 4
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
-
-
-@dataclass(slots=True)
-class Field:
-    """One side of an equation.
-
-    Example: Field(["20%", "*", "50"], ["(20/100)", "*", "50"], operators=True) for `20% of 50`
-    """
-
-    pieces: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    decimals: int = 0
-    """Digits after the point of the last number (two more for a percentage)."""
-    operators: bool = False
-    """Whether it holds an operator; without one it is a plain number."""
-    clean: bool = True
-    """False where the text around it shows that only part of an expression was read."""
-    doubtful: bool = False
-    """Whether it can be read in two ways: `100 + 20%`, `6s` (seconds, or s times 6)."""
-    percents: int = 0
-    units: set[str] = field(default_factory=set)
-    """Units of measurement in it: feet and inches in one equation make its reading doubtful."""
-
-    @property
-    def shown(self) -> str:
-        """Canonical spelling: no spaces, units or separators; `x` and `×` as `*`, `^` as `**`."""
-        return "".join(self.pieces)
-
-    @property
-    def source(self) -> str:
-        """The same for `arithmetic.exact_value`."""
-        return "".join(self.sources)
-
-    def add(self, piece: str, source: str | None = None) -> None:
-        self.pieces.append(piece)
-        self.sources.append(piece if source is None else source)
-
-
-_UNIT_LETTERS = frozenset("aghlLmsk")
-_NUMBER_WORDS = frozenset(
-    [
-        "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million", "millions",
-        "billion", "half", "halves", "third", "thirds", "quarter", "quarters", "twice", "double",
-        "triple", "pair", "pairs", "squared", "cubed", "score",
-    ]
-)  # fmt: skip
-_MEASURES = frozenset(
-    [
-        "$", "dollar", "cent", "penny", "pennies", "nickel", "dime", "inch", "inches", "foot",
-        "feet", "yard", "mile", "mm", "cm", "meter", "metre", "km", "second", "minute", "hour",
-        "day", "week", "month", "year", "gram", "kg", "kilogram", "pound", "lb", "ounce", "oz",
-        "ton", "liter", "litre", "ml", "gallon", "quart", "pint", "cup",
-    ]
-)  # fmt: skip
+_AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
+_NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
+"""Words before an expression that, followed by `is`, is a name of something rather than a computation."""
+_SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
 
 
 def read_chains(text: str) -> list[list[Field]]:
-    """Every chain of fields linked by `=` that can be read with certainty, in the order of the text.
-
-    A chain has two fields or more and at least one operator; chains that hold an unclean field are
-    left out.
-    """
-    if not any(sign in text for sign in ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq")):
+    """Every chain of two or more fields linked by an equality, in the order of the text, with unclean fields."""
+    if not any(sign in text for sign in _SIGNS):
         return []
-    reader = Reader(tokenize(text))
-    return [chain for chain in reader.chains() if len(chain) > 1 and any(f.operators for f in chain)]
+    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1]
 
 
 def read_annotation(inside: str) -> list[Field] | None:
     """The chain in the inside of `<<...>>`, or None where it is not one equation."""
     reader = Reader(tokenize(inside))
     chains = reader.chains()
-    if len(chains) != 1 or len(chains[0]) < 2 or reader.leftover:
+    if len(chains) != 1 or len(chains[0]) < 2 or reader.leftover or not all(side.clean for side in chains[0]):
         return None
     return chains[0]
 
@@ -101,106 +55,94 @@ class Reader:
     """One pass over the tokens of a text; `position` is the next token."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = tokens
+        self._tokens = tokens
+        self._view = TokenView(tokens)
         self.position = 0
-        self._kinds = [token.kind for token in tokens] + ["end"] * 3  # so that indices -1 and -2 are "end" too
         self.leftover = False
         """Whether a token was skipped that is neither part of a field nor a currency sign."""
-        self._partner = _matching_parentheses(tokens)
-        self._operand_at = self._find_operands()
+        self._linked = False
+        """Whether the field that is read is not the first of its chain."""
+        self._field_at = 0
+        self._by_word = False
+        """Whether it is linked to the one before it by a word, as `is`."""
+        self._clause_has_number = False
 
     def chains(self) -> list[list[Field]]:
         chains: list[list[Field]] = []
         chain: list[Field] = []
-        while self.position < len(self.tokens):
+        while self.position < len(self._tokens):
             if not self._starts_field(self.position):
-                self.leftover |= self.tokens[self.position].kind != "currency"
+                kind = self._view.kinds[self.position]
+                self.leftover |= kind != "currency"
+                self._clause_has_number &= kind != "stop"
                 self.position += 1
                 continue
+            self._linked = bool(chain)
             chain.append(self._field())
-            if not self._link(MAX_LINK_WORDS if chain[-1].operators else 1):
+            if not self._link(chain[-1]):
                 chains.append(chain)
                 chain = []
         if chain:
             chains.append(chain)
-        return [chain for chain in chains if all(f.clean for f in chain)]
+        return chains
 
     def _starts_field(self, index: int) -> bool:
-        kind = self._kinds[index]
-        if kind in ("number", "mixed"):
+        kind = self._view.kinds[index]
+        if kind in NUMBERS:
             return True
+        if kind == "word":
+            return self._view.multiplier(index) is not None
         if kind == "open":
-            return index in self._partner and self._starts_operand(index + 1)
-        return self._is_sign(index) and self._starts_operand(index + 1)
-
-    def _starts_operand(self, index: int) -> bool:
-        return index < len(self._operand_at) and self._operand_at[index]
-
-    def _find_operands(self) -> list[bool]:
-        """For every token, whether an operand starts there: signs, `$` and `(` may precede its number."""
-        starts = [False] * (len(self.tokens) + 1)
-        for index in range(len(self.tokens) - 1, -1, -1):
-            kind = self.tokens[index].kind
-            if kind == "currency" or (kind == "open" and index in self._partner) or self._is_sign(index):
-                starts[index] = starts[index + 1]
-            else:
-                starts[index] = kind in ("number", "mixed")
-        return starts
-
-    def _is_sign(self, index: int) -> bool:
-        """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""
-        if self._kinds[index] != "op":
-            return False
-        signs = "+-" if self._kinds[index - 1] in ("end", "equals", "open", "op") else "-"
-        return (
-            self.tokens[index].text in signs
-            and self._kinds[index + 1] in ("number", "mixed", "currency", "open")
-            and self._glued(index + 1)
-        )
-
-    def _glued(self, index: int) -> bool:
-        """Whether a token follows the one before it without white space."""
-        return 0 < index < len(self.tokens) and self.tokens[index - 1].end == self.tokens[index].start
+            return index in self._view.partner and self._view.starts_operand(index + 1)
+        return self._view.is_sign(index) and self._view.starts_operand(index + 1)
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*."""
-        side = Field(clean=self._clean_before(self.position))
+        side = Field(start=self._tokens[self.position].start)
+        self._field_at = self.position
+        look_before(self._view, self.position, side, self._clause_has_number)
+        self._clause_has_number = True
         depth = 0
         expects_operand = True
-        while self.position < len(self.tokens):
+        while self.position < len(self._tokens):
             if expects_operand:
-                kind = self.tokens[self.position].kind
+                kind = self._tokens[self.position].kind
                 if not self._operand_token(side):
                     break
                 depth += kind == "open"
-                expects_operand = kind not in ("number", "mixed")
-            elif depth and self._past_units_in_parentheses(side):
+                expects_operand = kind not in NUMBERS
+            elif depth and self._past_parenthesis(side):
                 depth -= 1
-                side.add(")")
             else:
                 operator = self._operator(side)
                 if operator is None:
                     break
                 side.add(operator)
                 side.operators = expects_operand = True
-        side.doubtful |= side.percents > 0 and ("+" in side.pieces or "-" in side.pieces[1:])
         side.clean &= depth == 0 and not expects_operand and self._clean_after()
+        side.end = max(side.end, self._tokens[self.position - 1].end)
         return side
 
     def _operand_token(self, side: Field) -> bool:
-        """Takes one token of an operand: currency, sign, opening parenthesis or the number itself."""
-        token = self.tokens[self.position]
+        """Takes one token of an operand: currency, sign, opening parenthesis, `half of`, or the number itself."""
+        token = self._tokens[self.position]
         if token.kind == "currency":
-            side.units.add("$")
-        elif self._is_sign(self.position):
-            side.add(token.text)
-        elif token.kind == "open" and self.position in self._partner:
-            side.add("(")
-        elif token.kind == "mixed":
-            whole, fraction = token.text.split(" ")
-            side.add(f"({whole}+{fraction})")
+            pass
+        elif token.kind == "word":
+            multiplier = self._view.multiplier(self.position)
+            if multiplier is None:
+                return False
+            factor = f"({multiplier[0]})" if side.pieces and "/" in multiplier[0] else multiplier[0]
+            side.add(factor)
+            side.add("*")
             side.operators = True
-        elif token.kind == "number":
+            self.position = multiplier[1]
+            return True
+        elif self._view.is_sign(self.position):
+            side.add(token.text)
+        elif token.kind == "open" and self.position in self._view.partner:
+            side.add("(")
+        elif token.kind in NUMBERS:
             self._number(token, side)
         else:
             return False
@@ -208,141 +150,241 @@ class Reader:
         return True
 
     def _number(self, token: Token, side: Field) -> None:
-        """Adds a number, with the percent sign after it unless that is a modulo."""
-        digits = _canonical_digits(token.text)
-        side.decimals = len(token.text.partition(".")[2])
-        after = self.position + 1
-        if self._kinds[after] == "percent" and self._kinds[after + 1] not in ("number", "open"):
+        """Adds a number, with the power or the percent sign after it."""
+        if token.kind == "mixed":
+            self._mixed(token, side)
+            return
+        digits, side.decimals = canonical_digits(token.text)
+        number = Number(len(side.pieces), digits, side.decimals)
+        if self._view.kinds[self.position - 1] == "currency":
+            number.unit = self._tokens[self.position - 1].text
+        elif " " in token.text and token.text.count(" ") == 1:
+            side.doubt = side.doubt or "a blank between digits"
+        if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
+            side.doubt = side.doubt or "a comma for a decimal point"
+        side.numbers.append(number)
+        after = self._view.after_percent(self.position + 1)
+        if after:
             side.decimals += 2
-            side.percents += 1
+            number.percent = True
             side.add(digits + "%", f"({digits}/100)")
-            self.position = after
+            self.position = after - 1
         else:
             side.add(digits)
+            self._superscript(side)
+
+    def _superscript(self, side: Field) -> None:
+        """Takes `²` or `³` after a number or a parenthesis."""
+        if self._view.kinds[self.position + 1] == "super":
+            side.add("**")
+            side.add(self._tokens[self.position + 1].text.translate(SUPERSCRIPTS))
+            side.operators = True
+            self.position += 1
+
+    def _mixed(self, token: Token, side: Field) -> None:
+        whole, fraction = mixed_parts(token.text)
+        if whole:
+            side.add(f"({whole}+{fraction})")
+        else:
+            side.add(f"({fraction})" if side.pieces[-1:] == ["/"] else fraction)
+        side.numbers.append(Number(len(side.pieces) - 1, side.pieces[-1]))
+        side.operators = True
 
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
-        index = self.position
-        words: list[str] = []
-        while self._kinds[index] == "word" and len(words) < MAX_UNIT_WORDS:
-            operator = self._word_operator(index, bool(words))
-            if operator:
-                return self._take(index, operator, words, side)
-            words.append(self.tokens[index].text)
-            index += 1
-        kind = self._kinds[index]
+        index, words = self._past_units(self.position, side)
+        kind = self._view.kinds[index]
+        worded = self._view.word_operator(index, bool(words)) if kind == "word" else None
+        if worded:
+            note_units(words, side, self._follows_glued())
+            if self._linked and self._tokens[index].text not in "xX" and self._view.word(index) != "of":
+                side.doubt = side.doubt or "words that go on after a result"
+            if self._view.word(index) == "of" and not side.share_of:
+                side.share_of = len(side.pieces)
+            side.letters = (side.letters or not side.operators) and self._tokens[index].text in "xX"
+            self.position = worded[1]
+            return worded[0]
         if kind in ("op", "power"):
-            if words and self._is_sign(index) and not self._glued(index):
-                return None
-            if self._starts_operand(index + 1):
-                return self._take(index, "**" if kind == "power" else self.tokens[index].text, words, side)
-            side.clean = False
-        elif kind == "percent" and not words and self._starts_operand(index + 1):
-            return self._take(index, "%", words, side)
-        elif kind == "open" and not words and index in self._partner and self._starts_operand(index + 1):
-            if self._glued(index):
-                return "*"
-            side.clean = False
-        elif words:
-            self._units(words if kind == "equals" else words[:1], side)
+            return self._sign_operator(index, words, side)
+        if kind == "percent" and not words and self._view.starts_operand(index + 1):
+            self.position = index + 1
+            return "%"
+        if kind == "open" and not words and index in self._view.partner and self._view.starts_operand(index + 1):
+            if not self._view.glued(index):
+                side.doubt = side.doubt or "a parenthesis after a blank"
+            self.position = index
+            return "*"
+        self._end(index, words, side)
         return None
 
-    def _word_operator(self, index: int, after_unit: bool) -> str | None:
-        """`x` between two operands, and `of` after a share, multiply."""
-        word = self.tokens[index].text
-        if word in ("x", "X") and self._starts_operand(index + 1) and not self._is_sign(index + 1):
-            return "*"
-        if word.lower() == "of" and not after_unit and self._after_share(index):
-            return "*"
-        return None
-
-    def _past_units_in_parentheses(self, side: Field) -> bool:
-        """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
-        index = self.position
-        while self._kinds[index] == "word" and index - self.position < MAX_UNIT_WORDS:
-            index += 1
-        if self._kinds[index] != "close":
-            return False
-        self._units([token.text for token in self.tokens[self.position : index]], side)
-        self.position = index + 1
-        return True
-
-    def _take(self, index: int, operator: str, words: list[str], side: Field) -> str:
-        self._units(words, side)
-        self.position = index + 1
-        return operator
-
-    def _after_share(self, index: int) -> bool:
-        """Whether `of` at index multiplies: `20% of 50`, `1/2 of 10`, `(1/3) of $9`."""
-        before, earlier = self._kinds[index - 1], self._kinds[index - 2]
-        share = (
-            before == "percent"
-            or before == "close"
-            or (before in ("number", "mixed") and earlier == "op" and self.tokens[index - 2].text == "/")
-        )
-        return share and self._starts_operand(index + 1)
-
-    def _units(self, words: list[str], side: Field) -> None:
-        for word in words:
-            if (len(word) == 1 and word not in _UNIT_LETTERS) or word.lower() in _NUMBER_WORDS:
+    def _sign_operator(self, index: int, words: list[str], side: Field) -> str | None:
+        sign = "**" if self._view.kinds[index] == "power" else self._tokens[index].text
+        if words and self._view.is_sign(index) and not self._view.glued(index):
+            self._end(index, words, side)
+            return None
+        operand = index + 1
+        if not self._view.starts_operand(operand):
+            operand = self._view.past_name(operand) if sign == "+" or not self._linked else 0
+        if not operand:
+            self._end(index, words, side)
+            word = self._tokens[index + 1].text if self._view.kinds[index + 1] == "word" else ""
+            if sign == "-" and self._linked and not self._view.glued(index + 1) and len(word) != 1:
+                side.doubt = side.doubt or "a dash or a minus"
+            else:
                 side.clean = False
-            side.doubtful |= len(word) == 1
-            unit = word.lower()
-            side.units |= {unit, unit.removesuffix("s")} & _MEASURES
+                side.silent |= bool(word)
+            return None
+        note_units(words, side, self._follows_glued())
+        side.letters = False
+        if operand > index + 1:
+            side.named = True
+            if self._tokens[operand - 1].text[:1].isupper():
+                side.doubt = side.doubt or "a number that belongs to a name"
+        if sign == "/":
+            self._quotient(index, words, side)
+        self.position = operand
+        return sign
 
-    def _clean_before(self, index: int) -> bool:
-        """False where an operator or an adjacent character before a field shows that its start is missing."""
-        kind = self._kinds[index - 1]
-        while kind == "currency":
-            index -= 1
-            kind = self._kinds[index - 1]
-        if kind in ("op", "power"):
-            return self._kinds[index - 2] in ("stop", "end", "op")
-        return not (kind in ("strange", "other", "percent") or (self._glued(index) and kind in ("word", "number")))
+    def _quotient(self, index: int, words: list[str], side: Field) -> None:
+        """Notes a `/` that may belong to one quantity: `÷ 1/2`, `/ 200 calories/100 ml`, `12 masks/2 days`."""
+        if side.pieces[-2:-1] == ["/"] and (words or self._view.glued(index)):
+            side.quotients.append(len(side.pieces))
+        if words and self._view.glued(index) and self._view.kinds[index + 2] == "word":
+            side.doubt = side.doubt or "a rate"
+
+    def _past_units(self, index: int, side: Field) -> tuple[int, list[str]]:
+        """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
+        words: list[str] = []
+        while True:
+            kind = self._view.kinds[index]
+            if kind == "word" and len(words) < MAX_UNIT_WORDS:
+                word = self._tokens[index].text
+                lowered = word.lower()
+                if (
+                    lowered in EQUALITY_WORDS
+                    or lowered in BREAKING_WORDS
+                    or self._view.word_operator(index, bool(words))
+                ):
+                    break
+                words.append(word)
+                index = self._view.past_unit_power(index + 1)
+            elif kind == "currency" and self._view.ends_operand(index):
+                index += 1
+            elif kind == "op" and self._tokens[index].text == "/" and self._view.kinds[index + 1] == "word":
+                unit = self._tokens[index + 1].text
+                if is_variable(unit):
+                    side.clean, side.silent = False, True
+                if side.numbers:
+                    side.numbers[-1].per = unit
+                index = self._view.past_unit_power(index + 2)
+            elif kind == "open" and index in self._view.partner and not self._view.starts_operand(index + 1):
+                close = self._view.partner[index]
+                if self._view.counted[close] > self._view.counted[index] or (
+                    self._view.glued(index) and index == self.position
+                ):
+                    side.doubt = side.doubt or "a remark with numbers"
+                index = close + 1
+            else:
+                break
+        return index, words
+
+    def _end(self, index: int, words: list[str], side: Field) -> None:
+        """Ends a field before `index`: the units that follow are its own as far as they are known."""
+        side.end = self._tokens[self.position - 1].end
+        note_units(words if self._view.kinds[index] == "equals" else words[:1], side, self._follows_glued())
+        lowered = [word.lower() for word in words]
+        if self._view.kinds[self.position] == "op":
+            self.position = index
+        follows = index + 1 if self._view.word(index) == "and" else index
+        if (
+            words
+            and measure(words[-1])
+            and self._view.kinds[follows] == "number"
+            and measure(self._view.word(follows + 1))
+        ):
+            side.doubt = side.doubt or "a compound quantity"
+        if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
+            side.doubt = side.doubt or "a comparison"
+
+    def _follows_glued(self) -> bool:
+        """Whether a word follows the last number without a blank."""
+        return self._view.kinds[self.position] == "word" and self._view.glued(self.position)
+
+    def _past_parenthesis(self, side: Field) -> bool:
+        """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
+        index, words = self._past_units(self.position, side)
+        if self._view.kinds[index] != "close":
+            return False
+        note_units(words, side, self._follows_glued())
+        self.position = index
+        side.add(")")
+        self._superscript(side)
+        self.position += 1
+        if self._view.kinds[self.position] == "percent" and not self._view.starts_operand(self.position + 1):
+            side.add("/")
+            side.add("100")
+            self.position += 1
+        return True
 
     def _clean_after(self) -> bool:
         """False where the token after a field shows that its end is missing."""
-        kind, glued = self._kinds[self.position], self._glued(self.position)
-        if kind == "word" and glued and len(self.tokens[self.position].text) == 1:
-            return self.tokens[self.position].text in _UNIT_LETTERS
-        return not (kind in ("op", "power", "other", "number", "mixed") or (glued and kind == "strange"))
+        kind, glued = self._view.kinds[self.position], self._view.glued(self.position)
+        if kind == "word" and glued and len(self._tokens[self.position].text) == 1:
+            text = self._tokens[self.position].text
+            return text in UNIT_LETTERS or not text.isascii()
+        if kind == "op" and self._tokens[self.position].text == "-" and not self._view.glued(self.position + 1):
+            return self._linked
+        return not (kind in ("op", "power", "other", "number", "mixed", "relation") or (glued and kind == "strange"))
 
-    def _link(self, max_words: int) -> bool:
-        """Moves past `=` to the next field, if one follows; up to `max_words` words may come before `=`."""
+    def _link(self, side: Field) -> bool:
+        """Moves past `=`, or a word that says it, to the next field, if one follows."""
+        most = MAX_LINK_WORDS if side.operators else 1
         index = self.position
         words = 0
-        while self._kinds[index] in ("word", "currency", "percent") and words < max_words:
-            words, index = words + 1, index + 1
-        if self._kinds[index] != "equals":
+        while self._view.kinds[index] in ("word", "currency", "percent", "open", "super") and words <= most:
+            if self._view.kinds[index] == "open":
+                if index not in self._view.partner or self._view.starts_operand(index + 1):
+                    return False
+                index = self._view.partner[index] + 1
+                continue
+            word = self._view.word(index)
+            if word in BREAKING_WORDS and word not in ("has", "have", "be", "will"):
+                return False
+            if side.operators and not side.share and word in EQUALITY_WORDS and self._equality_word(index):
+                self._by_word = True
+                enclosed = side.pieces[0] == "(" and side.worded
+                if enclosed or side.letters or side.named or self._before(side) in _NO_RESULT:
+                    side.doubt = side.doubt or "a name rather than a computation"
+                return True
+            words += self._view.kinds[index] == "word"
+            index += 1
+        self._by_word = False
+        if self._view.kinds[index] != "equals" or words > most:
             return False
         index += 1
         words = 0
-        while self._kinds[index] in ("word", "currency") and words < MAX_LINK_WORDS:
-            words += self._kinds[index] == "word"
+        while self._view.kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):
+            if self._starts_field(index):
+                break
+            words += self._view.kinds[index] == "word"
             index += 1
         if not self._starts_field(index):
             return False
         self.position = index
         return True
 
+    def _before(self, side: Field) -> str:
+        return self._view.word(self._field_at - 1)
 
-def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
-    """Index of the closing parenthesis of each opening one, where neither `=` nor a stop is between them."""
-    partner: dict[int, int] = {}
-    opened: list[int] = []
-    for index, token in enumerate(tokens):
-        if token.kind == "open":
-            opened.append(index)
-        elif token.kind == "close" and opened:
-            partner[opened.pop()] = index
-        elif token.kind in ("equals", "stop"):
-            opened.clear()
-    return partner
-
-
-def _canonical_digits(written: str) -> str:
-    """`1,800.00` -> `1800`, `.5` -> `0.5`, `007` -> `7`."""
-    whole, _, fraction = written.replace(",", "").partition(".")
-    whole = whole.lstrip("0") or "0"
-    fraction = fraction.rstrip("0")
-    return f"{whole}.{fraction}" if fraction else whole
+    def _equality_word(self, index: int) -> bool:
+        """Moves to the number after `equals`, `is`, `is equal to`, if one follows."""
+        index += 1
+        start = index
+        while self._view.word(index) in _AFTER_IS and index - start < MAX_LINK_WORDS:
+            index += 1
+        if self._view.kinds[index] == "currency":
+            index += 1
+        if not self._starts_field(index):
+            return False
+        self.position = index
+        return True

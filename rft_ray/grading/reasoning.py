@@ -43,6 +43,25 @@ class Reasoning:
             inside, start = not tag[1], tag.end()
         return "".join(kept) if inside else "".join([*kept, text[start:]])
 
+    def blanked(self, text: str) -> str:
+        """The text with a line break in place of each character of its reasoning, so that positions stay."""
+        if not self.begins_inside and not any(f"{tag}>" in text for tag in self.tags):
+            return text
+        shown: list[str] = []
+        inside, start, hidden = self.begins_inside, 0, 0
+        for tag in _pattern(self.tags).finditer(text):
+            if tag[1] and not inside:  # of a closing tag outside of reasoning, the opening one was in the prompt
+                shown, hidden = [], tag.end()
+            else:
+                shown.append("\n" * (tag.start() - start) if inside else text[start : tag.start()])
+                shown.append("\n" * (tag.end() - tag.start()))
+            inside, start = not tag[1], tag.end()
+        return "".join(["\n" * hidden, *shown, "\n" * (len(text) - start) if inside else text[start:]])
+
+
+DRAFTS = Reasoning(("think", "thinking"))
+"""The tags of reasoning that strict mode leaves out of any text, whatever a configuration names."""
+
 
 @lru_cache(maxsize=16)
 def _pattern(tags: tuple[str, ...]) -> re.Pattern[str]:

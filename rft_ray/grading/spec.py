@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.config import Config, Grading
 from rft_ray.config.errors import ConfigError
+from rft_ray.grading.grader import Unread
 
 GSM8K = "gsm8k"
 IN_CHILD = ("math", "regex", "python")
@@ -38,6 +39,8 @@ class VerifierSpec:
     """Of a verifier in a child process: its memory."""
     reasoning_tags: tuple[str, ...] = ("think",)
     """Tags of the reasoning, which no verifier reads."""
+    unread: Unread = "accept"
+    """Of gsm8k in strict mode, to collect paths: what a right answer is whose equations cannot all be read."""
 
     @property
     def is_gsm8k(self) -> bool:
@@ -76,7 +79,7 @@ def spec_of(config: Config) -> VerifierSpec:
 
 
 def _spec(grading: Grading, reasoning_tags: tuple[str, ...]) -> VerifierSpec:
-    spec = VerifierSpec(grading.verifier, grading.pattern or "", reasoning_tags=reasoning_tags)
+    spec = VerifierSpec(grading.verifier, grading.pattern or "", reasoning_tags=reasoning_tags, unread=grading.unread)
     if not spec.in_child:
         return spec
     source = source_sha256(spec.name, "grading.verifier") if spec.is_users else ""

@@ -1,4 +1,4 @@
-"""Unicode's compatibility form (NFKC) in time linear in the text. Pure.
+"""Texts in Unicode's compatibility form (NFKC), and with every character visible, in time linear in the text. Pure.
 
 `unicodedata.normalize` sorts the marks on a character by insertion: 100,000 marks on one letter take most of a minute.
 """
@@ -20,3 +20,18 @@ def compatible(text: str) -> str:
         pieces.append(text[start : run.end()])
         start = run.end()
     return "".join(unicodedata.normalize("NFKC", piece) for piece in [*pieces, text[start:]])
+
+
+_SURROGATES = re.compile("[\ud800-\udfff\ufffe\uffff\x80-\x9f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+_UNSEEN = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+
+
+def visible(text: str) -> str:
+    """The text with a visible sign in place of every character that shows nothing. Does not escape.
+
+    Example: `visible("a\\x00b\\u202e") == "a␀b⟦U+202E⟧"`
+    """
+    shown = _SURROGATES.sub("\ufffd", text)
+    shown = _CONTROLS.sub(lambda match: "\u2421" if match[0] == "\x7f" else chr(0x2400 + ord(match[0])), shown)
+    return _UNSEEN.sub(lambda match: f"\u27e6U+{ord(match[0]):04X}\u27e7", shown)

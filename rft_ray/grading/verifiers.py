@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from rft_ray.grading import final_answers
 from rft_ray.grading.child import Child, ChildError, Limits, NoAnswer
 from rft_ray.grading.equations import MAX_TEXT_CHARS, Mode
-from rft_ray.grading.grader import COLLECTING, EVALUATING, grade
+from rft_ray.grading.grader import COLLECTING, EVALUATING, Unread, grade
 from rft_ray.grading.spec import VerifierSpec, source_sha256
 from rft_ray.records import Problem, Status, Verdict
 
@@ -62,7 +62,7 @@ _CODE_CANARY = Problem(
 def open_verifier(spec: VerifierSpec, mode: Mode = "strict", *, collecting: bool = True) -> Verifier:
     """The verifier of a spec. `mode` and `collecting` (to train on, not to evaluate) matter to gsm8k alone."""
     if spec.is_gsm8k:
-        return Gsm8k(mode, collecting)
+        return Gsm8k(mode, collecting, spec.unread)
     if not spec.in_child:
         return WrittenAnswer(ANSWERS[spec.name])
     return InChild(spec)
@@ -74,6 +74,7 @@ class Gsm8k:
 
     mode: Mode
     collecting: bool
+    unread: Unread = "accept"
 
     def grade(self, problem: Problem, text: str, *, truncated: bool) -> Verdict:
         return grade(
@@ -83,6 +84,7 @@ class Gsm8k:
             truncated=truncated,
             tolerance=COLLECTING if self.collecting else EVALUATING,
             check_equations=self.collecting,
+            unread=self.unread,
         )
 
     def known_right(self, problems: Sequence[Problem]) -> list[KnownRight]:

@@ -16,7 +16,7 @@ from rft_ray.grading import Mode, judging
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
-from rft_ray.store.names import fingerprint_of
+from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, fingerprint_of
 from rft_ray.store.shards import Shard
 
 
@@ -49,15 +49,18 @@ class CorpusJob:
     @property
     def _stem(self) -> str:
         """Names the files. They hold equations too; those of paper mode keep the name that they had without a mode."""
-        if self.paths or self.gold_mode == "paper":
-            return f"corpus/{self.fingerprint}"
-        return f"corpus/{fingerprint_of('corpus', **self._texts(), gold_mode=self.gold_mode)}"
+        read_by: dict[str, object] = {}
+        if self.paths:
+            read_by = self.paths.rules_of_equations
+        elif self.gold_mode != "paper":
+            read_by = {"gold_mode": self.gold_mode, **strict_rules(self.gold_mode)}
+        return f"corpus/{fingerprint_of('corpus', **self._texts(), **read_by)}"
 
     def _texts(self) -> dict[str, object]:
         return {
             "problems": self.problems_fingerprint,
             "count": self.problems,
-            "paths": self.paths.fingerprint if self.paths else None,
+            "paths": self.paths.texts_fingerprint if self.paths else None,
             "max_paths": self.max_paths,
             **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
             **({} if self.gold else {"gold": False}),
@@ -176,9 +179,25 @@ class SamplingJob:
         return self.problems * self.samples_per_problem
 
 
-def verdicts_fingerprint(completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT) -> str:
-    """Fingerprint of the verdicts on the samples with the fingerprint `completions`."""
-    others = {"verifier": identity} if (identity := rules.identity()) else {}
+def strict_rules(mode: str, version: int | None = None) -> dict[str, object]:
+    """What the strict rules add to the names of files that they decide: nothing in paper mode.
+
+    `version`: that of the rules; None: the current one.
+    """
+    version = VERSIONS["strict_rules"] if version is None else version
+    return {} if mode == "paper" or version == FIRST_STRICT_RULES else {"strict_rules": version}
+
+
+def verdicts_fingerprint(
+    completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT, version: int | None = None
+) -> str:
+    """Fingerprint of the verdicts on the samples with the fingerprint `completions`.
+
+    `version`: that of the strict rules, which decide the verdicts of gsm8k in strict mode alone; None: the current one.
+    """
+    others: dict[str, object] = {"verifier": identity} if (identity := rules.identity()) else {}
+    if rules.is_gsm8k:
+        others |= strict_rules(mode, version)
     return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose, **others)
 
 
@@ -353,21 +372,33 @@ class PathJob:
 
     @property
     def fingerprint(self) -> str:
-        without = [stem for job in self.verdicts for stem in job.without] + [
-            s for job in self.accepted for s in job.without
-        ]
-        return fingerprint_of(
-            "paths",
-            pooled=[[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
-            dedup=self.dedup,
-            normal_form=self.normal_form,
+        """Names the shards. Their rows hold equations, whatever decides which paths are equal."""
+        return fingerprint_of("paths", **self._selection(), **self.rules_of_equations)
+
+    @property
+    def texts_fingerprint(self) -> str:
+        """Identifies the texts of the paths: `fingerprint`, but for strict rules that decide only their equations."""
+        decided = self.rules_of_equations if self.distinct_by == "equations" else {}
+        return fingerprint_of("paths", **self._selection(), **decided)
+
+    @property
+    def rules_of_equations(self) -> dict[str, object]:
+        """The version of the rules that read the equations, where it is not in the names of the verdicts."""
+        return {} if self.verdicts[0].rules.is_gsm8k else strict_rules(self.mode)
+
+    def _selection(self) -> dict[str, object]:
+        without = [stem for job in (*self.verdicts, *self.accepted) for stem in job.without]
+        return {
+            "pooled": [[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
+            "dedup": self.dedup,
+            "normal_form": self.normal_form,
             **({} if self.k is None else {"k": self.k}),
             **({"without": sorted(without)} if without else {}),
             **({"reasoning": self.reasoning} if self.reasoning != "keep" else {}),
             **({"distinct_by": self.distinct_by + self.distinct_source} if self.distinct_by != "equations" else {}),
             **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
             **({"accepted": [job.fingerprint for job in self.accepted]} if self.accepted else {}),
-        )
+        }
 
     def shards(self) -> list[Shard]:
         return list(path_shards([job.sampling for job in self.verdicts], self.fingerprint))

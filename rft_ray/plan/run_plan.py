@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data.problems import ProblemSet
-from rft_ray.grading.spec import distinct_by, source_sha256, spec_of
+from rft_ray.grading.spec import DEFAULT, distinct_by, source_sha256, spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
     EvaluationJob,
@@ -330,7 +330,10 @@ def _verdicts(
     job = SamplingJob(
         model, problems.fingerprint, problems.count, config.problems.per_block, settings, k, config.run.seed
     )
-    return VerdictJob(job, config.grading.mode, purpose, rules=spec_of(config))
+    rules = spec_of(config)
+    if purpose == "evaluate":
+        rules = replace(rules, unread=DEFAULT.unread)  # equations are not read
+    return VerdictJob(job, config.grading.mode, purpose, rules=rules)
 
 
 def evaluation_job(config: Config, job: TrainingJob, test: ProblemSet, *, samples: bool = True) -> EvaluationJob:

@@ -10,7 +10,7 @@ from rft_ray.records import REJECTIONS, Status
 from rft_ray.report.examples import Example, Shown
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import STATUSES, several
-from rft_ray.report.html import paragraph, quoted, render, section
+from rft_ray.report.html import marked, paragraph, quoted, render, section
 from rft_ray.report.method import method_of
 
 SOLVED = {"never": "by no sample", "sometimes": "by some samples", "always": "by every sample"}
@@ -29,7 +29,9 @@ def examples(facts: RunFacts) -> Markup:
         "Examples",
         paragraph(
             f"What the models wrote for {selection} of the training set: the gold solution, the paths that were kept, "
-            "and some rejected samples with the text that decided marked. Long texts are cut."
+            "and some rejected samples, with what the grader read marked: equations that hold (✓), fail (✗), cannot be "
+            "read or decided (?), or are taken back by the text (struck out), and final answers (boxed). A mark's rule "
+            "is shown when pointed at. Long texts are cut."
         ),
         render(
             "examples.html",
@@ -52,7 +54,7 @@ def _problem(example: Example, same: str) -> dict[str, object]:
         "right": right,
         "total": total,
         "width": f"{100 * right / max(total, 1):.0f}",
-        "gold": quoted(example.gold),
+        "gold": marked(example.gold, example.gold_marks) if example.gold_marks else quoted(example.gold),
         "kept": [_kept(shown, same) for shown in example.kept],
         "kept_count": several(example.kept_in_all, "distinct path"),
         "kept_more": example.kept_in_all - len(example.kept),
@@ -64,7 +66,7 @@ def _problem(example: Example, same: str) -> dict[str, object]:
 def _kept(shown: Shown, same: str) -> dict[str, object]:
     others = shown.shared_by - 1
     sharing = f", and {several(others, 'more sample')} with {same}" if others > 0 else ""
-    return {"model": shown.model, "index": shown.sample_index, "sharing": sharing, "text": quoted(shown.text)}
+    return {"model": shown.model, "index": shown.sample_index, "sharing": sharing, "text": _text(shown)}
 
 
 def _rejected(shown: Shown) -> dict[str, object]:
@@ -73,8 +75,13 @@ def _rejected(shown: Shown) -> dict[str, object]:
         "index": shown.sample_index,
         "reason": STATUSES[shown.status],
         "detail": f": {shown.detail.text}" if shown.detail.text else "",
-        "text": quoted(shown.text, deciding(shown)),
+        "text": _text(shown),
     }
+
+
+def _text(shown: Shown) -> Markup:
+    """The text with the places marked that the grader read; with another verifier than gsm8k, the one that decided."""
+    return marked(shown.text, shown.marks) if shown.marks else quoted(shown.text, deciding(shown))
 
 
 def deciding(shown: Shown) -> str:

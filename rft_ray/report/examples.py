@@ -10,12 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rft_ray.grading import Mode
+from rft_ray.grading.answers import ReadClaim
+from rft_ray.grading.equations import Reading
+from rft_ray.grading.explain import claims_of, readings_of
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.records import Problem, Status
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ KEPT = 8
 REJECTED = 6
 TEXT_CHARS = 1_200
 """The longest text shown; an `Excerpt` counts the characters cut off."""
+MARKS = 30
+"""The most equations, and the most answers, of one text that are marked."""
 BUDGET = 1_200_000
 """The most characters of all texts together."""
 REASONS = (Status.BAD_EQUATION, Status.UNDECIDED, Status.WRONG_ANSWER, Status.NO_ANSWER, Status.TRUNCATED)
@@ -45,6 +52,37 @@ class Excerpt:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """The equations and the answers of a text, as the grader reads them; positions are those of the text.
+
+    Example: Marks((Reading(0, 7, "3+4=8", "fails", "7 is not 8"),), ())
+    """
+
+    readings: tuple[Reading, ...] = ()
+    claims: tuple[ReadClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Reads the marks of texts, as a run's grader does. Example: Marker("strict", ("think",))"""
+
+    mode: Mode
+    reasoning_tags: tuple[str, ...]
+
+    def __call__(self, text: str) -> Marks:
+        """The marks of a text after its reasoning; none where reasoning is between graded parts."""
+        graded = Reasoning(self.reasoning_tags).removed(text)
+        if not text.endswith(graded):
+            return Marks()
+        at = len(text) - len(graded)
+        readings, claims = readings_of(graded, self.mode), claims_of(graded, self.mode)
+        return Marks(
+            tuple(replace(read, start=read.start + at, end=read.end + at) for read in readings[:MARKS]),
+            tuple(replace(claim, start=claim.start + at, end=claim.end + at) for claim in claims[:MARKS]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """One sample as shown. `shared_by`: how many correct samples have a kept path's equations; 0 for a rejected sample.
 
@@ -57,6 +95,8 @@ class Shown:
     detail: Excerpt
     text: Excerpt
     shared_by: int
+    marks: Marks | None = None
+    """None where the run's verifier does not read equations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +111,7 @@ class Example:
     kept: tuple[Shown, ...]
     kept_in_all: int
     rejected: tuple[Shown, ...]
+    gold_marks: Marks | None = None
 
     @property
     def size(self) -> int:
@@ -89,10 +130,13 @@ class Gallery:
     The hash of their ids selects the problems beforehand, so the same run always shows the same problems.
     """
 
-    def __init__(self, problems: Sequence[Problem], samples: int, corpus: pa.Table | None) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], samples: int, corpus: pa.Table | None, marker: Marker | None = None
+    ) -> None:
         ranked = sorted(problems, key=lambda problem: hashlib.sha256(problem.problem_id.encode()).digest())
         self._chosen = {problem.problem_id for problem in ranked[:PROBLEMS]}
         self._samples = samples
+        self._marker = marker
         self._kept = _paths_of(corpus, self._chosen)
         self._left = BUDGET
         self.examples: list[Example] = []
@@ -102,14 +146,16 @@ class Gallery:
         if problem.problem_id not in self._chosen or self._left <= 0:
             return
         kept = self._kept.get(problem.problem_id, [])
+        gold = problem.solution or f"#### {problem.answer}"
         example = Example(
             problem.problem_id,
             excerpt(problem.question),
-            excerpt(problem.solution or f"#### {problem.answer}"),
+            excerpt(gold),
             dict(Counter(row.status for row in rows)),
-            tuple(_shown_path(path) for path in kept[:KEPT]),
+            tuple(_shown_path(path, self._marker) for path in kept[:KEPT]),
             len(kept),
-            tuple(_rejected(rows)),
+            tuple(_rejected(rows, self._marker)),
+            self._marker(gold) if self._marker else None,
         )
         self._left -= example.size
         self.examples.append(example)
@@ -127,13 +173,20 @@ def _paths_of(corpus: pa.Table | None, chosen: set[str]) -> dict[str, list[dict[
     return paths
 
 
-def _shown_path(path: dict[str, Any]) -> Shown:
+def _shown_path(path: dict[str, Any], marker: Marker | None) -> Shown:
+    text = path["text"]
     return Shown(
-        path["model"], path["sample_index"], Status.CORRECT, Excerpt("", 0), excerpt(path["text"]), path["shared_by"]
+        path["model"],
+        path["sample_index"],
+        Status.CORRECT,
+        Excerpt("", 0),
+        excerpt(text),
+        path["shared_by"],
+        marker(text) if marker else None,
     )
 
 
-def _rejected(rows: Sequence[GradedSample]) -> list[Shown]:
+def _rejected(rows: Sequence[GradedSample], marker: Marker | None = None) -> list[Shown]:
     """Up to REJECTED samples: round robin over the reasons, and over the models within a reason; no text twice."""
     by_reason: dict[Status, dict[str, GradedSample]] = {status: {} for status in REASONS}
     for row in sorted(rows, key=lambda row: (row.sample_index, row.model)):
@@ -142,6 +195,14 @@ def _rejected(rows: Sequence[GradedSample]) -> list[Shown]:
     queues = [list(texts.values()) for texts in by_reason.values()]
     turns = [row for turn in range(REJECTED) for queue in queues if turn < len(queue) for row in [queue[turn]]]
     return [
-        Shown(row.model, row.sample_index, row.status, excerpt(row.detail, 300), excerpt(row.text), 0)
+        Shown(
+            row.model,
+            row.sample_index,
+            row.status,
+            excerpt(row.detail, 300),
+            excerpt(row.text),
+            0,
+            marker(row.text) if marker else None,
+        )
         for row in turns[:REJECTED]
     ]

@@ -26,7 +26,7 @@ from rft_ray.paths.normal_forms import normalise
 from rft_ray.paths.text_forms import normalised_text
 from rft_ray.records import Status
 from rft_ray.report.diversity import Diversity, Doubling, grid
-from rft_ray.report.examples import Example, Gallery
+from rft_ray.report.examples import Example, Gallery, Marker
 from rft_ray.store import NotFound, Store, StoreError, read_table
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.results import TrainingRecord, training_record
@@ -167,7 +167,8 @@ class _Reading:
         for block in self._blocks:
             problems = read_problems(self._store, block[0].problems_fingerprint)[: self._count]
             if gallery is None:
-                gallery = Gallery(problems, self._k * len(self._models), self._kept_paths())
+                marker = Marker(self._mode, self._rules.reasoning_tags) if self._rules.is_gsm8k else None
+                gallery = Gallery(problems, self._k * len(self._models), self._kept_paths(), marker)
             sampled = self._samples_of(block)
             for problem in problems:
                 if rows := sampled.get(problem.problem_id):

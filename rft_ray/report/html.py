@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -18,22 +17,13 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rft_ray.grading.explain import pieces
+from rft_ray.grading.unicode_forms import visible
 from rft_ray.report.charts import Chart
-from rft_ray.report.examples import Excerpt
+from rft_ray.report.examples import Excerpt, Marks
 
-_SURROGATES = re.compile("[\ud800-\udfff\ufffe\uffff\x80-\x9f]")
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
-_UNSEEN = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
-
-
-def visible(text: str) -> str:
-    """The text with a visible sign in place of every character that shows nothing. Does not escape.
-
-    Example: `visible("a\\x00b\\u202e") == "a␀b⟦U+202E⟧"`
-    """
-    shown = _SURROGATES.sub("\ufffd", text)
-    shown = _CONTROLS.sub(lambda match: "\u2421" if match[0] == "\x7f" else chr(0x2400 + ord(match[0])), shown)
-    return _UNSEEN.sub(lambda match: f"\u27e6U+{ord(match[0]):04X}\u27e7", shown)
+RULE_CHARS = 100
+"""Characters of a rule that the mark of an equation shows."""
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +57,24 @@ def quoted(excerpt: Excerpt, marked: str = "") -> Markup:
     at = text.rfind(marked) if marked else -1
     before, after = (text, "") if at < 0 else (text[:at], text[at + len(marked) :])
     return render("excerpt.html", before=before, marked="" if at < 0 else marked, after=after, cut=excerpt.cut)
+
+
+def marked(excerpt: Excerpt, marks: Marks) -> Markup:
+    """A text as it was written, with its equations and answers marked, and a note where the text was cut."""
+    parts = []
+    for piece in pieces(excerpt.text or " ", marks.readings, marks.claims):
+        kinds: list[str] = []
+        rules: list[str] = []
+        if piece.reading is not None:
+            reading = marks.readings[piece.reading]
+            kinds.append(reading.outcome)
+            rules.append(f"{reading.outcome.replace('_', ' ')}: {reading.rule[:RULE_CHARS]}")
+        if piece.claim is not None:
+            claim = marks.claims[piece.claim]
+            kinds.append("set-aside" if claim.note else "answer")
+            rules.append(f"answer {claim.rule}{': ' * bool(claim.note)}{claim.note[:RULE_CHARS]}")
+        parts.append({"text": piece.text, "kinds": " ".join(kinds), "rule": "; ".join(rules)})
+    return render("marked.html", parts=parts, cut=excerpt.cut)
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:

@@ -181,10 +181,15 @@ def settings(facts: RunFacts) -> Markup:
             table(
                 "Versions of the stages (a part of the fingerprints), and of the libraries that trained the models",
                 ["What", "Version"],
-                [*([f"stage {name}", str(number)] for name, number in VERSIONS.items()), *map(list, versions.items())],
+                [*([_stage(name), str(number)] for name, number in VERSIONS.items()), *map(list, versions.items())],
             ),
         ),
         folded("Settings of the run", render("settings.html", config=facts.config_text))
         if facts.config_text
         else paragraph("This store has no config.yaml: an older version of rft-ray wrote it.", "note"),
     )
+
+
+def _stage(name: str) -> str:
+    """What a version of `VERSIONS` is the version of."""
+    return "rules of strict grading" if name == "strict_rules" else f"stage {name}"

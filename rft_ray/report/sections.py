@@ -44,6 +44,7 @@ def verdicts(facts: RunFacts) -> Markup:
             f"A sample is accepted when {method_of(facts.config).accepted}. The counts add up: "
             "planned = sampled + skipped + missing, sampled = accepted + rejected + ungraded."
         ),
+        *_partly_read(ledger),
         figure(
             "verdict-chart",
             "Accepted and rejected samples of the training problems, by reason",
@@ -53,6 +54,20 @@ def verdicts(facts: RunFacts) -> Markup:
         ),
         second_opinion(facts),
     )
+
+
+def _partly_read(ledger: Mapping[str, Account]) -> list[Markup]:
+    """Says how many samples have equations that cannot all be read; nothing where there are none."""
+    counts = {model: account.partly_read for model, account in ledger.items() if account.partly_read}
+    if not counts:
+        return []
+    shown = ", ".join(f"{model} {count:,}" for model, count in counts.items())
+    return [
+        paragraph(
+            f"Right answers with equations that cannot all be read: {shown}. They are accepted, or undecided where "
+            "grading.unread is reject."
+        )
+    ]
 
 
 def _counts(account: Account) -> dict[Status, int]:

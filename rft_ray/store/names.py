@@ -34,8 +34,15 @@ VERSIONS = {
     "paths": 1,
     "corpus": 1,
     "evaluation": 1,
+    "strict_rules": 2,
 }
-"""Version of each stage, raised by hand when its meaning changes: results of the old one keep their names."""
+"""Version of each stage, raised by hand when its meaning changes: results of the old one keep their names.
+
+`strict_rules` is no stage: it is the version of what strict mode reads as answers and equations, and enters the names
+of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it.
+"""
+FIRST_STRICT_RULES = 1
+"""The version whose files have no version of the strict rules in their names."""
 
 
 def split(key: str) -> tuple[str, int, str]:

@@ -178,6 +178,9 @@ class TextEvent(BaseModel):
 class MarkedEquation(BaseModel):
     equation: str
     holds: bool | None = Field(description="null where the grader cannot tell")
+    start: int = Field(description="its first character in the text")
+    end: int = Field(description="the character after its last one")
+    rule: str = Field(description="the rule that decided")
 
 
 class PathEvent(BaseModel):
@@ -233,7 +236,7 @@ data: {"model":"tiny-m-rft","k":1,"max_tokens":256}
 
 event: path
 data: {"index":0,"text":"3+4 = <<3+4=7>>7\\n#### 7","finish_reason":"stop","answer":"7","silent":null,"equations":[\
-{"equation":"3+4=7","holds":true}],"sound":true,"distinct":1,"tokens":14,"seconds":0.21}
+{"equation":"3+4=7","holds":true,"start":0,"end":16,"rule":"equal"}],"sound":true,"distinct":1,"tokens":14,"seconds":0.21}
 
 event: error
 data: {"error":{"message":"the engine failed: send the request again","type":"server_error","param":null,\

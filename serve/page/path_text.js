@@ -2,21 +2,20 @@
 
 import { el } from "/page/elements.js";
 
-/** Shows a path's text with marked equations. Equations that the text does not contain as <<...>> follow it. */
+/** Shows a path's text with marked equations: those with <<...>> in canonical form, others as they are written. */
 export function showText(body, text, equations) {
-  const pieces = text.split(/<<[^>]*>>/);
-  const inline = pieces.length === equations.length + 1 && equations.length > 0;
+  const characters = Array.from(text); // positions count characters, not UTF-16 units
+  const between = (start, end) => characters.slice(start, end).join("");
+  let end = 0, last = "";
   body.replaceChildren();
-  if (!inline) {
-    body.append(el("p", "", ...withAnswerLines(text)));
-    if (equations.length) body.append(el("p", "", ...equations.flatMap((equation) => [mark(equation), " "])));
-    return;
+  for (const equation of equations) {
+    const written = between(equation.start, equation.end), noted = written.includes("<<");
+    const before = withoutStart(between(end, equation.start), last);
+    body.append(...withAnswerLines(noted ? withoutEnd(before, equation.equation) : before));
+    body.append(mark(equation, noted ? equation.equation : written));
+    [end, last] = [equation.end, written.endsWith(">>") ? equation.equation : ""];
   }
-  pieces.forEach((piece, index) => {
-    const rest = index > 0 ? withoutStart(piece, equations[index - 1].equation) : piece;
-    body.append(...withAnswerLines(index < equations.length ? withoutEnd(rest, equations[index].equation) : rest));
-    if (index < equations.length) body.append(mark(equations[index]));
-  });
+  body.append(...withAnswerLines(withoutStart(between(end), last)));
 }
 
 /** The text with its `#### 8` lines as elements of their own. */
@@ -40,9 +39,11 @@ function withoutStart(text, equation) {
   return right && text.startsWith(right) && !/^[.,]?\d/.test(text.slice(right.length)) ? text.slice(right.length) : text;
 }
 
-function mark({ equation, holds }) {
+function mark({ holds, rule }, shown) {
   const [name, sign, verdict] = holds ? ["right", "✓", "right"] : holds === false ? ["wrong", "✗", "wrong"] : ["open", "?", "not decided"];
   const symbol = el("span", "", `\u00a0${sign}`);
   symbol.setAttribute("aria-hidden", "true");
-  return el("span", `equation ${name}`, equation, symbol, el("span", "visually-hidden", ` (${verdict})`));
+  const marked = el("span", `equation ${name}`, shown, symbol, el("span", "visually-hidden", ` (${verdict})`));
+  marked.title = rule;
+  return marked;
 }

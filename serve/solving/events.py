@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
 from serve.api import schemas
@@ -101,7 +101,7 @@ def _path_event(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int
         finish_reason=path.finish_reason,
         answer=ballot.answer,
         silent=ballot.silent and ballot.silent.value,
-        equations=[schemas.MarkedEquation(equation=mark.equation, holds=mark.holds) for mark in marked(path.text)],
+        equations=[schemas.MarkedEquation(**asdict(mark)) for mark in marked(path.text)],
         sound=ballot.sound,
         distinct=ballot.distinct,
         tokens=tokens[index],

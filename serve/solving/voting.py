@@ -13,13 +13,13 @@ answer whose canonical text comes first in Unicode order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rft_ray import grading, paths
 from rft_ray.evaluation.metrics import wilson
-from rft_ray.grading.equations import annotated, equations_of
+from rft_ray.grading.explain import readings_of
 from rft_ray.records import Status
 
 _ANY_GOLD = "0"
@@ -42,13 +42,18 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """One equation of a path, and whether it holds; None where the grader cannot decide.
+    """One equation of a path, and whether it holds; None where it cannot be read or decided, or is taken back.
 
-    Example: Marked("3+2=5", True)
+    Example: Marked("3+2=5", True, 6, 15, "equal")
     """
 
     equation: str
     holds: bool | None
+    start: int
+    end: int
+    """Characters of the text."""
+    rule: str
+    """The rule that decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,25 +181,17 @@ def vote(sampled: Sequence[Path]) -> Outcome:
 
 @lru_cache(maxsize=1_024)
 def marked(text: str) -> tuple[Marked, ...]:
-    """The equations of a text in order, each with its check, as strict grading extracts them.
-
-    Where a text has `<<...>>` annotations, there is one equation for each. All are True exactly where the grader
-    accepts all equations.
-    """
-    if len(text) > grading.MAX_TEXT_CHARS:
-        return ()
-    read = equations_of(text, "strict")
-    if read.hold:
-        return tuple(Marked(equation, True) for equation in read.listed[:MAX_MARKED])
-    return tuple(_marks(annotated(text) or read.listed, read.fault))[:MAX_MARKED]
-
-
-def _marks(written: Iterable[str], fault: str) -> Iterable[Marked]:
-    for inside in written:
-        alone = equations_of(f"<<{inside}>>", "strict")
-        shown = alone.listed[0] if alone.listed else inside
-        wrong = bool(alone.fault) or (bool(fault) and fault.startswith(f"{shown}: "))
-        yield Marked(shown, False if wrong else (None if alone.over else True))
+    """The equations of a text in order, each with its check and the rule that decided, as strict grading reads them."""
+    return tuple(
+        Marked(
+            reading.shown or text[reading.start : reading.end],
+            {"holds": True, "fails": False}.get(reading.outcome),
+            reading.start,
+            reading.end,
+            reading.rule,
+        )
+        for reading in readings_of(text)[:MAX_MARKED]
+    )
 
 
 def _answer(path: Path) -> str | Status:

@@ -13,7 +13,7 @@ FIVE_AGAIN = "2+3 = <<2+3=5>>5\n#### 5.0"
 FIVE_WRONG_STEP = "9-3 = <<9-3=5>>5\n#### 5"
 SIX = "3*2 = <<3*2=6>>6\n#### 6"
 SILENT = "I do not know."
-TORN = "#### 5\nNo, wait.\n#### 7"
+TORN = "#### 5\nor else\n#### 7"
 
 
 def sampled(*texts: str, finish_reason: str = "stop") -> list[Path]:

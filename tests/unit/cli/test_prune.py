@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rft_ray.config import Config, load
 from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, EvaluationJob, PathJob, TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan
-from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store import Store, mark_run, names, open_store
 from rft_ray.store.plans import recipes, saved_plans
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study import run as study_run
@@ -134,6 +134,51 @@ def test_the_files_that_only_a_forgotten_plan_needs_go(settings: list[str], caps
     assert not (first - second) & set(store.list())
     assert [other.name for other in saved_plans(store)] != [plan.name]
     assert pruned(store) == 0
+
+
+@pytest.fixture
+def earlier_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The first strict rules, until `undo`."""
+    with monkeypatch.context() as earlier:
+        earlier.setitem(names.VERSIONS, "strict_rules", names.FIRST_STRICT_RULES)
+        yield earlier
+
+
+def test_files_of_earlier_strict_rules_go_only_with_their_plan(
+    settings: list[str], earlier_rules: pytest.MonkeyPatch
+) -> None:
+    config = demo(settings, "--grading.mode=strict")
+    store, first = made(config)
+    [plan] = saved_plans(store)
+    earlier_rules.undo()
+    assert pruned(store) == 0
+    second = made(config)[1]
+    assert {key.split("/")[0] for key in first - second} == {"verdicts", "paths", "corpus", "models", "evaluation"} | {
+        "completions"  # of the RFT models, which are others
+    }
+    assert pruned(store) == 0
+    assert first | second <= set(store.list())
+    assert pruned(store, "--forget", plan.name) == 0
+    assert second <= set(store.list())
+    assert not (first - second) & set(store.list())
+
+
+def test_without_a_saved_plan_no_file_of_earlier_strict_rules_is_superseded(
+    settings: list[str], earlier_rules: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, keys = made(demo(settings, "--grading.mode=strict"), saved=False)
+    earlier_rules.undo()
+    assert pruned(store) == 2
+    assert "graded by earlier rules" in capsys.readouterr().err
+    assert keys <= set(store.list())
+
+
+def test_a_new_version_of_the_strict_rules_changes_no_file_of_a_paper_run(
+    settings: list[str], earlier_rules: pytest.MonkeyPatch
+) -> None:
+    first = made(demo(settings))[1]
+    earlier_rules.undo()
+    assert made(demo(settings))[1] == first
 
 
 def test_a_plan_that_is_unknown_and_the_last_plan_are_not_forgotten(

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from rft_ray.cli.verify import check_other_run, main
+from rft_ray.cli import pairs
+from rft_ray.cli.verify import arguments, check_other_run, main, plan
 from rft_ray.data.tiny.generator import generate
+from rft_ray.grading.spec import VerifierSpec
+from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
 from rft_ray.store import open_store
 from rft_ray.store.marker import KEY
 from rft_ray.store.plans import saved_plans
@@ -82,3 +85,19 @@ def test_completions_that_answer_no_gold_problem_are_refused(
     Path(command[0]).write_text(json.dumps({"question": "Who?", "completion": "#### 1"}) + "\n")
     assert main(command) == 2
     assert "--question-column" in capsys.readouterr().err
+
+
+def test_unread_equations_matter_to_strict_verdicts_only(command: list[str]) -> None:
+    sampled = [SamplingJob(ModelRef("m", "foreign", "f" * 16), "p" * 16, 2, 2, SamplingSettings(0, 1, 0, 1, ""), 1, 0)]
+    accepted, _ = plan(arguments([*command, "--mode", "both"], "verify"), sampled)
+    rejected, _ = plan(arguments([*command, "--mode", "both", "--unread", "reject"], "verify"), sampled)
+    assert accepted["paper"][0].fingerprint == rejected["paper"][0].fingerprint
+    assert accepted["strict"][0].fingerprint != rejected["strict"][0].fingerprint
+
+
+@pytest.mark.parametrize(("options", "unread"), [([], "accept"), (["--unread", "reject"], "reject")])
+def test_pairs_are_of_the_verdicts_of_a_run_that_was_verified_so(
+    tmp_path: Path, options: list[str], unread: str
+) -> None:
+    read = pairs.arguments(["--run", "r", "--out", "o.jsonl", *options], "pairs")
+    assert pairs.rules_of(open_store(str(tmp_path)), read.unread) == VerifierSpec(unread=unread)

@@ -16,6 +16,8 @@ from rft_ray.config import ConfigError, load
         ("--grading.pattern=(.*)", "a pattern needs verifier: regex"),
         ("--grading={verifier: regex, pattern: '(a'}", "pattern: missing \\), unterminated subpattern"),
         ("--grading={verifier: regex, pattern: 'a'}", "put the answer into a group"),
+        ("--grading={mode: paper, unread: reject}", "unread: reject needs mode: strict and verifier: gsm8k"),
+        ("--grading={verifier: exact, unread: reject}", "unread: reject needs mode: strict and verifier: gsm8k"),
         ("--corpus.distinct_by=words", "distinct_by: use equations, normalised_text, answer_and_length"),
         ("--corpus.reasoning_tags=['<think>']", "write the name of a tag without < and >"),
     ],

@@ -123,6 +123,7 @@ OTHER: dict[str, object] = {
     "sampling.max_model_len": 512,
     "grading.mode": "paper",
     "grading.verifier": "exact",
+    "grading.unread": "reject",
     "grading.pattern": "#### *(.*)",
     "grading.timeout_s": 3,
     "grading.memory_gib": 3,

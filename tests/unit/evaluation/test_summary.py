@@ -242,6 +242,16 @@ def test_only_a_model_behind_an_endpoint_has_what_was_charged() -> None:
     assert parse_summary(written).ledger[name] == charged
 
 
+def test_only_samples_with_unread_equations_are_counted_as_partly_read() -> None:
+    summary = parse_summary(STORED.encode())
+    name, account = next(iter(summary.ledger.items()))
+    assert account.partly_read == 0
+    assert b"partly_read" not in summary_json(summary)
+    written = summary_json(replace(summary, ledger={name: replace(account, partly_read=3)}))
+    assert json.loads(written)["ledger"][name]["partly_read"] == 3
+    assert parse_summary(written).ledger[name].partly_read == 3
+
+
 def test_a_cost_is_counted_by_the_price_of_both_kinds_of_tokens() -> None:
     endpoint = Endpoint(price_per_million_tokens=TokenPrice(prompt=1, completion=8))
     counts = {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}

@@ -109,7 +109,7 @@ STATUSES = [
     ("#### $5", "no_answer", "correct"),
     ("The answer is 5.", "no_answer", "correct"),
     ("3 + 2 = 6\n#### 5", "correct", "bad_equation"),
-    ("#### 5\n\nQuestion: ...\n#### 7", "correct", "undecided"),
+    ("#### 5\n\nQuestion: ...\n#### 7", "correct", "correct"),
     ("#### 5\x00 <<1=2>>", "bad_equation", "bad_equation"),
     ("<<3+2=5=9>>\n#### 5", "correct", "bad_equation"),
     ("<<10/3=3.33>>\n#### 5", "bad_equation", "correct"),
@@ -197,7 +197,7 @@ ANSWERS = [
     ("#### 18 = 3*20", None), ("#### 9 * 2 = 18", "18"),
     ("#### 36 / 2 = 18", "18"), ("#### 18\n#### 9 * 2 =", "18"), ("#### 2*(4+5) = 18", "18"),
     ("the answer is 18, so 2 * 9 = 18", "18"),
-    ("#### 1.5e3", None), ("The answer is 17.\n#### 18", None), ("#### " + "9" * 300, None), ("#### ٣", None),
+    ("#### 1.5e3", None), ("The answer is 17.\n#### 18", None), ("#### " + "9" * 300, None), ("#### ٣", "3"),
 ]  # fmt: skip
 
 

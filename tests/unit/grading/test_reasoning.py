@@ -47,3 +47,14 @@ def test_tags_have_names_of_ones_own() -> None:
 
 def test_many_tags_take_linear_time() -> None:
     assert Reasoning(("think",)).removed("<think>" * 100_000 + "</think>5") == "5"
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>a</think>b", "a</think>b", "a<think>b", "<think>a<think>b</think>c</think>d", "a"]
+)
+def test_blanked_reasoning_keeps_the_positions_of_the_rest(text: str) -> None:
+    reasoning = Reasoning(("think",))
+    blanked = reasoning.blanked(text)
+    assert len(blanked) == len(text)
+    assert blanked.replace("\n", "") == reasoning.removed(text)
+    assert all(shown in ("\n", kept) for shown, kept in zip(blanked, text, strict=True))

@@ -15,12 +15,13 @@ import pytest
 from rft_ray import pipeline
 from rft_ray.evaluation.metrics import Difference
 from rft_ray.evaluation.summary_records import Charged, Judged
+from rft_ray.grading.unicode_forms import visible
 from rft_ray.records import Problem, Status
 from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
-from rft_ray.report.examples import BUDGET, KEPT, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Shown
+from rft_ray.report.examples import BUDGET, KEPT, MARKS, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Marker, Shown, excerpt
 from rft_ray.report.facts import RunFacts, gather
-from rft_ray.report.html import quoted, visible
+from rft_ray.report.html import RULE_CHARS, marked, quoted
 from rft_ray.report.page import headline, run_page
 from rft_ray.report.write import write_report
 from rft_ray.store import Store, StoreError, open_store
@@ -162,6 +163,13 @@ def test_the_report_of_an_unfinished_run_names_what_is_missing(facts: RunFacts) 
     assert 'id="accuracy-chart"' not in page
 
 
+def test_the_report_says_how_many_samples_have_unread_equations(facts: RunFacts, page: str) -> None:
+    assert "cannot all be read" not in page
+    ledger = {name: replace(account, partly_read=1_203) for name, account in facts.summary.ledger.items()}
+    shown = run_page(replace(facts, summary=replace(facts.summary, ledger=ledger)))
+    assert "cannot all be read: a 1,203, b 1,203." in shown
+
+
 def test_the_pipeline_ends_with_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan, store = make_run(tmp_path)
     summary = store.local_path("summary.json")
@@ -226,7 +234,8 @@ def test_no_invisible_character_reaches_the_page(hostile: str) -> None:
 
 def test_long_texts_are_cut_and_the_report_stays_small(hostile: str) -> None:
     assert "more characters, cut here" in hostile
-    assert max(map(len, re.findall(r"<pre dir=\"auto\">(.*?)</pre>", hostile, re.S))) <= TEXT_CHARS * len("&quot;")
+    longest = TEXT_CHARS * len("&quot;") + 2 * MARKS * (RULE_CHARS + len('<mark class="holds answer" title=""></mark>'))
+    assert max(map(len, re.findall(r"<pre dir=\"auto\">(.*?)</pre>", hostile, re.S))) <= longest
     assert len(hostile.encode()) < 4_000_000
 
 
@@ -254,6 +263,35 @@ def test_the_text_that_decided_a_verdict_is_marked() -> None:
     assert deciding(false) == "<<4+4=9>>"
     assert deciding(wrong) == "#### 9"
     assert "<mark>&lt;&lt;4+4=9&gt;&gt;</mark>9" in quoted(false.text, deciding(false))
+
+
+def test_each_equation_and_answer_of_an_example_is_marked_with_its_rule() -> None:
+    text = "2+2 = <<2+2=4>>4\n<<4+4=9>>9\n#### 9"
+    shown = marked(excerpt(text), Marker("paper", ("think",))(text))
+    assert (
+        '<mark class="holds" title="holds: within 0.001 of the number after =">&lt;&lt;2+2=4&gt;&gt;</mark>4' in shown
+    )
+    assert '<mark class="fails" title="fails: 4+4=9: does not hold">&lt;&lt;4+4=9&gt;&gt;</mark>9' in shown
+    assert '<mark class="answer" title="answer the first #### with digits">#### 9</mark>' in shown
+
+
+def test_marks_are_read_from_the_whole_text_and_not_from_the_part_shown() -> None:
+    text = "x" * 20 + " <<2+2=4>> #### 4"
+    cut = marked(excerpt(text, 27), Marker("paper", ("think",))(text))
+    assert 'class="holds"' in cut
+    assert "&lt;&lt;2+2=4</mark>" in marked(excerpt(text, 28), Marker("paper", ("think",))(text))
+
+
+def test_marks_of_a_text_with_reasoning_are_those_of_what_follows_it() -> None:
+    text = "<think>1+1 = <<1+1=3>>3\n#### 3</think>1+1 = <<1+1=2>>2\n#### 2"
+    marks = Marker("paper", ("think",))(text)
+    assert [text[read.start : read.end] for read in marks.readings] == ["<<1+1=2>>"]
+    assert [text[claim.start : claim.end] for claim in marks.claims] == ["#### 2"]
+
+
+def test_the_examples_of_a_run_are_marked(page: str) -> None:
+    assert re.search(r'<mark class="holds" title="holds: [^"]+">[^<]*&lt;&lt;', page)
+    assert re.search(r'<mark class="fails" title="fails: [^"]+">[^<]*&lt;&lt;', page)
 
 
 def test_examples_are_bounded(facts: RunFacts) -> None:

@@ -1,0 +1,52 @@
+"""The value of a final answer, and the error where a text leaves it open. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_ANSWER_CHARS = 200
+"""Number of characters of one final answer that strict mode reads."""
+MAX_ANSWERS = 100
+"""Largest number of final answers in one completion that strict mode compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A final answer. Votes (maj@k) are counted on `text`.
+
+    Example: Answer("1800", Fraction(1800), percent=False) for `#### $1,800.00` in strict mode
+    """
+
+    text: str
+    """Paper: the reference's string (commas removed). Strict: canonical, `18`, `0.5` or `1/3`."""
+    value: Fraction | float
+    """Paper: `float(text)`. Strict: the exact value as written, so 50 for `50%`."""
+    percent: bool = False
+    """Whether it was written as a percentage (strict mode only)."""
+
+
+class ConflictError(ValueError):
+    """Several final answers that differ, or one that holds several numbers: any choice among them would be a guess."""
+
+
+def same_value(one: Answer, other: Answer) -> bool:
+    """Whether two answers say one value; a percentage says its number and its share, so that it equals both."""
+    if one.value == other.value or one.percent == other.percent:
+        return one.value == other.value
+    return one.value / (100 if one.percent else 1) == other.value / (100 if other.percent else 1)
+
+
+def canonical(value: Fraction) -> str:
+    """One spelling per value: `18`, `-0.25`, and `1/3` where no finite decimal is equal."""
+    twos = fives = 0
+    rest = value.denominator
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    if rest != 1 or value.denominator == 1:
+        return str(value)
+    digits = max(twos, fives)
+    scaled = str(abs(value.numerator) * 10**digits // value.denominator).rjust(digits + 1, "0")
+    return f"{'-' if value < 0 else ''}{scaled[:-digits]}.{scaled[-digits:]}"

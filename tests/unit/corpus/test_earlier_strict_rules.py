@@ -1,0 +1,106 @@
+"""A run that earlier strict rules graded: its verdicts are read, reported and sound, before and after a new grading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rft_ray.corpus import preference_pairs
+from rft_ray.corpus.graded import rule_versions, verified_blocks
+from rft_ray.corpus.verifier import Verifier
+from rft_ray.data.problems import prepare
+from rft_ray.evaluation.summary import samplers_of
+from rft_ray.grading import grader
+from rft_ray.grading.equations import Equations
+from rft_ray.grading.spec import VerifierSpec
+from rft_ray.plan.run_plan import Plan, make_plan
+from rft_ray.records import GradedCompletion, Status, from_table
+from rft_ray.report.facts import gather
+from rft_ray.store import Store, StoreError, names, read_table, repair
+from tests.report_run import config, make_run
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], Store]:
+    """A strict run of the first rules, and the keys of its verdicts on training problems."""
+    with monkeypatch.context() as earlier:
+        earlier.setitem(names.VERSIONS, "strict_rules", names.FIRST_STRICT_RULES)
+        plan, store = make_run(tmp_path)
+        return shards_of(plan), store
+
+
+def current(folder: Path) -> Plan:
+    """The plan of the same config now."""
+    settings = config(folder)
+    train, test = (prepare(part, 0, 20) for part in (settings.problems.train, settings.problems.test))
+    return make_plan(settings, train, test, {name: name * 16 for name in ("a", "b")})
+
+
+def graded_anew(plan: Plan, store: Store) -> None:
+    work = Verifier(store, plan.collected)
+    for job in plan.collected:
+        for shard in job.shards():
+            work(shard)
+    work.close()
+
+
+def keys_of(store: Store) -> set[str]:
+    return {
+        source.verdicts_key for block in verified_blocks(store, "strict", samplers_of(store))[1] for source in block
+    }
+
+
+def shards_of(plan: Plan) -> set[str]:
+    return {shard.key() for job in plan.collected for shard in job.shards()}
+
+
+def test_its_verdicts_are_read_until_it_is_graded_anew(old: tuple[set[str], Store], tmp_path: Path) -> None:
+    keys, store = old
+    assert keys_of(store) == keys
+    graded_anew(current(tmp_path), store)
+    assert keys_of(store) == shards_of(current(tmp_path))
+    assert keys <= set(store.list("verdicts/"))
+
+
+def test_it_is_reported_and_gives_pairs(old: tuple[set[str], Store]) -> None:
+    _, store = old
+    assert sum(sum(samples.right_of_k.values()) for samples in gather(store).samples.values()) > 0
+    assert next(preference_pairs.export(store, samplers=samplers_of(store)))["chosen_verdict"] == "correct"
+
+
+def test_its_files_are_sound_and_nothing_of_it_is_void_after_it_is_graded_anew(
+    old: tuple[set[str], Store], tmp_path: Path
+) -> None:
+    _, store = old
+    assert repair.find(repair.examine(store)) == []
+    graded_anew(current(tmp_path), store)
+    assert repair.find(repair.examine(store)) == []
+
+
+def test_paper_verdicts_have_one_version(tmp_path: Path) -> None:
+    assert list(rule_versions("paper")) == [names.FIRST_STRICT_RULES]
+    assert list(rule_versions("strict"))[-1] == names.FIRST_STRICT_RULES
+    assert rule_versions("strict")[0] == names.VERSIONS["strict_rules"]
+
+
+def test_verdicts_that_reject_what_is_unread_are_not_taken_for_others(old: tuple[set[str], Store]) -> None:
+    _, store = old
+    with pytest.raises(StoreError, match="no strict verdicts"):
+        verified_blocks(store, "strict", samplers_of(store), VerifierSpec(unread="reject"))
+
+
+def test_partly_read_verdicts_are_counted_in_the_metadata_of_their_shard(
+    old: tuple[set[str], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store = old
+    plan = current(tmp_path)
+    monkeypatch.setattr(grader, "equations_of", lambda text, mode: Equations((), unread="3 and a bit = 4"))
+    monkeypatch.setattr(grader, "_judge_cached", grader._judge)
+    graded_anew(plan, store)
+    for shard in plan.collected[0].shards():
+        table, metadata = read_table(store, shard.key())
+        rows = from_table(table, GradedCompletion)
+        partly = [row for row in rows if row.detail == "equations partly_read: 3 and a bit = 4"]
+        assert metadata["partly_read"] == str(len(partly)) != "0"
+        assert {row.status for row in partly} == {Status.CORRECT}
