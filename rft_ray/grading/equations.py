@@ -56,9 +56,53 @@ class Equations:
     over: str = ""
     """The first bound that kept an equation from being decided; empty if none did."""
 
+    unread: str = ""
+    """The first piece of arithmetic with a sign of equality that could not be read with confidence. Strict only."""
+
     @property
     def hold(self) -> bool:
         return not self.fault and not self.over
+
+
+Outcome = Literal["holds", "fails", "unread", "over", "taken_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one equation of a text is read in strict mode.
+
+    Example: Reading(9, 18, "48/2=24", "holds", "exact")
+    """
+
+    start: int
+    end: int
+    """Characters of the text."""
+    shown: str
+    """Canonical spelling; empty where it is unread."""
+    outcome: Outcome
+    rule: str
+    """The rule that decided, as one short sentence."""
+
+
+def readings(text: str) -> list[Reading]:
+    """Each equation of a text with the rule that decided it; none past MAX_TEXT_CHARS. Agrees with `equations_of`."""
+    if len(text) > MAX_TEXT_CHARS:
+        return []
+    rough = bool(_ROUGH.search(text))
+    places = [(match.start(), match.end(), _strict_check(match[1], rough)) for match in _ANNOTATION.finditer(text)]
+    if not places:
+        for chain in read_chains(text):
+            checked = _check_prose(chain, rough) or Checked("", fault="")
+            places.append((chain[0].start, min(chain[-1].end, len(text)), checked))
+    return [Reading(start, end, *_decided(checked)) for start, end, checked in places]
+
+
+def _decided(checked: Checked) -> tuple[str, Outcome, str]:
+    if not checked.shown:
+        return "", "unread", "it can be read in two ways"
+    if checked.fault or checked.over:
+        return checked.shown, "fails" if checked.fault else "over", checked.fault or checked.over
+    return checked.shown, "holds", "equal, or rounded to the digits shown"
 
 
 @dataclass(frozen=True, slots=True)

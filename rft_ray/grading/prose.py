@@ -40,6 +40,9 @@ class Field:
     doubtful: bool = False
     """Whether it can be read in two ways: `100 + 20%`, `6s` (seconds, or s times 6)."""
     percents: int = 0
+    start: int = 0
+    end: int = 0
+    """First character of it in the rewritten text, and the one after the last."""
     units: set[str] = field(default_factory=set)
     """Units of measurement in it: feet and inches in one equation make its reading doubtful."""
 
@@ -164,7 +167,7 @@ class Reader:
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*."""
-        side = Field(clean=self._clean_before(self.position))
+        side = Field(clean=self._clean_before(self.position), start=self.tokens[self.position].start)
         depth = 0
         expects_operand = True
         while self.position < len(self.tokens):
@@ -185,6 +188,7 @@ class Reader:
                 side.operators = expects_operand = True
         side.doubtful |= side.percents > 0 and ("+" in side.pieces or "-" in side.pieces[1:])
         side.clean &= depth == 0 and not expects_operand and self._clean_after()
+        side.end = self.tokens[self.position - 1].end
         return side
 
     def _operand_token(self, side: Field) -> bool:
