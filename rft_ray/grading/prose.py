@@ -2,100 +2,60 @@
 
     "He sells 48/2 = 24 clips, so 20% of 50 is = 10"  ->  48/2=24   20%*50=10
 
-Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
-separators, percent (`20% of 50`), mixed numbers, units after numbers, `≈`. Text that could only be
-guessed (a variable, a dangling operator, a ratio or a time) gives no equation rather than a wrong
-one. One pass over the tokens, without recursion: linear in the text.
+Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `times`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
+separators, percent (`20% of 50`), mixed numbers, units and remarks after numbers, names before them in a sum, rates
+(`60 grams/cat`), `≈`, `equals`. What is only half read is marked as unclean or doubtful. One pass over the tokens,
+without recursion: linear in the text.
 
 Source of the forms: completions of chat models on GSM8K-like problems.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import accumulate
 
+from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.prose_tokens import Token, tokenize
+from rft_ray.grading.quantities import (
+    BY,
+    BY_WORDS,
+    CLOCK_WORDS,
+    COMPARING_WORDS,
+    EQUALITY_WORDS,
+    INEXACT_WORDS,
+    MULTIPLES,
+    OPERATOR_WORDS,
+    PERCENT_WORDS,
+    SCALES,
+    SHARES,
+    UNIT_LETTERS,
+    measure,
+)
 
-MAX_UNIT_WORDS = 3
+MAX_UNIT_WORDS = 4
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
+MAX_NAME_WORDS = 5
+"""Words allowed between an operator and the number after it: `+ Bea has 6`."""
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
-
-
-@dataclass(slots=True)
-class Field:
-    """One side of an equation.
-
-    Example: Field(["20%", "*", "50"], ["(20/100)", "*", "50"], operators=True) for `20% of 50`
-    """
-
-    pieces: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    decimals: int = 0
-    """Digits after the point of the last number (two more for a percentage)."""
-    operators: bool = False
-    """Whether it holds an operator; without one it is a plain number."""
-    clean: bool = True
-    """False where the text around it shows that only part of an expression was read."""
-    doubtful: bool = False
-    """Whether it can be read in two ways: `100 + 20%`, `6s` (seconds, or s times 6)."""
-    percents: int = 0
-    start: int = 0
-    end: int = 0
-    """First character of it in the rewritten text, and the one after the last."""
-    units: set[str] = field(default_factory=set)
-    """Units of measurement in it: feet and inches in one equation make its reading doubtful."""
-
-    @property
-    def shown(self) -> str:
-        """Canonical spelling: no spaces, units or separators; `x` and `×` as `*`, `^` as `**`."""
-        return "".join(self.pieces)
-
-    @property
-    def source(self) -> str:
-        """The same for `arithmetic.exact_value`."""
-        return "".join(self.sources)
-
-    def add(self, piece: str, source: str | None = None) -> None:
-        self.pieces.append(piece)
-        self.sources.append(piece if source is None else source)
-
-
-_UNIT_LETTERS = frozenset("aghlLmsk")
-_NUMBER_WORDS = frozenset(
-    [
-        "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million", "millions",
-        "billion", "half", "halves", "third", "thirds", "quarter", "quarters", "twice", "double",
-        "triple", "pair", "pairs", "squared", "cubed", "score",
-    ]
-)  # fmt: skip
-_MEASURES = frozenset(
-    [
-        "$", "dollar", "cent", "penny", "pennies", "nickel", "dime", "inch", "inches", "foot",
-        "feet", "yard", "mile", "mm", "cm", "meter", "metre", "km", "second", "minute", "hour",
-        "day", "week", "month", "year", "gram", "kg", "kilogram", "pound", "lb", "ounce", "oz",
-        "ton", "liter", "litre", "ml", "gallon", "quart", "pint", "cup",
-    ]
-)  # fmt: skip
+_AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
+_PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
+_SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
+_NUMBERS = ("number", "mixed")
 
 
 def read_chains(text: str) -> list[list[Field]]:
-    """Every chain of fields linked by `=` that can be read with certainty, in the order of the text.
-
-    A chain has two fields or more and at least one operator; chains that hold an unclean field are
-    left out.
-    """
-    if not any(sign in text for sign in ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq")):
+    """Every chain of two or more fields linked by an equality, in the order of the text, with unclean fields."""
+    if not any(sign in text for sign in _SIGNS):
         return []
-    reader = Reader(tokenize(text))
-    return [chain for chain in reader.chains() if len(chain) > 1 and any(f.operators for f in chain)]
+    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1]
 
 
 def read_annotation(inside: str) -> list[Field] | None:
     """The chain in the inside of `<<...>>`, or None where it is not one equation."""
     reader = Reader(tokenize(inside))
     chains = reader.chains()
-    if len(chains) != 1 or len(chains[0]) < 2 or reader.leftover:
+    if len(chains) != 1 or len(chains[0]) < 2 or reader.leftover or not all(side.clean for side in chains[0]):
         return None
     return chains[0]
 
@@ -106,32 +66,43 @@ class Reader:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.position = 0
-        self._kinds = [token.kind for token in tokens] + ["end"] * 3  # so that indices -1 and -2 are "end" too
+        self._kinds = [token.kind for token in tokens] + ["end"] * 4  # so that indices -1 and -2 are "end" too
         self.leftover = False
         """Whether a token was skipped that is neither part of a field nor a currency sign."""
         self._partner = _matching_parentheses(tokens)
+        self._counted = list(accumulate((kind in _NUMBERS for kind in self._kinds), initial=0))
         self._operand_at = self._find_operands()
+        self._linked = False
+        """Whether the field that is read is not the first of its chain."""
+        self._by_word = False
+        """Whether it is linked to the one before it by a word, as `is`."""
+        self._clause_has_number = False
 
     def chains(self) -> list[list[Field]]:
         chains: list[list[Field]] = []
         chain: list[Field] = []
         while self.position < len(self.tokens):
             if not self._starts_field(self.position):
-                self.leftover |= self.tokens[self.position].kind != "currency"
+                kind = self._kinds[self.position]
+                self.leftover |= kind != "currency"
+                self._clause_has_number &= kind != "stop"
                 self.position += 1
                 continue
+            self._linked = bool(chain)
             chain.append(self._field())
-            if not self._link(MAX_LINK_WORDS if chain[-1].operators else 1):
+            if not self._link(chain[-1]):
                 chains.append(chain)
                 chain = []
         if chain:
             chains.append(chain)
-        return [chain for chain in chains if all(f.clean for f in chain)]
+        return chains
 
     def _starts_field(self, index: int) -> bool:
         kind = self._kinds[index]
-        if kind in ("number", "mixed"):
+        if kind in _NUMBERS:
             return True
+        if kind == "word":
+            return self._multiplier(index) is not None
         if kind == "open":
             return index in self._partner and self._starts_operand(index + 1)
         return self._is_sign(index) and self._starts_operand(index + 1)
@@ -147,8 +118,26 @@ class Reader:
             if kind == "currency" or (kind == "open" and index in self._partner) or self._is_sign(index):
                 starts[index] = starts[index + 1]
             else:
-                starts[index] = kind in ("number", "mixed")
+                starts[index] = kind in _NUMBERS
         return starts
+
+    def _multiplier(self, index: int) -> tuple[str, int] | None:
+        """`half of 10`, `twice 5`: the factor, and the index of the number; None for other words."""
+        first = self.tokens[index].text.lower()
+        if first in MULTIPLES and self._starts_operand(index + 1):
+            return MULTIPLES[first], index + 1
+        if first not in ("a", "one", "two", "three", "half") and "-" not in first:
+            return None
+        end = index + 1
+        words = first
+        if words not in SHARES and self._kinds[end] == "word":
+            words, end = f"{first} {self.tokens[end].text.lower()}", end + 1
+        if words in SHARES and self._word(end) == "of" and self._starts_operand(end + 1):
+            return SHARES[words], end + 1
+        return None
+
+    def _word(self, index: int) -> str:
+        return self.tokens[index].text.lower() if self._kinds[index] == "word" else ""
 
     def _is_sign(self, index: int) -> bool:
         """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""
@@ -167,7 +156,9 @@ class Reader:
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*."""
-        side = Field(clean=self._clean_before(self.position), start=self.tokens[self.position].start)
+        side = Field(start=self.tokens[self.position].start)
+        self._look_before(self.position, side)
+        self._clause_has_number = True
         depth = 0
         expects_operand = True
         while self.position < len(self.tokens):
@@ -176,35 +167,39 @@ class Reader:
                 if not self._operand_token(side):
                     break
                 depth += kind == "open"
-                expects_operand = kind not in ("number", "mixed")
-            elif depth and self._past_units_in_parentheses(side):
+                expects_operand = kind not in _NUMBERS
+            elif depth and self._past_parenthesis(side):
                 depth -= 1
-                side.add(")")
             else:
                 operator = self._operator(side)
                 if operator is None:
                     break
                 side.add(operator)
                 side.operators = expects_operand = True
-        side.doubtful |= side.percents > 0 and ("+" in side.pieces or "-" in side.pieces[1:])
         side.clean &= depth == 0 and not expects_operand and self._clean_after()
-        side.end = self.tokens[self.position - 1].end
+        side.end = max(side.end, self.tokens[self.position - 1].end)
         return side
 
     def _operand_token(self, side: Field) -> bool:
-        """Takes one token of an operand: currency, sign, opening parenthesis or the number itself."""
+        """Takes one token of an operand: currency, sign, opening parenthesis, `half of`, or the number itself."""
         token = self.tokens[self.position]
         if token.kind == "currency":
-            side.units.add("$")
+            pass
+        elif token.kind == "word":
+            multiplier = self._multiplier(self.position)
+            if multiplier is None:
+                return False
+            factor = f"({multiplier[0]})" if side.pieces and "/" in multiplier[0] else multiplier[0]
+            side.add(factor)
+            side.add("*")
+            side.operators = True
+            self.position = multiplier[1]
+            return True
         elif self._is_sign(self.position):
             side.add(token.text)
         elif token.kind == "open" and self.position in self._partner:
             side.add("(")
-        elif token.kind == "mixed":
-            whole, fraction = token.text.split(" ")
-            side.add(f"({whole}+{fraction})")
-            side.operators = True
-        elif token.kind == "number":
+        elif token.kind in _NUMBERS:
             self._number(token, side)
         else:
             return False
@@ -212,117 +207,287 @@ class Reader:
         return True
 
     def _number(self, token: Token, side: Field) -> None:
-        """Adds a number, with the percent sign after it unless that is a modulo."""
-        digits = _canonical_digits(token.text)
-        side.decimals = len(token.text.partition(".")[2])
-        after = self.position + 1
-        if self._kinds[after] == "percent" and self._kinds[after + 1] not in ("number", "open"):
+        """Adds a number, with the power or the percent sign after it."""
+        if token.kind == "mixed":
+            self._mixed(token, side)
+            return
+        digits, side.decimals = _canonical_digits(token.text)
+        number = Number(len(side.pieces), digits, side.decimals)
+        if self._kinds[self.position - 1] == "currency":
+            number.unit = self.tokens[self.position - 1].text
+        elif " " in token.text and token.text.count(" ") == 1:
+            side.doubt = side.doubt or "a blank between digits"
+        if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
+            side.doubt = side.doubt or "a comma for a decimal point"
+        side.numbers.append(number)
+        after = self._after_percent(self.position + 1)
+        if after:
             side.decimals += 2
-            side.percents += 1
+            number.percent = True
             side.add(digits + "%", f"({digits}/100)")
-            self.position = after
+            self.position = after - 1
         else:
             side.add(digits)
+            self._superscript(side)
+
+    def _superscript(self, side: Field) -> None:
+        """Takes `²` or `³` after a number or a parenthesis."""
+        if self._kinds[self.position + 1] == "super":
+            side.add("**")
+            side.add("2" if self.tokens[self.position + 1].text == "²" else "3")
+            side.operators = True
+            self.position += 1
+
+    def _mixed(self, token: Token, side: Field) -> None:
+        whole, fraction = _mixed_parts(token.text)
+        if whole:
+            side.add(f"({whole}+{fraction})")
+        else:
+            side.add(f"({fraction})" if side.pieces[-1:] == ["/"] else fraction)
+        side.numbers.append(Number(len(side.pieces) - 1, side.pieces[-1]))
+        side.operators = True
+
+    def _after_percent(self, index: int) -> int:
+        """Index after a percent sign or word at `index`; 0 where there is none, or where it is a modulo."""
+        if self._kinds[index] == "percent":
+            modulo = self._starts_operand(index + 1) and (self._glued(index + 1) or not self._glued(index))
+            return 0 if modulo else index + 1
+        word = self._word(index)
+        if word in PERCENT_WORDS:
+            return index + 1
+        if word in ("per", "por", "pour") and self._word(index + 1) in ("cent", "ciento"):
+            return index + 2
+        return 0
 
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
-        index = self.position
-        words: list[str] = []
-        while self._kinds[index] == "word" and len(words) < MAX_UNIT_WORDS:
-            operator = self._word_operator(index, bool(words))
-            if operator:
-                return self._take(index, operator, words, side)
-            words.append(self.tokens[index].text)
-            index += 1
+        index, words = self._past_units(self.position, side)
         kind = self._kinds[index]
+        worded = self._word_operator(index, bool(words)) if kind == "word" else None
+        if worded:
+            self._units(words, side)
+            self.position = worded[1]
+            return worded[0]
         if kind in ("op", "power"):
-            if words and self._is_sign(index) and not self._glued(index):
-                return None
-            if self._starts_operand(index + 1):
-                return self._take(index, "**" if kind == "power" else self.tokens[index].text, words, side)
-            side.clean = False
-        elif kind == "percent" and not words and self._starts_operand(index + 1):
-            return self._take(index, "%", words, side)
-        elif kind == "open" and not words and index in self._partner and self._starts_operand(index + 1):
-            if self._glued(index):
-                return "*"
-            side.clean = False
-        elif words:
-            self._units(words if kind == "equals" else words[:1], side)
+            return self._sign_operator(index, words, side)
+        if kind == "percent" and not words and self._starts_operand(index + 1):
+            self.position = index + 1
+            return "%"
+        if kind == "open" and not words and index in self._partner and self._starts_operand(index + 1):
+            if not self._glued(index):
+                side.doubt = side.doubt or "a parenthesis after a blank"
+            self.position = index
+            return "*"
+        self._end(index, words, side)
         return None
 
-    def _word_operator(self, index: int, after_unit: bool) -> str | None:
+    def _sign_operator(self, index: int, words: list[str], side: Field) -> str | None:
+        sign = "**" if self._kinds[index] == "power" else self.tokens[index].text
+        if words and self._is_sign(index) and not self._glued(index):
+            self._end(index, words, side)
+            return None
+        operand = index + 1
+        if not self._starts_operand(operand):
+            operand = self._past_name(operand) if sign == "+" or not self._linked else 0
+        if not operand:
+            self._end(index, words, side)
+            dash = sign == "-" and self._linked and not self._glued(index + 1)
+            if not dash:
+                side.clean = False
+                side.silent |= self._kinds[index + 1] == "word"
+            return None
+        self._units(words, side)
+        if sign == "/" and side.pieces[-2:-1] == ["/"] and (words or self._glued(index)):
+            side.quotients.append(len(side.pieces))
+        self.position = operand
+        return sign
+
+    def _past_name(self, index: int) -> int:
+        """Index of the operand after the words of a name (`+ Bea has 6`), or 0."""
+        start = index
+        while self._kinds[index] == "word" and index - start < MAX_NAME_WORDS:
+            if self._multiplier(index) is not None:
+                return index
+            word = self.tokens[index].text
+            if len(word) == 1 or word.lower() in EQUALITY_WORDS or word.lower() in INEXACT_WORDS:
+                return 0
+            index += 1
+        return index if self._starts_operand(index) and index > start else 0
+
+    def _past_units(self, index: int, side: Field) -> tuple[int, list[str]]:
+        """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
+        words: list[str] = []
+        while True:
+            kind = self._kinds[index]
+            if kind == "word" and len(words) < MAX_UNIT_WORDS:
+                word = self.tokens[index].text
+                if self._word_operator(index, bool(words)) or word.lower() in EQUALITY_WORDS:
+                    break
+                words.append(word)
+                index = self._past_unit_power(index + 1)
+            elif kind == "currency" and self._glued(index) and not self._starts_operand(index + 1):
+                index += 1
+            elif kind == "currency" and self._glued(index) and not self._glued(index + 1):
+                index += 1
+            elif kind == "op" and self.tokens[index].text == "/" and self._kinds[index + 1] == "word":
+                if side.numbers:
+                    side.numbers[-1].per = self.tokens[index + 1].text
+                index = self._past_unit_power(index + 2)
+            elif kind == "open" and index in self._partner and not self._starts_operand(index + 1):
+                close = self._partner[index]
+                if self._counted[close] > self._counted[index]:
+                    side.doubt = side.doubt or "a remark with numbers"
+                index = close + 1
+            else:
+                break
+        return index, words
+
+    def _past_unit_power(self, index: int) -> int:
+        """Past the power of a unit: `ft³`, `m^2`."""
+        if self._kinds[index] == "super":
+            return index + 1
+        if self._kinds[index] == "power" and self._glued(index) and self._kinds[index + 1] == "number":
+            return index + 2
+        return index
+
+    def _end(self, index: int, words: list[str], side: Field) -> None:
+        """Ends a field before `index`: the units that follow are its own as far as they are known."""
+        side.end = self.tokens[self.position - 1].end
+        self._units(words if self._kinds[index] == "equals" else words[:1], side)
+        lowered = [word.lower() for word in words]
+        if self._kinds[self.position] == "op":
+            self.position = index
+        if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
+            side.doubt = side.doubt or "a comparison"
+
+    def _word_operator(self, index: int, after_unit: bool) -> tuple[str, int] | None:
         """`x` between two operands, and `of` after a share, multiply."""
         word = self.tokens[index].text
-        if word in ("x", "X") and self._starts_operand(index + 1) and not self._is_sign(index + 1):
-            return "*"
+        operator = OPERATOR_WORDS.get(word) or OPERATOR_WORDS.get(word.lower())
+        if operator and self._starts_operand(index + 1) and not (word in "xX" and self._is_sign(index + 1)):
+            return operator, index + 1
+        if word.lower() in BY_WORDS and self._word(index + 1) in BY and self._starts_operand(index + 2):
+            return BY_WORDS[word.lower()], index + 2
         if word.lower() == "of" and not after_unit and self._after_share(index):
-            return "*"
+            return "*", index + 1
         return None
 
-    def _past_units_in_parentheses(self, side: Field) -> bool:
+    def _past_parenthesis(self, side: Field) -> bool:
         """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
-        index = self.position
-        while self._kinds[index] == "word" and index - self.position < MAX_UNIT_WORDS:
-            index += 1
+        index, words = self._past_units(self.position, side)
         if self._kinds[index] != "close":
             return False
-        self._units([token.text for token in self.tokens[self.position : index]], side)
-        self.position = index + 1
-        return True
-
-    def _take(self, index: int, operator: str, words: list[str], side: Field) -> str:
         self._units(words, side)
-        self.position = index + 1
-        return operator
+        self.position = index
+        side.add(")")
+        self._superscript(side)
+        self.position += 1
+        if self._kinds[self.position] == "percent" and not self._starts_operand(self.position + 1):
+            side.add("/")
+            side.add("100")
+            self.position += 1
+        return True
 
     def _after_share(self, index: int) -> bool:
         """Whether `of` at index multiplies: `20% of 50`, `1/2 of 10`, `(1/3) of $9`."""
         before, earlier = self._kinds[index - 1], self._kinds[index - 2]
         share = (
-            before == "percent"
-            or before == "close"
-            or (before in ("number", "mixed") and earlier == "op" and self.tokens[index - 2].text == "/")
+            before in ("percent", "close", "mixed")
+            or self._word(index - 1) in PERCENT_WORDS
+            or (before == "number" and earlier == "op" and self.tokens[index - 2].text == "/")
         )
         return share and self._starts_operand(index + 1)
 
     def _units(self, words: list[str], side: Field) -> None:
+        """Notes the words after the last number of a field."""
+        if not words or not side.numbers:
+            return
+        number = side.numbers[-1]
+        glued = self._kinds[self.position] == "word" and self._glued(self.position)
+        first = words[0]
+        if first in CLOCK_WORDS:
+            side.clean, side.silent = False, True
+        elif glued and first.isascii() and not (measure(first) or first in UNIT_LETTERS or first in SCALES):
+            side.doubt, side.silent = "letters right after a number", True
+        number.scale = SCALES.get(first, SCALES.get(first.lower(), 1)) if len(first) > 1 or glued else 1
+        number.unit = number.unit or first
+        if "per" in words[:-1]:
+            number.per = words[words.index("per") + 1]
         for word in words:
-            if (len(word) == 1 and word not in _UNIT_LETTERS) or word.lower() in _NUMBER_WORDS:
+            if len(word) == 1 and word.isascii() and word not in UNIT_LETTERS and word not in ("A", "I"):
+                side.clean, side.silent = False, True
+            elif word.lower() in INEXACT_WORDS:
                 side.clean = False
-            side.doubtful |= len(word) == 1
-            unit = word.lower()
-            side.units |= {unit, unit.removesuffix("s")} & _MEASURES
 
-    def _clean_before(self, index: int) -> bool:
-        """False where an operator or an adjacent character before a field shows that its start is missing."""
+    def _look_before(self, index: int, side: Field) -> None:
+        """Notes what an operator, a word or an adjacent character before a field says about its start."""
         kind = self._kinds[index - 1]
         while kind == "currency":
             index -= 1
             kind = self._kinds[index - 1]
         if kind in ("op", "power"):
-            return self._kinds[index - 2] in ("stop", "end", "op")
-        return not (kind in ("strange", "other", "percent") or (self._glued(index) and kind in ("word", "number")))
+            before = self._kinds[index - 2]
+            if before not in ("stop", "end", "op"):
+                dash = before == "word" and self.tokens[index - 1].text == "-" and not self._glued(index)
+                side.doubt = "a dash or a minus" if dash else side.doubt
+                side.clean, side.silent = dash, before == "word"
+            return
+        glued = self._glued(index) and kind in ("word", "number") and self.tokens[index - 1].text[-1:].isascii()
+        side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
+        side.worded = kind == "word"
+        word = self._word(index - 1)
+        if word in OPERATOR_WORDS or word == "by":
+            side.clean = False
+        side.alone = not self._clause_has_number and word not in _PREPOSITIONS
 
     def _clean_after(self) -> bool:
         """False where the token after a field shows that its end is missing."""
         kind, glued = self._kinds[self.position], self._glued(self.position)
         if kind == "word" and glued and len(self.tokens[self.position].text) == 1:
-            return self.tokens[self.position].text in _UNIT_LETTERS
-        return not (kind in ("op", "power", "other", "number", "mixed") or (glued and kind == "strange"))
+            text = self.tokens[self.position].text
+            return text in UNIT_LETTERS or not text.isascii()
+        if kind == "op" and self.tokens[self.position].text == "-" and not self._glued(self.position + 1):
+            return self._linked
+        return not (kind in ("op", "power", "other", "number", "mixed", "relation") or (glued and kind == "strange"))
 
-    def _link(self, max_words: int) -> bool:
-        """Moves past `=` to the next field, if one follows; up to `max_words` words may come before `=`."""
+    def _link(self, side: Field) -> bool:
+        """Moves past `=`, or a word that says it, to the next field, if one follows."""
+        most = MAX_LINK_WORDS if side.operators else 1
         index = self.position
         words = 0
-        while self._kinds[index] in ("word", "currency", "percent") and words < max_words:
-            words, index = words + 1, index + 1
-        if self._kinds[index] != "equals":
+        while self._kinds[index] in ("word", "currency", "percent", "open", "super") and words <= most:
+            if self._kinds[index] == "open":
+                if index not in self._partner or self._starts_operand(index + 1):
+                    return False
+                index = self._partner[index] + 1
+                continue
+            if side.operators and self._word(index) in EQUALITY_WORDS and self._equality_word(index):
+                self._by_word = True
+                return True
+            words += self._kinds[index] == "word"
+            index += 1
+        self._by_word = False
+        if self._kinds[index] != "equals" or words > most:
             return False
         index += 1
         words = 0
         while self._kinds[index] in ("word", "currency") and words < MAX_LINK_WORDS:
+            if self._starts_field(index):
+                break
             words += self._kinds[index] == "word"
+            index += 1
+        if not self._starts_field(index):
+            return False
+        self.position = index
+        return True
+
+    def _equality_word(self, index: int) -> bool:
+        """Moves to the number after `equals`, `is`, `is equal to`, if one follows."""
+        index += 1
+        start = index
+        while self._word(index) in _AFTER_IS and index - start < MAX_LINK_WORDS:
+            index += 1
+        if self._kinds[index] == "currency":
             index += 1
         if not self._starts_field(index):
             return False
@@ -344,9 +509,26 @@ def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
     return partner
 
 
-def _canonical_digits(written: str) -> str:
-    """`1,800.00` -> `1800`, `.5` -> `0.5`, `007` -> `7`."""
-    whole, _, fraction = written.replace(",", "").partition(".")
+def _canonical_digits(written: str) -> tuple[str, int]:
+    """`1,800.00` -> `1800` and 2 decimals, `.5` -> `0.5`, `007` -> `7`, `2,5` -> `2.5`."""
+    head, comma, tail = written.rpartition(",")
+    if comma and "." not in written and len(tail) != 3:
+        written = f"{head.replace(',', '')}.{tail}"
+    whole, _, fraction = written.replace(",", "").replace(" ", "").partition(".")
+    decimals = len(fraction)
     whole = whole.lstrip("0") or "0"
     fraction = fraction.rstrip("0")
-    return f"{whole}.{fraction}" if fraction else whole
+    return (f"{whole}.{fraction}" if fraction else whole), decimals
+
+
+_FRACTIONS = dict(
+    zip("½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", "1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8".split(), strict=True)
+)
+
+
+def _mixed_parts(written: str) -> tuple[str, str]:
+    """`2 1/2` and `2½` -> ("2", "1/2"), `½` -> ("", "1/2")."""
+    if written[-1] in _FRACTIONS:
+        return written[:-1].strip(), _FRACTIONS[written[-1]]
+    whole, _, fraction = written.partition(" ")
+    return whole, fraction.strip()

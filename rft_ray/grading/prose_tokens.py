@@ -1,17 +1,18 @@
 """Cuts text into the tokens of arithmetic: text -> numbers, operators, words, stops.
 
-Unicode and LaTeX operators are rewritten first (`×`, `\\times`, `\\frac{}{}`, `≈`), Markdown's bold marks are
-dropped. Every pattern takes time linear in the text.
+Annotations, LaTeX and Markdown marks are overwritten first, each by a text of the same length, so that the positions
+of tokens are those of the text. Every pattern takes time linear in the text.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 
 class Token(NamedTuple):
-    """One token and its position in the rewritten text.
+    """One token and its position in the text.
 
     Example: Token("number", "1,800", 12, 17)
     """
@@ -22,52 +23,157 @@ class Token(NamedTuple):
     end: int
 
 
-_TRANSLATE = str.maketrans(
+FEW_ANNOTATIONS = 50
+"""Up to this number of `<<`, a regular expression finds them: it is faster, and its worst case is bounded."""
+_ANNOTATION = re.compile(r"<<([^>]*)>>")
+
+_DIGITS = {
+    ord(first) + value: str(value)
+    for first in ("\u0660", "\u06f0", "\u0966", "\u09e6", "\u0e50", "\uff10")
+    for value in range(10)
+}
+_TRANSLATE = _DIGITS | str.maketrans(
     {
-        "×": "*", "∗": "*", "⋅": "*", "·": "*", "✕": "*", "✖": "*", "÷": "/", "∕": "/", "⁄": "/",
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "－": "-", "＋": "+", "＝": "=", "≈": "=", "≃": "=", "≅": "=",
-        "％": "%", "＄": "$", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "²": "^2", "³": "^3",
-        "½": " 1/2 ", "¼": " 1/4 ", "¾": " 3/4 ", "⅓": " 1/3 ", "⅔": " 2/3 ",
+        "×": "*", "∗": "*", "⋅": "*", "·": "*", "✕": "*", "✖": "*", "÷": "/", "∕": "/", "⁄": "/", "／": "/", "＊": "*",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "－": "-", "＋": "+", "＝": "=", "％": "%", "٪": "%", "＄": "$",
+        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "（": "(", "）": ")", "[": "(", "]": ")",
+        "`": " ", "&": " ", "٫": ".", "٬": ",", "．": ".",
     }
 )  # fmt: skip
-_LATEX = [
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|boxed)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
-    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
-    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
-    (re.compile(r"\\(?:approx|simeq)(?![a-zA-Z])"), "="),
-    (re.compile(r"\\(?:left|right|displaystyle|quad)(?![a-zA-Z])|\\[,;:! ]"), " "),
-    (re.compile(r"\\[()\[\]]"), " "),
-    (re.compile(r"\\(?=[$%])"), ""),
-    (re.compile(r"\^\{(\d{1,4})\}"), r"^\1"),
+_STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
+_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
+_LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
+    (re.compile(r"\\\\|\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"), lambda match: "\n" + " " * (len(match[0]) - 1)),
+    (
+        re.compile(rf"\\(?:{_STYLES})\s{{0,3}}\{{([^{{}}]*)\}}"),
+        lambda match: " " * (match.start(1) - match.start()) + match[1] + " ",
+    ),
+    (
+        re.compile(r"(?<=\d)\\[dt]?frac\s{0,3}\{(\d{1,2})\}\s{0,3}\{(\d{1,3})\}"),
+        lambda match: f" {match[1]}/{match[2]}".ljust(len(match[0])),
+    ),
+    (
+        re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"),
+        lambda match: f"(({match[1]})/({match[2]}))".ljust(len(match[0])),
+    ),
+    (re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)"), lambda match: f"({match[1]}/{match[2]})".ljust(len(match[0]))),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), lambda match: " *".ljust(len(match[0]))),
+    (re.compile(r"\\div(?![a-zA-Z])"), lambda match: " /".ljust(len(match[0]))),
+    (re.compile(r"\\(?:approx|simeq)(?![a-zA-Z])"), lambda match: " ≈".ljust(len(match[0]))),
+    (re.compile(r"\\(?:neq?|[lg](?:eq?|t))(?![a-zA-Z])"), lambda match: " ≠".ljust(len(match[0]))),
+    (
+        re.compile(r"\\(?:implies|(?:long)?(?:R|r)ightarrow|therefore|to)(?![a-zA-Z])"),
+        lambda match: "; ".ljust(len(match[0])),
+    ),
+    (
+        re.compile(
+            r"\\(?:left|right|displaystyle|q?quad|[bB]igg?[lr]?)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]"
+            r"|\\(?:begin|end)\s?\{[a-z]{1,12}\*?\}"
+        ),
+        lambda match: " " * len(match[0]),
+    ),
+    (re.compile(r"\\([$%])"), lambda match: " $" if match[1] == "$" else "% "),
+    (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
+    (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
+_ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]{0,9}\s?/?>")
 _TOKEN = re.compile(
-    r"(?P<skip>[ \t\r]+)"
-    r"|(?P<other>\d+(?::\d+)+|\d{1,2}/\d{1,2}/(?:19|20)\d\d|[-=~]{1,2}>|<[-=]{1,2})"
-    r"|(?P<mixed>\d+[ ]\d{1,2}/\d{1,3}(?![\d./]))"
-    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-    r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<power>\*\*|\^)|(?P<op>//|[-+*/])|(?P<equals>=+)"
-    r"|(?P<percent>%)|(?P<currency>[$€£¥₹])|(?P<open>\()|(?P<close>\))"
-    r"|(?P<stop>\n+|[.;:!?,](?=\s|$)|[\[\]{}\"'“”‘’`|•…—])"
+    r"(?P<skip>[ \t\r\f\v]+|(?<=[0-9])-(?=[^\W\d_]{2}))"
+    r"|(?P<other>[0-9]+(?::[0-9]+)+|[0-9]{1,2}/[0-9]{1,2}/(?:19|20)[0-9][0-9]|[-=~]{1,2}>|<[-=]{1,2}|={3,})"
+    r"|(?P<mixed>(?:[0-9]+[ ]?)?[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]|[0-9]+[ ]{1,9}[0-9]{1,2}/[0-9]{1,3}(?![0-9./]))"
+    r"|(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
+    r"|[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,9})(?![0-9,.])|[0-9]+)(?:\.[0-9]+)?"
+    r"|\.[0-9]+)"
+    r"|(?P<word>[^\W\d_\u3040-\u9fff]+(?:['’-][^\W\d_\u3040-\u9fff]+)*|[°¢]|乘以|除以|等于|加上|减去|[加减乘是]"
+    r"|[\u3040-\u9fff]+?(?=乘以|除以|等于|[加减乘是]|[^\u3040-\u9fff]|$))"
+    r"|(?P<power>\*\*|\^)|(?P<super>[²³])|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/])|(?P<equals>=+|[≈≃≅≡])"
+    r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
+    r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|[{}\"'“”‘’|•…—。，；：！？、؟،؛])"
     r"|(?P<strange>.)",
-    re.ASCII | re.DOTALL,
+    re.DOTALL,
 )
 
 
-def tokenize(text: str) -> list[Token]:
-    """Tokens of a text, LaTeX and Unicode operators rewritten, white space dropped."""
+def annotation_spans(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of the inside of each `<<...>>`, as the expression `<<([^>]*)>>` finds them, in linear time.
+
+    (The expression itself takes quadratic time on a run of `<` without `>>`.)
+    """
+    if text.count("<<") <= FEW_ANNOTATIONS:
+        yield from (match.span(1) for match in _ANNOTATION.finditer(text))
+        return
+    start = text.find("<<")
+    while start >= 0:
+        end = text.find(">", start + 2)
+        if end < 0:
+            break
+        closed = text.startswith(">>", end)
+        if closed:
+            yield start + 2, end
+        start = text.find("<<", end + 2 if closed else end + 1)
+
+
+def without_annotations(text: str) -> str:
+    """The text with each `<<...>>` overwritten by blanks."""
+    if "<<" not in text:
+        return text
+    kept: list[str] = []
+    position = 0
+    for start, end in annotation_spans(text):
+        kept += [text[position : start - 2], " " * (end - start + 4)]
+        position = end + 2
+    return "".join([*kept, text[position:]])
+
+
+def plain(text: str) -> str:
+    """The text with LaTeX and Markdown marks overwritten; of the same length."""
     text = text.translate(_TRANSLATE)
-    if "\\" in text:
+    if "\\" in text or "{,}" in text:
+        text = _LATEX_NUMBER.sub(_latex_number, text)
         for _ in range(2):
             for pattern, replacement in _LATEX:
                 text = pattern.sub(replacement, text)
+    if "^{" in text:
+        text = _LATEX[-2][0].sub(_LATEX[-2][1], text)
     if "**" in text:
-        text = _BOLD_STARS.sub(" ", text)
-    tokens = []
-    for match in _TOKEN.finditer(text):
+        text = _BOLD_STARS.sub("  ", text)
+    if "*" in text or "_" in text:
+        text = _ITALIC.sub(r" \2 ", text)
+    if "<" in text:
+        text = _TAG.sub(lambda match: ("\n" if match[0][1:3] == "br" else " ") + " " * (len(match[0]) - 1), text)
+    return text
+
+
+def _latex_number(match: re.Match[str]) -> str:
+    digits = re.sub(r"[^0-9]+", ",", match[0])
+    return digits.ljust(len(match[0]))
+
+
+def tokenize(text: str) -> list[Token]:
+    """Tokens of a text, white space dropped. The end of a line inside an equation is dropped too.
+
+    That is the one before `=`, the one after `=`, and the one after an operator that follows a number.
+    """
+    tokens: list[Token] = []
+    for match in _TOKEN.finditer(plain(text)):
         kind = match.lastgroup or "strange"
-        if kind != "skip":
-            tokens.append(Token(kind, match.group(), match.start(), match.end()))
+        if kind == "skip":
+            continue
+        token = Token(kind, match.group(), match.start(), match.end())
+        if tokens:
+            before = tokens[-1]
+            if kind == "equals" and before.kind == "stop" and before.text[0] == "\n":
+                tokens.pop()
+            elif kind == "stop" and token.text[0] == "\n" and _goes_on(tokens):
+                continue
+        tokens.append(token)
     return tokens
+
+
+def _goes_on(tokens: list[Token]) -> bool:
+    """Whether the line that ends here goes on in the next one."""
+    if tokens[-1].kind == "equals":
+        return True
+    return tokens[-1].kind == "op" and len(tokens) > 1 and tokens[-2].kind in ("number", "mixed", "close", "percent")

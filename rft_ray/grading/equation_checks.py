@@ -1,0 +1,235 @@
+"""Decides whether chains of fields hold: exactly, rounded as people write it, or by another reading of the same words.
+
+Exact rationals throughout. A number may be rounded or truncated to the decimals that it shows; to a whole number only
+where the words at the equation say so (`7/2 = 4` is a mistake more often than a rounding). An equation is blamed only
+if no reading of `fields.py` makes it hold and nothing in its words makes the reading doubtful.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
+from rft_ray.grading.equation_context import is_asked, says_rounded
+from rft_ray.grading.fields import Field, Variant, convertible, in_smallest_units, variants
+from rft_ray.grading.quantities import measure
+
+CACHED_EQUATION_CHARS = 200
+NOISE_DECIMALS = 12
+"""From this number of decimals on, a number is the float of a calculator, and may be off by NOISE."""
+NOISE = Fraction(1, 10**9)
+_REPEATING = re.compile(r"\d*\.(?:3{2,}|6+[67]|1[6]+[67]|8?3{3,}|1{3,}|2{3,}|4{3,}5?|5{3,}6?|7{3,}8?|8{3,}9?|\d?6{2,}7?)")
+"""Decimals of thirds, sixths and ninths, as they are cut off or rounded."""
+
+Outcome = Literal["holds", "fails", "unread", "over", "taken_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One equation: its canonical spelling, and why it holds or not."""
+
+    shown: str
+    outcome: Outcome = "holds"
+    rule: str = "equal"
+    start: int = 0
+    end: int = 0
+    left: str = ""
+    """The canonical left side of the pair that fails."""
+
+    @property
+    def fault(self) -> str:
+        return self.rule if self.outcome == "fails" else ""
+
+    @property
+    def over(self) -> str:
+        return self.rule if self.outcome == "over" else ""
+
+
+class Checker:
+    """Checks the chains of one text in order; keeps the exact values of the numbers that earlier equations rounded."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._offset = 0
+        self._exact: dict[Fraction, Fraction] = {}
+
+    def chain(self, chain: list[Field], offset: int = 0) -> Checked:
+        """One chain of clean fields; `offset` is added to their positions to give those of the text."""
+        self._offset = offset
+        shown = "=".join(side.shown for side in chain)
+        checked = Checked(shown, start=offset + chain[0].start, end=offset + chain[-1].end)
+        rule = ""
+        try:
+            values = [_value(side.source) for side in chain]
+            for index in range(len(chain) - 1):
+                left, right = chain[index], chain[index + 1]
+                if values[index] == values[index + 1]:
+                    continue
+                holds = self._other_rule(left, values[index], right, values[index + 1])
+                if not holds and index == 0 and self._is_label(left, right):
+                    holds = f"a number that names what is computed: '{left.shown}'"
+                    checked = replace(checked, shown=shown.partition("=")[2], start=offset + right.start)
+                    if len(chain) == 2:
+                        return replace(checked, outcome="unread", rule=holds)
+                if not holds and not left.operators and index and self._earlier(values, index):
+                    holds = "a rounded factor stands for the exact value before it"
+                if not holds:
+                    return self._failed(checked, left, right)
+                rule = rule or holds
+        except OverBoundError as error:
+            return replace(checked, outcome="over", rule=f"{_quoted(shown)}: {error}")
+        except (NotArithmeticError, ArithmeticError, ValueError) as error:
+            return replace(checked, outcome="fails", rule=f"{_quoted(shown)}: {error}")
+        return replace(checked, rule=rule) if rule else checked
+
+    def _earlier(self, values: list[Fraction], index: int) -> bool:
+        return False
+
+    def _failed(self, checked: Checked, left: Field, right: Field) -> Checked:
+        doubt = left.doubt or right.doubt
+        if not doubt and is_asked(self._text, checked.end):
+            doubt = "a question"
+        if doubt:
+            return replace(checked, outcome="unread", rule=doubt)
+        equation = _quoted(f"{left.shown}={right.shown}")
+        return replace(checked, outcome="fails", rule=f"{equation}: does not hold", left=left.shown)
+
+    def _is_label(self, left: Field, right: Field) -> bool:
+        """Whether a first plain number, with words beside it, names what the expression after it computes."""
+        if not left.plain or not right.operators:
+            return False
+        gap = self._text[self._offset + left.end : self._offset + right.start]
+        return left.worded or any(letter.isalpha() for letter in gap)
+
+    def _other_rule(self, left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> str:
+        """The rule by which two sides of different values are equal; empty if there is none."""
+        if _near(left, left_value, right, right_value):
+            return "equal up to the noise of a calculator"
+        rough = self._rough(left, right)
+        if _rounded(left, left_value, right, right_value, rough):
+            decimals = right.decimals if not right.operators else left.decimals
+            self._exact[right_value] = left_value
+            return f"rounded to the {decimals} decimals shown" if decimals else "rounded to a whole number, as the words say"
+        for variant in variants(left):
+            if _rounded_variant(left, variant, right, right_value, rough):
+                return variant.rule
+        for variant in variants(right):
+            if _rounded_right(left, left_value, right, variant, rough):
+                return variant.rule
+        if convertible((left, right)):
+            first, second = in_smallest_units(left), in_smallest_units(right)
+            if _value(first.source) == _value(second.source):
+                return first.rule
+        return self._rounded_factor(left, left_value, right, right_value, rough)
+
+    def _rough(self, left: Field, right: Field) -> Callable[[], bool]:
+        offset = self._offset
+        cached: list[bool] = []
+
+        def rough() -> bool:
+            if not cached:
+                gap = (offset + left.end, offset + right.start)
+                cached.append(says_rounded(self._text, offset + left.start, gap, offset + right.end))
+            return cached[0]
+
+        return rough
+
+    def _rounded_factor(
+        self, left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
+    ) -> str:
+        """A number with decimals, that an earlier equation rounded or that repeats, stands for its exact value too."""
+        for side, value, other, other_value in ((left, left_value, right, right_value), (right, right_value, left, left_value)):
+            exact: dict[int, str] = {}
+            for number in side.numbers:
+                if number.decimals < 2 or number.percent:
+                    continue
+                shown = Fraction(number.digits)
+                if shown in self._exact:
+                    exact[number.piece] = f"({self._exact[shown]})"
+                elif _REPEATING.fullmatch(number.digits):
+                    exact[number.piece] = f"({shown.limit_denominator(18)})"
+            if not exact:
+                continue
+            source = side.replaced(exact)
+            true = _value(source)
+            if true == other_value or (
+                not other.operators and _may_round(other, side, rough) and shows(other_value, other.decimals, true)
+            ):
+                return "a rounded number stands for its exact value"
+        return ""
+
+
+def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
+    """Equal up to float noise, where one side shows it."""
+    if not any(number.decimals >= NOISE_DECIMALS for side in (left, right) for number in side.numbers):
+        return False
+    return abs(left_value - right_value) <= NOISE * max(1, abs(left_value))
+
+
+def _rounded(
+    left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
+) -> bool:
+    if not right.operators and shows(right_value, right.decimals, left_value) and _may_round(right, left, rough):
+        return True
+    return not left.operators and shows(left_value, left.decimals, right_value) and _may_round(left, right, rough)
+
+
+def _rounded_variant(
+    left: Field, variant: Variant, right: Field, right_value: Fraction, rough: Callable[[], bool]
+) -> bool:
+    value = _value(variant.source)
+    if value == right_value:
+        return True
+    return not right.operators and shows(right_value, right.decimals, value) and _may_round(right, left, rough)
+
+
+def _rounded_right(
+    left: Field, left_value: Fraction, right: Field, variant: Variant, rough: Callable[[], bool]
+) -> bool:
+    value = _value(variant.source)
+    if value == left_value:
+        return True
+    shown = not right.operators and shows(value, variant.decimals, left_value)
+    return shown and (variant.decimals > 0 or rough())
+
+
+def _may_round(shown: Field, other: Field, rough: Callable[[], bool]) -> bool:
+    """Whether a number may be rounded: it has decimals or its neighbour has, or the text says that it rounds."""
+    return shown.decimals > 0 or (other.decimals > 0 and not other.operators) or rough()
+
+
+def shows(shown: Fraction, decimals: int, true: Fraction) -> bool:
+    """Whether a number written with `decimals` digits is `true` rounded or truncated to them.
+
+    A half may be rounded up or down. Zero equals only zero: `1/3 = 0` does not hold.
+    """
+    if shown == 0 or (shown > 0) != (true > 0):
+        return shown == true
+    off = abs(true) - abs(shown)
+    unit = Fraction(1, 10**decimals)
+    return 0 <= off < unit or abs(off) * 2 <= unit
+
+
+def is_conversion(left: Field, right: Field) -> bool:
+    """Whether two plain numbers with units of one dimension are said to be equal: `1200 cents = $12`."""
+    if left.operators or right.operators or not left.numbers or not right.numbers or not left.alone:
+        return False
+    first, second = left.numbers[0], right.numbers[0]
+    known, other = measure(first.unit), measure(second.unit)
+    return bool(known and other and known[0] == other[0] and not (first.per or second.per or left.doubt or right.doubt))
+
+
+def _value(source: str) -> Fraction:
+    return _value_cached(source) if len(source) <= CACHED_EQUATION_CHARS else exact_value(source)
+
+
+_value_cached = lru_cache(maxsize=16_384)(exact_value)
+
+
+def _quoted(equation: str) -> str:
+    return equation if len(equation) <= 80 else f"{equation[:77]}..."

@@ -1,0 +1,92 @@
+"""What the words around an equation say of it: that it is rounded, asked or taken back. Pure.
+
+Each look goes over at most `NEAR` characters on either side, and is made only for an equation that does not hold exactly.
+"""
+
+from __future__ import annotations
+
+import re
+
+NEAR = 300
+"""Characters that are looked at before and after an equation."""
+_SENTENCE_END = re.compile(r"[.!?](?=[\s*\"')\]]|$)|\n|[。！？]")
+
+_ROUGH_GAP = re.compile(
+    r"[≈≃≅~]|\\(?:approx|simeq)|\b(?:about|around|approx\w*|roughly|nearly|almost|rounded|rounds?)\b", re.IGNORECASE
+)
+_ROUGH_BEFORE = re.compile(
+    r"(?:[≈~]|\b(?:about|around|approx\w*|roughly|nearly|almost))[\s*$\\(]{0,6}(?:<<)?\Z", re.IGNORECASE
+)
+_ROUGH_SENTENCE = re.compile(
+    r"≈|\\approx|\b(?:approx\w*|roughly|nearest|whole (?:numbers?|\w+)|full|complete|rounded|rounding|at most)\b"
+    r"|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b"
+    r"|\bremainder(?: is| of| =|:)? \$?\d|\bwith (?:a remainder of )?\$?\d+ (?:\w+ )?(?:remaining|left)|\b\d+ left ?over"
+    r"|\b(?:remainder|left ?over|remaining)\b(?=[^.\n]{0,40}\b\d)",
+    re.IGNORECASE,
+)
+_ROUGH_NEIGHBOUR = re.compile(
+    r"\b(?:nearest|whole numbers?|rounded|rounding)\b|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b",
+    re.IGNORECASE,
+)
+_FRACTION_AFTER = re.compile(r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I)
+_TAKEN_BACK = re.compile(
+    r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?(?:wrong|incorrect|not (?:right|correct)|mistaken)"
+    r"|mistake|miscalculat\w+|incorrect|correction|let me (?:correct|redo|fix)|i must correct|oops|should (?:be|have been)|scratch that"
+    r"|(?:not|isn['’]t) (?:right|correct))\b",
+    re.IGNORECASE,
+)
+_SECOND_THOUGHT = re.compile(
+    r"\b(?:wait|hold on|actually|hmm+|no,|sorry|let me (?:re\w+|check|double)|let['’]s (?:re\w+|check))", re.IGNORECASE
+)
+
+
+def says_rounded(text: str, start: int, gap: tuple[int, int], end: int) -> bool:
+    """Whether the words at an equation say that its right side is rounded, or name what remains.
+
+    `gap` is the text between its sides. A word in the same sentence may say so, or that one before or after it.
+    """
+    if _ROUGH_GAP.search(text, *gap) or _ROUGH_BEFORE.search(text[max(0, start - 30) : start]):
+        return True
+    if _FRACTION_AFTER.match(text, end, end + 60):
+        return True
+    before = _last_sentences(text, start)
+    after = _next_sentences(text, end)
+    sentence = f"{before[0]} {text[start:end]}{after[0]}"
+    return bool(
+        _ROUGH_SENTENCE.search(sentence) or _ROUGH_NEIGHBOUR.search(before[1]) or _ROUGH_NEIGHBOUR.search(after[1])
+    )
+
+
+def is_asked(text: str, end: int) -> bool:
+    """Whether a question mark follows: `3 + 4 = 8?`."""
+    return text[end : end + 30].lstrip(" *)$\\").startswith(("?", "？"))
+
+
+def says_wrong(text: str, end: int) -> bool:
+    """Whether the sentence after an equation, or the rest of its own, calls it wrong."""
+    own, following = _next_sentences(text, end)
+    return bool(_TAKEN_BACK.search(own) or _TAKEN_BACK.search(following))
+
+
+def second_thought(text: str, end: int, later: int) -> bool:
+    """Whether the text between two equations hesitates: `wait`, `actually`, `let me check`."""
+    between = text[end : min(later, end + 2 * NEAR)]
+    return bool(_SECOND_THOUGHT.search(between) or _TAKEN_BACK.search(between))
+
+
+def _last_sentences(text: str, start: int) -> tuple[str, str]:
+    """The part of its sentence before a position, and the sentence before that; within NEAR characters."""
+    near = text[max(0, start - NEAR) : start]
+    ends = [match.end() for match in _SENTENCE_END.finditer(near)]
+    own = ends[-1] if ends else 0
+    earlier = next((end for end in reversed(ends[:-1]) if near[end:own].strip(" .!?\n*#-")), 0)
+    return near[own:], near[earlier:own]
+
+
+def _next_sentences(text: str, end: int) -> tuple[str, str]:
+    """The rest of its sentence after a position, and the sentence after that; within NEAR characters."""
+    near = text[end : end + NEAR]
+    ends = [match.end() for match in _SENTENCE_END.finditer(near)]
+    own = ends[0] if ends else len(near)
+    later = next((stop for stop in ends[1:] if near[own:stop].strip(" .!?\n*#-")), len(near))
+    return near[:own], near[own:later]
