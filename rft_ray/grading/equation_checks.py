@@ -23,8 +23,9 @@ CACHED_EQUATION_CHARS = 200
 NOISE_DECIMALS = 12
 """From this number of decimals on, a number is the float of a calculator, and may be off by NOISE."""
 NOISE = Fraction(1, 10**9)
-_REPEATING = re.compile(r"\d*\.(?:3{2,}|6+[67]|1[6]+[67]|8?3{3,}|1{3,}|2{3,}|4{3,}5?|5{3,}6?|7{3,}8?|8{3,}9?|\d?6{2,}7?)")
-"""Decimals of thirds, sixths and ninths, as they are cut off or rounded."""
+_REPEATING = re.compile(r"\d+\.\d{0,4}?(?:3{2,}|6{2,}7?|67|1{2,}|2{2,}|4{2,}|5{2,}6?|7{2,}8?|8{2,}9?)")
+"""Decimals of thirds, sixths, ninths and twelfths, as they are cut off or rounded."""
+MAX_DENOMINATOR = 36
 
 Outcome = Literal["holds", "fails", "unread", "over", "taken_back"]
 
@@ -64,6 +65,7 @@ class Checker:
         shown = "=".join(side.shown for side in chain)
         checked = Checked(shown, start=offset + chain[0].start, end=offset + chain[-1].end)
         rule = ""
+        percent_last = chain[-1].plain and any(number.percent for number in chain[-1].numbers)
         try:
             values = [_value(side.source) for side in chain]
             for index in range(len(chain) - 1):
@@ -71,13 +73,14 @@ class Checker:
                 if values[index] == values[index + 1]:
                     continue
                 holds = self._other_rule(left, values[index], right, values[index + 1])
-                if not holds and index == 0 and self._is_label(left, right):
+                if not holds and percent_last and _hundredfold(left, values[index], right, values[index + 1]):
+                    holds = "numbers of percent"
+                if not holds and self._is_label(chain, index):
                     holds = f"a number that names what is computed: '{left.shown}'"
-                    checked = replace(checked, shown=shown.partition("=")[2], start=offset + right.start)
+                    if index == 0:
+                        checked = replace(checked, shown=shown.partition("=")[2], start=offset + right.start)
                     if len(chain) == 2:
                         return replace(checked, outcome="unread", rule=holds)
-                if not holds and not left.operators and index and self._earlier(values, index):
-                    holds = "a rounded factor stands for the exact value before it"
                 if not holds:
                     return self._failed(checked, left, right)
                 rule = rule or holds
@@ -87,11 +90,8 @@ class Checker:
             return replace(checked, outcome="fails", rule=f"{_quoted(shown)}: {error}")
         return replace(checked, rule=rule) if rule else checked
 
-    def _earlier(self, values: list[Fraction], index: int) -> bool:
-        return False
-
     def _failed(self, checked: Checked, left: Field, right: Field) -> Checked:
-        doubt = left.doubt or right.doubt
+        doubt = left.doubt or right.doubt or _unlike(left, right)
         if not doubt and is_asked(self._text, checked.end):
             doubt = "a question"
         if doubt:
@@ -99,12 +99,24 @@ class Checker:
         equation = _quoted(f"{left.shown}={right.shown}")
         return replace(checked, outcome="fails", rule=f"{equation}: does not hold", left=left.shown)
 
-    def _is_label(self, left: Field, right: Field) -> bool:
-        """Whether a first plain number, with words beside it, names what the expression after it computes."""
-        if not left.plain or not right.operators:
+    def _is_label(self, chain: list[Field], index: int) -> bool:
+        """Whether a side that fails against an expression names what that computes.
+
+        That is a first plain number with words beside it, or a share; or a formula in words, whose numbers count things
+        (`Cost of 5 pens + cost of 2 pads = $6 + $4`); or a first quantity with a unit, where more sides follow.
+        """
+        left, right = chain[index], chain[index + 1]
+        if not right.operators:
             return False
         gap = self._text[self._offset + left.end : self._offset + right.start]
-        return left.worded or any(letter.isalpha() for letter in gap)
+        lettered = any(letter.isalpha() for letter in gap)
+        if not left.plain:
+            formula = left.named or left.letters or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
+            return formula and (left.named or left.worded or lettered)
+        if index:
+            return False
+        unit = len(chain) > 2 and any(number.unit for number in left.numbers)
+        return left.worded or left.share or unit or lettered
 
     def _other_rule(self, left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> str:
         """The rule by which two sides of different values are equal; empty if there is none."""
@@ -123,9 +135,24 @@ class Checker:
                 return variant.rule
         if convertible((left, right)):
             first, second = in_smallest_units(left), in_smallest_units(right)
-            if _value(first.source) == _value(second.source):
+            value, other = _value(first.source), _value(second.source)
+            if value == other:
                 return first.rule
+            if right.plain and right.numbers and right_value and other:
+                unit = other / right_value
+                if shows(right_value, right.decimals, value / unit) and (right.decimals or rough()):
+                    return f"{first.rule}, and rounded"
+        if self._in_cents(left, left_value, right, right_value):
+            return "cents on the left, dollars on the right"
         return self._rounded_factor(left, left_value, right, right_value, rough)
+
+    def _in_cents(self, left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
+        """`20 × 45 = $9`, where the words before it speak of cents."""
+        if left_value != 100 * right_value or not right.numbers or right.numbers[-1].unit != "$":
+            return False
+        start = self._offset + left.start
+        before = self._text[max(0, start - 150) : start].lower()
+        return not any(number.unit == "$" for number in left.numbers) and ("cent" in before or "¢" in before)
 
     def _rough(self, left: Field, right: Field) -> Callable[[], bool]:
         offset = self._offset
@@ -152,7 +179,9 @@ class Checker:
                 if shown in self._exact:
                     exact[number.piece] = f"({self._exact[shown]})"
                 elif _REPEATING.fullmatch(number.digits):
-                    exact[number.piece] = f"({shown.limit_denominator(18)})"
+                    fraction = shown.limit_denominator(MAX_DENOMINATOR)
+                    if shows(shown, number.decimals, fraction):
+                        exact[number.piece] = f"({fraction})"
             if not exact:
                 continue
             source = side.replaced(exact)
@@ -162,6 +191,36 @@ class Checker:
             ):
                 return "a rounded number stands for its exact value"
         return ""
+
+
+def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
+    """Whether one side with a percentage is a hundredth of the other, which has none."""
+    with_percent = [any(number.percent for number in side.numbers) for side in (left, right)]
+    if with_percent[0] == with_percent[1]:
+        return False
+    small, large = (left_value, right_value) if with_percent[0] else (right_value, left_value)
+    return small * 100 == large
+
+
+def _unlike(left: Field, right: Field) -> str:
+    """Why the units of two sides that differ make the reading doubtful; empty if they do not."""
+    units = {number.unit for number in left.numbers if number.unit}
+    result = {number.unit for number in right.numbers if number.unit}
+    if left.named and not right.operators and (len(units) != 1 or (result and result != units)):
+        return "a sum of named numbers with other units"
+    added = any(piece in "+-" for piece in left.pieces[1:]) and not any(piece in ("*", "/") for piece in left.pieces)
+    if added and len(units) > 1:
+        if convertible((left,)) and not convertible((left, right)) | bool(result):
+            return "units of one dimension that are not converted"
+        if result and result < units and not right.operators and not convertible((left,)):
+            return "a sum of unlike things"
+        if convertible((left,)) and right.operators:
+            return "units of one dimension that are not converted"
+    if left.share and not left.numbers[0].percent and result and not right.operators:
+        return "a share of something"
+    if added and result and result <= {"$", "€", "£"} and units and not units & {"$", "€", "£"}:
+        return "a sum of things that is a price"
+    return ""
 
 
 def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
@@ -221,7 +280,9 @@ def is_conversion(left: Field, right: Field) -> bool:
         return False
     first, second = left.numbers[0], right.numbers[0]
     known, other = measure(first.unit), measure(second.unit)
-    return bool(known and other and known[0] == other[0] and not (first.per or second.per or left.doubt or right.doubt))
+    if not known or not other or known[0] != other[0] or first.per or second.per or left.doubt or right.doubt:
+        return False
+    return not (first.unit in "$€£" and second.unit in "$€£")
 
 
 def _value(source: str) -> Fraction:

@@ -28,6 +28,7 @@ _ROUGH_NEIGHBOUR = re.compile(
     r"\b(?:nearest|whole numbers?|rounded|rounding)\b|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b",
     re.IGNORECASE,
 )
+_ANNOTATED_DECIMAL = re.compile(r"\.\d+>>")
 _FRACTION_AFTER = re.compile(r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I)
 _TAKEN_BACK = re.compile(
     r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?(?:wrong|incorrect|not (?:right|correct)|mistaken)"
@@ -46,6 +47,9 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int) -> bool:
     `gap` is the text between its sides. A word in the same sentence may say so, or that one before or after it.
     """
     if _ROUGH_GAP.search(text, *gap) or _ROUGH_BEFORE.search(text[max(0, start - 30) : start]):
+        return True
+    between = text[gap[0] : gap[1]]
+    if "<<" in between and _ANNOTATED_DECIMAL.search(between):
         return True
     if _FRACTION_AFTER.match(text, end, end + 60):
         return True

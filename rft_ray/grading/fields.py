@@ -61,6 +61,10 @@ class Field:
     """Whether a word stands directly before it."""
     alone: bool = True
     """Whether no other number and no word as `of` stands before it in its clause."""
+    named: bool = False
+    """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
+    letters: bool = False
+    """Whether each of its operators is the letter x: `2 x 4` may be a size."""
     quotients: list[int] = field(default_factory=list)
     """Indices of the `/` of a quantity after a division sign: `7.5 ÷ 1/2`, `1600 / 200 calories/100 ml`."""
     start: int = 0
@@ -79,8 +83,16 @@ class Field:
 
     @property
     def plain(self) -> bool:
-        """Whether it is one number, or a fraction of two."""
-        return len(self.numbers) <= 1 or (len(self.pieces) == 3 and self.pieces[1] == "/")
+        """Whether it is one number, or a fraction less than one."""
+        if len(self.numbers) <= 1:
+            return True
+        fraction = len(self.pieces) == 3 and self.pieces[1] == "/"
+        return fraction and Fraction(self.numbers[0].digits) < Fraction(self.numbers[1].digits)
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a percentage or a fraction, which names a part: `2/5 of his land`."""
+        return self.plain and (self.operators or any(number.percent for number in self.numbers))
 
     def add(self, piece: str, source: str | None = None) -> None:
         self.pieces.append(piece)
@@ -103,13 +115,19 @@ def variants(side: Field) -> Iterator[Variant]:
     """The other readings of one side on its own."""
     yield from _percentages(side)
     if any(number.scale > 1 for number in side.numbers):
-        scaled = {n.piece: f"({side.sources[n.piece]}*{n.scale})" for n in side.numbers if n.scale > 1}
+        scaled = {n.piece: _scaled(side, n) for n in side.numbers if n.scale > 1}
         yield Variant(side.replaced(scaled), side.decimals, "a scale word multiplies the number before it")
     if side.quotients:
         yield Variant(_grouped(side), side.decimals, "a quotient after a division sign is one quantity")
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}
     if dotted:
         yield Variant(side.replaced(dotted), 0, "a point before three digits separates thousands")
+
+
+def _scaled(side: Field, number: Number) -> str:
+    """`4` of `4 dozen` as `(4*12)`; `2` of `1/2 dozen` as `2*12`."""
+    source = f"{side.sources[number.piece]}*{number.scale}"
+    return source if number.piece and side.pieces[number.piece - 1] == "/" else f"({source})"
 
 
 def _written(number: Number) -> str:
@@ -125,6 +143,8 @@ def _percentages(side: Field) -> Iterator[Variant]:
     if all(number.percent for number in side.numbers) and not operators:
         bare = {number.piece: number.digits for number in side.numbers}
         yield Variant(side.replaced(bare), max(0, side.decimals - 2), "a percentage that names a number of percent")
+    if side.sources[-2:] == ["*", "(100/100)"]:
+        yield Variant("".join(side.sources[:-1]) + "100", side.decimals, "a factor of 100% gives a number of percent")
     last = side.numbers[-1]
     if last.percent and last.piece == len(side.pieces) - 1 > 1 and side.pieces[-2] in "+-":
         base, sign = "".join(side.sources[:-2]), side.pieces[-2]
@@ -154,6 +174,9 @@ def convertible(sides: Iterable[Field]) -> bool:
 
 def in_smallest_units(side: Field) -> Variant:
     """A side with each measure in the smallest unit of its dimension."""
+    if side.plain and side.operators and side.numbers:
+        last = side.numbers[-1]
+        return Variant(f"({side.source})*({_size(last.unit)})/({_size(last.per)})", 0, "units of one dimension are converted")
     sources = {n.piece: f"({side.sources[n.piece]}*({_size(n.unit)})/({_size(n.per)}))" for n in side.numbers}
     return Variant(side.replaced(sources), 0, "units of one dimension are converted")
 

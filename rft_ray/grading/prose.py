@@ -17,6 +17,7 @@ from itertools import accumulate
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.prose_tokens import Token, tokenize
 from rft_ray.grading.quantities import (
+    BREAKING_WORDS,
     BY,
     BY_WORDS,
     CLOCK_WORDS,
@@ -28,6 +29,7 @@ from rft_ray.grading.quantities import (
     PERCENT_WORDS,
     SCALES,
     SHARES,
+    SPEEDS,
     UNIT_LETTERS,
     measure,
 )
@@ -40,6 +42,9 @@ MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
 _AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
 _PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
+_LIMITING = frozenset(["for", "per", "every", "each", "than", "if", "assume", "not", "all", "these", "those"])
+_NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
+"""Words before an expression that, followed by `is`, is a name of something rather than a computation."""
 _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
 _NUMBERS = ("number", "mixed")
 
@@ -70,10 +75,12 @@ class Reader:
         self.leftover = False
         """Whether a token was skipped that is neither part of a field nor a currency sign."""
         self._partner = _matching_parentheses(tokens)
+        self._opening = {close: opening for opening, close in self._partner.items()}
         self._counted = list(accumulate((kind in _NUMBERS for kind in self._kinds), initial=0))
         self._operand_at = self._find_operands()
         self._linked = False
         """Whether the field that is read is not the first of its chain."""
+        self._field_at = 0
         self._by_word = False
         """Whether it is linked to the one before it by a word, as `is`."""
         self._clause_has_number = False
@@ -157,6 +164,7 @@ class Reader:
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*."""
         side = Field(start=self.tokens[self.position].start)
+        self._field_at = self.position
         self._look_before(self.position, side)
         self._clause_has_number = True
         depth = 0
@@ -234,7 +242,7 @@ class Reader:
         """Takes `²` or `³` after a number or a parenthesis."""
         if self._kinds[self.position + 1] == "super":
             side.add("**")
-            side.add("2" if self.tokens[self.position + 1].text == "²" else "3")
+            side.add(self.tokens[self.position + 1].text.translate(_SUPERSCRIPTS))
             side.operators = True
             self.position += 1
 
@@ -250,7 +258,8 @@ class Reader:
     def _after_percent(self, index: int) -> int:
         """Index after a percent sign or word at `index`; 0 where there is none, or where it is a modulo."""
         if self._kinds[index] == "percent":
-            modulo = self._starts_operand(index + 1) and (self._glued(index + 1) or not self._glued(index))
+            number = self._kinds[index + 1] in ("number", "mixed", "open") and self._starts_operand(index + 1)
+            modulo = number and (self._glued(index + 1) or not self._glued(index))
             return 0 if modulo else index + 1
         word = self._word(index)
         if word in PERCENT_WORDS:
@@ -266,6 +275,7 @@ class Reader:
         worded = self._word_operator(index, bool(words)) if kind == "word" else None
         if worded:
             self._units(words, side)
+            side.letters = (side.letters or not side.operators) and self.tokens[index].text in "xX"
             self.position = worded[1]
             return worded[0]
         if kind in ("op", "power"):
@@ -291,16 +301,30 @@ class Reader:
             operand = self._past_name(operand) if sign == "+" or not self._linked else 0
         if not operand:
             self._end(index, words, side)
-            dash = sign == "-" and self._linked and not self._glued(index + 1)
-            if not dash:
+            word = self.tokens[index + 1].text if self._kinds[index + 1] == "word" else ""
+            if sign == "-" and self._linked and not self._glued(index + 1) and len(word) != 1:
+                side.doubt = side.doubt or "a dash or a minus"
+            else:
                 side.clean = False
-                side.silent |= self._kinds[index + 1] == "word"
+                side.silent |= bool(word)
             return None
         self._units(words, side)
-        if sign == "/" and side.pieces[-2:-1] == ["/"] and (words or self._glued(index)):
-            side.quotients.append(len(side.pieces))
+        side.letters = False
+        if operand > index + 1:
+            side.named = True
+            if self.tokens[operand - 1].text[:1].isupper():
+                side.doubt = side.doubt or "a number that belongs to a name"
+        if sign == "/":
+            self._quotient(index, words, side)
         self.position = operand
         return sign
+
+    def _quotient(self, index: int, words: list[str], side: Field) -> None:
+        """Notes a `/` that may belong to one quantity: `÷ 1/2`, `/ 200 calories/100 ml`, `12 masks/2 days`."""
+        if side.pieces[-2:-1] == ["/"] and (words or self._glued(index)):
+            side.quotients.append(len(side.pieces))
+        if words and self._glued(index) and self._kinds[index + 2] == "word":
+            side.doubt = side.doubt or "a rate"
 
     def _past_name(self, index: int) -> int:
         """Index of the operand after the words of a name (`+ Bea has 6`), or 0."""
@@ -321,7 +345,8 @@ class Reader:
             kind = self._kinds[index]
             if kind == "word" and len(words) < MAX_UNIT_WORDS:
                 word = self.tokens[index].text
-                if self._word_operator(index, bool(words)) or word.lower() in EQUALITY_WORDS:
+                lowered = word.lower()
+                if lowered in EQUALITY_WORDS or lowered in BREAKING_WORDS or self._word_operator(index, bool(words)):
                     break
                 words.append(word)
                 index = self._past_unit_power(index + 1)
@@ -330,8 +355,11 @@ class Reader:
             elif kind == "currency" and self._glued(index) and not self._glued(index + 1):
                 index += 1
             elif kind == "op" and self.tokens[index].text == "/" and self._kinds[index + 1] == "word":
+                unit = self.tokens[index + 1].text
+                if _is_variable(unit):
+                    side.clean, side.silent = False, True
                 if side.numbers:
-                    side.numbers[-1].per = self.tokens[index + 1].text
+                    side.numbers[-1].per = unit
                 index = self._past_unit_power(index + 2)
             elif kind == "open" and index in self._partner and not self._starts_operand(index + 1):
                 close = self._partner[index]
@@ -357,6 +385,9 @@ class Reader:
         lowered = [word.lower() for word in words]
         if self._kinds[self.position] == "op":
             self.position = index
+        follows = index + 1 if self._word(index) == "and" else index
+        if words and measure(words[-1]) and self._kinds[follows] == "number" and measure(self._word(follows + 1)):
+            side.doubt = side.doubt or "a compound quantity"
         if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
             side.doubt = side.doubt or "a comparison"
 
@@ -407,38 +438,80 @@ class Reader:
         first = words[0]
         if first in CLOCK_WORDS:
             side.clean, side.silent = False, True
-        elif glued and first.isascii() and not (measure(first) or first in UNIT_LETTERS or first in SCALES):
+        elif glued and first.isascii() and first.isalpha() and (len(first) == 1 or not (measure(first) or first in SCALES)):
             side.doubt, side.silent = "letters right after a number", True
         number.scale = SCALES.get(first, SCALES.get(first.lower(), 1)) if len(first) > 1 or glued else 1
+        if first.lower() in SPEEDS:
+            number.unit, number.per = SPEEDS[first.lower()]
         number.unit = number.unit or first
         if "per" in words[:-1]:
             number.per = words[words.index("per") + 1]
+        if "than" in words or ("of" in words and (number.percent or side.pieces[-2:-1] == ["/"])):
+            side.doubt = side.doubt or "a share of something that is no number, or a comparison"
         for word in words:
-            if len(word) == 1 and word.isascii() and word not in UNIT_LETTERS and word not in ("A", "I"):
+            if len(word) == 1 and word.isascii() and word not in UNIT_LETTERS:
                 side.clean, side.silent = False, True
             elif word.lower() in INEXACT_WORDS:
                 side.clean = False
 
     def _look_before(self, index: int, side: Field) -> None:
         """Notes what an operator, a word or an adjacent character before a field says about its start."""
+        opens = self._kinds[index] == "open"
+        signed = self._kinds[index] == "op"
         kind = self._kinds[index - 1]
         while kind == "currency":
             index -= 1
             kind = self._kinds[index - 1]
         if kind in ("op", "power"):
-            before = self._kinds[index - 2]
-            if before not in ("stop", "end", "op"):
-                dash = before == "word" and self.tokens[index - 1].text == "-" and not self._glued(index)
-                side.doubt = "a dash or a minus" if dash else side.doubt
-                side.clean, side.silent = dash, before == "word"
+            self._operator_before(index, side)
             return
         glued = self._glued(index) and kind in ("word", "number") and self.tokens[index - 1].text[-1:].isascii()
+        glued |= self._glued(index) and kind == "close"
         side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
         side.worded = kind == "word"
+        side.alone = not self._clause_has_number
+        if kind == "close" and self._counted[index - 1] > self._counted[self._opening.get(index - 1, index - 1)]:
+            side.doubt = "a parenthesis before it"
+        if kind == "word":
+            self._word_before(index, side, opens or signed)
+
+    def _operator_before(self, index: int, side: Field) -> None:
+        """An operator before a field: its start is missing, unless the operator begins the line."""
+        first = index - 1
+        while self._kinds[first - 1] == "op" and index - first < 5:
+            first -= 1
+        before = self._kinds[first - 1]
+        side.alone = False
+        if before in ("stop", "end"):
+            return
+        dash = before == "word" and self.tokens[index - 1].text == "-" and not self._glued(index)
+        side.doubt = "a dash or a minus" if dash else side.doubt
+        side.clean, side.silent = dash, before == "word"
+
+    def _word_before(self, index: int, side: Field, apart: bool) -> None:
+        """The word before a field; `apart`: the field begins with a parenthesis or a sign."""
         word = self._word(index - 1)
         if word in OPERATOR_WORDS or word == "by":
             side.clean = False
-        side.alone = not self._clause_has_number and word not in _PREPOSITIONS
+        side.alone &= word not in _PREPOSITIONS
+        before = self._kinds[index - 2]
+        named = self.tokens[index - 1].text[:1].isupper() and before in ("word", "equals", "op")
+        if (
+            named
+            or word in _LIMITING
+            or (self._clause_has_number and (apart or word in _PREPOSITIONS))
+            or (measure(word) and before == "number")
+            or (word == "and" and measure(self._word(index - 2)) and self._kinds[index - 3] == "number")
+            or self._operator_before_words(index - 1)
+        ):
+            side.doubt = side.doubt or "words before it that may belong to it"
+
+    def _operator_before_words(self, index: int) -> bool:
+        """Whether an operator stands before the words that end at `index`."""
+        first = index
+        while self._kinds[first] == "word" and index - first < MAX_NAME_WORDS:
+            first -= 1
+        return self._kinds[first] in ("op", "power") and self._kinds[first - 1] not in ("stop", "end")
 
     def _clean_after(self) -> bool:
         """False where the token after a field shows that its end is missing."""
@@ -461,8 +534,13 @@ class Reader:
                     return False
                 index = self._partner[index] + 1
                 continue
-            if side.operators and self._word(index) in EQUALITY_WORDS and self._equality_word(index):
+            word = self._word(index)
+            if word in BREAKING_WORDS and word not in ("has", "have", "be", "will"):
+                return False
+            if side.operators and not side.share and word in EQUALITY_WORDS and self._equality_word(index):
                 self._by_word = True
+                if side.letters or side.named or self._before(side) in _NO_RESULT:
+                    side.doubt = side.doubt or "a name rather than a computation"
                 return True
             words += self._kinds[index] == "word"
             index += 1
@@ -471,7 +549,7 @@ class Reader:
             return False
         index += 1
         words = 0
-        while self._kinds[index] in ("word", "currency") and words < MAX_LINK_WORDS:
+        while self._kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 2):
             if self._starts_field(index):
                 break
             words += self._kinds[index] == "word"
@@ -480,6 +558,9 @@ class Reader:
             return False
         self.position = index
         return True
+
+    def _before(self, side: Field) -> str:
+        return self._word(self._field_at - 1)
 
     def _equality_word(self, index: int) -> bool:
         """Moves to the number after `equals`, `is`, `is equal to`, if one follows."""
@@ -493,6 +574,11 @@ class Reader:
             return False
         self.position = index
         return True
+
+
+def _is_variable(word: str) -> bool:
+    """Whether a word is a letter of algebra, perhaps with a unit: `x`, `xg`."""
+    return (len(word) == 1 and word.isascii() and word not in UNIT_LETTERS) or (word[0] == "x" and len(word) < 4)
 
 
 def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
@@ -511,6 +597,9 @@ def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
 
 def _canonical_digits(written: str) -> tuple[str, int]:
     """`1,800.00` -> `1800` and 2 decimals, `.5` -> `0.5`, `007` -> `7`, `2,5` -> `2.5`."""
+    written = written.rstrip("…")
+    if written.endswith("..."):
+        written = written[:-3]
     head, comma, tail = written.rpartition(",")
     if comma and "." not in written and len(tail) != 3:
         written = f"{head.replace(',', '')}.{tail}"
@@ -521,6 +610,7 @@ def _canonical_digits(written: str) -> tuple[str, int]:
     return (f"{whole}.{fraction}" if fraction else whole), decimals
 
 
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _FRACTIONS = dict(
     zip("½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", "1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8".split(), strict=True)
 )

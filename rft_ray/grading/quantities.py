@@ -48,6 +48,12 @@ COMPARING_WORDS = frozenset(
 )
 
 UNIT_LETTERS = frozenset("aghlLmskKM°¢")
+BREAKING_WORDS = frozenset(
+    ["and", "he", "she", "they", "then", "so", "but", "which", "because", "will", "be", "are", "was", "were", "has", "have",
+     "if", "we", "or", "must", "should", "that", "who", "since", "when"]
+)  # fmt: skip
+"""Words that end the units after a number: a new clause begins."""
+SPEEDS = {"mph": ("miles", "hour"), "kmh": ("km", "hour"), "kph": ("km", "hour"), "km/h": ("km", "hour")}
 CLOCK_WORDS = frozenset(["am", "pm", "AM", "PM", "noon", "midnight", "Am", "Pm", "a.m", "p.m", "o'clock", "o’clock"])
 
 OPERATOR_WORDS = {
