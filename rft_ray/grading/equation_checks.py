@@ -110,8 +110,10 @@ class Checker:
             return False
         gap = self._text[self._offset + left.end : self._offset + right.start]
         lettered = any(letter.isalpha() for letter in gap)
+        if left.letters:
+            return True
         if not left.plain:
-            formula = left.named or left.letters or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
+            formula = left.named or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
             return formula and (left.named or left.worded or lettered)
         if index:
             return False
@@ -141,6 +143,7 @@ class Checker:
             if right.plain and right.numbers and right_value and other:
                 unit = other / right_value
                 if shows(right_value, right.decimals, value / unit) and (right.decimals or rough()):
+                    self._exact[right_value] = value / unit
                     return f"{first.rule}, and rounded"
         if self._in_cents(left, left_value, right, right_value):
             return "cents on the left, dollars on the right"

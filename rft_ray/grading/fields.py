@@ -65,6 +65,8 @@ class Field:
     """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
+    share_of: int = 0
+    """Index of the `*` that `of` stands for, after a share."""
     quotients: list[int] = field(default_factory=list)
     """Indices of the `/` of a quantity after a division sign: `7.5 ÷ 1/2`, `1600 / 200 calories/100 ml`."""
     start: int = 0
@@ -117,6 +119,10 @@ def variants(side: Field) -> Iterator[Variant]:
     if any(number.scale > 1 for number in side.numbers):
         scaled = {n.piece: _scaled(side, n) for n in side.numbers if n.scale > 1}
         yield Variant(side.replaced(scaled), side.decimals, "a scale word multiplies the number before it")
+    if side.share_of:
+        share = "".join(side.sources[: side.share_of])
+        if share.count("(") == share.count(")"):
+            yield Variant(share, 0, "a share, named with what it is a share of")
     if side.quotients:
         yield Variant(_grouped(side), side.decimals, "a quotient after a division sign is one quantity")
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}

@@ -275,6 +275,10 @@ class Reader:
         worded = self._word_operator(index, bool(words)) if kind == "word" else None
         if worded:
             self._units(words, side)
+            if self._linked and self.tokens[index].text not in "xX" and self._word(index) != "of":
+                side.doubt = side.doubt or "words that go on after a result"
+            if self._word(index) == "of" and not side.share_of:
+                side.share_of = len(side.pieces)
             side.letters = (side.letters or not side.operators) and self.tokens[index].text in "xX"
             self.position = worded[1]
             return worded[0]
@@ -363,7 +367,7 @@ class Reader:
                 index = self._past_unit_power(index + 2)
             elif kind == "open" and index in self._partner and not self._starts_operand(index + 1):
                 close = self._partner[index]
-                if self._counted[close] > self._counted[index]:
+                if self._counted[close] > self._counted[index] or (self._glued(index) and index == self.position):
                     side.doubt = side.doubt or "a remark with numbers"
                 index = close + 1
             else:
@@ -501,6 +505,7 @@ class Reader:
             or word in _LIMITING
             or (self._clause_has_number and (apart or word in _PREPOSITIONS))
             or (measure(word) and before == "number")
+            or (word == "and" and before in _NUMBERS)
             or (word == "and" and measure(self._word(index - 2)) and self._kinds[index - 3] == "number")
             or self._operator_before_words(index - 1)
         ):
@@ -539,7 +544,8 @@ class Reader:
                 return False
             if side.operators and not side.share and word in EQUALITY_WORDS and self._equality_word(index):
                 self._by_word = True
-                if side.letters or side.named or self._before(side) in _NO_RESULT:
+                enclosed = side.pieces[0] == "(" and side.worded
+                if enclosed or side.letters or side.named or self._before(side) in _NO_RESULT:
                     side.doubt = side.doubt or "a name rather than a computation"
                 return True
             words += self._kinds[index] == "word"
@@ -549,7 +555,7 @@ class Reader:
             return False
         index += 1
         words = 0
-        while self._kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 2):
+        while self._kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):
             if self._starts_field(index):
                 break
             words += self._kinds[index] == "word"
