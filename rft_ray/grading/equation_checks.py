@@ -128,7 +128,11 @@ class Checker:
         if _rounded(left, left_value, right, right_value, rough):
             decimals = right.decimals if not right.operators else left.decimals
             self._exact[right_value] = left_value
-            return f"rounded to the {decimals} decimals shown" if decimals else "rounded to a whole number, as the words say"
+            return (
+                f"rounded to the {decimals} decimals shown"
+                if decimals
+                else "rounded to a whole number, as the words say"
+            )
         for variant in variants(left):
             if _rounded_variant(left, variant, right, right_value, rough):
                 return variant.rule
@@ -173,7 +177,10 @@ class Checker:
         self, left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
     ) -> str:
         """A number with decimals, that an earlier equation rounded or that repeats, stands for its exact value too."""
-        for side, value, other, other_value in ((left, left_value, right, right_value), (right, right_value, left, left_value)):
+        for side, value, other, other_value in (
+            (left, left_value, right, right_value),
+            (right, right_value, left, left_value),
+        ):
             exact: dict[int, str] = {}
             for number in side.numbers:
                 if number.decimals < 2 or number.percent:
@@ -233,9 +240,7 @@ def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction
     return abs(left_value - right_value) <= NOISE * max(1, abs(left_value))
 
 
-def _rounded(
-    left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
-) -> bool:
+def _rounded(left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]) -> bool:
     if not right.operators and shows(right_value, right.decimals, left_value) and _may_round(right, left, rough):
         return True
     return not left.operators and shows(left_value, left.decimals, right_value) and _may_round(left, right, rough)

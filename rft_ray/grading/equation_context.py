@@ -29,7 +29,9 @@ _ROUGH_NEIGHBOUR = re.compile(
     re.IGNORECASE,
 )
 _ANNOTATED_DECIMAL = re.compile(r"\.\d+>>")
-_FRACTION_AFTER = re.compile(r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I)
+_FRACTION_AFTER = re.compile(
+    r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I
+)
 _TAKEN_BACK = re.compile(
     r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?(?:wrong|incorrect|not (?:right|correct)|mistaken)"
     r"|mistake|miscalculat\w+|incorrect|correction|let me (?:correct|redo|fix)|i must correct|oops|should (?:be|have been)|scratch that"

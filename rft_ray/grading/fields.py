@@ -155,7 +155,9 @@ def _percentages(side: Field) -> Iterator[Variant]:
     if last.percent and last.piece == len(side.pieces) - 1 > 1 and side.pieces[-2] in "+-":
         base, sign = "".join(side.sources[:-2]), side.pieces[-2]
         if base.count("(") == base.count(")"):
-            yield Variant(f"({base})*(1{sign}{last.digits}/100)", side.decimals, "an added percentage is one of the sum")
+            yield Variant(
+                f"({base})*(1{sign}{last.digits}/100)", side.decimals, "an added percentage is one of the sum"
+            )
 
 
 def _grouped(side: Field) -> str:
@@ -182,7 +184,9 @@ def in_smallest_units(side: Field) -> Variant:
     """A side with each measure in the smallest unit of its dimension."""
     if side.plain and side.operators and side.numbers:
         last = side.numbers[-1]
-        return Variant(f"({side.source})*({_size(last.unit)})/({_size(last.per)})", 0, "units of one dimension are converted")
+        return Variant(
+            f"({side.source})*({_size(last.unit)})/({_size(last.per)})", 0, "units of one dimension are converted"
+        )
     sources = {n.piece: f"({side.sources[n.piece]}*({_size(n.unit)})/({_size(n.per)}))" for n in side.numbers}
     return Variant(side.replaced(sources), 0, "units of one dimension are converted")
 

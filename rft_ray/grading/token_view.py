@@ -1,0 +1,166 @@
+"""Questions about the tokens of a text by index: what kind, whether an operand starts there, what a word stands for.
+
+All answers are found in constant time or from a fixed number of neighbours. Indices past the end are of kind "end".
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from rft_ray.grading.prose_tokens import Token
+from rft_ray.grading.quantities import (
+    BY,
+    BY_WORDS,
+    EQUALITY_WORDS,
+    INEXACT_WORDS,
+    MULTIPLES,
+    OPERATOR_WORDS,
+    PERCENT_WORDS,
+    SHARES,
+    UNIT_LETTERS,
+)
+
+MAX_NAME_WORDS = 5
+"""Words allowed between an operator and the number after it: `+ Bea has 6`."""
+NUMBERS = ("number", "mixed")
+
+
+class TokenView:
+    """The tokens of one text, with what is known of each index."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
+        self.kinds = [token.kind for token in tokens] + ["end"] * 4  # so that indices -1 and -2 are "end" too
+        self.partner = _matching_parentheses(tokens)
+        self.opening = {close: opening for opening, close in self.partner.items()}
+        self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0))
+        """Numbers before each index."""
+        self._operand_at = self._find_operands()
+
+    def starts_operand(self, index: int) -> bool:
+        return index < len(self._operand_at) and self._operand_at[index]
+
+    def _find_operands(self) -> list[bool]:
+        """For every token, whether an operand starts there: signs, `$` and `(` may precede its number."""
+        starts = [False] * (len(self.tokens) + 1)
+        for index in range(len(self.tokens) - 1, -1, -1):
+            kind = self.tokens[index].kind
+            if kind == "currency" or (kind == "open" and index in self.partner) or self.is_sign(index):
+                starts[index] = starts[index + 1]
+            else:
+                starts[index] = kind in NUMBERS
+        return starts
+
+    def multiplier(self, index: int) -> tuple[str, int] | None:
+        """`half of 10`, `twice 5`: the factor, and the index of the number; None for other words."""
+        first = self.tokens[index].text.lower()
+        if first in MULTIPLES and self.starts_operand(index + 1):
+            return MULTIPLES[first], index + 1
+        if first not in ("a", "one", "two", "three", "half") and "-" not in first:
+            return None
+        end = index + 1
+        words = first
+        if words not in SHARES and self.kinds[end] == "word":
+            words, end = f"{first} {self.tokens[end].text.lower()}", end + 1
+        if words in SHARES and self.word(end) == "of" and self.starts_operand(end + 1):
+            return SHARES[words], end + 1
+        return None
+
+    def word(self, index: int) -> str:
+        return self.tokens[index].text.lower() if self.kinds[index] == "word" else ""
+
+    def is_sign(self, index: int) -> bool:
+        """A minus that belongs to the number right after it: `-5`, `-$5`, `-(`, not `- 5`; a first plus."""
+        if self.kinds[index] != "op":
+            return False
+        signs = "+-" if self.kinds[index - 1] in ("end", "equals", "open", "op") else "-"
+        return (
+            self.tokens[index].text in signs
+            and self.kinds[index + 1] in ("number", "mixed", "currency", "open")
+            and self.glued(index + 1)
+        )
+
+    def glued(self, index: int) -> bool:
+        """Whether a token follows the one before it without white space."""
+        return 0 < index < len(self.tokens) and self.tokens[index - 1].end == self.tokens[index].start
+
+    def after_percent(self, index: int) -> int:
+        """Index after a percent sign or word at `index`; 0 where there is none, or where it is a modulo."""
+        if self.kinds[index] == "percent":
+            number = self.kinds[index + 1] in ("number", "mixed", "open") and self.starts_operand(index + 1)
+            modulo = number and (self.glued(index + 1) or not self.glued(index))
+            return 0 if modulo else index + 1
+        word = self.word(index)
+        if word in PERCENT_WORDS:
+            return index + 1
+        if word in ("per", "por", "pour") and self.word(index + 1) in ("cent", "ciento"):
+            return index + 2
+        return 0
+
+    def past_name(self, index: int) -> int:
+        """Index of the operand after the words of a name (`+ Bea has 6`), or 0."""
+        start = index
+        while self.kinds[index] == "word" and index - start < MAX_NAME_WORDS:
+            if self.multiplier(index) is not None:
+                return index
+            word = self.tokens[index].text
+            if len(word) == 1 or word.lower() in EQUALITY_WORDS or word.lower() in INEXACT_WORDS:
+                return 0
+            index += 1
+        return index if self.starts_operand(index) and index > start else 0
+
+    def past_unit_power(self, index: int) -> int:
+        """Past the power of a unit: `ft³`, `m^2`."""
+        if self.kinds[index] == "super":
+            return index + 1
+        if self.kinds[index] == "power" and self.glued(index) and self.kinds[index + 1] == "number":
+            return index + 2
+        return index
+
+    def word_operator(self, index: int, after_unit: bool) -> tuple[str, int] | None:
+        """`x` between two operands, and `of` after a share, multiply."""
+        word = self.tokens[index].text
+        operator = OPERATOR_WORDS.get(word) or OPERATOR_WORDS.get(word.lower())
+        if operator and self.starts_operand(index + 1) and not (word in "xX" and self.is_sign(index + 1)):
+            return operator, index + 1
+        if word.lower() in BY_WORDS and self.word(index + 1) in BY and self.starts_operand(index + 2):
+            return BY_WORDS[word.lower()], index + 2
+        if word.lower() == "of" and not after_unit and self._after_share(index):
+            return "*", index + 1
+        return None
+
+    def _after_share(self, index: int) -> bool:
+        """Whether `of` at index multiplies: `20% of 50`, `1/2 of 10`, `(1/3) of $9`."""
+        before, earlier = self.kinds[index - 1], self.kinds[index - 2]
+        share = (
+            before in ("percent", "close", "mixed")
+            or self.word(index - 1) in PERCENT_WORDS
+            or (before == "number" and earlier == "op" and self.tokens[index - 2].text == "/")
+        )
+        return share and self.starts_operand(index + 1)
+
+    def operator_before_words(self, index: int) -> bool:
+        """Whether an operator stands before the words that end at `index`."""
+        first = index
+        while self.kinds[first] == "word" and index - first < MAX_NAME_WORDS:
+            first -= 1
+        return self.kinds[first] in ("op", "power") and self.kinds[first - 1] not in ("stop", "end")
+
+
+def is_variable(word: str) -> bool:
+    """Whether a word is a letter of algebra, perhaps with a unit: `x`, `xg`."""
+    return (len(word) == 1 and word.isascii() and word not in UNIT_LETTERS) or (word[0] == "x" and len(word) < 4)
+
+
+def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
+    """Index of the closing parenthesis of each opening one, where neither `=` nor a stop is between them."""
+    partner: dict[int, int] = {}
+    opened: list[int] = []
+    for index, token in enumerate(tokens):
+        if token.kind == "open":
+            opened.append(index)
+        elif token.kind == "close" and opened:
+            partner[opened.pop()] = index
+        elif token.kind in ("equals", "stop"):
+            opened.clear()
+    return partner
