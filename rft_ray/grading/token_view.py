@@ -37,6 +37,10 @@ class TokenView:
         """Numbers before each index."""
         self._operand_at = self._find_operands()
 
+    def ends_operand(self, index: int) -> bool:
+        """Whether a currency sign belongs to what is before it, as in `5$`, or is LaTeX's mark."""
+        return self.glued(index) and not (self.starts_operand(index + 1) and self.glued(index + 1))
+
     def starts_operand(self, index: int) -> bool:
         return index < len(self._operand_at) and self._operand_at[index]
 
