@@ -298,7 +298,7 @@ class Reader:
         side.end = self._tokens[self.position - 1].end
         note_units(words if self._view.kinds[index] == "equals" else words[:1], side, self._follows_glued())
         lowered = [word.lower() for word in words]
-        if self._view.kinds[self.position] == "op":
+        if "op" in self._view.kinds[self.position : index]:
             self.position = index
         follows = index + 1 if self._view.word(index) == "and" else index
         if (

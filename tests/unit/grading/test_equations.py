@@ -37,6 +37,7 @@ HOLD = [
     "7/2 = about 3",
     "9 / 2 = 4, with 1 left over",
     "5 + 3\n= 8",
+    "90 GB / 3 GB/minute = 30 minutes",
 ]
 FAIL = [
     ("The price is $60 x (1 - 25%) = $50.", "60*(1-25%)=50"),
