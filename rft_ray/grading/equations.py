@@ -11,6 +11,7 @@ are cached by equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in cac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -54,6 +55,9 @@ class Equations:
     @property
     def hold(self) -> bool:
         return not self.fault and not self.over
+
+
+_DOTTED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,21 @@ def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
     annotations = [_annotation(checker, text, start, end) for start, end in annotation_spans(text)]
     prose = [read for chain in read_chains(without_annotations(text)) for read in _prose(checker, chain)]
     if any(read.outcome == "fails" for read in prose):
-        prose = _taken_back(text, prose)
+        prose = _taken_back(text, [_dotted(text, read) for read in prose])
     return annotations, prose
+
+
+def _dotted(text: str, read: Checked) -> Checked:
+    """An equation that fails, read with the dots of `1.430` as marks of thousands: it may hold then."""
+    written = text[read.start : read.end]
+    undotted = _DOTTED.sub(lambda match: match[0].replace(".", ""), written)
+    if read.outcome != "fails" or undotted == written:
+        return read
+    checker = Checker(undotted)
+    again = [other for chain in read_chains(undotted) for other in _prose(checker, chain)]
+    if len(again) != 1 or again[0].outcome != "holds":
+        return read
+    return replace(again[0], start=read.start, end=read.end, rule="dots set off thousands")
 
 
 def _annotation(checker: Checker, text: str, start: int, end: int) -> Checked:
