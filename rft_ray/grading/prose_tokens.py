@@ -76,6 +76,7 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
+_MARKS = re.compile(r"[\\`\[\]&_<{]")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]{0,9}\s?/?>")
@@ -130,6 +131,8 @@ def without_annotations(text: str) -> str:
 
 def plain(text: str) -> str:
     """The text with LaTeX and Markdown marks overwritten; of the same length."""
+    if text.isascii() and text.count("*") < 2 and not _MARKS.search(text):
+        return text
     text = text.translate(_TRANSLATE)
     if "\\" in text or "{,}" in text:
         text = _LATEX_NUMBER.sub(_latex_number, text)
