@@ -174,7 +174,8 @@ def _prose(checker: Checker, chain: list[Field]) -> Iterator[Checked]:
             read = True
             yield checker.chain(run)
         run = []
-    if not read and any(side.operators and not side.clean and not side.silent for side in chain):
+    half_read = any(side.operators and not side.clean and not side.silent for side in chain)
+    if half_read and not read:
         yield Checked("", "unread", "only a part of it can be read", chain[0].start, chain[-1].end)
 
 

@@ -36,10 +36,13 @@ _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALI
 
 
 def read_chains(text: str) -> list[list[Field]]:
-    """Every chain of two or more fields linked by an equality, in the order of the text, with unclean fields."""
+    """Every chain of fields that are linked by an equality, in the order of the text, with unclean fields.
+
+    One unclean field alone is an expression that was read in part before an equality.
+    """
     if not any(sign in text for sign in _SIGNS):
         return []
-    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1]
+    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1 or not chain[0].clean]
 
 
 def read_annotation(inside: str) -> list[Field] | None:
@@ -80,6 +83,8 @@ class Reader:
             self._linked = bool(chain)
             chain.append(self._field())
             if not self._link(chain[-1]):
+                if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
+                    chain[0].clean = False
                 chains.append(chain)
                 chain = []
         if chain:
