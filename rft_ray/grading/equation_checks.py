@@ -177,10 +177,7 @@ class Checker:
         self, left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]
     ) -> str:
         """A number with decimals, that an earlier equation rounded or that repeats, stands for its exact value too."""
-        for side, value, other, other_value in (
-            (left, left_value, right, right_value),
-            (right, right_value, left, left_value),
-        ):
+        for side, other, other_value in ((left, right, right_value), (right, left, left_value)):
             exact: dict[int, str] = {}
             for number in side.numbers:
                 if number.decimals < 2 or number.percent:
@@ -208,8 +205,7 @@ def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: F
     with_percent = [any(number.percent for number in side.numbers) for side in (left, right)]
     if with_percent[0] == with_percent[1]:
         return False
-    small, large = (left_value, right_value) if with_percent[0] else (right_value, left_value)
-    return small * 100 == large
+    return left_value * 100 == right_value if with_percent[0] else right_value * 100 == left_value
 
 
 def _unlike(left: Field, right: Field) -> str:
@@ -237,7 +233,7 @@ def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction
     """Equal up to float noise, where one side shows it."""
     if not any(number.decimals >= NOISE_DECIMALS for side in (left, right) for number in side.numbers):
         return False
-    return abs(left_value - right_value) <= NOISE * max(1, abs(left_value))
+    return abs(left_value - right_value) <= NOISE * max(Fraction(1), abs(left_value))
 
 
 def _rounded(left: Field, left_value: Fraction, right: Field, right_value: Fraction, rough: Callable[[], bool]) -> bool:

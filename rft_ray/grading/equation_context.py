@@ -1,6 +1,7 @@
 """What the words around an equation say of it: that it is rounded, asked or taken back. Pure.
 
-Each look goes over at most `NEAR` characters on either side, and is made only for an equation that does not hold exactly.
+Each look goes over at most `NEAR` characters on either side, and is made only for an equation that does not
+hold exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _ROUGH_BEFORE = re.compile(
 _ROUGH_SENTENCE = re.compile(
     r"≈|\\approx|\b(?:approx\w*|roughly|nearest|whole (?:numbers?|\w+)|full|complete|rounded|rounding|at most)\b"
     r"|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b"
-    r"|\bremainder(?: is| of| =|:)? \$?\d|\bwith (?:a remainder of )?\$?\d+ (?:\w+ )?(?:remaining|left)|\b\d+ left ?over"
+    r"|\bremainder(?: is| of| =|:)? \$?\d"
+    r"|\bwith (?:a remainder of )?\$?\d+ (?:\w+ )?(?:remaining|left)|\b\d+ left ?over"
     r"|\b(?:remainder|left ?over|remaining)\b(?=[^.\n]{0,40}\b\d)",
     re.IGNORECASE,
 )
@@ -33,8 +35,10 @@ _FRACTION_AFTER = re.compile(
     r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?(?:wrong|incorrect|not (?:right|correct)|mistaken)"
-    r"|mistake|miscalculat\w+|incorrect|correction|let me (?:correct|redo|fix)|i must correct|oops|should (?:be|have been)|scratch that"
+    r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?"
+    r"(?:wrong|incorrect|not (?:right|correct)|mistaken)"
+    r"|mistake|miscalculat\w+|incorrect|correction"
+    r"|let me (?:correct|redo|fix)|i must correct|oops|should (?:be|have been)|scratch that"
     r"|(?:not|isn['’]t) (?:right|correct))\b",
     re.IGNORECASE,
 )

@@ -1,9 +1,9 @@
 """The equations of a completion, and whether they hold: text -> `Equations`.
 
 Paper mode: in every `<<...>>`, the value that Python gives the text before the first `=` is within 1e-3 of the
-float between the first and the second `=`. Strict mode: every field of every `<<...>>`, and the arithmetic of the rest
-of the text (`prose.py`), in exact rationals by the rules of `equation_checks.py`. The list of a text with `<<...>>` holds
-these only.
+float between the first and the second `=`. Strict mode: every field of every `<<...>>`, and the arithmetic of the
+rest of the text (`prose.py`), in exact rationals by the rules of `equation_checks.py`. The list of a text with
+`<<...>>` holds these only.
 
 Limits: texts up to MAX_TEXT_CHARS; those of `arithmetic.py` per expression; scanning is linear in the text. Results
 are cached by equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in caches of fixed size.
@@ -191,7 +191,8 @@ def _prose(checker: Checker, chain: list[Field]) -> Iterator[Checked]:
             read = True
             yield checker.chain(run)
         run = []
-    if not read and any(side.operators and not side.clean and not side.silent for side in chain):
+    half_read = any(side.operators and not side.clean and not side.silent for side in chain)
+    if half_read and not read:
         yield Checked("", "unread", "only a part of it can be read", chain[0].start, chain[-1].end)
 
 

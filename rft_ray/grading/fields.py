@@ -88,7 +88,7 @@ class Field:
         """Whether it is one number, or a fraction less than one."""
         if len(self.numbers) <= 1:
             return True
-        fraction = len(self.pieces) == 3 and self.pieces[1] == "/"
+        fraction = len(self.pieces) == 3 and self.pieces[1] == "/" and not any("(" in piece for piece in self.pieces)
         return fraction and Fraction(self.numbers[0].digits) < Fraction(self.numbers[1].digits)
 
     @property

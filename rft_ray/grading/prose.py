@@ -12,18 +12,14 @@ Source of the forms: completions of chat models on GSM8K-like problems.
 
 from __future__ import annotations
 
+from rft_ray.grading.field_words import look_before, note_units
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts
 from rft_ray.grading.prose_tokens import Token, tokenize
 from rft_ray.grading.quantities import (
     BREAKING_WORDS,
-    CLOCK_WORDS,
     COMPARING_WORDS,
     EQUALITY_WORDS,
-    INEXACT_WORDS,
-    OPERATOR_WORDS,
-    SCALES,
-    SPEEDS,
     UNIT_LETTERS,
     measure,
 )
@@ -34,18 +30,19 @@ MAX_UNIT_WORDS = 4
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
 _AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
-_PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
-_LIMITING = frozenset(["for", "per", "every", "each", "than", "if", "assume", "not", "all", "these", "those"])
 _NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
 """Words before an expression that, followed by `is`, is a name of something rather than a computation."""
 _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
 
 
 def read_chains(text: str) -> list[list[Field]]:
-    """Every chain of two or more fields linked by an equality, in the order of the text, with unclean fields."""
+    """Every chain of fields that are linked by an equality, in the order of the text, with unclean fields.
+
+    One unclean field alone is an expression that was read in part before an equality.
+    """
     if not any(sign in text for sign in _SIGNS):
         return []
-    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1]
+    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1 or not chain[0].clean]
 
 
 def read_annotation(inside: str) -> list[Field] | None:
@@ -86,6 +83,8 @@ class Reader:
             self._linked = bool(chain)
             chain.append(self._field())
             if not self._link(chain[-1]):
+                if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
+                    chain[0].clean = False
                 chains.append(chain)
                 chain = []
         if chain:
@@ -106,7 +105,7 @@ class Reader:
         """Reads the longest expression that starts here: operand (operator operand)*."""
         side = Field(start=self._tokens[self.position].start)
         self._field_at = self.position
-        self._look_before(self.position, side)
+        look_before(self._view, self.position, side, self._clause_has_number)
         self._clause_has_number = True
         depth = 0
         expects_operand = True
@@ -202,7 +201,7 @@ class Reader:
         kind = self._view.kinds[index]
         worded = self._view.word_operator(index, bool(words)) if kind == "word" else None
         if worded:
-            self._units(words, side)
+            note_units(words, side, self._follows_glued())
             if self._linked and self._tokens[index].text not in "xX" and self._view.word(index) != "of":
                 side.doubt = side.doubt or "words that go on after a result"
             if self._view.word(index) == "of" and not side.share_of:
@@ -240,7 +239,7 @@ class Reader:
                 side.clean = False
                 side.silent |= bool(word)
             return None
-        self._units(words, side)
+        note_units(words, side, self._follows_glued())
         side.letters = False
         if operand > index + 1:
             side.named = True
@@ -274,7 +273,7 @@ class Reader:
                     break
                 words.append(word)
                 index = self._view.past_unit_power(index + 1)
-            elif (kind == "currency" and self._view.glued(index) and not self._view.starts_operand(index + 1)) or (kind == "currency" and self._view.glued(index) and not self._view.glued(index + 1)):
+            elif kind == "currency" and self._view.ends_operand(index):
                 index += 1
             elif kind == "op" and self._tokens[index].text == "/" and self._view.kinds[index + 1] == "word":
                 unit = self._tokens[index + 1].text
@@ -297,7 +296,7 @@ class Reader:
     def _end(self, index: int, words: list[str], side: Field) -> None:
         """Ends a field before `index`: the units that follow are its own as far as they are known."""
         side.end = self._tokens[self.position - 1].end
-        self._units(words if self._view.kinds[index] == "equals" else words[:1], side)
+        note_units(words if self._view.kinds[index] == "equals" else words[:1], side, self._follows_glued())
         lowered = [word.lower() for word in words]
         if self._view.kinds[self.position] == "op":
             self.position = index
@@ -312,12 +311,16 @@ class Reader:
         if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
             side.doubt = side.doubt or "a comparison"
 
+    def _follows_glued(self) -> bool:
+        """Whether a word follows the last number without a blank."""
+        return self._view.kinds[self.position] == "word" and self._view.glued(self.position)
+
     def _past_parenthesis(self, side: Field) -> bool:
         """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
         index, words = self._past_units(self.position, side)
         if self._view.kinds[index] != "close":
             return False
-        self._units(words, side)
+        note_units(words, side, self._follows_glued())
         self.position = index
         side.add(")")
         self._superscript(side)
@@ -327,92 +330,6 @@ class Reader:
             side.add("100")
             self.position += 1
         return True
-
-    def _units(self, words: list[str], side: Field) -> None:
-        """Notes the words after the last number of a field."""
-        if not words or not side.numbers:
-            return
-        number = side.numbers[-1]
-        glued = self._view.kinds[self.position] == "word" and self._view.glued(self.position)
-        first = words[0]
-        if first in CLOCK_WORDS:
-            side.clean, side.silent = False, True
-        elif (
-            glued
-            and first.isascii()
-            and first.isalpha()
-            and (len(first) == 1 or not (measure(first) or first in SCALES))
-        ):
-            side.doubt, side.silent = "letters right after a number", True
-        number.scale = SCALES.get(first, SCALES.get(first.lower(), 1)) if len(first) > 1 or glued else 1
-        if first.lower() in SPEEDS:
-            number.unit, number.per = SPEEDS[first.lower()]
-        number.unit = number.unit or first
-        if "per" in words[:-1]:
-            number.per = words[words.index("per") + 1]
-        if "than" in words or ("of" in words and (number.percent or side.pieces[-2:-1] == ["/"])):
-            side.doubt = side.doubt or "a share of something that is no number, or a comparison"
-        for word in words:
-            if len(word) == 1 and word.isascii() and word not in UNIT_LETTERS:
-                side.clean, side.silent = False, True
-            elif word.lower() in INEXACT_WORDS:
-                side.clean = False
-
-    def _look_before(self, index: int, side: Field) -> None:
-        """Notes what an operator, a word or an adjacent character before a field says about its start."""
-        opens = self._view.kinds[index] == "open"
-        signed = self._view.kinds[index] == "op"
-        kind = self._view.kinds[index - 1]
-        while kind == "currency":
-            index -= 1
-            kind = self._view.kinds[index - 1]
-        if kind in ("op", "power"):
-            self._operator_before(index, side)
-            return
-        glued = self._view.glued(index) and kind in ("word", "number") and self._tokens[index - 1].text[-1:].isascii()
-        glued |= self._view.glued(index) and kind == "close"
-        side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
-        side.worded = kind == "word"
-        side.alone = not self._clause_has_number
-        if (
-            kind == "close"
-            and self._view.counted[index - 1] > self._view.counted[self._view.opening.get(index - 1, index - 1)]
-        ):
-            side.doubt = "a parenthesis before it"
-        if kind == "word":
-            self._word_before(index, side, opens or signed)
-
-    def _operator_before(self, index: int, side: Field) -> None:
-        """An operator before a field: its start is missing, unless the operator begins the line."""
-        first = index - 1
-        while self._view.kinds[first - 1] == "op" and index - first < 5:
-            first -= 1
-        before = self._view.kinds[first - 1]
-        side.alone = False
-        if before in ("stop", "end"):
-            return
-        dash = before == "word" and self._tokens[index - 1].text == "-" and not self._view.glued(index)
-        side.doubt = "a dash or a minus" if dash else side.doubt
-        side.clean, side.silent = dash, before == "word"
-
-    def _word_before(self, index: int, side: Field, apart: bool) -> None:
-        """The word before a field; `apart`: the field begins with a parenthesis or a sign."""
-        word = self._view.word(index - 1)
-        if word in OPERATOR_WORDS or word == "by":
-            side.clean = False
-        side.alone &= word not in _PREPOSITIONS
-        before = self._view.kinds[index - 2]
-        named = self._tokens[index - 1].text[:1].isupper() and before in ("word", "equals", "op")
-        if (
-            named
-            or word in _LIMITING
-            or (self._clause_has_number and (apart or word in _PREPOSITIONS))
-            or (measure(word) and before == "number")
-            or (word == "and" and before in NUMBERS)
-            or (word == "and" and measure(self._view.word(index - 2)) and self._view.kinds[index - 3] == "number")
-            or self._view.operator_before_words(index - 1)
-        ):
-            side.doubt = side.doubt or "words before it that may belong to it"
 
     def _clean_after(self) -> bool:
         """False where the token after a field shows that its end is missing."""

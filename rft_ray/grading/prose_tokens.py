@@ -82,6 +82,7 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
+_MARKS = re.compile(r"[\\`\[\]&_<{]")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
@@ -140,6 +141,8 @@ def without_annotations(text: str) -> str:
 
 def plain(text: str) -> str:
     """The text with LaTeX and Markdown marks overwritten; of the same length."""
+    if text.isascii() and text.count("*") < 2 and not _MARKS.search(text):
+        return text
     text = text.translate(_TRANSLATE)
     if "\\\\" in text:
         text = _DOUBLED.sub(r" \\", text)

@@ -1,4 +1,4 @@
-"""Words of quantities: measures and what they are in smaller ones, scale words, words that stand for operators. Pure."""
+"""Words of quantities: measures and what they are in smaller ones, scales, words for operators. Pure."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ COMPARING_WORDS = frozenset(
 
 UNIT_LETTERS = frozenset("aghlLmskKM°¢")
 BREAKING_WORDS = frozenset(
-    ["and", "he", "she", "they", "then", "so", "but", "which", "because", "will", "be", "are", "was", "were", "has", "have",
-     "if", "we", "or", "must", "should", "that", "who", "since", "when"]
+    ["and", "he", "she", "they", "then", "so", "but", "which", "because", "will", "be", "are", "was", "were", "has",
+     "have", "if", "we", "or", "must", "should", "that", "who", "since", "when"]
 )  # fmt: skip
 """Words that end the units after a number: a new clause begins."""
 SPEEDS = {"mph": ("miles", "hour"), "kmh": ("km", "hour"), "kph": ("km", "hour"), "km/h": ("km", "hour")}
@@ -70,7 +70,8 @@ BY_WORDS = {
 BY = frozenset(["by", "por", "entre", "par", "durch"])
 
 EQUALITY_WORDS = frozenset(
-    ["equals", "equal", "is", "gives", "makes", "等于", "是", "est", "égale", "égal", "ist", "ergibt", "gleich", "es", "son"]
+    ["equals", "equal", "is", "gives", "makes", "等于", "是", "est", "égale", "égal", "ist", "ergibt", "gleich", "es",
+     "son"]
 )  # fmt: skip
 SHARES = {"half": "1/2", "a half": "1/2", "one half": "1/2", "one-half": "1/2", "a third": "1/3", "one third": "1/3",
           "one-third": "1/3", "two thirds": "2/3", "two-thirds": "2/3", "a quarter": "1/4", "one quarter": "1/4",

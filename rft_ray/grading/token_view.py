@@ -22,6 +22,8 @@ from rft_ray.grading.quantities import (
 
 MAX_NAME_WORDS = 5
 """Words allowed between an operator and the number after it: `+ Bea has 6`."""
+MAX_NEAR = 10
+"""Tokens after a half-read expression in which its equality is looked for."""
 NUMBERS = ("number", "mixed")
 
 
@@ -36,6 +38,17 @@ class TokenView:
         self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0))
         """Numbers before each index."""
         self._operand_at = self._find_operands()
+
+    def equals_near(self, index: int) -> bool:
+        """Whether an equality with a number after it follows in the same clause, a few tokens on."""
+        near = self.kinds[index : index + MAX_NEAR]
+        end = near.index("stop") if "stop" in near else len(near)
+        equals = near.index("equals") if "equals" in near else end
+        return any(kind in NUMBERS for kind in near[equals:end])
+
+    def ends_operand(self, index: int) -> bool:
+        """Whether a currency sign belongs to what is before it, as in `5$`, or is LaTeX's mark."""
+        return self.glued(index) and not (self.starts_operand(index + 1) and self.glued(index + 1))
 
     def starts_operand(self, index: int) -> bool:
         return index < len(self._operand_at) and self._operand_at[index]

@@ -1,0 +1,118 @@
+"""Strict equations: what is read, what is blamed, and what is left undecided."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rft_ray.grading.equations import equations_of, readings
+from tests.unit.grading.completion_texts import completion, random_hostile
+
+HOLD = [
+    "Price of 12 mugs = 12 × $4 = $48",
+    "Her age in 5 years = 30 + 5 = 35",
+    "Tia has 2 cats + Uma has 7 cats + Vic has 1 cat = 2 + 7 + 1 = 10 cats",
+    "The total is Tia's (12) + Uma's (13) = 12 + 13 = 25",
+    "He needs 40 grams/dog x 2 dogs = 40 x 2 = 80 grams",
+    "That is 3 times 12 minutes = 3 * 12 = 36 minutes",
+    "4.5 pounds ÷ 1/2 pound per bag = 9 bags",
+    "8 * 25 cents = $2",
+    "3 feet + 6 inches = 42 inches",
+    "(4 ft × 2 ft) = 8 ft²",
+    "60 miles/hour * 30 minutes = 30 miles",
+    "($200 - $150) / $200 = 25% (off)",
+    "80 * (100 - 25)% = 60",
+    "100 + 20% = 120",
+    "30/90 * 100% = 33.33",
+    "8/24 = 0.33, and 0.33 * 24 = 8",
+    "2/3 of 9 = 6",
+    "0.1 + 0.2 = 0.30000000000000004",
+    "The fee is $250 000 x 2/100 = $5000",
+    "1{,}200 + 1{,}300 = 2{,}500",
+    "6 * 7 = 41. Wait, that is wrong: 6 * 7 = 42.",
+    "$400/week * 3 = <<400/week*3=1200>>1200",
+    "She used 1/5 of the barrel's volume = 500 / 5 = 100 liters",
+    "2³ + 1 = 9",
+    "7/2 = about 3",
+    "9 / 2 = 4, with 1 left over",
+    "5 + 3\n= 8",
+]
+FAIL = [
+    ("The price is $60 x (1 - 25%) = $50.", "60*(1-25%)=50"),
+    ("$40 - 10% of $40 = $35", "40-10%*40=35"),
+    ("3 + 4 = <<3+4=7>>7. Then 7 - 2 = 4.", "7-2=4"),
+    ("They count 2 + 2 = <<1+4=5>>5", "2+2=5"),
+    ("Think about it. 29 / 3 = 9 boxes.", "29/3=9"),
+    ("She keeps the remainder. 29 / 2 = 15 eggs.", "29/2=15"),
+    ("Total = 4 + 3\n    = 8", "4+3=8"),
+    ("\\begin{align} a &= 4 + 3 \\\\ &= 8 \\end{align}", "4+3=8"),
+    ("4 * 3 = *13*", "4*3=13"),
+    ("4 * 3 = `13`", "4*3=13"),
+    ("$4$ + $3$ = $8$", "4+3=8"),
+    ("\\dfrac12 + 1 = 2", "(1/2)+1=2"),
+    ("4 个 + 3 个 = 8 个", "4+3=8"),
+    ("We write 900 cents = 12 cents.", "900=12"),
+    ("4 + 3 equals 8 pears.", "4+3=8"),
+    ("20 days x $3 = $70", "20*3=70"),
+    ("5.2 * 4 = 21", "5.2*4=21"),
+    ("100 + 20% = 130", "100+20%=130"),
+    ("8 * 25 cents = $3", "8*25=3"),
+    ("10 * 8 = $80 + 5 * 4 = $100", "10*8=80+5*4"),
+]
+NOT_BLAMED = [
+    "So 50 - 8 = 2(B - 4), hence B = 25.",
+    "We get 3Ivy + 1 = 85.",
+    "2s + 3 = 21",
+    "9 am - 4 pm = 7 hours",
+    "2 hours - 30 minutes = 1 hour and 30 minutes",
+    "3 pages / 10 minutes = 18 pages / x minutes",
+    "3/5 of his money is 30 dollars",
+    "Option 2 cost - Option 1 cost = 90 - 50 = 40",
+    "If 3 + 4 = 8, then nothing is sure.",
+    "Is 3 + 4 = 8?",
+]
+
+
+@pytest.mark.parametrize("text", HOLD)
+def test_an_equation_that_one_reading_makes_hold_is_no_fault(text: str) -> None:
+    equations = equations_of(text)
+    assert equations.fault == ""
+    assert equations.listed
+
+
+@pytest.mark.parametrize(("text", "wrong"), FAIL)
+def test_an_equation_that_no_reading_makes_hold_is_the_fault(text: str, wrong: str) -> None:
+    assert equations_of(text).fault == f"{wrong}: does not hold"
+
+
+@pytest.mark.parametrize("text", NOT_BLAMED)
+def test_what_is_no_arithmetic_or_doubtful_is_not_blamed(text: str) -> None:
+    assert equations_of(text).fault == ""
+
+
+def test_a_half_read_equation_is_named_as_unread() -> None:
+    assert equations_of("10 - 4 (2 of 3) = 9").unread
+    assert equations_of("3 + 4 = 7").unread == ""
+    assert equations_of("2x + 4 = 9").unread == ""
+
+
+def test_the_list_of_an_annotated_text_holds_its_annotations_only() -> None:
+    assert equations_of("2 + 3 = <<2+3=5>>5 and 5 * 2 = 10").listed == ("2+3=5",)
+
+
+def test_readings_agree_with_the_equations() -> None:
+    rng = random.Random(5)
+    texts = [completion(rng) for _ in range(300)] + [random_hostile(rng) for _ in range(300)] + HOLD
+    for text in texts:
+        equations, read = equations_of(text), readings(text)
+        assert bool(equations.fault) == any(one.outcome == "fails" for one in read), repr(text)
+        assert bool(equations.over) == any(one.outcome == "over" for one in read), repr(text)
+        assert bool(equations.unread) <= any(one.outcome == "unread" for one in read), repr(text)
+        assert all(0 <= one.start <= one.end <= len(text) for one in read), repr(text)
+
+
+def test_a_reading_shows_the_characters_that_it_read() -> None:
+    text = "He sells $\\frac{48}{2} = 24$ clips."
+    (read,) = readings(text)
+    assert (text[read.start : read.end].rstrip("$"), read.shown) == ("\\frac{48}{2} = 24", "((48)/(2))=24")
