@@ -46,7 +46,9 @@ _DOUBLED = re.compile(
     r"\\\\(?=(?:[dtc]?frac|times|div|cdot|text|left|right|boxed|approx|begin|end)(?![a-z])|[()\]$%*{]|\[(?!\d{1,3}(?:pt|ex|em)))"
 )
 """A backslash that a JSON text doubles."""
-_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[. ]\d{3})+|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
+_HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
+"""A blank that keeps a number on one line sets off thousands."""
+_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[., ]\d{3})+|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
 _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\\\|\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"), lambda match: "\n" + " " * (len(match[0]) - 1)),
     (
@@ -82,7 +84,7 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
-_MARKS = re.compile(r"[\\`\[\]&_<{]")
+_MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
@@ -143,6 +145,8 @@ def plain(text: str) -> str:
     """The text with LaTeX and Markdown marks overwritten; of the same length."""
     if text.isascii() and text.count("*") < 2 and not _MARKS.search(text):
         return text
+    if "\u202f" in text or "\u00a0" in text:
+        text = _HARD_BLANK.sub(",", text)
     text = text.translate(_TRANSLATE)
     if "\\\\" in text:
         text = _DOUBLED.sub(r" \\", text)
@@ -174,7 +178,7 @@ def _latex_number(match: re.Match[str]) -> str:
 
 def _comma_money(match: re.Match[str]) -> str:
     """`1.043,40` before a euro sign: the comma is the decimal mark, whatever the language."""
-    whole = match[1].replace(".", "").replace(" ", "")
+    whole = match[1].replace(".", "").replace(",", "").replace(" ", "")
     return f"{whole}.{match[2]}".rjust(len(match[0]))
 
 
