@@ -48,7 +48,7 @@ _DOUBLED = re.compile(
 """A backslash that a JSON text doubles."""
 _HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
 """A blank that keeps a number on one line sets off thousands."""
-_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[., ]\d{3})+|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
+_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[., ]\d{3}){1,5}|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
 _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\\\|\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"), lambda match: "\n" + " " * (len(match[0]) - 1)),
     (
