@@ -11,8 +11,9 @@ are cached by equation and, for texts up to `CACHED_TEXT_CHARS`, by text, in cac
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -32,6 +33,10 @@ MAX_TEXT_CHARS = 131_072
 CACHED_TEXT_CHARS = 4_096
 CACHED_EQUATION_CHARS = 200
 MAX_ANNOTATION_CHARS = 800
+_SIMPLE = re.compile(r"([1-9][0-9]{0,14})([-+*])([1-9][0-9]{0,14})=([1-9][0-9]{0,14})")
+"""The commonest annotation, which is read without its tokens where it holds."""
+_COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_DOTTED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 UNREAD_CHARS = 80
 """Longest piece of an equation that is shown as unread."""
 
@@ -55,9 +60,6 @@ class Equations:
     @property
     def hold(self) -> bool:
         return not self.fault and not self.over
-
-
-_DOTTED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,9 @@ def _annotation(checker: Checker, text: str, start: int, end: int) -> Checked:
     if len(inside) > MAX_ANNOTATION_CHARS:
         over = f"an equation of {len(inside)} characters, bound {MAX_ANNOTATION_CHARS}"
         return Checked(shown, "over", over, start, end)
+    simple = _SIMPLE.fullmatch(inside)
+    if simple and _COMBINE[simple[2]](int(simple[1]), int(simple[3])) == int(simple[4]):
+        return Checked(inside, start=start, end=end)
     chain = read_annotation(inside)
     if chain is None:
         return Checked(shown, "fails", f"{_quoted(inside)}: cannot be read", start, end)

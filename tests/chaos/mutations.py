@@ -14,6 +14,7 @@ REPAIR = "tests/chaos/test_repair.py"
 HISTORIES = "tests/chaos/test_histories.py"
 LIMITS = "tests/serve/access/test_rate_limits.py"
 GUARD = "tests/serve/access/test_guard.py"
+GATEWAYS = "tests/chaos/test_gateways.py::test_two_jobs_through_two_gateways_and_a_repair_lose_nothing"
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,22 @@ MUTANTS = (
         "PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 10, 4, 16 << 10",
         "PROBE_ROUNDS, PROBE_WRITERS, PROBE_BYTES = 1, 2, 16",
         ("tests/integration/test_s3_servers.py",),
+    ),
+    Mutant(
+        "s3-overwrites",
+        "a commit on S3 replaces the object that is there",
+        "rft_ray/store/backends/s3.py",
+        'Body=body, IfNoneMatch="*", Metadata=',
+        "Body=body, Metadata=",
+        (GATEWAYS,),
+    ),
+    Mutant(
+        "s3-all-won",
+        "a writer on S3 that has no answer, or 412, is told that it won",
+        "rft_ray/store/backends/s3.py",
+        "return winner == writer",
+        "return True",
+        (GATEWAYS,),
     ),
     Mutant(
         "no-patience",

@@ -222,12 +222,13 @@ def test_paper_mode_accepts_every_gold_solution() -> None:
     ] == []
 
 
-def test_strict_mode_accepts_all_but_a_few_ambiguous_gold_solutions() -> None:
+def test_strict_mode_accepts_all_gold_solutions_but_those_with_a_wrong_equation() -> None:
+    """Some gold solutions hold a wrong equation outside of `<<...>>`, as `14*20=140`."""
     rows = gsm8k("train") + gsm8k("test")
     verdicts = [grade(row["answer"], row["answer"]) for row in rows]
     rejected = [verdict for verdict in verdicts if verdict.status is not Status.CORRECT]
     assert len(rows) == 8792
-    assert len(rejected) <= 3, rejected
+    assert len(rejected) <= 50, rejected
 
 
 def test_the_first_row_decides_which_column_holds_the_completions(
