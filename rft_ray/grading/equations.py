@@ -37,6 +37,7 @@ MAX_ANNOTATION_CHARS = 800
 _SIMPLE = re.compile(r"([1-9][0-9]{0,14})([-+*])([1-9][0-9]{0,14})=([1-9][0-9]{0,14})")
 """The commonest annotation, which is read without its tokens where it holds."""
 _COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_DOTTED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 UNREAD_CHARS = 80
 """Longest piece of an equation that is shown as unread."""
 
@@ -149,8 +150,21 @@ def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
     annotations = [_annotation(checker, text, start, end) for start, end in annotation_spans(text)]
     prose = [read for chain in read_chains(without_annotations(text)) for read in _prose(checker, chain)]
     if any(read.outcome == "fails" for read in prose):
-        prose = _taken_back(text, prose)
+        prose = _taken_back(text, [_dotted(text, read) for read in prose])
     return annotations, prose
+
+
+def _dotted(text: str, read: Checked) -> Checked:
+    """An equation that fails, read with the dots of `1.430` as marks of thousands: it may hold then."""
+    written = text[read.start : read.end]
+    undotted = _DOTTED.sub(lambda match: match[0].replace(".", ""), written)
+    if read.outcome != "fails" or undotted == written:
+        return read
+    checker = Checker(undotted)
+    again = [other for chain in read_chains(undotted) for other in _prose(checker, chain)]
+    if len(again) != 1 or again[0].outcome != "holds":
+        return read
+    return replace(again[0], start=read.start, end=read.end, rule="dots set off thousands")
 
 
 def _annotation(checker: Checker, text: str, start: int, end: int) -> Checked:

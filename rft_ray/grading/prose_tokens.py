@@ -42,6 +42,13 @@ _TRANSLATE = _DIGITS | str.maketrans(
 )  # fmt: skip
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
 _LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
+_DOUBLED = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|times|div|cdot|text|left|right|boxed|approx|begin|end)(?![a-z])|[()\]$%*{]|\[(?!\d{1,3}(?:pt|ex|em)))"
+)
+"""A backslash that a JSON text doubles."""
+_HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
+"""A blank that keeps a number on one line sets off thousands."""
+_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[., ]\d{3}){1,5}|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
 _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\\\|\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"), lambda match: "\n" + " " * (len(match[0]) - 1)),
     (
@@ -72,13 +79,18 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
         ),
         lambda match: " " * len(match[0]),
     ),
+    (re.compile(r"\\\*"), lambda match: " *"),
     (re.compile(r"\\([$%])"), lambda match: " $" if match[1] == "$" else "% "),
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
-_MARKS = re.compile(r"[\\`\[\]&_<{]")
+_MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
+_BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
+_ITALIC_EQUATION = re.compile(
+    r"(?<![\w)*%])(?<![\d)%] )\*(?=[\d$(])((?:[^*=\n]| \* ){1,60}=[^*\n]{1,40})(?<=[^\s*])\*(?![\w*(])"
+)
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]{0,9}\s?/?>")
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\r\f\v]+|(?<=[0-9%])-(?=[a-z]{2}))"
@@ -88,7 +100,7 @@ _TOKEN = re.compile(
     r"|[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,9})(?![0-9,.])|[0-9]+)(?:\.[0-9]+)?(?:\.{3}|…)?"
     r"|\.[0-9]+(?:\.{3}|…)?)"
     r"|(?P<super>[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,4})"
-    r"|(?P<word>[^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+(?:['’-][^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+)*|[°¢]|乘以|除以|等于|加上|减去|[加减乘是]"
+    r"|(?P<word>(?<=[0-9][ ])€(?![ ]?[0-9])|[^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+(?:['’-][^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+)*|[°¢]|乘以|除以|等于|加上|减去|[加减乘是]"
     r"|[\u3040-\u9fff]+?(?=乘以|除以|等于|[加减乘是]|[^\u3040-\u9fff]|$))"
     r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/])|(?P<equals>=+|[≈≃≅≡])"
     r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
@@ -133,7 +145,13 @@ def plain(text: str) -> str:
     """The text with LaTeX and Markdown marks overwritten; of the same length."""
     if text.isascii() and text.count("*") < 2 and not _MARKS.search(text):
         return text
+    if "\u202f" in text or "\u00a0" in text:
+        text = _HARD_BLANK.sub(",", text)
     text = text.translate(_TRANSLATE)
+    if "\\\\" in text:
+        text = _DOUBLED.sub(r" \\", text)
+    if "€" in text or "uro" in text:
+        text = _COMMA_MONEY.sub(_comma_money, text)
     if "\\" in text or "{,}" in text:
         text = _LATEX_NUMBER.sub(_latex_number, text)
         for _ in range(2):
@@ -143,7 +161,10 @@ def plain(text: str) -> str:
         text = _LATEX[-2][0].sub(_LATEX[-2][1], text)
     if "**" in text:
         text = _BOLD_STARS.sub("  ", text)
+    if "__" in text:
+        text = _BOLD_LINES.sub(r"  \1  ", text)
     if "*" in text or "_" in text:
+        text = _ITALIC_EQUATION.sub(r" \1 ", text)
         text = _ITALIC.sub(r" \2 ", text)
     if "<" in text:
         text = _TAG.sub(lambda match: ("\n" if match[0][1:3] == "br" else " ") + " " * (len(match[0]) - 1), text)
@@ -153,6 +174,12 @@ def plain(text: str) -> str:
 def _latex_number(match: re.Match[str]) -> str:
     digits = re.sub(r"[^0-9]+", ",", match[0])
     return digits.ljust(len(match[0]))
+
+
+def _comma_money(match: re.Match[str]) -> str:
+    """`1.043,40` before a euro sign: the comma is the decimal mark, whatever the language."""
+    whole = match[1].replace(".", "").replace(",", "").replace(" ", "")
+    return f"{whole}.{match[2]}".rjust(len(match[0]))
 
 
 def tokenize(text: str) -> list[Token]:
@@ -167,9 +194,9 @@ def tokenize(text: str) -> list[Token]:
             continue
         token = Token(kind, match.group(), match.start(), match.end())
         if tokens:
-            before = tokens[-1]
-            if kind == "equals" and before.kind == "stop" and before.text[0] == "\n":
-                tokens.pop()
+            if kind == "equals":
+                while tokens and tokens[-1].kind == "stop" and tokens[-1].text[0] == "\n":
+                    tokens.pop()
             elif kind == "stop" and token.text[0] == "\n" and _goes_on(tokens):
                 continue
         tokens.append(token)
