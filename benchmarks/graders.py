@@ -67,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, (InputError, OSError)) else 1
-    print("\n".join(chain(_lines(counts), step_table(steps))))
+    print("\n".join(chain(_lines(counts, not options.without_math_verify), step_table(steps))))
     return 0
 
 
-def _lines(counts: dict[str, Counts]) -> Iterator[str]:
+def _lines(counts: dict[str, Counts], with_library: bool) -> Iterator[str]:
     if counts:
         yield from verdict_table(counts)
-        yield from answer_table(counts)
+        yield from answer_table(counts, (STRICT, *RULES, *([MATH_VERIFY] if with_library else [])))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,9 +150,8 @@ def verdict_table(counts: dict[str, Counts]) -> Iterator[str]:
                 yield _line(name, label, f"{rows:,}", *statuses, _share(data.accepted[right, STRICT], rows))
 
 
-def answer_table(counts: dict[str, Counts]) -> Iterator[str]:
+def answer_table(counts: dict[str, Counts], graders: Sequence[str]) -> Iterator[str]:
     """The rows whose answer each grader accepts: a line for each data set and label, a column for each grader."""
-    graders = (STRICT, *RULES, MATH_VERIFY)
     yield from _head("answers accepted", "label", *graders)
     for name, data in counts.items():
         for right, label in LABELS.items():

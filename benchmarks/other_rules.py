@@ -66,7 +66,8 @@ def verl_flexible(text: str, gold: str) -> bool:
     runs = _VERL_NUMBER.findall(text[-VERL_CHARS:])
     if not runs:
         return False
-    return next((run for run in reversed(runs) if run not in ("", ".")), runs[0]) == gold.replace(",", "")
+    last: str = next((run for run in reversed(runs) if run not in ("", ".")), runs[0])
+    return last == gold.replace(",", "")
 
 
 def paper(text: str, gold: str) -> bool:
