@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     processes=options.processes,
                     limit=options.limit,
                     rejects=rejects,
-                    with_library=not options.without_math_verify,
+                    library_every=options.math_verify_every,
                 )
                 for one in data
             }
     except (RftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, (InputError, OSError)) else 1
-    print("\n".join(chain(_lines(counts, not options.without_math_verify), step_table(steps))))
+    print("\n".join(chain(_lines(counts, options.math_verify_every > 0), step_table(steps))))
     return 0
 
 
@@ -89,7 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rejects", type=Path, metavar="FILE", help="write the rows to be read by hand, as JSON lines")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the first N rows of each data set only")
     parser.add_argument("--processes", type=_positive, default=2, metavar="N", help="default: %(default)s")
-    parser.add_argument("--without-math-verify", action="store_true", help="it takes most of the time")
+    parser.add_argument(
+        "--math-verify-every",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="ask Math-Verify about every N-th row only, or with 0 about none: it takes most of the time",
+    )
     return parser
 
 
@@ -100,10 +106,15 @@ def _help(name: str) -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not _count(text):
         raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return _count(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number")
+    return int(text)
 
 
 def _sources(options: argparse.Namespace) -> dict[str, list[str]]:
@@ -156,8 +167,9 @@ def answer_table(counts: dict[str, Counts], graders: Sequence[str]) -> Iterator[
     for name, data in counts.items():
         for right, label in LABELS.items():
             if rows := data.rows[right]:
-                accepted = (data.accepted[right, grader] for grader in graders)
-                yield _line(name, label, *(f"{number:,} ({_share(number, rows)})" for number in accepted))
+                of = {grader: data.asked[right] if grader == MATH_VERIFY else rows for grader in graders}
+                accepted = {grader: data.accepted[right, grader] for grader in graders}
+                yield _line(name, label, *(_of(accepted[grader], of[grader], rows) for grader in graders))
 
 
 def step_table(steps: Sequence[tuple[str, StepCounts]]) -> Iterator[str]:
@@ -182,6 +194,11 @@ def step_table(steps: Sequence[tuple[str, StepCounts]]) -> Iterator[str]:
         of_solutions = [count.late, count.early, count.missed, count.right, count.false_alarms]
         numbers = [*of_solutions, count.right_steps, count.flagged_right_steps]
         yield _line(name, f"{mistaken:,}", found, *(f"{number:,}" for number in numbers))
+
+
+def _of(part: int, asked: int, rows: int) -> str:
+    """`93 (93.00 %)`, and `of` how many where not all rows were asked about."""
+    return f"{part:,} ({_share(part, asked)}{'' if asked == rows else f' of {asked:,}'})"
 
 
 def _share(part: int, whole: int) -> str:

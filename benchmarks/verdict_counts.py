@@ -46,6 +46,7 @@ class Judged:
     """Whether the strict rules accept the answer when equations are not checked."""
     accepted_by: tuple[str, ...]
     """The rules that accept the answer."""
+    library_asked: bool = False
 
 
 @dataclass(slots=True)
@@ -55,9 +56,12 @@ class Counts:
     rows: Counter[Label] = field(default_factory=Counter)
     statuses: Counter[tuple[Label, str]] = field(default_factory=Counter)
     accepted: Counter[tuple[Label, str]] = field(default_factory=Counter)
+    asked: Counter[Label] = field(default_factory=Counter)
+    """Rows that Math-Verify was asked about."""
 
     def add(self, right: Label, judged: Judged) -> None:
         self.rows[right] += 1
+        self.asked[right] += judged.library_asked
         self.statuses[right, judged.status] += 1
         self.accepted.update((right, rule) for rule in judged.accepted_by)
 
@@ -77,7 +81,8 @@ def judge(row: LabelledRow, math_verify: MathVerify | None) -> Judged:
     rules += [name for name, rule in RULES.items() if rule(row.text, row.gold)]
     if math_verify and math_verify(row.text, row.gold):
         rules.append(MATH_VERIFY)
-    return Judged(status_of(verdict), verdict.detail or by_answer.detail, accepted, tuple(rules))
+    detail = verdict.detail or by_answer.detail
+    return Judged(status_of(verdict), detail, accepted, tuple(rules), math_verify is not None)
 
 
 def kind_of(right: Label, judged: Judged) -> str | None:
@@ -92,13 +97,21 @@ def kind_of(right: Label, judged: Judged) -> str | None:
 
 
 def counted(
-    data: DataSet, *, processes: int = 2, limit: int | None = None, rejects: TextIO | None = None, with_library: bool
+    data: DataSet,
+    *,
+    processes: int = 2,
+    limit: int | None = None,
+    rejects: TextIO | None = None,
+    library_every: int = 1,
 ) -> Counts:
-    """Judge the rows of a data set. `with_library`: by Math-Verify too. Raises DataError and ChildError."""
+    """Judge the rows of a data set, every `library_every`-th by Math-Verify too; none with 0.
+
+    Raises DataError and ChildError.
+    """
     total = sum(1 for _ in islice(data.rows(), limit))
     progress = Progress(data.name, total, "rows")
     counts = Counts()
-    for row, judged in _judged(islice(data.rows(), limit), processes, with_library):
+    for row, judged in _judged(islice(data.rows(), limit), processes, library_every):
         counts.add(row.right, judged)
         progress.advance(1)
         if rejects and (kind := kind_of(row.right, judged)):
@@ -107,14 +120,14 @@ def counted(
     return counts
 
 
-def _judged(rows: Iterator[LabelledRow], processes: int, with_library: bool) -> Iterator[tuple[LabelledRow, Judged]]:
+def _judged(rows: Iterator[LabelledRow], processes: int, library_every: int) -> Iterator[tuple[LabelledRow, Judged]]:
     """Each row with its verdicts, in order."""
     chunks = iter(lambda: list(islice(rows, CHUNK)), [])
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (with_library,)) as pool:
+    with ProcessPoolExecutor(processes, context, _start, (library_every,)) as pool:
         waiting: deque[tuple[Sequence[LabelledRow], Future[list[Judged]]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(_judge_chunk, chunk)))
+        for number, chunk in enumerate(chunks):
+            waiting.append((chunk, pool.submit(_judge_chunk, number * CHUNK, chunk)))
             if len(waiting) >= WAITING * processes:
                 yield from _results(waiting.popleft())
         while waiting:
@@ -127,14 +140,21 @@ def _results(done: tuple[Sequence[LabelledRow], Future[list[Judged]]]) -> Iterab
 
 _library: MathVerify | None = None
 """Of a worker process: its child with Math-Verify."""
+_library_every = 0
 
 
-def _start(with_library: bool) -> None:
-    global _library
-    if with_library:
+def _start(library_every: int) -> None:
+    global _library, _library_every
+    _library_every = library_every
+    if library_every:
         _library = MathVerify()
         Finalize(_library, _library.close, exitpriority=10)
 
 
-def _judge_chunk(rows: Sequence[LabelledRow]) -> list[Judged]:
-    return [judge(row, _library) for row in rows]
+def _judge_chunk(first: int, rows: Sequence[LabelledRow]) -> list[Judged]:
+    """The verdicts on some rows; `first` is the index of the first of them in its data set."""
+    asked = [
+        _library if _library_every and index % _library_every == 0 else None
+        for index in range(first, first + len(rows))
+    ]
+    return [judge(row, library) for row, library in zip(rows, asked, strict=True)]

@@ -40,7 +40,7 @@ def table_rows(printed: str) -> dict[tuple[str, str], list[str]]:
 
 def test_the_tables_count_what_each_grader_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, rejects = write_abel(tmp_path / "7b.jsonl"), tmp_path / "rejects.jsonl"
-    options = ["--abel", str(source), "--rejects", str(rejects), "--processes", "1", "--without-math-verify"]
+    options = ["--abel", str(source), "--rejects", str(rejects), "--processes", "1", "--math-verify-every", "0"]
     assert graders.main(options) == 0
     verdicts, answers = capsys.readouterr().out.split("| answers accepted |")
     heads = verdicts.splitlines()[1].strip("| ").split(" | ")
@@ -55,8 +55,16 @@ def test_the_tables_count_what_each_grader_says(tmp_path: Path, capsys: pytest.C
 
 def test_limit_ends_each_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_abel(tmp_path / "7b.jsonl")
-    assert graders.main(["--abel", str(source), "--limit", "1", "--processes", "1", "--without-math-verify"]) == 0
+    assert graders.main(["--abel", str(source), "--limit", "1", "--processes", "1", "--math-verify-every", "0"]) == 0
     assert table_rows(capsys.readouterr().out)["abel", "right"][0].startswith("1 ")
+
+
+def test_math_verify_is_asked_about_every_nth_row_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_abel(tmp_path / "7b.jsonl")
+    assert graders.main(["--abel", str(source), "--math-verify-every", "3", "--processes", "1"]) == 0
+    answers = capsys.readouterr().out.split("| answers accepted |")[1]
+    assert table_rows(answers)["abel", "right"][-1] == "1 (100.00 % of 1)"
+    assert table_rows(answers)["abel", "wrong"][-1] == "0 (0.00 % of 1)"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +153,7 @@ def test_rows_wait_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
         for read in range(1, 2_001):
             yield LabelledRow(f"{read}", "#### 5", "5", True)
 
-    judged = verdict_counts._judged(rows(), 1, False)
+    judged = verdict_counts._judged(rows(), 1, 0)
     next(judged)
     assert read <= verdict_counts.CHUNK * (verdict_counts.WAITING + 1)
     assert sum(1 for _ in judged) == 1_999
