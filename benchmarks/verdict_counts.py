@@ -75,14 +75,19 @@ def status_of(verdict: Verdict) -> str:
 def judge(row: LabelledRow, math_verify: MathVerify | None) -> Judged:
     """What each rule says of a row. Raises ChildError where Math-Verify cannot start."""
     verdict = grade(row.text, row.gold, truncated=row.truncated)
-    by_answer = grade(row.text, row.gold, truncated=row.truncated, check_equations=False)
-    accepted = by_answer.status is Status.CORRECT
+    accepted = verdict.status in (Status.CORRECT, Status.BAD_EQUATION) or (
+        verdict.status is Status.UNDECIDED and _accepts_answer(row)
+    )
     rules = [STRICT] if accepted else []
     rules += [name for name, rule in RULES.items() if rule(row.text, row.gold)]
     if math_verify and math_verify(row.text, row.gold):
         rules.append(MATH_VERIFY)
-    detail = verdict.detail or by_answer.detail
-    return Judged(status_of(verdict), detail, accepted, tuple(rules), math_verify is not None)
+    return Judged(status_of(verdict), verdict.detail, accepted, tuple(rules), math_verify is not None)
+
+
+def _accepts_answer(row: LabelledRow) -> bool:
+    verdict = grade(row.text, row.gold, truncated=row.truncated, check_equations=False)
+    return verdict.status is Status.CORRECT
 
 
 def kind_of(right: Label, judged: Judged) -> str | None:
@@ -121,8 +126,13 @@ def counted(
 
 
 def _judged(rows: Iterator[LabelledRow], processes: int, library_every: int) -> Iterator[tuple[LabelledRow, Judged]]:
-    """Each row with its verdicts, in order."""
+    """Each row with its verdicts, in order; with one process, in this one."""
     chunks = iter(lambda: list(islice(rows, CHUNK)), [])
+    if processes == 1:
+        _start(library_every)
+        for number, chunk in enumerate(chunks):
+            yield from zip(chunk, _judge_chunk(number * CHUNK, chunk), strict=True)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (library_every,)) as pool:
         waiting: deque[tuple[Sequence[LabelledRow], Future[list[Judged]]]] = deque()
@@ -146,7 +156,7 @@ _library_every = 0
 def _start(library_every: int) -> None:
     global _library, _library_every
     _library_every = library_every
-    if library_every:
+    if library_every and _library is None:
         _library = MathVerify()
         Finalize(_library, _library.close, exitpriority=10)
 

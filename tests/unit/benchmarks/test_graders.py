@@ -153,7 +153,7 @@ def test_rows_wait_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
         for read in range(1, 2_001):
             yield LabelledRow(f"{read}", "#### 5", "5", True)
 
-    judged = verdict_counts._judged(rows(), 1, 0)
+    judged = verdict_counts._judged(rows(), 2, 0)
     next(judged)
-    assert read <= verdict_counts.CHUNK * (verdict_counts.WAITING + 1)
+    assert read <= verdict_counts.CHUNK * 2 * verdict_counts.WAITING
     assert sum(1 for _ in judged) == 1_999
