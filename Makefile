@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-serve try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +98,9 @@ bench-store: setup ## What planning, listing and commits cost
 
 bench-verify: setup ## Grading and path selection against the plain rules, as ratios
 	$(PYTHON_IN_VENV) benchmarks/verify.py $(ARGS)
+
+bench-graders: setup ## The grader and six others on data that others labelled (ARGS="--fetch FOLDER", or files by options)
+	$(PYTHON_IN_VENV) -m benchmarks.graders $(ARGS)
 
 bench-serve: setup ## The service against the engine alone, and under ten times its load, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.serve $(ARGS)
