@@ -211,9 +211,18 @@ def percent(draw: Draw, value: Fraction, right: bool) -> Claim:
         f"The answer is {said}%.",
         f"\\boxed{{{said}\\%}}",
         f"**Answer:** {said}%",
-        f"#### {Fraction(said, 100).limit_denominator(100).__float__()} ({said}%)",
     )
     return Claim(text, draw.pick(f"{gold}%", f"{gold}"))
+
+
+def percent_and_share(draw: Draw, value: Fraction, right: bool) -> Claim:
+    """One value said as a share and as a percentage."""
+    gold, said = (number.numerator for number in _gold_and_said(draw, Fraction(draw.whole(2, 99)), right))
+    share = _plain(Fraction(said, 100))
+    text = draw.pick(
+        f"#### {share} ({said}%)", f"The answer is {share} ({said}%).", f"The answer is {share}, or {said}%."
+    )
+    return Claim(text, draw.pick(f"{gold}%", _plain(Fraction(gold, 100))))
 
 
 def scaled(draw: Draw, value: Fraction, right: bool) -> Claim:
@@ -261,6 +270,14 @@ def more_than_a_number(draw: Draw, value: Fraction, right: bool) -> Claim:
     return Claim(text, _plain(value), refusable=True)
 
 
+def other_digits(draw: Draw, value: Fraction, right: bool) -> Claim:
+    """The digits of another script: full-width, or Arabic."""
+    gold, said = _gold_and_said(draw, Fraction(draw.whole(2, 999)), right)
+    digits = draw.pick("０１２３４５６７８９", "٠١٢٣٤٥٦٧٨٩")
+    shown = str(said).translate(str.maketrans("0123456789", digits))
+    return Claim(draw.pick("#### {}", "The answer is {}.").replace("{}", shown), _plain(gold))
+
+
 LOCAL = {
     "zh": ("答案是：{}元", "答案：{}", "所以答案是{}个。", "答案是 {}。", "最终答案：{}", "因此，答案为{}。"),
     "es": (
@@ -304,9 +321,11 @@ FORMS = (
     fraction,
     mixed_number,
     percent,
+    percent_and_share,
     scaled,
     clock,
     angle,
+    other_digits,
     choice,
     more_than_a_number,
 )

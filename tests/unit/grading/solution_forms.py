@@ -55,7 +55,7 @@ def thousands(draw: Draw, right: bool) -> Line:
 def reversed_sides(draw: Draw, right: bool) -> Line:
     equation = draw.equation(right)
     left, result = equation.fields
-    text = draw.spell(Equation((result, left)))  # type: ignore[arg-type]
+    text = draw.spell(Equation((result, left)))
     return Line(f"{draw.pick('So ', 'Then ', '')}{text}.", shown_value(equation))
 
 
@@ -190,7 +190,7 @@ def annotation(draw: Draw, right: bool) -> Line:
     where = draw.rng.randrange(3) if not right else 0
     inside, outside = (wrong if where != 1 else equation), (wrong if where != 2 else equation)
     before = draw.pick("", "$")
-    left = draw.spell(Equation((*outside.fields[:-1],)), before=before)  # type: ignore[arg-type]
+    left = draw.spell(Equation((*outside.fields[:-1],)), before=before)
     result = draw.show(abs(outside.result.value), outside.result.decimals)
     inner = draw.spell(inside, gap="", times="*", divide="/")
     return Line(f"{draw.name()} has {left} = {before}<<{inner}>>{result}.", shown_value(equation))

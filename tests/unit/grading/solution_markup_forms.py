@@ -166,13 +166,13 @@ def signs_and_words(draw: Draw, right: bool) -> Line:
     a, b = draw.whole(2, 24), draw.whole(2, 24)
     sign, true = draw.rng.choice([("+", a + b), ("×", a * b), ("*", a * b)])
     said = draw.said(true, right)
-    words = "plus" if sign == "+" else "times"
+    words, thing = "plus" if sign == "+" else "times", draw.thing()
     text = draw.pick(
         f"{a} {sign} {b} {draw.pick('equals', 'is', 'gives', 'is equal to')} {draw.show(said)}",
         f"{a} {words} {b} = {draw.show(said)}",
-        f"{a} {words} {b} {draw.thing()} = {a} {sign} {b} = {draw.show(said)}",
+        f"{a} {words} {b} {thing} = {a} {sign} {b} = {draw.show(said)}",
     )
-    return Line(f"{draw.pick('That is ', 'So ', '')}{text} {draw.thing()}.", said)
+    return Line(f"{draw.pick('That is ', 'So ', '')}{text} {thing}.", said)
 
 
 def twice_and_half(draw: Draw, right: bool) -> Line:

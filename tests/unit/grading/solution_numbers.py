@@ -249,8 +249,12 @@ def random_expression(rng: random.Random, *, decimals: int = 0, size: int = 200)
 
 
 def _random_shape(rng: random.Random, decimals: int, size: int) -> Expression:
-    amount = lambda: _amount(rng, decimals, size)  # noqa: E731 - one line of the table below
-    count = lambda: _whole(rng, 2, 24)  # noqa: E731
+    def amount() -> Number:
+        return _amount(rng, decimals, size)
+
+    def count() -> Number:
+        return _whole(rng, 2, 24)
+
     match rng.randrange(9):
         case 0:
             return Operation("+", amount(), amount())
