@@ -98,7 +98,7 @@ def answer_is(draw: Draw, value: Fraction, right: bool) -> Claim:
     lead = draw.pick(
         "The answer", "So the answer", "Therefore, the final answer", "The final answer", "Thus, the correct answer"
     )
-    return _claim(draw, value, right, f"{lead} {verb} {mark}{draw.pick('.', '.', '!', '')}")
+    return _claim(draw, value, right, f"{lead} {verb} {mark}{draw.pick('.', '.', '')}")
 
 
 def answer_label(draw: Draw, value: Fraction, right: bool) -> Claim:
