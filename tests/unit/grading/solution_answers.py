@@ -7,7 +7,7 @@ their own. No claim but the last one stands outside of `<think>`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from tests.unit.grading.solution_draws import Draw
@@ -296,9 +296,10 @@ def local(draw: Draw, value: Fraction, right: bool) -> Claim:
 
 
 def local_mark(draw: Draw, value: Fraction, right: bool) -> Claim:
-    return _claim(
-        draw, value, right, draw.pick("#### {}", "\\boxed{{}}", "#### {} €" if draw.language != "zh" else "#### {} 元")
-    )
+    """A mark without words, hence no dot that sets off thousands."""
+    plain = replace(draw, thousands="") if draw.thousands == "." else draw
+    unit = " 元" if draw.language == "zh" else " €"
+    return _claim(plain, value, right, draw.pick("#### {}", "\\boxed{{}}", "#### {}" + unit))
 
 
 FORMS = (

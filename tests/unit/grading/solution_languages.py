@@ -15,6 +15,7 @@ class Words:
     """What one language writes around its equations."""
 
     leads: tuple[str, ...]
+    """Never empty where a dot sets off thousands: the words tell how to read it."""
     units: tuple[str, ...]
     end: str
     operators: tuple[tuple[str, str], ...]
@@ -30,7 +31,7 @@ WORDS = {
         equals=("等于", "是"),
     ),
     "es": Words(
-        leads=("Entonces ", "En total hay ", "María tiene ", "Así que ", ""),
+        leads=("Entonces ", "En total hay ", "María tiene ", "Así que "),
         units=(" manzanas", " libros", " euros", " €", " niños"),
         end=".",
         operators=((" más ", "+"), (" menos ", "-"), (" por ", "*"), (" dividido por ", "/")),
@@ -44,7 +45,7 @@ WORDS = {
         equals=(" font ", " est égal à ", " égale "),
     ),
     "de": Words(
-        leads=("Also ", "Insgesamt sind es ", "Jürgen hat ", "Das sind ", ""),
+        leads=("Also ", "Insgesamt sind es ", "Jürgen hat ", "Das sind "),
         units=(" Äpfel", " Bücher", " Euro", " €", " Schüler"),
         end=".",
         operators=((" plus ", "+"), (" minus ", "-"), (" mal ", "*"), (" geteilt durch ", "/")),

@@ -235,7 +235,7 @@ def division_by_fraction(draw: Draw, right: bool) -> Line:
 
 
 def rounded(draw: Draw, right: bool) -> Line:
-    """A quotient to two or three decimals, rounded or truncated; a wrong digit is off by more than that."""
+    """A quotient to two or three decimals, rounded or truncated; a wrong digit is off by more than "about" allows."""
     divisor = draw.rng.choice([3, 6, 7, 9, 11, 12, 13])
     top = divisor * draw.whole(1, 20) + draw.whole(1, divisor - 1)
     decimals = draw.whole(2, 3)
@@ -244,7 +244,7 @@ def rounded(draw: Draw, right: bool) -> Line:
     tail = draw.pick("", "", " (rounded)", " each", f", rounded to {decimals} decimals")
     if "rounded" not in tail and draw.rng.random() < 0.3:
         shown = Fraction(true * 10**decimals // 1, 10**decimals)
-    while not right and abs(shown - true) <= Fraction(2, 10**decimals):
+    while not right and abs(shown - true) <= true / 4:
         shown = draw.off(shown, decimals)
     sign = draw.pick("=", "=", "≈", "≈", "is about", "is approximately")
     return Line(f"So {top} {draw.pick('/', '÷')} {divisor} {sign} {draw.show(shown, decimals)}{tail}.", shown)
@@ -255,7 +255,7 @@ def rounded_whole(draw: Draw, right: bool) -> Line:
     top = divisor * draw.whole(10, 90) + draw.whole(1, divisor - 1)
     true = Fraction(top, divisor)
     shown = Fraction(round(true))
-    while not right and abs(shown - true) <= 2:
+    while not right and abs(shown - true) <= true / 4:
         shown = draw.off(shown)
     text = draw.pick(
         f"{top} / {divisor} ≈ {shown}",
