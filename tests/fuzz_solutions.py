@@ -116,6 +116,8 @@ def report(total: Tally) -> None:
         print(f"    ({shortest['text']!r}, {shortest['gold']!r}, {shortest['expected']!r}),  # {shortest['graded']}")
         if shortest["detail"]:
             print(f"    # {shortest['detail'][:160]}")
+    clean = sum(cell not in total.failed_by_form for cell in total.seen_by_form)
+    print(f"{clean} of {len(total.seen_by_form)} pairs of a verdict and a form without a failure")
     for status, seen in sorted(total.seen.items()):
         print(f"{status}: {1 - total.failed[status] / seen:.4%} of {seen:,}")
 
