@@ -292,14 +292,20 @@ LOCAL = {
 
 
 def local(draw: Draw, value: Fraction, right: bool) -> Claim:
-    return _claim(draw, value, right, draw.pick(*LOCAL[draw.language]))
+    return _claim(_undotted(draw), value, right, draw.pick(*LOCAL[draw.language]))
 
 
 def local_mark(draw: Draw, value: Fraction, right: bool) -> Claim:
-    """A mark without words, hence no dot that sets off thousands."""
-    plain = replace(draw, thousands="") if draw.thousands == "." else draw
+    """A mark without words. Refusing a decimal comma there is fair."""
     unit = " 元" if draw.language == "zh" else " €"
-    return _claim(plain, value, right, draw.pick("#### {}", "\\boxed{{}}", "#### {}" + unit))
+    text = draw.pick("#### {}", "\\boxed{{}}", "#### {}" + unit)
+    claim = _claim(_undotted(draw), value, right, text)
+    return replace(claim, refusable=draw.decimal == "," and "," in claim.text)
+
+
+def _undotted(draw: Draw) -> Draw:
+    """Without a dot that sets off thousands: alone, `1.234` is a decimal to readers of other countries."""
+    return replace(draw, thousands="") if draw.thousands == "." else draw
 
 
 FORMS = (
