@@ -157,10 +157,13 @@ def special_token(draw: Draw, value: Fraction, right: bool) -> Claim:
 
 
 def run_on_question(draw: Draw, value: Fraction, right: bool) -> Claim:
+    """The text goes on into another question, whose answer is another number than the claim and the gold."""
     claim = _claim(draw, value, right, draw.pick("#### {}", "The answer is {}."))
-    other = draw.whole(2, 99)
+    other = draw.whole(100, 999)
+    while str(other) == claim.gold or str(other) in claim.text:
+        other = draw.whole(100, 999)
     tail = f"\n\nQuestion: Tom has {other} pens. How many pens has he?\nAnswer: He has {other} pens.\n#### {other}"
-    return Claim(claim.text + tail, claim.gold if claim.gold != str(other) else claim.gold + "1", refusable=True)
+    return Claim(claim.text + tail, claim.gold, refusable=True)
 
 
 def said_twice(draw: Draw, value: Fraction, right: bool) -> Claim:
