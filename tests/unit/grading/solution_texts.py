@@ -200,7 +200,7 @@ def _smaller(solution: Solution) -> list[Solution]:
         replace(solution, parts=solution.parts[:index] + solution.parts[index + 1 :])
         for index in range(len(solution.parts))
     ]
-    if solution.claim_right and solution.claim.text != f"#### {solution.gold}":
+    if solution.claim_right and solution.claim_form != "plain":
         fewer.append(replace(solution, claim=Claim(f"#### {solution.gold}", solution.gold), claim_form="plain"))
     if solution.gap != "\n":
         fewer.append(replace(solution, gap="\n"))
