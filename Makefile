@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,9 @@ build: setup ## Build the source archive and the wheel into dist/
 
 fuzz: setup ## A million hostile texts through the grader (ARGS="COUNT SEED"); long
 	$(PYTHON_IN_VENV) tests/fuzz_grading.py $(or $(ARGS),1000000 0)
+
+fuzz-solutions: setup ## Solutions whose verdict is known, in many forms, through strict grading (ARGS="COUNT SEED"); long
+	$(PYTHON_IN_VENV) tests/fuzz_solutions.py $(or $(ARGS),1000000 0)
 
 fuzz-serve: setup ## Thousands of hostile requests to the service (RFT_FUZZ_CASES=6000 by hand and by schema each); long
 	RFT_FUZZ_CASES=$(or $(RFT_FUZZ_CASES),6000) $(PYTHON_IN_VENV) -m pytest tests/serve/test_hostile.py tests/serve/api/test_schema_fuzz.py $(ARGS)
