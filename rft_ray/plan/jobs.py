@@ -387,7 +387,8 @@ class PathJob:
         return {} if self.verdicts[0].rules.is_gsm8k else strict_rules(self.mode)
 
     def _selection(self) -> dict[str, object]:
-        without = [stem for job in (*self.verdicts, *self.accepted) for stem in job.without]
+        without = [stem for job in self.verdicts for stem in job.without]
+        without += [stem for job in self.accepted for stem in job.without]
         return {
             "pooled": [[j.sampling.model.name, j.fingerprint, j.sampling.samples_per_problem] for j in self.verdicts],
             "dedup": self.dedup,
