@@ -17,7 +17,9 @@ Precedence of statuses, in both modes; the first that applies is the verdict:
     correct        otherwise
 
 So the answer is right in the last four, and only there. A right answer with equations that cannot all be read has a
-detail that begins with PARTLY_READ, whatever `unread` is. `truncated=True` never changes what paper mode accepts.
+detail that begins with PARTLY_READ, whatever `unread` is. A text that is the gold solution itself is never
+`bad_equation` in strict mode: whoever gave it stands for it, and the detail names the equation.
+`truncated=True` never changes what paper mode accepts.
 
 Limits: texts up to MAX_TEXT_CHARS, expressions within the bounds of `arithmetic.py`. Nothing is
 executed, and no text makes `grade` raise: a failure inside is `undecided`, named in the detail.
@@ -51,6 +53,8 @@ EVALUATING = 1e-4
 MAX_GOLD_CHARS = 20_000
 PARTLY_READ = "equations partly_read: "
 """Start of the detail of a right answer whose equations hold as far as they can be read; then the first unread one."""
+GOLD_ITSELF = "the gold solution itself, although "
+"""Start of the detail of a text that is the gold solution and holds an equation that fails; then that equation."""
 MAX_SHOWN = 80
 """Characters of unread arithmetic that a detail shows."""
 
@@ -114,6 +118,8 @@ def _judge(
         return Verdict(Status.WRONG_ANSWER, answer.text, f"answer {answer.text[:60]}, gold {gold.text[:60]}")
     equations = equations_of(text, mode) if check_equations else None
     if equations and equations.fault:
+        if mode == "strict" and text.strip() == gold_text.strip():
+            return Verdict(Status.CORRECT, answer.text, GOLD_ITSELF + equations.fault)
         return Verdict(Status.BAD_EQUATION, answer.text, equations.fault)
     if equations and equations.over:
         return Verdict(Status.UNDECIDED, answer.text, equations.over)

@@ -15,6 +15,7 @@ from rft_ray.data.problem_sources import load_problems
 from rft_ray.grading import COLLECTING, EVALUATING, arithmetic, extract_answer, grade
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value, python_value
 from rft_ray.grading.equations import annotated
+from rft_ray.grading.grader import GOLD_ITSELF
 from rft_ray.records import Status
 from tests.unit.grading import reference_rules as reference
 from tests.unit.grading.completion_texts import completion, expression
@@ -222,13 +223,21 @@ def test_paper_mode_accepts_every_gold_solution() -> None:
     ] == []
 
 
-def test_strict_mode_accepts_all_gold_solutions_but_those_with_a_wrong_equation() -> None:
-    """Some gold solutions hold a wrong equation outside of `<<...>>`, as `14*20=140`."""
+def test_strict_mode_accepts_gold_solutions_and_names_their_wrong_equations() -> None:
+    """Some hold a wrong equation outside of `<<...>>`, as `14*20=140`; one names two answers."""
     rows = gsm8k("train") + gsm8k("test")
     verdicts = [grade(row["answer"], row["answer"]) for row in rows]
-    rejected = [verdict for verdict in verdicts if verdict.status is not Status.CORRECT]
     assert len(rows) == 8792
-    assert len(rejected) <= 50, rejected
+    assert sum(verdict.status is Status.CORRECT for verdict in verdicts) >= 8791
+    assert sum(verdict.detail.startswith(GOLD_ITSELF) for verdict in verdicts) <= 40
+
+
+def test_a_wrong_equation_is_excused_in_the_gold_solution_alone() -> None:
+    gold = "He plays 14*20=140 minutes, and 140*2=<<140*2=280>>280.\n#### 280"
+    assert grade(gold, gold).detail == f"{GOLD_ITSELF}14*20=140: does not hold"
+    assert grade(gold, gold).status is Status.CORRECT
+    assert grade(f"So: {gold}", gold).status is Status.BAD_EQUATION
+    assert grade(gold, "280").status is Status.BAD_EQUATION
 
 
 def test_the_first_row_decides_which_column_holds_the_completions(
