@@ -159,11 +159,11 @@ def _exit_code(work: Callable[[], None]) -> int:
     except (ConnectionError, RayError) as error:
         print(f"error: Ray: {cause_of(error)}\ncommitted results are kept", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"stopped; {RUN_AGAIN}", file=sys.stderr)
-        return 130
-    except sigterm.Preempted as notice:
-        print(f"stopped by SIGTERM ({notice or 'not while sampling'}); {RUN_AGAIN}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as notice:
+        if not sigterm.was_received():
+            print(f"stopped; {RUN_AGAIN}", file=sys.stderr)
+            return 130
+        print(f"stopped by SIGTERM ({str(notice) or 'not while sampling'}); {RUN_AGAIN}", file=sys.stderr, flush=True)
         _end_within(END_S, sigterm.EXIT_CODE)
         return sigterm.EXIT_CODE
     return 0

@@ -20,8 +20,12 @@ from types import FrameType
 EXIT_CODE = 128 + signal.SIGTERM
 
 
-class Preempted(BaseException):
-    """The run is to end now; the message says what is done. No Exception, so that no handler of errors catches it."""
+class Preempted(KeyboardInterrupt):
+    """The run is to end now; the message says what is done. No Exception, so that no handler of errors catches it.
+
+    A KeyboardInterrupt, because code that waits for Ray drops every other exception that a signal handler raises; it
+    raises a plain KeyboardInterrupt then (`ray._raylet.check_signals` of 2.60), which `was_received` tells from Ctrl-C.
+    """
 
 
 @dataclass
@@ -44,6 +48,11 @@ def install_handler() -> None:
         signal.signal(signal.SIGALRM, _time_is_over)
 
 
+def was_received() -> bool:
+    """Whether this process has got a SIGTERM since `install_handler`."""
+    return _state.received
+
+
 @contextmanager
 def draining(drain: Callable[[], None], bound_s: float) -> Iterator[None]:
     """Inside the block SIGTERM calls `drain`, in a thread; a block that has not ended `bound_s` later is abandoned.
@@ -53,6 +62,10 @@ def draining(drain: Callable[[], None], bound_s: float) -> Iterator[None]:
     _state.drain, _state.bound_s = drain, bound_s
     try:
         yield
+    except KeyboardInterrupt:
+        if _state.received:
+            raise Preempted from None
+        raise
     finally:
         _state.drain = None
         if _state.received:

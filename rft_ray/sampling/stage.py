@@ -115,7 +115,8 @@ def _sampled(
     except actor_pool.StageError as error:
         raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()})") from None
     except sigterm.Preempted:
-        raise sigterm.Preempted(f"sampling: {len(receipts)} of {len(shards)} shards were committed") from None
+        made = len(shards) - len(missing_shards(store, shards))  # receipts may still be on their way
+        raise sigterm.Preempted(f"sampling: {made} of {len(shards)} shards were committed") from None
     if tracker.unloadable:
         raise actor_pool.StageError(tracker.left_out())
     if tracker.aborted:

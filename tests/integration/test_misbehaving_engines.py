@@ -148,6 +148,45 @@ def test_shards_not_finished_within_drain_seconds_are_abandoned(ray_cluster: str
     assert not list(tmp_path.glob("failures/**/*.json"))
 
 
+WAITING = """
+import sys, time
+import ray
+from rft_ray.cli import job
+from rft_ray.runtime import sigterm
+
+def work():
+    ray.init(log_to_driver=False)
+    sigterm.install_handler()
+    waiting = ray.remote(lambda: time.sleep(120)).remote()
+    print("ready", flush=True)
+    try:
+        ray.get(waiting)
+    except Exception:
+        print("taken for an error", flush=True)
+
+sys.exit(job.carry_out(lambda: work))
+"""
+
+
+def test_sigterm_ends_a_job_that_waits_for_ray(ray_cluster: str) -> None:
+    """As a job does that trains: its main thread waits in Ray, not in Python."""
+    environment = os.environ | {"RAY_ADDRESS": ray_cluster, "PYTHONPATH": str(Path(__file__).parents[2])}
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", WAITING], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert waiting.stdout
+    lines = []
+    while "ready\n" not in lines:
+        lines.append(waiting.stdout.readline())
+        assert lines[-1], lines
+    time.sleep(2)
+    waiting.send_signal(signal.SIGTERM)
+    output = waiting.communicate(timeout=40)[0]
+    assert waiting.returncode == 143, output
+    assert "stopped by SIGTERM (not while sampling)" in output
+    assert "taken for an error" not in output
+
+
 def test_two_concurrent_drivers_commit_every_sample_once(ray_cluster: str, tmp_path: Path) -> None:
     both = [driver(tmp_path, ray_cluster, "--engine.script='slow=0.2:'") for _ in range(2)]
     output = [driver.communicate(timeout=120)[0] for driver in both]
