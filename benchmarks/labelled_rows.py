@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from rft_ray.data.problems import read_problems
 from rft_ray.data.row_files import DataError, rows
+from rft_ray.plan.judges import JUDGE
 from rft_ray.records import Completion, from_table
 from rft_ray.store import read_table
 from rft_ray.store.names import committed_files
@@ -147,11 +148,17 @@ def _first_number(text: str) -> Fraction | None:
 
 
 def run_completions(url: str) -> Iterator[LabelledRow]:
-    """All completions of a run, those of its evaluations too; none has a label. Raises StoreError."""
+    """All completions of a run, those of its evaluations too, but no answers of its judge; none has a label.
+
+    Raises StoreError.
+    """
     store = open_run(url)
     for (stem, _), key in sorted(committed_files(store.list("completions/")).items()):
         golds = {problem.problem_id: problem.answer for problem in read_problems(store, stem.split("/")[1])}
-        for row in from_table(read_table(store, key)[0], Completion):
+        table, metadata = read_table(store, key)
+        if json.loads(metadata.get("model", "{}")).get("name") == JUDGE:
+            continue
+        for row in from_table(table, Completion):
             place = f"{stem} {row.problem_id} {row.sample_index}"
             yield LabelledRow(place, row.text, golds[row.problem_id], None, row.finish_reason == "length")
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rft_ray.grading import Mode
-from rft_ray.grading.answers import ReadClaim
+from rft_ray.grading.answers import ReadClaim, writes_decimal_comma
 from rft_ray.grading.equations import Reading
 from rft_ray.grading.explain import claims_of, readings_of
 from rft_ray.grading.reasoning import Reasoning
@@ -68,6 +68,8 @@ class Marker:
 
     mode: Mode
     reasoning_tags: tuple[str, ...]
+    decimal_comma: bool = False
+    """Whether the gold answer is written with a comma as the decimal sign."""
 
     def __call__(self, text: str) -> Marks:
         """The marks of a text after its reasoning; none where reasoning is between graded parts."""
@@ -75,7 +77,8 @@ class Marker:
         if not text.endswith(graded):
             return Marks()
         at = len(text) - len(graded)
-        readings, claims = readings_of(graded, self.mode), claims_of(graded, self.mode)
+        readings = readings_of(graded, self.mode)
+        claims = claims_of(graded, self.mode, decimal_comma=self.decimal_comma)
         return Marks(
             tuple(replace(read, start=read.start + at, end=read.end + at) for read in readings[:MARKS]),
             tuple(replace(claim, start=claim.start + at, end=claim.end + at) for claim in claims[:MARKS]),
@@ -147,15 +150,16 @@ class Gallery:
             return
         kept = self._kept.get(problem.problem_id, [])
         gold = problem.solution or f"#### {problem.answer}"
+        marker = self._marker and replace(self._marker, decimal_comma=writes_decimal_comma(problem.answer))
         example = Example(
             problem.problem_id,
             excerpt(problem.question),
             excerpt(gold),
             dict(Counter(row.status for row in rows)),
-            tuple(_shown_path(path, self._marker) for path in kept[:KEPT]),
+            tuple(_shown_path(path, marker) for path in kept[:KEPT]),
             len(kept),
-            tuple(_rejected(rows, self._marker)),
-            self._marker(gold) if self._marker else None,
+            tuple(_rejected(rows, marker)),
+            marker(gold) if marker else None,
         )
         self._left -= example.size
         self.examples.append(example)

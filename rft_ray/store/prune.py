@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rft_ray.store.base import VIEWS, Store, StoreError
 from rft_ray.store.models.committed import committed_model
+from rft_ray.store.models.folder import ModelError
 from rft_ray.store.names import record_kind, split, void_generations
 from rft_ray.store.plans import SavedPlan, recipe_of
 
@@ -38,8 +40,13 @@ class Unneeded:
 
 
 def unneeded(store: Store, needed: Collection[str] | None = None) -> list[Unneeded]:
-    """The files that can be deleted. `needed`: the recipes to keep; None: all."""
+    """The files that can be deleted. `needed`: the recipes to keep; None: all.
+
+    A committed model that is kept keeps the corpus that it was trained from, under the name that it had then.
+    """
     sizes = dict(store.sizes())
+    if needed is not None:
+        needed = {*needed, *_corpora_of_models(store, sizes, needed)}
     void = void_generations(sizes)
     committed = {key.split("/")[1] for key in sizes if key.startswith("work/")}
     committed = {fingerprint for fingerprint in committed if committed_model(store, fingerprint)}
@@ -54,6 +61,14 @@ def unneeded(store: Store, needed: Collection[str] | None = None) -> list[Unneed
         elif needed is not None and _has_recipe(key) and recipe_of(key) not in needed:
             keys.append(Unneeded(key, size, "superseded recipe"))
     return [*keys, *_leftovers(store)]
+
+
+def _corpora_of_models(store: Store, keys: Iterable[str], needed: Collection[str]) -> Iterator[str]:
+    """The recipes of the corpora that the committed models among `needed` name; a damaged manifest names none."""
+    for fingerprint in {recipe_of(key) for key in keys if key.startswith("models/")}.intersection(needed):
+        with suppress(ModelError):
+            if manifest := committed_model(store, fingerprint):
+                yield recipe_of(str(manifest.metadata.get("data", "")))
 
 
 def recipes_to_keep(plans: Iterable[SavedPlan], forgotten: Collection[str]) -> set[str]:

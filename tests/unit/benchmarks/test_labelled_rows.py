@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import foreign_cases, labelled_rows, step_mistakes
 from rft_ray.data.row_files import DataError
+from tests.unit.judging.test_judge_stage import asked, plan_with, verified
 
 
 def lines(path: Path, rows: Iterable[dict[str, Any]]) -> str:
@@ -156,3 +157,12 @@ def test_a_folder_without_cases_is_an_error(tmp_path: Path, read: Any) -> None:
         list(read(str(tmp_path)))
     with pytest.raises(DataError, match="no such folder"):
         list(read(str(tmp_path / "missing")))
+
+
+def test_a_judges_answers_are_no_completions_of_its_run(tmp_path: Path) -> None:
+    plan = plan_with("", "--grading.judge=tiny:tiny-s")
+    store = verified(plan, tmp_path)
+    completions = list(labelled_rows.run_completions(str(tmp_path)))
+    assert completions
+    assert any(receipt.rows for receipt in asked(plan, store))
+    assert list(labelled_rows.run_completions(str(tmp_path))) == completions

@@ -54,6 +54,11 @@ def test_a_row_has_its_own_gold(rows: str, capsys: pytest.CaptureFixture[str]) -
     assert "strict: bad_equation" in capsys.readouterr().out
 
 
+def test_the_gold_of_a_row_can_be_a_long_solution(rows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--explain", rows, "--row", "1", "--gold", "She counts them all. " * 300 + "\n#### 30"]) == 0
+    assert "strict: bad_equation" in capsys.readouterr().out
+
+
 def test_every_completion_of_a_row_is_explained(rows: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--explain", rows, "--row", "2", "--gold", "30"]) == 0
     shown = capsys.readouterr().out

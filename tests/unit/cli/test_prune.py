@@ -16,10 +16,12 @@ from rft_ray.data.tiny.generator import generate
 from rft_ray.plan.jobs import CorpusJob, EvaluationJob, PathJob, TrainingJob, VerdictJob
 from rft_ray.plan.run_plan import Plan
 from rft_ray.store import Store, mark_run, names, open_store
+from rft_ray.store.models.committed import commit_model
 from rft_ray.store.plans import recipes, saved_plans
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study import run as study_run
 from tests.report_run import make_run
+from tests.unit.store.test_models import model_files
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
 
@@ -161,6 +163,25 @@ def test_files_of_earlier_strict_rules_go_only_with_their_plan(
     assert pruned(store, "--forget", plan.name) == 0
     assert second <= set(store.list())
     assert not (first - second) & set(store.list())
+
+
+def test_a_model_that_is_kept_keeps_the_corpus_that_it_was_trained_from(
+    settings: list[str], earlier_rules: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = demo(settings, "--grading.mode=strict")
+    plan, store = pipeline.prepare(config)
+    (tmp_path / "model").mkdir()
+    for name, content in model_files().items():
+        (tmp_path / "model" / name).write_bytes(content)
+    mark_run(store)
+    for job in plan.sft:
+        commit_model(store, job.fingerprint, tmp_path / "model", {"data": job.data_key})
+    made(config)
+    [saved], trained_from = saved_plans(store), plan.gold.key
+    earlier_rules.undo()
+    assert trained_from not in made(config)[1]
+    assert pruned(store, "--forget", saved.name) == 0
+    assert trained_from in set(store.list())
 
 
 def test_without_a_saved_plan_no_file_of_earlier_strict_rules_is_superseded(

@@ -19,7 +19,19 @@ from rft_ray.grading.unicode_forms import visible
 from rft_ray.records import Problem, Status
 from rft_ray.report.diversity import Diversity, grid
 from rft_ray.report.example_section import deciding
-from rft_ray.report.examples import BUDGET, KEPT, MARKS, PROBLEMS, REJECTED, TEXT_CHARS, Excerpt, Marker, Shown, excerpt
+from rft_ray.report.examples import (
+    BUDGET,
+    KEPT,
+    MARKS,
+    PROBLEMS,
+    REJECTED,
+    TEXT_CHARS,
+    Excerpt,
+    Gallery,
+    Marker,
+    Shown,
+    excerpt,
+)
 from rft_ray.report.facts import RunFacts, gather
 from rft_ray.report.html import RULE_CHARS, marked, quoted
 from rft_ray.report.page import headline, run_page
@@ -287,6 +299,15 @@ def test_marks_of_a_text_with_reasoning_are_those_of_what_follows_it() -> None:
     marks = Marker("paper", ("think",))(text)
     assert [text[read.start : read.end] for read in marks.readings] == ["<<1+1=2>>"]
     assert [text[claim.start : claim.end] for claim in marks.claims] == ["#### 2"]
+
+
+def test_answers_are_marked_as_they_are_read_beside_a_gold_with_a_decimal_comma() -> None:
+    problem = Problem("1" * 16, "How heavy is it?", "", "2,5")
+    gallery = Gallery([problem], 1, None, Marker("strict", ("think",)))
+    gallery.add(problem, [])
+    marks = gallery.examples[0].gold_marks
+    assert marks
+    assert [claim.answer and claim.answer.text for claim in marks.claims] == ["2.5"]
 
 
 def test_the_examples_of_a_run_are_marked(page: str) -> None:
