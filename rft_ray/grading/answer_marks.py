@@ -45,8 +45,8 @@ _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
     "answer": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
-    "risposta": True, "antwoord": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False, "الإجابة": False,
-    "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
+    "risposta": True, "antwoord": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False,
+    "الإجابة": False, "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
 }  # fmt: skip
 """The word for an answer, and whether its language writes a decimal comma."""
 _ASCII_NOUNS = [(noun, foreign) for noun, foreign in _NOUNS.items() if noun.isascii()]
