@@ -153,7 +153,7 @@ LATER_KINDS = [
     ("Answer:\n\\begin{align*}\n6 \\times 7 &= 42\n\\end{align*}", "42"),
     ("Also lautet die Antwort 42 Birnen.", "42"), ("Het antwoord is 42.", "42"),
     ("Answer: The two barns hold 900 bales.", "900"), ("#### Those five boys paid $42.", "42"),
-    ("Answer: Lea has two 5-dollar notes.", "?"), ("Answer: No, she lacks $42.", "42"),
+    ("Answer: Lea has two 5-dollar notes.", None), ("Answer: No, she lacks $42.", "42"),
     ("Answer: Lea has 42 pens.\n\nExplanation: 50 less 8.", "42"), ("Answer: Lea has 42 pens.\n50 - 8 = 42.", "42"),
     ("Final answer: Lea has 42 pens.\nShe gave 8 away.", "42"), ("Answer: Lea buys 7 pens.\n7 * 6 = 42\n#### 42", "42"),
     ("Correct answers: 7\nFinal answer: 42", "42"), ("An answer is worth 6 points.\n#### 42", "42"),
