@@ -20,7 +20,7 @@ from typing import Any
 
 from rft_ray.data.row_files import DataError, Row
 from rft_ray.grading import extract_answer
-from rft_ray.grading.answers import Answer, ConflictError, read_number, strict_answer
+from rft_ray.grading.answers import Answer, ConflictError, gold_answer, read_number
 from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem, problem_id
 
@@ -251,18 +251,21 @@ def same_gold(left: str, right: str, golds: GoldReader | None = None) -> bool:
 def _marked(row: GoldRow, column: str, solution: str) -> Problem:
     """A problem in GSM8K's form; answer-only where nothing precedes the answer."""
     reasoning, mark, final = solution.rpartition(MARK)
-    answer = final.replace(",", "").strip()
-    if not mark or "\n" in answer or not _is_number(answer):
+    final = final.strip()
+    gold = gold_answer(f"{MARK}{final}") if mark and "\n" not in final else None
+    if gold is None:
         raise DataError(
             f"{row.where}: {column!r} must end in '#### <number>' (it ends in {(mark + final)[-40:]!r}): correct it"
         )
+    plain = final.replace(",", "")
+    answer = plain if _reads_as(plain, gold) else written(gold)
     return Problem(problem_id(row.question), row.question, solution if reasoning.strip() else "", answer)
 
 
-def _is_number(answer: str) -> bool:
-    """Whether the grader can read a number in the answer; without one, no completion could be correct."""
+def _reads_as(plain: str, gold: Answer) -> bool:
+    """Whether an answer without its commas says the same: `1,005`, and not `12,5`."""
     try:
-        return read_number(answer) is not None
+        return read_number(plain) == gold
     except ConflictError:
         return False
 
@@ -311,10 +314,7 @@ def read_answer(text: str) -> Answer | None:
     """The number that a bare answer is; None for formulas, letters, lists and text, in which a number may occur too."""
     if _NOT_ONE_NUMBER.search(_KNOWN_COMMANDS.sub(" ", text)):
         return None
-    try:
-        return read_number(text) or strict_answer(text)
-    except ConflictError:
-        return None
+    return gold_answer(text)
 
 
 def written(answer: Answer) -> str:

@@ -45,8 +45,8 @@ _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
     "answer": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
-    "risposta": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False, "الإجابة": False,
-    "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
+    "risposta": True, "antwoord": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False,
+    "الإجابة": False, "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
 }  # fmt: skip
 """The word for an answer, and whether its language writes a decimal comma."""
 _ASCII_NOUNS = [(noun, foreign) for noun, foreign in _NOUNS.items() if noun.isascii()]
@@ -76,10 +76,18 @@ _GIVES = (
     r"|of(?=[ \t]+[^\w\n]{0,4}\d)|(?:就|应该|應該)?(?:是|为|為|等于)|は|는|은|هي|هو|है|হল|হলো|คือ)"
 )
 _AFTER = re.compile(
-    rf"(?:s(?=[ \t]{{0,2}}:))?{_CLAUSE}[*_ \t\"'`$\\)]{{0,6}}{_GIVES}[ \t*_]{{0,4}}(?:[:：=](?!=))?"
-    r"(?![ \t*_]{0,4}(?:not|no|never|nicht|pas|kein)\b)",
+    rf"(?:s(?=[ \t]{{0,2}}:))?{_CLAUSE}[*_ \t\"'`$\\)]{{0,6}}{_GIVES}"
+    r"(?:[ \t]{1,2}(?:therefore|thus|hence|then|simply|as[ ]follows)(?=[ \t]{0,2}:))?[ \t*_]{0,4}(?:[:：=](?!=))?"
+    r"(?![ \t*_]{0,4}(?:(?:not|never|nicht|pas|kein|worth)\b|no\b(?!,)))",
     re.I,
 )
+_VERB_BEFORE = re.compile(
+    r"\b(?:lautet|ist|beträgt|wäre|is|luidt)\s+(?:(?:also|somit|daher|dann|dus)\s+)?(?:die|unsere|deine|het)\s+(?:[a-z]{3,12}\s+)?\Z",
+    re.I,
+)
+_NUMBER_NEXT = re.compile(r"(?:[ \t]+(?:also|somit|daher|dus))?[ \t]+[*_$€£(\\-]{0,4}(?=\d)", re.ASCII)
+_LABEL_OF_MANY = re.compile(r"\b(?:correct|right|true|short|complete|new)\s+\Z", re.I)
+_GOES_ON = re.compile(r"\n[ \t]{0,20}&?[ \t]{0,3}=(?!=)[^\n]{0,200}")
 _HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
 _OPENS_HEADING = re.compile(rf"^[^\w\n]*(?:the[ ])?{_ADJECTIVES}\Z", re.I | re.M)
 _SAYS = re.compile(r"\w")
@@ -134,8 +142,12 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     line = before.rpartition("\n")[2]
     if before.endswith(("-", "</")) or (before[-1:].isalpha() and before[-1:].isascii()):
         return None
+    if text[end : end + 1] in ("s", "S") and _LABEL_OF_MANY.search(before):
+        return None
     after = _AFTER.match(text, end, min(len(text), end + 160))
     if after is None:
+        if _VERB_BEFORE.search(before) and (number := _NUMBER_NEXT.match(text, end)):
+            return _on_line_or_next(text, start, number.end(), "is")
         heading = _HEADING_LINE.match(text, end)
         if heading is None or not _OPENS_HEADING.search(line):
             return None
@@ -179,7 +191,20 @@ def _on_line_or_next(text: str, start: int, opens: int, opener: str) -> Mark:
             opens = text.rfind("\n", opens, said.start()) + 1
             end = _end_of(text, opens, ("\n",))
             opener = "." if opener in (":", "is", "A") else opener
+            if text.startswith("\\begin{", opens):
+                opens, end = _last_line_of_display(text, opens)
+    while (more := _GOES_ON.match(text, end)) and more.end() <= opens + MAX_ANSWER_CHARS:
+        end = more.end()
     return Mark(start, opens, end, opener)
+
+
+def _last_line_of_display(text: str, opens: int) -> tuple[int, int]:
+    """Start and end of the last line of a LaTeX environment; empty where it is longer than what is read."""
+    closes = text.find("\\end{", opens, opens + MAX_ANSWER_CHARS)
+    if closes < 0:
+        return opens, opens
+    end = opens + len(text[opens:closes].rstrip())
+    return text.rfind("\n", opens, end) + 1, end
 
 
 def _end_of(text: str, opens: int, stops: tuple[str, ...]) -> int:
@@ -203,5 +228,8 @@ def bold_on_last_line(text: str) -> Iterator[Mark]:
     """What is set in bold on the last line, as marks; it counts where a text has no other."""
     shown = text.rstrip()
     for bold in itertools.islice(_BOLD.finditer(shown, shown.rfind("\n") + 1), MAX_ANSWERS + 1):
-        if has_numeral(bold[1][:MAX_ANSWER_CHARS]):
+        rest = shown[bold.end() : bold.end() + MAX_ANSWER_CHARS]
+        label = bold[1].rstrip().endswith((":", "：")) or rest.lstrip().startswith((":", "："))
+        sentence = bold[1].rstrip().endswith((".", "!", "?")) and has_numeral(rest)
+        if has_numeral(bold[1][:MAX_ANSWER_CHARS]) and not label and not sentence:
             yield Mark(bold.start(), bold.start(1), bold.end(1), "**")

@@ -7,10 +7,12 @@ only number. What follows a number must be a unit or an explanation: `3n`, `4\\s
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from rft_ray.grading.answer_numerals import plain_numerals
 from rft_ray.grading.answer_values import Answer, ConflictError, canonical, same_value
+from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
 
 _CURRENCY = r"(?:(?:(?:A|C|HK|NT|R|S|US)(?=\$)|USD?|EUR|GBP|CNY|RMB|INR|Rs\.?)\s?)?[$€£¥₹₩₽₱]*"
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -27,7 +29,7 @@ _LEAD_WORDS = re.compile(
     re.I,
 )
 _MINUS_WORD = re.compile(r"(?:negative|minus)\s+(?=[$\d.])", re.I)
-_CHOICE = re.compile(r"(?:\(?[A-Ja-j]\)|[A-J][.:])\s*(?=[-(\[$€£¥₹\s]*[\d.])")
+_CHOICE = re.compile(r"(?:(?:option|choice)\s+)?(?:\(?[A-Ja-j]\)|[A-J][.:])\s*(?=[-(\[$€£¥₹\s]*[\d.])")
 _HEADING = re.compile(r"\s*\d+\s*[.):]\s+[^\W\d]")
 _FIRST_STEP = re.compile(r"\s*1\s*[.):]\s+[^\W\d]")
 _LABEL = (
@@ -35,12 +37,14 @@ _LABEL = (
 )
 _LABELLED_HEADING = re.compile(rf"\W*{_LABEL}\s*#?\d", re.I)
 _AFTER_LABEL = re.compile(rf"\b{_LABEL}\s*[#(]?\Z", re.I)
-_BULLET = re.compile(r"\A[-+•]\s+")
+_BULLET = re.compile(r"\A[-+•>]\s+")
+_LIST_ITEM = re.compile(r"\A\d{1,2}[.)]\s+[-$€£¥]{0,2}\d", re.ASCII)
 _ARROW = re.compile(r"[-=]{1,3}>")
 _INEQUALITY = re.compile(r"[<>≤≥≠]|!=")
 _ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
 _SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
+_PLAIN_EXPRESSION = re.compile(r"[\d\s.,$()+*/×÷-]{3,80}", re.ASCII)
 _ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
 _SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
 _STOP = re.compile(r"[.!?](?:\s|$)|<\||</")
@@ -51,8 +55,9 @@ _UNKNOWN = re.compile(r"\d\s?[a-z]\b|\b[a-z]\s*[-+*/^]|[-+*/^]\s*[a-z]\b", re.I)
 _MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\|\s*-|\b(?:sqrt|pi|log|ln|sin|cos|tan)\b")
 _ALGEBRA = re.compile(
     r"(?![mghslLFCWVJN](?![A-Za-z]))[A-Za-z](?![A-Za-z'])|[a-cnx-z]{2,3}(?![A-Za-z])|\s?[nxyz]\s*(?:\Z|[-+*/^)\]}.,])"
-    r"|\.?\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
-    r"|\s*(?:squared|cubed|factorial|tenths|hundredths|thousandths|choose)\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
+    r"|\s?[rRh]\.?\s?\d|[²³⁴⁵⁶⁷⁸⁹⁰]|\.?\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
+    r"|\s*(?:squared|cubed|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
+    r"|choose|or\s+(?:more|less|fewer|above|higher|greater))\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
 )
 _AND_WORDS = re.compile(
     r"\band\s+(?:(?:a|one|two|three)[\s-]+(?:half|halves|thirds?|quarters?|fourths?)|one|two|three|four|five|six|seven"
@@ -66,7 +71,7 @@ _AND_FRACTION = re.compile(
 _COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8}
 _SCALE = re.compile(
-    r"\s?(?P<name>hundred|grand|thousand|million|billion|trillion|lakh|crore|millones|mill[oó]n|millionen|milliarden|tausend"
+    r"\s{0,3}(?P<name>hundred|grand|thousand|million|billion|trillion|lakh|crore|millones|mill[oó]n|millionen|milliarden|tausend"
     r"|mille|milliards?)s?\b|\s?(?P<sign>[万萬亿億千])|(?P<thousand>\s?[kK])\b|\s?(?P<money>[mMbB]|bn|mn|mln|mil)\b",
     re.I,
 )
@@ -77,7 +82,9 @@ _SCALES = {
     "trillion": 10**12, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "grand": 10**3, "b": 10**9, "bn": 10**9,
 }  # fmt: skip
 _CLOCK = re.compile(r":(?P<minutes>\d\d)(?::00)?(?!\d|:|\s?/)")
-_HALF_DAY = re.compile(r"\s?(?P<half>[ap])\.?\s?m\b\.?", re.I)
+_HALF_DAY = re.compile(
+    r"\s?(?:(?P<half>[ap])\.?\s?m\b\.?|(?:o'clock\s)?in\sthe\s(?:(?P<morning>morning)|afternoon|evening)\b)", re.I
+)
 _TWIN = re.compile(
     r"\s*,?\s*(?P<by>\(|\bor\b|\bi\.?e\.?(?=[\s,])|\bthat\s+is\b|\bwhich\s+is\b|≈)[\s,:(≈]*"
     r"(?:(?P<alternative>or|i\.?e\.?|that\s+is)[\s,:]*)?(?:(?:about|approximately)\s+)?(?=[-$€£¥₹.]*\d)",
@@ -86,6 +93,11 @@ _TWIN = re.compile(
 _BOUND_OR_MULTIPLE = re.compile(
     r"(?:\b(?:half|thirds?|quarters?|twice|double|triple|thrice|times|than|under|between|from|not|root|square|minus)\b"
     r"(?:\s+(?:of|as|a|an|the|many|much))*|[-+*/×÷^<>≤≥])\s*\Z",
+    re.I,
+)
+_OPENS_BOUND = re.compile(
+    r"\W*(?:(?:at\s+(?:the\s+)?(?:least|most)|over|above|below|under|beyond|up\s+to|(?:more|less|fewer|greater|larger|smaller)\s+than)"
+    r"\s+)(?=[-$€£¥₹]{0,2}[\d.])",
     re.I,
 )
 _CONDITION = re.compile(r"\b(?:because|since|if|when|given|assuming|for|after)\b", re.I)
@@ -97,6 +109,13 @@ _NUMBER_WORD = re.compile(
     r"|dozen|hundred|thousand|million)\b",
     re.I,
 )
+_COUNTED = re.compile(
+    r"\b(?:the|these|those|all|both|his|her|their|our|its|my|your|other|first|last|next)\s+"
+    r"(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty)\s+(?=[a-z]{3})"
+    r"(?!(?:hundred|thousand|million|dozen|times|and|more|less|plus|minus)\b)",
+    re.I,
+)
+"""A number in words that counts known things: `the two farms`, `all four kids`."""
 _STATEMENT = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|will|would|can|costs?|makes?|earns?|needs?|gets?|pays?|spends?|takes?|equals?"
     r"|made|paid|got|sold|bought|spent|took|left|ran|ate|won|gave|[a-z]{2,12}ed)\b"
@@ -127,6 +146,8 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
         return None
     if opener == ".":
         shown = _BULLET.sub("", shown)
+        if _LIST_ITEM.match(shown) and "=" not in shown:
+            raise _open(written, "is an item of a list")
     shown = _MINUS_WORD.sub("-", _ITEM.sub("", _CHOICE.sub("", shown, count=1)), count=1)
     check = _CHECK.search(shown)
     shown = shown[: check.start()] if check else shown
@@ -158,6 +179,8 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
         return stated
     if not opener and _UNKNOWN.search(left):
         raise _open(written, "is an equation with an unknown")
+    if stated and _computes(sides, stated):
+        return stated
     last = _number_of(sides.rpartition("=")[2].strip(), written, opener)
     assigned = _ASSIGNMENTS.search(first)
     if assigned and last and _differs(first[: assigned.start()].rpartition("=")[2].strip(), last):
@@ -167,6 +190,17 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
     if stated and last and not same_value(stated, last):
         raise _open(written, "holds several numbers")
     return stated if stated and last and stated.percent else last or stated
+
+
+def _computes(sides: str, stated: Answer) -> bool:
+    """Whether an expression after the number gives it: `14 = 7 * 2`."""
+    if not _PLAIN_EXPRESSION.fullmatch(sides):
+        return False
+    try:
+        expression = sides.replace("×", "*").replace("÷", "/").replace(",", "").replace("$", "").strip(" .")
+        return exact_value(expression) == stated.value
+    except (NotArithmeticError, OverBoundError):
+        return False
 
 
 def _differs(side: str, last: Answer) -> bool:
@@ -183,11 +217,13 @@ def _of_sentence(first: str, shown: str, written: str, opener: str) -> Answer | 
     of names and measures (`Step 2`, `7-day`).
     """
     numbers = [match for match in _NUMBER_INSIDE.finditer(shown) if not _names_something(shown, match)]
+    if _OPENS_BOUND.match(first):
+        raise _open(written, "gives a bound or a multiple")
     if not numbers or (opener == "#" and not _STATEMENT.search(first)):
         return None
     if opener == "is" and (stop := _STOP.search(shown)) and stop.start() < numbers[0].start():
         return None
-    if _MATHS.search(first) or _NUMBER_WORD.search(first, 0, numbers[0].start()):
+    if _MATHS.search(first) or _NUMBER_WORD.search(_COUNTED.sub("", first[: numbers[0].start()])):
         raise _open(written, "holds an expression or a number in words")
     if _BOUND_OR_MULTIPLE.search(first, 0, numbers[0].start()):
         raise _open(written, "gives a bound or a multiple")
@@ -250,7 +286,12 @@ def _completed(answer: Answer, match: re.Match[str], shown: str, written: str) -
     if clock := _CLOCK.match(shown, end):
         if clock["minutes"] != "00" or value.denominator != 1 or not 0 <= value <= 24:
             raise _open(written, "is a time of day or a ratio")
-        return answer, (_HALF_DAY.match(shown, clock.end()) or clock).end()
+        end = clock.end()
+    if (half := _HALF_DAY.match(shown, end)) and value.denominator == 1 and 1 <= value <= 12:
+        morning = bool(half["morning"] or (half["half"] or "").lower() == "a")
+        return replace(answer, hour=value % 12 + (0 if morning else 12)), half.end()
+    if clock:
+        return answer, end
     if part := _AND_FRACTION.match(shown, end):
         share = Fraction(_COUNTS[part["count"].lower()], _PARTS[part["part"].lower().rstrip("s")])
         value, end = value + (-share if value < 0 else share), part.end()

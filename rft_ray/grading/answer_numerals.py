@@ -47,6 +47,7 @@ _OPERATOR_SIGNS = {
     "ge": "≥", "geq": "≥", "le": "≤", "leq": "≤", "ne": "≠", "neq": "≠",
     "rightarrow": "=", "Rightarrow": "=", "implies": "=",
 }  # fmt: skip
+_TIMES = re.compile(r"(?<=[\d)])\s?(?<!\*)\*(?!\*)\s?(?=[\d$(])", re.ASCII)
 _MARKS = re.compile(
     r"\\[\[\]()!,;:> ]"
     r"|\\(?:left|right|displaystyle|quad|qquad|bf|rm|large|Large|checkmark|square|blacksquare)(?![A-Za-z])"
@@ -65,6 +66,8 @@ def plain_numerals(written: str, decimal_comma: bool | None = False) -> str:
         shown = _OTHER_DIGIT.sub(_ascii_digit, shown.translate(_UNICODE))
     if "\\" in shown or "{" in shown:
         shown = _without_latex(shown)
+    if "*" in shown:
+        shown = _TIMES.sub(" × ", shown)
     return _MARKS.sub(" ", _plain_separators(shown, decimal_comma)).strip()
 
 

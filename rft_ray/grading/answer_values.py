@@ -24,6 +24,8 @@ class Answer:
     """Paper: `float(text)`. Strict: the exact value as written, so 50 for `50%`."""
     percent: bool = False
     """Whether it was written as a percentage (strict mode only)."""
+    hour: Fraction | None = None
+    """Of a time with am or pm: the hour from 0 to 24, so 14 for `2:00 pm`, whose `value` is 2 (strict mode only)."""
 
 
 class ConflictError(ValueError):
@@ -31,7 +33,14 @@ class ConflictError(ValueError):
 
 
 def same_value(one: Answer, other: Answer) -> bool:
-    """Whether two answers say one value; a percentage says its number and its share, so that it equals both."""
+    """Whether two answers say one value.
+
+    A percentage says its number and its share, so that it equals both; `2:00 pm` equals 2 and 14, and not `2:00 am`.
+    """
+    if one.hour is not None and other.hour is not None:
+        return one.hour == other.hour
+    if other.value == one.hour or one.value == other.hour:
+        return True
     if one.value == other.value or one.percent == other.percent:
         return one.value == other.value
     return one.value / (100 if one.percent else 1) == other.value / (100 if other.percent else 1)

@@ -137,14 +137,15 @@ def own_part(text: str) -> str:
 def gold_answer(text: str) -> Answer | None:
     """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer; None if it holds none.
 
-    A comma before one, two or more than three digits is a decimal sign in a gold.
+    A comma before one, two or more than three digits is a decimal sign in a gold. A time with am or pm is no number.
     """
     marked = "####" in text
     stated = text.rpartition("####")[2].strip().partition("\n")[0] if marked else text.strip()
     for decimal_comma in (False, None):
         try:
             answer = None if marked else strict_answer(text)
-            return answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
+            answer = answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
+            return answer if answer is None or answer.hour is None else None
         except ConflictError:
             continue
     return None
@@ -165,7 +166,9 @@ _OTHER_QUESTION = re.compile(
     r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>\[(]{0,8}"
     r"(?:next[ ]|new[ ]|another[ ])?"
     r"(?:(?:question|problem|instruction|example|exercise|human|user|q|问题|題目|题目|pregunta|frage)\b"
-    r"[ \t]{0,2}#?\d{0,4}[*_\])]{0,2}[ \t]{0,2}[:：])",
+    r"[ \t]{0,2}#?\d{0,4}[*_\])]{0,2}[ \t]{0,2}[:：])"
+    r"|(?:^|\n)[ \t]{0,3}#{1,6}[ \t]{1,3}(?:next[ ]|new[ ]|another[ ])?(?:question|problem|exercise|example)"
+    r"[ \t]{0,2}#?\d{0,4}[*_]{0,2}[ \t]{0,4}(?=\n)",
     re.I,
 )
 _TAKEN_BACK = re.compile(
@@ -174,6 +177,14 @@ _TAKEN_BACK = re.compile(
     r"\s+(?:this|that|myself|it|my)|not\s+(?:right|correct)|(?:is|was)\s+wrong|incorrect|no,)",
     re.I,
 )
+_FINAL = re.compile(r"\bfinal[ \t_*]{1,4}\Z", re.I)
+_DIGIT = re.compile(r"\d")
+_EXPLAINS = re.compile(
+    r"\s{1,9}[*_#>-]{0,6}[ \t]{0,3}(?:explanation|explained|reasoning|justification|because|this\s+is\s+because"
+    r"|verification|check|i\s+hope|let\s+me\s+know|hope\s+this)\b",
+    re.I,
+)
+_RESULT = re.compile(r"=[ \t*_$€£¥\\(\[{]{0,6}(-?\d[\d,.]{0,30})", re.ASCII)
 _BARE = re.compile(r"[\W_]{0,12}\d[^=\n]*\Z")
 
 
@@ -249,9 +260,24 @@ def _read(text: str, mark: Mark, after: Mark | None, decimal_comma: bool) -> Rea
 
 def _opens_solution(text: str, mark: Mark, said: str, after: Mark | None, on_line: bool) -> bool:
     """Whether what follows `A:` or `Answer:` is a solution, whose answer is stated later or is not marked."""
+    bare = _BARE.match(said) is not None
     if after:
-        return "=" in said or (on_line and mark.opener == "A") or (mark.opener == "." and _BARE.match(said) is None)
-    return _BARE.match(said) is None and bool(re.search(r"\d", text[mark.end :]))
+        works = not bare and text.find("=", mark.end, after.start) >= 0
+        return works or "=" in said or (on_line and mark.opener == "A") or (mark.opener == "." and not bare)
+    if bare or _FINAL.search(text[max(0, mark.start - 12) : mark.start]):
+        return False
+    return bool(_DIGIT.search(text, mark.end)) and not _explained(text, mark, said)
+
+
+def _explained(text: str, mark: Mark, said: str) -> bool:
+    """Whether what follows a sentence explains it: it says so, or its last equation ends in the sentence's number."""
+    if _EXPLAINS.match(text, mark.end):
+        return True
+    last = None
+    for last in _RESULT.finditer(text, mark.end):  # noqa: B007
+        pass
+    values = numbers_in(said)
+    return last is not None and len(values) == 1 and numbers_in(last[1]) == values
 
 
 @lru_cache(maxsize=4)

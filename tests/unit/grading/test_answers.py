@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 
 from rft_ray.grading import extract_answer
+from rft_ray.grading.answer_values import same_value
 from rft_ray.grading.answers import (
     ConflictError,
     gold_answer,
@@ -142,6 +143,50 @@ def test_the_gold_answer_says_whether_a_comma_is_the_decimal_sign() -> None:
     answer = strict_answer("#### 12,5", decimal_comma=True)
     assert answer is not None
     assert answer.value == Fraction(25, 2)
+
+
+LATER_KINDS = [
+    ("\\boxed{3.5\\text{ million}}", "3500000"), ("#### 14 r3", "?"), ("#### 6²", "?"), ("#### 5 halves", "?"),
+    ("#### 15 or more", "?"), ("#### at least 15", "?"), ("#### 9h15", "?"), ("#### 21 = 3 * 7", "21"),
+    ("The answer is 12 + 30\n= 42.", "42"), ("The answer is 12 + 30.", "?"),
+    ("The answer is therefore:\n\n42", "42"), ("## Answer\n\n> 42", "42"), ("Answer:\n1. 42", "?"),
+    ("Answer:\n\\begin{align*}\n6 \\times 7 &= 42\n\\end{align*}", "42"),
+    ("Also lautet die Antwort 42 Birnen.", "42"), ("Het antwoord is 42.", "42"),
+    ("Answer: The two barns hold 900 bales.", "900"), ("#### Those five boys paid $42.", "42"),
+    ("Answer: Lea has two 5-dollar notes.", None), ("Answer: No, she lacks $42.", "42"),
+    ("Answer: Lea has 42 pens.\n\nExplanation: 50 less 8.", "42"), ("Answer: Lea has 42 pens.\n50 - 8 = 42.", "42"),
+    ("Final answer: Lea has 42 pens.\nShe gave 8 away.", "42"), ("Answer: Lea buys 7 pens.\n7 * 6 = 42\n#### 42", "42"),
+    ("Correct answers: 7\nFinal answer: 42", "42"), ("An answer is worth 6 points.\n#### 42", "42"),
+    ("#### 42\n\n### Question\nLea has 3 dogs.\n#### 3", "42"),
+    ("**Day 3:** 42", None), ("Lea had 4. **She gets 7.** So 42.", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), LATER_KINDS)
+def test_an_answer_is_read_with_what_stands_around_it(text: str, expected: str | None) -> None:
+    assert shown(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("4:00 pm", "16", True),
+        ("4 pm", "4", True),
+        ("4 am", "4 pm", False),
+        ("12:00 am", "0", True),
+        ("4 pm", "5", False),
+    ],
+)
+def test_a_time_with_its_half_of_the_day_is_its_hour_on_both_clocks(one: str, other: str, same: bool) -> None:
+    left, right = strict_answer(f"#### {one}"), strict_answer(f"#### {other}")
+    assert left is not None
+    assert right is not None
+    assert same_value(left, right) is same_value(right, left) is same
+
+
+def test_a_gold_with_a_half_of_the_day_is_no_number() -> None:
+    assert gold_answer("8:00 pm") is None
+    assert gold_answer("8:00") is not None
 
 
 @pytest.mark.parametrize("text", [text for text, _ in WORDINGS] + [f"#### {written}" for written, _ in NUMBERS])
