@@ -32,6 +32,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
+from rft_ray.grading.answer_values import same_value
 from rft_ray.grading.answers import (
     Answer,
     ConflictError,
@@ -142,7 +143,7 @@ def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -
 
     A percentage equals both its number and its share: `50%` is right for gold 50 and for gold 0.5.
     """
-    if _near(answer.value, gold.value, tolerance):
+    if same_value(answer, gold) or _near(answer.value, gold.value, tolerance):
         return True
     if answer.percent == gold.percent:
         return False

@@ -278,3 +278,16 @@ def test_the_command_knows_gold_by_name(tmp_path: Path, capsys: pytest.CaptureFi
     assert "correct              1  100.00%" in capsys.readouterr().out
     assert main([str(samples), "--gold", "tiny:train"]) == 2
     assert "tiny:train:600" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "status"),
+    [
+        ("2:00 pm", "14", Status.CORRECT),
+        ("2:00 pm", "2", Status.CORRECT),
+        ("2:00 pm", "3", Status.WRONG_ANSWER),
+        ("12:00 am", "0", Status.CORRECT),
+    ],
+)
+def test_a_clock_time_is_its_hour_on_both_clocks(said: str, gold: str, status: Status) -> None:
+    assert grade(f"The answer is {said}.", gold).status is status
