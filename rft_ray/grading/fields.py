@@ -15,6 +15,8 @@ from typing import NamedTuple
 from rft_ray.grading.quantities import measure
 
 _DOTTED = re.compile(r"[1-9]\d{0,2}\.\d{3}")
+MAX_NAMED_DENOMINATOR = 100
+"""A fraction with a larger one is a quotient rather than the name of a share."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Field:
     """Whether no other number and no word as `of` stands before it in its clause."""
     named: bool = False
     """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
+    divided: bool = False
+    """Whether it has the sign `÷`, which writes no fraction."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
     share_of: int = 0
@@ -87,9 +91,17 @@ class Field:
     def plain(self) -> bool:
         """Whether it is one number, or a fraction less than one."""
         if len(self.numbers) <= 1:
-            return True
-        fraction = len(self.pieces) == 3 and self.pieces[1] == "/" and not any("(" in piece for piece in self.pieces)
-        return fraction and Fraction(self.numbers[0].digits) < Fraction(self.numbers[1].digits)
+            return "*" not in self.pieces
+        fraction = (
+            not self.divided
+            and len(self.pieces) == 3
+            and self.pieces[1] == "/"
+            and not any("(" in piece for piece in self.pieces)
+        )
+        if not fraction:
+            return False
+        top, bottom = (Fraction(number.digits) for number in self.numbers)
+        return top < bottom <= MAX_NAMED_DENOMINATOR
 
     @property
     def share(self) -> bool:
