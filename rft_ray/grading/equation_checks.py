@@ -17,7 +17,7 @@ from typing import Literal
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
 from rft_ray.grading.equation_context import is_asked, says_rounded
 from rft_ray.grading.field_words import OF_SOMETHING
-from rft_ray.grading.fields import Field, Variant, convertible, in_smallest_units, variants
+from rft_ray.grading.fields import Field, Variant, convertible, halved, in_smallest_units, variants
 from rft_ray.grading.quantities import measure
 
 CACHED_EQUATION_CHARS = 200
@@ -93,6 +93,8 @@ class Checker:
 
     def _failed(self, checked: Checked, left: Field, right: Field) -> Checked:
         doubt = left.doubt or _result_doubt(left, right) or _unlike(left, right)
+        if not doubt and _halves_hold(left, right):
+            doubt = "a blank between digits"
         if not doubt and is_asked(self._text, checked.end):
             doubt = "a question"
         if doubt:
@@ -207,6 +209,12 @@ def _result_doubt(left: Field, right: Field) -> str:
     if quotient and right.doubt == OF_SOMETHING and not right.operators and right.numbers[0].percent:
         return ""
     return right.doubt
+
+
+def _halves_hold(left: Field, right: Field) -> bool:
+    """Whether two sides are equal where a number with a blank, as in `7 200`, is two numbers."""
+    others = [_value(source) for source in halved(right)]
+    return any(_value(source) in others for source in halved(left))
 
 
 def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:

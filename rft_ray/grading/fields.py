@@ -35,6 +35,8 @@ class Number:
     """The first word after it, or its currency sign."""
     per: str = ""
     """The unit that it is a rate of: `hour` in `$4/hour`."""
+    halves: tuple[str, str] | None = None
+    """The digits before and after its only blank: `7 200` may be two numbers."""
     scale: int = 1
     """What a scale word after it may multiply it by: 1,000,000 for `1.2 million`."""
 
@@ -140,6 +142,15 @@ def variants(side: Field) -> Iterator[Variant]:
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}
     if dotted:
         yield Variant(side.replaced(dotted), 0, "a point before three digits separates thousands")
+
+
+def halved(side: Field) -> list[str]:
+    """The sources of a side whose first number begins, or whose last one ends, at a blank inside of it."""
+    sources = [side.source]
+    for number, kept in ((side.numbers[0], 1), (side.numbers[-1], 0)) if side.numbers else ():
+        if number.halves:
+            sources.append(side.replaced({number.piece: str(int(number.halves[kept]))}))
+    return sources
 
 
 def _scaled(side: Field, number: Number) -> str:

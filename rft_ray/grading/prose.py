@@ -163,8 +163,8 @@ class Reader:
         number = Number(len(side.pieces), digits, side.decimals)
         if self._view.kinds[self.position - 1] == "currency":
             number.unit = self._tokens[self.position - 1].text
-        elif " " in token.text and token.text.count(" ") == 1:
-            side.doubt = side.doubt or "a blank between digits"
+        elif token.text.count(" ") == 1 and "." not in token.text:
+            number.halves = (digits[:-3], token.text[-3:])
         if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
             side.doubt = side.doubt or "a comma for a decimal point"
         side.numbers.append(number)
