@@ -16,7 +16,8 @@ from typing import Literal
 
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
 from rft_ray.grading.equation_context import is_asked, says_rounded
-from rft_ray.grading.fields import Field, Variant, convertible, in_smallest_units, variants
+from rft_ray.grading.field_words import OF_SOMETHING
+from rft_ray.grading.fields import Field, Variant, convertible, halved, in_smallest_units, variants
 from rft_ray.grading.quantities import measure
 
 CACHED_EQUATION_CHARS = 200
@@ -91,7 +92,9 @@ class Checker:
         return replace(checked, rule=rule) if rule else checked
 
     def _failed(self, checked: Checked, left: Field, right: Field) -> Checked:
-        doubt = left.doubt or right.doubt or _unlike(left, right)
+        doubt = left.doubt or _result_doubt(left, right) or _unlike(left, right)
+        if not doubt and _halves_hold(left, right):
+            doubt = "a blank between digits"
         if not doubt and is_asked(self._text, checked.end):
             doubt = "a question"
         if doubt:
@@ -198,6 +201,20 @@ class Checker:
             ):
                 return "a rounded number stands for its exact value"
         return ""
+
+
+def _result_doubt(left: Field, right: Field) -> str:
+    """The doubt of a right side. A quotient of two numbers is said in percent of something: `7/20 = 35% of them`."""
+    quotient = len(left.pieces) == 3 and left.pieces[1] == "/"
+    if quotient and right.doubt == OF_SOMETHING and not right.operators and right.numbers[0].percent:
+        return ""
+    return right.doubt
+
+
+def _halves_hold(left: Field, right: Field) -> bool:
+    """Whether two sides are equal where a number with a blank, as in `7 200`, is two numbers."""
+    others = [_value(source) for source in halved(right)]
+    return any(_value(source) in others for source in halved(left))
 
 
 def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:

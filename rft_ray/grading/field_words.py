@@ -15,6 +15,9 @@ from rft_ray.grading.quantities import (
 from rft_ray.grading.token_view import NUMBERS, TokenView
 
 _LIMITING = frozenset(["for", "per", "every", "each", "than", "if", "assume", "not", "all", "these", "those"])
+_LEADING = frozenset(["so", "thus", "therefore", "then", "hence", "also", "entonces", "donc", "alors", "and", "we"])
+"""Words that begin a clause and name nothing."""
+OF_SOMETHING = "a share of something that is no number, or a comparison"
 _PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
 
 
@@ -32,7 +35,7 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
     glued = view.glued(index) and kind in ("word", "number") and view.tokens[index - 1].text[-1:].isascii()
     glued |= view.glued(index) and kind == "close"
     side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
-    side.worded = kind == "word"
+    side.worded = kind == "word" and view.word(index - 1) not in _LEADING
     side.alone = not clause_has_number
     if kind == "close" and view.counted[index - 1] > view.counted[view.opening.get(index - 1, index - 1)]:
         side.doubt = "a parenthesis before it"
@@ -67,11 +70,16 @@ def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_h
         or word in _LIMITING
         or (clause_has_number and (apart or word in _PREPOSITIONS))
         or (measure(word) and before == "number")
-        or (word == "and" and before in NUMBERS)
+        or (word == "and" and before in NUMBERS and not _repeated(view, index))
         or (word == "and" and measure(view.word(index - 2)) and view.kinds[index - 3] == "number")
         or view.operator_before_words(index - 1)
     ):
         side.doubt = side.doubt or "words before it that may belong to it"
+
+
+def _repeated(view: TokenView, index: int) -> bool:
+    """Whether the number of `= 316 and 316 + 5` is the result before it."""
+    return view.kinds[index - 3] == "equals" and view.tokens[index - 2].text == view.tokens[index].text
 
 
 def note_units(words: list[str], side: Field, glued: bool) -> None:
@@ -91,7 +99,7 @@ def note_units(words: list[str], side: Field, glued: bool) -> None:
     if "per" in words[:-1]:
         number.per = words[words.index("per") + 1]
     if "than" in words or ("of" in words and (number.percent or side.pieces[-2:-1] == ["/"])):
-        side.doubt = side.doubt or "a share of something that is no number, or a comparison"
+        side.doubt = side.doubt or OF_SOMETHING
     for word in words:
         if len(word) == 1 and word.isascii() and word not in UNIT_LETTERS:
             side.clean, side.silent = False, True

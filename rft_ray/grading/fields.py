@@ -15,6 +15,8 @@ from typing import NamedTuple
 from rft_ray.grading.quantities import measure
 
 _DOTTED = re.compile(r"[1-9]\d{0,2}\.\d{3}")
+MAX_NAMED_DENOMINATOR = 100
+"""A fraction with a larger one is a quotient rather than the name of a share."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ class Number:
     """The first word after it, or its currency sign."""
     per: str = ""
     """The unit that it is a rate of: `hour` in `$4/hour`."""
+    halves: tuple[str, str] | None = None
+    """The digits before and after its only blank: `7 200` may be two numbers."""
     scale: int = 1
     """What a scale word after it may multiply it by: 1,000,000 for `1.2 million`."""
 
@@ -63,6 +67,8 @@ class Field:
     """Whether no other number and no word as `of` stands before it in its clause."""
     named: bool = False
     """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
+    divided: bool = False
+    """Whether it has the sign `÷`, which writes no fraction."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
     share_of: int = 0
@@ -87,9 +93,17 @@ class Field:
     def plain(self) -> bool:
         """Whether it is one number, or a fraction less than one."""
         if len(self.numbers) <= 1:
-            return True
-        fraction = len(self.pieces) == 3 and self.pieces[1] == "/" and not any("(" in piece for piece in self.pieces)
-        return fraction and Fraction(self.numbers[0].digits) < Fraction(self.numbers[1].digits)
+            return "*" not in self.pieces
+        fraction = (
+            not self.divided
+            and len(self.pieces) == 3
+            and self.pieces[1] == "/"
+            and not any("(" in piece for piece in self.pieces)
+        )
+        if not fraction:
+            return False
+        top, bottom = (Fraction(number.digits) for number in self.numbers)
+        return top < bottom <= MAX_NAMED_DENOMINATOR
 
     @property
     def share(self) -> bool:
@@ -128,6 +142,15 @@ def variants(side: Field) -> Iterator[Variant]:
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}
     if dotted:
         yield Variant(side.replaced(dotted), 0, "a point before three digits separates thousands")
+
+
+def halved(side: Field) -> list[str]:
+    """The sources of a side whose first number begins, or whose last one ends, at a blank inside of it."""
+    sources = [side.source]
+    for number, kept in ((side.numbers[0], 1), (side.numbers[-1], 0)) if side.numbers else ():
+        if number.halves:
+            sources.append(side.replaced({number.piece: str(int(number.halves[kept]))}))
+    return sources
 
 
 def _scaled(side: Field, number: Number) -> str:

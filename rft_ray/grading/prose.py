@@ -163,8 +163,8 @@ class Reader:
         number = Number(len(side.pieces), digits, side.decimals)
         if self._view.kinds[self.position - 1] == "currency":
             number.unit = self._tokens[self.position - 1].text
-        elif " " in token.text and token.text.count(" ") == 1:
-            side.doubt = side.doubt or "a blank between digits"
+        elif token.text.count(" ") == 1 and "." not in token.text:
+            number.halves = (digits[:-3], token.text[-3:])
         if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
             side.doubt = side.doubt or "a comma for a decimal point"
         side.numbers.append(number)
@@ -223,7 +223,7 @@ class Reader:
         return None
 
     def _sign_operator(self, index: int, words: list[str], side: Field) -> str | None:
-        sign = "**" if self._view.kinds[index] == "power" else self._tokens[index].text
+        sign = "**" if self._view.kinds[index] == "power" else self._tokens[index].text.replace("÷", "/")
         if words and self._view.is_sign(index) and not self._view.glued(index):
             self._end(index, words, side)
             return None
@@ -241,11 +241,12 @@ class Reader:
             return None
         note_units(words, side, self._follows_glued())
         side.letters = False
-        if operand > index + 1:
+        if operand > index + 1 and not self._view.follows_names(self._field_at, operand):
             side.named = True
             if self._tokens[operand - 1].text[:1].isupper():
                 side.doubt = side.doubt or "a number that belongs to a name"
         if sign == "/":
+            side.divided |= self._tokens[index].text == "÷"
             self._quotient(index, words, side)
         self.position = operand
         return sign
@@ -284,9 +285,9 @@ class Reader:
                 index = self._view.past_unit_power(index + 2)
             elif kind == "open" and index in self._view.partner and not self._view.starts_operand(index + 1):
                 close = self._view.partner[index]
-                if self._view.counted[close] > self._view.counted[index] or (
-                    self._view.glued(index) and index == self.position
-                ):
+                bare = self._view.glued(index) and index == self.position
+                foreign = close == index + 2 and not self._tokens[index + 1].text.isascii()
+                if self._view.counted[close] > self._view.counted[index] or (bare and not foreign):
                     side.doubt = side.doubt or "a remark with numbers"
                 index = close + 1
             else:

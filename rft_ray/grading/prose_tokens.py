@@ -34,21 +34,21 @@ _DIGITS = {
 }
 _TRANSLATE = _DIGITS | str.maketrans(
     {
-        "×": "*", "∗": "*", "⋅": "*", "·": "*", "✕": "*", "✖": "*", "÷": "/", "∕": "/", "⁄": "/", "／": "/", "＊": "*",
+        "×": "*", "∗": "*", "⋅": "*", "·": "*", "✕": "*", "✖": "*", "∕": "/", "⁄": "/", "／": "/", "＊": "*",
         "−": "-", "–": "-", "‐": "-", "‑": "-", "－": "-", "＋": "+", "＝": "=", "％": "%", "٪": "%", "＄": "$",
         "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "（": "(", "）": ")", "[": "(", "]": ")",
         "`": " ", "&": " ", "٫": ".", "٬": ",", "．": ".",
     }
 )  # fmt: skip
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
-_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
+_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
 _DOUBLED = re.compile(
     r"\\\\(?=(?:[dtc]?frac|times|div|cdot|text|left|right|boxed|approx|begin|end)(?![a-z])|[()\]$%*{]|\[(?!\d{1,3}(?:pt|ex|em)))"
 )
 """A backslash that a JSON text doubles."""
 _HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
 """A blank that keeps a number on one line sets off thousands."""
-_COMMA_MONEY = re.compile(r"(?<![\d.,])(\d{1,3}(?:[., ]\d{3}){1,5}|\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
+_COMMA_MONEY = re.compile(r"(?<![\d.,])(-?\d{1,3}(?:[., ]\d{3}){1,5}|-?\d+),(\d\d)(?=\s?(?:€|[Ee]uros?\b))")
 _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\\\|\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"), lambda match: "\n" + " " * (len(match[0]) - 1)),
     (
@@ -65,7 +65,7 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     ),
     (re.compile(r"\\[dt]?frac\s?(\d)\s?(\d)"), lambda match: f"({match[1]}/{match[2]})".ljust(len(match[0]))),
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), lambda match: " *".ljust(len(match[0]))),
-    (re.compile(r"\\div(?![a-zA-Z])"), lambda match: " /".ljust(len(match[0]))),
+    (re.compile(r"\\div(?![a-zA-Z])"), lambda match: " ÷".ljust(len(match[0]))),
     (re.compile(r"\\(?:approx|simeq)(?![a-zA-Z])"), lambda match: " ≈".ljust(len(match[0]))),
     (re.compile(r"\\(?:neq?|[lg](?:eq?|t))(?![a-zA-Z])"), lambda match: " ≠".ljust(len(match[0]))),
     (
@@ -80,12 +80,14 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
         lambda match: " " * len(match[0]),
     ),
     (re.compile(r"\\\*"), lambda match: " *"),
+    (re.compile(r"-\\\$(?=\d)"), lambda match: " -$"),
     (re.compile(r"\\([$%])"), lambda match: " $" if match[1] == "$" else "% "),
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
 _MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
+_BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
 _ITALIC_EQUATION = re.compile(
@@ -103,7 +105,7 @@ _TOKEN = re.compile(
     r"|(?P<word>(?<=[0-9][ ])€(?![ ]?[0-9])|[^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+(?:['’-][^\W\d_\u3040-\u9fff⁰¹²³⁴⁵⁶⁷⁸⁹]+)*"
     r"|[°¢]|乘以|除以|等于|加上|减去|[加减乘是]"
     r"|[\u3040-\u9fff]+?(?=乘以|除以|等于|[加减乘是]|[^\u3040-\u9fff]|$))"
-    r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/])|(?P<equals>=+|[≈≃≅≡])"
+    r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/÷])|(?P<equals>=+|[≈≃≅≡])"
     r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
     r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|[{}\"'“”‘’|•…—。，；：！？、؟،؛])"
     r"|(?P<strange>.)",
@@ -160,6 +162,8 @@ def plain(text: str) -> str:
                 text = pattern.sub(replacement, text)
     if "^{" in text:
         text = _LATEX[-2][0].sub(_LATEX[-2][1], text)
+    if "***" in text:
+        text = _BOLD_ITALIC.sub(r"   \1   ", text)
     if "**" in text:
         text = _BOLD_STARS.sub("  ", text)
     if "__" in text:

@@ -71,7 +71,7 @@ BY = frozenset(["by", "por", "entre", "par", "durch"])
 
 EQUALITY_WORDS = frozenset(
     ["equals", "equal", "is", "gives", "makes", "等于", "是", "est", "égale", "égal", "ist", "ergibt", "gleich", "es",
-     "son"]
+     "son", "font", "fait"]
 )  # fmt: skip
 SHARES = {"half": "1/2", "a half": "1/2", "one half": "1/2", "one-half": "1/2", "a third": "1/3", "one third": "1/3",
           "one-third": "1/3", "two thirds": "2/3", "two-thirds": "2/3", "a quarter": "1/4", "one quarter": "1/4",

@@ -122,6 +122,11 @@ class TokenView:
             index += 1
         return index if self.starts_operand(index) and index > start else 0
 
+    def follows_names(self, first: int, operand: int) -> bool:
+        """Whether numbers in parentheses follow names, `Ann (4) + Bea (6)`, and do not count them from 1."""
+        enclosed = all(self.kinds[at] == "open" and self.partner.get(at) == at + 2 for at in (first, operand))
+        return enclosed and self.tokens[first + 1].text != "1"
+
     def past_unit_power(self, index: int) -> int:
         """Past the power of a unit: `ft³`, `m^2`."""
         if self.kinds[index] == "super":
