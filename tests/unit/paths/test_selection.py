@@ -78,7 +78,7 @@ def test_paper_lists_are_as_written_without_blanks() -> None:
         ("- 5 x 3 = 15\n* 2 + 2 = 4", ("5*3=15", "2+2=4")),
         ("x + 5 = 12, 2x = 10, 2x+20 = 180, 6s - 4 = 116", ()),
         ("10:30 - 9:00 = 1.5, at 5 = five", ()),
-        ("3 feet + 6 inches = 42 inches; 100 + 20% = 120", ()),
+        ("3 feet + 6 inches = 42 inches; 100 + 20% = 120", ("3+6=42", "100+20%=120")),
         ("no arithmetic here", ()),
     ],
 )

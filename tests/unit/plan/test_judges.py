@@ -19,13 +19,13 @@ from tests.unit.plan.test_run_plan import TEST, TRAIN, config
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
 SHIPPED = {
     "demo": "c8f512c2fa8209b8",
-    "distil": "bff679dd3332c4ff",
+    "distil": "e9217acaa1567ba7",
     "k8s": "e48d6bc7d539c1b2",
     "paper": "e48d6bc7d539c1b2",
-    "self_improve": "a21967cc92ddbd7d",
-    "smollm2": "d2b0560a7dc5b4e1",
+    "self_improve": "3cd6e76a1e3986a9",
+    "smollm2": "fa6a553003dd3486",
     "study": "a522d63a0e305350",
-    "study_smollm2": "95422cd19cedd2ff",
+    "study_smollm2": "ffa9b0d51c8c8c3c",
 }
 """Shipped config -> the fingerprint of its plan before there was a judge."""
 JUDGE = "--grading.judge=openai:j"
@@ -48,7 +48,7 @@ def test_the_plans_of_the_shipped_configs_keep_their_names(name: str) -> None:
 def test_the_names_of_a_judges_answers_never_change() -> None:
     """If this fails, each judge is asked anew in every run: change the question's wording only on purpose."""
     job = planned(JUDGE).judged[0]
-    assert (job.sampling.fingerprint, job.fingerprint) == ("db096b6d454511c0", "8ed8476525533d17")
+    assert (job.sampling.fingerprint, job.fingerprint) == ("4265349d1b941b12", "fc5da6abb966fa86")
 
 
 def test_a_judge_whose_opinions_are_ignored_renames_no_verdict_path_corpus_or_model() -> None:
