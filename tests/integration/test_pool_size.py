@@ -15,7 +15,7 @@ DRIVER = Path(__file__).with_name("pool_driver.py")
 QUICK = {"RAY_worker_niceness": "0", "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 """No idle processes, because each takes a second to start."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -203,6 +203,7 @@ def test_an_answer_has_one_request_id(service: Service) -> None:
     assert len(unnamed.headers.get_list("x-request-id")) == 1
 
 
+@pytest.mark.long
 def test_a_killed_single_process_restarts_at_its_port(service: Service) -> None:
     """After its engine is killed, where waiting clients get an error, and after the process itself is killed."""
     if len(service.models) > 1:
