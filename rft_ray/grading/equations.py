@@ -24,7 +24,7 @@ from rft_ray.grading.equation_checks import Checked, Checker, Outcome, is_conver
 from rft_ray.grading.equation_context import says_wrong, second_thought
 from rft_ray.grading.fields import Field
 from rft_ray.grading.prose import read_annotation, read_chains
-from rft_ray.grading.prose_tokens import annotation_spans, without_annotations
+from rft_ray.grading.prose_tokens import ANNOTATION, FEW_ANNOTATIONS, annotation_spans, without_annotations
 
 Mode = Literal["strict", "paper"]
 MODES: tuple[Mode, ...] = ("strict", "paper")
@@ -102,6 +102,8 @@ def readings(text: str) -> list[Reading]:
 
 def annotated(text: str) -> list[str]:
     """Insides of all `<<...>>`, as the regular expression `<<([^>]*)>>` finds them, in linear time."""
+    if text.count("<<") <= FEW_ANNOTATIONS:
+        return ANNOTATION.findall(text)
     return [text[start:end] for start, end in annotation_spans(text)]
 
 

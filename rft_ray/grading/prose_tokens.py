@@ -25,7 +25,7 @@ class Token(NamedTuple):
 
 FEW_ANNOTATIONS = 50
 """Up to this number of `<<`, a regular expression finds them: it is faster, and its worst case is bounded."""
-_ANNOTATION = re.compile(r"<<([^>]*)>>")
+ANNOTATION = re.compile(r"<<([^>]*)>>")
 
 _DIGITS = {
     ord(first) + value: str(value)
@@ -119,7 +119,7 @@ def annotation_spans(text: str) -> Iterator[tuple[int, int]]:
     (The expression itself takes quadratic time on a run of `<` without `>>`.)
     """
     if text.count("<<") <= FEW_ANNOTATIONS:
-        yield from (match.span(1) for match in _ANNOTATION.finditer(text))
+        yield from (match.span(1) for match in ANNOTATION.finditer(text))
         return
     start = text.find("<<")
     while start >= 0:
