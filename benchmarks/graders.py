@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     processes=options.processes,
                     limit=options.limit,
                     rejects=rejects,
-                    library_every=options.math_verify_every,
+                    math_verify_every=options.math_verify_every,
                 )
                 for one in data
             }

@@ -46,7 +46,7 @@ class Judged:
     """Whether the strict rules accept the answer when equations are not checked."""
     accepted_by: tuple[str, ...]
     """The rules that accept the answer."""
-    library_asked: bool = False
+    math_verify_ran: bool = False
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Counts:
 
     def add(self, right: Label, judged: Judged) -> None:
         self.rows[right] += 1
-        self.asked[right] += judged.library_asked
+        self.asked[right] += judged.math_verify_ran
         self.statuses[right, judged.status] += 1
         self.accepted.update((right, rule) for rule in judged.accepted_by)
 
@@ -107,16 +107,16 @@ def counted(
     processes: int = 2,
     limit: int | None = None,
     rejects: TextIO | None = None,
-    library_every: int = 1,
+    math_verify_every: int = 1,
 ) -> Counts:
-    """Judge the rows of a data set, every `library_every`-th by Math-Verify too; none with 0.
+    """Judge the rows of a data set, every `math_verify_every`-th by Math-Verify too; none with 0.
 
     Raises DataError and ChildError.
     """
     total = sum(1 for _ in islice(data.rows(), limit))
     progress = Progress(data.name, total, "rows")
     counts = Counts()
-    for row, judged in _judged(islice(data.rows(), limit), processes, library_every):
+    for row, judged in _judged(islice(data.rows(), limit), processes, math_verify_every):
         counts.add(row.right, judged)
         progress.advance(1)
         if rejects and (kind := kind_of(row.right, judged)):
@@ -125,16 +125,18 @@ def counted(
     return counts
 
 
-def _judged(rows: Iterator[LabelledRow], processes: int, library_every: int) -> Iterator[tuple[LabelledRow, Judged]]:
+def _judged(
+    rows: Iterator[LabelledRow], processes: int, math_verify_every: int
+) -> Iterator[tuple[LabelledRow, Judged]]:
     """Each row with its verdicts, in order; with one process, in this one."""
     chunks = iter(lambda: list(islice(rows, CHUNK)), [])
     if processes == 1:
-        _start(library_every)
+        _start(math_verify_every)
         for number, chunk in enumerate(chunks):
             yield from zip(chunk, _judge_chunk(number * CHUNK, chunk), strict=True)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (library_every,)) as pool:
+    with ProcessPoolExecutor(processes, context, _start, (math_verify_every,)) as pool:
         waiting: deque[tuple[Sequence[LabelledRow], Future[list[Judged]]]] = deque()
         for number, chunk in enumerate(chunks):
             waiting.append((chunk, pool.submit(_judge_chunk, number * CHUNK, chunk)))
@@ -150,13 +152,13 @@ def _results(done: tuple[Sequence[LabelledRow], Future[list[Judged]]]) -> Iterab
 
 _library: MathVerify | None = None
 """Of a worker process: its child with Math-Verify."""
-_library_every = 0
+_math_verify_every = 0
 
 
-def _start(library_every: int) -> None:
-    global _library, _library_every
-    _library_every = library_every
-    if library_every and _library is None:
+def _start(math_verify_every: int) -> None:
+    global _library, _math_verify_every
+    _math_verify_every = math_verify_every
+    if math_verify_every and _library is None:
         _library = MathVerify()
         Finalize(_library, _library.close, exitpriority=10)
 
@@ -164,7 +166,7 @@ def _start(library_every: int) -> None:
 def _judge_chunk(first: int, rows: Sequence[LabelledRow]) -> list[Judged]:
     """The verdicts on some rows; `first` is the index of the first of them in its data set."""
     asked = [
-        _library if _library_every and index % _library_every == 0 else None
+        _library if _math_verify_every and index % _math_verify_every == 0 else None
         for index in range(first, first + len(rows))
     ]
     return [judge(row, library) for row, library in zip(rows, asked, strict=True)]
