@@ -16,11 +16,12 @@ from pydantic import Field, field_validator, model_validator
 from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
-from rft_ray.config.judge import Judge
+from rft_ray.config.grading import FUNCTION, Grading
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
 from rft_ray.config.section import Name, Place, Section
+from rft_ray.config.study import Study
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -141,71 +142,6 @@ class Engine(Section):
         return self
 
 
-VERIFIERS = ("gsm8k", "math", "choice", "exact", "regex", "python")
-FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""`module:function` of the user's own."""
-
-
-class Grading(Section):
-    """How completions are graded."""
-
-    mode: Literal["strict", "paper"] = "strict"
-    """Of `gsm8k`. `paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
-    unread: Literal["accept", "reject"] = "accept"
-    """Of `gsm8k` in strict mode: whether a right answer is `correct` (accept) or `undecided` (reject) where some of its
-    equations cannot be read. These verdicts have the detail `equations partly_read`, and the ledger counts them."""
-    verifier: str = "gsm8k"
-    """`gsm8k`: numbers and equations. `math`: LaTeX. `choice`: a letter. `exact`: words. `regex`: by `pattern`.
-    `python`: code against unit tests. `module:function`: your own. See docs/verifiers.md."""
-    pattern: str | None = None
-    """Of `regex`, and needed there: the first group of its last match is the answer."""
-    timeout_s: float = Field(10.0, gt=0, le=3600)
-    """Seconds for one completion in `math`, `regex`, `python` and `module:function`."""
-    memory_gib: float = Field(4.0, ge=0.5)
-    """Memory of the process of these verifiers, in GiB of address space."""
-    actors: int = Field(1, ge=1)
-    """Processes that grade and select paths."""
-    judge: Judge | None = None
-    """A model that is asked about rejected completions, or its source alone; null: none."""
-
-    @field_validator("judge", mode="before")
-    @classmethod
-    def _source_alone(cls, judge: Any) -> Any:
-        return {"source": judge} if isinstance(judge, str) else judge
-
-    @field_validator("verifier")
-    @classmethod
-    def _known(cls, verifier: str) -> str:
-        if verifier in VERIFIERS or FUNCTION.fullmatch(verifier):
-            return verifier
-        near = difflib.get_close_matches(verifier, VERIFIERS, 1)
-        raise ValueError(
-            f"{verifier!r} is no verifier: {'did you mean ' + near[0] if near else 'use ' + ', '.join(VERIFIERS)}, or "
-            "module:function for one of your own"
-        )
-
-    @model_validator(mode="after")
-    def _unread_has_its_mode(self) -> Grading:
-        if self.unread == "reject" and (self.mode != "strict" or self.verifier != "gsm8k"):
-            raise ValueError(
-                "unread: reject needs mode: strict and verifier: gsm8k, which alone find equations that cannot be read"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _pattern_has_its_verifier(self) -> Grading:
-        if (self.verifier == "regex") != (self.pattern is not None):
-            raise ValueError("verifier: regex needs a pattern, and a pattern needs verifier: regex")
-        if self.pattern is not None:
-            try:
-                groups = re.compile(self.pattern).groups
-            except re.error as error:
-                raise ValueError(f"pattern: {error}") from None
-            if not groups:
-                raise ValueError("pattern: put the answer into a group: (…)")
-        return self
-
-
 DISTINCT_BY = ("equations", "normalised_text", "answer_and_length")
 
 
@@ -266,38 +202,6 @@ class Evaluation(Section):
     def _whole_blocks(self) -> Evaluation:
         _check_whole_blocks(self.samples_per_problem, self.samples_per_block)
         return self
-
-
-class Study(Section):
-    """Which points the scaling study trains and evaluates (`rft-ray study`). Other jobs ignore it.
-
-    The questions are numbered as in `rft_ray/study/`. The largest k is `sampling.samples_per_problem`.
-    """
-
-    questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
-    """The paper's questions that the study answers."""
-    headline: tuple[str, ...] = ()
-    """Models in every question; other models are in questions 1 and 2 only. Empty: the models that sample."""
-    k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)
-    """Samples per problem to train RFT with, as prefixes of the same samples; values above the largest are left out."""
-    halvings: int = Field(3, ge=0, le=16)
-    """How many times the gold data is halved: 3 gives 1, 1/2, 1/4, 1/8."""
-    equal_steps: bool = True
-    """Train on each share of the gold data twice, the second time with as many steps as on all of it; the better result
-    counts, as in the paper."""
-    seeds: int = Field(3, ge=1)
-    """Training seeds of the headline points: SFT on all gold data, RFT on the union at the largest k."""
-    full_grid: bool = False
-    """Every question for every model, every point with every seed."""
-    pretraining_losses: dict[str, float] = Field({})
-    """Model name -> pre-training loss in nats per token, for models without a pretraining.json."""
-
-    @field_validator("k")
-    @classmethod
-    def _positive(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if any(samples < 1 for samples in k):
-            raise ValueError("every k must be 1 or more")
-        return tuple(sorted(set(k)))
 
 
 class Config(Section):
