@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.prompts import Chat
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.engine import Misbehaved, Unavailable, Usage
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0

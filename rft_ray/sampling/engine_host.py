@@ -20,7 +20,8 @@ from typing import NoReturn, Protocol
 from rft_ray import config
 from rft_ray.config.endpoint import ENDPOINT
 from rft_ray.data import base_models
-from rft_ray.plan.jobs import ModelRef, SamplingSettings
+from rft_ray.plan.jobs import ModelRef
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.actor_pool import in_one_line
 from rft_ray.sampling.engine import (
     Answered,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rft_ray.config import engine_script
 from rft_ray.config.engine_script import Fault
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Answered, Generated, Request
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rft_ray import config
 from rft_ray.data import prompts
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import vllm_private
 from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
 from rft_ray.sampling.weight_layout import layout

@@ -19,7 +19,8 @@ from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.prompts import render_few_shot
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.ray_cluster import uses_gpu

@@ -16,7 +16,8 @@ import pytest
 from rft_ray import config
 from rft_ray.data.problems import ProblemSet, commit_problems, ordered
 from rft_ray.data.prompts import Chat, Message
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, Problem, from_table, problem_id
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.openai_engine import OpenAIEngine

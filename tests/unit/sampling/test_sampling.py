@@ -11,7 +11,8 @@ import pytest
 
 from rft_ray import config
 from rft_ray.data.tiny import model_dir
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.stage import by_engine, by_model, pool_of
 from rft_ray.sampling.tracker import ShardTracker
