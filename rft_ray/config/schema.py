@@ -99,14 +99,12 @@ class Sampling(Section):
         return self
 
     @property
-    def beyond_openai(self) -> list[str]:
+    def beyond_openai(self) -> dict[str, float]:
         """The fields with an effect that OpenAI's API has not."""
-        effects = {
-            "top_k": self.top_k is not None,
-            "min_p": self.min_p > 0,
-            "repetition_penalty": self.repetition_penalty != 1,
-        }
-        return [name for name, has_effect in effects.items() if has_effect]
+        values: dict[str, float] = {} if self.top_k is None else {"top_k": self.top_k}
+        if self.min_p:
+            values["min_p"] = self.min_p
+        return values | ({} if self.repetition_penalty == 1 else {"repetition_penalty": self.repetition_penalty})
 
 
 class Engine(Section):
@@ -357,7 +355,7 @@ class Config(Section):
         if self.engine.speculative and self.sampling.min_p:
             raise ValueError("sampling.min_p: vLLM has no min_p with engine.speculative: leave one of them out")
         for at, model in enumerate(self.models):
-            asked = self.sampling.beyond_openai
+            asked = list(self.sampling.beyond_openai)
             if asked and model.samples_from_endpoint and model.endpoint.server != "vllm":
                 raise ValueError(
                     f"models.{at}: OpenAI's API has no {' and no '.join(asked)}: set models.{at}.endpoint.server: vllm "
