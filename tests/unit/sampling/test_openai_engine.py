@@ -77,6 +77,18 @@ def test_samples_come_in_one_request_with_their_tokens_shared_out() -> None:
     assert server.keys == [f"Bearer {KEY}"]
 
 
+def test_settings_that_openais_api_lacks_are_sent_where_they_have_an_effect() -> None:
+    settings = replace(SETTINGS, top_k=50, min_p=0.1, repetition_penalty=1.1)
+    with engine(echo, server="vllm") as (opened, server):
+        opened.generate([request()], settings)
+        opened.generate([request()], SETTINGS)
+    names = ("top_k", "min_p", "repetition_penalty")
+    assert [{name: body.get(name) for name in names} for body in server.asked] == [
+        {"top_k": 50, "min_p": 0.1, "repetition_penalty": 1.1},
+        dict.fromkeys(names),
+    ]
+
+
 def test_a_chat_is_sent_as_it_is_with_the_arguments_of_its_template() -> None:
     chat = Chat((Message("system", "Be brief."), Message("user", "1+1?")), {"enable_thinking": False})
     with engine(echo, key_env=None) as (opened, server):

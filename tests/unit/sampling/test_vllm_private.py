@@ -29,6 +29,9 @@ def class_of(module: str, name: str) -> ast.ClassDef:
         ("v1/engine/llm_engine.py", "LLMEngine", "reset_prefix_cache"),
         ("v1/engine/core_client.py", "InprocClient", "shutdown"),
         ("v1/engine/core_client.py", "MPClient", "shutdown"),
+        ("v1/metrics/loggers.py", "PrometheusStatLogger", "record"),
+        ("v1/metrics/loggers.py", "PrometheusStatLogger", "log_engine_initialized"),
+        ("v1/metrics/loggers.py", "PrometheusStatLogger", "record_sleep_state"),
         ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
         ("v1/worker/gpu_worker.py", "Worker", "get_model"),
         ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
@@ -48,6 +51,28 @@ def test_the_weights_of_a_folder_can_be_reloaded() -> None:
     runner = class_of("v1/worker/gpu_model_runner.py", "GPUModelRunner")
     [reload] = [node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == "reload_weights"]
     assert "weights_path" in {argument.arg for argument in [*reload.args.args, *reload.args.kwonlyargs]}
+
+
+def test_the_statistics_have_the_fields_of_a_load() -> None:
+    module = "v1/metrics/stats.py"
+    scheduler = _fields(class_of(module, "SchedulerStats"))
+    assert {"num_running_reqs", "num_waiting_reqs", "kv_cache_usage"} <= scheduler
+    iteration = {node.attr for node in ast.walk(class_of(module, "IterationStats")) if isinstance(node, ast.Attribute)}
+    assert "num_preempted_reqs" in iteration
+
+
+def test_an_engine_takes_loggers_and_adds_none_next_to_a_prometheus_logger() -> None:
+    engine = class_of("v1/engine/llm_engine.py", "LLMEngine")
+    [made] = [node for node in engine.body if isinstance(node, ast.FunctionDef) and node.name == "from_engine_args"]
+    assert "stat_loggers" in {argument.arg for argument in made.args.args}
+    manager = ast.unparse(class_of("v1/metrics/loggers.py", "StatLoggerManager"))
+    assert "if isinstance(global_stat_logger, PrometheusStatLogger):" in manager
+    assert "if not custom_prometheus_logger:" in manager
+
+
+def _fields(owner: ast.ClassDef) -> set[str]:
+    named = [node.target for node in owner.body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in named if isinstance(target, ast.Name)}
 
 
 def test_the_engine_has_a_core_and_the_output_layer_its_name() -> None:
