@@ -22,9 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """What the driver prints. Most of its time starts processes."""
-    environ = {**os.environ, **QUICK, "PYTHONPATH": str(DRIVER.parents[2])}
-    if niceness := os.environ.get("RAY_worker_niceness"):
-        environ["RAY_worker_niceness"] = niceness
+    environ = {**QUICK, **os.environ, "PYTHONPATH": str(DRIVER.parents[2])}
     environ.pop("RAY_ADDRESS", None)
     command = [sys.executable, str(DRIVER), str(tmp_path_factory.mktemp("places"))]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=580)
