@@ -54,8 +54,9 @@ class VllmEngine:
             **vllm_arguments.engine_arguments(settings, gpu=gpu, share=share),
         )
         with vllm_arguments.opened_alone(share):
-            loggers = [vllm_private.stat_logger(loads.record)] if loads else None
-            self._engine = LLMEngine.from_engine_args(arguments, stat_loggers=loggers)
+            self._engine = LLMEngine.from_engine_args(arguments)
+        if loads:
+            vllm_private.report_load(self._engine, loads.record)
         self._tokenizer = self._engine.get_tokenizer()
         self._ends_of: dict[str, list[int]] = {}
         self._context_tokens = int(self._engine.model_config.max_model_len)

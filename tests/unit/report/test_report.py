@@ -33,6 +33,7 @@ from rft_ray.report.examples import (
     excerpt,
 )
 from rft_ray.report.facts import RunFacts, gather
+from rft_ray.report.formatting import percent
 from rft_ray.report.html import RULE_CHARS, marked, quoted
 from rft_ray.report.page import headline, run_page
 from rft_ray.report.write import write_report
@@ -332,7 +333,7 @@ def test_the_load_of_the_engines_is_shown_where_it_is_known(facts: RunFacts, pag
     table = re.search(r"Load of the engines.*?</table>", shown, re.DOTALL)
     assert table
     cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
-    assert cells[-4:] == ["256", "1,744", "83.0 %", "12"]
+    assert cells[-4:] == ["256", "1,744", percent(0.83), "12"]
 
 
 def test_the_judges_opinions_are_shown_by_model_and_verdict(facts: RunFacts, page: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,10 +39,24 @@ def test_gauges_are_set_once_an_interval_and_when_the_engine_is_idle() -> None:
     assert reported == [FULL, EngineLoad(0, 0, 0.0, 4)]
 
 
-def test_a_step_without_output_has_a_load_too() -> None:
+def test_each_step_of_an_engine_with_statistics_gives_its_load() -> None:
     scheduler = SimpleNamespace(num_running_reqs=2, num_waiting_reqs=1, kv_cache_usage=0.123456)
-    assert vllm_private.load_of(scheduler, None) == EngineLoad(2, 1, 0.1235, 0)
-    assert vllm_private.load_of(scheduler, SimpleNamespace(num_preempted_reqs=3)).preemptions == 3
+    kinds = Enum("EngineCoreEventType", ["QUEUED", "PREEMPTED"])
+    events = [SimpleNamespace(type=kind) for kind in kinds]
+    outputs = [SimpleNamespace(events=None), SimpleNamespace(events=events)]
+    steps = [
+        SimpleNamespace(outputs=outputs, scheduler_stats=scheduler),
+        SimpleNamespace(outputs=[], scheduler_stats=scheduler),
+        SimpleNamespace(outputs=outputs, scheduler_stats=None),
+    ]
+    core = SimpleNamespace(get_output=iter(steps).__next__)
+    engine = SimpleNamespace(engine_core=core, output_processor=SimpleNamespace(log_stats=True), log_stats=True)
+    seen: list[EngineLoad] = []
+    vllm_private.report_load(engine, seen.append)
+    assert [engine.engine_core.get_output() for _ in steps] == steps
+    assert seen == [EngineLoad(2, 1, 0.1235, 1), EngineLoad(2, 1, 0.1235, 0)]
+    assert not engine.log_stats
+    assert not engine.output_processor.log_stats
 
 
 def test_the_loads_of_shards_add_up_in_the_account_of_their_model(tmp_path: Path) -> None:

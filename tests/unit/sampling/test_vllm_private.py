@@ -29,9 +29,8 @@ def class_of(module: str, name: str) -> ast.ClassDef:
         ("v1/engine/llm_engine.py", "LLMEngine", "reset_prefix_cache"),
         ("v1/engine/core_client.py", "InprocClient", "shutdown"),
         ("v1/engine/core_client.py", "MPClient", "shutdown"),
-        ("v1/metrics/loggers.py", "PrometheusStatLogger", "record"),
-        ("v1/metrics/loggers.py", "PrometheusStatLogger", "log_engine_initialized"),
-        ("v1/metrics/loggers.py", "PrometheusStatLogger", "record_sleep_state"),
+        ("v1/engine/core_client.py", "InprocClient", "get_output"),
+        ("v1/engine/core_client.py", "SyncMPClient", "get_output"),
         ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
         ("v1/worker/gpu_worker.py", "Worker", "get_model"),
         ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
@@ -54,20 +53,23 @@ def test_the_weights_of_a_folder_can_be_reloaded() -> None:
 
 
 def test_the_statistics_have_the_fields_of_a_load() -> None:
-    module = "v1/metrics/stats.py"
-    scheduler = _fields(class_of(module, "SchedulerStats"))
+    scheduler = _fields(class_of("v1/metrics/stats.py", "SchedulerStats"))
     assert {"num_running_reqs", "num_waiting_reqs", "kv_cache_usage"} <= scheduler
-    iteration = {node.attr for node in ast.walk(class_of(module, "IterationStats")) if isinstance(node, ast.Attribute)}
-    assert "num_preempted_reqs" in iteration
+    assert {"outputs", "scheduler_stats"} <= _fields(class_of("v1/engine/__init__.py", "EngineCoreOutputs"))
+    assert "events" in _fields(class_of("v1/engine/__init__.py", "EngineCoreOutput"))
+    assert "type" in _fields(class_of("v1/engine/__init__.py", "EngineCoreEvent"))
+    assert "PREEMPTED" in ast.unparse(class_of("v1/engine/__init__.py", "EngineCoreEventType"))
 
 
-def test_an_engine_takes_loggers_and_adds_none_next_to_a_prometheus_logger() -> None:
-    engine = class_of("v1/engine/llm_engine.py", "LLMEngine")
-    [made] = [node for node in engine.body if isinstance(node, ast.FunctionDef) and node.name == "from_engine_args"]
-    assert "stat_loggers" in {argument.arg for argument in made.args.args}
-    manager = ast.unparse(class_of("v1/metrics/loggers.py", "StatLoggerManager"))
-    assert "if isinstance(global_stat_logger, PrometheusStatLogger):" in manager
-    assert "if not custom_prometheus_logger:" in manager
+def test_a_step_reads_the_core_and_counts_nothing_else_without_statistics() -> None:
+    [step] = [
+        ast.unparse(node)
+        for node in class_of("v1/engine/llm_engine.py", "LLMEngine").body
+        if isinstance(node, ast.FunctionDef) and node.name == "step"
+    ]
+    assert "outputs = self.engine_core.get_output()" in step
+    assert "IterationStats() if self.log_stats and outputs.outputs else None" in step
+    assert "if self.logger_manager is not None and " in step
 
 
 def _fields(owner: ast.ClassDef) -> set[str]:
