@@ -229,6 +229,14 @@ def test_models_of_the_same_layout_share_an_engine_and_others_do_not(sampled: Sa
     assert len(seeds) == len(set().union(*used.values())), "two engines had one seed"
 
 
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_load_of_the_engine_is_recorded_with_its_shards(sampled: Sampled, name: str) -> None:
+    """Of two shards that end in the same step, one has it."""
+    loads = [json.loads(metadata["load"]) for _, metadata in sampled.shards(name) if "load" in metadata]
+    assert max(load["running"] for load in loads) > 1
+    assert 0 < max(load["kv_cache"] for load in loads) <= 1
+
+
 def test_a_model_that_does_not_exist_is_named(sampled: Sampled) -> None:
     assert "sample gone (sft): " in sampled.error
     assert "0" * 16 in sampled.error
