@@ -119,8 +119,8 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
     from rft_ray.runtime.ray_cluster import uses_gpu  # imports Ray, whose variables the runner sets first
 
     gpus, cpus, gpu = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0), uses_gpu(args.device, cluster)
-    threads = recorded.engine.threads_per_actor * recorded.engine.tensor_parallel_size
-    needed = engines * recorded.engine.tensor_parallel_size
+    whole = recorded.engine.tensor_parallel_size * recorded.engine.pipeline_parallel_size  # engines share no GPU here
+    threads, needed = recorded.engine.threads_per_actor * whole, engines * whole
     if args.device == "auto" and gpu and gpus < needed:
         raise RunModelsError(
             f"{engines} engines need {needed} GPUs, the cluster has {gpus:g}: serve one model (--model NAME), or give "
@@ -132,6 +132,7 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
         replicas=args.replicas,
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),
         max_model_len=recorded.max_model_len,
+        sampled=recorded.sampled,
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,6 +57,8 @@ class RunSettings:
     engine: config.Engine
     max_tokens: int
     max_model_len: int | None
+    sampled: Mapping[str, float] = field(default_factory=dict)
+    """`top_k`, `min_p` and `repetition_penalty` of the run's samples, those that have an effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Resources:
     """Most tokens of one completion, on every route."""
     max_model_len: int | None = None
     """Tokens of prompt and completion together; None: the model's own context."""
+    sampled: Mapping[str, float] = field(default_factory=dict)
+    """As in RunSettings: the defaults of requests that are not greedy."""
 
 
 COMPARED = ("rft", "sft", "base")
@@ -218,7 +222,8 @@ def settings(run: str) -> RunSettings:
         raise RunModelsError(str(error)) from None
     except StoreError as error:
         raise RunModelsError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
-    return RunSettings(recorded.engine, recorded.sampling.max_new_tokens, recorded.sampling.max_model_len)
+    sampling = recorded.sampling
+    return RunSettings(recorded.engine, sampling.max_new_tokens, sampling.max_model_len, sampling.beyond_openai)
 
 
 def newest(folder: str) -> str:

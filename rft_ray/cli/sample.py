@@ -20,6 +20,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rft_ray.cli.job import carry_out, check_writable, start
@@ -146,18 +147,13 @@ def per_block(n: int) -> int:
 def sampling_job(options: argparse.Namespace, config: Config, file: PromptFile) -> SamplingJob:
     """The job, whose fingerprint holds model, prompts and settings. Raises ModelError and ConfigError."""
     from rft_ray.data import base_models, prompts
-    from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+    from rft_ray.plan.jobs import ModelRef, SamplingJob
+    from rft_ray.plan.sampling_settings import settings_of
 
     [model], sampling = config.models, config.sampling
-    settings = SamplingSettings(
-        temperature=sampling.temperature if options.temperature else 0.0,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        samples_per_block=sampling.samples_per_block,
-        prompt=prompts.stored(config.prompt),
-        max_model_len=None if model.is_endpoint else sampling.max_model_len,
-        engine="openai" if model.is_endpoint else sampling.engine,
-    )
+    settings = settings_of(config, prompts.stored(config.prompt), endpoint=model.is_endpoint)
+    if not options.temperature:
+        settings = replace(settings, temperature=0.0)
     return SamplingJob(
         model=ModelRef(model.name, "base", base_models.fingerprint(model.source), model.source),
         problems_fingerprint=file.prompts.fingerprint,

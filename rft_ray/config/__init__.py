@@ -5,11 +5,13 @@ Imports pydantic and yaml only: a config is validated before Ray, torch or vLLM 
 
 from rft_ray.config.endpoint import ENDPOINT, Endpoint
 from rft_ray.config.errors import ConfigError
+from rft_ray.config.grading import Grading
 from rft_ray.config.loading import load
 from rft_ray.config.models import ALPACA, BaseModelSpec, Prompt, Recipe
 from rft_ray.config.problems import Problems, ProblemSet
-from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Grading, Run, Sampling, Study, Training
+from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Run, Sampling, Training
 from rft_ray.config.section import Section
+from rft_ray.config.study import Study
 
 __all__ = [
     "ALPACA",

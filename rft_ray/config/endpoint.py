@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from rft_ray.config.section import NOT_A_NAME, VARIABLE, Place, Section
@@ -24,6 +26,9 @@ class Endpoint(Section):
 
     base_url: Place = "https://api.openai.com/v1"
     """Address of an OpenAI-compatible API, without `/chat/completions`."""
+    server: Literal["openai", "vllm"] = "openai"
+    """`vllm`: the server takes `top_k`, `min_p` and `repetition_penalty` too, as vLLM's and SGLang's do. With `openai`
+    a config that sets one of them for the samples of this model is refused."""
     key_env: str | None = "OPENAI_API_KEY"
     """Name of the environment variable with the API key, set where the samplers run; null: no key."""
     max_concurrency: int = Field(16, ge=1, le=10_000)

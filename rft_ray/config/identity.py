@@ -25,6 +25,7 @@ RECIPE = (
 PROMPT = ("kind", "template", "system", "chat_kwargs")
 ENDPOINT = (
     "base_url",
+    "server",
     "key_env",
     "max_concurrency",
     "token_budget",
@@ -69,6 +70,10 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     **{f"rft.{name}": ("rft", "controls") for name in (*RECIPE, "from")},
     "sampling.temperature": ("completions",),
     "sampling.top_p": ("completions",),
+    # Of the evaluation, the samples that are not greedy.
+    "sampling.top_k": ("completions", "sft completions"),
+    "sampling.min_p": ("completions", "sft completions"),
+    "sampling.repetition_penalty": ("completions", "sft completions"),
     # More samples add shards under the same names; files made from all samples change their name.
     "sampling.samples_per_problem": ("paths",),
     "sampling.samples_per_block": ("completions",),
@@ -117,13 +122,23 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "engine.min_actors": NONE,
     "engine.max_actors": NONE,
     "engine.tensor_parallel_size": NONE,
+    "engine.pipeline_parallel_size": NONE,
+    "engine.gpus_per_engine": NONE,
+    "engine.accelerator_type": NONE,
     "engine.threads_per_actor": NONE,
     "engine.max_num_seqs": NONE,
+    "engine.max_num_batched_tokens": NONE,
     "engine.shards_in_flight": NONE,
     "engine.kv_cache_gib": NONE,
     "engine.gpu_memory_utilization": NONE,
     # These two change samples only through floating-point rounding, which enters no name.
     "engine.dtype": NONE,
+    "engine.quantization": COMPLETIONS,
+    "engine.kv_cache_dtype": COMPLETIONS,
+    # Drafted tokens have the distribution of the model's own.
+    "engine.speculative": NONE,
+    # Each argument on its own: `engine_arguments.py`.
+    "engine.extra": COMPLETIONS,
     "engine.enforce_eager": NONE,
     "engine.max_restarts": NONE,
     "engine.stall_seconds": NONE,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from rft_ray.config.engine_arguments import DECIDING, NEUTRAL, SET_ELSEWHERE
 from rft_ray.config.identity import IDENTITY
 from rft_ray.config.loading import known_fields, section_of
 from rft_ray.config.models import ALPACA
@@ -51,7 +52,11 @@ UNITS = {
     "min_actors": "engines",
     "max_actors": "engines",
     "tensor_parallel_size": "GPUs",
+    "pipeline_parallel_size": "groups",
+    "gpus_per_engine": "GPUs",
     "max_num_seqs": "sequences",
+    "max_num_batched_tokens": "tokens",
+    "top_k": "tokens",
     "shards_in_flight": "shards",
     "max_quarantined": "shards",
     "kv_cache_gib": "GiB",
@@ -72,9 +77,28 @@ UNITS = {
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
 
 
+EXTRA = """
+## vLLM's engine arguments
+
+`engine.extra` takes the arguments of vLLM 0.29's `EngineArgs`. Those of the first list leave the distribution of the
+samples as it is, up to floating-point rounding, and enter no name. Those of the second one change samples, or may:
+they enter the names of all completions, as `engine.quantization` and `engine.kv_cache_dtype` do, and an engine with
+one of them takes no second model over but is started again. Those of the table are refused."""
+
+
 def page() -> str:
     """The whole page, as it is stored."""
-    return "\n".join([INTRODUCTION, *_lines()]) + "\n"
+    return "\n".join([INTRODUCTION, *_lines(), *_extra()]) + "\n"
+
+
+def _extra() -> Iterator[str]:
+    """The section about the arguments of `engine.extra`."""
+    yield EXTRA
+    for title, names in (("Enter no name", NEUTRAL), ("Enter the names of completions", DECIDING)):
+        yield from ("", f"{title}: {', '.join(f'`{name}`' for name in sorted(names))}.")
+    yield from ("", "| refused | instead |", "|-|-|")
+    for name, instead in sorted(SET_ELSEWHERE.items()):
+        yield f"| `{name}` | {instead.replace('*', '0')} |"
 
 
 def _lines() -> Iterator[str]:

@@ -11,16 +11,18 @@ import re
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from rft_ray.config import engine_arguments
 from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
-from rft_ray.config.judge import Judge
+from rft_ray.config.grading import FUNCTION, Grading
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
 from rft_ray.config.section import Name, Place, Section
+from rft_ray.config.study import Study
 
 
 def _check_whole_blocks(k: int, per: int) -> None:
@@ -66,13 +68,20 @@ class Training(Section):
 class Sampling(Section):
     """What decides the samples of the corpus. Paper: T=0.7, 100 samples, 256 new tokens.
 
-    `max_new_tokens`, `engine` and `max_model_len` decide the samples of the evaluation too.
+    `max_new_tokens`, `engine` and `max_model_len` decide the samples of the evaluation too; `top_k`, `min_p` and
+    `repetition_penalty` those that are not greedy.
     """
 
     temperature: float = Field(0.7, gt=0, le=10)
     """Sampling temperature."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: draw from the most likely tokens of this total probability."""
+    top_k: int | None = Field(None, ge=1)
+    """Draw from so many of the most likely tokens; null: from all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Draw from the tokens of at least this share of the most likely one's probability; 0: from all."""
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    """Above 1, tokens of the prompt and of the text so far are less likely; 1: none."""
     samples_per_problem: int = Field(100, ge=1)
     """Samples of each training problem and sampling model (k), a multiple of `samples_per_block`."""
     samples_per_block: int = Field(20, ge=1)
@@ -89,9 +98,18 @@ class Sampling(Section):
         _check_whole_blocks(self.samples_per_problem, self.samples_per_block)
         return self
 
+    @property
+    def beyond_openai(self) -> dict[str, float]:
+        """The fields with an effect that OpenAI's API has not."""
+        values: dict[str, float] = {} if self.top_k is None else {"top_k": self.top_k}
+        if self.min_p:
+            values["min_p"] = self.min_p
+        return values | ({} if self.repetition_penalty == 1 else {"repetition_penalty": self.repetition_penalty})
+
 
 class Engine(Section):
-    """How samplers run; none of it enters the identity of samples."""
+    """How samplers run. `quantization`, `kv_cache_dtype` and some arguments of `extra` change samples, so they enter
+    the identity of samples; the other keys do not."""
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
@@ -100,21 +118,42 @@ class Engine(Section):
     max_actors: int = Field(1, ge=1)
     """Engines at most."""
     tensor_parallel_size: int = Field(1, ge=1)
-    """GPUs of one engine."""
+    """GPUs that share each layer of one engine's model."""
+    pipeline_parallel_size: int = Field(1, ge=1)
+    """Groups of `tensor_parallel_size` GPUs that hold the layers of one engine's model one after another. An engine is
+    on one node."""
+    gpus_per_engine: float | None = Field(None, gt=0, le=1)
+    """Share of a GPU of one engine, for small models: 0.25 starts four engines on a GPU, each with a quarter of
+    `gpu_memory_utilization`. null: whole GPUs, `tensor_parallel_size` x `pipeline_parallel_size`."""
+    accelerator_type: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Ray's name of the only type of GPU that engines run on, such as A100 or H100; null: any."""
     threads_per_actor: int = Field(2, ge=1)
     """CPU threads of one engine, where there is no GPU."""
     max_num_seqs: int = Field(256, ge=1)
     """Sequences that one engine generates at once."""
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    """Tokens that one step of an engine computes, of prompts and samples; null: vLLM's default."""
     shards_in_flight: int = Field(4, ge=1)
     """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Key-value cache of an engine without a GPU, in GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of a GPU's memory that an engine takes."""
+    """Share of a GPU's memory that its engines take."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Data type of the weights in sampling; `auto`: the model's own."""
-    enforce_eager: bool = True
-    """False compiles the model first: a slower start and faster sampling."""
+    quantization: str | None = None
+    """vLLM's method of quantization, such as fp8 or awq; null: as the model's files are."""
+    kv_cache_dtype: str = "auto"
+    """Data type of the key-value cache, such as fp8; `auto`: that of the model."""
+    speculative: dict[str, Any] = Field({})
+    """Speculative decoding: vLLM's `speculative_config`, such as `{method: ngram, num_speculative_tokens: 4,
+    prompt_lookup_max: 4}`. The samples' distribution stays as it is."""
+    extra: dict[str, Any] = Field({})
+    """Any other engine argument of vLLM, such as `{block_size: 32}`; the lists at the end of this page say which of
+    them enter the identity of samples."""
+    enforce_eager: Literal["auto"] | bool = "auto"
+    """false compiles the model and captures graphs first: a slower start and faster sampling. `auto`: true without a
+    GPU, false with one."""
     max_restarts: int = Field(3, ge=0)
     """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
     stall_seconds: float = Field(1800, gt=0)
@@ -140,70 +179,54 @@ class Engine(Section):
         parse(self.script)
         return self
 
-
-VERIFIERS = ("gsm8k", "math", "choice", "exact", "regex", "python")
-FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""`module:function` of the user's own."""
-
-
-class Grading(Section):
-    """How completions are graded."""
-
-    mode: Literal["strict", "paper"] = "strict"
-    """Of `gsm8k`. `paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
-    unread: Literal["accept", "reject"] = "accept"
-    """Of `gsm8k` in strict mode: whether a right answer is `correct` (accept) or `undecided` (reject) where some of its
-    equations cannot be read. These verdicts have the detail `equations partly_read`, and the ledger counts them."""
-    verifier: str = "gsm8k"
-    """`gsm8k`: numbers and equations. `math`: LaTeX. `choice`: a letter. `exact`: words. `regex`: by `pattern`.
-    `python`: code against unit tests. `module:function`: your own. See docs/verifiers.md."""
-    pattern: str | None = None
-    """Of `regex`, and needed there: the first group of its last match is the answer."""
-    timeout_s: float = Field(10.0, gt=0, le=3600)
-    """Seconds for one completion in `math`, `regex`, `python` and `module:function`."""
-    memory_gib: float = Field(4.0, ge=0.5)
-    """Memory of the process of these verifiers, in GiB of address space."""
-    actors: int = Field(1, ge=1)
-    """Processes that grade and select paths."""
-    judge: Judge | None = None
-    """A model that is asked about rejected completions, or its source alone; null: none."""
-
-    @field_validator("judge", mode="before")
+    @field_validator("extra")
     @classmethod
-    def _source_alone(cls, judge: Any) -> Any:
-        return {"source": judge} if isinstance(judge, str) else judge
+    def _known_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        return engine_arguments.check_extra(extra)
 
-    @field_validator("verifier")
+    @field_validator("speculative")
     @classmethod
-    def _known(cls, verifier: str) -> str:
-        if verifier in VERIFIERS or FUNCTION.fullmatch(verifier):
-            return verifier
-        near = difflib.get_close_matches(verifier, VERIFIERS, 1)
-        raise ValueError(
-            f"{verifier!r} is no verifier: {'did you mean ' + near[0] if near else 'use ' + ', '.join(VERIFIERS)}, or "
-            "module:function for one of your own"
-        )
+    def _lossless(cls, speculative: dict[str, Any]) -> dict[str, Any]:
+        return engine_arguments.check_speculative(speculative)
+
+    @field_validator("quantization", "kv_cache_dtype")
+    @classmethod
+    def _known_method(cls, name: str | None, field: ValidationInfo) -> str | None:
+        known = {"quantization": engine_arguments.QUANTIZATIONS, "kv_cache_dtype": engine_arguments.CACHE_DTYPES}
+        if name is not None:
+            engine_arguments.check_known("value that vLLM takes", [name], known[str(field.field_name)])
+        return name
 
     @model_validator(mode="after")
-    def _unread_has_its_mode(self) -> Grading:
-        if self.unread == "reject" and (self.mode != "strict" or self.verifier != "gsm8k"):
+    def _whole_batch(self) -> Engine:
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
-                "unread: reject needs mode: strict and verifier: gsm8k, which alone find equations that cannot be read"
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is less than max_num_seqs={self.max_num_seqs}: "
+                "a step computes at least one token of each sequence"
             )
         return self
 
     @model_validator(mode="after")
-    def _pattern_has_its_verifier(self) -> Grading:
-        if (self.verifier == "regex") != (self.pattern is not None):
-            raise ValueError("verifier: regex needs a pattern, and a pattern needs verifier: regex")
-        if self.pattern is not None:
-            try:
-                groups = re.compile(self.pattern).groups
-            except re.error as error:
-                raise ValueError(f"pattern: {error}") from None
-            if not groups:
-                raise ValueError("pattern: put the answer into a group: (…)")
+    def _placed(self) -> Engine:
+        whole = self.tensor_parallel_size * self.pipeline_parallel_size
+        if self.gpus_per_engine is not None and whole > 1:
+            raise ValueError(
+                f"gpus_per_engine={self.gpus_per_engine:g} is for engines on one GPU, and tensor_parallel_size x "
+                f"pipeline_parallel_size is {whole}: leave it out"
+            )
+        if self.accelerator_type and self.device == "cpu":
+            raise ValueError("accelerator_type needs GPUs: leave it out with device: cpu")
         return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one engine: a number of whole ones, or a share of one."""
+        return self.gpus_per_engine or self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def deciding_arguments(self) -> str:
+        """The arguments of vLLM that change samples, as canonical JSON; empty where there are none."""
+        return engine_arguments.deciding(self.quantization, self.kv_cache_dtype, self.extra)
 
 
 DISTINCT_BY = ("equations", "normalised_text", "answer_and_length")
@@ -268,40 +291,8 @@ class Evaluation(Section):
         return self
 
 
-class Study(Section):
-    """Which points the scaling study trains and evaluates (`rft-ray study`). Other jobs ignore it.
-
-    The questions are numbered as in `rft_ray/study/`. The largest k is `sampling.samples_per_problem`.
-    """
-
-    questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
-    """The paper's questions that the study answers."""
-    headline: tuple[str, ...] = ()
-    """Models in every question; other models are in questions 1 and 2 only. Empty: the models that sample."""
-    k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)
-    """Samples per problem to train RFT with, as prefixes of the same samples; values above the largest are left out."""
-    halvings: int = Field(3, ge=0, le=16)
-    """How many times the gold data is halved: 3 gives 1, 1/2, 1/4, 1/8."""
-    equal_steps: bool = True
-    """Train on each share of the gold data twice, the second time with as many steps as on all of it; the better result
-    counts, as in the paper."""
-    seeds: int = Field(3, ge=1)
-    """Training seeds of the headline points: SFT on all gold data, RFT on the union at the largest k."""
-    full_grid: bool = False
-    """Every question for every model, every point with every seed."""
-    pretraining_losses: dict[str, float] = Field({})
-    """Model name -> pre-training loss in nats per token, for models without a pretraining.json."""
-
-    @field_validator("k")
-    @classmethod
-    def _positive(cls, k: tuple[int, ...]) -> tuple[int, ...]:
-        if any(samples < 1 for samples in k):
-            raise ValueError("every k must be 1 or more")
-        return tuple(sorted(set(k)))
-
-
 class Config(Section):
-    """One run. The sections that only say how to run (`training`, `engine`) enter no fingerprint."""
+    """One run. What only says how to run (`training`, most of `engine`) enters no fingerprint."""
 
     run: Run = Run()
     problems: Problems = Problems()
@@ -357,6 +348,19 @@ class Config(Section):
         for name in {*self.study.headline, *self.study.pretraining_losses} - set(names):
             near = difflib.get_close_matches(name, names, 1, 0) or names
             raise ValueError(f"study: there is no model {name!r}; nearest: {near[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_sampling(self) -> Config:
+        if self.engine.speculative and self.sampling.min_p:
+            raise ValueError("sampling.min_p: vLLM has no min_p with engine.speculative: leave one of them out")
+        for at, model in enumerate(self.models):
+            asked = list(self.sampling.beyond_openai)
+            if asked and model.samples_from_endpoint and model.endpoint.server != "vllm":
+                raise ValueError(
+                    f"models.{at}: OpenAI's API has no {' and no '.join(asked)}: set models.{at}.endpoint.server: vllm "
+                    f"where its server is vLLM or takes the same fields, or leave out sampling.{asked[0]}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,8 @@ from rft_ray.corpus.verifier import verify
 from rft_ray.data import external
 from rft_ray.data.external import PER_BLOCK, Gold
 from rft_ray.grading import Mode
-from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
+from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, VerdictJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, ReasoningPath, from_table, to_table
 from rft_ray.runtime.progress import Progress, Stopwatch
 from rft_ray.store import Store, commit_table, present, read_table

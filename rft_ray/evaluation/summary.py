@@ -38,6 +38,7 @@ from rft_ray.plan.judges import JUDGE, judge_endpoints
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Opinion, Status
 from rft_ray.runtime.progress import StageTime, Stopwatch
+from rft_ray.sampling.engine_load import EngineLoad, merged
 from rft_ray.sampling.quarantine import Held, held_shards
 from rft_ray.store import NotFound, Store, present
 from rft_ray.store.models.committed import committed_model
@@ -143,6 +144,7 @@ def account_of(
         verdicts.update(json.loads(metadata["counts"]))
         partly_read += int(metadata.get("partly_read", 0))
     busy = busy_seconds(completions)
+    loads = [EngineLoad(**json.loads(metadata["load"])) for metadata in completions if "load" in metadata]
     name = job.sampling.model.name
     paths = overlaps.by_model.get(name)
     return Account(
@@ -158,6 +160,7 @@ def account_of(
         distinct_paths=paths.distinct if paths else 0,
         tokens=counts["tokens"],
         tokens_per_s=round(counts["tokens"] / busy, 1) if busy else 0.0,
+        load=merged(loads) if loads else None,
         charged=charged_for(counts, endpoints[name]) if endpoints and name in endpoints else None,
     )
 

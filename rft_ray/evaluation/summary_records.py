@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from rft_ray.evaluation.metrics import Difference, Metric
 from rft_ray.runtime.progress import StoredStageTime
+from rft_ray.sampling.engine_load import EngineLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Account:
     tokens: int
     tokens_per_s: float
     """Tokens per second of the time in which at least one of the model's shards was being sampled."""
+    load: EngineLoad | None = None
+    """The most that one engine had at a time, and the preemptions of all; None where no engine has such statistics."""
     charged: Charged | None = None
     """Of a model behind an endpoint only."""
     judged: dict[str, Judged] = field(default_factory=dict)
@@ -210,7 +213,7 @@ class Summary:
     """Sum over the stages."""
 
 
-OPTIONAL = ("charged", "judged", "judge_charged", "partly_read")
+OPTIONAL = ("load", "charged", "judged", "judge_charged", "partly_read")
 """Fields of an Account that are left out of the JSON where they are empty."""
 _TREE: TypeAdapter[Summary] = TypeAdapter(Summary)
 

@@ -6,6 +6,7 @@ where the run could only fail. Numbers of tokens in notes are estimates, from ch
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -145,7 +146,7 @@ def _same(paper: Answer, strict: Answer) -> bool:
 
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
     """One line for each section that asks for more GPUs than this machine has."""
-    sampling = config.engine.min_actors * config.engine.tensor_parallel_size
+    sampling = math.ceil(config.engine.min_actors * config.engine.gpus)
     for section, device, needed in (
         ("engine", config.engine.device, sampling),
         ("training", config.training.device, config.training.workers),

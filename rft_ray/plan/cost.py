@@ -7,9 +7,9 @@ times.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import pow
 
 from rft_ray.config import Config
 from rft_ray.config.endpoint import TokenPrice
@@ -67,7 +67,7 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
     The time of models behind endpoints is not estimated.
     """
     config = plan.config
-    engines, workers = config.engine.max_actors * config.engine.tensor_parallel_size, config.training.workers
+    engines, workers = math.ceil(config.engine.max_actors * config.engine.gpus), config.training.workers
     prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]
     seconds = 0.0
@@ -167,7 +167,7 @@ def paths_guess(k: int, samplers: int) -> float:
     0.85 k^(1/3) is between the paper's 7B (1.17 at k=1, 5.25 at k=100) and the demo's models (2.0 at k=32). Several
     models find some paths twice: in the paper and in the demo, m of them find m^0.65 times as many as one.
     """
-    return min(k, 0.85 * pow(k, 1 / 3)) * pow(samplers, 0.65)
+    return min(k, 0.85 * math.pow(k, 1 / 3)) * math.pow(samplers, 0.65)
 
 
 def sampling_rate(flops_per_token: float, gpus: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rft_ray.config import Recipe
@@ -16,6 +16,7 @@ from rft_ray.grading import Mode, judging
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, fingerprint_of
 from rft_ray.store.shards import Shard
 
@@ -103,26 +104,6 @@ class EvaluationJob:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingSettings:
-    """What decides the distribution of a model's samples, and how they are cut into shards."""
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    samples_per_block: int
-    prompt: str
-    """The prompt in its stored form (`data/prompts.py`)."""
-    shots: int = 0
-    """Worked examples before the question: the first problems of `shots_from` that have a solution."""
-    shots_from: str = ""
-    """Fingerprint of the problem set that the worked examples come from."""
-    max_model_len: int | None = None
-    """Bound of prompt and completion together, in tokens; None: the model's own context."""
-    engine: str = "vllm"
-    """`vllm`, `scripted`, or `openai` for a model behind an endpoint: the samples of each engine have other names."""
-
-
-@dataclass(frozen=True, slots=True)
 class ModelRef:
     """One model of a run. Only the fingerprint is its identity; name and stage are for display.
 
@@ -160,7 +141,7 @@ class SamplingJob:
             "completions",
             model=self.model.fingerprint,
             problems=self.problems_fingerprint,
-            settings=asdict(self.settings),
+            settings=self.settings.identity(),
             seed=self.seed,
         )
 
@@ -297,7 +278,7 @@ class JudgeSampling(SamplingJob):
         return fingerprint_of(
             "completions",
             model=self.model.fingerprint,
-            settings=asdict(self.settings),
+            settings=self.settings.identity(),
             seed=self.seed,
             judged=self.judged.fingerprint,
             statuses=self.statuses,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rft_ray.config import Config, Endpoint
 from rft_ray.data import prompts
-from rft_ray.plan.jobs import JudgementJob, JudgeSampling, ModelRef, SamplingSettings, VerdictJob
+from rft_ray.plan.jobs import JudgementJob, JudgeSampling, ModelRef, VerdictJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 
 JUDGE = "judge of rejects"
 """The name of the judge in its jobs and in `bases` of `make_plan`. A model of the config has no spaces in its name."""
@@ -34,6 +35,7 @@ def judgement_jobs(config: Config, collected: Sequence[VerdictJob], bases: Mappi
             prompts.stored(judge.prompt),
             max_model_len=None if judge.is_endpoint else config.sampling.max_model_len,
             engine="openai" if judge.is_endpoint else config.sampling.engine,
+            engine_arguments="" if judge.is_endpoint else config.engine.deciding_arguments,
         )
         yield JudgementJob(
             JudgeSampling(

@@ -20,12 +20,12 @@ from rft_ray.plan.jobs import (
     PathJob,
     Purpose,
     SamplingJob,
-    SamplingSettings,
     TrainingJob,
     VerdictJob,
 )
 from rft_ray.plan.judges import judgement_jobs
 from rft_ray.plan.samplers import learns_gold, prompt_of, sampler_of, trained_model
+from rft_ray.plan.sampling_settings import SamplingSettings, settings_of
 from rft_ray.store.names import fingerprint_of
 from rft_ray.store.shards import Shard
 
@@ -297,26 +297,10 @@ def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:
 
 def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: ProblemSet) -> VerdictJob:
     """The verdicts on a model's samples of the training problems, graded to collect paths. `ref`: what samples."""
-    settings = _settings(config, prompt_of(config, model))
+    settings = settings_of(config, prompt_of(config, model), endpoint=ref.source.startswith(ENDPOINT))
     if model.shots:
         settings = replace(settings, shots=model.shots, shots_from=train.fingerprint)
-    if ref.source.startswith(ENDPOINT):
-        settings = replace(settings, engine="openai", max_model_len=None)
     return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
-
-
-def _settings(config: Config, prompt: str) -> SamplingSettings:
-    """The settings of the samples for the corpus."""
-    sampling = config.sampling
-    return SamplingSettings(
-        sampling.temperature,
-        sampling.top_p,
-        sampling.max_new_tokens,
-        sampling.samples_per_block,
-        prompt,
-        max_model_len=sampling.max_model_len,
-        engine=sampling.engine,
-    )
 
 
 def _verdicts(
@@ -360,10 +344,15 @@ def _evaluation(
     shots_from: str = "",
 ) -> EvaluationJob:
     evaluation = config.evaluation
-    greedy = replace(
-        _settings(config, prompt), temperature=0.0, top_p=1.0, samples_per_block=1, shots=shots, shots_from=shots_from
+    sampled = replace(
+        settings_of(config, prompt),
+        temperature=evaluation.temperature,
+        top_p=1.0,
+        samples_per_block=evaluation.samples_per_block,
+        shots=shots,
+        shots_from=shots_from,
     )
-    sampled = replace(greedy, temperature=evaluation.temperature, samples_per_block=evaluation.samples_per_block)
+    greedy = replace(sampled, temperature=0.0, samples_per_block=1, top_k=None, min_p=0.0, repetition_penalty=1.0)
     return EvaluationJob(
         model,
         setting,

@@ -143,6 +143,7 @@ def _settings(facts: CardFacts) -> str:
         "samples per problem": sampling.samples_per_problem,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        **sampling.beyond_openai,
         "max_new_tokens": sampling.max_new_tokens,
         "grading": config.grading.mode,
         "distinct by": config.corpus.dedup,

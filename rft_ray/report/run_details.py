@@ -135,8 +135,22 @@ def time(facts: RunFacts) -> Markup:
                 for model, account in facts.summary.ledger.items()
             ],
         ),
+        _loads(facts.summary.ledger),
         _charges(facts.summary.ledger),
     )
+
+
+def _loads(ledger: Mapping[str, Account]) -> Markup:
+    """How full the engines were; empty where no engine has such statistics."""
+    rows: list[list[object]] = [
+        [model, load.running, load.waiting, percent(load.kv_cache), load.preemptions]
+        for model, account in ledger.items()
+        if (load := account.load)
+    ]
+    if not rows:
+        return Markup()
+    columns = ["Model", "sequences at once", "waiting", "key-value cache in use", "preemptions of all engines"]
+    return table("Load of the engines: the most that one had at a time", columns, rows)
 
 
 def _charges(ledger: Mapping[str, Account]) -> Markup:

@@ -82,6 +82,9 @@ class Pool:
     max_actors: int = 1
     cpus: float = 1
     gpus: float = 0
+    """GPUs of one actor, all on one node: whole ones, or a share of one."""
+    accelerator_type: str | None = None
+    """Ray's name of the only type of GPU that actors run on; None: any."""
     shards_in_flight: int = 1
     """Shards that one actor works on at once, each in its own thread."""
     max_restarts: int = 3
@@ -161,6 +164,7 @@ def _mapped(rows: list[dict[str, str]], make: Callable[[], Worker[R]], pool: Poo
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
+        **({"accelerator_type": pool.accelerator_type} if pool.accelerator_type else {}),
         max_restarts=pool.max_restarts,
         max_task_retries=pool.max_restarts,
         runtime_env={"env_vars": pool.env},

@@ -6,8 +6,22 @@ Each is made in the actor that counts, since Ray binds a metric to the process t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from ray.util.metrics import Counter, Gauge
+
+
+class Load(Protocol):
+    """The load of an engine: `EngineLoad` of `sampling/engine_load.py`."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def kv_cache(self) -> float: ...
+    @property
+    def preemptions(self) -> int: ...
 
 
 class SamplerMetrics:
@@ -17,6 +31,10 @@ class SamplerMetrics:
         self.completions = Counter("rft_completions", "Completions committed", ("model",))
         self.tokens = Counter("rft_completion_tokens", "Tokens sampled, prompt excluded", ("model",))
         self.rate = Gauge("rft_tokens_per_s", "Tokens a second of the last shard", ("model",))
+        self.running = Gauge("rft_engine_running", "Sequences that the engine generates at once")
+        self.waiting = Gauge("rft_engine_waiting", "Sequences that wait for a place in the engine's batch")
+        self.kv_cache = Gauge("rft_engine_kv_cache", "Share of the engine's key-value cache in use")
+        self.preemptions = Counter("rft_engine_preemptions", "Sequences that lost their place in the cache")
 
     def committed(self, model: str, completions: int, tokens: int) -> None:
         if completions:
@@ -26,6 +44,14 @@ class SamplerMetrics:
 
     def sampled(self, model: str, tokens: int, seconds: float) -> None:
         self.rate.set(tokens / seconds if seconds > 0 else 0.0, {"model": model})
+
+    def engine(self, load: Load) -> None:
+        """Show the load of the engine's last step; `preemptions`: since the last call."""
+        self.running.set(load.running)
+        self.waiting.set(load.waiting)
+        self.kv_cache.set(load.kv_cache)
+        if load.preemptions:
+            self.preemptions.inc(load.preemptions)
 
     def left(self, model: str) -> None:
         """Set the rate of a model to zero when the actor swaps to another: a gauge keeps its last value."""

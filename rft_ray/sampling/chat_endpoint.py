@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.prompts import Chat
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.engine import Misbehaved, Unavailable, Usage
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -141,8 +141,8 @@ class ChatEndpoint:
             options["top_p"] = settings.top_p
         if stops := prompts.stop_strings(settings.prompt, settings.shots):
             options["stop"] = list(stops)
-        if prompt.kwargs:
-            options["extra_body"] = {"chat_template_kwargs": dict(prompt.kwargs)}
+        if extra := _beyond_openai(settings) | ({"chat_template_kwargs": dict(prompt.kwargs)} if prompt.kwargs else {}):
+            options["extra_body"] = extra
         asked: Any = prompt.as_data()
         async with self._slots:
             try:
@@ -188,6 +188,15 @@ class ChatEndpoint:
         """A text of the endpoint's in one line, cut, and without the key."""
         line = " ".join((text.replace(self._key, "***") if self._key else text).split())
         return line if len(line) <= 2 * SHOWN_CHARS else f"{line[: 2 * SHOWN_CHARS]}…"
+
+
+def _beyond_openai(settings: SamplingSettings) -> dict[str, Any]:
+    """The fields of a request that OpenAI's API has not; a config gives them to an endpoint with `server: vllm` only.
+
+    They are the settings that have an effect, under the names of vLLM's fields.
+    """
+    names = ("top_k", "min_p", "repetition_penalty")
+    return {name: value for name, value in settings.identity().items() if name in names}
 
 
 def key_of(endpoint: config.Endpoint) -> str:

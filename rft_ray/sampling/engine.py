@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rft_ray.data.prompts import Prompt
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 
 LONGEST_TOKEN = 1024

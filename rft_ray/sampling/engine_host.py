@@ -20,7 +20,8 @@ from typing import NoReturn, Protocol
 from rft_ray import config
 from rft_ray.config.endpoint import ENDPOINT
 from rft_ray.data import base_models
-from rft_ray.plan.jobs import ModelRef, SamplingSettings
+from rft_ray.plan.jobs import ModelRef
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.actor_pool import in_one_line
 from rft_ray.sampling.engine import (
     Answered,
@@ -33,6 +34,7 @@ from rft_ray.sampling.engine import (
     engine_seed,
     out_of_memory,
 )
+from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.group_lock import GroupLock
 from rft_ray.sampling.openai_engine import OpenAIEngine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
@@ -221,10 +223,12 @@ def open_engine(
     *,
     gpu: bool,
     seed: int,
+    loads: EngineLoads | None = None,
 ) -> Engine:
     """The engine that `sampling` names. `folder`: a local Hugging Face model directory, for the vllm engine only.
 
     `endpoints`: name -> endpoint of the models that are behind one. `spent`: the tokens of a model's committed samples.
+    `loads`: gets the statistics of the vllm engine.
     """
     if sampling.engine == "scripted":
         return ScriptedEngine(seed, settings.script)
@@ -233,7 +237,7 @@ def open_engine(
         return OpenAIEngine(name, endpoints[model.name], spent=spent(model), seed=seed)
     if folder is None:
         raise ValueError("the vllm engine needs a model folder")
-    return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed)
+    return VllmEngine(settings, folder, max_model_len=sampling.max_model_len, gpu=gpu, seed=seed, loads=loads)
 
 
 def model_folder(store: Store, model: ModelRef) -> tuple[Path, str]:

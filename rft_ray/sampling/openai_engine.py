@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from rft_ray import config
 from rft_ray.data.prompts import Chat, Message, Prompt
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.chat_endpoint import ChatEndpoint, Refused, Reply
 from rft_ray.sampling.engine import Answered, Generated, Request, Unavailable, Usage
 

@@ -22,6 +22,7 @@ from rft_ray.runtime import actor_pool
 from rft_ray.runtime.metrics import SamplerMetrics
 from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.engine_host import EngineHost, RandomSource, Unloadable, open_engine
+from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
@@ -98,10 +99,11 @@ class Sampler:
         self._stateless = sampling.engine == "openai"
         """Whether a failure on one shard leaves the engine usable: an endpoint's process is not ended for it."""
         self._environment = environment(engine, sampling.engine, gpu)
+        self._loads = EngineLoads(self._metrics.engine)
         self._host = EngineHost(
             self._store,
             self._supervisor,
-            partial(open_engine, engine, sampling, endpoints or {}, self._spent, gpu=gpu),
+            partial(open_engine, engine, sampling, endpoints or {}, self._spent, gpu=gpu, loads=self._loads),
             needs_folder=sampling.engine == "vllm",
             stall_s=engine.stall_seconds,
             run_seed=run_seed,
@@ -165,6 +167,8 @@ class Sampler:
             "counts": json.dumps(counts),
             "environment": json.dumps(self._environment),
         }
+        if load := self._loads.take():  # since the last shard: their preemptions add up to the engine's
+            metadata["load"] = json.dumps(asdict(load))
         made_from = dict(sampled.made_from)
         if sampled.source.weights:
             made_from[f"models/{job.model.fingerprint}/manifest"] = sampled.source.weights

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rft_ray.config import engine_script
 from rft_ray.config.engine_script import Fault
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import WITHOUT_EFFECT, SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Answered, Generated, Request
 
@@ -56,8 +56,8 @@ class ScriptedEngine:
     """Answers with the gold solution, or a variant: another correct one, a wrong one, one without an answer, with a
     false equation, or truncated.
 
-    Sample i of a problem depends on these two and the temperature alone, so shards are equal byte for byte wherever
-    and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`).
+    Sample i of a problem depends on these two and the sampling settings alone, so shards are equal byte for byte
+    wherever and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`).
     """
 
     def __init__(self, seed: int, script: str = "") -> None:
@@ -70,9 +70,7 @@ class ScriptedEngine:
 
     def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
         spoiled = fail_answering(self._faults, request.problem.question)
-        samples = [
-            self._sample(request.problem, request.sample_start + i, settings.temperature) for i in range(request.n)
-        ]
+        samples = [self._sample(request.problem, request.sample_start + i, settings) for i in range(request.n)]
         samples = [replace(sample, tokens=min(sample.tokens, settings.max_new_tokens)) for sample in samples]
         if spoiled == "empty":
             samples = [Generated("", "stop", 0) for _ in samples]
@@ -90,8 +88,11 @@ class ScriptedEngine:
         pass
 
     @staticmethod
-    def _sample(problem: Problem, index: int, temperature: float) -> Generated:
-        variant = int(hashlib.sha256(f"{problem.problem_id}:{index}:{temperature}".encode()).hexdigest()[:8], 16) % 8
+    def _sample(problem: Problem, index: int, settings: SamplingSettings) -> Generated:
+        drawn_by = [str(settings.temperature)]
+        drawn_by += [f"{name}={value}" for name, value in settings.identity().items() if name in WITHOUT_EFFECT]
+        name = f"{problem.problem_id}:{index}:{','.join(drawn_by)}"
+        variant = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 8
         gold = problem.solution or f"The answer is {problem.answer}.\n#### {problem.answer}"
         text, reason = {
             0: (f"Let us see: 1+1 = <<1+1=2>>2.\n{gold}", "stop"),

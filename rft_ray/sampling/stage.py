@@ -160,7 +160,8 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
     return actor_pool.Pool(
         min_actors=engine.min_actors,
         max_actors=max(engine.min_actors, most),
-        gpus=engine.tensor_parallel_size if gpu else 0,
+        gpus=engine.gpus if gpu else 0,
+        accelerator_type=engine.accelerator_type if gpu else None,
         shards_in_flight=engine.shards_in_flight,
         max_restarts=_max_restarts(engine),
         env=env,

@@ -12,9 +12,10 @@ from typing import Any
 
 from rft_ray import config
 from rft_ray.data import prompts
-from rft_ray.plan.jobs import SamplingSettings
-from rft_ray.sampling import vllm_private
+from rft_ray.plan.sampling_settings import SamplingSettings
+from rft_ray.sampling import vllm_arguments, vllm_private
 from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
+from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.weight_layout import layout
 
 
@@ -27,33 +28,35 @@ class VllmEngine:
     """
 
     def __init__(
-        self, settings: config.Engine, folder: Path, *, max_model_len: int | None, gpu: bool, seed: int
+        self,
+        settings: config.Engine,
+        folder: Path,
+        *,
+        max_model_len: int | None,
+        gpu: bool,
+        seed: int,
+        loads: EngineLoads | None = None,
     ) -> None:
+        """`loads`: gets the statistics of every step; None: they are off."""
         from vllm import EngineArgs, LLMEngine
 
         self.seed, self.progress = seed, 0
         self._gpu = gpu
-        self._layout = layout(folder)
-        where = (
-            {"gpu_memory_utilization": settings.gpu_memory_utilization}
-            if gpu
-            else {"kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30)}
+        # a swap has been compared with a fresh engine for models and caches as they are in the files only
+        self._layout = None if settings.deciding_arguments else layout(folder)
+        share = min(settings.gpus, 1.0) if gpu else 1.0
+        arguments = EngineArgs(
+            model=str(folder),
+            seed=seed,
+            max_model_len=max_model_len,
+            disable_log_stats=loads is None,
+            use_tqdm_on_load=False,
+            **vllm_arguments.engine_arguments(settings, gpu=gpu, share=share),
         )
-        self._engine = LLMEngine.from_engine_args(
-            EngineArgs(
-                model=str(folder),
-                seed=seed,
-                dtype=settings.dtype,
-                max_model_len=max_model_len,
-                max_num_seqs=settings.max_num_seqs,
-                tensor_parallel_size=settings.tensor_parallel_size,
-                enforce_eager=settings.enforce_eager,
-                enable_prefix_caching=True,
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                **where,
-            )
-        )
+        with vllm_arguments.opened_alone(share):
+            self._engine = LLMEngine.from_engine_args(arguments)
+        if loads:
+            vllm_private.report_load(self._engine, loads.record)
         self._tokenizer = self._engine.get_tokenizer()
         self._ends_of: dict[str, list[int]] = {}
         self._context_tokens = int(self._engine.model_config.max_model_len)
@@ -107,8 +110,7 @@ class VllmEngine:
             return len(ids), None
         params = SamplingParams(
             n=request.n,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
+            **vllm_arguments.sampling_arguments(settings),
             max_tokens=min(settings.max_new_tokens, self._context_tokens - len(ids)),
             stop=list(prompts.stop_strings(settings.prompt, settings.shots)) or None,
             stop_token_ids=self._ends(settings.prompt),

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.base_models import resolve
+from rft_ray.sampling.vllm_arguments import engine_arguments
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
 from serve import ray_private, vllm_private
@@ -55,7 +56,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     batch_s = BATCH_S
 
-    async def __init__(self, llm_config: LLMConfig, *, run: str, entry: RunModel) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, llm_config: LLMConfig, *, run: str, entry: RunModel, sampled: Mapping[str, float]
+    ) -> None:
+        """`sampled`: what the paths of /solve are sampled with, as the run's samples were, unless they are greedy."""
+        self._sampled = sampled
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
         llm_config.get_engine_config().hf_model_id = str(folder)
@@ -107,6 +112,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             top_p=1.0,
             max_completion_tokens=asked.max_tokens,
             stream=True,
+            **(self._sampled if asked.temperature else {}),
             **_chat(self._prompt, asked.question),
         )
         try:
@@ -251,7 +257,7 @@ def deploy(entry: RunModel, run: str, engine: config.Engine, resources: Resource
     return build_llm_deployment(
         llm_config_of(entry, engine, resources),
         name_prefix=ENGINE_PREFIX,
-        bind_kwargs={"run": run, "entry": entry},
+        bind_kwargs={"run": run, "entry": entry, "sampled": dict(resources.sampled)},
         deployment_cls=ModelServer,
     )
 
@@ -261,12 +267,15 @@ def in_process(
 ) -> tuple[Callable[[], Awaitable[InProcessModelServer]], dict[str, Any]]:
     """A function that starts a model's engine in the ingress's replica, and the options of the replica's deployment."""
     llm_config = llm_config_of(entry, engine, resources)
-    return partial(_start, llm_config, run, entry), InProcessModelServer.get_deployment_options(llm_config)
+    start = partial(_start, llm_config, run, entry, dict(resources.sampled))
+    return start, InProcessModelServer.get_deployment_options(llm_config)
 
 
-async def _start(llm_config: LLMConfig, run: str, entry: RunModel) -> InProcessModelServer:
+async def _start(
+    llm_config: LLMConfig, run: str, entry: RunModel, sampled: Mapping[str, float]
+) -> InProcessModelServer:
     server = InProcessModelServer.__new__(InProcessModelServer)
-    await server.__init__(llm_config, run=run, entry=entry)  # type: ignore[misc]
+    await server.__init__(llm_config, run=run, entry=entry, sampled=sampled)  # type: ignore[misc]
     return server
 
 
@@ -296,17 +305,15 @@ def llm_config_of(entry: RunModel, engine: config.Engine, resources: Resources) 
 
 
 def _engine_kwargs(engine: config.Engine, resources: Resources) -> dict[str, Any]:
-    """vLLM's engine arguments, as in `rft_ray.sampling.vllm_engine`: the served engine is the evaluated one."""
-    kwargs: dict[str, Any] = {
-        "dtype": engine.dtype,
-        "max_num_seqs": engine.max_num_seqs,
-        "tensor_parallel_size": engine.tensor_parallel_size,
-        "enforce_eager": engine.enforce_eager,
-        "enable_prefix_caching": True,
-        "override_generation_config": {"max_new_tokens": resources.max_tokens},
+    """vLLM's engine arguments, as in sampling: the served engine is the evaluated one.
+
+    `top_k` and `min_p` of the run are defaults of every route: they leave greedy answers as they are, and a repetition
+    penalty would not.
+    """
+    defaults = {name: value for name, value in resources.sampled.items() if name != "repetition_penalty"}
+    context = {} if resources.max_model_len is None else {"max_model_len": resources.max_model_len}
+    return {
+        **engine_arguments(engine, gpu=resources.gpu),
+        **context,
+        "override_generation_config": {"max_new_tokens": resources.max_tokens, **defaults},
     }
-    if resources.max_model_len is not None:
-        kwargs["max_model_len"] = resources.max_model_len
-    if resources.gpu:
-        return kwargs | {"gpu_memory_utilization": engine.gpu_memory_utilization}
-    return kwargs | {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}

@@ -21,7 +21,8 @@ from rft_ray.corpus.verifier import Verifier, verify
 from rft_ray.data import base_models
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
+from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, VerdictJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, from_table
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.runtime.ray_cluster import check_shared, start_ray

@@ -15,7 +15,8 @@ from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
+from rft_ray.plan.jobs import CorpusJob, ModelRef, PathJob, SamplingJob, VerdictJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import Store, mark_run, names, open_store, read_table

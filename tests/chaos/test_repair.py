@@ -16,7 +16,8 @@ import pytest
 from rft_ray.cli.store import main
 from rft_ray.config import load
 from rft_ray.data import base_models
-from rft_ray.plan.jobs import CorpusJob, ModelRef, SamplingSettings
+from rft_ray.plan.jobs import CorpusJob, ModelRef
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import engine
 from rft_ray.sampling import sampler as sampler_module
 from rft_ray.sampling.scripted_engine import ScriptedEngine

@@ -15,7 +15,8 @@ from rft_ray import config
 from rft_ray.cli.job import carry_out, start
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.store import open_store
 
 PROBLEMS = in_order(generate(40, split="train", seed=1, steps=(1, 2)), 0)

@@ -19,7 +19,8 @@ from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.prompts import render_few_shot
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.ray_cluster import uses_gpu
@@ -226,6 +227,14 @@ def test_models_of_the_same_layout_share_an_engine_and_others_do_not(sampled: Sa
     assert not used["other"] & (used["a"] | used["b"])
     seeds = {seed for engines in used.values() for _, seed in engines}
     assert len(seeds) == len(set().union(*used.values())), "two engines had one seed"
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_the_load_of_the_engine_is_recorded_with_its_shards(sampled: Sampled, name: str) -> None:
+    """Of two shards that end in the same step, one has it."""
+    loads = [json.loads(metadata["load"]) for _, metadata in sampled.shards(name) if "load" in metadata]
+    assert max(load["running"] for load in loads) > 1
+    assert 0 < max(load["kv_cache"] for load in loads) <= 1
 
 
 def test_a_model_that_does_not_exist_is_named(sampled: Sampled) -> None:

@@ -16,7 +16,8 @@ from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
 from rft_ray.data.problems import ProblemSet, commit_problems, in_order
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import ModelRef, PathJob, SamplingJob, SamplingSettings, VerdictJob
+from rft_ray.plan.jobs import ModelRef, PathJob, SamplingJob, VerdictJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime import actor_pool
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, read_table

@@ -15,7 +15,8 @@ from rft_ray.data.problems import commit_problems, ordered
 from rft_ray.data.tiny.generator import generate
 from rft_ray.judging.asking import ask_about_rejects
 from rft_ray.judging.opinions import read_opinions
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Opinion
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.runtime.progress import Stopwatch

@@ -19,7 +19,8 @@ from rft_ray import config
 from rft_ray.data.problems import commit_problems, ordered
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, from_table
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import open_store, read_table

@@ -9,7 +9,8 @@ import pytest
 
 from rft_ray import config
 from rft_ray.data.problems import commit_problems, ordered
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, Problem, from_table, problem_id
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import open_store, read_table

@@ -266,6 +266,25 @@ def test_engines_take_the_runs_settings_and_share_the_cpus(run: Path) -> None:
     assert not app._resources(Args(run=str(run), device="cpu"), recorded, 1, {"GPU": 1.0}).gpu
 
 
+def test_the_runs_sampling_settings_are_those_of_requests_that_are_not_greedy(run: Path) -> None:
+    config = {
+        "models": [{"name": "tiny-m", "source": "tiny:tiny-m"}],
+        "engine": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2, "extra": {"block_size": 32}},
+        "sampling": {"top_k": 50, "repetition_penalty": 1.1},
+    }
+    open_store(str(run)).replace("config.yaml", json.dumps(config).encode())
+    recorded = run_models.settings(str(run))
+    resources = app._resources(Args(run=str(run), device="gpu"), recorded, 1, {})
+    assert resources.sampled == {"top_k": 50, "repetition_penalty": 1.1}
+    from serve.replicas import model_server  # imports ray.serve.llm, which the other tests here do without
+
+    kwargs = model_server._engine_kwargs(recorded.engine, resources)
+    assert kwargs["override_generation_config"] == {"max_new_tokens": 256, "top_k": 50}
+    assert (kwargs["pipeline_parallel_size"], kwargs["block_size"], kwargs["enforce_eager"]) == (2, 32, False)
+    with pytest.raises(run_models.RunModelsError, match="need 4 GPUs"):
+        app._resources(Args(run=str(run)), recorded, 1, {"GPU": 2.0})
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
 @pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0, 8.0])
 def test_serving_uses_gpus_where_sampling_and_training_do(run: Path, device: Any, gpus: float) -> None:

@@ -12,7 +12,8 @@ from rft_ray.cli import pairs
 from rft_ray.cli.verify import arguments, check_other_run, main, plan
 from rft_ray.data.tiny.generator import generate
 from rft_ray.grading.spec import VerifierSpec
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.store import open_store
 from rft_ray.store.marker import KEY
 from rft_ray.store.plans import saved_plans

@@ -100,6 +100,7 @@ OTHER: dict[str, object] = {
     "models.*.prompt.chat_kwargs": {"enable_thinking": False},
     "models.*.rft": False,
     "models.*.endpoint.base_url": "http://127.0.0.1:1/v1",
+    "models.*.endpoint.server": "vllm",
     "models.*.endpoint.key_env": "OTHER",
     "models.*.endpoint.max_concurrency": 2,
     "models.*.endpoint.token_budget": 1000,
@@ -116,6 +117,9 @@ OTHER: dict[str, object] = {
     "rft.from": "sampler",
     "sampling.temperature": 0.5,
     "sampling.top_p": 0.5,
+    "sampling.top_k": 50,
+    "sampling.min_p": 0.1,
+    "sampling.repetition_penalty": 1.1,
     "sampling.samples_per_problem": 16,
     "sampling.samples_per_block": 4,
     "sampling.max_new_tokens": 99,
@@ -137,6 +141,7 @@ OTHER: dict[str, object] = {
     "grading.judge.temperature": 1,
     "grading.judge.max_new_tokens": 99,
     "grading.judge.endpoint.base_url": "http://127.0.0.1:1/v1",
+    "grading.judge.endpoint.server": "vllm",
     "grading.judge.endpoint.key_env": "OTHER",
     "grading.judge.endpoint.max_concurrency": 2,
     "grading.judge.endpoint.token_budget": 1000,
@@ -169,8 +174,16 @@ OTHER: dict[str, object] = {
     "engine.min_actors": 2,
     "engine.max_actors": 3,
     "engine.tensor_parallel_size": 2,
+    "engine.pipeline_parallel_size": 2,
+    "engine.gpus_per_engine": 0.5,
+    "engine.accelerator_type": "A100",
     "engine.threads_per_actor": 1,
     "engine.max_num_seqs": 8,
+    "engine.max_num_batched_tokens": 4096,
+    "engine.quantization": "fp8",
+    "engine.kv_cache_dtype": "fp8",
+    "engine.speculative": {"method": "ngram", "num_speculative_tokens": 2},
+    "engine.extra": {"hf_overrides": {"rope_theta": 5000}},
     "engine.shards_in_flight": 1,
     "engine.kv_cache_gib": 0.5,
     "engine.gpu_memory_utilization": 0.5,
@@ -282,6 +295,33 @@ def test_a_field_enters_the_identity_of_the_stages_that_the_table_names(field: s
     assert downstream <= changed
     assert changed - downstream == set(stages)
     assert (other_plan.fingerprint != plan.fingerprint) == bool(changed)
+
+
+def test_an_extra_argument_that_leaves_samples_as_they_are_enters_no_name() -> None:
+    neutral = load(None, [*BASE, "--engine.extra={block_size: 32, async_scheduling: true}"])
+    both = load(None, [*BASE, "--engine.extra={block_size: 32, load_format: dummy}"])
+    deciding = load(None, [*BASE, "--engine.extra={load_format: dummy}"])
+    assert plan_of(neutral).fingerprint == base()[1].fingerprint
+    assert plan_of(both).fingerprint == plan_of(deciding).fingerprint != base()[1].fingerprint
+
+
+@pytest.mark.parametrize("setting", ["top_k=50", "min_p=0.1", "repetition_penalty=1.1"])
+def test_greedy_answers_are_the_same_however_samples_are_drawn(setting: str) -> None:
+    def names(plan: Plan) -> tuple[set[str], set[str]]:
+        jobs = plan.evaluations_of("icl", "sft")
+        sampled = {job.samples.sampling.fingerprint for job in jobs if job.samples}
+        return {job.greedy.sampling.fingerprint for job in jobs}, sampled
+
+    (greedy, sampled), (same, others) = names(base()[1]), names(plan_of(load(None, [*BASE, f"--sampling.{setting}"])))
+    assert greedy == same
+    assert sampled
+    assert not sampled & others
+
+
+def test_settings_without_an_effect_leave_old_names_as_they_were() -> None:
+    [job, *_] = base()[1].collected
+    names = "temperature top_p max_new_tokens samples_per_block prompt shots shots_from max_model_len engine"
+    assert set(job.sampling.settings.identity()) == set(names.split())
 
 
 def contents(plan: Plan, folder: Path) -> dict[str, object]:

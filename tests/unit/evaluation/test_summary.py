@@ -14,6 +14,7 @@ from rft_ray.evaluation.summary import charged_for, job_of, read_summary, sample
 from rft_ray.evaluation.summary_records import Charged, Complementarity, Corpus, parse_summary, summary_json
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import StageTime
+from rft_ray.sampling.engine_load import EngineLoad
 from rft_ray.store import StoreError, open_store
 from tests.report_run import make_run
 
@@ -240,6 +241,17 @@ def test_only_a_model_behind_an_endpoint_has_what_was_charged() -> None:
     written = summary_json(replace(summary, ledger={name: charged}))
     assert json.loads(written)["ledger"][name]["charged"]["cost"] == 4.8
     assert parse_summary(written).ledger[name] == charged
+
+
+def test_only_a_model_with_statistics_of_its_engines_has_their_load() -> None:
+    summary = parse_summary(STORED.encode())
+    name, account = next(iter(summary.ledger.items()))
+    assert account.load is None
+    assert b'"load"' not in summary_json(summary)
+    loaded = replace(account, load=EngineLoad(256, 1_744, 0.83, 12))
+    written = summary_json(replace(summary, ledger={name: loaded}))
+    assert json.loads(written)["ledger"][name]["load"]["preemptions"] == 12
+    assert parse_summary(written).ledger[name] == loaded
 
 
 def test_only_samples_with_unread_equations_are_counted_as_partly_read() -> None:

@@ -33,9 +33,11 @@ from rft_ray.report.examples import (
     excerpt,
 )
 from rft_ray.report.facts import RunFacts, gather
+from rft_ray.report.formatting import percent
 from rft_ray.report.html import RULE_CHARS, marked, quoted
 from rft_ray.report.page import headline, run_page
 from rft_ray.report.write import write_report
+from rft_ray.sampling.engine_load import EngineLoad
 from rft_ray.store import Store, StoreError, open_store
 from tests.report_run import TRAIN, K, make_run
 
@@ -321,6 +323,17 @@ def test_examples_are_bounded(facts: RunFacts) -> None:
     assert sum(example.size for example in facts.examples) < BUDGET
     reasons = {shown.status for example in facts.examples for shown in example.rejected}
     assert {Status.BAD_EQUATION, Status.WRONG_ANSWER, Status.NO_ANSWER} <= reasons
+
+
+def test_the_load_of_the_engines_is_shown_where_it_is_known(facts: RunFacts, page: str) -> None:
+    assert "Load of the engines" not in page
+    load = EngineLoad(256, 1_744, 0.83, 12)
+    ledger = {model: replace(account, load=load) for model, account in facts.summary.ledger.items()}
+    shown = str(run_page(replace(facts, summary=replace(facts.summary, ledger=ledger))))
+    table = re.search(r"Load of the engines.*?</table>", shown, re.DOTALL)
+    assert table
+    cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
+    assert cells[-4:] == ["256", "1,744", percent(0.83), "12"]
 
 
 def test_the_judges_opinions_are_shown_by_model_and_verdict(facts: RunFacts, page: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rft_ray.data.tiny import model_dir
-from rft_ray.plan.jobs import ModelRef, SamplingSettings
+from rft_ray.plan.jobs import ModelRef
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Misbehaved, Request
 from rft_ray.sampling.engine_host import EngineHost, Unloadable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rft_ray.grading import grade
-from rft_ray.plan.jobs import SamplingSettings
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import SKIPPED, Problem, Status
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, check_answers, engine_seed
 from rft_ray.sampling.sampler import completions

@@ -16,7 +16,8 @@ import pytest
 from rft_ray import config
 from rft_ray.data.problems import ProblemSet, commit_problems, ordered
 from rft_ray.data.prompts import Chat, Message
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, Problem, from_table, problem_id
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.openai_engine import OpenAIEngine
@@ -74,6 +75,18 @@ def test_samples_come_in_one_request_with_their_tokens_shared_out() -> None:
         }
     ]
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_settings_that_openais_api_lacks_are_sent_where_they_have_an_effect() -> None:
+    settings = replace(SETTINGS, top_k=50, min_p=0.1, repetition_penalty=1.1)
+    with engine(echo, server="vllm") as (opened, server):
+        opened.generate([request()], settings)
+        opened.generate([request()], SETTINGS)
+    names = ("top_k", "min_p", "repetition_penalty")
+    assert [{name: body.get(name) for name in names} for body in server.asked] == [
+        {"top_k": 50, "min_p": 0.1, "repetition_penalty": 1.1},
+        dict.fromkeys(names),
+    ]
 
 
 def test_a_chat_is_sent_as_it_is_with_the_arguments_of_its_template() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from rft_ray import config
 from rft_ray.data.tiny import model_dir
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.stage import by_engine, by_model, pool_of
 from rft_ray.sampling.tracker import ShardTracker
@@ -57,6 +58,27 @@ def test_engines_on_cpus_are_as_many_as_have_cores_of_their_own(cores: int, leas
     engine = config.Engine(min_actors=least, max_actors=8, threads_per_actor=2)
     pool = pool_of(engine, gpu=False, cores=cores)
     assert (pool.min_actors, pool.max_actors) == (least, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus"),
+    [
+        ({}, 1),
+        ({"tensor_parallel_size": 2}, 2),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 4}, 8),
+        ({"gpus_per_engine": 0.25}, 0.25),
+    ],
+)
+def test_an_engine_asks_for_the_gpus_of_its_model(settings: dict[str, float], gpus: float) -> None:
+    engine = config.Engine.model_validate(settings)
+    assert pool_of(engine, gpu=True, cores=2).gpus == gpus
+    assert pool_of(engine, gpu=False, cores=2).gpus == 0
+
+
+def test_a_type_of_gpu_is_asked_for_only_where_there_are_gpus() -> None:
+    engine = config.Engine(accelerator_type="A100")
+    assert pool_of(engine, gpu=True, cores=2).accelerator_type == "A100"
+    assert pool_of(engine, gpu=False, cores=2).accelerator_type is None
 
 
 def test_engines_on_gpus_are_as_many_as_are_asked_for() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.supervisor import SILENT, Supervisor
 from rft_ray.store import open_store

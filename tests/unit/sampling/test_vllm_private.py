@@ -29,6 +29,8 @@ def class_of(module: str, name: str) -> ast.ClassDef:
         ("v1/engine/llm_engine.py", "LLMEngine", "reset_prefix_cache"),
         ("v1/engine/core_client.py", "InprocClient", "shutdown"),
         ("v1/engine/core_client.py", "MPClient", "shutdown"),
+        ("v1/engine/core_client.py", "InprocClient", "get_output"),
+        ("v1/engine/core_client.py", "SyncMPClient", "get_output"),
         ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
         ("v1/worker/gpu_worker.py", "Worker", "get_model"),
         ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
@@ -48,6 +50,31 @@ def test_the_weights_of_a_folder_can_be_reloaded() -> None:
     runner = class_of("v1/worker/gpu_model_runner.py", "GPUModelRunner")
     [reload] = [node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == "reload_weights"]
     assert "weights_path" in {argument.arg for argument in [*reload.args.args, *reload.args.kwonlyargs]}
+
+
+def test_the_statistics_have_the_fields_of_a_load() -> None:
+    scheduler = _fields(class_of("v1/metrics/stats.py", "SchedulerStats"))
+    assert {"num_running_reqs", "num_waiting_reqs", "kv_cache_usage"} <= scheduler
+    assert {"outputs", "scheduler_stats"} <= _fields(class_of("v1/engine/__init__.py", "EngineCoreOutputs"))
+    assert "events" in _fields(class_of("v1/engine/__init__.py", "EngineCoreOutput"))
+    assert "type" in _fields(class_of("v1/engine/__init__.py", "EngineCoreEvent"))
+    assert "PREEMPTED" in ast.unparse(class_of("v1/engine/__init__.py", "EngineCoreEventType"))
+
+
+def test_a_step_reads_the_core_and_counts_nothing_else_without_statistics() -> None:
+    [step] = [
+        ast.unparse(node)
+        for node in class_of("v1/engine/llm_engine.py", "LLMEngine").body
+        if isinstance(node, ast.FunctionDef) and node.name == "step"
+    ]
+    assert "outputs = self.engine_core.get_output()" in step
+    assert "IterationStats() if self.log_stats and outputs.outputs else None" in step
+    assert "if self.logger_manager is not None and " in step
+
+
+def _fields(owner: ast.ClassDef) -> set[str]:
+    named = [node.target for node in owner.body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target in named if isinstance(target, ast.Name)}
 
 
 def test_the_engine_has_a_core_and_the_output_layer_its_name() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rft_ray.plan.jobs import ModelRef, SamplingJob, SamplingSettings
+from rft_ray.plan.jobs import ModelRef, SamplingJob
+from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.store.names import committed_files, fingerprint_of, next_generation
 from rft_ray.store.shards import Shard
 

@@ -1,0 +1,75 @@
+"""The engine settings of a config as arguments of vLLM, the same for sampling, evaluation and serving.
+
+In: the section `engine`, and whether the engine has a GPU. Out: keyword arguments of vLLM's EngineArgs, without model,
+seed and context, which are the caller's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rft_ray import config
+from rft_ray.plan.sampling_settings import SamplingSettings
+
+
+def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) -> dict[str, Any]:
+    """The arguments of one engine. `share`: the part of a GPU that it has, which bounds its share of the memory."""
+    chosen = {
+        "quantization": engine.quantization,
+        "kv_cache_dtype": None if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "speculative_config": dict(engine.speculative) or None,
+        "pipeline_parallel_size": engine.pipeline_parallel_size if engine.pipeline_parallel_size > 1 else None,
+    }
+    memory = (
+        {"gpu_memory_utilization": engine.gpu_memory_utilization * share}
+        if gpu
+        else {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30)}
+    )
+    return {
+        "dtype": engine.dtype,
+        "max_num_seqs": engine.max_num_seqs,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "enforce_eager": not gpu if engine.enforce_eager == "auto" else engine.enforce_eager,
+        "enable_prefix_caching": True,
+        **memory,
+        **{name: value for name, value in chosen.items() if value is not None},
+        **engine.extra,
+    }
+
+
+def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
+    """What decides the distribution of samples, as arguments of vLLM's SamplingParams. There 0 is no top_k."""
+    return {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k or 0,
+        "min_p": settings.min_p,
+        "repetition_penalty": settings.repetition_penalty,
+    }
+
+
+@contextmanager
+def opened_alone(share: float) -> Iterator[None]:
+    """Inside the block no other engine opens on this process's GPU, where engines have a share of one.
+
+    vLLM measures how much of the GPU's memory it takes while it opens; the measure of one engine would count what
+    another takes at the same time. Ray names the GPU in CUDA_VISIBLE_DEVICES. Limits: processes of one node and user.
+    """
+    if share >= 1:
+        yield
+        return
+    gpus = "".join(c if c.isalnum() else "-" for c in os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    path = Path(tempfile.gettempdir(), f"rft-gpu-{os.getuid()}-{gpus}.lock")
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)  # which releases the lock, as the end of the process does

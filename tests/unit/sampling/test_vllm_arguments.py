@@ -1,0 +1,102 @@
+"""The engine settings of a config as vLLM's arguments."""
+
+from __future__ import annotations
+
+import ast
+import threading
+
+import pytest
+
+from rft_ray import config
+from rft_ray.plan.sampling_settings import SamplingSettings
+from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, sampling_arguments
+from tests.unit.config.test_engine_arguments import fields, source
+
+
+def test_the_default_engine_passes_what_it_always_did() -> None:
+    assert engine_arguments(config.Engine(), gpu=False) == {
+        "dtype": "auto",
+        "max_num_seqs": 256,
+        "tensor_parallel_size": 1,
+        "enforce_eager": True,
+        "enable_prefix_caching": True,
+        "kv_cache_memory_bytes": 2**30,
+    }
+
+
+def test_every_setting_reaches_vllm_under_a_name_that_it_has() -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 2}
+    engine = config.Engine(
+        quantization="fp8",
+        kv_cache_dtype="fp8",
+        max_num_batched_tokens=4096,
+        pipeline_parallel_size=2,
+        speculative=speculative,
+        extra={"block_size": 32},
+    )
+    arguments = engine_arguments(engine, gpu=True)
+    expected = {
+        "quantization": "fp8",
+        "kv_cache_dtype": "fp8",
+        "max_num_batched_tokens": 4096,
+        "pipeline_parallel_size": 2,
+        "speculative_config": speculative,
+        "block_size": 32,
+        "gpu_memory_utilization": 0.9,
+    }
+    assert arguments | expected == arguments
+    assert set(arguments) <= set(fields("engine/arg_utils.py", "EngineArgs"))
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu", "eager"),
+    [("auto", False, True), ("auto", True, False), (True, True, True), (False, False, False)],
+)
+def test_an_engine_is_eager_on_cpus_and_takes_graphs_on_gpus_unless_told(given: bool, gpu: bool, eager: bool) -> None:
+    arguments = engine_arguments(config.Engine.model_validate({"enforce_eager": given}), gpu=gpu)
+    assert arguments["enforce_eager"] is eager
+
+
+def test_engines_that_share_a_gpu_share_its_memory() -> None:
+    engine = config.Engine(gpus_per_engine=0.25, gpu_memory_utilization=0.8)
+    assert engine_arguments(engine, gpu=True, share=engine.gpus)["gpu_memory_utilization"] == pytest.approx(0.2)
+
+
+def test_the_sampling_settings_are_fields_of_vllms_sampling_params() -> None:
+    settings = SamplingSettings(0.7, 0.9, 64, 2, "{query}", top_k=50, min_p=0.1, repetition_penalty=1.1)
+    arguments = sampling_arguments(settings)
+    assert arguments == {"temperature": 0.7, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "repetition_penalty": 1.1}
+    assert set(arguments) <= set(fields("sampling_params.py", "SamplingParams"))
+
+
+def test_no_top_k_is_the_default_of_vllm() -> None:
+    [default] = [
+        node.value
+        for owner in source("sampling_params.py").body
+        if isinstance(owner, ast.ClassDef) and owner.name == "SamplingParams"
+        for node in owner.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "top_k"
+    ]
+    assert isinstance(default, ast.Constant)
+    assert sampling_arguments(SamplingSettings(0.7, 1.0, 64, 2, "{query}"))["top_k"] == default.value
+
+
+def test_engines_on_one_gpu_open_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-7")
+    opened = threading.Event()
+
+    def open_second() -> None:
+        with opened_alone(0.5):
+            opened.set()
+
+    with opened_alone(0.5):
+        second = threading.Thread(target=open_second, daemon=True)
+        second.start()
+        assert not opened.wait(0.3)
+    assert opened.wait(10)
+
+
+def test_an_engine_on_a_gpu_of_its_own_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-8")
+    with opened_alone(0.5), opened_alone(1.0):
+        pass
