@@ -130,5 +130,8 @@ def packed(examples: Sequence[Example], filler: int, attention: str) -> dict[str
     if attention != FLASH:
         return {**inputs, "example_lengths": lengths}
     bounds = tensor([0, *itertools.accumulate(lengths)], dtype=int32)
-    longest = max(lengths)
-    return {**inputs, "cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+    return {
+        **inputs,
+        **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), bounds),
+        **dict.fromkeys(("max_length_q", "max_length_k"), max(lengths)),
+    }

@@ -137,9 +137,11 @@ def _shorten(longest: int, rows: list[list[int]], totals: list[int], lengths: Se
     return False
 
 
-def _exchange(giver: Row | list[int], taker: list[int], gap: int, lengths: Sequence[int]) -> tuple[int, int | None] | None:
+def _exchange(
+    giver: Sequence[int], taker: Sequence[int], gap: int, lengths: Sequence[int]
+) -> tuple[int, int | None] | None:
     """The examples to swap (None: nothing comes back) so that two rows `gap` tokens apart get as close as they can."""
-    best, chosen = gap, None
+    best, chosen = gap, None  # type: int, tuple[int, int | None] | None
     for given in giver:
         for taken in (None, *taker):
             apart = abs(gap - 2 * (lengths[given] - (lengths[taken] if taken is not None else 0)))

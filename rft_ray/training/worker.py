@@ -143,10 +143,15 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
         steps = steps_of(len(matched), recipe)
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
-    choice = {"gpu": group.gpu, "dtype": recipe.dtype}
-    attention = _from_rank_0(group, lambda: packed_attention.choose(group.settings.packing, config, **choice))
+    attention = _attention(group, config, recipe.dtype)
     division = divide(batches, lengths, group.settings, recipe, rank=group.rank, attention=attention)
     return Task(job, base, tokenizer, examples, skipped, batches, division)
+
+
+def _attention(group: Group, config: Any, dtype: str) -> str:
+    """The attention of every rank over packed rows; empty where rows are padded."""
+    packing = group.settings.packing
+    return _from_rank_0(group, lambda: packed_attention.choose(packing, config, gpu=group.gpu, dtype=dtype))
 
 
 def _start(group: Group, job: TrainingJob) -> Path:

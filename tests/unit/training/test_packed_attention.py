@@ -31,14 +31,27 @@ SHAPE = {
     "eos_token_id": 2,
 }
 OTHER_SHAPES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0},
+    "gpt2": {
+        "n_positions": 64,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "resid_pdrop": 0,
+        "embd_pdrop": 0,
+        "attn_pdrop": 0,
+    },
     "mistral": {"sliding_window": 5},
     "starcoder2": {"sliding_window": 5, "residual_dropout": 0, "embedding_dropout": 0},
     "gemma3_text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
     "olmo3": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
     "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     "mixtral": {"num_local_experts": 4},
-    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
 
@@ -137,7 +150,9 @@ def test_no_examples_are_a_row_without_a_loss() -> None:
 
 def test_models_that_would_mix_the_examples_are_padded_or_refused() -> None:
     mamba = transformers.AutoConfig.for_model("mamba")
-    hybrid = transformers.AutoConfig.for_model("qwen3", num_hidden_layers=2, layer_types=["full_attention", "linear_attention"])
+    hybrid = transformers.AutoConfig.for_model(
+        "qwen3", num_hidden_layers=2, layer_types=["full_attention", "linear_attention"]
+    )
     for config in (mamba, hybrid):
         assert choose("auto", config, gpu=False, dtype="float32") == ""
         with pytest.raises(TrainingError, match=f"type '{config.model_type}'.* set training.packing=auto or off"):
