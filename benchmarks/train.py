@@ -4,9 +4,9 @@
 
 Input: prompts and solutions of GSM8K's train problems, by whose lengths the examples are made; their tokens are random,
 as speed does not depend on them. Output: useful tokens per second, of a transformers.Trainer that pads a shuffled
-micro-batch to its longest example, of the same that pads to `max_tokens`, of this project's padded micro-batches, and of
-its packed rows; each trains on the same steps, by turns; ratios are of one round, and their median is printed. A second
-table has the share of useful tokens for more workers, by counting: there the workers wait for the longest row.
+micro-batch to its longest example, of the same that pads to `max_tokens`, of this project's padded micro-batches, and
+of its packed rows. Each trains on the same steps, by turns; ratios are of one round, and their median is printed. A
+second table has the share of useful tokens for more workers, by counting: there the workers wait for the longest row.
 
 Seconds are those of the process on the CPU's cores, with one thread, so that other work on the machine counts little.
 Limits: plain Trainers in one process, without DeepSpeed; a small model, whose rows differ in speed from a large one's.

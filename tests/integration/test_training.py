@@ -39,8 +39,8 @@ RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtyp
 SETTINGS = Training(
     workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
 )
-PACKED = SETTINGS.model_copy(update={"packing": "on", "micro_batch_size": 1})
-"""Rows of at most 128 tokens; a step needs several from each worker."""
+PACKED = SETTINGS.model_copy(update={"packing": "on"})
+"""Rows of at most 256 tokens, which hold three or four examples; a step needs several from each worker."""
 PLAIN, SEEDED, LORA, SAME_STEPS = "a" * 16, "b" * 16, "c" * 16, "d" * 16
 
 
