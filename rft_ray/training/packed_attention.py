@@ -94,10 +94,10 @@ def attend_by_example(
     """
     import torch
 
-    pieces = zip(*(states.split(list(example_lengths), dim=2) for states in (query, key, value)), strict=True)
+    queries, keys, values = (states.split(list(example_lengths), dim=2) for states in (query, key, value))
     attended = [
-        transformers_private.sdpa(module, *piece, _window(piece[0], sliding_window), is_causal=True, **options)
-        for piece in pieces
+        transformers_private.sdpa(module, q, k, v, _window(q, sliding_window), is_causal=True, **options)
+        for q, k, v in zip(queries, keys, values, strict=True)
     ]
     return torch.cat(attended, dim=1), None
 

@@ -153,7 +153,7 @@ def _exchange(
 def _in_passes(rows: Sequence[Row], lengths: Sequence[int], workers: int, number: int) -> list[Row]:
     """The rows of step `number`, longest first, so that those of one pass are the closest; worker 0 gets no more."""
     ordered = sorted(rows, key=lambda row: (-_tokens(row, lengths), row))
-    passes = []
+    passes: list[Row] = []
     for start in range(0, len(ordered), workers):
         together = ordered[start : start + workers]
         turn = number % workers

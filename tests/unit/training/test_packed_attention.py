@@ -165,3 +165,16 @@ def test_packing_is_off_where_the_config_says_so_and_by_example_without_a_gpu() 
     assert choose("off", config, gpu=False, dtype="bfloat16") == ""
     assert choose("auto", config, gpu=False, dtype="bfloat16") == choose("on", config, gpu=False, dtype="float32")
     assert choose("on", config, gpu=False, dtype="float32") == BY_EXAMPLE
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_adapters_and_checkpointed_activations_keep_the_examples_apart_too(kind: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    first, second = examples(9, 17)
+    model = get_peft_model(model_of(kind, BY_EXAMPLE), LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    torch.testing.assert_close(row_logits(model, [first, second])[1], row_logits(model, [second])[0])
+    model(**packed([first, second], 0, BY_EXAMPLE)).loss.backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
