@@ -127,7 +127,7 @@ def seconds_of(
 
     set_seed(0)
     clock = Clock()
-    model = AutoModelForCausalLM.from_pretrained(model_folder, attn_implementation=contender.attention)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, attn_implementation=contender.attention, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
