@@ -113,6 +113,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.workers": NONE,
     "training.zero_stage": NONE,
     "training.micro_batch_size": NONE,
+    # The examples and the loss of a step stay: it changes weights only through floating-point rounding.
+    "training.packing": NONE,
     "training.threads_per_worker": NONE,
     "training.device": NONE,
     "training.checkpoint_every_steps": NONE,

@@ -9,7 +9,7 @@ A dead worker ends the attempt of the whole group. The next attempt is a new Ray
 from its newest complete checkpoint. On CPU, with the same number of workers, a resumed job gives the same bytes as an
 uninterrupted one.
 
-Limits: all workers train one model together (no pipeline or tensor parallelism); examples are not packed.
+Limits: all workers train one model together (no pipeline or tensor parallelism).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One training job as a transformers.Trainer with DeepSpeed, and the export of its model.
 
-In: a `Task` (data, base model, plan). Out: a Trainer that trains on exactly the plan's micro-batches, and, after
+In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes, and, after
 training, a folder that transformers and vLLM load: safetensors, tokenizer, chat template and generation config.
 
 DeepSpeed compiles no extensions here: the optimizer is always PyTorch's, even when it is offloaded.
@@ -22,8 +22,9 @@ from rft_ray.config import Training
 from rft_ray.data import prompts
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
-from rft_ray.training import checkpoints, transformers_private
-from rft_ray.training.batches import Example, Plan, micro_batch_size, padded
+from rft_ray.training import checkpoints, packed_attention, transformers_private
+from rft_ray.training.batches import Example, Plan, padded
+from rft_ray.training.packing import Division
 
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
@@ -69,6 +70,7 @@ class Task:
     examples: Sequence[Example]
     skipped: int
     plan: Plan
+    division: Division
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -85,13 +87,12 @@ def _arguments(group: Group, task: Task) -> Any:
     from transformers import TrainingArguments, set_seed
 
     recipe, steps = task.job.recipe, len(task.plan.steps)
-    micro = micro_batch_size(group.settings, recipe)
     set_seed(task.job.seed)
     folder = checkpoints.work_folder(task.job.fingerprint, group.attempt)
     return TrainingArguments(
         output_dir=str(checkpoints.local_folder(group.store, folder, group.scratch)),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch_size // (micro * group.world_size),
+        per_device_train_batch_size=task.division.rows,
+        gradient_accumulation_steps=task.division.per_step,
         max_steps=steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
@@ -102,7 +103,7 @@ def _arguments(group: Group, task: Task) -> Any:
         bf16=recipe.dtype == "bfloat16",
         use_cpu=not group.gpu,
         seed=task.job.seed,
-        deepspeed=_deepspeed(group, task, micro),
+        deepspeed=_deepspeed(group, task),
         logging_steps=max(1, steps // CURVE_POINTS),
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -116,7 +117,7 @@ def _arguments(group: Group, task: Task) -> Any:
     )
 
 
-def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
+def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
     stage = group.settings.zero_stage
@@ -128,7 +129,7 @@ def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
     if group.settings.offload_optimizer and group.gpu and stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     return {
-        "train_micro_batch_size_per_gpu": micro,
+        "train_micro_batch_size_per_gpu": task.division.rows,
         "gradient_accumulation_steps": "auto",
         "train_batch_size": "auto",
         "gradient_clipping": CLIP_NORM,
@@ -146,7 +147,8 @@ def _model(task: Task) -> Any:
     from transformers import AutoModelForCausalLM
 
     recipe = task.job.recipe
-    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, recipe.dtype))
+    attention = {"attn_implementation": task.division.attention} if task.division.attention else {}
+    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, recipe.dtype), **attention)
     if not recipe.lora_rank:
         return model
     from peft import LoraConfig, get_peft_model
@@ -158,24 +160,27 @@ def _model(task: Task) -> Any:
 
 
 def make_trainer(group: Group, task: Task, watch: Any) -> Any:
-    """A transformers.Trainer that trains on the micro-batches of the task's plan."""
+    """A transformers.Trainer that trains on the passes of the task's division."""
     from torch import tensor
     from torch.utils.data import DataLoader
     from transformers import PrinterCallback
 
     arguments = _arguments(group, task)
     filler = task.tokenizer.pad_token_id if task.tokenizer.pad_token_id is not None else task.tokenizer.eos_token_id
-    batches = task.plan.micro_batches(group.rank, group.world_size, arguments.per_device_train_batch_size)
+    packed_attention.register()
 
     def collate(batch: list[Example]) -> dict[str, Any]:
+        if task.division.attention:
+            return packed_attention.packed(batch, filler, task.division.attention)
         return {name: tensor(rows) for name, rows in padded(batch, filler).items()}
 
     base: Any = transformers_private.trainer_without_weights_in_checkpoints()
 
     class PlannedTrainer(base):  # type: ignore[misc]
         def get_train_dataloader(self) -> Any:
-            """This rank's micro-batches. The plan has already sharded them, so this returns a plain DataLoader."""
-            return DataLoader(task.examples, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
+            """This rank's passes. The division has already sharded them, so this returns a plain DataLoader."""
+            passes: Any = task.division.passes
+            return DataLoader(task.examples, batch_sampler=passes, collate_fn=collate)  # type: ignore[arg-type]
 
     trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
     trainer.remove_callback(PrinterCallback)

@@ -55,3 +55,15 @@ def trainer_without_weights_in_checkpoints() -> type[Any]:
                 super().save_model(output_dir)
 
     return TrainerWithoutWeights
+
+
+def sdpa(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+    """PyTorch's attention as transformers' models call it, of shape (batch, tokens, heads, head size).
+
+    Uses `sdpa_attention_forward` of transformers.integrations.sdpa_attention, which is not documented: it knows the
+    models' options and refuses those that PyTorch's attention does not have.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    attended, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return attended

@@ -28,9 +28,10 @@ from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, transformers_private
+from rft_ray.training import checkpoints, packed_attention, transformers_private
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoints import Checkpoint
+from rft_ray.training.packing import divide
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
 
@@ -122,7 +123,8 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
         raise TrainingError(
             f"the tokenizer of {job.base} has no EOS token, so no response can end: choose another base model"
         )
-    context = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", job.recipe.max_tokens)
+    config = AutoConfig.from_pretrained(base)
+    context = getattr(config, "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
     examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
     if not examples and not skipped:
@@ -141,7 +143,15 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
         steps = steps_of(len(matched), recipe)
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
-    return Task(job, base, tokenizer, examples, skipped, batches)
+    attention = _attention(group, config, recipe.dtype)
+    division = divide(batches, lengths, group.settings, recipe, rank=group.rank, attention=attention)
+    return Task(job, base, tokenizer, examples, skipped, batches, division)
+
+
+def _attention(group: Group, config: Any, dtype: str) -> str:
+    """The attention of every rank over packed rows; empty where rows are padded."""
+    packing = group.settings.packing
+    return _from_rank_0(group, lambda: packed_attention.choose(packing, config, gpu=group.gpu, dtype=dtype))
 
 
 def _start(group: Group, job: TrainingJob) -> Path:
@@ -223,6 +233,8 @@ def _account(
         final_loss=curve[-1][1],
         resumed_at_step=start.step if start else 0,
         checkpoints_passed_over=passed_over,
+        attention=task.division.attention or "padded",
+        useful_tokens=task.division.useful,
         attempt=group.attempt,
         curve=curve,
         settings=group.settings.model_dump(mode="json"),

@@ -39,6 +39,8 @@ RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtyp
 SETTINGS = Training(
     workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
 )
+PACKED = SETTINGS.model_copy(update={"packing": "on"})
+"""Rows of at most 256 tokens, which hold three or four examples; a step needs several from each worker."""
 PLAIN, SEEDED, LORA, SAME_STEPS = "a" * 16, "b" * 16, "c" * 16, "d" * 16
 
 
@@ -153,6 +155,21 @@ def kill_after_checkpoint(store: LocalStore, fingerprint: str, copy: Path) -> No
     attempt = manifests[0].split("/")[2]
     os.kill(json.loads(store.read(f"work/{fingerprint}/{attempt}/{STARTED}"))["pid"], signal.SIGKILL)
     shutil.copytree(store.local_path(f"work/{fingerprint}"), copy)
+
+
+@pytest.fixture(scope="module")
+def packed(
+    ray_cluster: str, jobs: dict[str, TrainingJob], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trained, Trained]:
+    """A job in packed rows, undisturbed, and the same job whose worker of rank 0 is killed."""
+    folder = tmp_path_factory.mktemp("packed")
+    stores = [filled(LocalStore(folder / name)) for name in ("undisturbed", "killed")]
+    undisturbed = run(stores[0], [jobs[PLAIN]], PACKED)
+    killer = threading.Thread(target=kill_after_checkpoint, args=(stores[1], PLAIN, folder / "left"), daemon=True)
+    killer.start()
+    again = run(stores[1], [jobs[PLAIN]], PACKED)
+    killer.join(10)
+    return undisturbed, again
 
 
 JOB = """
@@ -314,6 +331,31 @@ def test_after_a_killed_worker_the_model_has_the_bytes_of_an_uninterrupted_one(
     assert again.weights(PLAIN) == trained.weights(PLAIN)
     curves = [[point[1] for point in run.training(PLAIN)["curve"]] for run in (trained, again)]
     assert curves[0] == curves[1]
+
+
+def test_packed_rows_train_on_the_same_loss_and_waste_nothing(
+    trained: Trained, packed: tuple[Trained, Trained]
+) -> None:
+    record, padded_record = packed[0].results[PLAIN].record, trained.results[PLAIN].record
+    assert (record.attention, padded_record.attention) == ("rft_by_example", "padded")
+    assert (record.steps, record.tokens, record.examples) == (32, padded_record.tokens, padded_record.examples)
+    assert record.useful_tokens > max(0.9, padded_record.useful_tokens)
+    losses, padded_losses = ([point[1] for point in each.curve] for each in (record, padded_record))
+    assert losses[0] == pytest.approx(padded_losses[0], rel=1e-5)
+    assert losses == pytest.approx(padded_losses, rel=1e-3), "rounding alone sets the weights apart"
+
+
+def test_packed_rows_leave_no_trace_in_the_models_config(packed: tuple[Trained, Trained]) -> None:
+    folder = fetch_model(packed[0].store, PLAIN)
+    assert "rft_by_example" not in (folder / "config.json").read_text()
+
+
+def test_after_a_killed_worker_packed_rows_give_the_bytes_of_an_uninterrupted_training(
+    packed: tuple[Trained, Trained],
+) -> None:
+    undisturbed, again = packed
+    assert again.results[PLAIN].record.resumed_at_step > 0
+    assert again.weights(PLAIN) == undisturbed.weights(PLAIN)
 
 
 def test_a_checkpoint_on_s3_is_resumed_too(

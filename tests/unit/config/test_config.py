@@ -97,6 +97,13 @@ def test_an_old_key_and_its_new_one_must_not_differ() -> None:
     assert load(None, [MODELS, "--engine.kind=scripted", "--sampling.engine=scripted"]).sampling.engine == "scripted"
 
 
+@pytest.mark.parametrize(("written", "read"), [("on", "on"), ("off", "off"), ("'on'", "on"), ("auto", "auto")])
+def test_on_and_off_need_no_quotes_in_yaml(written: str, read: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"models: [{{name: a, source: x}}]\ntraining: {{packing: {written}}}\n")
+    assert load(tmp_path / "run.yaml").training.packing == read
+    assert load(None, ["--models=[{name: a, source: x}]", f"--training.packing={written}"]).training.packing == read
+
+
 def test_missing_config_file_names_the_nearest_file(tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").write_text("run: {}\n")
     with pytest.raises(ConfigError, match=r"nearest file there: demo\.yaml"):

@@ -165,6 +165,7 @@ OTHER: dict[str, object] = {
     "training.workers": 2,
     "training.zero_stage": 3,
     "training.micro_batch_size": 2,
+    "training.packing": "on",
     "training.threads_per_worker": 1,
     "training.device": "cpu",
     "training.checkpoint_every_steps": 5,
