@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rft_ray.grading.answer_numerals import has_numeral
 from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, ConflictError
+from rft_ray.grading.answer_words import states_in_words
 
 MAX_NOUNS = 1_000
 """Largest number of times that the word for an answer may stand in a text."""
@@ -40,7 +41,11 @@ class Mark(NamedTuple):
 
 _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
-_A_LINE = re.compile(r"^[ \t*_]{0,8}A[*_]{0,2}[:：][*_]{0,2}", re.M)
+_A_LINE = re.compile(
+    r"^[ \t*_#>]{0,8}(?:(?:A|答|답)[*_]{0,2}[:：]|A(?:ns|NS)(?:[*_.]{0,3}[ \t]{0,2}[:：=]|\.)|Final[ ][Rr]esult[*_]{0,2}[:：])[*_]{0,2}",
+    re.M,
+)
+_A_SIGNS = ("A:", "A*", "A_", "A：", "Ans", "ANS", "Final r", "Final R", "答：", "答:", "답:")
 _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
@@ -68,9 +73,9 @@ _CLAUSE = (
     r"|für)\b[^\n.:=]{0,80}?)?"
 )
 _GIVES = (
-    r"(?:(?P<sign>[:：=→]|[-=]>|≈|[-–—](?=[ \t]+[\W_]{0,4}\d))"
+    r"(?:(?P<sign>[-=]>|[:：=→]|≈|[-–—](?=[ \t]+[\W_]{0,4}\d))"
     r"|(?:is|was|(?:would|should|must|will|has[ \t]to|ought[ \t]to|may|might|can|could)(?:[ \t]only)?[ \t]be"
-    r"|(?:comes?|came)[ \t](?:out[ \t])?to(?:[ \t]be)?"
+    r"|(?:comes?|came)[ \t](?:out[ \t])?(?:to(?:[ \t]be)?|as)"
     r"|becomes|equals|turn(?:s|ed)[ \t]out[ \t]to[ \t]be|works[ \t]out[ \t](?:to|as)|es|est|ist|lautet|beträgt|sería"
     r"|serait|è|é|ni|—)(?![\w'’])"
     r"|of(?=[ \t]+[^\w\n]{0,4}\d)|(?:就|应该|應該)?(?:是|为|為|等于)|は|는|은|هي|هو|है|হল|হলো|คือ)"
@@ -97,7 +102,11 @@ _KEY = re.compile(r"[\"'](?:final[_ ])?\Z", re.I)
 
 def marks_of(text: str) -> list[Mark]:
     """The marks of a text in order, at most `MAX_ANSWERS` + 1 of a kind; those without a digit are left out."""
-    return sorted(mark for mark in _all_marks(text) if has_numeral(text[mark.opens : mark.end][:MAX_ANSWER_CHARS]))
+    return sorted(mark for mark in _all_marks(text) if _has_number(text[mark.opens : mark.end][:MAX_ANSWER_CHARS], mark))
+
+
+def _has_number(said: str, mark: Mark) -> bool:
+    return has_numeral(said) or states_in_words(said, mark.opener)
 
 
 def written(text: str, mark: Mark) -> str:
@@ -112,7 +121,7 @@ def _all_marks(text: str) -> Iterator[Mark]:
     if "\\boxed" in text or "\\fbox" in text:
         for box in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
             yield Mark(box.start(), box.end(), _closing_brace(text, box.end()), "box")
-    if "A:" in text or "A*" in text or "A_" in text or "A：" in text:
+    if any(sign in text for sign in _A_SIGNS):
         lines = [] if _B_LINE.search(text) else _A_LINE.finditer(text)
         for line in itertools.islice(lines, MAX_ANSWERS + 1):
             yield _on_line_or_next(text, line.start(), line.end(), "A")
@@ -140,6 +149,10 @@ def _by_noun(text: str, lower: str, noun: str, foreign: bool) -> Iterator[Mark]:
 def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     """The mark of the word at `start`, with the verb or sign after it or as a heading; None where it is no mark."""
     line = before.rpartition("\n")[2]
+    if before.endswith(("[", "【")) and text[end : end + 1] in ("]", "】"):
+        return _on_line_or_next(text, start, end + 1, ":")
+    if (before[-6:].lower() in ('"final', "'final")) and text[end : end + 1] == before[-6]:
+        before = before[:-5]
     if before.endswith(("-", "</")) or (before[-1:].isalpha() and before[-1:].isascii()):
         return None
     if text[end : end + 1] in ("s", "S") and _LABEL_OF_MANY.search(before):
@@ -184,7 +197,9 @@ def _tagged(text: str, start: int, opens: int, closes: int) -> Mark:
 
 def _on_line_or_next(text: str, start: int, opens: int, opener: str) -> Mark:
     """A mark whose answer is the rest of its line, or the next line that says something."""
-    end = _end_of(text, opens, ("\n",))
+    end = _end_of(text, opens, ("\n", "####"))
+    if not _SAYS.search(text, opens, end):
+        end = _end_of(text, opens, ("\n",))
     if not _SAYS.search(text, opens, end):
         said = _SAYS.search(text, opens, opens + MAX_ANSWER_CHARS)
         if said is not None:
@@ -210,7 +225,7 @@ def _last_line_of_display(text: str, opens: int) -> tuple[int, int]:
 def _end_of(text: str, opens: int, stops: tuple[str, ...]) -> int:
     """Where the first of the stops is, at most one character more than is read."""
     limit = min(len(text), opens + MAX_ANSWER_CHARS + 1)
-    ends = [end for stop in (*stops, "<|", "</") if (end := text.find(stop, opens, limit)) >= 0]
+    ends = [end for stop in (*stops, "<|", "</", "[/") if (end := text.find(stop, opens, limit)) >= 0]
     return min(ends, default=limit)
 
 
@@ -222,6 +237,26 @@ def _closing_brace(text: str, start: int) -> int:
         if depth == 0:
             return end
     return start
+
+
+_BOX_BEFORE = re.compile(
+    r"(?:[\d)}][ ]?(?:[+*/×÷]|\\(?:times|cdot|div))[ ]?|\d|\^|(?:(?<![\s\w])|(?<=[=(])[ ])[-−]|\d[ ][-−][ ])[${(\\]{0,3}\Z"
+)
+_BOX_AFTER = re.compile(
+    r"\s?(?:\^(?!\s?\{?\s?\\circ)|\\(?:sqrt|[dt]?frac|pi|times|cdot|div)(?![a-z])|[\d²³!√π+*/×÷](?!\*)|[-−]\s?[\d\\])"
+)
+_BOX_SCALE = re.compile(
+    r"[\s$*]{0,4}(?:\\text\{\s?)?(?:\\?%|(?:percent|hundred|thousand|million|billion|trillion)\b|万|亿)", re.I
+)
+
+
+def box_with_neighbours(text: str, mark: Mark, said: str) -> str | None:
+    """What a box states with a scale or percent sign after it; None where it is a part of an expression."""
+    after = mark.end + 1
+    if _BOX_AFTER.match(text, after) or _BOX_BEFORE.search(text[max(0, mark.start - 12) : mark.start]):
+        return None
+    scale = _BOX_SCALE.match(text, after)
+    return f"{said} {scale[0].strip(' $*')}" if scale else said
 
 
 def bold_on_last_line(text: str) -> Iterator[Mark]:
