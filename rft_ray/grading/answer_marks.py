@@ -34,7 +34,7 @@ class Mark(NamedTuple):
     end: int
     """Where it ends."""
     opener: str
-    """`#`, `box`, `tag`, `json`, `is`, `:` (or `=`), `A`, or `**`: what precedes the answer."""
+    """`#`, `box`, `tag`, `json`, `is`, `:` (or `=`), `A`, `.`, `**` or `last`: what precedes the answer."""
     foreign: bool = False
     """Whether the mark is of a language in which a comma may be the decimal sign."""
 
@@ -91,6 +91,18 @@ _VERB_BEFORE = re.compile(
     re.I,
 )
 _NUMBER_NEXT = re.compile(r"(?:[ \t]+(?:also|somit|daher|dus))?[ \t]+[*_$€£(\\-]{0,4}(?=\d)", re.ASCII)
+_NUMBER_BEFORE = re.compile(
+    rf"(?:(?<=[\s*$(])|\A)(?P<number>[-−]?[$€£]?\d[\d,.]*%?(?:[*$)]{{1,3}})?(?:\s[a-z]{{2,12}}){{0,2}})\s(?:is|are)\s"
+    rf"(?:the|our|my|your)\s{_ADJECTIVES}\Z"
+)
+_AFTER_OPERATOR = re.compile(r"(?:[-+*/×÷^]|\b(?:and|or|than|not|of|times|plus|minus|whether|if))\s{0,2}[$*(]{0,3}\Z")
+_CONCLUDES = re.compile(
+    r"[\s*_>#-]{0,8}(?:(?:and\s+)?(?:therefore|thus|hence|consequently|as\s+a\s+result|in\s+(?:conclusion|total|all|summary)"
+    r"|altogether|overall)\b|(?P<so>so)\b|(?P<label>(?:(?:final|overall|grand|the)\s+){0,2}(?:total|result|solution|conclusion)"
+    r"(?:\s[a-z]{2,12}){0,4}[*_]{0,2}(?:[:=]|\s=)))[*_,: ]{0,6}",
+    re.I,
+)
+_LAST_SENTENCE = re.compile(r"[.!?][*_\"')]{0,3}\s+(?=\S)")
 _LABEL_OF_MANY = re.compile(r"\b(?:correct|right|true|short|complete|new)\s+\Z", re.I)
 _GOES_ON = re.compile(r"\n[ \t]{0,20}&?[ \t]{0,3}=(?!=)[^\n]{0,200}")
 _HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
@@ -161,6 +173,8 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     if after is None:
         if _VERB_BEFORE.search(before) and (number := _NUMBER_NEXT.match(text, end)):
             return _on_line_or_next(text, start, number.end(), "is")
+        if (number := _NUMBER_BEFORE.search(before)) and not _AFTER_OPERATOR.search(before, 0, number.start()):
+            return Mark(start, start - len(before) + number.start("number"), start, "is")
         heading = _HEADING_LINE.match(text, end)
         if heading is None or not _OPENS_HEADING.search(line):
             return None
@@ -256,7 +270,7 @@ def box_with_neighbours(text: str, mark: Mark, said: str) -> str | None:
     if _BOX_AFTER.match(text, after) or _BOX_BEFORE.search(text[max(0, mark.start - 12) : mark.start]):
         return None
     scale = _BOX_SCALE.match(text, after)
-    return f"{said} {scale[0].strip(' $*')}" if scale else said
+    return f"{said}{scale[0].strip('$*')}" if scale else said
 
 
 def bold_on_last_line(text: str) -> Iterator[Mark]:
@@ -268,3 +282,19 @@ def bold_on_last_line(text: str) -> Iterator[Mark]:
         sentence = bold[1].rstrip().endswith((".", "!", "?")) and has_numeral(rest)
         if has_numeral(bold[1][:MAX_ANSWER_CHARS]) and not label and not sentence:
             yield Mark(bold.start(), bold.start(1), bold.end(1), "**")
+
+
+def conclusion_on_last_line(text: str) -> Iterator[Mark]:
+    """The last sentence, as a mark, where it draws a conclusion ("Therefore, …", "Total: …"), for a text without marks."""
+    shown = text.rstrip()
+    line = shown.rfind("\n") + 1
+    if len(shown) - line > 5 * MAX_ANSWER_CHARS:
+        return
+    start = line
+    for end in _LAST_SENTENCE.finditer(shown, line):
+        start = end.end()
+    said = _CONCLUDES.match(shown, start)
+    if said is None or (said["so"] and start > line) or not has_numeral(shown[said.end() :][:MAX_ANSWER_CHARS]):
+        return
+    if said["label"] or shown.rstrip("*_$)]}\"' \\").endswith((".", "!")):
+        yield Mark(start, said.end(), len(shown), "last")

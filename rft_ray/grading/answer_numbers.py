@@ -132,7 +132,8 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
     Raises ConflictError when the text leaves the number open (`18 or 19`, `2:30`, `3n`, `18 = 19`).
     """
     shown = plain_numerals(written, decimal_comma)
-    shown = with_digits(shown[_LEAD_WORDS.match(shown).end() :])  # type: ignore[union-attr]
+    shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
+    shown = with_digits(shown) if opener else shown
     if opener in ("", "#", "A", ":") and (_HEADING if opener in ("", "#") else _FIRST_STEP).match(shown):
         return None
     if opener == "#" and _LABELLED_HEADING.match(shown):

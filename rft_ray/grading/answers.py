@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Literal
 
 from rft_ray.grading.answer_doubts import doubt_after, end_of_own_part, may_run_on, takes_back
-from rft_ray.grading.answer_marks import Mark, bold_on_last_line, box_with_neighbours, marks_of, written
+from rft_ray.grading.answer_marks import Mark, bold_on_last_line, box_with_neighbours, conclusion_on_last_line, marks_of, written
 from rft_ray.grading.answer_numbers import SEVERAL_NUMBERS, numbers_in, read_number
 from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, Answer, ConflictError, canonical, same_value
 from rft_ray.grading.reasoning import without_drafts
@@ -70,7 +70,7 @@ _cached_number = lru_cache(maxsize=4_096)(read_number)
 _RULES = {
     "#": "after ####", "box": "\\boxed{}", "tag": "<answer>", "json": 'the key "answer"', "is": "after 'the answer is'",
     ":": "after 'answer:'", "A": "after 'A:'", ".": "the line after the heading 'answer'",
-    "**": "bold on the last line",
+    "**": "bold on the last line", "last": "the conclusion on the last line",
 }  # fmt: skip
 
 
@@ -189,6 +189,9 @@ def _settled(text: str, decimal_comma: bool) -> list[ReadClaim]:
         claims += [_read(text, mark, None, decimal_comma) for mark in bold_on_last_line(text)]
         if len(claims) > MAX_ANSWERS:
             raise ConflictError(f"more than {MAX_ANSWERS} pieces in bold (bound)")
+    if not any(claim.state != "set_aside" for claim in claims):
+        concluded = (_read(text, mark, None, decimal_comma) for mark in conclusion_on_last_line(text))
+        claims += [claim for claim in concluded if claim.answer]
     for supersede in (_without_run_on, _without_taken_back, _without_settled):
         if _agree(claims):
             break
