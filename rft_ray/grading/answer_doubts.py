@@ -24,7 +24,7 @@ _OTHER_QUESTION = re.compile(
 )
 _QUESTION_WORDS = (
     "<|", "</s>", "_of_turn", "<eos>", "[inst]", "question", "problem", "instruction", "example", "exercise", "human",
-    "user", "q", "问", "题", "題", "pregunta", "frage",
+    "user", "问", "题", "題", "pregunta", "frage",
 )  # fmt: skip
 """One of these stands in every text that `_OTHER_QUESTION` finds something in."""
 _TAKEN_BACK = re.compile(
@@ -62,7 +62,8 @@ def end_of_own_part(text: str, start: int) -> int:
 def may_run_on(text: str) -> bool:
     """Whether a text holds a word that begins another question; a quick look before the exact one."""
     lower = text.lower()
-    return any(word in lower for word in _QUESTION_WORDS) and _OTHER_QUESTION.search(text) is not None
+    may = any([word in lower for word in _QUESTION_WORDS]) or "q" in lower.replace("qu", "")
+    return may and _OTHER_QUESTION.search(text) is not None
 
 
 def takes_back(between: str) -> bool:

@@ -133,7 +133,7 @@ def _all_marks(text: str) -> Iterator[Mark]:
     if "\\boxed" in text or "\\fbox" in text:
         for box in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
             yield Mark(box.start(), box.end(), _closing_brace(text, box.end()), "box")
-    if any(sign in text for sign in _A_SIGNS):
+    if any([sign in text for sign in _A_SIGNS]):
         lines = [] if _B_LINE.search(text) else _A_LINE.finditer(text)
         for line in itertools.islice(lines, MAX_ANSWERS + 1):
             yield _on_line_or_next(text, line.start(), line.end(), "A")

@@ -49,7 +49,7 @@ _SENTENCE = re.compile(r"\D*\d.*?(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?=\s|$)", re.ASCI
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
 _PLAIN_EXPRESSION = re.compile(r"(?:[\d\s.,$()+*/×÷-]|(?<=\s)x(?=\s)){3,80}", re.ASCII)
 _ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
-_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
+_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d(?!\d{0,3}-[a-z]{2})|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
 _STOP = re.compile(r"(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?:\s|$)|<\||</")
 _ASIDE = re.compile(
     r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|instead\s+of|rather\s+than|for|after)\b)",
@@ -149,7 +149,7 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
         raise ConflictError(f"final answer {written.strip()[:60]!r}: its point may set off thousands or decimals")
     if opener and _DENIAL.match(shown):
         return None
-    if twins := in_two_units(shown):
+    if twins := in_two_units(shown) if " " in shown else None:
         return Answer(canonical(twins[0]), twins[0], also=twins[1])
     sentence = _SENTENCE.match(shown)
     first = _ARROW.sub("=", sentence.group() if sentence else shown).replace("≈", "=")

@@ -53,7 +53,7 @@ def with_digits(shown: str) -> str:
     if "(" in shown:
         shown = _WITH_DIGITS.sub(_said_again, shown)
     if shown[:1].isascii():
-        return _start_in_digits(shown)
+        return _start_in_digits(shown) if shown[:1].isalpha() else shown
     number = _CHINESE.match(shown)
     return f"{_chinese_value(number[0])}{shown[number.end() :]}" if number else shown
 
