@@ -62,7 +62,7 @@ def end_of_own_part(text: str, start: int) -> int:
 def may_run_on(text: str) -> bool:
     """Whether a text holds a word that begins another question; a quick look before the exact one."""
     lower = text.lower()
-    may = any([word in lower for word in _QUESTION_WORDS]) or "q" in lower.replace("qu", "")
+    may = any(map(lower.__contains__, _QUESTION_WORDS)) or "q" in lower.replace("qu", "")
     return may and _OTHER_QUESTION.search(text) is not None
 
 
@@ -74,8 +74,8 @@ def takes_back(between: str) -> bool:
 def doubt_after(text: str, start: int, answer: Answer) -> str:
     """The words after the last answer that take it back or name another number; empty where there are none.
 
-    A hesitation counts where its sentence, or the next one, calls the answer wrong, names another number at once ("wait,
-    19"), or holds an equation without the answer's number. A check that ends in the answer's number doesn't.
+    A hesitation counts where its sentence calls the answer wrong, names another number at once ("wait, 19"), or holds an
+    equation without the answer's number. A check that names the answer's number doesn't.
     """
     end = end_of_own_part(text, start) if _HESITATES.search(text, start) else start
     for hesitation in itertools.islice(_HESITATES.finditer(text, start, end), MAX_HESITATIONS):

@@ -42,7 +42,9 @@ class Mark(NamedTuple):
 _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
 _A_LINE = re.compile(
-    r"^[ \t*_#>]{0,8}(?:(?:A|答|답)[*_]{0,2}[:：]|A(?:ns|NS)(?:[*_.]{0,3}[ \t]{0,2}[:：=]|\.)|Final[ ][Rr]esult[*_]{0,2}[:：])[*_]{0,2}",
+    r"^[ \t*_#>]{0,8}"
+    r"(?:(?:A|答|답)[*_]{0,2}[:：]|A(?:ns|NS)(?:[*_.]{0,3}[ \t]{0,2}[:：=]|\.)|Final[ ][Rr]esult[*_]{0,2}[:：])"
+    r"[*_]{0,2}",
     re.M,
 )
 _A_SIGNS = ("A:", "A*", "A_", "A：", "Ans", "ANS", "Final r", "Final R", "答：", "答:", "답:")
@@ -114,7 +116,9 @@ _KEY = re.compile(r"[\"'](?:final[_ ])?\Z", re.I)
 
 def marks_of(text: str) -> list[Mark]:
     """The marks of a text in order, at most `MAX_ANSWERS` + 1 of a kind; those without a digit are left out."""
-    return sorted(mark for mark in _all_marks(text) if _has_number(text[mark.opens : mark.end][:MAX_ANSWER_CHARS], mark))
+    return sorted(
+        mark for mark in _all_marks(text) if _has_number(text[mark.opens : mark.end][:MAX_ANSWER_CHARS], mark)
+    )
 
 
 def _has_number(said: str, mark: Mark) -> bool:
@@ -133,7 +137,7 @@ def _all_marks(text: str) -> Iterator[Mark]:
     if "\\boxed" in text or "\\fbox" in text:
         for box in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
             yield Mark(box.start(), box.end(), _closing_brace(text, box.end()), "box")
-    if any([sign in text for sign in _A_SIGNS]):
+    if any(map(text.__contains__, _A_SIGNS)):
         lines = [] if _B_LINE.search(text) else _A_LINE.finditer(text)
         for line in itertools.islice(lines, MAX_ANSWERS + 1):
             yield _on_line_or_next(text, line.start(), line.end(), "A")
@@ -254,10 +258,11 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 _BOX_BEFORE = re.compile(
-    r"(?:[\d)}][ ]?(?:[+*/×÷]|\\(?:times|cdot|div))[ ]?|\d|\^|(?:(?<![\s\w])|(?<=[=(])[ ])[-−]|\d[ ][-−][ ])[${(\\]{0,3}\Z"
+    r"(?:(?:[\d)}][ ]?(?:[+*/×÷]|\\(?:times|cdot|div))[ ]?|(?:(?<![\s\w])|(?<=[=(])[ ])[-−]|\d[ ][-−][ ])[${(\\]{0,3}"
+    r"|\d|\^\{?)\Z"
 )
 _BOX_AFTER = re.compile(
-    r"\s?(?:\^(?!\s?\{?\s?\\circ)|\\(?:sqrt|[dt]?frac|pi|times|cdot|div)(?![a-z])|[\d²³!√π+*/×÷](?!\*)|[-−]\s?[\d\\])"
+    r"[ ]?(?:\^(?![ ]?\{?[ ]?\\circ)|\\(?:sqrt|[dt]?frac|pi|times|cdot|div)(?![a-z])|[²³√π×÷]|[-−+*/][ ]?[\d\\])|\d"
 )
 _BOX_SCALE = re.compile(
     r"[\s$*]{0,4}(?:\\text\{\s?)?(?:\\?%|(?:percent|hundred|thousand|million|billion|trillion)\b|万|亿)", re.I
@@ -285,7 +290,7 @@ def bold_on_last_line(text: str) -> Iterator[Mark]:
 
 
 def conclusion_on_last_line(text: str) -> Iterator[Mark]:
-    """The last sentence, as a mark, where it draws a conclusion ("Therefore, …", "Total: …"), for a text without marks."""
+    """The last sentence where it concludes ("Therefore, …", "Total: …"), as a mark; it counts where there is no other."""
     shown = text.rstrip()
     line = shown.rfind("\n") + 1
     if len(shown) - line > 5 * MAX_ANSWER_CHARS:

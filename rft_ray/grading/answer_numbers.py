@@ -44,25 +44,31 @@ _LIST_ITEM = re.compile(r"\A\d{1,2}[.)]\s+[-$€£¥]{0,2}\d", re.ASCII)
 _ARROW = re.compile(r"[-=]{1,3}>")
 _INEQUALITY = re.compile(r"[<>≤≥≠]|!=")
 _ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
-_DENIAL = re.compile(r"\W*(?:unknown|undefined|undetermined|unclear|uncertain|impossible|none\s+of|not|neither)\b", re.I)
+_DENIAL = re.compile(
+    r"\W*(?:unknown|undefined|undetermined|unclear|uncertain|impossible|none\s+of|not|neither)\b", re.I
+)
 _SENTENCE = re.compile(r"\D*\d.*?(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?=\s|$)", re.ASCII)
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
 _PLAIN_EXPRESSION = re.compile(r"(?:[\d\s.,$()+*/×÷-]|(?<=\s)x(?=\s)){3,80}", re.ASCII)
 _ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
-_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d(?!\d{0,3}-[a-z]{2})|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
+_SECOND_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9^_{])\d(?!\d{0,3}-[a-z]{2})|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII
+)
 _STOP = re.compile(r"(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?:\s|$)|<\||</")
 _ASIDE = re.compile(
     r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|instead\s+of|rather\s+than|for|after)\b)",
     re.I,
 )
 _LIST = re.compile(r"\s*[,;]\s*(?:(?:and|or)\s+)?[-+]?\s?[$€£¥₹]?\s?[\d.]*\d")
+_PARALLEL = re.compile(r"\bfor\s+\w+(?:\s\w+)?,?\s+and\s+[$€£]?\d[\d,.]*\s+for\b|\([b-e]\)\s*[$€£]?\d", re.I)
+"""`18 for Ann and 20 for Bob`, `18 (b) 20`."""
 _ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z\\][\w {}\\]{0,30}=")
 _UNKNOWN = re.compile(r"\d\s?[a-z]\b|\b[a-z]\s*[-+*/^]|[-+*/^]\s*[a-z]\b", re.I)
 _MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\|\s*-|\b(?:sqrt|pi|log|ln|sin|cos|tan)\b")
 _ALGEBRA = re.compile(
     r"(?![mghslLFCWVJN](?![A-Za-z]))[A-Za-z](?![A-Za-z'])|[a-cnx-z]{2,3}(?![A-Za-z])|\s?[nxyz]\s*(?:\Z|[-+*/^)\]}.,])"
     r"|\s?[rRh]\.?\s?\d|[²³⁴⁵⁶⁷⁸⁹⁰]|\.?\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
-    r"|\s*(?:squared|cubed|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
+    r"|\s*(?:squared|cubed|doubled|tripled|halved|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
     r"|choose|or\s+(?:more|less|fewer|above|higher|greater))\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
 )
 _AND_WORDS = re.compile(
@@ -89,12 +95,14 @@ _BOUND_OR_MULTIPLE = re.compile(
     re.I,
 )
 _OPENS_BOUND = re.compile(
-    r"\W*(?:(?:at\s+(?:the\s+)?(?:least|most)|over|above|below|under|beyond|up\s+to|(?:more|less|fewer|greater|larger|smaller)\s+than)"
+    r"\W*(?:(?:(?:a\s+(?:little|bit)|slightly|just)\s+)?(?:at\s+(?:the\s+)?(?:least|most)|over|above|below|under|beyond|up\s+to|(?:more|less|fewer|greater|larger|smaller)\s+than)"
     r"\s+)(?=[-$€£¥₹]{0,2}[\d.])",
     re.I,
 )
 _CONDITION = re.compile(r"\b(?:because|since|if|when|given|assuming|for|after)\b", re.I)
-_CONCLUSION = re.compile(r"\b(?:so|thus|therefore|hence|total|then|means|which\s+(?:is|makes|gives|equals|comes))\b|=", re.I)
+_CONCLUSION = re.compile(
+    r"\b(?:so|thus|therefore|hence|total|then|means|which\s+(?:is|makes|gives|equals|comes))\b|=", re.I
+)
 _WORDS_BETWEEN = re.compile(r"(?:\s+[A-Za-z]{2,20}){2}\s[^\d]{0,100}\d")
 _HYPHENATED = re.compile(r"-[a-z]{2}", re.I)
 _NUMBER_WORD = re.compile(
@@ -286,6 +294,8 @@ def _number_of(shown: str, written: str, opener: str) -> Answer | None:
     if _ALGEBRA.match(tail) or (opener == "box" and tail.startswith("!")):
         raise open_answer(written, "goes on as an expression")
     aside = _without_aside(tail)
+    if _PARALLEL.search(tail):
+        raise open_answer(written, "holds several numbers")
     if _SECOND_NUMBER.search(aside) or _LIST.match(tail, len(aside)) or _AND_WORDS.search(aside):
         raise open_answer(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
     return answer

@@ -30,7 +30,9 @@ _FRAC = re.compile(rf"\\[dtc]?frac\s*{_PART}\s*{_PART}", re.ASCII)
 _NEGATIVE_BELOW = re.compile(r"(\\[dtc]?frac\s*\{\s*)(\d[\d,]*\s*\}\s*\{\s*)-\s*(?=\d)", re.ASCII)
 _POWER = re.compile(r"(?<=(?<![\d.,])10)([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})(?![⁰¹²³⁴⁵⁶⁷⁸⁹])")
 _DEGREES = re.compile(r"\s?\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])")
-_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\\text\{,\}|\{\s?,\s?\}|,\s?\\[!,;: ]\s?|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII)
+_LATEX_THOUSANDS = re.compile(
+    r"(?<=\d)(?:\\text\{,\}|\{\s?,\s?\}|,\s?\\[!,;: ]\s?|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII
+)
 _LATEX_POINT = re.compile(r"(?<=\d)\{\.\}(?=\d)", re.ASCII)
 _LATEX_DECIMAL_COMMA = re.compile(r"(?<=\d)\{\s?,\s?\}(?=\d)", re.ASCII)
 _BLANK_THOUSANDS = re.compile(r"(?<![\d.,/'-])[1-9]\d{0,2}(?:[ ']\d{3})+(?![\d/']|\s/)", re.ASCII)

@@ -30,7 +30,11 @@ _POWER_OF_TEN = re.compile(
     r"|[eE](?P<exponent>[-+]?\d{1,2})(?![\w.^])",
     re.ASCII,
 )
-_EXPONENT_OF_TEN = re.compile(r"\s?(?:\^|\*\*)\s?[{(]?\s?(?P<power>[-+]?\d{1,2})(?!\d)\s?[})]?(?!\s?[\^(*×/])", re.ASCII)
+_EXPONENT_OF_TEN = re.compile(
+    r"\s?(?:\^|\*\*)\s?[{(]?\s?(?P<power>[-+]?\d{1,2})(?!\d)\s?[})]?(?!\s?[\^(*×/])", re.ASCII
+)
+_GOES_ON = re.compile(r"\s?(?:\.{3}|…)")
+_REPEATS = re.compile(r"\.\d*(\d)\1+\Z", re.ASCII)
 _DOZEN = re.compile(r"\s{0,3}dozens?\b", re.I)
 _CLOCK = re.compile(r":(?P<minutes>\d\d)(?::00)?(?!\d|:|\s?/)")
 _HALF_DAY = re.compile(
@@ -55,6 +59,13 @@ def completed(answer: Answer, match: re.Match[str], shown: str, written: str) ->
     if part := _AND_FRACTION.match(shown, end):
         share = Fraction(_COUNTS[part["count"].lower()], _PARTS[part["part"].lower().rstrip("s")])
         value, end = value + (-share if value < 0 else share), part.end()
+    if (
+        match["over"] is None
+        and (goes_on := _GOES_ON.match(shown, end))
+        and (repeats := _REPEATS.search(match["decimal"]))
+    ):
+        step = Fraction(int(repeats[1]), 9 * 10 ** len(match["decimal"].partition(".")[2]))
+        return Answer(canonical(value), value, also=value - step if value < 0 else value + step), goes_on.end()
     if match["over"] is None:
         factor, end = _power_of_ten(match, shown, end)
         value *= factor
@@ -80,7 +91,9 @@ def _power_of_ten(match: re.Match[str], shown: str, end: int) -> tuple[Fraction,
 def _factor(scale: re.Match[str], money: bool, written: str) -> int:
     """What a word or letter of scale multiplies by; 1 where the letter is a unit."""
     if scale["thousand"]:
-        return 1_000 if money or len(scale["thousand"]) == 1 else 1
+        if not money and len(scale["thousand"]) > 1:
+            raise open_answer(written, "has a letter that may be a scale or a unit")
+        return 1_000
     letter = scale["money"]
     if letter and not money and letter != "bn":
         if letter == "mil" or (letter in ("M", "B") and not scale[0].startswith(" ")):

@@ -25,8 +25,8 @@ _COUNTS = {"dozen": ("count", Fraction(12)), "": ("count", Fraction(1))}
 def in_two_units(shown: str) -> tuple[Fraction, Fraction, int] | None:
     """The value in the first unit and in the second of what a text starts with, and where it ends; None for all else.
 
-    Two amounts that are equal (`1.5 hours (90 minutes)`, `2 dozen (24)`), or of which the second, in a smaller unit, goes
-    on the first (`1 hour and 30 minutes` is 1.5 hours and 90 minutes).
+    Two amounts that are equal (`1.5 hours (90 minutes)`, `2 dozen (24)`), or the second of which, in a smaller unit, is
+    added to the first (`1 hour and 30 minutes` is 1.5 hours and 90 minutes).
     """
     two = _TWO.match(shown)
     if two is None:
@@ -37,8 +37,8 @@ def in_two_units(shown: str) -> tuple[Fraction, Fraction, int] | None:
     number, other = (Fraction(two[name].replace(",", "")) for name in ("number", "other"))
     if number * first[1] == other * second[1]:
         return number, other, two.end()
-    goes_on = two["join"].strip(" ,").lower() in ("", "and")
-    if not goes_on or number.denominator != 1 or not 0 < other * second[1] < first[1] or first[0] == "count":
+    adds = two["join"].strip(" ,").lower() in ("", "and")
+    if not adds or number.denominator != 1 or not 0 < other * second[1] < first[1] or first[0] == "count":
         return None
     whole = number + other * second[1] / first[1]
     return whole, whole * first[1] / second[1], two.end()

@@ -16,7 +16,17 @@ _UNITS = {
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
 _WORD = rf"(?:{'|'.join([*_UNITS, *_SCALES])})"
 _WORDS = rf"{_WORD}(?:(?:[\s-]|\s+and\s+){_WORD}){{0,9}}\b"
 _PART = r"(?:half|halves|(?:third|quarter|fourth|fifth|sixth|eighth|tenth)s?)\b"
@@ -31,7 +41,11 @@ _WITH_DIGITS = re.compile(
     re.I | re.ASCII,
 )
 _ONLY_WORDS = re.compile(rf"\W*{_WORDS}(?:\s+(?:dollars?|cents?|percent))?\W*\Z", re.I)
-_CHINESE_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"两": 2, "兩": 2, "〇": 0}
+_CHINESE_DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {
+    "两": 2,
+    "兩": 2,
+    "〇": 0,
+}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1_000, "万": 10_000, "萬": 10_000}
 _CHINESE = re.compile(r"[零〇一二两兩三四五六七八九十百千万萬]{1,12}(?=\s*(?:\Z|[.!?。！个個元只本块塊人天]))")
 
@@ -47,7 +61,7 @@ def states_in_words(written: str, opener: str) -> bool:
 def with_digits(shown: str) -> str:
     """The text with digits where it starts with a number in words, or where digits in parentheses say it again.
 
-    "one" alone is read only where nothing or one word follows; a share ("half", "two thirds") at the end or before "of".
+    "one" is read only where at most one word follows; a share ("half", "two thirds") at the end or before "of".
     Raises ConflictError where words and digits differ (`twenty-six (25)`).
     """
     if "(" in shown:

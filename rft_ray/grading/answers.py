@@ -18,7 +18,14 @@ from functools import lru_cache
 from typing import Literal
 
 from rft_ray.grading.answer_doubts import doubt_after, end_of_own_part, may_run_on, takes_back
-from rft_ray.grading.answer_marks import Mark, bold_on_last_line, box_with_neighbours, conclusion_on_last_line, marks_of, written
+from rft_ray.grading.answer_marks import (
+    Mark,
+    bold_on_last_line,
+    box_with_neighbours,
+    conclusion_on_last_line,
+    marks_of,
+    written,
+)
 from rft_ray.grading.answer_numbers import SEVERAL_NUMBERS, numbers_in, read_number
 from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, Answer, ConflictError, canonical, same_value
 from rft_ray.grading.reasoning import without_drafts

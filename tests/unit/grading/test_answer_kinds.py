@@ -1,4 +1,4 @@
-"""Final answers in words, in two units, as powers of ten, in a box beside other signs, taken back, and without a mark."""
+"""Final answers in words, in two units, as powers of ten, in boxes, taken back, and without a mark."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rft_ray.grading.answer_values import same_value
 from rft_ray.grading.answer_words import with_digits
 from rft_ray.grading.answers import ConflictError, gold_answer, strict_answer
 from rft_ray.records import Status
+from tests.unit.grading.test_hostile import is_quick
 
 
 def shown(text: str) -> str | None:
@@ -86,7 +87,9 @@ def test_one_value_in_two_units_is_right_for_a_gold_in_either(
     assert not any(grade(f"#### {written}", gold).status is Status.CORRECT for gold in others)
 
 
-@pytest.mark.parametrize("written", ["2 hours and 15 pens", "3 cups, 4 hours", "2 hours and 75 minutes", "2 or 3 hours"])
+@pytest.mark.parametrize(
+    "written", ["2 hours and 15 pens", "3 cups, 4 hours", "2 hours and 75 minutes", "2 or 3 hours"]
+)
 def test_two_amounts_of_no_one_value_are_open(written: str) -> None:
     assert shown(f"#### {written}") == "?"
 
@@ -132,6 +135,8 @@ def test_a_power_of_ten_belongs_to_its_number(written: str, expected: str) -> No
         ("\\boxed{7} million", "7000000"),
         ("\\boxed{7}\\%", "7"),
         ("- \\boxed{7}", "7"),
+        ("It is \\boxed{7}!", "7"),
+        ("\\boxed{7}\n3 + 4 is 7.", "7"),
         ("**Answer:** **$\\boxed{7}$** pens", "7"),
         ("3 + 4 = \\boxed{7}", "7"),
         ("\\boxed{\\boxed{7}}", "7"),
@@ -232,6 +237,13 @@ def test_a_conclusion_at_the_token_limit_may_not_be_the_last() -> None:
         ("#### Week 26", None),
         ("#### 26 = 13 x 2", "26"),
         ("#### 25.6 ≈ 26", "26"),
+        ("#### 0.1666...", "0.1666"),
+        ("#### Kim earns $310 in a full 7-day week.", "310"),
+        ("#### 9 for Kim and 8 for Lea", "?"),
+        ("#### (a) 9 (b) 8", "?"),
+        ("#### a little over 9", "?"),
+        ("#### 9 doubled", "?"),
+        ("#### 500 K", "?"),
         ("#### 25.6 (rounded to 26)", "26"),
         ("#### 25.64 rounded to 1 decimal place", "?"),
         ("#### 0.26, i.e. 26%", "26"),
@@ -244,3 +256,33 @@ def test_a_conclusion_at_the_token_limit_may_not_be_the_last() -> None:
 )
 def test_an_answer_is_read_behind_each_mark_and_in_each_spelling(text: str, expected: str | None) -> None:
     assert shown(text) == expected
+
+
+def test_a_decimal_that_goes_on_is_its_fraction_too() -> None:
+    assert [grade("#### 0.1666...", gold).status for gold in ("1/6", "0.1666", "0.17")] == [
+        Status.CORRECT,
+        Status.CORRECT,
+        Status.WRONG_ANSWER,
+    ]
+
+
+def test_equations_in_a_draft_under_any_name_are_not_read() -> None:
+    assert grade("<scratchpad>2 + 2 = 5</scratchpad>\n2 + 2 = 4\n#### 4", "4").status is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#### 18 " + ". wait, " * 16_000,
+        "The answer is " + "one hundred and " * 8_000,
+        "3\\boxed{" * 16_000,
+        "Ans: one\n" * 14_000,
+        "<think>[THINK]◁think▷" * 6_000,
+        "\nq" * 60_000,
+        "5 is the answer " * 999,
+        "#### 5" + "\n" * 120_000 + "wait",
+        "Therefore, " * 12_000 + "18.",
+    ],
+)
+def test_hostile_answers_take_less_than_a_second(text: str) -> None:
+    assert is_quick(lambda: grade(text, "18"))
