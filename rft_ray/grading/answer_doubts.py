@@ -74,7 +74,7 @@ def takes_back(between: str) -> bool:
 def doubt_after(text: str, start: int, answer: Answer) -> str:
     """The words after the last answer that take it back or name another number; empty where there are none.
 
-    A hesitation counts where its sentence calls the answer wrong, names another number at once ("wait, 19"), or holds an
+    A hesitation counts where its sentence calls the answer wrong, names another number ("wait, 19"), or holds an
     equation without the answer's number. A check that names the answer's number doesn't.
     """
     end = end_of_own_part(text, start) if _HESITATES.search(text, start) else start

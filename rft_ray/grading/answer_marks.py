@@ -290,7 +290,7 @@ def bold_on_last_line(text: str) -> Iterator[Mark]:
 
 
 def conclusion_on_last_line(text: str) -> Iterator[Mark]:
-    """The last sentence where it concludes ("Therefore, …", "Total: …"), as a mark; it counts where there is no other."""
+    """The last sentence where it concludes ("Therefore, …", "Total: …") as a mark, where there is no other."""
     shown = text.rstrip()
     line = shown.rfind("\n") + 1
     if len(shown) - line > 5 * MAX_ANSWER_CHARS:
