@@ -206,7 +206,7 @@ _OPERATORS = str.maketrans("×x÷", "**/")
 def _is_rounding(exact: Answer, rounded: Answer) -> bool:
     """Whether the second number is the first, rounded or truncated to a whole or to the decimals that it shows."""
     decimals = len(rounded.text.partition(".")[2])
-    return abs(exact.value - rounded.value) < Fraction(1, 10**decimals)
+    return abs(Fraction(exact.value) - Fraction(rounded.value)) < Fraction(1, 10**decimals)
 
 
 def _computes(sides: str, stated: Answer) -> bool:
