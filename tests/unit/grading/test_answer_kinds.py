@@ -18,7 +18,7 @@ def shown(text: str) -> str | None:
         answer = strict_answer(text)
     except ConflictError:
         return "?"
-    return answer and answer.text
+    return answer.text if answer else None
 
 
 @pytest.mark.parametrize(
