@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rft_ray.grading.answer_numerals import has_numeral
 from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, ConflictError
+from rft_ray.grading.answer_words import states_in_words
 
 MAX_NOUNS = 1_000
 """Largest number of times that the word for an answer may stand in a text."""
@@ -33,14 +34,20 @@ class Mark(NamedTuple):
     end: int
     """Where it ends."""
     opener: str
-    """`#`, `box`, `tag`, `json`, `is`, `:` (or `=`), `A`, or `**`: what precedes the answer."""
+    """`#`, `box`, `tag`, `json`, `is`, `:` (or `=`), `A`, `.`, `**` or `last`: what precedes the answer."""
     foreign: bool = False
     """Whether the mark is of a language in which a comma may be the decimal sign."""
 
 
 _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(r"\\f?box(?:ed)?\s*\{")
-_A_LINE = re.compile(r"^[ \t*_]{0,8}A[*_]{0,2}[:：][*_]{0,2}", re.M)
+_A_LINE = re.compile(
+    r"^[ \t*_#>]{0,8}"
+    r"(?:(?:A|答|답)[*_]{0,2}[:：]|A(?:ns|NS)(?:[*_.]{0,3}[ \t]{0,2}[:：=]|\.)|Final[ ][Rr]esult[*_]{0,2}[:：])"
+    r"[*_]{0,2}",
+    re.M,
+)
+_A_SIGNS = ("A:", "A*", "A_", "A：", "Ans", "ANS", "Final r", "Final R", "答：", "答:", "답:")
 _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
@@ -68,9 +75,9 @@ _CLAUSE = (
     r"|für)\b[^\n.:=]{0,80}?)?"
 )
 _GIVES = (
-    r"(?:(?P<sign>[:：=→]|[-=]>|≈|[-–—](?=[ \t]+[\W_]{0,4}\d))"
+    r"(?:(?P<sign>[-=]>|[:：=→]|≈|[-–—](?=[ \t]+[\W_]{0,4}\d))"
     r"|(?:is|was|(?:would|should|must|will|has[ \t]to|ought[ \t]to|may|might|can|could)(?:[ \t]only)?[ \t]be"
-    r"|(?:comes?|came)[ \t](?:out[ \t])?to(?:[ \t]be)?"
+    r"|(?:comes?|came)[ \t](?:out[ \t])?(?:to(?:[ \t]be)?|as)"
     r"|becomes|equals|turn(?:s|ed)[ \t]out[ \t]to[ \t]be|works[ \t]out[ \t](?:to|as)|es|est|ist|lautet|beträgt|sería"
     r"|serait|è|é|ni|—)(?![\w'’])"
     r"|of(?=[ \t]+[^\w\n]{0,4}\d)|(?:就|应该|應該)?(?:是|为|為|等于)|は|는|은|هي|هو|है|হল|হলো|คือ)"
@@ -86,6 +93,18 @@ _VERB_BEFORE = re.compile(
     re.I,
 )
 _NUMBER_NEXT = re.compile(r"(?:[ \t]+(?:also|somit|daher|dus))?[ \t]+[*_$€£(\\-]{0,4}(?=\d)", re.ASCII)
+_NUMBER_BEFORE = re.compile(
+    rf"(?:(?<=[\s*$(])|\A)(?P<number>[-−]?[$€£]?\d[\d,.]*%?(?:[*$)]{{1,3}})?(?:\s[a-z]{{2,12}}){{0,2}})\s(?:is|are)\s"
+    rf"(?:the|our|my|your)\s{_ADJECTIVES}\Z"
+)
+_AFTER_OPERATOR = re.compile(r"(?:[-+*/×÷^]|\b(?:and|or|than|not|of|times|plus|minus|whether|if))\s{0,2}[$*(]{0,3}\Z")
+_CONCLUDES = re.compile(
+    r"[\s*_>#-]{0,8}(?:(?:and\s+)?(?:therefore|thus|hence|consequently|as\s+a\s+result|in\s+(?:conclusion|total|all|summary)"
+    r"|altogether|overall)\b|(?P<so>so)\b|(?P<label>(?:(?:final|overall|grand|the)\s+){0,2}(?:total|result|solution|conclusion)"
+    r"(?:\s[a-z]{2,12}){0,4}[*_]{0,2}(?:[:=]|\s=)))[*_,: ]{0,6}",
+    re.I,
+)
+_LAST_SENTENCE = re.compile(r"[.!?][*_\"')]{0,3}\s+(?=\S)")
 _LABEL_OF_MANY = re.compile(r"\b(?:correct|right|true|short|complete|new)\s+\Z", re.I)
 _GOES_ON = re.compile(r"\n[ \t]{0,20}&?[ \t]{0,3}=(?!=)[^\n]{0,200}")
 _HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
@@ -97,7 +116,13 @@ _KEY = re.compile(r"[\"'](?:final[_ ])?\Z", re.I)
 
 def marks_of(text: str) -> list[Mark]:
     """The marks of a text in order, at most `MAX_ANSWERS` + 1 of a kind; those without a digit are left out."""
-    return sorted(mark for mark in _all_marks(text) if has_numeral(text[mark.opens : mark.end][:MAX_ANSWER_CHARS]))
+    return sorted(
+        mark for mark in _all_marks(text) if _has_number(text[mark.opens : mark.end][:MAX_ANSWER_CHARS], mark)
+    )
+
+
+def _has_number(said: str, mark: Mark) -> bool:
+    return has_numeral(said) or states_in_words(said, mark.opener)
 
 
 def written(text: str, mark: Mark) -> str:
@@ -112,7 +137,7 @@ def _all_marks(text: str) -> Iterator[Mark]:
     if "\\boxed" in text or "\\fbox" in text:
         for box in itertools.islice(_BOXED.finditer(text), MAX_ANSWERS + 1):
             yield Mark(box.start(), box.end(), _closing_brace(text, box.end()), "box")
-    if "A:" in text or "A*" in text or "A_" in text or "A：" in text:
+    if any(map(text.__contains__, _A_SIGNS)):
         lines = [] if _B_LINE.search(text) else _A_LINE.finditer(text)
         for line in itertools.islice(lines, MAX_ANSWERS + 1):
             yield _on_line_or_next(text, line.start(), line.end(), "A")
@@ -140,6 +165,10 @@ def _by_noun(text: str, lower: str, noun: str, foreign: bool) -> Iterator[Mark]:
 def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     """The mark of the word at `start`, with the verb or sign after it or as a heading; None where it is no mark."""
     line = before.rpartition("\n")[2]
+    if before.endswith(("[", "【")) and text[end : end + 1] in ("]", "】"):
+        return _on_line_or_next(text, start, end + 1, ":")
+    if (before[-6:].lower() in ('"final', "'final")) and text[end : end + 1] == before[-6]:
+        before = before[:-5]
     if before.endswith(("-", "</")) or (before[-1:].isalpha() and before[-1:].isascii()):
         return None
     if text[end : end + 1] in ("s", "S") and _LABEL_OF_MANY.search(before):
@@ -148,6 +177,8 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     if after is None:
         if _VERB_BEFORE.search(before) and (number := _NUMBER_NEXT.match(text, end)):
             return _on_line_or_next(text, start, number.end(), "is")
+        if (number := _NUMBER_BEFORE.search(before)) and not _AFTER_OPERATOR.search(before, 0, number.start()):
+            return Mark(start, start - len(before) + number.start("number"), start, "is")
         heading = _HEADING_LINE.match(text, end)
         if heading is None or not _OPENS_HEADING.search(line):
             return None
@@ -184,7 +215,9 @@ def _tagged(text: str, start: int, opens: int, closes: int) -> Mark:
 
 def _on_line_or_next(text: str, start: int, opens: int, opener: str) -> Mark:
     """A mark whose answer is the rest of its line, or the next line that says something."""
-    end = _end_of(text, opens, ("\n",))
+    end = _end_of(text, opens, ("\n", "####"))
+    if not _SAYS.search(text, opens, end):
+        end = _end_of(text, opens, ("\n",))
     if not _SAYS.search(text, opens, end):
         said = _SAYS.search(text, opens, opens + MAX_ANSWER_CHARS)
         if said is not None:
@@ -210,7 +243,7 @@ def _last_line_of_display(text: str, opens: int) -> tuple[int, int]:
 def _end_of(text: str, opens: int, stops: tuple[str, ...]) -> int:
     """Where the first of the stops is, at most one character more than is read."""
     limit = min(len(text), opens + MAX_ANSWER_CHARS + 1)
-    ends = [end for stop in (*stops, "<|", "</") if (end := text.find(stop, opens, limit)) >= 0]
+    ends = [end for stop in (*stops, "<|", "</", "[/") if (end := text.find(stop, opens, limit)) >= 0]
     return min(ends, default=limit)
 
 
@@ -224,6 +257,27 @@ def _closing_brace(text: str, start: int) -> int:
     return start
 
 
+_BOX_BEFORE = re.compile(
+    r"(?:(?:[\d)}][ ]?(?:[+*/×÷]|\\(?:times|cdot|div))[ ]?|(?:(?<![\s\w])|(?<=[=(])[ ])[-−]|\d[ ][-−][ ])[${(\\]{0,3}"
+    r"|\d|\^\{?)\Z"
+)
+_BOX_AFTER = re.compile(
+    r"[ ]?(?:\^(?![ ]?\{?[ ]?\\circ)|\\(?:sqrt|[dt]?frac|pi|times|cdot|div)(?![a-z])|[²³√π×÷]|[-−+*/][ ]?[\d\\])|\d"
+)
+_BOX_SCALE = re.compile(
+    r"[\s$*]{0,4}(?:\\text\{\s?)?(?:\\?%|(?:percent|hundred|thousand|million|billion|trillion)\b|万|亿)", re.I
+)
+
+
+def box_with_neighbours(text: str, mark: Mark, said: str) -> str | None:
+    """What a box states with a scale or percent sign after it; None where it is a part of an expression."""
+    after = mark.end + 1
+    if _BOX_AFTER.match(text, after) or _BOX_BEFORE.search(text[max(0, mark.start - 12) : mark.start]):
+        return None
+    scale = _BOX_SCALE.match(text, after)
+    return f"{said}{scale[0].strip('$*')}" if scale else said
+
+
 def bold_on_last_line(text: str) -> Iterator[Mark]:
     """What is set in bold on the last line, as marks; it counts where a text has no other."""
     shown = text.rstrip()
@@ -233,3 +287,19 @@ def bold_on_last_line(text: str) -> Iterator[Mark]:
         sentence = bold[1].rstrip().endswith((".", "!", "?")) and has_numeral(rest)
         if has_numeral(bold[1][:MAX_ANSWER_CHARS]) and not label and not sentence:
             yield Mark(bold.start(), bold.start(1), bold.end(1), "**")
+
+
+def conclusion_on_last_line(text: str) -> Iterator[Mark]:
+    """The last sentence where it concludes ("Therefore, …", "Total: …") as a mark, where there is no other."""
+    shown = text.rstrip()
+    line = shown.rfind("\n") + 1
+    if len(shown) - line > 5 * MAX_ANSWER_CHARS:
+        return
+    start = line
+    for end in _LAST_SENTENCE.finditer(shown, line):
+        start = end.end()
+    said = _CONCLUDES.match(shown, start)
+    if said is None or (said["so"] and start > line) or not has_numeral(shown[said.end() :][:MAX_ANSWER_CHARS]):
+        return
+    if said["label"] or shown.rstrip("*_$)]}\"' \\").endswith((".", "!")):
+        yield Mark(start, said.end(), len(shown), "last")

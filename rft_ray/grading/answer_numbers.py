@@ -7,11 +7,13 @@ only number. What follows a number must be a unit or an explanation: `3n`, `4\\s
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from fractions import Fraction
 
 from rft_ray.grading.answer_numerals import plain_numerals
-from rft_ray.grading.answer_values import Answer, ConflictError, canonical, same_value
+from rft_ray.grading.answer_scales import completed
+from rft_ray.grading.answer_units import in_two_units
+from rft_ray.grading.answer_values import Answer, ConflictError, canonical, open_answer, same_value
+from rft_ray.grading.answer_words import with_digits
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
 
 _CURRENCY = r"(?:(?:(?:A|C|HK|NT|R|S|US)(?=\$)|USD?|EUR|GBP|CNY|RMB|INR|Rs\.?)\s?)?[$€£¥₹₩₽₱]*"
@@ -24,8 +26,8 @@ _VALUE = (
 _NUMBER = re.compile(rf"(?P<lead>[(\[{{\s$]*(?:[-+]\s?)?{_CURRENCY}\s*(?:-\s?)?){_VALUE}", re.ASCII)
 _NUMBER_INSIDE = re.compile(rf"(?<![\w.,^\\-])(?P<lead>[(\[{{]?(?:[-+]\s?)?{_CURRENCY}\s?(?:-\s?)?){_VALUE}", re.ASCII)
 _LEAD_WORDS = re.compile(
-    r"[\s:'=]*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
-    r"|a\s+total\s+of|equal\s+to|~|≈)[\s:]*)*",
+    r"(?:[-=]>|[\s:'=…]|\.{2,3})*(?:(?:is|was|equals|about|approximately|approx\.?|around|roughly|exactly|only|simply|therefore|thus|indeed"
+    r"|a\s+total\s+of|the\s+number|equal\s+to|~|≈)[\s:]*)*",
     re.I,
 )
 _MINUS_WORD = re.compile(r"(?:negative|minus)\s+(?=[$\d.])", re.I)
@@ -42,21 +44,31 @@ _LIST_ITEM = re.compile(r"\A\d{1,2}[.)]\s+[-$€£¥]{0,2}\d", re.ASCII)
 _ARROW = re.compile(r"[-=]{1,3}>")
 _INEQUALITY = re.compile(r"[<>≤≥≠]|!=")
 _ITEM = re.compile(r"\A\d{1,2}[.)]\s+(?=[^A-Za-z=]*=)", re.ASCII)
-_SENTENCE = re.compile(r"\D*\d.*?[.!?](?=\s|$)", re.ASCII)
+_DENIAL = re.compile(
+    r"\W*(?:unknown|undefined|undetermined|unclear|uncertain|impossible|none\s+of|not|neither)\b", re.I
+)
+_SENTENCE = re.compile(r"\D*\d.*?(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?=\s|$)", re.ASCII)
 _CHECK = re.compile(r"(?<=[.!?;])\s+(?:To\s+|Let's\s+|Let\s+us\s+)?(?:double-)?(?:check|verif|proof)", re.I)
-_PLAIN_EXPRESSION = re.compile(r"[\d\s.,$()+*/×÷-]{3,80}", re.ASCII)
+_PLAIN_EXPRESSION = re.compile(r"(?:[\d\s.,$()+*/×÷-]|(?<=\s)x(?=\s)){3,80}", re.ASCII)
 _ARITHMETIC = re.compile(r"[\d+*/×÷^]|(?:^|\s)[-x](?:\s|$)")
-_SECOND_NUMBER = re.compile(r"(?<![A-Za-z0-9^_{])\d|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII)
-_STOP = re.compile(r"[.!?](?:\s|$)|<\||</")
-_ASIDE = re.compile(r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|for|after)\b)", re.I)
+_SECOND_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9^_{])\d(?!\d{0,3}-[a-z]{2})|^[.,:]?\d|^[eE][-+]?\d|^\s*\^|^[-–]\s?\d", re.ASCII
+)
+_STOP = re.compile(r"(?:(?<!i\.e)(?<!e\.g)\.|[!?])(?:\s|$)|<\||</")
+_ASIDE = re.compile(
+    r"\s*(?:[,;(]|\b(?:because|since|as|so|which|where|when|given|and\s+not|instead\s+of|rather\s+than|for|after)\b)",
+    re.I,
+)
 _LIST = re.compile(r"\s*[,;]\s*(?:(?:and|or)\s+)?[-+]?\s?[$€£¥₹]?\s?[\d.]*\d")
+_PARALLEL = re.compile(r"\bfor\s+\w+(?:\s\w+)?,?\s+and\s+[$€£]?\d[\d,.]*\s+for\b|\([b-e]\)\s*[$€£]?\d", re.I)
+"""`18 for Ann and 20 for Bob`, `18 (b) 20`."""
 _ASSIGNMENTS = re.compile(r"(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z\\][\w {}\\]{0,30}=")
 _UNKNOWN = re.compile(r"\d\s?[a-z]\b|\b[a-z]\s*[-+*/^]|[-+*/^]\s*[a-z]\b", re.I)
 _MATHS = re.compile(r"\\[A-Za-z]|[√π∞^]|\|\s*-|\b(?:sqrt|pi|log|ln|sin|cos|tan)\b")
 _ALGEBRA = re.compile(
     r"(?![mghslLFCWVJN](?![A-Za-z]))[A-Za-z](?![A-Za-z'])|[a-cnx-z]{2,3}(?![A-Za-z])|\s?[nxyz]\s*(?:\Z|[-+*/^)\]}.,])"
     r"|\s?[rRh]\.?\s?\d|[²³⁴⁵⁶⁷⁸⁹⁰]|\.?\s*(?:\\[A-Za-z]|[√π∞^×÷*+]|sqrt\b|pi\b)|\(|\s*-\s*(?:\d|[A-Za-z](?![A-Za-z]))|\s*/\s*[a-z](?![a-z])"
-    r"|\s*(?:squared|cubed|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
+    r"|\s*(?:squared|cubed|doubled|tripled|halved|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
     r"|choose|or\s+(?:more|less|fewer|above|higher|greater))\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
 )
 _AND_WORDS = re.compile(
@@ -64,26 +76,13 @@ _AND_WORDS = re.compile(
     r"|eight|nine|ten|eleven|twelve|[a-z]+teen|twenty|thirty|forty|fifty|sixty)\b",
     re.I,
 )
-_AND_FRACTION = re.compile(
-    r"\s+and\s+(?P<count>a|one|two|three|four)[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?|fifths?|eighths?)\b",
+_ROUNDED = re.compile(
+    r"\s*(?:[,(]\s*)?(?:which\s+)?(?:is\s+|(?:can|must|should)\s+be\s+)?(?:rounds?|rounded)(?:\s+(?:up|down|off))?\s+to\s+"
+    r"(?:about\s+)?(?=[$€£]?\d)(?!\S+\s*(?:decimal|place|digit|significant))",
     re.I,
 )
-_COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3, "four": 4}
-_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "eighth": 8}
-_SCALE = re.compile(
-    r"\s{0,3}(?P<name>hundred|grand|thousand|million|billion|trillion|lakh|crore|millones|mill[oó]n|millionen|milliarden|tausend"
-    r"|mille|milliards?)s?\b|\s?(?P<sign>[万萬亿億千])|(?P<thousand>\s?[kK])\b|\s?(?P<money>[mMbB]|bn|mn|mln|mil)\b",
-    re.I,
-)
-_SCALES = {
-    "hundred": 10**2, "thousand": 10**3, "tausend": 10**3, "mille": 10**3, "千": 10**3, "万": 10**4, "萬": 10**4,
-    "lakh": 10**5, "million": 10**6, "millionen": 10**6, "millones": 10**6, "millón": 10**6, "millon": 10**6,
-    "crore": 10**7, "亿": 10**8, "億": 10**8, "billion": 10**9, "milliarden": 10**9, "milliard": 10**9,
-    "trillion": 10**12, "m": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "grand": 10**3, "b": 10**9, "bn": 10**9,
-}  # fmt: skip
-_CLOCK = re.compile(r":(?P<minutes>\d\d)(?::00)?(?!\d|:|\s?/)")
-_HALF_DAY = re.compile(
-    r"\s?(?:(?P<half>[ap])\.?\s?m\b\.?|(?:o'clock\s)?in\sthe\s(?:(?P<morning>morning)|afternoon|evening)\b)", re.I
+_MONTH = re.compile(
+    r"\W*(?:January|February|March|April|May|June|July|August|September|October|November|December)\s+\d{1,2}(?:st|nd|rd|th)?\W*\Z"
 )
 _TWIN = re.compile(
     r"\s*,?\s*(?P<by>\(|\bor\b|\bi\.?e\.?(?=[\s,])|\bthat\s+is\b|\bwhich\s+is\b|≈)[\s,:(≈]*"
@@ -96,12 +95,14 @@ _BOUND_OR_MULTIPLE = re.compile(
     re.I,
 )
 _OPENS_BOUND = re.compile(
-    r"\W*(?:(?:at\s+(?:the\s+)?(?:least|most)|over|above|below|under|beyond|up\s+to|(?:more|less|fewer|greater|larger|smaller)\s+than)"
+    r"\W*(?:(?:(?:a\s+(?:little|bit)|slightly|just)\s+)?(?:at\s+(?:the\s+)?(?:least|most)|over|above|below|under|beyond|up\s+to|(?:more|less|fewer|greater|larger|smaller)\s+than)"
     r"\s+)(?=[-$€£¥₹]{0,2}[\d.])",
     re.I,
 )
 _CONDITION = re.compile(r"\b(?:because|since|if|when|given|assuming|for|after)\b", re.I)
-_CONCLUSION = re.compile(r"\b(?:so|thus|therefore|hence|total|then|means|=)", re.I)
+_CONCLUSION = re.compile(
+    r"\b(?:so|thus|therefore|hence|total|then|means|which\s+(?:is|makes|gives|equals|comes))\b|=", re.I
+)
 _WORDS_BETWEEN = re.compile(r"(?:\s+[A-Za-z]{2,20}){2}\s[^\d]{0,100}\d")
 _HYPHENATED = re.compile(r"-[a-z]{2}", re.I)
 _NUMBER_WORD = re.compile(
@@ -140,6 +141,7 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
     """
     shown = plain_numerals(written, decimal_comma)
     shown = shown[_LEAD_WORDS.match(shown).end() :]  # type: ignore[union-attr]
+    shown = with_digits(shown) if opener else shown
     if opener in ("", "#", "A", ":") and (_HEADING if opener in ("", "#") else _FIRST_STEP).match(shown):
         return None
     if opener == "#" and _LABELLED_HEADING.match(shown):
@@ -147,16 +149,20 @@ def read_number(written: str, opener: str = "", *, decimal_comma: bool | None = 
     if opener == ".":
         shown = _BULLET.sub("", shown)
         if _LIST_ITEM.match(shown) and "=" not in shown:
-            raise _open(written, "is an item of a list")
+            raise open_answer(written, "is an item of a list")
     shown = _MINUS_WORD.sub("-", _ITEM.sub("", _CHOICE.sub("", shown, count=1)), count=1)
     check = _CHECK.search(shown)
     shown = shown[: check.start()] if check else shown
     if decimal_comma is None and re.match(r"\D*[1-9]\d{0,2}\.\d{3}(?!\d)", shown, re.ASCII):
         raise ConflictError(f"final answer {written.strip()[:60]!r}: its point may set off thousands or decimals")
+    if opener and _DENIAL.match(shown):
+        return None
+    if twins := in_two_units(shown) if " " in shown else None:
+        return Answer(canonical(twins[0]), twins[0], also=twins[1])
     sentence = _SENTENCE.match(shown)
     first = _ARROW.sub("=", sentence.group() if sentence else shown).replace("≈", "=")
     if _INEQUALITY.search(first):
-        raise _open(written, "is an inequality")
+        raise open_answer(written, "is an inequality")
     if "=" in first:
         return _of_equation(first, shown.replace("≈", "="), written, opener)
     answer = _number_of(first, written, opener)
@@ -178,18 +184,29 @@ def _of_equation(first: str, shown: str, written: str, opener: str) -> Answer | 
     if explained:
         return stated
     if not opener and _UNKNOWN.search(left):
-        raise _open(written, "is an equation with an unknown")
+        raise open_answer(written, "is an equation with an unknown")
     if stated and _computes(sides, stated):
         return stated
     last = _number_of(sides.rpartition("=")[2].strip(), written, opener)
+    if stated and last and "=" not in sides and "≈" in written and _is_rounding(stated, last):
+        return last
     assigned = _ASSIGNMENTS.search(first)
     if assigned and last and _differs(first[: assigned.start()].rpartition("=")[2].strip(), last):
-        raise _open(written, "holds several equations")
+        raise open_answer(written, "holds several equations")
     if opener in ("", "#") and last and not stated and "=" in shown[len(first) :]:
-        raise _open(written, "holds several equations")
+        raise open_answer(written, "holds several equations")
     if stated and last and not same_value(stated, last):
-        raise _open(written, "holds several numbers")
+        raise open_answer(written, "holds several numbers")
     return stated if stated and last and stated.percent else last or stated
+
+
+_OPERATORS = str.maketrans("×x÷", "**/")
+
+
+def _is_rounding(exact: Answer, rounded: Answer) -> bool:
+    """Whether the second number is the first, rounded or truncated to a whole or to the decimals that it shows."""
+    decimals = len(rounded.text.partition(".")[2])
+    return abs(Fraction(exact.value) - Fraction(rounded.value)) < Fraction(1, 10**decimals)
 
 
 def _computes(sides: str, stated: Answer) -> bool:
@@ -197,7 +214,7 @@ def _computes(sides: str, stated: Answer) -> bool:
     if not _PLAIN_EXPRESSION.fullmatch(sides):
         return False
     try:
-        expression = sides.replace("×", "*").replace("÷", "/").replace(",", "").replace("$", "").strip(" .")
+        expression = sides.translate(_OPERATORS).replace(",", "").replace("$", "").strip(" .")
         return exact_value(expression) == stated.value
     except (NotArithmeticError, OverBoundError):
         return False
@@ -218,22 +235,22 @@ def _of_sentence(first: str, shown: str, written: str, opener: str) -> Answer | 
     """
     numbers = [match for match in _NUMBER_INSIDE.finditer(shown) if not _names_something(shown, match)]
     if _OPENS_BOUND.match(first):
-        raise _open(written, "gives a bound or a multiple")
-    if not numbers or (opener == "#" and not _STATEMENT.search(first)):
+        raise open_answer(written, "gives a bound or a multiple")
+    if not numbers or (opener == "#" and not _STATEMENT.search(first) and not _MONTH.match(first)):
         return None
     if opener == "is" and (stop := _STOP.search(shown)) and stop.start() < numbers[0].start():
         return None
     if _MATHS.search(first) or _NUMBER_WORD.search(_COUNTED.sub("", first[: numbers[0].start()])):
-        raise _open(written, "holds an expression or a number in words")
+        raise open_answer(written, "holds an expression or a number in words")
     if _BOUND_OR_MULTIPLE.search(first, 0, numbers[0].start()):
-        raise _open(written, "gives a bound or a multiple")
+        raise open_answer(written, "gives a bound or a multiple")
     condition = _CONDITION.search(first, numbers[0].end())
     if condition and not _CONCLUSION.search(first, condition.end()):
         outside = (condition.start(), len(first))
         numbers = [match for match in numbers if not outside[0] <= match.start() < outside[1]]
     answers = [answer for match in numbers if (answer := _answer_of(match))]
     if any(not same_value(answers[0], answer) for answer in answers):
-        raise _open(written, SEVERAL_NUMBERS)
+        raise open_answer(written, SEVERAL_NUMBERS)
     end = condition.start() if condition else len(shown)
     return _number_of(shown[numbers[0].start() : end], written, opener)
 
@@ -263,59 +280,28 @@ def _number_of(shown: str, written: str, opener: str) -> Answer | None:
     answer = _answer_of(match)
     if answer is None:
         return None
-    answer, end = _completed(answer, match, shown, written)
+    answer, end = completed(answer, match, shown, written)
     tail = shown[end:]
-    twin, length, either = _twin(tail)
+    if (rounded := _ROUNDED.match(tail)) and (to := _NUMBER.match(tail, rounded.end())):
+        again = _answer_of(to)
+        if again and _is_rounding(answer, again):
+            return again
+    twin, length, either = _twin(tail, written)
     if twin and same_value(answer, twin):
         answer, tail = (twin if twin.percent else answer), tail[length:].lstrip(")")
     elif twin and either:
-        raise _open(written, "holds several numbers")
+        raise open_answer(written, "holds several numbers")
     if _ALGEBRA.match(tail) or (opener == "box" and tail.startswith("!")):
-        raise _open(written, "goes on as an expression")
+        raise open_answer(written, "goes on as an expression")
     aside = _without_aside(tail)
+    if _PARALLEL.search(tail):
+        raise open_answer(written, "holds several numbers")
     if _SECOND_NUMBER.search(aside) or _LIST.match(tail, len(aside)) or _AND_WORDS.search(aside):
-        raise _open(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
+        raise open_answer(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
     return answer
 
 
-def _completed(answer: Answer, match: re.Match[str], shown: str, written: str) -> tuple[Answer, int]:
-    """The answer with the words that are part of its number ("and a half", "million", "pm"), and where they end."""
-    value, end = Fraction(answer.value), match.end()
-    if answer.percent:
-        return answer, end
-    if clock := _CLOCK.match(shown, end):
-        if clock["minutes"] != "00" or value.denominator != 1 or not 0 <= value <= 24:
-            raise _open(written, "is a time of day or a ratio")
-        end = clock.end()
-    if (half := _HALF_DAY.match(shown, end)) and value.denominator == 1 and 1 <= value <= 12:
-        morning = bool(half["morning"] or (half["half"] or "").lower() == "a")
-        return replace(answer, hour=value % 12 + (0 if morning else 12)), half.end()
-    if clock:
-        return answer, end
-    if part := _AND_FRACTION.match(shown, end):
-        share = Fraction(_COUNTS[part["count"].lower()], _PARTS[part["part"].lower().rstrip("s")])
-        value, end = value + (-share if value < 0 else share), part.end()
-    while scale := _SCALE.match(shown, end):
-        factor = _factor(scale, any(sign in match["lead"] for sign in "$€£¥₹"), written)
-        if factor == 1:
-            break
-        value, end = value * factor, scale.end()
-    return Answer(canonical(value), value), end
-
-
-def _factor(scale: re.Match[str], money: bool, written: str) -> int:
-    """What a word or letter of scale multiplies by; 1 where the letter is a unit."""
-    if scale["thousand"]:
-        return 1_000 if money or len(scale["thousand"]) == 1 else 1
-    letter = scale["money"]
-    if letter and not money and letter != "bn":
-        if letter == "mil" or (letter in ("M", "B") and not scale[0].startswith(" ")):
-            raise _open(written, "has a letter that may be a scale or a unit")
-        return 1
-    return _SCALES[(scale["name"] or scale["sign"] or letter).lower()]
-
-
-def _twin(tail: str) -> tuple[Answer | None, int, bool]:
+def _twin(tail: str, written: str) -> tuple[Answer | None, int, bool]:
     """A second number that may restate the first (`(25%)`, ", or 8%"), where it ends, and whether "or" joins it."""
     joined = _TWIN.match(tail)
     match = _NUMBER.match(tail, joined.end()) if joined else None
@@ -323,7 +309,8 @@ def _twin(tail: str) -> tuple[Answer | None, int, bool]:
     if joined is None or match is None or twin is None:
         return None, 0, False
     either = "or" in (joined["by"].lower(), (joined["alternative"] or "").lower())
-    return twin, match.end(), either
+    twin, end = completed(twin, match, tail, written)
+    return twin, end, either
 
 
 def _without_aside(tail: str) -> str:
@@ -347,7 +334,3 @@ def _answer_of(match: re.Match[str]) -> Answer | None:
     if match["lead"].count("-") % 2:
         value = -value
     return Answer(canonical(value), value, percent=bool(match["percent"]))
-
-
-def _open(written: str, why: str) -> ConflictError:
-    return ConflictError(f"final answer {written.strip()[:60]!r} {why}")

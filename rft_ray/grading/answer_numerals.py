@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from rft_ray.grading.numerals import SUPERSCRIPTS
+
 _UNICODE = str.maketrans(
     {
         "−": "-", "‐": "-", "‑": "-", "–": "-", "﹣": "-", "－": "-", "⁄": "/", "∕": "/", "％": "%", "＄": "$",
@@ -25,8 +27,13 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _TEXT = re.compile(r"\\(?:text[a-z]{0,10}|math(?:rm|bf|it|sf|tt)|mbox|operatorname|emph)\s*\{([^{}]*)\}")
 _PART = r"(?:\{\s*(-?\d[\d,]*)\s*\}|(\d))"
 _FRAC = re.compile(rf"\\[dtc]?frac\s*{_PART}\s*{_PART}", re.ASCII)
+_NEGATIVE_BELOW = re.compile(r"(\\[dtc]?frac\s*\{\s*)(\d[\d,]*\s*\}\s*\{\s*)-\s*(?=\d)", re.ASCII)
+_POWER = re.compile(r"(?<=(?<![\d.,])10)([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})(?![⁰¹²³⁴⁵⁶⁷⁸⁹])")
 _DEGREES = re.compile(r"\s?\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])")
-_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{\s?,\s?\}|,\s?\\[!,;: ]\s?|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII)
+_LATEX_THOUSANDS = re.compile(
+    r"(?<=\d)(?:\\text\{,\}|\{\s?,\s?\}|,\s?\\[!,;: ]\s?|\\[!,;: ]|,\{\})(?=\d{3}(?!\d))", re.ASCII
+)
+_LATEX_POINT = re.compile(r"(?<=\d)\{\.\}(?=\d)", re.ASCII)
 _LATEX_DECIMAL_COMMA = re.compile(r"(?<=\d)\{\s?,\s?\}(?=\d)", re.ASCII)
 _BLANK_THOUSANDS = re.compile(r"(?<![\d.,/'-])[1-9]\d{0,2}(?:[ ']\d{3})+(?![\d/']|\s/)", re.ASCII)
 _INDIAN_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])", re.ASCII)
@@ -51,7 +58,7 @@ _TIMES = re.compile(r"(?<=[\d)])\s?(?<!\*)\*(?!\*)\s?(?=[\d$(])", re.ASCII)
 _MARKS = re.compile(
     r"\\[\[\]()!,;:> ]"
     r"|\\(?:left|right|displaystyle|quad|qquad|bf|rm|large|Large|checkmark|square|blacksquare)(?![A-Za-z])"
-    r"|</?[a-z]{1,6}\s?/?>|[*_`~]+|\\(?=[$%#&])|[\"“”«»]"
+    r"|</?[a-z]{1,6}\s?/?>|</?[A-Za-z][A-Za-z_]{2,19}>|\[/?[A-Z]{3,8}\]|[*_`~]+|\\(?=[$%#&])|[\"“”«»]"
 )
 
 
@@ -63,7 +70,8 @@ def plain_numerals(written: str, decimal_comma: bool | None = False) -> str:
     """
     shown = _ANNOTATION.sub("", written)
     if not shown.isascii():
-        shown = _OTHER_DIGIT.sub(_ascii_digit, shown.translate(_UNICODE))
+        shown = _POWER.sub(lambda power: f"^{power[1].translate(SUPERSCRIPTS)}", shown.translate(_UNICODE))
+        shown = _OTHER_DIGIT.sub(_ascii_digit, shown)
     if "\\" in shown or "{" in shown:
         shown = _without_latex(shown)
     if "*" in shown:
@@ -81,7 +89,8 @@ def _ascii_digit(digit: re.Match[str]) -> str:
 
 
 def _without_latex(shown: str) -> str:
-    shown = _LATEX_DECIMAL_COMMA.sub(".", _LATEX_THOUSANDS.sub(",", shown))
+    shown = _LATEX_DECIMAL_COMMA.sub(".", _LATEX_POINT.sub(".", _LATEX_THOUSANDS.sub(",", shown)))
+    shown = _NEGATIVE_BELOW.sub(r"\1-\2", shown)
     shown = _FRAC.sub(lambda part: f" {part[1] or part[2]}/{part[3] or part[4]} ", _DEGREES.sub(" degrees ", shown))
     return _OPERATORS.sub(lambda name: f" {_OPERATOR_SIGNS[name[1]]} ", _TEXT.sub(r" \1 ", shown))
 

@@ -26,17 +26,28 @@ class Answer:
     """Whether it was written as a percentage (strict mode only)."""
     hour: Fraction | None = None
     """Of a time with am or pm: the hour from 0 to 24, so 14 for `2:00 pm`, whose `value` is 2 (strict mode only)."""
+    also: Fraction | None = None
+    """The same value in another unit that the text names: 90 for `1.5 hours (90 minutes)` (strict mode only)."""
 
 
 class ConflictError(ValueError):
     """Several final answers that differ, or one that holds several numbers: any choice among them would be a guess."""
 
 
+def open_answer(written: str, why: str) -> ConflictError:
+    """The error that says why an answer leaves its number open."""
+    return ConflictError(f"final answer {written.strip()[:60]!r} {why}")
+
+
 def same_value(one: Answer, other: Answer) -> bool:
     """Whether two answers say one value.
 
-    A percentage says its number and its share, so that it equals both; `2:00 pm` equals 2 and 14, and not `2:00 am`.
+    A percentage says its number and its share, so that it equals both; `2:00 pm` equals 2 and 14, and not `2:00 am`;
+    `1.5 hours (90 minutes)` equals 1.5 and 90.
     """
+    if one.also is not None or other.also is not None:
+        values = (one.value, one.also)
+        return any(value is not None and value in values for value in (other.value, other.also))
     if one.hour is not None and other.hour is not None:
         return one.hour == other.hour
     if other.value == one.hour or one.value == other.hour:

@@ -17,10 +17,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from rft_ray.grading.answer_marks import Mark, bold_on_last_line, marks_of, written
+from rft_ray.grading.answer_doubts import doubt_after, end_of_own_part, may_run_on, takes_back
+from rft_ray.grading.answer_marks import (
+    Mark,
+    bold_on_last_line,
+    box_with_neighbours,
+    conclusion_on_last_line,
+    marks_of,
+    written,
+)
 from rft_ray.grading.answer_numbers import SEVERAL_NUMBERS, numbers_in, read_number
 from rft_ray.grading.answer_values import MAX_ANSWER_CHARS, MAX_ANSWERS, Answer, ConflictError, canonical, same_value
-from rft_ray.grading.reasoning import DRAFTS
+from rft_ray.grading.reasoning import without_drafts
 
 __all__ = [
     "MAX_ANSWERS",
@@ -69,7 +77,7 @@ _cached_number = lru_cache(maxsize=4_096)(read_number)
 _RULES = {
     "#": "after ####", "box": "\\boxed{}", "tag": "<answer>", "json": 'the key "answer"', "is": "after 'the answer is'",
     ":": "after 'answer:'", "A": "after 'A:'", ".": "the line after the heading 'answer'",
-    "**": "bold on the last line",
+    "**": "bold on the last line", "last": "the conclusion on the last line",
 }  # fmt: skip
 
 
@@ -127,11 +135,11 @@ def own_part(text: str) -> str:
 
     Positions in it are those of the text.
     """
-    text = DRAFTS.blanked(text)
-    if _OTHER_QUESTION.search(text) is None:
+    text = without_drafts(text)
+    if not may_run_on(text):
         return text
     first = next((mark for mark in marks_of(text) if _readable(text, mark)), None)
-    return text[: _end_of_own_part(text, first.opens)] if first else text
+    return text[: end_of_own_part(text, first.opens)] if first else text
 
 
 def gold_answer(text: str) -> Answer | None:
@@ -162,21 +170,6 @@ _COMMA_STYLE = re.compile(
 )
 _SEPARATOR = re.compile(r"\d[,.]\d")
 _POINT_STYLE = re.compile(r"\d\.\d{1,2}(?!\d)", re.ASCII)
-_OTHER_QUESTION = re.compile(
-    r"<\|(?:im_start|start_header_id|user|eot_id|im_end|endoftext|end)|</s>|\[INST\]|(?:^|\n)[ \t#*_>\[(]{0,8}"
-    r"(?:next[ ]|new[ ]|another[ ])?"
-    r"(?:(?:question|problem|instruction|example|exercise|human|user|q|问题|題目|题目|pregunta|frage)\b"
-    r"[ \t]{0,2}#?\d{0,4}[*_\])]{0,2}[ \t]{0,2}[:：])"
-    r"|(?:^|\n)[ \t]{0,3}#{1,6}[ \t]{1,3}(?:next[ ]|new[ ]|another[ ])?(?:question|problem|exercise|example)"
-    r"[ \t]{0,2}#?\d{0,4}[*_]{0,2}[ \t]{0,4}(?=\n)",
-    re.I,
-)
-_TAKEN_BACK = re.compile(
-    r"\b(?:wait|actually|correction|mistaken?|error|sorry|oops|apolog|on\s+second\s+thought|scratch\s+that|hmm"
-    r"|let\s+me\s+(?:re|double|correct|fix)|re-?(?:check|consider|calculat|evaluat|examin)|i\s+must\s+correct|(?:to\s+)?correct"
-    r"\s+(?:this|that|myself|it|my)|not\s+(?:right|correct)|(?:is|was)\s+wrong|incorrect|no,)",
-    re.I,
-)
 _FINAL = re.compile(r"\bfinal[ \t_*]{1,4}\Z", re.I)
 _DIGIT = re.compile(r"\d")
 _EXPLAINS = re.compile(
@@ -190,7 +183,7 @@ _BARE = re.compile(r"[\W_]{0,12}\d[^=\n]*\Z")
 
 def _settled(text: str, decimal_comma: bool) -> list[ReadClaim]:
     """The claims of a text in order, with those set aside that others or the text itself supersede."""
-    text = DRAFTS.blanked(text)
+    text = without_drafts(text)
     marks = marks_of(text)
     if len(marks) > MAX_ANSWERS:
         raise ConflictError(f"{len(marks)} final answers, bound {MAX_ANSWERS}")
@@ -203,13 +196,25 @@ def _settled(text: str, decimal_comma: bool) -> list[ReadClaim]:
         claims += [_read(text, mark, None, decimal_comma) for mark in bold_on_last_line(text)]
         if len(claims) > MAX_ANSWERS:
             raise ConflictError(f"more than {MAX_ANSWERS} pieces in bold (bound)")
-    if _agree(claims):
-        return claims
+    if not any(claim.state != "set_aside" for claim in claims):
+        concluded = (_read(text, mark, None, decimal_comma) for mark in conclusion_on_last_line(text))
+        claims += [claim for claim in concluded if claim.answer]
     for supersede in (_without_run_on, _without_taken_back, _without_settled):
-        claims = supersede(text, claims)
         if _agree(claims):
             break
-    return claims
+        claims = supersede(text, claims)
+    return _with_doubt(text, claims)
+
+
+def _with_doubt(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
+    """The claims, the last of which is open where the text takes it back and marks no other answer."""
+    last = next((index for index in reversed(range(len(claims))) if claims[index].state == "counts"), None)
+    if last is None or (answer := claims[last].answer) is None:
+        return claims
+    if not (doubt := doubt_after(text, claims[last].start, answer)):
+        return claims
+    note = f"final answer {answer.text[:60]} is taken back: {doubt[:60]!r}"
+    return [*claims[:last], replace(claims[last], note=note, state="open"), *claims[last + 1 :]]
 
 
 def _agree(claims: Iterable[ReadClaim]) -> bool:
@@ -240,6 +245,11 @@ def _read(text: str, mark: Mark, after: Mark | None, decimal_comma: bool) -> Rea
     rule = _RULES[opener]
     if after and after.start < mark.end and after.opener == "box":
         return ReadClaim(mark.start, mark.end, rule, None, "the box in it counts", "set_aside")
+    if opener == "box":
+        whole = box_with_neighbours(text, mark, said)
+        if whole is None:
+            return ReadClaim(mark.start, mark.end, rule, None, "the box is a part of an expression", "open")
+        said = whole
     if opener in ("A", ":", "."):
         on_line = after is not None and text.find("\n", mark.opens, after.start) < 0
         said = text[mark.opens : after.start][: MAX_ANSWER_CHARS + 1] if after and on_line else said
@@ -293,15 +303,10 @@ def _readable(text: str, mark: Mark) -> bool:
         return True
 
 
-def _end_of_own_part(text: str, start: int) -> int:
-    other = _OTHER_QUESTION.search(text, start)
-    return other.start() if other else len(text)
-
-
 def _without_run_on(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
     """The claims, with those set aside that stand behind the beginning of another question."""
     first = next((claim for claim in claims if claim.state != "set_aside"), None)
-    end = _end_of_own_part(text, first.start) if first else len(text)
+    end = end_of_own_part(text, first.start) if first else len(text)
     return [
         replace(claim, note="belongs to another question", state="set_aside") if claim.start >= end else claim
         for claim in claims
@@ -314,7 +319,7 @@ def _without_taken_back(text: str, claims: list[ReadClaim]) -> list[ReadClaim]:
     kept = 0
     for earlier, later in itertools.pairwise(live):
         between = text[claims[earlier].start : claims[later].end]
-        if claims[later].answer and _TAKEN_BACK.search(between):
+        if claims[later].answer and takes_back(between):
             kept = later
     return [
         replace(claim, note="taken back", state="set_aside") if index < kept and claim.state != "set_aside" else claim

@@ -168,8 +168,11 @@ _CUT = re.compile(r"\d(?:\s{1,3}[-+*/×÷x=]\s{0,3})?\Z", re.ASCII)
 def _ends_in_answer(text: str, comma: bool) -> bool:
     """Whether the text ends in the number that the final answer was read from, or in an operator after it.
 
-    That is so when the text without that number has another answer, or none.
+    That is so when the text without that number has another answer, or none. An answer that is one only as it stands on
+    the last line may be followed by more too: then the text with another line has another answer, or none.
     """
+    if _answer_or_none(f"{text}\n-", comma) != _answer_or_none(text, comma):
+        return True
     cut = _CUT.search(text, max(0, len(text) - 8))
     if cut is None:
         return False
@@ -178,6 +181,13 @@ def _ends_in_answer(text: str, comma: bool) -> bool:
         return strict_answer(before, decimal_comma=comma) != strict_answer(text, decimal_comma=comma)
     except ConflictError:
         return True
+
+
+def _answer_or_none(text: str, comma: bool) -> Answer | None:
+    try:
+        return strict_answer(text, decimal_comma=comma)
+    except ConflictError:
+        return None
 
 
 @lru_cache(maxsize=4_096)

@@ -43,24 +43,29 @@ class Reasoning:
             inside, start = not tag[1], tag.end()
         return "".join(kept) if inside else "".join([*kept, text[start:]])
 
-    def blanked(self, text: str) -> str:
-        """The text with a line break in place of each character of its reasoning, so that positions stay."""
-        if not self.begins_inside and not any(f"{tag}>" in text for tag in self.tags):
-            return text
-        shown: list[str] = []
-        inside, start, hidden = self.begins_inside, 0, 0
-        for tag in _pattern(self.tags).finditer(text):
-            if tag[1] and not inside:  # of a closing tag outside of reasoning, the opening one was in the prompt
-                shown, hidden = [], tag.end()
-            else:
-                shown.append("\n" * (tag.start() - start) if inside else text[start : tag.start()])
-                shown.append("\n" * (tag.end() - tag.start()))
-            inside, start = not tag[1], tag.end()
-        return "".join(["\n" * hidden, *shown, "\n" * (len(text) - start) if inside else text[start:]])
+
+_DRAFT_WORDS = ("hink", "HINK", "hought", "HOUGHT", "cratchpad")
+_DRAFT_TAG = re.compile(
+    r"<(/?)(?i:think(?:ing)?|thought|scratchpad)>|\[(/?)THINK\]|◁(/?)think▷|<\|(?:begin|(end))_of_thought\|>"
+)
+"""The tags of drafts that strict mode leaves out of any text, whatever a configuration names."""
 
 
-DRAFTS = Reasoning(("think", "thinking"))
-"""The tags of reasoning that strict mode leaves out of any text, whatever a configuration names."""
+def without_drafts(text: str) -> str:
+    """The text with a line break in place of each character of a draft and of its tags, so that positions stay."""
+    if not any(word in text for word in _DRAFT_WORDS):
+        return text
+    shown: list[str] = []
+    inside, start, hidden = False, 0, 0
+    for tag in _DRAFT_TAG.finditer(text):
+        closes = any(tag.groups())
+        if closes and not inside:  # the opening one was in the prompt
+            shown, hidden = [], tag.end()
+        else:
+            shown.append("\n" * (tag.start() - start) if inside else text[start : tag.start()])
+            shown.append("\n" * (tag.end() - tag.start()))
+        inside, start = not closes, tag.end()
+    return "".join(["\n" * hidden, *shown, "\n" * (len(text) - start) if inside else text[start:]])
 
 
 @lru_cache(maxsize=16)

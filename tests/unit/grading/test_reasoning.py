@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rft_ray.grading.reasoning import Reasoning
+from rft_ray.grading.reasoning import Reasoning, without_drafts
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,30 @@ def test_many_tags_take_linear_time() -> None:
 @pytest.mark.parametrize(
     "text", ["<think>a</think>b", "a</think>b", "a<think>b", "<think>a<think>b</think>c</think>d", "a"]
 )
-def test_blanked_reasoning_keeps_the_positions_of_the_rest(text: str) -> None:
-    reasoning = Reasoning(("think",))
-    blanked = reasoning.blanked(text)
+def test_blanked_drafts_keep_the_positions_of_the_rest(text: str) -> None:
+    blanked = without_drafts(text)
     assert len(blanked) == len(text)
-    assert blanked.replace("\n", "") == reasoning.removed(text)
+    assert blanked.replace("\n", "") == Reasoning(("think",)).removed(text)
     assert all(shown in ("\n", kept) for shown, kept in zip(blanked, text, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<thinking>4?</thinking>#### 6",
+        "<Think>4?</Think>#### 6",
+        "<thought>4?</thought>#### 6",
+        "<scratchpad>4?</scratchpad>#### 6",
+        "[THINK]4?[/THINK]#### 6",
+        "◁think▷4?◁/think▷#### 6",
+        "<|begin_of_thought|>4?<|end_of_thought|>#### 6",
+        "4?</thought>#### 6",
+    ],
+)
+def test_a_draft_is_left_out_under_each_name(text: str) -> None:
+    assert without_drafts(text).strip() == "#### 6"
+
+
+@pytest.mark.parametrize("text", ["I [think] it is 6", "a thought> of 6", "<thoughts about> 6"])
+def test_words_that_are_no_tags_stay(text: str) -> None:
+    assert without_drafts(text) == text
