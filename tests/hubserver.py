@@ -26,7 +26,7 @@ _FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMM
 
 @contextmanager
 def hub_server(repositories: Repositories, asked: list[str] | None = None) -> Iterator[str]:
-    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT. `asked`: gets the paths asked for."""
+    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT. `asked`: gets the paths asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
