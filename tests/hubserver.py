@@ -25,8 +25,8 @@ _FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMM
 
 
 @contextmanager
-def hub_server(repositories: Repositories) -> Iterator[str]:
-    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT."""
+def hub_server(repositories: Repositories, asked: list[str] | None = None) -> Iterator[str]:
+    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT. `asked`: gets the paths asked."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,6 +36,8 @@ def hub_server(repositories: Repositories) -> Iterator[str]:
             self._answer(body=False)
 
         def _answer(self, body: bool) -> None:
+            if asked is not None:
+                asked.append(self.path)
             status, headers, content = _response(repositories, self.path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():

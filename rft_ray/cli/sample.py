@@ -5,9 +5,9 @@
 
 PROMPTS: any file of rows (docs/your-data.md). Writes a run: the completions in shards, and when all are sampled
 completions.jsonl and completions.parquet, a row for each prompt in the order of the file, and summary.json. Running it
-again samples only what is missing; a larger --n adds samples where --samples-per-block stays the same, which by default
-is the largest divisor of --n up to 20. Keys of the config can be given as in
---sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1 and
+again samples only what is missing; a larger --n that is a multiple of the run's samples per block keeps the samples
+that are there and adds to them; other numbers sample anew, which the command says first. Keys of the config can be
+given as in --sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1 and
 --prompt.chat_kwargs='{enable_thinking: false}' (docs/configuration.md, docs/teachers.md).
 
 Exit codes: 0 done, 1 samples are missing, 2 the prompts, the model or the store cannot be used, 130 stopped by Ctrl-C,
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 KINDS = ("chat", "template", "raw")
 MOST_PER_BLOCK = 20
 """Samples per request and shard at most, where --samples-per-block does not say."""
+LARGEST_BLOCK = 1000
+"""Samples per block up to which a run is searched for samples to keep, next to blocks of up to --n."""
 SECTIONS = ("--sampling.", "--engine.", "--endpoint.", "--prompt.chat_kwargs")
 
 
@@ -99,7 +102,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     store = open_store(options.out)
     config, pins = base_models.pin(config_of(options, settings), recorded_sources(store))
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
-    job = sampling_job(options, config, file)
+    job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
     check_other_run(store)
     if options.dry_run:
         check_writable(store)
@@ -142,6 +145,44 @@ def config_of(options: argparse.Namespace, settings: Sequence[str]) -> Config:
 def per_block(n: int) -> int:
     """The largest number of samples per block that divides n. Example: 32 -> 16"""
     return max(size for size in range(1, MOST_PER_BLOCK + 1) if n % size == 0)
+
+
+def resumed(job: SamplingJob, store: Store, *, given: bool) -> SamplingJob:
+    """The job in the blocks of samples that the store holds most of, where they divide its samples.
+
+    `given`: whether the user has set the samples per block, which then stay. Prints a note where the store holds such
+    samples in other blocks only, of which none are kept: the size of a block is part of the names of the shards.
+    """
+    there = blocks_there(job, store)
+    whole = [size for size in there if job.samples_per_problem % size == 0]
+    if whole and not given:
+        return in_blocks(job, max(whole, key=lambda size: (there[size], size)))
+    own = job.settings.samples_per_block
+    if there and own not in there:
+        size = max(there, key=lambda size: (there[size], size))
+        print(
+            f"note: {store.url} holds samples of these prompts in blocks of {size}, which are not kept: all are "
+            f"sampled anew in blocks of {own}. To keep them, give a multiple of {size} as --n, and "
+            f"--samples-per-block {size} or none"
+        )
+    return job
+
+
+def in_blocks(job: SamplingJob, samples: int) -> SamplingJob:
+    """The same samples in blocks of another size, whose shards have other names."""
+    return replace(job, settings=replace(job.settings, samples_per_block=samples))
+
+
+def blocks_there(job: SamplingJob, store: Store) -> dict[int, int]:
+    """Samples per block -> number of committed shards with samples as the job's, whatever the job's own blocks are."""
+    from rft_ray.store.names import committed_files
+    from rft_ray.store.plans import recipe_of
+
+    folder = next(job.shards()).folder
+    names = Counter(recipe_of(key) for key in committed_files(store.list(folder)).values())
+    sizes = range(1, max(job.samples_per_problem, LARGEST_BLOCK) + 1) if names else ()
+    found = {size: names[in_blocks(job, size).fingerprint] for size in sizes}
+    return {size: count for size, count in found.items() if count}
 
 
 def sampling_job(options: argparse.Namespace, config: Config, file: PromptFile) -> SamplingJob:

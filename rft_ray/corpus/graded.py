@@ -14,6 +14,7 @@ from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Op
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
+from rft_ray.store.plans import recipe_of, saved_plans
 from rft_ray.store.shards import Shard, committed_key
 from rft_ray.store.tables import identity
 from rft_ray.store.tables import made_from as made_from_of
@@ -74,6 +75,28 @@ def verified_blocks(
     modes = mode or " or ".join(MODES)
     kind = modes if rules.is_gsm8k else rules.name
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
+
+
+def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
+    """The rules with the hash of the user's module that the run's verdicts were made with; other rules as they are.
+
+    Of several hashes, that of the newest plan counts. The module itself may be absent, or another one by now. Raises
+    StoreError where a table or a plan is damaged.
+    """
+    if not rules.is_users:
+        return rules
+    graded: dict[str, VerifierSpec] = {}
+    tables = {recipe_of(key): key for key in committed_files(store.list("verdicts/")).values()}
+    for name, key in tables.items():
+        metadata = read_table(store, key)[1]
+        identity = json.loads(metadata.get("verifier", "{}"))
+        made_by = replace(rules, source_sha256=str(identity.get("source_sha256", "")))
+        if metadata.get("purpose") == "collect" and identity == json.loads(json.dumps(made_by.identity())):
+            graded[name] = made_by
+    for plan in reversed(saved_plans(store)):
+        if planned := graded.keys() & plan.recipes:
+            return graded[min(planned)]
+    return next(iter(graded.values()), rules)
 
 
 def rule_versions(mode: Mode) -> range:

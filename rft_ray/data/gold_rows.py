@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from rft_ray.data.choice_options import option_columns, with_options
 from rft_ray.data.row_files import DataError, Row
 from rft_ray.grading import extract_answer
 from rft_ray.grading.answers import Answer, ConflictError, gold_answer, read_number
@@ -42,9 +43,11 @@ class Columns:
     question: tuple[str, ...] = QUESTION_COLUMNS
     answer: tuple[str, ...] = ANSWER_COLUMNS
     solution: tuple[str, ...] = SOLUTION_COLUMNS
+    options: bool = False
+    """Whether options in columns of their own are part of the question: see `choice_options.py`."""
 
     @classmethod
-    def named(cls, question: str | None, answer: str | None, solution: str | None) -> Columns:
+    def named(cls, question: str | None, answer: str | None, solution: str | None, *, options: bool = False) -> Columns:
         """The columns with these names; None: found by name, among the columns that are not named."""
         given = {name for name in (question, answer, solution) if name}
 
@@ -55,6 +58,7 @@ class Columns:
             (question,) if question else usual(QUESTION_COLUMNS),
             (answer,) if answer else usual(ANSWER_COLUMNS),
             (solution,) if solution else usual(SOLUTION_COLUMNS),
+            options,
         )
 
     def choose(self, file: str, names: Sequence[str]) -> Sequence[str]:
@@ -62,7 +66,9 @@ class Columns:
         chat = MESSAGES in names
         self._check(file, names, self.question, chat)
         self._check(file, names, (*self.answer, *self.solution), chat)
-        return [name for name in names if name in (*self.question, *self.answer, *self.solution, MESSAGES)]
+        parts = (*self.question, *self.answer, *self.solution)
+        options = option_columns([name for name in names if name not in parts]) if self.options else []
+        return [name for name in names if name in (*parts, MESSAGES, *options)]
 
     @staticmethod
     def _check(file: str, names: Sequence[str], wanted: Sequence[str], chat: bool) -> None:
@@ -109,9 +115,13 @@ def gold_row(where: str, row: Mapping[str, Any], columns: Columns) -> GoldRow:
     if answer is None and solution is None:
         names = (*columns.answer, *columns.solution)
         raise DataError(_no_value(where, answer_column or solution_column, names, row))
+    text = _text(where, question_column, question)
+    if columns.options:
+        used = (*columns.question, *columns.answer, *columns.solution)
+        text = with_options(where, text, {name: value for name, value in row.items() if name not in used})
     return GoldRow(
         where,
-        _text(where, question_column, question),
+        text,
         answer,
         solution,
         answer_column if answer is not None else solution_column,

@@ -45,28 +45,48 @@ class Repository:
         return f"{self.name}@{self.commit}"
 
 
+_known: dict[tuple[str, str], Repository] = {}
+"""(kind, `owner/name@commit`) -> what the hub has said of it in this process: a commit does not change."""
+_folders: dict[tuple[str, str], Path] = {}
+"""(kind, `owner/name@commit`) -> the folder in the client's cache with the files that were chosen so far."""
+
+
 def repository(name: str) -> Repository | None:
     """What the hub knows of a model repository, without its files; None where the hub does not answer.
 
-    Raises HubError where there is no such repository or revision.
+    A commit is asked for once in a process. Raises HubError where there is no such repository or revision.
     """
-    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    repo, _, revision = name.partition("@")
     try:
-        info = HfApi().repo_info(
-            repo, revision=revision or None, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True
-        )
+        return _asked(name, "model")
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise HubError(_refusal(error, name, "model")) from error
     except Exception:  # the client's HTTP library is not the same in all of its versions
         return None
+
+
+def _asked(name: str, kind: str) -> Repository:
+    """What the hub knows of a repository. Raises what its client raises."""
+    from huggingface_hub import HfApi, constants
+
+    if known := _known.get((kind, name)):
+        return known
+    repo, _, revision = name.partition("@")
+    info = HfApi().repo_info(
+        repo,
+        repo_type=kind,
+        revision=revision or None,
+        timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        files_metadata=kind == "model",
+    )
     files = {
         file.rfilename: RepositoryFile(file.size or 0, file.lfs["sha256"] if file.lfs else "")
         for file in info.siblings or []
     }
-    return Repository(repo, str(info.sha), files)
+    found = Repository(repo, str(info.sha), files)
+    _known[kind, found.pinned] = found
+    return found
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> list[Path]:
@@ -74,22 +94,26 @@ def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> li
 
     `choose` runs before the download, and its exceptions pass through. Raises HubError.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     repo, _, revision = name.partition("@")
     place = {"repo_id": repo, "repo_type": kind, "revision": revision or None}
     try:
-        siblings = HfApi().repo_info(**place, timeout=constants.HF_HUB_ETAG_TIMEOUT).siblings or []
+        found = _asked(name, kind)
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise HubError(_refusal(error, name, kind)) from error
     except Exception as error:  # the client's HTTP library is not the same in all of its versions
         return _cached(place, choose, _unreachable(error, kind))
-    chosen = choose([file.rfilename for file in siblings])
+    chosen = choose(list(found.files))
+    there = _folders.get((kind, name))
+    if there and all((there / file).is_file() for file in chosen):
+        return [there / file for file in chosen]
     try:
         folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
     except Exception as error:
         raise HubError(_unreachable(error, kind)) from error
+    _folders[kind, found.pinned] = folder
     return [folder / file for file in chosen]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_ray.data import chat_rendering
 from rft_ray.data.prompts import Chat, Prompt, encode_prompt
 from rft_ray.store.models.folder import ModelError
 
@@ -43,9 +44,8 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> None:
             f"{source}: its tokenizer has no EOS token, so no response can end: set eos_token in "
             f"{folder}/tokenizer_config.json, or choose another model"
         )
-    for prompt in texts.prompts:
-        if isinstance(prompt, Chat):
-            _check_chat_template(source, tokenizer, prompt)
+    if chats := [prompt for prompt in texts.prompts if isinstance(prompt, Chat)]:
+        _check_chat_template(source, tokenizer, chats)
     _check_vocabulary(source, tokenizer, getattr(config, "vocab_size", None))
     for text in (*texts.prompts, *texts.responses):
         _check_round_trip(source, tokenizer, str(text))
@@ -76,23 +76,27 @@ def _load(source: str, folder: Path) -> tuple[Any, Any]:
         ) from error
 
 
-def _check_chat_template(source: str, tokenizer: Any, chat: Chat) -> None:
+def _check_chat_template(source: str, tokenizer: Any, chats: Sequence[Chat]) -> None:
     if not tokenizer.chat_template:
         raise ModelError(
             f"{source}: its tokenizer has no chat template: set prompt.kind=template (models[].prompt.kind where the "
             "model has a prompt of its own), or choose a model that has one"
         )
     try:
-        text = tokenizer.apply_chat_template(chat.as_data(), tokenize=False, add_generation_prompt=True, **chat.kwargs)
+        chat_rendering.check_bounds(source, tokenizer, [(chat.as_data(), chat.kwargs) for chat in chats])
+        for chat in chats:
+            text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
+            if chat.messages[-1].content.strip() not in text:
+                raise ModelError(
+                    f"{source}: its chat template leaves out the question: correct it, or set prompt.kind=template"
+                )
+    except ModelError:
+        raise
     except Exception as error:  # what the template's author raises
         raise ModelError(
             f"{source}: its chat template cannot render a question ({_line(error)}): correct the template, "
             "prompt.system or prompt.chat_kwargs, or set prompt.kind=template"
         ) from error
-    if chat.messages[-1].content.strip() not in text:
-        raise ModelError(
-            f"{source}: its chat template leaves out the question: correct it, or set prompt.kind=template"
-        )
 
 
 def _check_vocabulary(source: str, tokenizer: Any, rows: int | None) -> None:

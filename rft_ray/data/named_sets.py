@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rft_ray.data.choice_options import labelled
 from rft_ray.data.gold_rows import USUAL, number_text
 from rft_ray.data.hub_rows import hub_rows
 from rft_ray.data.row_files import ROW_FILES, Choose, DataError, Row, rows
@@ -81,7 +82,7 @@ def _without_zeros(text: str) -> str:
 
 def _multiple_choice(question: str, options: list[str], letter: str, rationale: str | None) -> Parts:
     """The options, written as `A)21`, are lines of the question: `(A) 21`. The solution ends in the letter."""
-    lines = [re.sub(r"\s*\(?([A-Z])\)\s*", r"(\1) ", option, count=1) for option in options]
+    lines = [f"({name}) {text}" for name, text in labelled(options)]
     answer, solution = letter.strip(), (rationale or "").strip()
     if solution and not re.search(rf"answer is \(?{re.escape(answer)}\)?\.?\Z", solution, re.IGNORECASE):
         solution += f"\nThe answer is ({answer})."

@@ -90,7 +90,7 @@ def prepare(
     `drop`: leave out repeated questions (`problems.duplicates`). `not_in`: leave out the problems that contain one of
     these test questions. `rules`: the verifier, which must be able to read every gold answer.
     """
-    columns = Columns.named(section.question, section.answer, section.solution)
+    columns = Columns.named(section.question, section.answer, section.solution, options=rules.name == "choice")
     with nullcontext() if rules.is_gsm8k else GoldReader(rules) as golds:
         placed = placed_problems(section.source, columns, golds)
         read = deduplicated(section.source, placed, drop=drop, golds=golds)

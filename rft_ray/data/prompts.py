@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rft_ray import config
+from rft_ray.data import chat_rendering
 from rft_ray.records import Problem
 
 ICL_SEPARATOR = "\n\n\n"
@@ -91,13 +92,12 @@ def stop_strings(form: str, shots: int) -> tuple[str, ...]:
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, with the special tokens that tokenizer (Llama: BOS) or chat template add by themselves."""
+    """Token ids of a prompt, with the special tokens that tokenizer (Llama: BOS) or chat template add by themselves.
+
+    Raises ModelError where a chat template exceeds a bound of time or size.
+    """
     if isinstance(prompt, Chat):
-        return list(
-            tokenizer.apply_chat_template(
-                prompt.as_data(), add_generation_prompt=True, tokenize=True, return_dict=False, **prompt.kwargs
-            )
-        )
+        return chat_rendering.encode(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs)
     ids: list[int] = tokenizer(prompt)["input_ids"]
     eos = tokenizer.eos_token_id
     if len(ids) > 1 and ids[-1] == eos:  # the tokenizer appends EOS to every text, but the response follows
@@ -123,7 +123,7 @@ def end_of_response(tokenizer: Any, form: str) -> int:
     assert isinstance(chat, Chat)
     answer = "The answer is 2."
     turns = [*chat.as_data(), {"role": "assistant", "content": answer}]
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False, **chat.kwargs)
+    text = chat_rendering.render(tokenizer, turns, **chat.kwargs)
     after = tokenizer(text.rpartition(answer)[2].strip(), add_special_tokens=False)["input_ids"]
     return after[0] if after and after[0] in tokenizer.all_special_ids else eos
 

@@ -75,19 +75,22 @@ def distinct_by(chosen: str | None, verifier: str) -> str:
 
 def spec_of(config: Config) -> VerifierSpec:
     """The spec that a config asks for. Raises ConfigError where the user's module cannot be found."""
-    return _spec(config.grading, config.corpus.reasoning_tags)
+
+    spec = _spec(config.grading, config.corpus.reasoning_tags)
+    return replace(spec, source_sha256=source_sha256(spec.name, "grading.verifier")) if spec.is_users else spec
 
 
 def _spec(grading: Grading, reasoning_tags: tuple[str, ...]) -> VerifierSpec:
     spec = VerifierSpec(grading.verifier, grading.pattern or "", reasoning_tags=reasoning_tags, unread=grading.unread)
-    if not spec.in_child:
-        return spec
-    source = source_sha256(spec.name, "grading.verifier") if spec.is_users else ""
-    return replace(spec, source_sha256=source, timeout_s=grading.timeout_s, memory_gib=grading.memory_gib)
+    return replace(spec, timeout_s=grading.timeout_s, memory_gib=grading.memory_gib) if spec.in_child else spec
 
 
 def saved_spec(config: Mapping[str, Any]) -> VerifierSpec:
-    """The spec of a run's saved config, as a tree; gsm8k for an empty one. Raises ConfigError as `spec_of` does."""
+    """The spec of a run's saved config, as a tree; gsm8k for an empty one.
+
+    That of a user's function has no hash of its module, which need not be here: `corpus/graded.py` reads the hash that
+    the run's verdicts were made with.
+    """
     if not config:
         return DEFAULT
     tags = config["corpus"].get("reasoning_tags", DEFAULT.reasoning_tags)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rft_ray.config.loading import saved_tree
-from rft_ray.corpus.graded import GradedSample, Source, read_block, verified_blocks
+from rft_ray.corpus.graded import GradedSample, Source, read_block, recorded_rules, verified_blocks
 from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
@@ -96,6 +96,8 @@ class RunFacts:
     """Problems without a correct sample."""
     trainings: list[Training]
     """Of each committed model, in the summary's order."""
+    module_sha256: str = ""
+    """Of the module of a user's verifier, as it was when it graded; empty for other verifiers."""
 
 
 def gather(store: Store) -> RunFacts:
@@ -107,13 +109,26 @@ def gather(store: Store) -> RunFacts:
     config = saved_tree(text, f"{store.url}/config.yaml")
     samples: dict[str, Samples] = {}
     examples: list[Example] = []
-    paths, seen, unsolved = None, 0, 0
+    paths, seen, unsolved, module = None, 0, 0, ""
     if any(account.sampled - account.ungraded for account in summary.ledger.values()):
         reading = _Reading(store, summary, config)
         paths, examples = reading.read()
         samples, seen, unsolved = reading.samples, reading.seen, reading.unsolved
+        module = reading.module
     trainings = list(_trainings(store, summary))
-    return RunFacts(store.url, summary, config, text.decode(), samples, paths, examples, seen, unsolved, trainings)
+    return RunFacts(
+        url=store.url,
+        summary=summary,
+        config=config,
+        config_text=text.decode(),
+        samples=samples,
+        paths=paths,
+        examples=examples,
+        problems_seen=seen,
+        unsolved=unsolved,
+        trainings=trainings,
+        module_sha256=module,
+    )
 
 
 def _no_summary(store: Store) -> str:
@@ -145,7 +160,7 @@ class _Reading:
     def __init__(self, store: Store, summary: Summary, config: dict[str, Any]) -> None:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
-        self._rules = saved_spec(config)
+        self._rules = recorded_rules(store, saved_spec(config))
         self._mode: Mode
         self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), self._rules)
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
@@ -161,6 +176,7 @@ class _Reading:
         self._half = Diversity((max(self._k // 2, 1),), len(self._models))
         self._after_half = 0
         self.seen = self.unsolved = 0
+        self.module = self._rules.source_sha256
 
     def read(self) -> tuple[PathFacts, list[Example]]:
         gallery: Gallery | None = None

@@ -179,6 +179,8 @@ def settings(facts: RunFacts) -> Markup:
     names += [[f"samples of {model}", name] for model, name in summary.samplers.items()]
     if summary.corpus and summary.corpus.file:
         names.append(["corpus", summary.corpus.file.removeprefix("corpus/").removesuffix(".jsonl")])
+    if facts.module_sha256:
+        names.append([f"module of the verifier {facts.config['grading']['verifier']}, SHA-256", facts.module_sha256])
     versions: dict[str, str] = {}
     for made in facts.trainings:
         versions |= made.record.versions

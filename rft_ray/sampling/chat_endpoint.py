@@ -25,6 +25,7 @@ from rft_ray.data import prompts
 from rft_ray.data.prompts import Chat
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.engine import Misbehaved, Unavailable, Usage
+from rft_ray.sampling.response_bounds import UNCOMPRESSED, TooLarge, bound_body
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """The waits between two tries, doubled each time, where the endpoint names none."""
@@ -78,6 +79,8 @@ class ChatEndpoint:
             base_url=endpoint.base_url,
             timeout=endpoint.timeout_seconds,
             max_retries=0,
+            default_headers=UNCOMPRESSED,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound_body]}),
         )
 
     async def ask(self, prompt: Chat, n: int, settings: SamplingSettings) -> Reply:
@@ -101,6 +104,8 @@ class ChatEndpoint:
                 pause = max(pause, _retry_after_s(error.response.headers))
             except (openai.APITimeoutError, TimeoutError):
                 reason = f"no answer within {self._endpoint.timeout_seconds:g} s"
+            except TooLarge as error:
+                self._fail(str(error))
             except openai.APIConnectionError as error:
                 reason = f"no connection ({error.__cause__ or error})"
             else:
@@ -120,10 +125,14 @@ class ChatEndpoint:
         raise Unavailable(self._unavailable)
 
     def refused(self, refusal: Refused) -> NoReturn:
-        """Raise what a refusal means: Unavailable where the endpoint has accepted no request yet, else Misbehaved."""
+        """Raise what a refusal means: see `_fail`."""
+        self._fail(str(refusal), ": correct the sampling settings or the endpoint")
+
+    def _fail(self, reason: str, remedy: str = "") -> NoReturn:
+        """Raise Unavailable, with the remedy, where the endpoint has accepted no request yet, else Misbehaved."""
         if not self._accepted:
-            self.refuse(f"{refusal}: correct the sampling settings or the endpoint")
-        raise Misbehaved(f"{self._name}: {self._shown(str(refusal))}")
+            self.refuse(f"{reason}{remedy}")
+        raise Misbehaved(f"{self._name}: {self._shown(reason)}")
 
     async def close(self) -> None:
         await self._client.close()
@@ -133,7 +142,9 @@ class ChatEndpoint:
         return f"{self._model} at {self._endpoint.base_url.partition('?')[0]}"
 
     async def _posted(self, prompt: Chat, n: int, settings: SamplingSettings) -> bytes:
-        """The body of the endpoint's answer with status 200."""
+        """The body of the endpoint's answer with status 200. Raises the SDK's errors and TooLarge."""
+        import openai
+
         options: dict[str, Any] = {self._limit: settings.max_new_tokens, "temperature": settings.temperature}
         if n > 1:
             options["n"] = n
@@ -151,6 +162,10 @@ class ChatEndpoint:
                     raw = await self._client.chat.completions.with_raw_response.create(
                         model=self._model, messages=asked, **options
                     )
+            except openai.APIConnectionError as error:
+                if isinstance(error.__cause__, TooLarge):
+                    raise error.__cause__ from None
+                raise
             finally:
                 self.answers += 1
         return bytes(raw.content)

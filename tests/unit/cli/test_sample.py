@@ -20,6 +20,7 @@ from rft_ray.runtime.actor_pool import StageError
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.store import Store, open_run
+from rft_ray.store.plans import recipe_of
 from rft_ray.store.shards import missing_shards
 from tests.unit.sampling.chat_server import completion, serving
 
@@ -91,6 +92,38 @@ def test_more_samples_add_shards_and_keep_the_first_ones(command: list[str], tmp
     assert [row["completion"][:4] for row in view(tmp_path / "run")] == [row["completion"] for row in rows]
     assert main([*command, "--n", "6"]) == 0  # nothing left to sample
     assert {key: store.read(key) for key in store.list("completions/")} == after
+
+
+@pytest.mark.parametrize(("first", "then"), [(4, 8), (4, 12), (3, 21), (20, 100)])
+def test_more_samples_keep_those_of_the_run_without_a_size_of_blocks(
+    command: list[str], tmp_path: Path, first: int, then: int
+) -> None:
+    at = command.index("--samples-per-block")
+    command = command[:at] + command[at + 2 :]
+    main([*command, "--n", str(first)])
+    store = open_run(str(tmp_path / "run"))
+    before = {key: store.read(key) for key in store.list("completions/")}
+    rows = view(tmp_path / "run")
+    assert main([*command, "--n", str(then)]) == 0
+    after = {key: store.read(key) for key in store.list("completions/")}
+    assert before.items() < after.items()
+    assert {recipe_of(key) for key in after} == {recipe_of(key) for key in before}
+    assert len(after) == len(before) * then // first
+    assert [row["completion"][:first] for row in view(tmp_path / "run")] == [row["completion"] for row in rows]
+
+
+@pytest.mark.parametrize("others", [["--n", "6"], ["--n", "2"], ["--n", "8", "--samples-per-block", "2"]])
+def test_samples_that_are_not_kept_are_announced(
+    command: list[str], others: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = command.index("--samples-per-block")
+    command = command[:at] + command[at + 2 :]
+    main(command)
+    assert "note: " not in capsys.readouterr().out
+    assert main([*command, *others, "--dry-run"]) == 0
+    assert "in blocks of 4, which are not kept: all are sampled anew in blocks of" in capsys.readouterr().out
+    assert main([*command, "--seed", "1", *others, "--dry-run"]) == 0  # those of another seed cannot be kept
+    assert "note: " not in capsys.readouterr().out
 
 
 def test_the_views_are_not_taken_for_corrupt_shards(

@@ -67,6 +67,21 @@ def test_the_size_of_a_hub_model_is_that_of_its_files(tmp_path: Path) -> None:
         assert ask(SIZE, "hub:meta/llama", tmp_path, endpoint)[0] == "1000"
 
 
+def test_a_plan_asks_the_hub_for_a_model_no_more_often_than_its_first_step(tmp_path: Path) -> None:
+    plan = (
+        "from rft_ray.data.base_models import *; source = pinned(sys.argv[1]); "
+        "print([has_chat_template(source), fingerprint(source), size(source), metadata(source).name, "
+        "fingerprint(source), documents(source)])"
+    )
+    counts = []
+    for code in (PINNED, plan):
+        asked: list[str] = []
+        with hub_server({"meta/llama": model_files()}, asked) as endpoint:
+            assert "Error" not in ask(code, "hub:meta/llama", tmp_path / str(len(counts)), endpoint)[0]
+        counts.append(len(asked))
+    assert counts[0] == counts[1] > 0
+
+
 def test_a_repository_of_gguf_files_says_what_to_do(tmp_path: Path) -> None:
     with hub_server({"meta/llama-gguf": {"model-q4.gguf": b"x", "README.md": b""}}) as endpoint:
         said, _ = ask(FINGERPRINT, "hub:meta/llama-gguf", tmp_path, endpoint)

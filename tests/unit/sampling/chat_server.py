@@ -23,6 +23,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     byte_pause_s: float = 0.0
     """Seconds between two bytes of the body."""
+    endless: bool = False
+    """Whether the body is sent again and again, until the client leaves."""
 
 
 Script = Callable[[dict[str, Any], int], Answer]
@@ -77,13 +79,17 @@ def serving(script: Script) -> Iterator[ChatServer]:
                 answer = script(body, len(seen.asked) - 1)
                 await asyncio.sleep(3600 if answer.status == HANG else 0.01)
                 open_now -= 1
-                fields = {"Content-Type": "application/json", "Content-Length": str(len(answer.body)), **answer.headers}
+                size = {} if answer.endless else {"Content-Length": str(len(answer.body))}
+                fields = {"Content-Type": "application/json", **size, **answer.headers}
                 lines_out = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in fields.items())]
                 writer.write("\r\n".join([*lines_out, "", ""]).encode())
                 for part in [answer.body[i : i + 1] for i in range(len(answer.body))] if answer.byte_pause_s else []:
                     writer.write(part)
                     await writer.drain()
                     await asyncio.sleep(answer.byte_pause_s)
+                while answer.endless:
+                    writer.write(answer.body)
+                    await writer.drain()
                 writer.write(b"" if answer.byte_pause_s else answer.body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
