@@ -4,8 +4,8 @@ In: a script (`engine.script`), `kind:match[:times:folder]` separated by commas.
 request whose question contains `match` (empty: at every request); with `times` and a folder at most so many times,
 counted over all processes that share the folder. Kinds: `die` (SIGKILL of the process), `hang`, `freeze` (a hang that
 holds the interpreter's lock), `oom`, `raise`, `empty` (samples without a token), `few` (too few samples), `endless` (a
-sample far above its bound), `slow=SECONDS`; and while an engine opens, whatever `match` is: `open-refuse`, `open-oom`,
-`open-hang`.
+sample far above its bound), `slow=SECONDS`; and while an engine opens, at every place whose name contains `match` (such
+as `GPU 1`): `open-refuse`, `open-oom`, `open-hang`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Fault:
     times: int | None
     folder: str
 
-    def strikes(self, question: str) -> bool:
-        """Whether the fault happens at a request with this question; counts it if so."""
-        if self.match not in question:
+    def strikes(self, text: str) -> bool:
+        """Whether the fault happens at a request with this question, or at this place; counts it if so."""
+        if self.match not in text:
             return False
         return self.times is None or any(self._claim(number) for number in range(self.times))
 

@@ -144,6 +144,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "engine.enforce_eager": NONE,
     "engine.max_restarts": NONE,
     "engine.stall_seconds": NONE,
+    "engine.lost_node_minutes": NONE,
     "engine.max_failures": NONE,
     "engine.max_quarantined": NONE,
     # Which shards are left out enters through the plan's `without`.

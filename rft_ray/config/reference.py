@@ -61,6 +61,7 @@ UNITS = {
     "max_quarantined": "shards",
     "kv_cache_gib": "GiB",
     "stall_seconds": "s",
+    "lost_node_minutes": "min",
     "drain_seconds": "s",
     "timeout_seconds": "s",
     "retry_seconds": "s",

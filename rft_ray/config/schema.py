@@ -162,6 +162,9 @@ class Engine(Section):
     stall_seconds: float = Field(1800, gt=0)
     """The process of an engine that makes no step for so long (an endpoint: no answer), or loads a model for so long,
     is ended."""
+    lost_node_minutes: float = Field(5, gt=0)
+    """How long sampling waits for the replacement of a lost node, once all other shards are sampled; then other engines
+    sample its shards."""
     max_failures: int = Field(3, ge=1)
     """How many times a shard that is alone in an engine may fail before it is quarantined: docs/reliability.md."""
     max_quarantined: int = Field(10, ge=0)

@@ -22,6 +22,7 @@ from ray.data.context import AutoscalingConfig
 from rft_ray.config.errors import RunError
 from rft_ray.runtime import ray_private
 from rft_ray.runtime.progress import Progress
+from rft_ray.runtime.ray_private import PoolState, StopCheck
 from rft_ray.store import Store, mark_run
 from rft_ray.store.shards import Shard, missing_shards
 
@@ -120,13 +121,20 @@ class ShardActor:
 
 
 def run_actors(
-    label: str, make: Callable[[], Worker[R]], shards: Sequence[Shard], pool: Pool, receipt: type[R]
+    label: str,
+    make: Callable[[], Worker[R]],
+    shards: Sequence[Shard],
+    pool: Pool,
+    receipt: type[R],
+    ends: Callable[[PoolState], bool] | None = None,
 ) -> Iterator[R]:
     """Run `make()` in an actor pool over the shards; yields receipts of the given class as shards are committed.
 
-    Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
+    `ends`: asked once a second, in another thread; where it returns True, no other receipt is yielded, and shards may
+    be left. Raises StageError with the cause in one line when a worker raises, or dies more often than the pool allows.
     """
-    _set_context()
+    check = StopCheck(ends) if ends else None
+    _set_context(check)
     rows = [{"shard": json.dumps(asdict(shard))} for shard in shards]
     with warnings.catch_warnings():  # Ray 2.60 takes bounds on restarts in no other way
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -135,10 +143,12 @@ def run_actors(
         for row in dataset.iter_rows():
             yield receipt.from_row(row)
     except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
+        if check and check.stopped:
+            return
         raise StageError(f"{label}: {cause_of(error)}") from None
 
 
-def _set_context() -> None:
+def _set_context(check: StopCheck | None) -> None:
     """Ray Data's settings for an execution by this process."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs stacks; the cause is raised, in one line
     for name in ray_private.POOL_LOGGERS:  # a pool that cannot start or grow
@@ -147,6 +157,7 @@ def _set_context() -> None:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    context.custom_execution_callback_classes = [check] if check else []
     context.autoscaling_config = AutoscalingConfig(actor_pool_util_upscaling_threshold=FULL)
 
 

@@ -7,6 +7,9 @@ those of `serve/`.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,3 +68,64 @@ def health_check_failure(failure: Exception) -> Exception | None:
     """
     reason: Exception | None = getattr(failure, "health_check_failure", None)
     return reason
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """The actors of a Ray Data execution. Example: PoolState(working=7, restarting=1, pending=0)"""
+
+    working: int
+    """Living actors that have tasks."""
+    restarting: int
+    """Actors that have tasks and whose process or node is gone, until Ray has started them again."""
+    pending: int
+    """Actors that have not started yet."""
+
+
+class StopCheck:
+    """Asks a function once a second whether a Ray Data execution is to end, and ends it if so.
+
+    For `DataContext.custom_execution_callback_classes`, whose members Ray Data calls without arguments to get an object
+    with the methods of `ray.data._internal.execution.execution_callback.ExecutionCallback`. What `on_execution_step`
+    raises ends the execution. Ray Data copies the context within this process, and sends it to the actors, where no
+    execution runs.
+    """
+
+    def __init__(self, ends: Callable[[PoolState], bool] = lambda pool: False) -> None:
+        self._ends, self._asked = ends, 0.0
+        self.stopped = False
+        """Whether it has ended an execution."""
+
+    def __call__(self) -> StopCheck:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StopCheck:
+        return self
+
+    def __reduce__(self) -> tuple[type[StopCheck], tuple[()]]:
+        return StopCheck, ()
+
+    def before_execution_starts(self, executor: Any) -> None:
+        pass
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        pass
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        pass
+
+    def on_execution_step(self, executor: Any) -> None:
+        if time.monotonic() - self._asked < 1:
+            return
+        self._asked = time.monotonic()
+        if self._ends(pool_state(executor)):
+            self.stopped = True
+            raise RuntimeError("the execution is ended by its caller")
+
+
+def pool_state(executor: Any) -> PoolState:
+    """The actors of an execution: of `StreamingExecutor._topology`, `_ActorPool._running_actors` and its states."""
+    pools = [pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
+    busy = [state for pool in pools for state in pool._running_actors.values() if state.num_tasks_in_flight]
+    restarting = sum(state.is_restarting for state in busy)
+    return PoolState(len(busy) - restarting, restarting, sum(pool.num_pending_actors() for pool in pools))

@@ -23,6 +23,7 @@ from rft_ray.data import base_models
 from rft_ray.plan.jobs import ModelRef
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.actor_pool import in_one_line
+from rft_ray.sampling import places
 from rft_ray.sampling.engine import (
     Answered,
     Engine,
@@ -50,7 +51,11 @@ SAMPLING = "sampling"
 
 
 class Unloadable(RuntimeError):
-    """A model that this process cannot load; the message says why, in one line."""
+    """A model that no place can load; the message says why, in one line."""
+
+
+class NotHere(RuntimeError):
+    """A model that this place cannot load, and another one may; the message says why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,6 @@ class EngineHost:
         self._engine: Engine | None = None
         self._source: RandomSource | None = None
         self._model: ModelRef | None = None
-        self._unloadable: dict[ModelRef, str] = {}
         self._lock: GroupLock[tuple[ModelRef, str]] = GroupLock(lambda key: self._load(key[0]))
         """By model, and by shard where one has the engine to itself."""
         self._watchdog = Watchdog(stall_s, self._progress, self._stalled, hard=supervisor.is_remote)
@@ -108,7 +112,7 @@ class EngineHost:
         """Inside the block the engine holds the model; yields what its samples are drawn from.
 
         Calls with one model run at once, unless `exclusive_to` names a shard, which then has the engine to itself.
-        Raises Unloadable where the model cannot be loaded, and EngineDied.
+        Raises Unloadable where no place can load the model, NotHere where this one cannot, and EngineDied.
         """
         with self._lock.hold((model, exclusive_to)):
             assert self._source is not None
@@ -146,20 +150,21 @@ class EngineHost:
         with suppress(Exception):  # without a report, the supervisor notices the new process
             for model in in_progress:
                 if model != SAMPLING:
-                    self._supervisor.load_failed(model, f"{reason} while it was loaded")
+                    self._supervisor.load_failed(model, f"{reason} while it was loaded", again=True)
             self._supervisor.died(f"{reason} while it was sampled")
         _end_process(f"{reason}: {', '.join(sorted(set(in_progress)))}")
 
     def _load(self, model: ModelRef) -> None:
-        """Make the engine hold this model; called while no thread generates. Raises Unloadable and EngineDied."""
-        if reason := self._supervisor.unloadable(model.fingerprint):
-            self._unloadable[model] = reason
-        if model in self._unloadable:
-            raise Unloadable(self._unloadable[model])
+        """Make the engine hold this model; called while no thread generates.
+
+        Raises Unloadable, NotHere and EngineDied.
+        """
+        self._check_loadable(model)
         if model == self._model:  # the last change was to a model that cannot be loaded
             return
         if self._model is not None:
             self._on_leave(self._model)
+        self._supervisor.load_began(model.fingerprint)
         try:
             with self._watchdog.during(model.fingerprint):
                 folder, weights = model_folder(self._store, model) if self._needs_folder else (None, "")
@@ -172,12 +177,22 @@ class EngineHost:
             raise
         except Exception as failure:
             traceback.print_exc()
-            if out_of_memory(failure):  # another process may have enough
-                self._supervisor.load_failed(model.fingerprint, in_one_line(failure))
+            again = out_of_memory(failure)  # another process may have enough
+            self._supervisor.load_failed(model.fingerprint, in_one_line(failure), again=again)
+            if again:
                 _end_process(f"{label_of(model)}: {in_one_line(failure)}")
-            self._unloadable[model] = in_one_line(failure)
-            raise Unloadable(self._unloadable[model]) from None
+            self._check_loadable(model)
+            raise
+        self._supervisor.loaded(model.fingerprint)
         self._model = model
+
+    def _check_loadable(self, model: ModelRef) -> None:
+        """Raises Unloadable or NotHere where an engine at this place is not to load the model."""
+        verdict, reason = self._supervisor.load_verdict(model.fingerprint)
+        if verdict == "unloadable":
+            raise Unloadable(reason) from None
+        if verdict == "elsewhere":
+            raise NotHere(reason) from None
 
     def _swapped(self, folder: Path | None) -> bool:
         """Whether the open engine has taken over the model."""
@@ -231,7 +246,7 @@ def open_engine(
     `loads`: gets the statistics of the vllm engine.
     """
     if sampling.engine == "scripted":
-        return ScriptedEngine(seed, settings.script)
+        return ScriptedEngine(seed, settings.script, str(places.here()))
     if sampling.engine == "openai":
         name = model.source.removeprefix(ENDPOINT)
         return OpenAIEngine(name, endpoints[model.name], spent=spent(model), seed=seed)

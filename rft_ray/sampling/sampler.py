@@ -20,8 +20,9 @@ from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.records import SKIPPED, Completion, Problem, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.metrics import SamplerMetrics
+from rft_ray.sampling import places
 from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
-from rft_ray.sampling.engine_host import EngineHost, RandomSource, Unloadable, open_engine
+from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
@@ -29,6 +30,9 @@ from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
 from rft_ray.store.shards import Shard, key_to_write, shard_metadata
 from rft_ray.store.tables import commit_through_outages, noted
+
+ASK_AGAIN_S = 1.0
+"""How often a sampler that waits asks the supervisor whether it still is to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,12 @@ class Sampler:
         supervisor: Any = None,
         endpoints: Mapping[str, config.Endpoint] | None = None,
         ask: Ask | None = None,
+        round_number: int = 1,
     ) -> None:
         """`endpoints`: name -> endpoint of the models that are behind one. `ask`: makes the requests of a shard; None:
-        `ask_problems`.
+        `ask_problems`. `round_number`: of the execution over shards, as the supervisor counts them.
+
+        Returns only when this place can load one of the models of the round, or the round is over.
 
         `supervisor`: the handle of a Supervisor actor. None, for use outside Ray: a Supervisor in this process.
         """
@@ -94,7 +101,11 @@ class Sampler:
             supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined),
             sampler=actor_pool.actor_id(),
             process=uuid.uuid4().hex,
+            place=places.here(),
+            number=round_number,
         )
+        while self._supervisor.is_remote and not self._supervisor.may_start():
+            time.sleep(ASK_AGAIN_S)
         sampling = jobs[0].settings  # its engine and max_model_len are those of every job: `sample` checks it
         self._stateless = sampling.engine == "openai"
         """Whether a failure on one shard leaves the engine usable: an endpoint's process is not ended for it."""
@@ -128,11 +139,23 @@ class Sampler:
             return self(shard)  # until it is quarantined
         except Unloadable as error:
             return SampleReceipt(shard.stem, unloadable=str(error))
+        except NotHere:
+            return self._left_to_others(job.model, shard)
         except Unavailable as error:
             self._supervisor.answered(shard.stem)
             return SampleReceipt(shard.stem, unloadable=str(error))
         except Exception as failure:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
+
+    def _left_to_others(self, model: ModelRef, shard: Shard) -> SampleReceipt:
+        """Keep a shard whose model this place cannot load until the supervisor asks for it."""
+        while True:
+            outcome, reason = self._supervisor.wait(shard.stem, model.fingerprint)
+            if outcome == "unloadable":
+                return SampleReceipt(shard.stem, unloadable=reason)
+            if outcome != "wait":
+                return SampleReceipt(shard.stem, refusal=outcome, reason=reason)
+            time.sleep(ASK_AGAIN_S)
 
     def _sampled(self, job: SamplingJob, shard: Shard, *, exclusive: bool) -> Sampled:
         asked = self._ask(self._store, job, shard)

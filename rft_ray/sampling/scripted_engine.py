@@ -21,10 +21,10 @@ HANG_S = 3600
 """How long a scripted hang lasts."""
 
 
-def fail_opening(faults: tuple[Fault, ...]) -> None:
-    """Fail as a fault of the script asks for the opening of an engine; without such a fault, do nothing."""
+def fail_opening(faults: tuple[Fault, ...], place: str) -> None:
+    """Fail as a fault of the script asks for the opening of an engine at this place; without one, do nothing."""
     for fault in faults:
-        if fault.kind.startswith("open-") and fault.strikes(fault.match):
+        if fault.kind.startswith("open-") and fault.strikes(place):
             _fail(fault.kind.removeprefix("open-"))
 
 
@@ -57,13 +57,14 @@ class ScriptedEngine:
     false equation, or truncated.
 
     Sample i of a problem depends on these two and the sampling settings alone, so shards are equal byte for byte
-    wherever and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`).
+    wherever and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`);
+    `place`: where.
     """
 
-    def __init__(self, seed: int, script: str = "") -> None:
+    def __init__(self, seed: int, script: str = "", place: str = "") -> None:
         self.seed, self.progress = seed, 0
         self._faults = engine_script.parse(script)
-        fail_opening(self._faults)
+        fail_opening(self._faults, place)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
         return [self._answer(request, settings) for request in requests]

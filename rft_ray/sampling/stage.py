@@ -8,6 +8,9 @@ at once. The actor that sampled a shard commits it, unless another one has done 
 An engine that fails, hangs or returns impossible answers is not used again: its process ends, Ray starts another one,
 and its shards are tried again. A supervisor counts the failures (`supervisor.py`), a watchdog ends the process of a
 hung engine (`watchdog.py`), and a shard that fails too often is quarantined (`quarantine.py`).
+
+Shards that are stuck at a place that cannot load their model (`places.py`), or at an actor whose node is gone, are left
+when nobody works any more (`standstill.py`): another execution, a round, samples them elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.receipt import SampleReceipt
+from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
 from rft_ray.sampling.supervisor import start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
@@ -100,18 +104,26 @@ def _sampled(
     job_of = {job.fingerprint: job for job in jobs}
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
-    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
     pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
+    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
-    receipts = []
+    rounds = Rounds(supervisor, pool, engine.lost_node_minutes * 60, tracker, stays=jobs[0].settings.engine == "openai")
+    receipts: list[SampleReceipt] = []
+    left = list(shards)
     try:
         with sigterm.draining(lambda: supervisor.drain.remote(), engine.drain_seconds):
-            for receipt in actor_pool.run_actors("sample", make, shards, pool, SampleReceipt):
-                tracker.advance(receipt)
-                if receipt.refusal is None:
-                    receipts.append(receipt)
+            while left and not sigterm.was_received():
+                for receipt in rounds.run(make, left):
+                    tracker.advance(receipt)
+                    if receipt.refusal is None:
+                        receipts.append(receipt)
+                left = [shard for shard in left if shard.stem in tracker.pending]
+                left, committed = _divided(store, left)
+                receipts += committed  # by actors that did not return from the round
+                for receipt in committed:
+                    tracker.advance(receipt)
     except actor_pool.StageError as error:
         raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()})") from None
     except sigterm.Preempted:
@@ -122,6 +134,12 @@ def _sampled(
     if tracker.aborted:
         raise actor_pool.StageError(f"sample: {tracker.aborted}; unfinished: {tracker.unfinished()}")
     return receipts
+
+
+def _divided(store: Store, shards: Sequence[Shard]) -> tuple[list[Shard], list[SampleReceipt]]:
+    """The shards that are missing, and receipts of the others."""
+    missing = missing_shards(store, shards) if shards else []
+    return missing, [SampleReceipt(shard.stem) for shard in shards if shard not in missing]
 
 
 def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
@@ -151,6 +169,7 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
     most = engine.max_actors if gpu else min(engine.max_actors, cores // engine.threads_per_actor)
     threads = str(engine.threads_per_actor)
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+    env["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # where `child_errors` reads why an engine's process has ended
     if not gpu:
         env |= {
             "OMP_NUM_THREADS": threads,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.runtime.progress import Progress
+from rft_ray.sampling.places import LoadFailure
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.store.shards import Shard
 
@@ -28,6 +29,8 @@ class ShardTracker:
         """Model -> why it could not be loaded."""
         self.aborted = ""
         """Why the supervisor has refused all further shards; empty where it has not."""
+        self.pending = {shard.stem for shard in shards}
+        """Shards without a receipt, and those that were given up."""
         self._models = {shard.stem: job_of[shard.fingerprint].model for shard in shards}
         self._left = Counter(self._models.values())
         self._place = {model: place for place, model in enumerate(self._left, 1)}
@@ -39,6 +42,8 @@ class ShardTracker:
     def advance(self, receipt: SampleReceipt) -> None:
         """Take in one receipt, and print what a reader is to know of it."""
         model = self._models[receipt.shard]
+        if receipt.refusal != "given_up":
+            self.pending.discard(receipt.shard)
         if receipt.refusal:
             self._note_refusal(model, receipt)
             return
@@ -49,6 +54,15 @@ class ShardTracker:
         place = f", model {self._place[model]} of {len(self._place)}" if len(self._place) > 1 else ""
         self._progress.label = f"sample {label_of(model)}{place}"
         self._progress.advance(receipt.rows)
+
+    def models_of(self, shards: Sequence[Shard]) -> list[str]:
+        """Fingerprints of the models of these shards."""
+        return list(dict.fromkeys(self._models[shard.stem].fingerprint for shard in shards))
+
+    def report(self, failure: LoadFailure) -> None:
+        """Print that a place has failed with a model."""
+        labels = {label_of(model) for model in self._left if model.fingerprint == failure.model}
+        print(f"  sample {', '.join(labels)}: {failure.place} cannot load it: {failure.reason}", flush=True)
 
     def unfinished(self) -> str:
         """The first three models with shards left, in the order in which they are sampled."""

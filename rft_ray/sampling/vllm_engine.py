@@ -14,6 +14,7 @@ from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import vllm_arguments, vllm_private
+from rft_ray.sampling.child_errors import child_errors
 from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.weight_layout import layout
@@ -53,7 +54,7 @@ class VllmEngine:
             use_tqdm_on_load=False,
             **vllm_arguments.engine_arguments(settings, gpu=gpu, share=share),
         )
-        with vllm_arguments.opened_alone(share):
+        with vllm_arguments.opened_alone(share), child_errors():
             self._engine = LLMEngine.from_engine_args(arguments)
         if loads:
             vllm_private.report_load(self._engine, loads.record)

@@ -192,6 +192,7 @@ OTHER: dict[str, object] = {
     "engine.enforce_eager": False,
     "engine.max_restarts": 1,
     "engine.stall_seconds": 5,
+    "engine.lost_node_minutes": 5.5,
     "engine.max_failures": 1,
     "engine.max_quarantined": 1,
     "engine.on_failed_shard": "continue",

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 from types import SimpleNamespace
 
+import pytest
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.operators.actor_pool_map_operator import (
+    ActorPoolMapOperator,
+    _ActorPool,
+    _ActorState,
+)
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
+from ray.data._internal.planner import planner
 from ray.train.v2._internal import constants, exceptions
 from ray.train.v2._internal.execution.worker_group import poll
 
@@ -41,6 +52,38 @@ def test_the_loggers_of_pools_warn_of_what_cannot_grow_or_start() -> None:
     growing, starting = map(inspect.getsource, modules)
     assert "will not allow it to scale up" in growing
     assert "not enough to run any task" in starting
+
+
+def test_a_stop_check_has_the_methods_of_a_callback_and_ray_data_calls_it_for_one() -> None:
+    methods = {name for name in vars(ExecutionCallback) if not name.startswith("_")}
+    assert methods <= set(vars(ray_private.StopCheck))
+    assert "cls() for cls in logical_plan.context.execution_callback_classes" in inspect.getsource(planner)
+    check = ray_private.StopCheck()
+    context = DataContext()
+    context.custom_execution_callback_classes = [check]
+    assert context.copy().execution_callback_classes[-1]() is check  # type: ignore[call-arg]
+    assert isinstance(pickle.loads(pickle.dumps(check)), ray_private.StopCheck)
+
+
+def test_a_stop_check_asks_once_a_second_and_ends_the_execution() -> None:
+    asked: list[ray_private.PoolState] = []
+    check = ray_private.StopCheck(lambda pool: bool(asked.append(pool)) or True)
+    with pytest.raises(RuntimeError, match="ended by its caller"):
+        check.on_execution_step(SimpleNamespace(_topology={}))
+    check.on_execution_step(SimpleNamespace(_topology={}))
+    assert asked == [ray_private.PoolState(0, 0, 0)]
+    assert check.stopped
+
+
+def test_the_state_of_a_pool_counts_the_actors_that_have_tasks() -> None:
+    states = [_ActorState(3, "n1", False), _ActorState(1, "n2", True), _ActorState(0, "n3", True)]
+    pool = SimpleNamespace(_running_actors=dict(enumerate(states)), num_pending_actors=lambda: 2)
+    operators = [SimpleNamespace(get_autoscaling_actor_pools=pools.copy) for pools in ([], [pool])]
+    assert ray_private.pool_state(SimpleNamespace(_topology=operators)) == ray_private.PoolState(1, 1, 2)
+    assert "self._running_actors: Dict[ActorHandle, _ActorState]" in inspect.getsource(_ActorPool)
+    assert callable(ActorPoolMapOperator.get_autoscaling_actor_pools)
+    assert callable(_ActorPool.num_pending_actors)
+    assert "self._topology" in inspect.getsource(StreamingExecutor)
 
 
 def test_env_vars_to_propagate_is_a_set_that_can_grow() -> None:

@@ -14,6 +14,7 @@ from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Misbehaved, Request
 from rft_ray.sampling.engine_host import EngineHost, Unloadable
+from rft_ray.sampling.places import Place
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
 from rft_ray.store import open_store
@@ -23,6 +24,7 @@ A, B = (ModelRef(name, "sft", name * 4) for name in "ab")
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
 PROBLEM = Problem("a" * 16, "Tom has 3 pens and buys 2. How many?", "3+2 = <<3+2=5>>5\n#### 5", "5")
 WAIT_S = 10
+HERE = Place("n1", "10.0.0.1", ("0",))
 
 
 class OwnEnginePerModel(ScriptedEngine):
@@ -55,7 +57,7 @@ def host_of(
     tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None, *, needs_folder: bool = False
 ) -> EngineHost:
     store = open_store(str(tmp_path))
-    supervisor = SupervisorClient(Supervisor(store, max_failures=3, max_quarantined=10), "s", "p")
+    supervisor = SupervisorClient(Supervisor(store, max_failures=3, max_quarantined=10), "s", "p", HERE)
     leave = left.append if left is not None else lambda model: None
     return EngineHost(
         store,

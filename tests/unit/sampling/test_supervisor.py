@@ -9,10 +9,12 @@ import pytest
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import quarantine
+from rft_ray.sampling.places import Place, Sites
 from rft_ray.sampling.supervisor import SILENT, Supervisor
 from rft_ray.store import open_store
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
+HERE, THERE = Place("n1", "10.0.0.1", ("0",)), Place("n2", "10.0.0.2", ("0",))
 A, B, C, D = (shard.stem for shard in JOB.shards())
 
 
@@ -113,10 +115,71 @@ def test_a_new_supervisor_knows_earlier_failures_and_retries(supervisor: Supervi
 
 
 def test_a_model_that_runs_out_of_memory_is_tried_max_failures_times(supervisor: Supervisor) -> None:
-    supervisor.load_failed("m", "out of memory")
-    assert supervisor.unloadable("m") == ""
-    supervisor.load_failed("m", "out of memory")
-    assert supervisor.unloadable("m") == "out of memory (2 times)"
+    supervisor.load_failed("m", "s", HERE, "out of memory", True)
+    assert supervisor.load_verdict("m", HERE) == ("load", "")
+    supervisor.load_failed("m", "s", HERE, "out of memory", True)
+    assert supervisor.load_verdict("m", HERE) == ("unloadable", "out of memory (2 times)")
+
+
+@pytest.fixture
+def fleet(supervisor: Supervisor) -> Supervisor:
+    """The supervisor of two models on 8 places, one of which has failed with m."""
+    supervisor.begin_round(1, ["m", "n"], Sites(hosts=2, places=8))
+    supervisor.load_failed("m", "s", HERE, "no kernel image", False)
+    return supervisor
+
+
+def test_a_sampler_waits_with_a_shard_that_it_cannot_sample_until_the_round_is_over(fleet: Supervisor) -> None:
+    assert fleet.wait(A, "m", "s", HERE, 1) == ("wait", "no kernel image")
+    assert fleet.status().waiting == 1
+    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
+    assert fleet.wait(A, "m", "s", HERE, 1) == ("given_up", "no kernel image")
+    assert fleet.status().waiting == 0
+
+
+def test_a_sampler_that_waits_returns_the_shard_when_no_place_can_load_its_model(fleet: Supervisor) -> None:
+    assert fleet.wait(A, "m", "s", HERE, 1)[0] == "wait"
+    fleet.load_failed("m", "t", THERE, "no kernel image", False)
+    assert fleet.wait(A, "m", "s", HERE, 1)[0] == "unloadable"
+    assert fleet.status().waiting == 0
+
+
+def test_a_sampler_that_waits_with_one_shard_and_samples_another_works(fleet: Supervisor) -> None:
+    fleet.wait(A, "m", "s", HERE, 1)
+    fleet.load_began("n", "s")
+    assert fleet.status().waiting == 0
+    fleet.loaded("n", "s")
+    fleet.started(B, "s", "p1")
+    assert fleet.status().waiting == 0
+    fleet.answered(B, "s", "p1")
+    assert fleet.status().waiting == 1
+
+
+def test_a_place_that_can_load_none_of_a_rounds_models_takes_no_shard(fleet: Supervisor) -> None:
+    assert fleet.may_start("s", "p1", HERE, 1)  # n may load there
+    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
+    assert not fleet.may_start("t", "p2", HERE, 2)
+    assert fleet.status().waiting_at_start == 1
+    assert fleet.may_start("u", "p3", THERE, 2)
+    fleet.begin_round(3, ["n"], Sites(hosts=2, places=8))
+    assert fleet.may_start("t", "p2", HERE, 2)  # its round is over: its process may end
+
+
+def test_whoever_waits_is_released_when_the_run_is_drained(fleet: Supervisor) -> None:
+    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
+    assert not fleet.may_start("s", "p1", HERE, 2)
+    fleet.drain()
+    assert fleet.may_start("s", "p1", HERE, 2)
+    assert fleet.wait(A, "m", "s", HERE, 2)[0] == "draining"
+
+
+def test_a_restarted_sampler_loads_no_longer_what_its_last_process_did(supervisor: Supervisor) -> None:
+    supervisor.begin_round(1, ["m"], Sites(hosts=2, places=2))
+    supervisor.load_began("m", "killed")
+    assert supervisor.may_start("killed", "p2", HERE, 1)
+    for place in (HERE, THERE):
+        supervisor.load_failed("m", "s", place, "no kernel image", False)
+    assert supervisor.load_verdict("m", HERE)[0] == "unloadable"
 
 
 def test_no_shard_starts_while_the_run_is_drained(supervisor: Supervisor) -> None:
