@@ -22,7 +22,7 @@ from rft_ray.config.hardware import Cost, Hardware
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
-from rft_ray.config.section import Name, Place, Section
+from rft_ray.config.section import Name, Place, Section, Switch
 from rft_ray.config.study import Study
 
 
@@ -64,7 +64,7 @@ class Training(Section):
     """How many times the training of a model is started before the run fails."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in the memory of the CPUs."""
-    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
 
 

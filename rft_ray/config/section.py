@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 SECRET = "the URL holds a user or a password"
 NOT_A_NAME = "must be the name of an environment variable, not a key"
@@ -40,3 +40,11 @@ def _plain(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_plain)]
 """A name that is part of paths in the store."""
+
+
+def _in_words(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_in_words)]
+"""`auto`, `on` or `off`; YAML reads the last two without quotes as true and false."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rft_ray.config import ENDPOINT, Config, ConfigError
+from rft_ray.config import ENDPOINT, Config, ConfigError, Recipe, Training
 from rft_ray.config.hardware import Card
 from rft_ray.data import base_models
 from rft_ray.plan.jobs import SamplingJob, TrainingJob
@@ -67,9 +67,8 @@ def needs(
     )
 
 
-def training_settings(config: Config, job: TrainingJob, shape: ModelShape) -> TrainingSettings:
-    """What decides the memory of a worker that trains a job."""
-    training, recipe = config.training, job.recipe
+def training_settings(training: Training, recipe: Recipe, shape: ModelShape) -> TrainingSettings:
+    """What decides the memory of a worker that trains a model of this shape."""
     share = max(1, recipe.batch_size // training.workers)
     size = 2 if recipe.dtype == "bfloat16" else 4
     return TrainingSettings(
@@ -122,7 +121,7 @@ def table(needed: Needs, card: Card) -> str:
 
 
 def _training_line(needed: Needs, job: TrainingJob, shape: ModelShape, card: Card) -> str:
-    settings = training_settings(needed.config, job, shape)
+    settings = training_settings(needed.config.training, job.recipe, shape)
     memory = training_memory(shape, settings, card)
     kept, recomputed = _gib(memory.kept), _gib(memory.recomputed)
     shown = f"{kept} / {recomputed}*" if memory.checkpointing else f"{kept}* / {recomputed}"
@@ -177,7 +176,7 @@ def _training_refusals(needed: Needs, card: Card) -> Iterator[str]:
     if needed.config.training.device == "cpu":
         return
     for job, shape in needed.trainings:
-        settings = training_settings(needed.config, job, shape)
+        settings = training_settings(needed.config.training, job.recipe, shape)
         memory = training_memory(shape, settings, card)
         if fits(memory, card):
             continue
@@ -239,7 +238,7 @@ def host_line(needed: Needs) -> str:
     trained = [
         (_on_host(training_memory(shape, settings, None), settings), job)
         for job, shape in needed.trainings
-        for settings in [training_settings(config, job, shape)]
+        for settings in [training_settings(config.training, job.recipe, shape)]
     ]
     parts = []
     if trained:

@@ -69,6 +69,8 @@ class Task:
     examples: Sequence[Example]
     skipped: int
     plan: Plan
+    checkpointing: bool = False
+    """Whether activations are computed again in the backward pass."""
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -101,6 +103,8 @@ def _arguments(group: Group, task: Task) -> Any:
         optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
         bf16=recipe.dtype == "bfloat16",
         use_cpu=not group.gpu,
+        activation_checkpointing=task.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         seed=task.job.seed,
         deepspeed=_deepspeed(group, task, micro),
         logging_steps=max(1, steps // CURVE_POINTS),
@@ -133,6 +137,7 @@ def _deepspeed(group: Group, task: Task, micro: int) -> dict[str, Any]:
         "train_batch_size": "auto",
         "gradient_clipping": CLIP_NORM,
         "bf16": {"enabled": task.job.recipe.dtype == "bfloat16"},
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if task.job.recipe.grad_accum_dtype == "float32" else {}),
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
