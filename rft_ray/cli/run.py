@@ -110,6 +110,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.data import base_models
     from rft_ray.plan import cost
 
+    gpu = gpu or config.hardware.card is not None
     plan, store = pipeline.prepare(config)
     check_writable(store)
     plan = pipeline.to_run(plan, store)
