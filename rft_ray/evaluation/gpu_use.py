@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rft_ray.config.hardware import BY_NAME
 from rft_ray.evaluation.summary_records import GpuUse
@@ -56,9 +56,9 @@ def gpu_use(store: Store, plan: Plan, stages: Sequence[StageTime]) -> tuple[GpuU
     }
     used = []
     for stage in stages:
-        work = [training_work(record) for job, record in records if job in trained.get(stage.name, ())]
+        work = one_after_another(training_work(record) for job, record in records if job in trained.get(stage.name, ()))
         jobs = sampled.get(stage.name, [])
-        work = [done for done in work if done] + list(
+        work += list(
             engine_work((sizes.get(job.model.name, 0), metadata) for job in jobs for metadata in _on_gpus(store, job))
         )
         if work:
@@ -95,6 +95,16 @@ def training_work(record: TrainingRecord) -> Work | None:
         flops=float(TRAINED_FLOPS * record.parameters * record.tokens),
         peak=card.tflops * 1e12 if card and known else 0.0,
     )
+
+
+def one_after_another(works: Iterable[Work | None]) -> list[Work]:
+    """The trainings of one worker group, whose records hold no time of day, in the times of their sequence."""
+    placed: list[Work] = []
+    for work in works:
+        if work:
+            begin = placed[-1].ended if placed else 0.0
+            placed.append(replace(work, started=begin, ended=begin + work.ended - work.started))
+    return placed
 
 
 def engine_work(shards: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[Work]:
