@@ -22,7 +22,7 @@ def take_from_base(model: Any, base: Path, rank: int, world_size: int) -> None:
     from safetensors import safe_open
 
     with ExitStack() as files:
-        where = {}
+        where: dict[str, Any] = {}
         for path in sorted(base.glob("*.safetensors")):
             file: Any = files.enter_context(safe_open(path, "pt"))
             where |= dict.fromkeys(file.keys(), file)

@@ -70,7 +70,7 @@ def trained(base: Path, store: LocalStore, rank: int, case: tuple[int, dict[str,
 
     stage, more, checkpointing = case
     recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=64, **more)
-    settings = Training(workers=WORLD, zero_stage=stage, micro_batch_size=1, device="cpu")  # type: ignore[arg-type]
+    settings = Training(workers=WORLD, zero_stage=stage, micro_batch_size=1, device="cpu")
     job = TrainingJob("small", "sft", "a" * 16, str(base), "training/none.parquet", recipe, "{query}", 0)
     examples = [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 4) for i in range(24)]
     batches = plan([len(example.tokens) for example in examples], recipe.epochs, recipe.batch_size, 0)
