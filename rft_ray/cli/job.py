@@ -92,9 +92,9 @@ def show_memory(needed: Needs, *, gpu: bool) -> None:
     from rft_ray.plan import memory_plan
 
     config = needed.config
-    if "gpu" not in (config.training.device, config.engine.device) and not gpu and not config.hardware.card:
+    if "gpu" not in (config.training.device, config.engine.device) and not gpu and not config.card:
         print(memory_plan.host_line(needed))
-    elif card := config.hardware.card:
+    elif card := config.card:
         print(memory_plan.table(needed, card))
         memory_plan.check(needed, card)
     else:

@@ -80,14 +80,14 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     finished = pipeline.finished(plan, store)
     if not finished:  # before anything is written
         check_before(plan.config, plan.train, plan.test)
-        if card := config.hardware.card:
+        if card := config.card:
             memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
 
     def work() -> None:
         start(store)
-        if not finished and not config.hardware.card:
+        if not finished and not config.card:
             check_memory_here(lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")
@@ -110,7 +110,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.data import base_models
     from rft_ray.plan import cost
 
-    gpu = gpu or config.hardware.card is not None
+    gpu = gpu or config.card is not None
     plan, store = pipeline.prepare(config)
     check_writable(store)
     plan = pipeline.to_run(plan, store)

@@ -86,7 +86,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     complete = study_run.complete(plan, store)
     if not complete:  # before anything is written
         check_before(plan.config, plan.train, plan.test)
-        if card := config.hardware.card:
+        if card := config.card:
             memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
@@ -98,7 +98,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
     def work() -> None:
         start(store)
-        if not config.hardware.card:
+        if not config.card:
             check_memory_here(lambda: memory_needs(plan))
         show(study_run.run(plan, store, command, write_page), store)
 

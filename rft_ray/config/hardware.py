@@ -78,7 +78,8 @@ class Hardware(Section):
     """What the run runs on, for estimates and checks; none of it enters an identity."""
 
     gpu: str | None = None
-    """The card, such as `A100-80GB`: the dry run checks that models fit it. null: what Ray says of its nodes."""
+    """The card, such as `A100-80GB`: the dry run checks that models fit it. null: that of
+    `engine.accelerator_type`, or what Ray says of its nodes."""
 
     on_misfit: Literal["stop", "continue"] = "stop"
     """Where a model does not fit the card by the estimate: refuse to start, or print a note and start."""

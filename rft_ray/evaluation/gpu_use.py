@@ -36,7 +36,7 @@ class Work:
     started: float
     ended: float
     """Seconds on any clock."""
-    gpus: int
+    gpus: float
     busy: float
     """Seconds in which the GPUs computed."""
     flops: float = 0.0
@@ -120,7 +120,7 @@ def engine_work(shards: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[Wor
         yield Work(
             started=min(start for start, _ in spans),
             ended=max(end for _, end in spans),
-            gpus=int(environment["gpus"]),
+            gpus=float(environment["gpus"]),
             busy=union_seconds(spans),
             flops=float(sum(SAMPLED_FLOPS * size * json.loads(m["counts"])["tokens"] for size, m in made)),
             peak=card.tflops * 1e12 if card and known else 0.0,
@@ -144,12 +144,12 @@ def use_of(stage: str, seconds: float, work: Sequence[Work], usd_per_gpu_hour: f
     )
 
 
-def most_at_once(work: Iterable[Work]) -> int:
+def most_at_once(work: Iterable[Work]) -> float:
     """GPUs that worked at once, at most. What ends when another begins is not at once with it."""
     changes = sorted(
         (at, change) for done in work for at, change in ((done.started, done.gpus), (done.ended, -done.gpus))
     )
-    now = most = 0
+    now = most = 0.0
     for _, change in changes:
         now += change
         most = max(most, now)

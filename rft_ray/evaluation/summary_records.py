@@ -177,8 +177,8 @@ class GpuUse:
     """
 
     stage: str
-    gpus: int
-    """At once, at most."""
+    gpus: float
+    """At once, at most; several engines may share one."""
     gpu_hours: float
     """These GPUs for as long as the stage took."""
     idle: float

@@ -67,7 +67,7 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
 
     The time of models behind endpoints is not estimated.
     """
-    config, card = plan.config, plan.config.hardware.card
+    config, card = plan.config, plan.config.card
     engines, workers = math.ceil(config.engine.max_actors * config.engine.gpus), config.training.workers
     prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]

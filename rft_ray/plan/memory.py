@@ -229,7 +229,7 @@ class EngineSettings:
     """Tokens of prompt and completion that a sequence of this run has at most, about."""
     eager: bool
     weight_bytes: int = 0
-    """0: the model's own."""
+    """0: the model's own. Of quantized weights 1, an upper bound; keys and values then have 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,9 +270,9 @@ def engine_memory(shape: ModelShape, settings: EngineSettings, card: Card) -> En
     tokens = min(BATCHED_TOKENS, max(settings.context, 2048))
     widest = 2 * shape.hidden + _share(2 * shape.intermediate + shape.queries + 2 * shape.keys, settings.gpus)
     logits = settings.sequences * shape.vocabulary * 4 * 3  # float32, a copy that is sampled from, and sorted indices
-    activations = tokens * widest * size + logits
+    activations = tokens * widest * max(size, 2) + logits
     graphs = 0 if settings.eager else GRAPHS
-    per_token = 2 * shape.layers * _share(shape.keys, settings.gpus) * size
+    per_token = 2 * shape.layers * _share(shape.keys, settings.gpus) * max(size, 2)
     room = int(settings.utilization * card.memory_gib * GIB) - weights - activations - graphs - OVERHEAD // 2
     return EngineMemory(
         weights=weights,

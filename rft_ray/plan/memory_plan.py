@@ -6,6 +6,7 @@ fit. On CPUs: a line about the host's memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -91,13 +92,13 @@ def engine_settings(needed: Needs, job: SamplingJob, shape: ModelShape) -> Engin
     context = min(filter(None, (settings.max_model_len, shape.context)), default=0)
     tokens = needed.prompt_tokens * (1 + settings.shots) + settings.max_new_tokens
     return EngineSettings(
-        gpus=engine.tensor_parallel_size,
+        gpus=max(1, math.ceil(engine.gpus)),
         utilization=engine.gpu_memory_utilization,
         sequences=engine.max_num_seqs,
         context=context or tokens,
         tokens=min(tokens, context or tokens),
-        eager=engine.enforce_eager,
-        weight_bytes=_DTYPE_BYTES[engine.dtype],
+        eager=engine.enforce_eager is True,
+        weight_bytes=1 if engine.quantization else _DTYPE_BYTES[engine.dtype],
     )
 
 

@@ -162,7 +162,7 @@ def _gpus(used: Sequence[GpuUse]) -> Markup:
     rows: list[list[object]] = [
         [
             use.stage,
-            use.gpus,
+            f"{use.gpus:g}",
             f"{use.gpu_hours:,.2f}",
             percent(use.idle),
             "not known" if use.mfu is None else percent(use.mfu),

@@ -201,7 +201,7 @@ def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, st
     if engine == "openai":
         return {"engine": engine, "openai": packages.version("openai")}
     versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
-    card = {"card": device_name(), "gpus": str(settings.tensor_parallel_size)} if gpu else {}
+    card = {"card": device_name(), "gpus": str(settings.gpus)} if gpu else {}
     return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **card, **versions}
 
 
