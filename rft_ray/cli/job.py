@@ -89,12 +89,13 @@ def show_memory(needed: Needs, *, gpu: bool) -> None:
 
     `gpu`: an estimate for GPUs is asked for.
     """
-    from rft_ray.plan import memory_plan
+    from rft_ray.plan import memory, memory_plan
 
     config = needed.config
-    if "gpu" not in (config.training.device, config.engine.device) and not gpu and not config.card:
+    card = memory.planned_card(config)
+    if "gpu" not in (config.training.device, config.engine.device) and not gpu and not card:
         print(memory_plan.host_line(needed))
-    elif card := config.card:
+    elif card:
         print(memory_plan.table(needed, card))
         memory_plan.check(needed, card)
     else:

@@ -73,21 +73,21 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
         return None
 
     from rft_ray import pipeline
-    from rft_ray.plan import memory_plan
+    from rft_ray.plan import memory, memory_plan
     from rft_ray.store import mark_run
 
     plan, store = pipeline.prepare(config)
     finished = pipeline.finished(plan, store)
     if not finished:  # before anything is written
         check_before(plan.config, plan.train, plan.test)
-        if card := config.card:
+        if card := memory.planned_card(config):
             memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
 
     def work() -> None:
         start(store)
-        if not finished and not config.card:
+        if not finished and not memory.planned_card(config):
             check_memory_here(lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")
@@ -108,9 +108,9 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
     from rft_ray import pipeline
     from rft_ray.data import base_models
-    from rft_ray.plan import cost
+    from rft_ray.plan import cost, memory
 
-    gpu = gpu or config.card is not None
+    gpu = gpu or memory.planned_card(config) is not None
     plan, store = pipeline.prepare(config)
     check_writable(store)
     plan = pipeline.to_run(plan, store)

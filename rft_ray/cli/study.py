@@ -78,7 +78,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
         dry_run(config, gpu=options.gpu)
         return None
 
-    from rft_ray.plan import memory_plan
+    from rft_ray.plan import memory, memory_plan
     from rft_ray.store import mark_run
     from rft_ray.study import run as study_run
 
@@ -86,7 +86,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     complete = study_run.complete(plan, store)
     if not complete:  # before anything is written
         check_before(plan.config, plan.train, plan.test)
-        if card := config.card:
+        if card := memory.planned_card(config):
             memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
@@ -98,7 +98,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
     def work() -> None:
         start(store)
-        if not config.card:
+        if not memory.planned_card(config):
             check_memory_here(lambda: memory_needs(plan))
         show(study_run.run(plan, store, command, write_page), store)
 

@@ -18,7 +18,7 @@ from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.grading import FUNCTION, Grading
-from rft_ray.config.hardware import Card, Cost, Hardware, card_of_type
+from rft_ray.config.hardware import Cost, Hardware
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
@@ -376,11 +376,6 @@ class Config(Section):
         if judge and judge.is_endpoint:
             check_patience("grading.judge", judge.endpoint, self.engine.stall_seconds)
         return self
-
-    @property
-    def card(self) -> Card | None:
-        """The card that the run is planned for: `hardware.gpu`, else that of `engine.accelerator_type`."""
-        return self.hardware.card or card_of_type(self.engine.accelerator_type or "")
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:

@@ -17,6 +17,7 @@ from rft_ray.config.hardware import BY_NAME, Card
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import SamplingJob, TrainingJob
+from rft_ray.plan.memory import planned_card
 from rft_ray.plan.run_plan import Plan, verdicts_of
 from rft_ray.store import Store
 from rft_ray.store.models.committed import committed_model
@@ -67,7 +68,7 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
 
     The time of models behind endpoints is not estimated.
     """
-    config, card = plan.config, plan.config.card
+    config, card = plan.config, planned_card(plan.config)
     engines, workers = math.ceil(config.engine.max_actors * config.engine.gpus), config.training.workers
     prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-from rft_ray.config.hardware import Card
+from rft_ray.config import Config
+from rft_ray.config.hardware import Card, card_of_type
 from rft_ray.plan.model_shape import ModelShape
 
 GIB = 2**30
@@ -28,6 +29,11 @@ SMALL_MODEL_BYTES, SMALL_BUCKET = 100 * 2**20, 10**6
 ADAM_BYTES = 12
 """A float32 weight and Adam's two moments."""
 Checkpointing = Literal["auto", "on", "off"]
+
+
+def planned_card(config: Config) -> Card | None:
+    """The card that a run is planned for: `hardware.gpu`, else that of `engine.accelerator_type`; None for neither."""
+    return config.hardware.card or card_of_type(config.engine.accelerator_type or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
