@@ -18,6 +18,7 @@ from rft_ray.plan.memory import (
     engine_memory,
     fewest_gpus,
     fits,
+    planned_card,
     training_memory,
 )
 from rft_ray.plan.memory_plan import Needs, check, host_line, needs, table
@@ -204,3 +205,10 @@ def test_the_sizes_of_the_text_model_and_of_older_names_are_read() -> None:
     text = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 128}
     made = shape_of({"text_config": text, "vision_config": {"hidden_size": 9}}, 5000)
     assert made == ModelShape(5000, 64, 2, 256, 64, 64, 100, 128)
+
+
+def test_the_accelerator_type_of_the_engines_names_a_card_too() -> None:
+    typed = shipped("qwen", "--hardware.gpu=null", "--engine.accelerator_type=L4")
+    assert planned_card(typed) is BY_NAME["L4"]
+    assert planned_card(shipped("qwen", "--engine.accelerator_type=L4")) is A100
+    assert planned_card(shipped("demo")) is None
