@@ -19,6 +19,7 @@ from rft_ray.config.errors import ConfigError, InputError, RftError
 if TYPE_CHECKING:
     from rft_ray.config import Config
     from rft_ray.data.problems import ProblemSet
+    from rft_ray.plan.memory_plan import Needs
     from rft_ray.store import Store
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -81,6 +82,40 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
         print(f"note: {line}")
     for line in problems.describe(train, test, leaks, config.problems.overlap_threshold):
         print(line)
+
+
+def show_memory(needed: Needs, *, gpu: bool) -> None:
+    """Print the memory of each stage on the config's card, or the host's memory. Raises ConfigError as `check` does.
+
+    `gpu`: an estimate for GPUs is asked for.
+    """
+    from rft_ray.plan import memory, memory_plan
+
+    config = needed.config
+    card = memory.planned_card(config)
+    if "gpu" not in (config.training.device, config.engine.device) and not gpu and not card:
+        print(memory_plan.host_line(needed))
+    elif card:
+        print(memory_plan.table(needed, card))
+        memory_plan.check(needed, card)
+    else:
+        print("memory: set hardware.gpu to the card, such as A100-80GB, to see whether the models fit it")
+
+
+def check_memory_here(needs: Callable[[], Needs]) -> None:
+    """Raises ConfigError where a model does not fit the cards of the Ray that this process has joined.
+
+    `needs` is called where it has cards that the table knows.
+    """
+    import ray
+
+    from rft_ray.plan import memory_plan
+    from rft_ray.runtime.ray_cluster import cards
+
+    if here := cards(ray.cluster_resources()):
+        needed = needs()
+        for card in here:
+            memory_plan.check(needed, card)
 
 
 def gpus_here() -> int:

@@ -21,9 +21,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from rft_ray.cli.job import carry_out, check_before, check_writable, config_file, parse, shipped_configs, start
+from rft_ray.cli.job import (
+    carry_out,
+    check_before,
+    check_memory_here,
+    check_writable,
+    config_file,
+    parse,
+    shipped_configs,
+    show_memory,
+    start,
+)
 from rft_ray.config import Config, load
+
+if TYPE_CHECKING:
+    from rft_ray.plan.memory_plan import Needs
+    from rft_ray.plan.run_plan import Plan
 
 
 def main(argv: Sequence[str], prog: str = "rft-ray run") -> int:
@@ -58,28 +73,44 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
         return None
 
     from rft_ray import pipeline
+    from rft_ray.plan import memory, memory_plan
     from rft_ray.store import mark_run
 
     plan, store = pipeline.prepare(config)
-    if not pipeline.finished(plan, store):
-        check_before(plan.config, plan.train, plan.test)  # before anything is written
+    finished = pipeline.finished(plan, store)
+    if not finished:  # before anything is written
+        check_before(plan.config, plan.train, plan.test)
+        if card := memory.planned_card(config):
+            memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
 
     def work() -> None:
         start(store)
+        if not finished and not memory.planned_card(config):
+            check_memory_here(lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")
 
     return work
 
 
+def memory_needs(plan: Plan) -> Needs:
+    """What decides the memory of the run's trainings and engines."""
+    from rft_ray.plan import cost, memory_plan, samplers
+
+    shapes = memory_plan.shapes_of(samplers.sources(plan.config).values())
+    prompt, _ = cost.mean_tokens(plan.config, plan.train)
+    return memory_plan.needs(plan.config, plan.trainings, plan.samplings, shapes, prompt)
+
+
 def dry_run(config: Config, *, gpu: bool) -> None:
     """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
     from rft_ray import pipeline
     from rft_ray.data import base_models
-    from rft_ray.plan import cost
+    from rft_ray.plan import cost, memory
 
+    gpu = gpu or memory.planned_card(config) is not None
     plan, store = pipeline.prepare(config)
     check_writable(store)
     plan = pipeline.to_run(plan, store)
@@ -94,4 +125,6 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     else:
         check_before(plan.config, plan.train, plan.test)
     print(estimate)
+    if not pipeline.finished(plan, store):
+        show_memory(memory_needs(plan), gpu=gpu)
     print(f"store: {store.url}\nshards of completions: {len(shards):,}, missing: {len(left.shards):,}")

@@ -24,12 +24,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rft_ray.cli.job import carry_out, check_before, check_out, check_writable, config_file, parse, start
+from rft_ray.cli.job import (
+    carry_out,
+    check_before,
+    check_memory_here,
+    check_out,
+    check_writable,
+    config_file,
+    parse,
+    show_memory,
+    start,
+)
 from rft_ray.config import Config, load
 from rft_ray.config import Study as StudyConfig
 
 if TYPE_CHECKING:
+    from rft_ray.plan.memory_plan import Needs
     from rft_ray.store import Store
+    from rft_ray.study.plan import StudyPlan
     from rft_ray.study.result import Study
 
 
@@ -66,13 +78,16 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
         dry_run(config, gpu=options.gpu)
         return None
 
+    from rft_ray.plan import memory, memory_plan
     from rft_ray.store import mark_run
     from rft_ray.study import run as study_run
 
     plan, store = study_run.prepare(config)
     complete = study_run.complete(plan, store)
-    if not complete:
-        check_before(plan.config, plan.train, plan.test)  # before anything is written
+    if not complete:  # before anything is written
+        check_before(plan.config, plan.train, plan.test)
+        if card := memory.planned_card(config):
+            memory_plan.check(memory_needs(plan), card)
     store.check()
     mark_run(store)
     if complete:
@@ -83,9 +98,22 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
     def work() -> None:
         start(store)
+        if not memory.planned_card(config):
+            check_memory_here(lambda: memory_needs(plan))
         show(study_run.run(plan, store, command, write_page), store)
 
     return work
+
+
+def memory_needs(plan: StudyPlan) -> Needs:
+    """What decides the memory of the study's trainings and engines."""
+    from rft_ray.plan import cost, memory_plan, samplers
+    from rft_ray.study.cost import sampling_jobs
+
+    shapes = memory_plan.shapes_of(samplers.sources(plan.config).values())
+    prompt, _ = cost.mean_tokens(plan.config, plan.train)
+    trainings = [point.training for point in plan.points]
+    return memory_plan.needs(plan.config, trainings, sampling_jobs(plan), shapes, prompt)
 
 
 def dry_run(config: Config, *, gpu: bool) -> None:
@@ -108,6 +136,8 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     for skip in plan.skipped:
         print(f"not answered: question {skip.question}: {skip.reason}")
     print(cost.describe(plan, gpu=gpu, left=left))
+    if not study_run.complete(plan, store):
+        show_memory(memory_needs(plan), gpu=gpu)
     print(f"store: {store.url}")
 
 

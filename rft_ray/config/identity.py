@@ -21,6 +21,8 @@ RECIPE = (
     "dtype",
     "lora_rank",
     "lora_alpha",
+    "grad_accum_dtype",
+    "master_weights",
 )
 PROMPT = ("kind", "template", "system", "chat_kwargs")
 ENDPOINT = (
@@ -120,6 +122,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.checkpoint_every_steps": NONE,
     "training.max_attempts": NONE,
     "training.offload_optimizer": NONE,
+    "training.activation_checkpointing": NONE,
     "engine.device": NONE,
     "engine.min_actors": NONE,
     "engine.max_actors": NONE,
@@ -152,6 +155,9 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "engine.retry_quarantined": NONE,
     "engine.drain_seconds": NONE,
     "engine.script": NONE,
+    "hardware.gpu": NONE,
+    "hardware.on_misfit": NONE,
+    "cost.usd_per_gpu_hour": NONE,
     "controls": ("controls",),
     # The scaling study has a plan of its own, whose points have names of their own.
     "study.questions": NONE,

@@ -125,6 +125,25 @@ class Recipe(Section):
     """0 trains all weights. More trains low-rank adapters of this rank on every linear layer, merged at the end."""
     lora_alpha: int = Field(32, ge=1)
     """Scale of the adapters, divided by their rank."""
+    grad_accum_dtype: Literal["auto", "float32"] = "auto"
+    """Data type in which gradients of an optimizer step are summed; `auto`: that of the weights."""
+    master_weights: Literal["rounded", "base"] = "rounded"
+    """The optimizer's float32 weights at the start: the base's, rounded to `dtype` (rounded) or as they are stored."""
+
+    @model_validator(mode="after")
+    def _precision_has_its_dtype(self) -> Recipe:
+        if self.dtype != "bfloat16" and (self.grad_accum_dtype, self.master_weights) != ("auto", "rounded"):
+            raise ValueError("grad_accum_dtype and master_weights belong to dtype: bfloat16; float32 rounds nothing")
+        if self.lora_rank and self.master_weights == "base":
+            raise ValueError("master_weights: base belongs to lora_rank: 0; adapters leave the base's weights alone")
+        return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What enters the names of models. A key that was added later is left out where it has its default."""
+        added = {"grad_accum_dtype": "auto", "master_weights": "rounded"}
+        recipe = self.model_dump(mode="json")
+        return {name: value for name, value in recipe.items() if name not in added or added[name] != value}
 
 
 class RftRecipe(Recipe):

@@ -69,6 +69,7 @@ UNITS = {
     "token_budget": "tokens",
     "timeout_s": "s",
     "memory_gib": "GiB",
+    "usd_per_gpu_hour": "USD",
     "max_paths_per_problem": "paths",
     "icl_shots": "examples",
     "shots": "examples",

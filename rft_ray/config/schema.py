@@ -18,6 +18,7 @@ from rft_ray.config.endpoint import Endpoint, check_patience
 from rft_ray.config.engine_script import parse
 from rft_ray.config.errors import ConfigError
 from rft_ray.config.grading import FUNCTION, Grading
+from rft_ray.config.hardware import Cost, Hardware
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
@@ -66,6 +67,8 @@ class Training(Section):
     """How many times the training of a model is started before the run fails."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in the memory of the CPUs."""
+    activation_checkpointing: Switch = "auto"
+    """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
 
 
 class Sampling(Section):
@@ -298,7 +301,7 @@ class Evaluation(Section):
 
 
 class Config(Section):
-    """One run. What only says how to run (`training`, most of `engine`) enters no fingerprint."""
+    """One run. What only says how to run (`training`, most of `engine`, `hardware`, `cost`) enters no fingerprint."""
 
     run: Run = Run()
     problems: Problems = Problems()
@@ -313,6 +316,8 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
     engine: Engine = Engine()
+    hardware: Hardware = Hardware()
+    cost: Cost = Cost()
     controls: bool = False
     """Train and evaluate two controls per model, to separate the causes of RFT's gain: `rft_self` (RFT on the model's
     own paths only) and `sft_same_steps` (gold only, with as many optimizer steps as its RFT on the union)."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.config import Endpoint
 from rft_ray.corpus.builder import counts_of
+from rft_ray.evaluation.gpu_use import gpu_use, union_seconds
 from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
 from rft_ray.evaluation.model_index import write_index
 from rft_ray.evaluation.stage import read_records
@@ -116,7 +117,12 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         finished=finished,
         stages=tuple(stages),
         seconds=round(sum(stage.seconds for stage in stages), 3),
+        gpu_use=gpu_use(store, plan, stages) if finished and _may_use_gpus(plan) else (),
     )
+
+
+def _may_use_gpus(plan: Plan) -> bool:
+    return {plan.config.training.device, plan.config.engine.device} != {"cpu"}
 
 
 def _problems(plan: Plan) -> ProblemCounts:
@@ -226,12 +232,7 @@ def complementarity(store: Store, plan: Plan) -> Complementarity:
 
 def busy_seconds(completions: Iterable[dict[str, str]]) -> float:
     """Seconds during which at least one of the shards was being sampled: the length of the union of their intervals."""
-    spans = sorted((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
-    total, end = 0.0, float("-inf")
-    for start, stop in spans:
-        total += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return total
+    return union_seconds((float(m["ended_unix"]) - float(m["seconds"]), float(m["ended_unix"])) for m in completions)
 
 
 def _corpus(store: Store, job: CorpusJob) -> Corpus | None:

@@ -169,6 +169,27 @@ class Complementarity:
     """Normal form -> paths of the union under it, without gold."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """What one stage used of the GPUs.
+
+    Example: GpuUse(stage="sample", gpus=8, gpu_hours=12.4, idle=0.06, mfu=0.11, usd=31.0)
+    """
+
+    stage: str
+    gpus: float
+    """At once, at most; several engines may share one."""
+    gpu_hours: float
+    """These GPUs for as long as the stage took."""
+    idle: float
+    """Share of the GPU-hours in which no shard was sampled and nothing was trained: starts, loads, waits, commits."""
+    mfu: float | None
+    """FLOPs of the model over those that the card can do in the time that is not idle; None where card or model are not
+    known."""
+    usd: float | None
+    """By `cost.usd_per_gpu_hour`; None without it."""
+
+
 def _none_without_counts(corpus: Any) -> Any:
     """None for `{}`, which stands for a corpus that is not committed; any other value as it is."""
     return None if corpus == {} else corpus
@@ -211,6 +232,8 @@ class Summary:
     stages: tuple[StoredStageTime, ...]
     seconds: float
     """Sum over the stages."""
+    gpu_use: tuple[GpuUse, ...] = ()
+    """Of a finished run on GPUs: for each stage that used them."""
 
 
 OPTIONAL = ("load", "charged", "judged", "judge_charged", "partly_read")
@@ -245,6 +268,8 @@ def summary_json(summary: Summary) -> bytes:
         "evaluation": evaluation,
         "stages": [stage.as_data() for stage in summary.stages],
     }
+    if not summary.gpu_use:
+        del tree["gpu_use"]
     return json.dumps(tree, indent=2, ensure_ascii=False).encode()
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from rft_ray.config import Config
 from rft_ray.config.endpoint import TokenPrice
+from rft_ray.config.hardware import BY_NAME, Card
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import SamplingJob, TrainingJob
+from rft_ray.plan.memory import planned_card
 from rft_ray.plan.run_plan import Plan, verdicts_of
 from rft_ray.store import Store
 from rft_ray.store.models.committed import committed_model
@@ -66,17 +68,17 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
 
     The time of models behind endpoints is not estimated.
     """
-    config = plan.config
+    config, card = plan.config, planned_card(plan.config)
     engines, workers = math.ceil(config.engine.max_actors * config.engine.gpus), config.training.workers
     prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]
-    seconds = 0.0
+    seconds = gpu_hours = 0.0
     for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
         sampling = job.sampling
         stems = [shard.stem for shard in sampling.shards()]
         flops = 2 * sizes[sampling.model.name]
         missing = 0 if sampling.settings.engine == "openai" else left.samples(sampling)
-        took = missing * response / sampling_rate(flops, engines if gpu else 0)
+        took = missing * response / sampling_rate(flops, engines if gpu else 0, card)
         work = f"sample ({sampling.model.stage}, {job.purpose})"
         lines.append(
             _line(
@@ -88,18 +90,28 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
             )
         )
         seconds += took
+        gpu_hours += took * engines / 3600
     for training in plan.trainings:
         count, missing = _examples(plan, training), training.fingerprint in left.models
         tokens = count * (prompt + response)
-        took = missing * tokens / training_rate(6 * sizes[training.model], workers if gpu else 0)
+        took = missing * tokens / training_rate(6 * sizes[training.model], workers if gpu else 0, card)
         lines.append(_line((training.model, f"train {training.stage}"), (1, int(missing)), count, tokens, took))
         seconds += took
+        gpu_hours += took * workers / 3600
     starts = _starts(plan, left)
     lines += _charges(plan, left, prompt, response)
     if (judge := config.grading.judge) and plan.judged:
         lines.append(
             f"the judge {judge.source} is asked once for each sample that is graded as {', '.join(judge.statuses)}: "
             "how many these are is not known, so they are not in the estimate"
+        )
+    if gpu:
+        price_of_hour = config.cost.usd_per_gpu_hour
+        money = (
+            "" if price_of_hour is None else f", {gpu_hours * price_of_hour:,.2f} US dollars by cost.usd_per_gpu_hour"
+        )
+        lines.append(
+            f"about {gpu_hours:,.1f} GPU-hours of {card.name if card else 'A100-80GB'}{money}, without start-up"
         )
     where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
     lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
@@ -170,18 +182,25 @@ def paths_guess(k: int, samplers: int) -> float:
     return min(k, 0.85 * math.pow(k, 1 / 3)) * math.pow(samplers, 0.65)
 
 
-def sampling_rate(flops_per_token: float, gpus: int) -> float:
-    """Tokens per second that are sampled on GPUs, or with none on two CPU cores."""
+def sampling_rate(flops_per_token: float, gpus: int, card: Card | None = None) -> float:
+    """Tokens per second that are sampled on GPUs, or with none on two CPU cores. `card`: None for an A100-80GB."""
     if gpus:
-        return min(GPU_SAMPLE_TOKENS_PER_S * gpus, gpus * GPU_SAMPLE_FLOPS / max(flops_per_token, 1))
+        rate = GPU_SAMPLE_FLOPS * _speed(card)
+        return min(GPU_SAMPLE_TOKENS_PER_S * gpus, gpus * rate / max(flops_per_token, 1))
     return min(CPU_SAMPLE_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
 
 
-def training_rate(flops_per_token: float, gpus: int) -> float:
-    """Tokens per second that are trained on GPUs, or with none on two CPU cores."""
+def training_rate(flops_per_token: float, gpus: int, card: Card | None = None) -> float:
+    """Tokens per second that are trained on GPUs, or with none on two CPU cores. `card`: None for an A100-80GB."""
     if gpus:
-        return min(GPU_TRAIN_TOKENS_PER_S * gpus, gpus * GPU_TRAIN_FLOPS / max(flops_per_token, 1))
+        rate = GPU_TRAIN_FLOPS * _speed(card)
+        return min(GPU_TRAIN_TOKENS_PER_S * gpus, gpus * rate / max(flops_per_token, 1))
     return min(CPU_TRAIN_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
+
+
+def _speed(card: Card | None) -> float:
+    """A card's peak rate as a multiple of the A100's, which the rates above are of."""
+    return card.tflops / BY_NAME["A100-80GB"].tflops if card else 1.0
 
 
 def _line(names: tuple[str, str], shards: tuple[int, int], count: int, tokens: float, seconds: float) -> str:

@@ -247,7 +247,7 @@ def training_job(
         "training",
         base=start.fingerprint if start else bases[model.name],
         data=data.fingerprint,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.identity,
         prompt=template,
         seed=seed,
         **steps,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from rft_ray.evaluation.summary_records import Account
+from rft_ray.evaluation.summary_records import Account, GpuUse
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Training
@@ -136,6 +136,7 @@ def time(facts: RunFacts) -> Markup:
             ],
         ),
         _loads(facts.summary.ledger),
+        _gpus(facts.summary.gpu_use),
         _charges(facts.summary.ledger),
     )
 
@@ -151,6 +152,32 @@ def _loads(ledger: Mapping[str, Account]) -> Markup:
         return Markup()
     columns = ["Model", "sequences at once", "waiting", "key-value cache in use", "preemptions of all engines"]
     return table("Load of the engines: the most that one had at a time", columns, rows)
+
+
+def _gpus(used: Sequence[GpuUse]) -> Markup:
+    """What each stage used of the GPUs; empty for a run on CPUs."""
+    if not used:
+        return Markup()
+    priced = all(use.usd is not None for use in used)
+    rows: list[list[object]] = [
+        [
+            use.stage,
+            f"{use.gpus:g}",
+            f"{use.gpu_hours:,.2f}",
+            percent(use.idle),
+            "not known" if use.mfu is None else percent(use.mfu),
+            *([f"{use.usd:,.2f}"] if priced else []),
+        ]
+        for use in used
+    ]
+    hours, money = sum(use.gpu_hours for use in used), sum(use.usd or 0.0 for use in used)
+    rows.append(["all", "", f"{hours:,.2f}", "", "", *([f"{money:,.2f}"] if priced else [])])
+    return table(
+        "Use of the GPUs (idle: no shard sampled, nothing trained; utilization: the model's arithmetic, as a share of "
+        "what the card can do, in the other time)",
+        ["Stage", "GPUs", "GPU-hours", "idle", "utilization", *(["US dollars"] if priced else [])],
+        rows,
+    )
 
 
 def _charges(ledger: Mapping[str, Account]) -> Markup:

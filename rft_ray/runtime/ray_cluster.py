@@ -11,6 +11,7 @@ from typing import Any, Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rft_ray.config.hardware import Card, card_of_type
 from rft_ray.runtime import ray_private
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.store import Store
@@ -42,6 +43,16 @@ def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, floa
     at least one GPU now. Sampling and training follow this rule.
     """
     return device == "gpu" or (device == "auto" and resources.get("GPU", 0) >= 1)
+
+
+def cards(resources: Mapping[str, float]) -> list[Card]:
+    """The kinds of GPUs on a cluster with these total resources, as far as the table of cards has them."""
+    types = (name.removeprefix(_CARD) for name, count in resources.items() if name.startswith(_CARD) and count)
+    return sorted({card for card in map(card_of_type, types) if card}, key=lambda card: card.name)
+
+
+_CARD = "accelerator_type:"
+"""What the name of the resource of a node with GPUs begins with."""
 
 
 def cpu_cores(nodes: Iterable[Mapping[str, Any]], here: str, cores_here: int) -> int:

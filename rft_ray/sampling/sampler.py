@@ -14,6 +14,7 @@ from operator import add
 from typing import Any
 
 from rft_ray import config
+from rft_ray.config.hardware import card_of_device
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import ModelRef, SamplingJob
@@ -223,7 +224,20 @@ def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, st
     if engine == "openai":
         return {"engine": engine, "openai": packages.version("openai")}
     versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
-    return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **versions}
+    card = {"card": device_name(), "gpus": str(settings.gpus)} if gpu else {}
+    return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **card, **versions}
+
+
+def device_name() -> str:
+    """This process's GPU: its name in the table of cards, or else its own.
+
+    vLLM asks NVML for it, which does not initialise CUDA in this process.
+    """
+    from vllm.platforms import current_platform
+
+    name = str(current_platform.get_device_name())
+    card = card_of_device(name)
+    return card.name if card else name
 
 
 def completions(request: Request, answer: Answered) -> list[Completion]:

@@ -50,6 +50,11 @@ class TrainingRecord:
     """The config's `training` section."""
     device: str = ""
     """`cpu` or `gpu`."""
+    card: str = ""
+    """The GPU, by its name in the table of cards or else the device's own; empty without one."""
+    parameters: int = 0
+    """Weights of the base; 0 in manifests of earlier versions."""
+    activation_checkpointing: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library -> version."""
 

@@ -71,6 +71,8 @@ class Task:
     skipped: int
     plan: Plan
     division: Division
+    checkpointing: bool = False
+    """Whether activations are computed again in the backward pass."""
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -102,6 +104,8 @@ def _arguments(group: Group, task: Task) -> Any:
         optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
         bf16=recipe.dtype == "bfloat16",
         use_cpu=not group.gpu,
+        activation_checkpointing=task.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         seed=task.job.seed,
         deepspeed=_deepspeed(group, task),
         logging_steps=max(1, steps // CURVE_POINTS),
@@ -134,6 +138,7 @@ def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
         "train_batch_size": "auto",
         "gradient_clipping": CLIP_NORM,
         "bf16": {"enabled": task.job.recipe.dtype == "bfloat16"},
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if task.job.recipe.grad_accum_dtype == "float32" else {}),
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,

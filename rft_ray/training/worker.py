@@ -27,10 +27,13 @@ from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
+from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
 from rft_ray.training import checkpoints, packed_attention, transformers_private
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoints import Checkpoint
+from rft_ray.training.device_memory import card_here, checkpoints_activations, cpu_threads
+from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
@@ -62,15 +65,18 @@ def _join(config: dict[str, Any]) -> Group:
     from transformers.utils.logging import disable_progress_bar
 
     transformers_private.switch_off_shm_comm()
+    context = ray.train.get_context()
     if config["gpu"]:
         torch.cuda.set_device(ray.train.torch.get_device())
+        if config["settings"].offload_optimizer:
+            here = ray.get_runtime_context().get_node_id()
+            torch.set_num_threads(cpu_threads(ray.nodes(), here, context.get_local_world_size()))
     else:
         torch.set_num_threads(config["settings"].threads_per_worker)
     deepspeed.init_distributed("nccl" if config["gpu"] else "gloo", auto_mpi_discovery=False)
     disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    context = ray.train.get_context()
     return Group(
         config["attempt"],
         open_run(config["store_url"]),
@@ -181,6 +187,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     _mark_started(group, job)
     group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
+    task = replace(task, checkpointing=_from_rank_0(group, lambda: _checkpointing(group, task)))
     _clear_scratch(group, job)
     start, passed_over = _from_rank_0(
         group, lambda: checkpoints.newest(group.store, job.fingerprint, group.layout, group.scratch)
@@ -200,6 +207,10 @@ def _train_one(group: Group, job: TrainingJob) -> None:
             checkpoints.remove(group.store, job.fingerprint, group.attempt)
     _clear_scratch(group, job)
     trainer.deepspeed.destroy()
+
+
+def _checkpointing(group: Group, task: Task) -> bool:
+    return checkpoints_activations(task.base, group.settings, task.job.recipe, card_here(group.gpu))
 
 
 def _clear_scratch(group: Group, job: TrainingJob) -> None:
@@ -239,6 +250,9 @@ def _account(
         curve=curve,
         settings=group.settings.model_dump(mode="json"),
         device="gpu" if group.gpu else "cpu",
+        card=card.name if (card := card_here(group.gpu)) else "",
+        parameters=parameters(task.base),
+        activation_checkpointing=task.checkpointing,
         versions={name: str(importlib.import_module(name).__version__) for name in RECORDED},
     )
     job = task.job
@@ -266,7 +280,9 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
             """Training time so far, including the attempts before the checkpoint, without model loading."""
             return self.before + time.monotonic() - self.began
 
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
+        def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
+            if start is None and task.job.recipe.master_weights == "base":
+                take_from_base(model, task.base, group.rank, group.world_size)
             self.began = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

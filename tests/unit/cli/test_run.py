@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ def test_dry_run_prints_plan_and_estimate_and_writes_nothing(
     assert "samples_per_problem: 32" in shown
     assert "left: about" in shown
     assert not (tmp_path / "runs" / "demo" / "completions").exists()
+
+
+def test_a_dry_run_shows_the_memory_of_the_card_that_is_named(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*data, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "host memory: about " in shown
+    assert "memory of each" not in shown
+    assert main([*data, "--dry-run", "--hardware.gpu=L4"]) == 0
+    shown = capsys.readouterr().out
+    assert "memory of each L4" in shown
+    assert len(re.findall(r"^(sft|rft) tiny-\w .* fits$", shown, re.MULTILINE)) == 6
+    assert "host memory" not in shown
+
+
+def test_what_does_not_fit_the_card_is_refused_in_a_dry_run_and_at_the_start(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crowd = ["--rft={epochs: 1, batch_size: 65536, max_tokens: 512}", "--training.micro_batch_size=65536"]
+    arguments = [*data, *crowd, "--training.activation_checkpointing=off", "--hardware.gpu=L4"]
+    assert "rft of tiny-l needs about" in refused([*arguments, "--dry-run"], capsys)
+    assert "would fit: training." in refused(arguments, capsys)
+    assert not (tmp_path / "runs" / "demo" / "run.json").exists()
 
 
 def test_limit_is_rounded_up_to_whole_blocks(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:

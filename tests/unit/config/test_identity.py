@@ -69,6 +69,8 @@ RECIPE: dict[str, object] = {
     "dtype": "float32",
     "lora_rank": 4,
     "lora_alpha": 4,
+    "grad_accum_dtype": "float32",
+    "master_weights": "base",
 }
 
 OTHER: dict[str, object] = {
@@ -171,6 +173,7 @@ OTHER: dict[str, object] = {
     "training.checkpoint_every_steps": 5,
     "training.max_attempts": 5,
     "training.offload_optimizer": True,
+    "training.activation_checkpointing": "on",
     "engine.device": "cpu",
     "engine.min_actors": 2,
     "engine.max_actors": 3,
@@ -199,6 +202,9 @@ OTHER: dict[str, object] = {
     "engine.retry_quarantined": True,
     "engine.drain_seconds": 5,
     "engine.script": "slow=0.001:",
+    "hardware.gpu": "L4",
+    "hardware.on_misfit": "continue",
+    "cost.usd_per_gpu_hour": 2.5,
     "controls": False,
     "study.questions": [1],
     "study.headline": ["a"],

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rft_ray.config import ProblemSet, load
+from rft_ray.config.hardware import BY_NAME
 from rft_ray.data.problems import prepare
-from rft_ray.plan.cost import Left, describe, paths_guess, work_left
+from rft_ray.plan.cost import Left, describe, paths_guess, sampling_rate, training_rate, work_left
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard
@@ -82,3 +83,52 @@ def commit(store: Store, shard: Shard) -> None:
 def test_the_guess_of_distinct_paths_is_near_the_known_ones(k: int, samplers: int, low: float, high: float) -> None:
     """The demo's union has 4.1 a problem, and the paper's of four models at k=100 12.8."""
     assert low <= paths_guess(k, samplers) <= high
+
+
+PAPER_HOURS = {
+    "7B": (6.7e9, 0.6, 10, 9),
+    "13B": (13.0e9, 4, 100, 62),
+    "33B": (32.5e9, 40, 100, 600),
+    "65B": (65.2e9, 74, 4300, 1000),
+    "70B": (69.0e9, 80, 4500, 1200),
+}
+"""Weights, and A100-80GB hours of SFT, of 7,473 x 100 samples, and of RFT on U33B (arXiv 2308.01825, appendix)."""
+PROMPT, RESPONSE = 100, 125
+"""Tokens of GSM8K in the paper's prompt, about."""
+
+
+def estimated_hours(weights: float) -> tuple[float, float, float]:
+    sft = 3 * 7473 * (PROMPT + RESPONSE) / training_rate(6 * weights, 1) / 3600
+    samples = 7473 * 100 * RESPONSE / sampling_rate(2 * weights, 1) / 3600
+    return sft, samples, sft * 110_000 / 7473
+
+
+def test_the_cost_of_7b_is_the_papers() -> None:
+    weights, *hours = PAPER_HOURS["7B"]
+    assert estimated_hours(weights) == pytest.approx(hours, rel=0.2)
+
+
+@pytest.mark.parametrize("model", ["13B", "33B", "65B", "70B"])
+def test_larger_models_are_estimated_below_the_papers_hours(model: str) -> None:
+    """The paper's hours grow faster than the arithmetic: 13B took 7 to 10 times as long as 7B for twice as much."""
+    weights, *hours = PAPER_HOURS[model]
+    ratios = [spent / estimate for spent, estimate in zip(hours, estimated_hours(weights), strict=True)]
+    assert min(ratios) > 2
+    assert max(ratios[0], ratios[2]) < 16  # training
+    assert ratios[1] < (8 if model in ("13B", "33B") else 60)  # sampling
+
+
+def test_a_faster_card_takes_less_time() -> None:
+    h100 = BY_NAME["H100-80GB"]
+    for rate in (training_rate, sampling_rate):
+        assert rate(1e12, 1, h100) / rate(1e12, 1) == pytest.approx(h100.tflops / 312)
+
+
+def test_an_estimate_for_gpus_has_hours_and_money() -> None:
+    plan = planned("--cost.usd_per_gpu_hour=2", "--hardware.gpu=L4", "--engine.max_actors=4")
+    sizes = {"a": 7 * 10**9, "b": 7 * 10**9}
+    shown = describe(plan, sizes, all_of(plan), gpu=True)
+    found = re.search(r"about ([\d.]+) GPU-hours of L4, ([\d.]+) US dollars by cost.usd_per_gpu_hour", shown)
+    assert found
+    assert float(found[2]) == pytest.approx(2 * float(found[1]), abs=0.11)
+    assert "GPU-hours" not in describe(plan, sizes, all_of(plan), gpu=False)

@@ -1,0 +1,113 @@
+"""GPU-hours, idle share, utilization and money of a stage, from what the workers and engines recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from rft_ray.config.hardware import BY_NAME
+from rft_ray.evaluation.gpu_use import Work, engine_work, most_at_once, one_after_another, training_work, use_of
+from rft_ray.evaluation.summary_records import GpuUse, ProblemCounts, Summary, parse_summary, summary_json
+from rft_ray.training.results import TrainingRecord
+
+RECORD = TrainingRecord(
+    examples=1000,
+    skipped_too_long=0,
+    steps=24,
+    tokens=3_000_000,
+    seconds=900.0,
+    tokens_per_s=3333.3,
+    final_loss=0.4,
+    settings={"workers": 8},
+    device="gpu",
+    card="A100-80GB",
+    parameters=7_000_000_000,
+)
+PEAK = 312e12
+
+
+def shard(engine: str, ended: float, seconds: float, tokens: int, **environment: str) -> dict[str, str]:
+    """Metadata of a shard of completions."""
+    return {
+        "engine": json.dumps({"incarnation": engine}),
+        "ended_unix": str(ended),
+        "seconds": str(seconds),
+        "counts": json.dumps({"tokens": tokens}),
+        "environment": json.dumps({"gpus": "2", "card": "H200", **environment}),
+    }
+
+
+def test_a_training_counts_six_flops_a_weight_and_token() -> None:
+    work = training_work(RECORD)
+    assert work is not None
+    use = use_of("rft", 1000.0, [work], 2.5)
+    assert use.gpus == 8
+    assert use.gpu_hours == pytest.approx(8000 / 3600, abs=1e-4)
+    assert use.idle == 0.1  # a hundred of a thousand seconds without optimizer steps
+    assert use.mfu == pytest.approx(6 * 7e9 * 3e6 / (900 * 8 * PEAK), abs=1e-4)
+    assert use.usd == pytest.approx(8000 / 3600 * 2.5, abs=0.01)
+
+
+def test_a_training_on_cpus_uses_no_gpu() -> None:
+    assert training_work(replace(RECORD, device="cpu")) is None
+
+
+@pytest.mark.parametrize("unknown", [{"card": "Tesla V100"}, {"parameters": 0}])
+def test_without_card_or_size_there_is_no_utilization(unknown: dict[str, object]) -> None:
+    work = training_work(replace(RECORD, **unknown))  # type: ignore[arg-type]
+    assert work is not None
+    use = use_of("rft", 1000.0, [work], None)
+    assert (use.mfu, use.usd, use.gpus) == (None, None, 8)
+
+
+def test_trainings_one_after_another_hold_the_gpus_of_one() -> None:
+    first = Work(0.0, 10.0, 8, 10.0)
+    assert most_at_once([first, Work(10.0, 30.0, 8, 20.0)]) == 8
+    assert most_at_once([first, Work(9.0, 30.0, 8, 20.0)]) == 16
+
+
+def test_an_engines_time_is_the_union_of_its_shards() -> None:
+    shards = [
+        (10**9, shard("a", 110.0, 10.0, 500)),
+        (10**9, shard("a", 115.0, 12.0, 700)),
+        (10**9, shard("b", 200.0, 50.0, 900)),
+    ]
+    a, b = engine_work(shards)
+    assert (a.started, a.ended, a.busy, a.gpus) == (100.0, 115.0, 15.0, 2)
+    assert a.flops == 2 * 10**9 * 1200
+    assert a.peak == BY_NAME["H200"].tflops * 1e12
+    use = use_of("sample", 200.0, [a, b], None)
+    assert use.gpus == 2  # the second engine starts after the first one has ended
+    assert use.idle == pytest.approx(1 - (15 + 50) * 2 / (200 * 2))
+
+
+def test_an_engine_with_a_model_of_unknown_size_has_no_utilization() -> None:
+    [work] = engine_work([(10**9, shard("a", 110.0, 10.0, 500)), (0, shard("a", 120.0, 5.0, 500))])
+    assert work.peak == 0.0
+    assert use_of("sample", 20.0, [work], None).mfu is None
+
+
+def test_the_trainings_of_a_stage_are_counted_one_after_another() -> None:
+    works = one_after_another([training_work(RECORD), None, training_work(RECORD)])
+    use = use_of("rft", 2000.0, works, None)
+    assert use.gpus == 8
+    assert use.idle == 0.1
+
+
+def test_a_summary_keeps_the_use_and_one_without_gpus_says_nothing_of_it() -> None:
+    empty = Summary(
+        run="r",
+        fingerprint="f",
+        problems=ProblemCounts(1, 1),
+        models=(),
+        ledger={},
+        evaluation={},
+        finished=True,
+        stages=(),
+        seconds=0.0,
+    )
+    assert b"gpu_use" not in summary_json(empty)
+    used = replace(empty, gpu_use=(GpuUse(stage="rft", gpus=8, gpu_hours=2.2, idle=0.1, mfu=None, usd=5.5),))
+    assert parse_summary(summary_json(used)) == used

@@ -1,0 +1,214 @@
+"""The estimated memory of trainings and engines, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rft_ray.config import Config, ConfigError, ProblemSet, load
+from rft_ray.config.hardware import BY_NAME
+from rft_ray.data.problems import prepare
+from rft_ray.plan.memory import (
+    GIB,
+    EngineSettings,
+    TrainingSettings,
+    alternatives,
+    engine_memory,
+    fewest_gpus,
+    fits,
+    planned_card,
+    training_memory,
+)
+from rft_ray.plan.memory_plan import Needs, check, host_line, needs, table
+from rft_ray.plan.model_shape import ModelShape, shape_of
+from rft_ray.plan.run_plan import make_plan
+from rft_ray.plan.samplers import sources
+
+CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
+A100 = BY_NAME["A100-80GB"]
+EIGHT = TrainingSettings(workers=8, zero_stage=3, micro_batch=4, tokens=512, batch_size=128)
+
+
+def shape(
+    parameters: int, hidden: int, intermediate: int, layers: int, heads: tuple[int, int], vocabulary: int
+) -> ModelShape:
+    """As the model's config.json states it. `heads`: of queries, and of keys."""
+    made = shape_of(
+        {
+            "hidden_size": hidden,
+            "intermediate_size": intermediate,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads[0],
+            "num_key_value_heads": heads[1],
+            "vocab_size": vocabulary,
+            "max_position_embeddings": 32768 if vocabulary > 100_000 else 2048,
+            "torch_dtype": "bfloat16",
+        },
+        parameters,
+    )
+    assert made is not None
+    return made
+
+
+LLAMA_7B = shape(6_738_415_616, 4096, 11008, 32, (32, 32), 32000)
+LLAMA_13B = shape(13_015_864_320, 5120, 13824, 40, (40, 40), 32000)
+LLAMA_33B = shape(32_528_943_616, 6656, 17920, 60, (52, 52), 32000)
+LLAMA_70B = shape(68_976_648_192, 8192, 28672, 80, (64, 8), 32000)
+SHAPES = {
+    "hub:huggyllama/llama-7b": LLAMA_7B,
+    "hub:meta-llama/Llama-2-7b-hf": LLAMA_7B,
+    "hub:huggyllama/llama-13b": LLAMA_13B,
+    "hub:meta-llama/Llama-2-13b-hf": LLAMA_13B,
+    "hub:huggyllama/llama-30b": LLAMA_33B,
+    "hub:Qwen/Qwen2.5-0.5B-Instruct": shape(494_032_768, 896, 4864, 24, (14, 2), 151936),
+    "hub:Qwen/Qwen2.5-1.5B-Instruct": shape(1_543_714_304, 1536, 8960, 28, (12, 2), 151936),
+    "hub:Qwen/Qwen2.5-7B-Instruct": shape(7_615_616_512, 3584, 18944, 28, (28, 4), 152064),
+}
+
+
+def needed(config: Config) -> Needs:
+    train, test = (prepare(ProblemSet(source=f"tiny:{split}:50"), 0, 50) for split in ("train", "test"))
+    config = config.model_copy(update={"prompt": config.prompt.model_copy(update={"kind": "template"})})
+    plan = make_plan(config, train, test, dict(sources(config)))
+    return needs(config, plan.trainings, plan.samplings, SHAPES, 100)
+
+
+def shipped(name: str, *settings: str) -> Config:
+    return load(CONFIGS / f"{name}.yaml", settings)
+
+
+@pytest.mark.parametrize("name", ["paper", "k8s", "qwen"])
+def test_a_shipped_config_fits_the_card_that_it_names(name: str) -> None:
+    found = needed(shipped(name))
+    card = found.config.hardware.card
+    assert card is not None
+    assert len(found.trainings) >= 3
+    assert len(found.samplings) >= 3
+    check(found, card)
+    assert "DOES NOT FIT" not in table(found, card)
+    assert not found.unknown
+
+
+def test_33b_on_eight_cards_of_80_gb_is_planned_with_checkpointing() -> None:
+    memory = training_memory(LLAMA_33B, EIGHT, A100)
+    assert memory.checkpointing
+    assert fits(memory, A100)
+    assert memory.weights + memory.gradients + memory.optimizer == 16 * LLAMA_33B.parameters / 8
+    with_13b = training_memory(LLAMA_13B, EIGHT, A100)
+    assert not with_13b.checkpointing
+    assert fits(with_13b, A100)
+
+
+def test_33b_without_checkpointing_is_refused_with_what_would_fit() -> None:
+    llama = '--models=[{name: llama-33b, source: "hub:huggyllama/llama-30b"}]'
+    config = shipped("paper", llama, "--training.activation_checkpointing=off")
+    with pytest.raises(ConfigError, match=r"rft of llama-33b needs about \d+.* GiB on each of 8 A100-80GB") as caught:
+        check(needed(config), A100)
+    assert "would fit: training.activation_checkpointing=on" in str(caught.value)
+    check(needed(shipped("paper", llama)), A100)
+
+
+def test_33b_with_sums_in_float32_needs_offload_or_sixteen_cards() -> None:
+    config = shipped(
+        "paper", '--models=[{name: big, source: "hub:huggyllama/llama-30b"}]', "--rft.grad_accum_dtype=float32"
+    )
+    with pytest.raises(ConfigError) as caught:
+        check(needed(config), A100)
+    assert "would fit: training.offload_optimizer=true" in str(caught.value)
+    assert "GiB of the hosts' memory), or training.workers=16" in str(caught.value)
+
+
+def test_a_misfit_can_be_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    config = shipped("paper", "--training.workers=1", "--hardware.on_misfit=continue")
+    check(needed(config), A100)
+    assert capsys.readouterr().out.startswith("note: sft of llama-7b needs about ")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("model", [LLAMA_7B, LLAMA_33B, LLAMA_70B])
+@pytest.mark.parametrize("card", ["L4", "A100-40GB", "H200"])
+def test_every_alternative_fits_and_divides_the_batch(workers: int, model: ModelShape, card: str) -> None:
+    settings = replace(EIGHT, workers=workers, zero_stage=1, micro_batch=8)
+    for choice in alternatives(model, settings, BY_NAME[card]):
+        assert fits(training_memory(model, choice, BY_NAME[card]), BY_NAME[card])
+        assert choice.batch_size % (choice.workers * choice.micro_batch) == 0
+        assert choice.workers >= workers
+
+
+def test_each_zero_stage_divides_more() -> None:
+    totals = [training_memory(LLAMA_7B, replace(EIGHT, zero_stage=stage), None).total for stage in (0, 1, 2, 3)]
+    assert totals == sorted(totals, reverse=True)
+    more = training_memory(LLAMA_7B, replace(EIGHT, workers=16), None)
+    assert more.total < totals[3]
+
+
+def test_offload_moves_the_optimizer_to_the_host() -> None:
+    there = training_memory(LLAMA_7B, replace(EIGHT, offload=True), None)
+    assert there.optimizer == there.gradients == 0
+    assert there.host == 2 * LLAMA_7B.parameters  # 16 bytes of an eighth
+
+
+def test_adapters_train_few_weights() -> None:
+    adapters = training_memory(LLAMA_7B, replace(EIGHT, zero_stage=1, workers=1, lora_rank=16), None)
+    assert LLAMA_7B.adapter_parameters(16) == 39_976_960  # as peft counts for all linear layers of 7B
+    assert adapters.optimizer == 12 * 39_976_960
+
+
+ENGINE = EngineSettings(gpus=1, utilization=0.9, sequences=256, context=2048, tokens=400, eager=False)
+
+
+def test_keys_and_values_of_7b_take_half_a_mib_a_token() -> None:
+    memory = engine_memory(LLAMA_7B, ENGINE, A100)
+    assert memory.kv_per_context == 2048 * 2**19
+    assert memory.sequences == memory.kv_cache // (400 * 2**19)
+    assert memory.weights / GIB == pytest.approx(12.55, abs=0.01)
+
+
+def test_70b_needs_several_cards_to_sample() -> None:
+    assert not engine_memory(LLAMA_70B, ENGINE, A100).fits
+    assert fewest_gpus(LLAMA_70B, ENGINE, A100) == 4
+
+
+def test_an_engine_without_room_for_one_sequence_is_refused() -> None:
+    config = shipped("paper", "--hardware.gpu=L4", "--training.device=cpu")
+    with pytest.raises(
+        ConfigError, match=r"with llama-13b: 1 L4 have no room .*: would fit: engine\.tensor_parallel_size=2"
+    ) as caught:
+        check(needed(config), BY_NAME["L4"])
+    assert "7b" not in str(caught.value)
+
+
+def test_on_cpus_one_line_says_what_the_host_needs() -> None:
+    line = host_line(needed(shipped("paper", "--training.workers=1")))
+    assert line.startswith("host memory: about ")
+    assert "\n" not in line
+    assert host_line(replace(needed(shipped("paper")), trainings=(), samplings=())) == ""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"hidden_size": "4096", "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 9},
+        {"hidden_size": 8, "num_hidden_layers": True, "num_attention_heads": 2, "vocab_size": 9},
+        {"hidden_size": 8, "num_hidden_layers": -2, "num_attention_heads": 2, "vocab_size": 9},
+        {"text_config": [1], "hidden_size": None},
+    ],
+)
+def test_a_config_without_sizes_has_no_shape(config: dict[str, object]) -> None:
+    assert shape_of(config, 1000) is None
+
+
+def test_the_sizes_of_the_text_model_and_of_older_names_are_read() -> None:
+    text = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 128}
+    made = shape_of({"text_config": text, "vision_config": {"hidden_size": 9}}, 5000)
+    assert made == ModelShape(5000, 64, 2, 256, 64, 64, 100, 128)
+
+
+def test_the_accelerator_type_of_the_engines_names_a_card_too() -> None:
+    typed = shipped("qwen", "--hardware.gpu=null", "--engine.accelerator_type=L4")
+    assert planned_card(typed) is BY_NAME["L4"]
+    assert planned_card(shipped("qwen", "--engine.accelerator_type=L4")) is A100
+    assert planned_card(shipped("demo")) is None
