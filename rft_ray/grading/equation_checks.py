@@ -213,8 +213,8 @@ def _result_doubt(left: Field, right: Field) -> str:
 
 def _halves_hold(left: Field, right: Field) -> bool:
     """Whether two sides are equal where a number with a blank, as in `7 200`, is two numbers."""
-    others = [_value(source) for source in halved(right)]
-    return any(_value(source) in others for source in halved(left))
+    others = [_value(source) for source in halved(right, left=False)]
+    return any(_value(source) in others for source in halved(left, left=True))
 
 
 def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:

@@ -43,7 +43,8 @@ _TRANSLATE = _DIGITS | str.maketrans(
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
 _LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
 _DOUBLED = re.compile(
-    r"\\\\(?=(?:[dtc]?frac|times|div|cdot|text|left|right|boxed|approx|begin|end)(?![a-z])|[()\]$%*{]|\[(?!\d{1,3}(?:pt|ex|em)))"
+    rf"\\\\(?=(?:[dtc]?frac|times|div|cdot|left|right|approx|begin|end|{_STYLES})(?![a-z])"
+    r"|[()\]$%*{]|[,;!](?=[ \d\\])|\[(?!\d{1,3}(?:pt|ex|em)))"
 )
 """A backslash that a JSON text doubles."""
 _HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
@@ -85,7 +86,11 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
-_MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro")
+_DOTTED_GROUPS = re.compile(
+    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,])|(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.,]\d|\d)"
+)
+"""Numbers whose points set off thousands: those with two points or more, or with a comma after them."""
+_MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro|\.[0-9]{3}[.,][0-9]")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
@@ -155,6 +160,7 @@ def plain(text: str) -> str:
         text = _DOUBLED.sub(r" \\", text)
     if "€" in text or "uro" in text:
         text = _COMMA_MONEY.sub(_comma_money, text)
+    text = _DOTTED_GROUPS.sub(_dotted_groups, text)
     if "\\" in text or "{,}" in text:
         text = _LATEX_NUMBER.sub(_latex_number, text)
         for _ in range(2):
@@ -185,6 +191,13 @@ def _comma_money(match: re.Match[str]) -> str:
     """`1.043,40` before a euro sign: the comma is the decimal mark, whatever the language."""
     whole = match[1].replace(".", "").replace(",", "").replace(" ", "")
     return f"{whole}.{match[2]}".rjust(len(match[0]))
+
+
+def _dotted_groups(match: re.Match[str]) -> str:
+    """`1.129.842` as `1,129,842`, and `1.043,40` as `1043.40`, with a blank before it."""
+    if match[1]:
+        return f"{match[1].replace('.', '')}.{match[2]}".rjust(len(match[0]))
+    return match[0].replace(".", ",")
 
 
 def tokenize(text: str) -> list[Token]:
