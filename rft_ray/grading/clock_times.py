@@ -150,10 +150,10 @@ def _holds(left: _Quantity, sign: str, right: _Quantity, result: _Quantity) -> b
         exact = left.span + right.span if sign == "+" else left.span - right.span
         if _shows(result, exact) or (left.times and right.times and _shows(result, exact / 60)):
             return True
-    if right.times:
-        spans = {abs(a - b) for a, b in product(left.times, right.times)} if sign == "-" else set()
-        spans |= {DAY_MIN - span for span in spans}
-        return result.span is not None and any(_shows(result, Fraction(span)) for span in spans)
+    if right.times and sign == "-" and result.span is not None:
+        spans = {abs(a - b) for a, b in product(left.times, right.times)}
+        if any(_shows(result, Fraction(span)) for span in spans | {DAY_MIN - span for span in spans}):
+            return True
     if right.span is None:
         return False
     moved = right.span if sign == "+" else -right.span

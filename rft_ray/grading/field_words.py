@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from rft_ray.grading.fields import Field
 from rft_ray.grading.quantities import (
     CLOCK_WORDS,
@@ -21,6 +23,8 @@ _OPENING = _LEADING - {"also", "and", "we"}
 """Words that begin a new clause wherever they stand."""
 _ARTICLES = frozenset(["the", "their", "this", "that", "a", "an"])
 OF_SOMETHING = "a share of something that is no number, or a comparison"
+_COUNTED = frozenset(["day", "week", "month", "year", "hour", "minute", "step", "part", "page", "number"])
+"""Nouns whose number comes after them: `day 1`."""
 _PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
 
 
@@ -46,6 +50,8 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
         side.doubt = "a parenthesis before it"
     if kind == "word":
         _word_before(view, index, side, opens or signed, clause_has_number)
+    elif kind in ("stop", "open"):
+        _mark_before(view, index, side)
 
 
 def _operator_before(view: TokenView, index: int, side: Field) -> None:
@@ -62,6 +68,20 @@ def _operator_before(view: TokenView, index: int, side: Field) -> None:
     side.clean, side.silent = dash, before == "word"
 
 
+def _mark_before(view: TokenView, index: int, side: Field) -> None:
+    """A stop or a parenthesis before a field that begins inside of a number or an expression.
+
+    That is `84` in `0.8 + . 84`, `400` in `14, 400`, and `100` in `90+(100*2`, whose parenthesis does not close.
+    """
+    mark, before = view.tokens[index - 1].text, view.kinds[index - 2]
+    if before in ("op", "power") and mark in "(." and view.kinds[index - 3] not in ("stop", "end"):
+        side.clean = False
+    elif mark == "," and before == "number" and view.glued(index - 1):
+        digits, earlier = view.tokens[index].text, view.tokens[index - 2].text
+        if len(digits) == 3 and digits.isdecimal() and len(earlier) <= 3 and earlier.isdecimal():
+            side.doubt = side.doubt or "a comma and a blank before three digits"
+
+
 def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_has_number: bool) -> None:
     """The word before a field; `apart`: the field begins with a parenthesis or a sign."""
     word = view.word(index - 1)
@@ -73,7 +93,8 @@ def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_h
     if (
         named
         or word in _LIMITING
-        or (clause_has_number and (apart or word in _PREPOSITIONS))
+        or (clause_has_number and (apart or word in _PREPOSITIONS or word == "the"))
+        or word in _COUNTED
         or (measure(word) and before == "number")
         or (word == "and" and before in NUMBERS and not _repeated(view, index))
         or (word == "and" and measure(view.word(index - 2)) and view.kinds[index - 3] == "number")
@@ -121,6 +142,16 @@ def add_remainder(view: TokenView, index: int, side: Field, divisor: str) -> int
     else:
         side.doubt = side.doubt or "a remainder"
     return remainder[1]
+
+
+def put_larger_first(side: Field) -> None:
+    """Turns the difference of 5 and 8 to `8-5`; it may be meant as `5-8`."""
+    first, second = side.numbers[:2]
+    if Fraction(first.digits) < Fraction(second.digits):
+        side.pieces.reverse()
+        side.sources.reverse()
+        first.piece, second.piece = second.piece, first.piece
+        side.doubt = side.doubt or "a difference without its order"
 
 
 def note_quotient(view: TokenView, index: int, after_unit: bool, side: Field) -> None:

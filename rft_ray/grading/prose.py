@@ -12,8 +12,6 @@ Source of the forms: completions of chat models on GSM8K-like problems.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from rft_ray.grading.field_words import (
     add_remainder,
     begins_clause,
@@ -21,9 +19,10 @@ from rft_ray.grading.field_words import (
     look_before,
     note_quotient,
     note_units,
+    put_larger_first,
 )
 from rft_ray.grading.fields import Field, Number
-from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts
+from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
 from rft_ray.grading.quantities import (
     BREAKING_WORDS,
@@ -151,10 +150,8 @@ class Reader:
         if name in MEANS:
             for piece in (")", "/", str(len(operands))):
                 side.add(piece)
-        if name == "difference" and Fraction(side.numbers[0].digits) < Fraction(side.numbers[1].digits):
-            side.pieces.reverse()
-            side.sources.reverse()
-            side.doubt = side.doubt or "a difference without its order"
+        if name == "difference":
+            put_larger_first(side)
         named = self._view.kinds[self.position] == "word" and self._view.word(self.position) not in EQUALITY_WORDS
         if named and self._view.word(operands[0] + 1) in ("", "and"):
             side.doubt = side.doubt or "a list of names"
@@ -196,8 +193,8 @@ class Reader:
             number.unit = self._tokens[self.position - 1].text
         elif token.text.count(" ") == 1 and "." not in token.text:
             number.halves = (digits[:-3], token.text[-3:])
-        if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
-            side.doubt = side.doubt or "a comma for a decimal point"
+        if token.text[0] == "0" or "," in token.text:
+            side.doubt = side.doubt or odd_numeral(token.text)
         side.numbers.append(number)
         after = self._view.after_percent(self.position + 1)
         if after:
