@@ -86,10 +86,11 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
-_DOTTED_GROUPS = re.compile(
-    r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,])|(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.,]\d|\d)"
-)
-"""Numbers whose points set off thousands: those with two points or more, or with a comma after them."""
+_DOTTED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,5}(?![.,]?\d)")
+"""Numbers of several points, which set off thousands."""
+_DOTTED_DECIMAL = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){1,5}),(\d{1,2})(?![\d,])")
+_COMMA_DECIMAL = re.compile(r"(?<![\d.,])(\d{1,3}),(?=\d{1,2}(?![\d,]))")
+"""A decimal comma, in a text that writes `1.043,40` too."""
 _MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro|\.[0-9]{3}[.,][0-9]")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
@@ -160,7 +161,9 @@ def plain(text: str) -> str:
         text = _DOUBLED.sub(r" \\", text)
     if "€" in text or "uro" in text:
         text = _COMMA_MONEY.sub(_comma_money, text)
-    text = _DOTTED_GROUPS.sub(_dotted_groups, text)
+    text = _DOTTED_GROUPS.sub(lambda match: match[0].replace(".", ","), text)
+    if _DOTTED_DECIMAL.search(text):
+        text = _COMMA_DECIMAL.sub(r"\1.", _DOTTED_DECIMAL.sub(_dotted_decimal, text))
     if "\\" in text or "{,}" in text:
         text = _LATEX_NUMBER.sub(_latex_number, text)
         for _ in range(2):
@@ -193,11 +196,9 @@ def _comma_money(match: re.Match[str]) -> str:
     return f"{whole}.{match[2]}".rjust(len(match[0]))
 
 
-def _dotted_groups(match: re.Match[str]) -> str:
-    """`1.129.842` as `1,129,842`, and `1.043,40` as `1043.40`, with a blank before it."""
-    if match[1]:
-        return f"{match[1].replace('.', '')}.{match[2]}".rjust(len(match[0]))
-    return match[0].replace(".", ",")
+def _dotted_decimal(match: re.Match[str]) -> str:
+    """`1.043,40` as `1043.40`, with a blank before it."""
+    return f"{match[1].replace('.', '')}.{match[2]}".rjust(len(match[0]))
 
 
 def tokenize(text: str) -> list[Token]:
