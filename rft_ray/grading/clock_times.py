@@ -20,7 +20,7 @@ from rft_ray.grading.equation_checks import Checked, shows
 from rft_ray.grading.equation_context import is_asked
 
 DAY_MIN = 24 * 60
-_MARK = re.compile(r"[0-9]:[0-5][0-9]|\b[apAP]\.?[mM]\b")
+_MARK = re.compile(r"[0-9 {](?::[0-5][0-9]|[apAP]\.?[mM]\b)")
 _TIME = re.compile(r"(\d{1,2})(?::([0-5]\d))?(?:\s{0,9}([ap])(?:m\b|\.m\.))?(?![\d:])", re.IGNORECASE)
 _SPAN = re.compile(
     r"(\d{1,2}) (\d)/([2-9])\s{0,9}(h)ours?\b"

@@ -135,12 +135,9 @@ def add_remainder(view: TokenView, index: int, side: Field, divisor: str) -> int
     remainder = view.remainder(index)
     if remainder is None:
         return 0
-    if divisor:
-        side.add("+")
-        side.add(f"{remainder[0]}/{divisor}")
-        side.operators = True
-    else:
-        side.doubt = side.doubt or "a remainder"
+    side.add("+")
+    side.add(f"{remainder[0]}/{divisor}")
+    side.operators = True
     return remainder[1]
 
 

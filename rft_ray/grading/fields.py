@@ -110,6 +110,8 @@ class Field:
     @property
     def divisor(self) -> str:
         """The divisor of a quotient of two whole numbers, `27 / 4`; empty where it is none."""
+        if "/" not in self.pieces:
+            return ""
         bare = [piece for piece in self.pieces if piece not in "()"]
         quotient = len(bare) == 3 and bare[1] == "/" and bare[0].isdecimal() and bare[2].isdecimal()
         return bare[2] if quotient else ""

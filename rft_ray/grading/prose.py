@@ -225,7 +225,7 @@ class Reader:
 
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
-        after = add_remainder(self._view, self.position, side, self._divisor) if self._linked else 0
+        after = add_remainder(self._view, self.position, side, self._divisor) if self._divisor else 0
         if after:
             self.position = after
             return None

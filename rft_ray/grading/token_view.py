@@ -13,7 +13,7 @@ from rft_ray.grading.quantities import (
     BY_WORDS,
     EQUALITY_WORDS,
     INEXACT_WORDS,
-    LISTS,
+    LIST_NAMES,
     MULTIPLES,
     OPERATOR_WORDS,
     PERCENT_WORDS,
@@ -92,10 +92,11 @@ class TokenView:
         if kind in NUMBERS:
             return True
         if kind == "word":
-            return self.multiplier(index) is not None or bool(self.listed(index))
+            named = self.tokens[index].text in LIST_NAMES
+            return self.multiplier(index) is not None or (named and bool(self.listed(index)))
         if kind == "open":
             return index in self.partner and self.starts_operand(index + 1)
-        return self.is_sign(index) and self.starts_operand(index + 1)
+        return kind == "op" and self.is_sign(index) and self.starts_operand(index + 1)
 
     def after_equality(self, index: int) -> int:
         """Index of the number after `equals`, `is`, `is equal to`; 0 where none follows."""
@@ -109,7 +110,7 @@ class TokenView:
 
     def listed(self, index: int) -> list[int]:
         """Indices of the numbers of `sum of 5, 8 and 2`, whose name is at `index`; empty where it is none."""
-        if self.tokens[index].text.lower() not in LISTS or self.word(index + 1) not in ("of", "between"):
+        if self.tokens[index].text not in LIST_NAMES or self.word(index + 1) not in ("of", "between"):
             return []
         operands: list[int] = []
         index, last = index + 2, False
