@@ -76,7 +76,7 @@ def _mark_before(view: TokenView, index: int, side: Field) -> None:
     mark, before = view.tokens[index - 1].text, view.kinds[index - 2]
     if before in ("op", "power") and mark in "(." and view.kinds[index - 3] not in ("stop", "end"):
         side.clean = False
-    elif mark == "," and before == "number" and view.glued(index - 1):
+    elif mark == "," and before == "number" and view.kinds[index - 3] != "equals" and view.glued(index - 1):
         digits, earlier = view.tokens[index].text, view.tokens[index - 2].text
         if len(digits) == 3 and digits.isdecimal() and len(earlier) <= 3 and earlier.isdecimal():
             side.doubt = side.doubt or "a comma and a blank before three digits"

@@ -158,7 +158,7 @@ def plain(text: str) -> str:
         text = _HARD_BLANK.sub(",", text)
     text = text.translate(_TRANSLATE)
     if "\\\\" in text:
-        text = _DOUBLED.sub(r" \\", text)
+        text = _DOUBLED.sub(r" \\", text.replace("-\\\\$", "  -$"))
     if "€" in text or "uro" in text:
         text = _COMMA_MONEY.sub(_comma_money, text)
     text = _DOTTED_GROUPS.sub(lambda match: match[0].replace(".", ","), text)
