@@ -213,8 +213,8 @@ def _result_doubt(left: Field, right: Field) -> str:
 
 def _halves_hold(left: Field, right: Field) -> bool:
     """Whether two sides are equal where a number with a blank, as in `7 200`, is two numbers."""
-    others = [_value(source) for source in halved(right)]
-    return any(_value(source) in others for source in halved(left))
+    others = [_value(source) for source in halved(right, left=False)]
+    return any(_value(source) in others for source in halved(left, left=True))
 
 
 def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
@@ -231,6 +231,8 @@ def _unlike(left: Field, right: Field) -> str:
     result = {number.unit for number in right.numbers if number.unit}
     if left.named and not right.operators and (len(units) != 1 or (result and result != units)):
         return "a sum of named numbers with other units"
+    if left.plain and not left.share and right.operators and all(number.percent for number in right.numbers):
+        return "percentages of a number"
     added = any(piece in "+-" for piece in left.pieces[1:]) and not any(piece in ("*", "/") for piece in left.pieces)
     if added and len(units) > 1:
         if convertible((left,)) and not convertible((left, right)) | bool(result):

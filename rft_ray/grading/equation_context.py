@@ -10,7 +10,9 @@ import re
 
 NEAR = 300
 """Characters that are looked at before and after an equation."""
-_SENTENCE_END = re.compile(r"[.!?](?=[\s*\"')\]]|$)|\n|[。！？]")
+_LINE_END = r"\\n(?!e\b|eq|u\b|abla|ot\b|i\b|mid)"
+"""The two characters that end a line of a JSON text."""
+_SENTENCE_END = re.compile(rf"[.!?](?=[\s*\"')\]]|{_LINE_END}|$)|\n|{_LINE_END}|[。！？]")
 
 _ROUGH_GAP = re.compile(
     r"[≈≃≅~]|\\(?:approx|simeq)|\b(?:about|around|approx\w*|roughly|nearly|almost|rounded|rounds?)\b", re.IGNORECASE
@@ -38,7 +40,7 @@ _TAKEN_BACK = re.compile(
     r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?"
     r"(?:wrong|incorrect|not (?:right|correct)|mistaken)"
     r"|mistake|miscalculat\w+|incorrect|correction"
-    r"|let me (?:correct|redo|fix)|i must correct|oops|should (?:be|have been)|scratch that"
+    r"|let me (?:correct|redo|fix)|i must correct|oops|(?<!answer )should be|should have been|scratch that"
     r"|(?:not|isn['’]t) (?:right|correct))\b",
     re.IGNORECASE,
 )
@@ -62,8 +64,9 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int) -> bool:
     before = _last_sentences(text, start)
     after = _next_sentences(text, end)
     sentence = f"{before[0]} {text[start:end]}{after[0]}"
+    following = after[1].partition("=")[0]  # a word after an equation belongs to that one
     return bool(
-        _ROUGH_SENTENCE.search(sentence) or _ROUGH_NEIGHBOUR.search(before[1]) or _ROUGH_NEIGHBOUR.search(after[1])
+        _ROUGH_SENTENCE.search(sentence) or _ROUGH_NEIGHBOUR.search(before[1]) or _ROUGH_NEIGHBOUR.search(following)
     )
 
 

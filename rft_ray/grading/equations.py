@@ -20,11 +20,12 @@ from typing import Literal
 
 from rft_ray.grading.answers import own_part
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, python_value
+from rft_ray.grading.clock_times import clock_equations, may_hold_times
 from rft_ray.grading.equation_checks import Checked, Checker, Outcome, is_conversion
 from rft_ray.grading.equation_context import says_wrong, second_thought
 from rft_ray.grading.fields import Field
 from rft_ray.grading.prose import read_annotation, read_chains
-from rft_ray.grading.prose_tokens import ANNOTATION, FEW_ANNOTATIONS, annotation_spans, without_annotations
+from rft_ray.grading.prose_tokens import ANNOTATION, FEW_ANNOTATIONS, annotation_spans, plain, without_annotations
 
 Mode = Literal["strict", "paper"]
 MODES: tuple[Mode, ...] = ("strict", "paper")
@@ -150,10 +151,26 @@ def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
     text = own_part(text)
     checker = Checker(text)
     annotations = [_annotation(checker, text, start, end) for start, end in annotation_spans(text)]
-    prose = [read for chain in read_chains(without_annotations(text)) for read in _prose(checker, chain)]
+    rest = without_annotations(text)
+    timed = clock_equations(plain(rest)) if may_hold_times(rest) else []
+    prose = [read for chain in read_chains(_without(rest, timed)) for read in _prose(checker, chain)]
+    if timed:
+        prose = sorted([*timed, *prose], key=lambda read: read.start)
     if any(read.outcome == "fails" for read in prose):
         prose = _taken_back(text, [_dotted(text, read) for read in prose])
     return annotations, prose
+
+
+def _without(text: str, read: list[Checked]) -> str:
+    """The text with each equation that is read already overwritten by blanks."""
+    if not read:
+        return text
+    kept: list[str] = []
+    position = 0
+    for equation in read:
+        kept += [text[position : equation.start], " " * (equation.end - equation.start)]
+        position = equation.end
+    return "".join([*kept, text[position:]])
 
 
 def _dotted(text: str, read: Checked) -> Checked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from rft_ray.grading.fields import Field
 from rft_ray.grading.quantities import (
     CLOCK_WORDS,
@@ -17,7 +19,12 @@ from rft_ray.grading.token_view import NUMBERS, TokenView
 _LIMITING = frozenset(["for", "per", "every", "each", "than", "if", "assume", "not", "all", "these", "those"])
 _LEADING = frozenset(["so", "thus", "therefore", "then", "hence", "also", "entonces", "donc", "alors", "and", "we"])
 """Words that begin a clause and name nothing."""
+_OPENING = _LEADING - {"also", "and", "we"}
+"""Words that begin a new clause wherever they stand."""
+_ARTICLES = frozenset(["the", "their", "this", "that", "a", "an"])
 OF_SOMETHING = "a share of something that is no number, or a comparison"
+_COUNTED = frozenset(["day", "week", "month", "year", "hour", "minute", "step", "part", "page", "number"])
+"""Nouns whose number comes after them: `day 1`."""
 _PREPOSITIONS = frozenset(["of", "at", "every", "each", "per", "by", "for", "in", "x", "times", "de"])
 
 
@@ -29,6 +36,7 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
     while kind == "currency":
         index -= 1
         kind = view.kinds[index - 1]
+    clause_has_number &= kind != "word" or view.word(index - 1) not in _OPENING
     if kind in ("op", "power"):
         _operator_before(view, index, side)
         return
@@ -37,10 +45,13 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
     side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
     side.worded = kind == "word" and view.word(index - 1) not in _LEADING
     side.alone = not clause_has_number
-    if kind == "close" and view.counted[index - 1] > view.counted[view.opening.get(index - 1, index - 1)]:
+    counted = kind == "close" and view.counted[index - 1] > view.counted[view.opening.get(index - 1, index - 1)]
+    if counted and not view.numbers_item(index - 1):
         side.doubt = "a parenthesis before it"
     if kind == "word":
         _word_before(view, index, side, opens or signed, clause_has_number)
+    elif kind in ("stop", "open"):
+        _mark_before(view, index, side)
 
 
 def _operator_before(view: TokenView, index: int, side: Field) -> None:
@@ -57,6 +68,20 @@ def _operator_before(view: TokenView, index: int, side: Field) -> None:
     side.clean, side.silent = dash, before == "word"
 
 
+def _mark_before(view: TokenView, index: int, side: Field) -> None:
+    """A stop or a parenthesis before a field that begins inside of a number or an expression.
+
+    That is `84` in `0.8 + . 84`, `400` in `14, 400`, and `100` in `90+(100*2`, whose parenthesis does not close.
+    """
+    mark, before = view.tokens[index - 1].text, view.kinds[index - 2]
+    if before in ("op", "power") and mark in "(." and view.kinds[index - 3] not in ("stop", "end"):
+        side.clean = False
+    elif mark == "," and before == "number" and view.kinds[index - 3] != "equals" and view.glued(index - 1):
+        digits, earlier = view.tokens[index].text, view.tokens[index - 2].text
+        if len(digits) == 3 and digits.isdecimal() and len(earlier) <= 3 and earlier.isdecimal():
+            side.doubt = side.doubt or "a comma and a blank before three digits"
+
+
 def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_has_number: bool) -> None:
     """The word before a field; `apart`: the field begins with a parenthesis or a sign."""
     word = view.word(index - 1)
@@ -68,7 +93,8 @@ def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_h
     if (
         named
         or word in _LIMITING
-        or (clause_has_number and (apart or word in _PREPOSITIONS))
+        or (clause_has_number and (apart or word in _PREPOSITIONS or word == "the"))
+        or word in _COUNTED
         or (measure(word) and before == "number")
         or (word == "and" and before in NUMBERS and not _repeated(view, index))
         or (word == "and" and measure(view.word(index - 2)) and view.kinds[index - 3] == "number")
@@ -80,6 +106,58 @@ def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_h
 def _repeated(view: TokenView, index: int) -> bool:
     """Whether the number of `= 316 and 316 + 5` is the result before it."""
     return view.kinds[index - 3] == "equals" and view.tokens[index - 2].text == view.tokens[index].text
+
+
+def begins_clause(view: TokenView, index: int) -> bool:
+    """Whether nothing but an article stands before `sum of 5 and 8` in its clause."""
+    before = index - (view.word(index - 1) in _ARTICLES)
+    return view.kinds[before - 1] in ("stop", "end") or view.word(before - 1) in _LEADING
+
+
+def clean_after(view: TokenView, index: int, linked: bool) -> bool:
+    """False where the token after a field, at `index`, shows that its end is missing."""
+    kind, glued = view.kinds[index], view.glued(index)
+    if kind == "word" and glued and len(view.tokens[index].text) == 1:
+        text = view.tokens[index].text
+        return text in UNIT_LETTERS or not text.isascii()
+    if kind == "op" and view.tokens[index].text == "-" and not view.glued(index + 1):
+        return linked
+    return not (kind in ("op", "power", "other", "number", "mixed", "relation") or (glued and kind == "strange"))
+
+
+def add_remainder(view: TokenView, index: int, side: Field, divisor: str) -> int:
+    """Adds the `R 3` of `27 / 4 = 6 R 3`, whose divisor is given, as `+3/4`.
+
+    Returns the index after it, or 0 where none follows.
+    """
+    if view.kinds[index] not in ("word", "stop") or side.operators or side.decimals:
+        return 0
+    remainder = view.remainder(index)
+    if remainder is None:
+        return 0
+    side.add("+")
+    side.add(f"{remainder[0]}/{divisor}")
+    side.operators = True
+    return remainder[1]
+
+
+def put_larger_first(side: Field) -> None:
+    """Turns the difference of 5 and 8 to `8-5`; it may be meant as `5-8`."""
+    first, second = side.numbers[:2]
+    if Fraction(first.digits) < Fraction(second.digits):
+        side.pieces.reverse()
+        side.sources.reverse()
+        first.piece, second.piece = second.piece, first.piece
+        side.doubt = side.doubt or "a difference without its order"
+
+
+def note_quotient(view: TokenView, index: int, after_unit: bool, side: Field) -> None:
+    """Notes a `/` that may belong to one quantity: `÷ 1/2`, `/ 1 / 4`, `/ 200 calories/100 ml`, `12 masks/2 days`."""
+    glued = view.glued(index)
+    if side.pieces[-2:-1] == ["/"] and (after_unit or glued or side.pieces[-1] == "1"):
+        side.quotients.append(len(side.pieces))
+    if after_unit and glued and view.kinds[index + 2] == "word":
+        side.doubt = side.doubt or "a rate"
 
 
 def note_units(words: list[str], side: Field, glued: bool) -> None:

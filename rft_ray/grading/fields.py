@@ -69,6 +69,8 @@ class Field:
     """Whether words stand before a number after an operator: `Ann has 4 + Bea has 6`."""
     divided: bool = False
     """Whether it has the sign `÷`, which writes no fraction."""
+    listed: bool = False
+    """Whether words name its operator: `the sum of 5 and 8`."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
     share_of: int = 0
@@ -100,10 +102,19 @@ class Field:
             and self.pieces[1] == "/"
             and not any("(" in piece for piece in self.pieces)
         )
-        if not fraction:
+        if not fraction or any("." in number.digits for number in self.numbers):
             return False
         top, bottom = (Fraction(number.digits) for number in self.numbers)
         return top < bottom <= MAX_NAMED_DENOMINATOR
+
+    @property
+    def divisor(self) -> str:
+        """The divisor of a quotient of two whole numbers, `27 / 4`; empty where it is none."""
+        if "/" not in self.pieces:
+            return ""
+        bare = [piece for piece in self.pieces if piece not in "()"]
+        quotient = len(bare) == 3 and bare[1] == "/" and bare[0].isdecimal() and bare[2].isdecimal()
+        return bare[2] if quotient else ""
 
     @property
     def share(self) -> bool:
@@ -144,12 +155,12 @@ def variants(side: Field) -> Iterator[Variant]:
         yield Variant(side.replaced(dotted), 0, "a point before three digits separates thousands")
 
 
-def halved(side: Field) -> list[str]:
-    """The sources of a side whose first number begins, or whose last one ends, at a blank inside of it."""
+def halved(side: Field, *, left: bool) -> list[str]:
+    """The sources of a side whose outermost number is cut at a blank: a left side may begin there, a right one end."""
     sources = [side.source]
-    for number, kept in ((side.numbers[0], 1), (side.numbers[-1], 0)) if side.numbers else ():
-        if number.halves:
-            sources.append(side.replaced({number.piece: str(int(number.halves[kept]))}))
+    number = side.numbers[0 if left else -1] if side.numbers else None
+    if number and number.halves:
+        sources.append(side.replaced({number.piece: str(int(number.halves[left]))}))
     return sources
 
 

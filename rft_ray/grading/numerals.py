@@ -24,6 +24,15 @@ def canonical_digits(written: str) -> tuple[str, int]:
     return (f"{whole}.{fraction}" if fraction else whole), decimals
 
 
+def odd_numeral(written: str) -> str:
+    """Why a numeral may stand for another number than its canonical digits; empty if there is no reason."""
+    if len(written) == 4 and written[0] == "0" and written.isdecimal():
+        return "a time of day"
+    if "," in written and len(written.rpartition(",")[2]) != 3 and "." not in written:
+        return "a comma for a decimal point"
+    return ""
+
+
 def mixed_parts(written: str) -> tuple[str, str]:
     """`2 1/2` and `2½` -> ("2", "1/2"), `½` -> ("", "1/2")."""
     if written[-1] in _FRACTIONS:

@@ -12,24 +12,30 @@ Source of the forms: completions of chat models on GSM8K-like problems.
 
 from __future__ import annotations
 
-from rft_ray.grading.field_words import look_before, note_units
+from rft_ray.grading.field_words import (
+    add_remainder,
+    begins_clause,
+    clean_after,
+    look_before,
+    note_quotient,
+    note_units,
+    put_larger_first,
+)
 from rft_ray.grading.fields import Field, Number
-from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts
+from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
 from rft_ray.grading.quantities import (
     BREAKING_WORDS,
     COMPARING_WORDS,
     EQUALITY_WORDS,
-    UNIT_LETTERS,
+    LISTS,
+    MEANS,
     measure,
 )
-from rft_ray.grading.token_view import NUMBERS, TokenView, is_variable
+from rft_ray.grading.token_view import MAX_LINK_WORDS, NUMBERS, TokenView, is_variable
 
 MAX_UNIT_WORDS = 4
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
-MAX_LINK_WORDS = 4
-"""Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
-_AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
 _NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
 """Words before an expression that, followed by `is`, is a name of something rather than a computation."""
 _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
@@ -65,6 +71,8 @@ class Reader:
         """Whether a token was skipped that is neither part of a field nor a currency sign."""
         self._linked = False
         """Whether the field that is read is not the first of its chain."""
+        self._divisor = ""
+        """Divisor of the field before it in its chain, where that is a quotient of whole numbers."""
         self._field_at = 0
         self._by_word = False
         """Whether it is linked to the one before it by a word, as `is`."""
@@ -74,13 +82,14 @@ class Reader:
         chains: list[list[Field]] = []
         chain: list[Field] = []
         while self.position < len(self._tokens):
-            if not self._starts_field(self.position):
+            if not self._view.starts_field(self.position):
                 kind = self._view.kinds[self.position]
                 self.leftover |= kind != "currency"
                 self._clause_has_number &= kind != "stop"
                 self.position += 1
                 continue
             self._linked = bool(chain)
+            self._divisor = chain[-1].divisor if chain else ""
             chain.append(self._field())
             if not self._link(chain[-1]):
                 if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
@@ -91,24 +100,17 @@ class Reader:
             chains.append(chain)
         return chains
 
-    def _starts_field(self, index: int) -> bool:
-        kind = self._view.kinds[index]
-        if kind in NUMBERS:
-            return True
-        if kind == "word":
-            return self._view.multiplier(index) is not None
-        if kind == "open":
-            return index in self._view.partner and self._view.starts_operand(index + 1)
-        return self._view.is_sign(index) and self._view.starts_operand(index + 1)
-
     def _field(self) -> Field:
-        """Reads the longest expression that starts here: operand (operator operand)*."""
+        """Reads the longest expression that starts here: operand (operator operand)*, or `the sum of 5 and 8`."""
         side = Field(start=self._tokens[self.position].start)
         self._field_at = self.position
         look_before(self._view, self.position, side, self._clause_has_number)
         self._clause_has_number = True
+        if self._view.kinds[self.position] == "word":
+            self._list(side, self._view.listed(self.position))
+        listed = len(side.pieces)
         depth = 0
-        expects_operand = True
+        expects_operand = not listed
         while self.position < len(self._tokens):
             if expects_operand:
                 kind = self._tokens[self.position].kind
@@ -124,9 +126,35 @@ class Reader:
                     break
                 side.add(operator)
                 side.operators = expects_operand = True
-        side.clean &= depth == 0 and not expects_operand and self._clean_after()
+        if side.listed and len(side.pieces) > listed:
+            side.doubt = side.doubt or "an operator after a list of numbers"
+        side.clean &= depth == 0 and not expects_operand and clean_after(self._view, self.position, self._linked)
         side.end = max(side.end, self._tokens[self.position - 1].end)
         return side
+
+    def _list(self, side: Field, operands: list[int]) -> None:
+        """Adds `5+8` for `the sum of 5 and 8`, whose numbers are at these indices, if there are any."""
+        if not operands:
+            return
+        name = self._view.word(self.position)
+        side.listed = side.operators = True
+        side.doubt = "" if begins_clause(self._view, self.position) else "words before it that may change it"
+        if name in MEANS:
+            side.add("(")
+        for index in operands:
+            if side.numbers:
+                side.add(LISTS[name])
+            self.position = index
+            self._number(self._tokens[index], side)
+            self.position += 1
+        if name in MEANS:
+            for piece in (")", "/", str(len(operands))):
+                side.add(piece)
+        if name == "difference":
+            put_larger_first(side)
+        named = self._view.kinds[self.position] == "word" and self._view.word(self.position) not in EQUALITY_WORDS
+        if named and self._view.word(operands[0] + 1) in ("", "and"):
+            side.doubt = side.doubt or "a list of names"
 
     def _operand_token(self, side: Field) -> bool:
         """Takes one token of an operand: currency, sign, opening parenthesis, `half of`, or the number itself."""
@@ -165,8 +193,8 @@ class Reader:
             number.unit = self._tokens[self.position - 1].text
         elif token.text.count(" ") == 1 and "." not in token.text:
             number.halves = (digits[:-3], token.text[-3:])
-        if "," in token.text and len(token.text.rpartition(",")[2]) != 3 and "." not in token.text:
-            side.doubt = side.doubt or "a comma for a decimal point"
+        if token.text[0] == "0" or "," in token.text:
+            side.doubt = side.doubt or odd_numeral(token.text)
         side.numbers.append(number)
         after = self._view.after_percent(self.position + 1)
         if after:
@@ -197,6 +225,10 @@ class Reader:
 
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
+        after = add_remainder(self._view, self.position, side, self._divisor) if self._divisor else 0
+        if after:
+            self.position = after
+            return None
         index, words = self._past_units(self.position, side)
         kind = self._view.kinds[index]
         worded = self._view.word_operator(index, bool(words)) if kind == "word" else None
@@ -247,16 +279,9 @@ class Reader:
                 side.doubt = side.doubt or "a number that belongs to a name"
         if sign == "/":
             side.divided |= self._tokens[index].text == "÷"
-            self._quotient(index, words, side)
+            note_quotient(self._view, index, bool(words), side)
         self.position = operand
         return sign
-
-    def _quotient(self, index: int, words: list[str], side: Field) -> None:
-        """Notes a `/` that may belong to one quantity: `÷ 1/2`, `/ 200 calories/100 ml`, `12 masks/2 days`."""
-        if side.pieces[-2:-1] == ["/"] and (words or self._view.glued(index)):
-            side.quotients.append(len(side.pieces))
-        if words and self._view.glued(index) and self._view.kinds[index + 2] == "word":
-            side.doubt = side.doubt or "a rate"
 
     def _past_units(self, index: int, side: Field) -> tuple[int, list[str]]:
         """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
@@ -332,16 +357,6 @@ class Reader:
             self.position += 1
         return True
 
-    def _clean_after(self) -> bool:
-        """False where the token after a field shows that its end is missing."""
-        kind, glued = self._view.kinds[self.position], self._view.glued(self.position)
-        if kind == "word" and glued and len(self._tokens[self.position].text) == 1:
-            text = self._tokens[self.position].text
-            return text in UNIT_LETTERS or not text.isascii()
-        if kind == "op" and self._tokens[self.position].text == "-" and not self._view.glued(self.position + 1):
-            return self._linked
-        return not (kind in ("op", "power", "other", "number", "mixed", "relation") or (glued and kind == "strange"))
-
     def _link(self, side: Field) -> bool:
         """Moves past `=`, or a word that says it, to the next field, if one follows."""
         most = MAX_LINK_WORDS if side.operators else 1
@@ -356,10 +371,12 @@ class Reader:
             word = self._view.word(index)
             if word in BREAKING_WORDS and word not in ("has", "have", "be", "will"):
                 return False
-            if side.operators and not side.share and word in EQUALITY_WORDS and self._equality_word(index):
+            if side.operators and not side.share and word in EQUALITY_WORDS and self._view.after_equality(index):
+                self.position = self._view.after_equality(index)
                 self._by_word = True
-                enclosed = side.pieces[0] == "(" and side.worded
-                if enclosed or side.letters or side.named or self._before(side) in _NO_RESULT:
+                enclosed = side.pieces[0] == "(" and side.worded and not side.listed
+                articled = self._before(side) in _NO_RESULT and not side.listed
+                if enclosed or side.letters or side.named or articled:
                     side.doubt = side.doubt or "a name rather than a computation"
                 return True
             words += self._view.kinds[index] == "word"
@@ -370,27 +387,14 @@ class Reader:
         index += 1
         words = 0
         while self._view.kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):
-            if self._starts_field(index):
+            if self._view.starts_field(index):
                 break
             words += self._view.kinds[index] == "word"
             index += 1
-        if not self._starts_field(index):
+        if not self._view.starts_field(index):
             return False
         self.position = index
         return True
 
     def _before(self, side: Field) -> str:
         return self._view.word(self._field_at - 1)
-
-    def _equality_word(self, index: int) -> bool:
-        """Moves to the number after `equals`, `is`, `is equal to`, if one follows."""
-        index += 1
-        start = index
-        while self._view.word(index) in _AFTER_IS and index - start < MAX_LINK_WORDS:
-            index += 1
-        if self._view.kinds[index] == "currency":
-            index += 1
-        if not self._starts_field(index):
-            return False
-        self.position = index
-        return True

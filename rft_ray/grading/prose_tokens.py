@@ -43,7 +43,8 @@ _TRANSLATE = _DIGITS | str.maketrans(
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
 _LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
 _DOUBLED = re.compile(
-    r"\\\\(?=(?:[dtc]?frac|times|div|cdot|text|left|right|boxed|approx|begin|end)(?![a-z])|[()\]$%*{]|\[(?!\d{1,3}(?:pt|ex|em)))"
+    rf"\\\\(?=(?:[dtc]?frac|times|div|cdot|left|right|approx|begin|end|{_STYLES})(?![a-z])"
+    r"|[()\]$%*{]|[,;!](?=[ \d\\])|\[(?!\d{1,3}(?:pt|ex|em)))"
 )
 """A backslash that a JSON text doubles."""
 _HARD_BLANK = re.compile(r"(?<=[0-9])[\u202f\u00a0](?=[0-9]{3}(?![0-9]))")
@@ -85,7 +86,12 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\^\{(\d{1,4})\}"), lambda match: f"^{match[1]}  "),
     (re.compile(r"\^\s?(?:\{\\circ\}|\\circ)"), lambda match: "°".ljust(len(match[0]))),
 ]
-_MARKS = re.compile(r"[\\`\[\]&_<{]|,[0-9]{2} ?[Ee]uro")
+_DOTTED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,5}(?![.,]?\d)")
+"""Numbers of several points, which set off thousands."""
+_DOTTED_DECIMAL = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){1,5}),(\d{1,2})(?![\d,])")
+_COMMA_DECIMAL = re.compile(r"(?<![\d.,])(\d{1,3}),(?=\d{1,2}(?![\d,]))")
+"""A decimal comma, in a text that writes `1.043,40` too."""
+_MARKS = re.compile(r"[\\`\[\]&_<{]|[,.][0-9]{2}(?: ?[Ee]uro|[0-9][.,][0-9])")
 _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\S)\*\*(?= )")
 _BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
@@ -152,9 +158,12 @@ def plain(text: str) -> str:
         text = _HARD_BLANK.sub(",", text)
     text = text.translate(_TRANSLATE)
     if "\\\\" in text:
-        text = _DOUBLED.sub(r" \\", text)
+        text = _DOUBLED.sub(r" \\", text.replace("-\\\\$", "  -$"))
     if "€" in text or "uro" in text:
         text = _COMMA_MONEY.sub(_comma_money, text)
+    text = _DOTTED_GROUPS.sub(lambda match: match[0].replace(".", ","), text)
+    if _DOTTED_DECIMAL.search(text):
+        text = _COMMA_DECIMAL.sub(r"\1.", _DOTTED_DECIMAL.sub(_dotted_decimal, text))
     if "\\" in text or "{,}" in text:
         text = _LATEX_NUMBER.sub(_latex_number, text)
         for _ in range(2):
@@ -187,17 +196,23 @@ def _comma_money(match: re.Match[str]) -> str:
     return f"{whole}.{match[2]}".rjust(len(match[0]))
 
 
+def _dotted_decimal(match: re.Match[str]) -> str:
+    """`1.043,40` as `1043.40`, with a blank before it."""
+    return f"{match[1].replace('.', '')}.{match[2]}".rjust(len(match[0]))
+
+
 def tokenize(text: str) -> list[Token]:
     """Tokens of a text, white space dropped. The end of a line inside an equation is dropped too.
 
     That is the one before `=`, the one after `=`, and the one after an operator that follows a number.
     """
     tokens: list[Token] = []
+    new = tuple.__new__  # half the time of Token(...), of which a text makes hundreds
     for match in _TOKEN.finditer(plain(text)):
         kind = match.lastgroup or "strange"
         if kind == "skip":
             continue
-        token = Token(kind, match.group(), match.start(), match.end())
+        token = new(Token, (kind, match[0], *match.span()))
         if tokens:
             if kind == "equals":
                 while tokens and tokens[-1].kind == "stop" and tokens[-1].text[0] == "\n":

@@ -80,6 +80,11 @@ SHARES = {"half": "1/2", "a half": "1/2", "one half": "1/2", "one-half": "1/2", 
 """Words before `of` and a number."""
 MULTIPLES = {"twice": "2", "double": "2", "triple": "3", "thrice": "3"}
 """Words directly before a number."""
+LISTS = {"sum": "+", "product": "*", "difference": "-", "quotient": "/", "average": "+", "mean": "+"}
+"""Words that, before `of 5 and 8` or `between 5 and 8`, name a calculation with these numbers."""
+LIST_NAMES = frozenset([*LISTS, *(name.title() for name in LISTS)])
+MEANS = frozenset(["average", "mean"])
+REMAINDER_WORDS = frozenset(["R", "r", "rem", "remainder", "reste", "resto", "Rest", "余"])
 PERCENT_WORDS = frozenset(["percent", "percents", "pct", "prozent"])
 
 

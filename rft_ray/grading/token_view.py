@@ -13,18 +13,25 @@ from rft_ray.grading.quantities import (
     BY_WORDS,
     EQUALITY_WORDS,
     INEXACT_WORDS,
+    LIST_NAMES,
     MULTIPLES,
     OPERATOR_WORDS,
     PERCENT_WORDS,
+    REMAINDER_WORDS,
     SHARES,
     UNIT_LETTERS,
 )
 
 MAX_NAME_WORDS = 5
 """Words allowed between an operator and the number after it: `+ Bea has 6`."""
+MAX_LISTED = 6
+"""Numbers of `the sum of 3, 4 and 5` that are read."""
 MAX_NEAR = 10
 """Tokens after a half-read expression in which its equality is looked for."""
 NUMBERS = ("number", "mixed")
+MAX_LINK_WORDS = 4
+"""Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
+_AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
 
 
 class TokenView:
@@ -78,6 +85,71 @@ class TokenView:
         if words in SHARES and self.word(end) == "of" and self.starts_operand(end + 1):
             return SHARES[words], end + 1
         return None
+
+    def starts_field(self, index: int) -> bool:
+        """Whether an expression can start there."""
+        kind = self.kinds[index]
+        if kind in NUMBERS:
+            return True
+        if kind == "word":
+            named = self.tokens[index].text in LIST_NAMES
+            return self.multiplier(index) is not None or (named and bool(self.listed(index)))
+        if kind == "open":
+            return index in self.partner and self.starts_operand(index + 1)
+        return kind == "op" and self.is_sign(index) and self.starts_operand(index + 1)
+
+    def after_equality(self, index: int) -> int:
+        """Index of the number after `equals`, `is`, `is equal to`; 0 where none follows."""
+        index += 1
+        start = index
+        while self.word(index) in _AFTER_IS and index - start < MAX_LINK_WORDS:
+            index += 1
+        if self.kinds[index] == "currency":
+            index += 1
+        return index if self.starts_field(index) else 0
+
+    def listed(self, index: int) -> list[int]:
+        """Indices of the numbers of `sum of 5, 8 and 2`, whose name is at `index`; empty where it is none."""
+        if self.tokens[index].text not in LIST_NAMES or self.word(index + 1) not in ("of", "between"):
+            return []
+        operands: list[int] = []
+        index, last = index + 2, False
+        while len(operands) < MAX_LISTED:
+            index += self.kinds[index] == "currency"
+            if self.kinds[index] != "number":
+                return []
+            operands.append(index)
+            index += 1
+            if last:
+                return operands
+            while self.kinds[index] == "word" and self.word(index) != "and" and index - operands[-1] <= 2:
+                index += 1
+            index += self.tokens[index].text == "," if self.kinds[index] == "stop" else 0
+            last = self.word(index) == "and"
+            index += last
+        return []
+
+    def remainder(self, index: int) -> tuple[str, int] | None:
+        """`boxes, with a remainder of 3`, `R 3`: the digits, and the index after them; None where none follows."""
+        end = index + 2
+        while self.kinds[index] == "word" and self.tokens[index].text not in REMAINDER_WORDS and index < end:
+            index += 1
+        index += self.kinds[index] == "stop" and self.tokens[index].text == ","
+        for word in ("with", "a"):
+            index += self.word(index) == word
+        if self.kinds[index] != "word" or self.tokens[index].text not in REMAINDER_WORDS:
+            return None
+        index += 1
+        index += self.word(index) in ("of", "de", "von")
+        if self.kinds[index] != "number" or not self.tokens[index].text.isdecimal() or self.kinds[index + 1] == "op":
+            return None
+        return self.tokens[index].text, index + 1
+
+    def numbers_item(self, close: int) -> bool:
+        """Whether the parentheses that end at `close` number the line that they begin: `(7) 2 + 3 = 5`."""
+        opening = self.opening.get(close, close)
+        before = self.tokens[opening - 1].text if opening else "\n"
+        return close == opening + 2 and before[0] == "\n" and not self.glued(close + 1)
 
     def word(self, index: int) -> str:
         return self.tokens[index].text.lower() if self.kinds[index] == "word" else ""

@@ -224,7 +224,10 @@ def mixed_number(draw: Draw, right: bool) -> Line:
 
 def division_by_fraction(draw: Draw, right: bool) -> Line:
     below, count = draw.whole(2, 9), draw.whole(2, 40)
-    said = draw.show(draw.said(count * below, right))
+    value = draw.said(count * below, right)
+    while not right and value * below == count:  # read from left to right, as `12 ÷ 3/2` may be, it holds
+        value = draw.off(count * below)
+    said = draw.show(value)
     text = draw.pick(
         f"{count} ÷ 1/{below} = {said}",
         f"{count} / (1/{below}) = {said}",
@@ -336,7 +339,11 @@ def clock(draw: Draw, right: bool) -> Line:
 def clock_span(draw: Draw, right: bool) -> Line:
     """`10 am - 5 pm = 7 hours`: a span over noon."""
     start, end = draw.whole(6, 11), draw.whole(1, 5)
-    hours = draw.show(draw.said(12 - start + end, right))
+    span = 12 - start + end
+    said = draw.said(span, right)
+    while not right and said == 24 - span:  # from the second time to the first, past midnight: it has that reading
+        said = draw.off(span)
+    hours = draw.show(said)
     return Line(f"He works {start} am - {end} pm = {hours} hours.", draw.read(hours))
 
 
