@@ -9,9 +9,10 @@ from rft_ray.config.grading import Grading
 from rft_ray.config.loading import load
 from rft_ray.config.models import ALPACA, BaseModelSpec, Prompt, Recipe
 from rft_ray.config.problems import Problems, ProblemSet
-from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Run, Sampling, Training
+from rft_ray.config.schema import Config, Corpus, Engine, Evaluation, Run, Sampling
 from rft_ray.config.section import Section
 from rft_ray.config.study import Study
+from rft_ray.config.training import Training
 
 __all__ = [
     "ALPACA",

@@ -1,0 +1,35 @@
+"""The section `training`: how fine-tuning runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rft_ray.config.section import Section, Switch
+
+
+class Training(Section):
+    """How fine-tuning runs; none of it enters a model's identity."""
+
+    workers: int = Field(1, ge=1)
+    """Training processes; each uses one GPU where there are GPUs. They divide `batch_size`."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """ZeRO stage of DeepSpeed: 0 shards nothing, 3 shards the weights too."""
+    micro_batch_size: int = Field(8, ge=1)
+    """Examples per forward pass of one worker; a packed row holds as many tokens as these may have."""
+    packing: Switch = "off"
+    """Lay examples end to end in rows, without padding and unseen by each other: the same steps and loss, faster.
+    `auto` where the model allows it; `on` fails where it does not."""
+    threads_per_worker: int = Field(2, ge=1)
+    """CPU threads of one worker, where there is no GPU."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
+    checkpoint_every_steps: int = Field(100, ge=1)
+    """Optimizer steps between checkpoints, from which a broken training goes on."""
+    max_attempts: int = Field(3, ge=1)
+    """How many times the training of a model is started before the run fails."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the memory of the CPUs."""
+    activation_checkpointing: Switch = "auto"
+    """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
