@@ -99,7 +99,7 @@ def _last_sentences(text: str, start: int) -> tuple[str, str]:
 def _next_sentences(text: str, end: int) -> tuple[str, str]:
     """The rest of its sentence after a position, and the sentence after that; within NEAR characters."""
     near = text[end : end + NEAR]
-    ends = [match.end() for match in _SENTENCE_END.finditer(near)]
-    own = ends[0] if ends else len(near)
-    later = next((stop for stop in ends[1:] if near[own:stop].strip(" .!?\n*#-")), len(near))
+    ends = (match.end() for match in _SENTENCE_END.finditer(near))
+    own = next(ends, len(near))
+    later = next((stop for stop in ends if near[own:stop].strip(" .!?\n*#-")), len(near))
     return near[:own], near[own:later]
