@@ -19,15 +19,16 @@ from tests.unit.plan.test_run_plan import TEST, TRAIN, config
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
 SHIPPED = {
     "demo": "c8f512c2fa8209b8",
-    "distil": "e9217acaa1567ba7",
-    "k8s": "e48d6bc7d539c1b2",
-    "paper": "e48d6bc7d539c1b2",
-    "self_improve": "3cd6e76a1e3986a9",
-    "smollm2": "fa6a553003dd3486",
+    "distil": "1d850a4663c3e59c",
+    "k8s": "773fabc060e7f59c",
+    "paper": "773fabc060e7f59c",
+    "self_improve": "012f740f284f65d6",
+    "smollm2": "abf1505ecd72f761",
+    "qwen": "67257ea143f517c9",
     "study": "a522d63a0e305350",
-    "study_smollm2": "ffa9b0d51c8c8c3c",
+    "study_smollm2": "6d5194ae2be08722",
 }
-"""Shipped config -> the fingerprint of its plan before there was a judge."""
+"""Shipped config -> the fingerprint of its plan under version 3 of the strict rules."""
 JUDGE = "--grading.judge=openai:j"
 
 
@@ -48,7 +49,7 @@ def test_the_plans_of_the_shipped_configs_keep_their_names(name: str) -> None:
 def test_the_names_of_a_judges_answers_never_change() -> None:
     """If this fails, each judge is asked anew in every run: change the question's wording only on purpose."""
     job = planned(JUDGE).judged[0]
-    assert (job.sampling.fingerprint, job.fingerprint) == ("4265349d1b941b12", "fc5da6abb966fa86")
+    assert (job.sampling.fingerprint, job.fingerprint) == ("369471e8017e182d", "42b2308cf5f07ac1")
 
 
 def test_a_judge_whose_opinions_are_ignored_renames_no_verdict_path_corpus_or_model() -> None:
