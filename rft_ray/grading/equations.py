@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 from rft_ray.grading.answers import own_part
@@ -35,6 +36,8 @@ MAX_TEXT_CHARS = 131_072
 CACHED_TEXT_CHARS = 4_096
 CACHED_EQUATION_CHARS = 200
 MAX_ANNOTATION_CHARS = 800
+MAX_PROSE_EQUATIONS = 2_000
+"""Most equations outside `<<...>>` of one text: one in 65 characters of the longest text."""
 _SIMPLE = re.compile(r"([1-9][0-9]{0,14})([-+*])([1-9][0-9]{0,14})=([1-9][0-9]{0,14})")
 """The commonest annotation, which is read without its tokens where it holds."""
 _COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -91,10 +94,13 @@ def equations_of(text: str, mode: str = "strict") -> Equations:
 
 
 def readings(text: str) -> list[Reading]:
-    """Each equation of a text with the rule that decided it; none past MAX_TEXT_CHARS. Agrees with `equations_of`."""
+    """Each equation of a text with the rule that decided it; none past a bound. Agrees with `equations_of`."""
     if len(text) > MAX_TEXT_CHARS:
         return []
-    annotations, prose = _examined(text)
+    try:
+        annotations, prose = _examined(text)
+    except OverBoundError:
+        return []
     return [
         Reading(read.start, read.end, "" if read.outcome == "unread" else read.shown, read.outcome, read.rule)
         for read in sorted([*annotations, *prose], key=lambda read: read.start)
@@ -112,7 +118,10 @@ def _read(text: str, mode: str) -> Equations:
     if mode == "paper":
         written = tuple(annotated(text))
         return (_cached_paper if len(text) <= CACHED_TEXT_CHARS else _paper)(written)
-    annotations, prose = _examined(text)
+    try:
+        annotations, prose = _examined(text)
+    except OverBoundError as error:
+        return Equations((), "", str(error))
     checked = _together([*annotations, *prose])
     unread = next((read for read in prose if read.outcome == "unread"), None)
     listed = annotations or prose
@@ -147,13 +156,19 @@ _cached_equations = lru_cache(maxsize=4_096)(_read)
 
 
 def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
-    """Strict mode: the equations in `<<...>>` and those of the rest of the text, each in order."""
+    """Strict mode: the equations in `<<...>>` and those of the rest of the text, each in order.
+
+    Raises OverBoundError for more than MAX_PROSE_EQUATIONS in the rest, or for more fields than `prose.MAX_FIELDS`.
+    """
     text = own_part(text)
     checker = Checker(text)
     annotations = [_annotation(checker, text, start, end) for start, end in annotation_spans(text)]
     rest = without_annotations(text)
     timed = clock_equations(plain(rest)) if may_hold_times(rest) else []
-    prose = [read for chain in read_chains(_without(rest, timed)) for read in _prose(checker, chain)]
+    found = (read for chain in read_chains(_without(rest, timed)) for read in _prose(checker, chain))
+    prose = list(islice(found, MAX_PROSE_EQUATIONS + 1))
+    if len(prose) > MAX_PROSE_EQUATIONS:
+        raise OverBoundError(f"more than {MAX_PROSE_EQUATIONS} equations in one text")
     if timed:
         prose = sorted([*timed, *prose], key=lambda read: read.start)
     if any(read.outcome == "fails" for read in prose):

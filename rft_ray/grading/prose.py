@@ -12,6 +12,7 @@ Source of the forms: completions of chat models on GSM8K-like problems.
 
 from __future__ import annotations
 
+from rft_ray.grading.arithmetic import OverBoundError
 from rft_ray.grading.field_words import (
     add_remainder,
     begins_clause,
@@ -24,16 +25,10 @@ from rft_ray.grading.field_words import (
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
-from rft_ray.grading.quantities import (
-    BREAKING_WORDS,
-    COMPARING_WORDS,
-    EQUALITY_WORDS,
-    LISTS,
-    MEANS,
-    measure,
-)
+from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS, measure
 from rft_ray.grading.token_view import MAX_LINK_WORDS, NUMBERS, TokenView, is_variable
 
+MAX_FIELDS = 20_000  # numbers and expressions of one text
 MAX_UNIT_WORDS = 4
 """Words allowed between a number and the operator after it: `5 red apples + 3`."""
 _NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
@@ -79,8 +74,10 @@ class Reader:
         self._clause_has_number = False
 
     def chains(self) -> list[list[Field]]:
+        """Fields that are linked by a sign of equality, in order. Raises OverBoundError past MAX_FIELDS."""
         chains: list[list[Field]] = []
         chain: list[Field] = []
+        fields = 0
         while self.position < len(self._tokens):
             if not self._view.starts_field(self.position):
                 kind = self._view.kinds[self.position]
@@ -88,6 +85,9 @@ class Reader:
                 self._clause_has_number &= kind != "stop"
                 self.position += 1
                 continue
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise OverBoundError(f"more than {MAX_FIELDS} numbers and expressions in one text")
             self._linked = bool(chain)
             self._divisor = chain[-1].divisor if chain else ""
             chain.append(self._field())

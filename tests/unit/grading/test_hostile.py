@@ -105,3 +105,14 @@ def test_random_text_never_raises() -> None:
 def test_grading_needs_no_heavy_import() -> None:
     program = "import sys, rft_ray.grading, rft_ray.paths; print(sorted({'ray', 'torch', 'vllm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("repeated", "bound"), [("That is 1+1=3, then. ", "equations"), ("_1", "numbers and expressions")]
+)
+def test_a_text_of_more_equations_than_the_bound_is_undecided(repeated: str, bound: str) -> None:
+    text = repeated * (MAX_TEXT_CHARS // len(repeated) - 10) + "=1\n#### 18"
+    verdict = grade(text, "18", "strict")
+    assert verdict.status is Status.UNDECIDED
+    assert bound in verdict.detail
+    assert is_quick(lambda: grade(text, "18", "strict"))
