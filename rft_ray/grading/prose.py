@@ -5,9 +5,7 @@
 Understood: + - * / // ^ **, `x`, `×`, `·`, `÷`, `times`, `\\frac{}{}`, `\\times`, parentheses, currency, thousands
 separators, percent (`20% of 50`), mixed numbers, units and remarks after numbers, names before them in a sum, rates
 (`60 grams/cat`), `≈`, `equals`. What is only half read is marked as unclean or doubtful. One pass over the tokens,
-without recursion: linear in the text.
-
-Source of the forms: completions of chat models on GSM8K-like problems.
+without recursion: linear in the text. Source of the forms: completions of chat models on GSM8K-like problems.
 """
 
 from __future__ import annotations
@@ -37,13 +35,14 @@ _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALI
 
 
 def read_chains(text: str) -> list[list[Field]]:
-    """Every chain of fields that are linked by an equality, in the order of the text, with unclean fields.
+    """Every chain of fields that are linked by an equality, in order, with unclean fields.
 
-    One unclean field alone is an expression that was read in part before an equality.
+    One unclean field alone is an expression that was read in part; a share (`3/4 of them`) is none.
     """
     if not any(sign in text for sign in _SIGNS):
         return []
-    return [chain for chain in Reader(tokenize(text)).chains() if len(chain) > 1 or not chain[0].clean]
+    chains = Reader(tokenize(text)).chains()
+    return [chain for chain in chains if len(chain) > 1 or not (chain[0].clean or chain[0].plain)]
 
 
 def read_annotation(inside: str) -> list[Field] | None:

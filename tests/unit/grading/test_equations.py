@@ -177,3 +177,15 @@ def test_a_reading_shows_the_characters_that_it_read() -> None:
     text = "He sells $\\frac{48}{2} = 24$ clips."
     (read,) = readings(text)
     assert (text[read.start : read.end].rstrip("$"), read.shown) == ("\\frac{48}{2} = 24", "((48)/(2))=24")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The number of hens is 2/5 of the total. So 20 * 2/5 = 8.",
+        "We multiply the seats by 1/4: 72 seats * 1/4 = 18 seats.",
+        "She slept only 2/3 of what he slept = less, so 9 * 2/3 = 6.",
+    ],
+)
+def test_a_share_outside_an_equation_is_no_unread_arithmetic(text: str) -> None:
+    assert equations_of(text).unread == ""
