@@ -20,6 +20,7 @@ from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import mark_run
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.training.batches import Example, plan
+from rft_ray.training.packing import divide
 from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
 from rft_ray.training.worker import _watch
 
@@ -73,9 +74,11 @@ def trained(base: Path, store: LocalStore, rank: int, case: tuple[int, dict[str,
     settings = Training(workers=WORLD, zero_stage=stage, micro_batch_size=1, device="cpu")
     job = TrainingJob("small", "sft", "a" * 16, str(base), "training/none.parquet", recipe, "{query}", 0)
     examples = [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 4) for i in range(24)]
-    batches = plan([len(example.tokens) for example in examples], recipe.epochs, recipe.batch_size, 0)
+    lengths = [len(example.tokens) for example in examples]
+    batches = plan(lengths, recipe.epochs, recipe.batch_size, 0)
+    division = divide(batches, lengths, settings, recipe, rank=rank, attention="")
     group = Group("attempt", store, settings, False, None, rank, rank, WORLD)
-    task = Task(job, base, Tokenizer(), examples, 0, batches, checkpointing)
+    task = Task(job, base, Tokenizer(), examples, 0, batches, division, checkpointing)
     trainer = make_trainer(group, task, _watch(group, task, None))
     seen: dict[str, float] = {}
 
