@@ -187,11 +187,17 @@ class Child:
 
 
 def end_marked(mark: str) -> None:
-    """Kill every process that a child with this mark has started."""
+    """Kill every process that a child with this mark has started.
+
+    A list of /proc misses a process that is forked meanwhile, and shows nothing of its parent that ends then: only the
+    second list without a marked process counts.
+    """
     wanted = f"{MARK}={mark}".encode()
+    without = 0
     for _ in range(100):  # a process may start another one while the list is read
         marked = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if wanted in _environment(pid)]
-        if not marked:
+        without = 0 if marked else without + 1
+        if without == 2:
             return
         for pid in marked:
             with contextlib.suppress(ProcessLookupError):

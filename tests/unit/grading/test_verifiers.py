@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from rft_ray.config import BaseModelSpec, Config, Grading
 from rft_ray.config.errors import ConfigError
 from rft_ray.grading import verifiers
-from rft_ray.grading.child import MARK, ChildError
+from rft_ray.grading.child import MARK, ChildError, end_marked
 from rft_ray.grading.spec import VerifierSpec, source_sha256, spec_of
 from rft_ray.grading.verifiers import GoldReader, Verifier, open_verifier
 from rft_ray.records import Problem, Status, Verdict
@@ -291,3 +294,17 @@ def test_canaries_are_correct(name: str) -> None:
         assert {verifier.grade(problem, text, truncated=False).status for problem, text in canaries} == {Status.CORRECT}
     finally:
         verifier.close()
+
+
+def test_a_process_that_the_first_list_of_proc_misses_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {**os.environ, MARK: "missed"}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=env) as process:
+        lists = iter([[name for name in os.listdir("/proc") if name != str(process.pid)]])
+        real = os.listdir
+        monkeypatch.setattr(os, "listdir", lambda folder: next(lists, None) or real(folder))
+        end_marked("missed")
+        monkeypatch.undo()
+        try:
+            assert process.wait(5) == -signal.SIGKILL
+        finally:
+            process.kill()
