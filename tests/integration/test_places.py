@@ -70,9 +70,9 @@ def test_a_model_that_nobody_can_load_is_reported_after_two_places(tmp_path: Pat
 
 
 def test_the_shards_of_a_node_that_is_lost_for_good_are_sampled_within_the_bound(tmp_path: Path) -> None:
+    """By another execution, or by the lost actor itself where the other one ends early and leaves it its GPU."""
     options = ["engine.min_actors=2", "engine.max_actors=2", "engine.shards_in_flight=2"]
     options += ["engine.lost_node_minutes=0.25", "engine.script='slow=2:'"]
-    result, output, rows = run(tmp_path, "lost", *options)
+    result, _, rows = run(tmp_path, "lost", *options)
     assert (result["error"], rows) == ("", 160)
-    assert "sampling them elsewhere" in output
     assert 15 <= result["seconds"] < 400
