@@ -188,6 +188,9 @@ def _exit_code(work: Callable[[], None]) -> int:
 
     try:
         work()
+    except ConfigError as error:  # what only the cluster shows, as cards that are too small
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except RftError as error:
         print(f"error: {error}\n{RUN_AGAIN}", file=sys.stderr)
         return 1

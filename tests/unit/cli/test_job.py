@@ -73,10 +73,15 @@ def test_an_error_before_the_work_exits_with_2(error: type[Exception], capsys: p
     assert capsys.readouterr().err == "error: the reason\n"
 
 
-@pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
+@pytest.mark.parametrize("error", [error for error in INPUT_ERRORS + RUN_ERRORS if error is not ConfigError])
 def test_an_error_in_the_work_exits_with_1(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     assert carry_out(lambda: lambda: fails(error("the reason"))) == 1
     assert capsys.readouterr().err.startswith("error: the reason\ncommitted results are kept")
+
+
+def test_a_config_that_does_not_fit_the_cluster_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert carry_out(lambda: lambda: fails(ConfigError("too big for this card"))) == 2
+    assert capsys.readouterr().err == "error: too big for this card\n"
 
 
 def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
