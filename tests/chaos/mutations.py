@@ -224,8 +224,8 @@ MUTANTS = (
         "removes-others-work",
         "the job that finishes a model deletes the checkpoints of another that trains it",
         "rft_ray/training/checkpoints.py",
-        "if folder.name == attempt or not _may_run(folder):",
-        "if True:",
+        'if name == attempt or not _may_run(store, f"{root}{name}")}',
+        "}",
         ("tests/unit/training/test_checkpoints.py",),
     ),
     Mutant(
