@@ -20,12 +20,14 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from rft_ray.store import NotFound, Store, StoreError
 from rft_ray.store.base import StoreUnreachable, sync
+from rft_ray.store.outages import through_outages
 from rft_ray.training.results import STARTED
 
 MANIFEST = "manifest.json"
@@ -78,7 +80,8 @@ def upload(store: Store, folder: str, local: Path, names: Iterable[str]) -> dict
     hashes = {name: _sha256(local / name) for name in names}
     if store.local_path(folder) is None:
         for name in hashes:
-            store.create_file(f"{folder}/{name}", local / name)
+            key = f"{folder}/{name}"
+            through_outages(partial(store.create_file, key, local / name), key)
     else:
         folders = {parent for name in hashes for parent in (local / name).parents if parent.is_relative_to(local)}
         sync([*(local / name for name in hashes), *folders])

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rft_ray.store.base import Store
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files, sha256_of
+from rft_ray.store.outages import through_outages
 from rft_ray.store.tables import present, writable
 
 
@@ -84,7 +86,8 @@ def manifest_of(fingerprint: str, files: Mapping[str, FileEntry], metadata: dict
 def upload_files(store: Store, manifest: Manifest, folder: Path, names: Iterable[str]) -> None:
     """Put files of the model in `folder` where the manifest says. Raises StoreError."""
     for name in names:
-        store.create_file(f"{manifest.folder}/{name}", folder / name)
+        key = f"{manifest.folder}/{name}"
+        through_outages(partial(store.create_file, key, folder / name), key)
 
 
 def commit_manifest(store: Store, manifest: Manifest) -> bool:
