@@ -287,7 +287,7 @@ MUTANTS = (
     Mutant(
         "no-patience",
         "an outage of the store throws a sampled shard away",
-        "rft_ray/store/tables.py",
+        "rft_ray/store/outages.py",
         "if left_s <= 0:",
         "if True:",
         ("tests/unit/store/test_tables.py",),

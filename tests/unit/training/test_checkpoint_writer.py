@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from rft_ray.config import Training
-from rft_ray.store import StoreError
+from rft_ray.store import StoreError, outages
 from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.training import checkpoints, ray_group
 from rft_ray.training.agreement import SavingError
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
@@ -30,6 +31,8 @@ class GatedStore:
         self._there = LocalStore(path)
         self.gate = threading.Event()
         self.full = False
+        self.outage = 0
+        """Number of uploads that find the store out of reach."""
         self.uploads: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -43,6 +46,9 @@ class GatedStore:
         assert self.gate.wait(30)
         if self.full:
             raise StoreError(f"S3 failed for {key}")
+        if self.outage:
+            self.outage -= 1
+            raise StoreUnreachable("S3 is out of reach")
         return self._there.create_file(key, path)
 
 
@@ -110,6 +116,17 @@ def test_a_failed_upload_fails_the_attempt_and_leaves_no_checkpoint(group: Group
         schedule.due(2)
     assert steps(group) == []
     assert ray_group.refused_by(SavingError("…")) == "", "another attempt is made"
+
+
+def test_a_checkpoint_outlasts_an_outage_of_the_store(
+    group: Group, writer: CheckpointWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.01)
+    group.store.outage = 3
+    group.store.gate.set()
+    writer.save(trained_to(group, 1), 1.0)
+    writer.wait()
+    assert steps(group) == [1]
 
 
 def test_a_failure_after_the_last_step_is_a_warning(group: Group, caplog: pytest.LogCaptureFixture) -> None:
