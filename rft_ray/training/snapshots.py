@@ -6,8 +6,9 @@ takes seconds, and not for the disk. Where the host has too little memory, DeepS
 
 from __future__ import annotations
 
-import io
-import pickle
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,17 @@ class Snapshot:
     """The state of one file, as it was when this was made: nothing that the training changes later is in it."""
 
     def __init__(self, state: Any, path: Path) -> None:
-        self.path = path
-        self._tensors: list[Any] = []
-        self._rest = io.BytesIO()
-        _Pickler(self._rest, self._tensors).dump(state)
-
-    @property
-    def bytes(self) -> int:
-        """Memory that `copy` takes."""
-        return sum(tensor.nbytes for tensor in self._tensors)
-
-    def copy(self) -> None:
-        """Replace the training's tensors by copies of their values."""
-        self._tensors = [tensor.detach().to("cpu", copy=True) for tensor in self._tensors]
+        tensors = {id(tensor): tensor for tensor in _tensors(state)}
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        self._state = deepcopy(state, copies)  # takes these for the tensors
+        self._path = path
 
     def write(self) -> None:
         """Write the file, as `torch.save` would have."""
         import torch
 
-        self._rest.seek(0)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(_Unpickler(self._rest, self._tensors).load(), self.path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self._state, self._path)
 
 
 class Snapshots:
@@ -53,11 +44,10 @@ class Snapshots:
 
     def keep(self, state: Any, path: str) -> bool:
         """Copy a state that is to be written to `path`. False: there is not enough memory, and nothing was done."""
-        snapshot = Snapshot(state, Path(path))
-        if snapshot.bytes * self._workers > HOST_SHARE * host_memory_left():
+        size = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in _tensors(state)}.values())
+        if size * self._workers > HOST_SHARE * host_memory_left():
             return False
-        snapshot.copy()
-        self._kept.append(snapshot)
+        self._kept.append(Snapshot(state, Path(path)))
         return True
 
     def take(self) -> list[Snapshot]:
@@ -66,29 +56,13 @@ class Snapshots:
         return kept
 
 
-class _Pickler(pickle.Pickler):
-    """Pickles everything but tensors, of which it collects each once."""
+def _tensors(state: Any) -> Iterator[Any]:
+    """The tensors in nested dictionaries, lists and tuples; a tensor that is there twice comes twice."""
+    import torch
 
-    def __init__(self, file: io.BytesIO, tensors: list[Any]) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
-        self._tensors = tensors
-        self._numbers: dict[int, int] = {}
-
-    def persistent_id(self, value: Any) -> int | None:
-        import torch
-
-        if not isinstance(value, torch.Tensor):
-            return None
-        if id(value) not in self._numbers:
-            self._numbers[id(value)] = len(self._tensors)
-            self._tensors.append(value)
-        return self._numbers[id(value)]
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Any]) -> None:
-        super().__init__(file)
-        self._tensors = tensors
-
-    def persistent_load(self, number: int) -> Any:
-        return self._tensors[number]
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        yield from chain.from_iterable(map(_tensors, state.values()))
+    elif isinstance(state, list | tuple):
+        yield from chain.from_iterable(map(_tensors, state))
