@@ -119,6 +119,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.packing": NONE,
     "training.threads_per_worker": NONE,
     "training.device": NONE,
+    "training.checkpoint_minutes": NONE,
     "training.checkpoint_every_steps": NONE,
     "training.max_attempts": NONE,
     "training.offload_optimizer": NONE,

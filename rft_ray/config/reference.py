@@ -44,6 +44,7 @@ UNITS = {
     "samples_per_problem": "samples",
     "samples_per_block": "samples",
     "k": "samples",
+    "checkpoint_minutes": "min",
     "checkpoint_every_steps": "steps",
     "threads_per_worker": "threads",
     "threads_per_actor": "threads",

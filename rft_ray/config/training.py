@@ -25,8 +25,12 @@ class Training(Section):
     """CPU threads of one worker, where there is no GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
-    checkpoint_every_steps: int = Field(100, ge=1)
-    """Optimizer steps between checkpoints, from which a broken training goes on."""
+    checkpoint_minutes: float = Field(20, gt=0)
+    """Time between checkpoints, from which a broken training goes on. One that the store takes longer for postpones the
+    next; training does not wait for it."""
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    """Also a checkpoint after every so many optimizer steps, for which training waits where the one before is not in
+    the store yet; null: by `checkpoint_minutes` alone."""
     max_attempts: int = Field(3, ge=1)
     """How many times the training of a model is started before the run fails."""
     offload_optimizer: bool = False

@@ -2,7 +2,7 @@
 
 In: keys (`corpus/5f0c.parquet`) and bytes. Out: files that exist whole or not at all. The first commit of a key wins;
 every later commit of it returns False. Only views (`summary.json` and other files that can be rebuilt at any time) are
-replaced, and nothing is deleted.
+replaced, and only training states below `work/` are deleted, once newer ones have taken their place.
 
 Here: the protocol, its errors, the rules for keys, and the check for create-only writes. Back ends: `backends/`. Tables
 with hashes of their content: `tables.py`.
@@ -91,6 +91,9 @@ class Store(Protocol):
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         """Names of at most `most` files and folders directly in `folder` ("" for the root); folders end in "/"."""
 
+    def discard(self, keys: Iterable[str]) -> None:
+        """Delete training states; keys without a file are passed over. Raises ValueError for a key outside `work/`."""
+
     def bind(self, run_id: str) -> None:
         """Bind this object to a run. A local store then checks at each commit that the run's marker is still there."""
 
@@ -120,6 +123,13 @@ def checked_view(key: str) -> str:
     """`key`. Raises ValueError where it is no view: every other file is immutable."""
     if key not in VIEWS and not _LEASE.fullmatch(key):
         raise ValueError(f"cannot replace {key!r}: only views can be replaced ({', '.join(sorted(VIEWS))})")
+    return key
+
+
+def checked_work(key: str) -> str:
+    """`key`. Raises ValueError unless it is below `work/`, whose files a run can lose and still be complete."""
+    if not checked_key(key).startswith("work/"):
+        raise ValueError(f"cannot delete {key!r}: only files below work/ can be deleted")
     return key
 
 

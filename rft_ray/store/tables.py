@@ -8,24 +8,18 @@ stale.
 from __future__ import annotations
 
 import json
-import logging
-import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from rft_ray.store import parquet
-from rft_ray.store.base import CorruptShard, NotFound, Store, StoreUnreachable
+from rft_ray.store.base import CorruptShard, NotFound, Store
 from rft_ray.store.names import committed_files, is_numbered, key_past_tombstones, split
+from rft_ray.store.outages import through_outages
 from rft_ray.store.parquet import content_hash
 
 MADE_FROM = "made_from"
-OUTAGE_S, OUTAGE_WAIT_S = 600.0, 5.0
-"""For how long, and about how often, the commit of a sampled table is tried again during an outage."""
-
-logger = logging.getLogger(__name__)
 
 
 def identity(table: pa.Table) -> str:
@@ -84,17 +78,8 @@ def commit_table(store: Store, key: str, table: pa.Table, metadata: dict[str, st
 
 
 def commit_through_outages(store: Store, key: str, table: pa.Table, metadata: dict[str, str]) -> Receipt:
-    """`commit_table`, tried again for OUTAGE_S while the store cannot be reached: sampling costs more."""
-    deadline = time.monotonic() + OUTAGE_S
-    while True:
-        try:
-            return commit_table(store, key, table, metadata)
-        except StoreUnreachable as error:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise
-            logger.warning("%s; %s is kept in memory and tried again for %.0f s", error, key, left_s)
-            time.sleep(min(left_s, OUTAGE_WAIT_S * (1 + random.random())))
+    """`commit_table`, tried again while the store cannot be reached: sampling costs more."""
+    return through_outages(lambda: commit_table(store, key, table, metadata), key)
 
 
 def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:

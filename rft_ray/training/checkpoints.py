@@ -1,11 +1,12 @@
 """Checkpoints that a training job resumes from, each committed by a manifest.
 
-In: a folder that the trainer wrote, complete on every worker. Out: `work/<fingerprint>/<attempt>/checkpoint-<step>/`
-with a create-only `manifest.json` of SHA-256 hashes, written last. `newest` returns the checkpoint of the latest step
-whose files all match their hashes. A half-written checkpoint has no manifest and is never loaded.
+In: a folder that the trainer wrote, of which every rank uploads its own files. Out:
+`work/<fingerprint>/<attempt>/checkpoint-<step>/` with a create-only `manifest.json` of SHA-256 hashes, written last.
+`newest` returns the checkpoint of the latest step whose files all match their hashes. A half-written checkpoint has no
+manifest and is never loaded.
 
-On a local store the trainer writes directly into the store's folder, and old checkpoints are deleted. A remote store
-gets copies of the files and has no delete: set a lifecycle rule that expires `work/` there.
+On a local store the trainer writes directly into the store's folder; a remote store gets copies of the files. Old
+checkpoints are deleted, their manifests first. Where the store does not allow it, one warning says so.
 """
 
 from __future__ import annotations
@@ -13,24 +14,32 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from rft_ray.store import Store, StoreError
-from rft_ray.store.base import sync
+from rft_ray.store import NotFound, Store, StoreError
+from rft_ray.store.base import StoreUnreachable, sync
+from rft_ray.store.outages import through_outages
 from rft_ray.training.results import STARTED
 
 MANIFEST = "manifest.json"
 KEPT = 2
 """Number of checkpoints that a job keeps: the newest, and one before it in case the newest is damaged."""
 
+_OF_RANK = re.compile(r"(?:zero_pp_rank_|rng_state_)(\d+)")
+"""The rank that DeepSpeed and transformers write into the names of the files of one rank."""
+
 logger = logging.getLogger(__name__)
+_undeletable: set[str] = set()
+"""URLs of the stores whose refusal to delete has been reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +65,23 @@ def work_folder(fingerprint: str, attempt: str = "") -> str:
     return f"work/{fingerprint}/{attempt}".rstrip("/")
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below `folder` except manifests."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path.relative_to(folder)): _sha256(path) for path in paths}
+def own_files(folder: Path, rank: int, first: bool) -> list[str]:
+    """The files that a rank uploads: its own by their names, and with `first` those of no rank. Relative paths.
+
+    No two ranks have a file in common, and a rank looks only for files that it wrote: it sees them in any file system.
+    """
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    owners = {name: _OF_RANK.search(name) for name in sorted(names)}
+    return [name for name, owner in owners.items() if (int(owner[1]) == rank if owner else first)]
 
 
-def upload(store: Store, folder: str, local: Path) -> dict[str, str]:
-    """Copy a folder's files into the store; a local store has them already and syncs them. Returns their hashes."""
-    hashes = hash_files(local)
+def upload(store: Store, folder: str, local: Path, names: Iterable[str]) -> dict[str, str]:
+    """Copy files of a folder into the store; a local store has them already and syncs them. Returns their hashes."""
+    hashes = {name: _sha256(local / name) for name in names}
     if store.local_path(folder) is None:
         for name in hashes:
-            store.create_file(f"{folder}/{name}", local / name)
+            key = f"{folder}/{name}"
+            through_outages(partial(store.create_file, key, local / name), key)
     else:
         folders = {parent for name in hashes for parent in (local / name).parents if parent.is_relative_to(local)}
         sync([*(local / name for name in hashes), *folders])
@@ -82,20 +96,19 @@ def commit(store: Store, checkpoint: Checkpoint) -> None:
 
 
 def newest(
-    store: Store, fingerprint: str, layout: Mapping[str, int | str], scratch: Path
+    complete: Iterable[Checkpoint], layout: Mapping[str, int | str], damaged: Callable[[Checkpoint], str]
 ) -> tuple[Checkpoint | None, int]:
-    """The loadable checkpoint of the latest step, and the number of complete checkpoints skipped before it.
+    """The loadable one of complete checkpoints, of the latest step, and the number of those skipped before it.
 
     A checkpoint is skipped with a warning when it was saved under another layout (number of workers, ZeRO stage, or
-    training data) or one of its files is missing or altered. Files of a remote store are copied to `scratch` and
-    checked there.
+    training data), or `damaged` names one of its files.
     """
     passed_over = 0
-    for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True):
+    for checkpoint in sorted(complete, key=lambda c: c.step, reverse=True):
         if checkpoint.layout != layout:
             reason = f"it was saved with {dict(checkpoint.layout)}, and this run has {dict(layout)}"
-        elif damaged := _damaged(store, checkpoint, scratch):
-            reason = f"its file {damaged} is missing or altered"
+        elif name := damaged(checkpoint):
+            reason = f"its file {name} is missing or altered"
         else:
             return checkpoint, passed_over
         passed_over += 1
@@ -121,13 +134,6 @@ def local_folder(store: Store, folder: str, scratch: Path) -> Path:
     return store.local_path(folder) or scratch / folder
 
 
-def fetch(store: Store, checkpoint: Checkpoint, scratch: Path) -> Path:
-    """The folder with the checkpoint's files on this node; copies them there when the store is remote."""
-    for name in checkpoint.files:
-        _fetch_file(store, checkpoint, name, scratch)
-    return local_folder(store, checkpoint.folder, scratch)
-
-
 def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) -> Path:
     path = local_folder(store, checkpoint.folder, scratch) / name
     if not path.exists():
@@ -137,42 +143,79 @@ def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) 
 
 
 def remove(store: Store, fingerprint: str, attempt: str) -> None:
-    """Delete a finished job's checkpoints from a local store, except those of other attempts that may still run."""
-    root = store.local_path(work_folder(fingerprint))
-    if root is None:
-        return
-    for folder in root.iterdir() if root.is_dir() else ():
-        if folder.name == attempt or not _may_run(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # another attempt's folder is in it
-        root.rmdir()
+    """Delete a finished job's checkpoints, except those of other attempts that may still run."""
+    root = f"{work_folder(fingerprint)}/"
+    with _reported(store):
+        keys = [*store.list(root)]
+        attempts = {key.split("/")[2] for key in keys}
+        ended = {name for name in attempts if name == attempt or not _may_run(store, f"{root}{name}")}
+        _delete(store, [key for key in keys if key.split("/")[2] in ended])
+        for name in ended:  # what is no key, such as an empty folder
+            if folder := store.local_path(f"{root}{name}"):
+                shutil.rmtree(folder, ignore_errors=True)
+    if folder := store.local_path(work_folder(fingerprint)):
+        with suppress(OSError):  # another attempt's folder is in it
+            folder.rmdir()
 
 
-def _may_run(attempt: Path) -> bool:
+def _may_run(store: Store, attempt: str) -> bool:
     """Whether an attempt is recorded as started by a process of another host, or by one of this host that runs."""
     try:
-        origin = json.loads((attempt / STARTED).read_bytes())
+        origin = json.loads(store.read(f"{attempt}/{STARTED}"))
         return bool(origin["host"] != socket.gethostname() or psutil.pid_exists(int(origin["pid"])))
-    except (OSError, ValueError, KeyError, TypeError):
+    except NotFound:
         return False  # an attempt writes its record first
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
-    """Delete all but the newest `keep` complete checkpoints of a job from a local store.
+    """Delete all but the newest `keep` complete checkpoints of a job.
 
     A checkpoint without a manifest is kept, because another attempt may be writing it.
     """
-    for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[keep:]:
-        if folder := store.local_path(checkpoint.folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    with _reported(store):
+        for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[keep:]:
+            _delete(store, store.list(f"{checkpoint.folder}/"))
+            if folder := store.local_path(checkpoint.folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _damaged(store: Store, checkpoint: Checkpoint, scratch: Path) -> str:
-    """The first file that does not match the checkpoint's manifest; empty when all files match."""
-    for name, digest in checkpoint.files.items():
+def _delete(store: Store, keys: Iterable[str]) -> None:
+    """Delete files, manifests first: a checkpoint that is half deleted is never taken for a complete one."""
+    keys = [*keys]
+    manifests = [key for key in keys if key.endswith(f"/{MANIFEST}")]
+    store.discard(manifests)
+    store.discard([key for key in keys if key not in manifests])
+
+
+@contextmanager
+def _reported(store: Store) -> Iterator[None]:
+    """A checkpoint that cannot be deleted does no harm: one warning for each store of this process."""
+    try:
+        yield
+    except StoreError as error:
+        if store.url not in _undeletable:
+            _undeletable.add(store.url)
+            logger.warning(
+                "old checkpoints stay in %s/work (%s): allow the key to delete there, or let work/ expire by a "
+                "lifecycle rule (docs/reliability.md, Listing and pruning)",
+                *(store.url, error),
+            )
+
+
+def damaged(store: Store, checkpoint: Checkpoint, names: Sequence[str], scratch: Path) -> str:
+    """The first of these files that does not match the checkpoint's manifest; empty when all match.
+
+    Files of a remote store are copied to `scratch`, checked there, and stay. Raises StoreUnreachable: that says nothing
+    about the checkpoint.
+    """
+    for name in names:
         try:
-            if _sha256(_fetch_file(store, checkpoint, name, scratch)) != digest:
+            if _sha256(_fetch_file(store, checkpoint, name, scratch)) != checkpoint.files[name]:
                 return name
+        except StoreUnreachable:
+            raise
         except (StoreError, OSError):
             return name
     return ""

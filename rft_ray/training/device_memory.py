@@ -1,4 +1,5 @@
-"""A training worker's own device and host: whether activations are kept, and how many threads an optimizer on CPUs has.
+"""A training worker's own device and host: whether activations are kept, how many threads an optimizer on CPUs has, and
+how much memory is left.
 
 In: the job's settings and what the worker sees of its node. Out: decisions that change speed and memory and, but for
 floating-point rounding, no weight.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,22 @@ def card_here(gpu: bool) -> Card | None:
 
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
     return card_of_device(device.name) or Card(device.name, int(USABLE * device.total_memory / 1e9), 0)
+
+
+def host_memory_left(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of the host's memory that can still be taken, within this container's limit."""
+    import psutil
+
+    left = [psutil.virtual_memory().available]
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):  # no such cgroup, or `max`
+            stat = (cgroup / limit).with_name("memory.stat").read_text().splitlines()
+            reclaimable = sum(int(line.split()[1]) for line in stat if line.startswith(f"{cache} "))
+            left.append(int((cgroup / limit).read_text()) - int((cgroup / used).read_text()) + reclaimable)
+    return max(0, min(left))
 
 
 def cpu_threads(nodes: Iterable[Mapping[str, Any]], here: str, workers: int) -> int:

@@ -38,6 +38,8 @@ class TrainingRecord:
     """Step of the checkpoint that the last attempt started from; 0 when it started from the base model."""
     checkpoints_passed_over: int = 0
     """Complete checkpoints that were skipped: damaged, or of another number of workers, ZeRO stage or data."""
+    checkpoint_seconds: float = 0.0
+    """Time that the training stood still for checkpoints, in the last attempt."""
     attention: str = ""
     """`padded` rows, or the attention of packed ones: `rft_by_example` or `flash_attention_2`."""
     useful_tokens: float = 0.0

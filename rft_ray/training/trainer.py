@@ -14,7 +14,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from rft_ray.training.packing import Division
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
 CLIP_NORM = 1.0
+FILE_SIZE = "4GB"
+"""Size of a file of weights: the ranks that commit a model divide its files."""
 SMALL_MODEL_BYTES = 100 * 2**20
 """Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
@@ -48,6 +50,13 @@ class Group:
     world_size: int
     made_from: Mapping[str, str] = field(default_factory=dict)
     """Stem -> identity of the tables that the current job trains on."""
+    node_rank: int = 0
+    workers_of_node: int = 1
+    """Workers of this group on this node."""
+    patient: Any = None
+    """Process group of all ranks for what takes longer than a collective of the training may (`agreement.py`)."""
+    background: Any = None
+    """The same for the thread that stores checkpoints: no group is used by two threads."""
 
     @property
     def layout(self) -> dict[str, int | str]:
@@ -111,8 +120,7 @@ def _arguments(group: Group, task: Task) -> Any:
         logging_steps=max(1, steps // CURVE_POINTS),
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        save_steps=group.settings.checkpoint_every_steps,
-        save_strategy="steps",
+        save_strategy="no",  # `checkpoint_writer.Schedule` says when
         report_to="none",
         disable_tqdm=True,
         log_level="error",
@@ -212,6 +220,8 @@ def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
 
     tokenizer, model = task.tokenizer, trainer.model
     model.config.use_cache = True
+    if not task.job.recipe.lora_rank:
+        model.save_pretrained = partial(model.save_pretrained, max_shard_size=FILE_SIZE)  # Trainer does not pass it on
     trainer.save_model(str(folder))  # on every rank: under ZeRO 3 each holds a partition
     transformers_private.forget_deepspeed_config()
     if group.rank != 0:
@@ -238,4 +248,4 @@ def _merge(task: Task, folder: Path) -> None:
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     for path in folder.iterdir():
         path.unlink()
-    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder)
+    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder, max_shard_size=FILE_SIZE)

@@ -6,6 +6,7 @@ Checked against transformers 5.23.0, Accelerate 1.15.0 and DeepSpeed 0.19.8. Whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -55,6 +56,21 @@ def trainer_without_weights_in_checkpoints() -> type[Any]:
                 super().save_model(output_dir)
 
     return TrainerWithoutWeights
+
+
+def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
+    """Ask `keep(state, path)` before a DeepSpeed engine writes a file of a checkpoint, and write it only on False.
+
+    Uses `DeepSpeedEngine.checkpoint_engine`, whose method `save(state_dict, path)` writes every such file. DeepSpeed's
+    own background writers need compiled extensions and a process per rank, and wait for it at each step.
+    """
+    write = engine.checkpoint_engine.save
+
+    def save(state_dict: Any, path: str) -> None:
+        if not keep(state_dict, path):
+            write(state_dict, path)
+
+    engine.checkpoint_engine.save = save
 
 
 def sdpa(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:

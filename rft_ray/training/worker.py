@@ -17,28 +17,29 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rft_ray.data.base_models import resolve, resolve_exactly
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
-from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
+from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, packed_attention, transformers_private
+from rft_ray.training import checkpoints, final_weights, packed_attention, transformers_private
+from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
 from rft_ray.training.batches import encode, plan, steps_of
+from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
 from rft_ray.training.checkpoints import Checkpoint
 from rft_ray.training.device_memory import card_here, checkpoints_activations, cpu_threads
 from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
+from rft_ray.training.snapshots import Snapshots
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
-
-T = TypeVar("T")
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
@@ -86,26 +87,11 @@ def _join(config: dict[str, Any]) -> Group:
         context.get_world_rank(),
         context.get_local_rank(),
         context.get_world_size(),
+        node_rank=context.get_node_rank(),
+        workers_of_node=context.get_local_world_size(),
+        patient=patient_group(),
+        background=patient_group(),
     )
-
-
-def _from_rank_0(group: Group, decide: Callable[[], T]) -> T:
-    """The result of `decide()` on rank 0, broadcast to every rank. An error in `decide` fails the group."""
-    import torch.distributed
-
-    decision = [decide() if group.rank == 0 else None]
-    torch.distributed.broadcast_object_list(decision, src=0)
-    return decision[0]  # type: ignore[return-value]
-
-
-def _first_of_node_first(group: Group, load: Callable[[], T]) -> T:
-    """Call `load()` on every rank, on the first rank of each node before the others, which then reuse its download."""
-    import torch.distributed
-
-    if group.local_rank == 0:
-        loaded = load()
-    torch.distributed.barrier()
-    return loaded if group.local_rank == 0 else load()
 
 
 def _mark_started(group: Group, job: TrainingJob) -> None:
@@ -157,7 +143,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
 def _attention(group: Group, config: Any, dtype: str) -> str:
     """The attention of every rank over packed rows; empty where rows are padded."""
     packing = group.settings.packing
-    return _from_rank_0(group, lambda: packed_attention.choose(packing, config, gpu=group.gpu, dtype=dtype))
+    return from_rank_0(group, lambda: packed_attention.choose(packing, config, gpu=group.gpu, dtype=dtype))
 
 
 def _start(group: Group, job: TrainingJob) -> Path:
@@ -182,31 +168,45 @@ def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
 
 
 def _train_one(group: Group, job: TrainingJob) -> None:
-    if _from_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
+    if from_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
         return
     _mark_started(group, job)
     group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
-    task = replace(task, checkpointing=_from_rank_0(group, lambda: _checkpointing(group, task)))
+    task = replace(task, checkpointing=from_rank_0(group, lambda: _checkpointing(group, task)))
     _clear_scratch(group, job)
-    start, passed_over = _from_rank_0(
-        group, lambda: checkpoints.newest(group.store, job.fingerprint, group.layout, group.scratch)
-    )
-    resume = None
-    if start is not None:
-        resume = _first_of_node_first(group, lambda: checkpoints.fetch(group.store, start, group.scratch))
-    watch = _watch(group, task, start)
-    trainer = make_trainer(group, task, watch)
+    complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
+    start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
+    resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
+    writer = CheckpointWriter(group, job.fingerprint)
+    watch = _watch(group, task, start, writer)
+    trainer = watch.trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
     with tempfile.TemporaryDirectory(prefix="rft-model-") as folder:
         export(group, task, trainer, Path(folder))
+        metadata = {}
         if group.rank == 0:
-            metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over)
-            commit_model(group.store, job.fingerprint, Path(folder), metadata)
-            checkpoints.remove(group.store, job.fingerprint, group.attempt)
+            metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over, watch.stalled)
+        final_weights.commit(group, job.fingerprint, Path(folder), metadata)
+    writer.finish()
+    if group.rank == 0:
+        checkpoints.remove(group.store, job.fingerprint, group.attempt)
     _clear_scratch(group, job)
     trainer.deepspeed.destroy()
+
+
+def _damaged(group: Group, checkpoint: Checkpoint) -> str:
+    """A file of a checkpoint that a rank finds missing or altered; empty when all are sound, and on every node.
+
+    The ranks divide the files; on a remote store, those of each node do, and fetch them.
+    """
+    shared = group.store.local_path(checkpoint.folder) is not None
+    place, places = (group.rank, group.world_size) if shared else (group.local_rank, group.workers_of_node)
+    own = sorted(checkpoint.files)[place::places]
+    what = f"the checkpoint of step {checkpoint.step} could not be read"
+    found = together(group, what, lambda: checkpoints.damaged(group.store, checkpoint, own, group.scratch))
+    return next(filter(None, found), "")
 
 
 def _checkpointing(group: Group, task: Task) -> bool:
@@ -215,11 +215,9 @@ def _checkpointing(group: Group, task: Task) -> bool:
 
 def _clear_scratch(group: Group, job: TrainingJob) -> None:
     """Delete this node's copies of a job's checkpoints, including those of attempts that died."""
-    import torch.distributed
-
     if group.local_rank == 0:
         shutil.rmtree(group.scratch / checkpoints.work_folder(job.fingerprint), ignore_errors=True)
-    torch.distributed.barrier()
+    wait_for_all(group)
 
 
 def _account(
@@ -229,6 +227,7 @@ def _account(
     seconds: float,
     start: Checkpoint | None,
     passed_over: int,
+    stalled: float,
 ) -> dict[str, Any]:
     """The metadata of the model's manifest; its `training` entry is a TrainingRecord."""
     curve = [[entry["step"], entry["loss"], entry["learning_rate"]] for entry in history if "loss" in entry]
@@ -244,6 +243,7 @@ def _account(
         final_loss=curve[-1][1],
         resumed_at_step=start.step if start else 0,
         checkpoints_passed_over=passed_over,
+        checkpoint_seconds=stalled,
         attention=task.division.attention or "padded",
         useful_tokens=task.division.useful,
         attempt=group.attempt,
@@ -262,18 +262,23 @@ def _account(
     return {**metadata, "recipe": recipe, "template": job.template, "training": asdict(record)}
 
 
-def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
-    """A Trainer callback that commits checkpoints, measures time, and on rank 0 reports progress.
+def _watch(group: Group, task: Task, start: Checkpoint | None, writer: CheckpointWriter) -> Any:
+    """A Trainer callback that saves checkpoints, measures time, and on rank 0 reports progress.
 
-    Its `on_log` raises TrainingError when the loss is not finite.
+    Its `on_log` raises TrainingError when the loss is not finite, its `on_step_end` SavingError when a checkpoint could
+    not be stored. `trainer` must be set before the training begins.
     """
     from transformers import TrainerCallback
 
     reporter = Reporter(group, task, start.step if start else 0) if group.rank == 0 else None
+    schedule, snapshots = Schedule(group, writer), Snapshots(group.workers_of_node)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
+        trainer: Any
+
         def __init__(self) -> None:
             self.before, self.began = start.seconds if start else 0.0, time.monotonic()
+            self.stopped, self.stalled = 0.0, 0.0
 
         @property
         def seconds(self) -> float:
@@ -283,12 +288,16 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
         def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
             if start is None and task.job.recipe.master_weights == "base":
                 take_from_base(model, task.base, group.rank, group.world_size)
+            transformers_private.let_states_be_kept(self.trainer.deepspeed, snapshots.keep)
+            schedule.begin()
             self.began = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == state.max_steps:
-                control.should_log = True
-                control.should_save = False  # the finished model is exported right after
+                control.should_log = True  # and no checkpoint: the finished model is exported right after
+                return
+            self.stopped = time.monotonic()
+            control.should_save = schedule.due(state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             if not math.isfinite(logs.get("loss", 0.0)):
@@ -299,28 +308,10 @@ def _watch(group: Group, task: Task, start: Checkpoint | None) -> Any:
                 reporter.report(state.global_step, logs["loss"])
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            _commit_checkpoint(group, task.job.fingerprint, state.global_step, self.seconds)
+            writer.save(state.global_step, self.seconds, snapshots.take())
+            self.stalled += time.monotonic() - self.stopped
 
     return Watch()
-
-
-def _commit_checkpoint(group: Group, fingerprint: str, step: int, seconds: float) -> None:
-    """Commit the checkpoint that all ranks have just written, and delete older ones."""
-    import torch.distributed
-
-    torch.distributed.barrier()
-    folder = f"{checkpoints.work_folder(fingerprint, group.attempt)}/checkpoint-{step}"
-    local = checkpoints.local_folder(group.store, folder, group.scratch)
-    shared = group.store.local_path(folder) is not None
-    hashes = checkpoints.upload(group.store, folder, local) if (group.rank if shared else group.local_rank) == 0 else {}
-    if not shared and group.local_rank == 0:
-        shutil.rmtree(local)
-    gathered: list[dict[str, str]] = [{}] * group.world_size
-    torch.distributed.all_gather_object(gathered, hashes)
-    if group.rank == 0:
-        files = {name: digest for part in gathered for name, digest in part.items()}
-        checkpoints.commit(group.store, Checkpoint(folder, step, seconds, group.layout, files))
-        checkpoints.prune(group.store, fingerprint)
 
 
 class Reporter:

@@ -224,8 +224,8 @@ MUTANTS = (
         "removes-others-work",
         "the job that finishes a model deletes the checkpoints of another that trains it",
         "rft_ray/training/checkpoints.py",
-        "if folder.name == attempt or not _may_run(folder):",
-        "if True:",
+        'if name == attempt or not _may_run(store, f"{root}{name}")}',
+        "}",
         ("tests/unit/training/test_checkpoints.py",),
     ),
     Mutant(
@@ -287,7 +287,7 @@ MUTANTS = (
     Mutant(
         "no-patience",
         "an outage of the store throws a sampled shard away",
-        "rft_ray/store/tables.py",
+        "rft_ray/store/outages.py",
         "if left_s <= 0:",
         "if True:",
         ("tests/unit/store/test_tables.py",),

@@ -20,6 +20,7 @@ from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import mark_run
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.training.batches import Example, plan
+from rft_ray.training.checkpoint_writer import CheckpointWriter
 from rft_ray.training.packing import divide
 from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
 from rft_ray.training.worker import _watch
@@ -79,7 +80,8 @@ def trained(base: Path, store: LocalStore, rank: int, case: tuple[int, dict[str,
     division = divide(batches, lengths, settings, recipe, rank=rank, attention="")
     group = Group("attempt", store, settings, False, None, rank, rank, WORLD)
     task = Task(job, base, Tokenizer(), examples, 0, batches, division, checkpointing)
-    trainer = make_trainer(group, task, _watch(group, task, None))
+    watch = _watch(group, task, None, CheckpointWriter(group, job.fingerprint))
+    trainer = watch.trainer = make_trainer(group, task, watch)
     seen: dict[str, float] = {}
 
     class Distance(TrainerCallback):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import threading
 import time
@@ -203,6 +204,55 @@ def test_a_lost_answer_to_a_completion_is_a_commit(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         assert open_store("s3://bucket/run").create_file("weights", tmp_path / "file")
     assert LosesACompletion.completed
+
+
+class AtOnce(S3Handler):
+    """An S3 server that answers a part only when sixteen of them have arrived."""
+
+    parts: ClassVar[dict[int, bytes]] = {}
+    together: ClassVar[threading.Barrier] = threading.Barrier(16)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        begins = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        self.answer(200, begins if "uploads" in self.path else b"<CompleteMultipartUploadResult/>")
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.together.wait(timeout=20)
+        self.parts[int(re.search(r"partNumber=(\d+)", self.path)[1])] = body
+        self.answer(200)
+
+    def extra(self) -> dict[str, str]:
+        return {"ETag": '"e"'}
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_sixteen_parts_of_a_file_are_uploaded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = random.Random(0).randbytes(31 * 1000 + 7)
+    (tmp_path / "file").write_bytes(content)
+    monkeypatch.setattr(s3_module, "SINGLE_PUT_BYTES", 1)
+    monkeypatch.setattr(s3_module, "PART_BYTES", 1000)
+    with serving(AtOnce) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        assert open_store("s3://bucket/run").create_file("weights", tmp_path / "file")
+    assert [len(AtOnce.parts[number]) for number in range(1, 33)] == [1000] * 31 + [7]
+    assert b"".join(AtOnce.parts[number] for number in range(1, 33)) == content
+
+
+class DeniesDeletes(S3Handler):
+    """An S3 server whose key may not delete."""
+
+    def do_DELETE(self) -> None:
+        self.answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+
+
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_key_that_may_not_delete_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(DeniesDeletes) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StoreError, match=r"S3 denies access to work/a in s3://bucket/run .*bucket's policy"):
+            open_store("s3://bucket/run").discard(["work/a"])
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,18 @@ def test_ls_and_du_report_the_sums_of_files_and_bytes(store: Store, capsys: pyte
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == [str(20 + len(store.read("run.json"))), "bytes"]
 
 
+def test_only_training_states_can_be_deleted(store: Store) -> None:
+    kept = ["models/m/manifest.json", "work/f/a/checkpoint-2/latest"]
+    gone = ["work/f/a/checkpoint-1/global_step1/state.pt", "work/f/a/checkpoint-1/manifest.json"]
+    for key in (*kept, *gone):
+        store.create(key, b"{}")
+    store.discard([*gone, "work/f/a/no-such-file"])
+    assert list(store.list()) == sorted(kept)
+    with pytest.raises(ValueError, match="only files below work/ can be deleted"):
+        store.discard(["models/m/manifest.json"])
+    assert store.exists("models/m/manifest.json")
+
+
 # --- S3 alone -------------------------------------------------------------------------------------
 
 

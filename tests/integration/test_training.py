@@ -211,14 +211,14 @@ def kill_inside_checkpoint(store: LocalStore, fingerprint: str, driver: subproce
     work = store.local_path(f"work/{fingerprint}")
     while True:
         assert driver.poll() is None, "the job ended before it could be killed"
-        saved = sorted(work.glob("*/checkpoint-*"))
-        half = [path for path in saved if not (path / MANIFEST).exists()]
-        if half and len(half) < len(saved):
-            os.kill(json.loads((half[0].parent / STARTED).read_bytes())["pid"], signal.SIGKILL)
+        saved = {int(path.name.rpartition("-")[2]): path for path in work.glob("*/checkpoint-*")}
+        half = saved[max(saved)] if len(saved) > 1 else None  # not an old one that is being deleted
+        if half and not (half / MANIFEST).exists():
+            os.kill(json.loads((half.parent / STARTED).read_bytes())["pid"], signal.SIGKILL)
             driver.kill()
             driver.wait()
-            if not (half[0] / MANIFEST).exists():
-                return half[0]
+            if not (half / MANIFEST).exists():
+                return half
             pytest.fail("the checkpoint was complete before the worker was dead")
         time.sleep(0.001)
 

@@ -26,7 +26,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +188,9 @@ class FaultyStore:
 
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         return self._around(f"entries {folder}", lambda: self._store.entries(folder, most))
+
+    def discard(self, keys: Iterable[str]) -> None:
+        self._around("discard", lambda: self._store.discard(keys))
 
     def bind(self, run_id: str) -> None:
         self._store.bind(run_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from rft_ray.store.base import (
     check_create_only,
     checked_key,
     checked_view,
+    checked_work,
     explain_os_error,
     is_key,
     partial_file,
@@ -93,6 +94,15 @@ class LocalStore:
             visible = (entry for entry in scanned if not entry.name.startswith("."))
             return tuple(sorted(entry.name + "/" * entry.is_dir() for entry in islice(visible, most)))
         return ()
+
+    def discard(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self.local_path(checked_work(key))
+            with self._explained(key):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that is not empty
+                for folder in _folders(self._root / "work", path):
+                    folder.rmdir()
 
     def bind(self, run_id: str) -> None:
         self._run_id, self._marker, self._was_open = run_id, None, True

@@ -7,10 +7,11 @@ it knows whether the object is the one that it sent.
 Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, profiles, instance
 roles) in the process that uses the store; the store object keeps none of them.
 
-Limits: `check` refuses a server that ignores `If-None-Match` on a PUT. Files above 5 GiB are uploaded in parts: AWS
-completes these create-only too, but SeaweedFS 4.48 checks and completes without a lock, so two completions at the same
-instant can both succeed there (of a model's manifest, which is a PUT, one still wins). A listing holds all keys of its
-prefix in memory, to sort them.
+Files above SINGLE_PUT_BYTES (weights, training states) are uploaded in parts, PARTS_AT_ONCE of them at the same time.
+
+Limits: `check` refuses a server that ignores `If-None-Match` on a PUT. AWS completes uploads in parts create-only too,
+but SeaweedFS 4.48 checks and completes without a lock, so two completions at the same instant can both succeed there
+(of a model's manifest, which is a PUT, one still wins). A listing holds all keys of its prefix in memory, to sort them.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 """
 
@@ -21,7 +22,8 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +49,7 @@ from rft_ray.store.base import (
     check_create_only,
     checked_key,
     checked_view,
+    checked_work,
     explain_os_error,
     is_key,
     partial_file,
@@ -56,9 +59,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-SINGLE_PUT_BYTES = 5 << 30
-"""Larger files are uploaded in parts: S3 accepts no larger single PUT."""
-PART_BYTES = 64 << 20
+SINGLE_PUT_BYTES = 64 << 20
+"""Larger files are uploaded in parts; S3 accepts no single PUT above 5 GiB."""
+PART_BYTES = 32 << 20
+PARTS_AT_ONCE = 16
+"""Parts of one file that are uploaded at the same time, each held in memory meanwhile."""
+DELETES_AT_ONCE = 16
 _MAX_PARTS = 10_000
 _ATTEMPTS = 3
 _WRITER = "rft-writer"
@@ -139,6 +145,14 @@ class S3Store:
         names = [key.removeprefix(prefix) for key in keys]
         return tuple(sorted(name for name in names if name and not name.startswith(".")))
 
+    def discard(self, keys: Iterable[str]) -> None:
+        def delete(key: str) -> None:
+            with self._explained(key):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + checked_work(key))
+
+        with _pool(DELETES_AT_ONCE) as pool:
+            list(pool.map(delete, keys))
+
     def bind(self, run_id: str) -> None:
         """Nothing to check: a bucket that goes away refuses each request."""
 
@@ -190,17 +204,22 @@ class S3Store:
         )
 
     def _put_parts(self, key: str, path: Path, writer: str) -> None:
-        """Upload a file in parts; the completion is create-only. The parts of a failed upload are removed."""
+        """Upload a file in parts at once; the completion is create-only. The parts of a failed upload are removed."""
         to: Any = {"Bucket": self._bucket, "Key": self._name(key)}
         upload = self._client.create_multipart_upload(**to, Metadata={_WRITER: writer})["UploadId"]
-        part_bytes = max(PART_BYTES, -(-path.stat().st_size // _MAX_PARTS))
-        parts: list[Any] = []
-        try:
+        size = path.stat().st_size
+        part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
+
+        def send(number: int) -> Any:
             with open(path, "rb") as file:
-                while chunk := file.read(part_bytes):
-                    number = len(parts) + 1
-                    sent = self._client.upload_part(**to, UploadId=upload, PartNumber=number, Body=chunk)
-                    parts.append({"PartNumber": number, "ETag": sent["ETag"], **_checksum(sent)})
+                file.seek((number - 1) * part_bytes)
+                chunk = file.read(part_bytes)
+            sent = self._client.upload_part(**to, UploadId=upload, PartNumber=number, Body=chunk)
+            return {"PartNumber": number, "ETag": sent["ETag"], **_checksum(sent)}
+
+        try:
+            with _pool(PARTS_AT_ONCE) as pool:
+                parts = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
             self._client.complete_multipart_upload(
                 **to, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
             )
@@ -244,6 +263,16 @@ class S3Store:
         except _ERRORS as error:
             what = f"{key} in {self.url}" if key else self.url
             raise _explain(error, what, self._bucket) from error
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads. After an error in the block, what has not begun is dropped; what has begun is waited for."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _checksum(sent: Any) -> dict[str, str]:

@@ -6,13 +6,16 @@ The manifest is written last and is the commit: files without one do not count.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rft_ray.store.base import Store
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files, sha256_of
+from rft_ray.store.outages import through_outages
 from rft_ray.store.tables import present, writable
 
 
@@ -48,16 +51,48 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
     Only files that match `MODEL_FILES` are committed. An interrupted commit leaves files without a manifest, which do
     not count; a later commit of the same content does not upload them again. Raises ModelError and StoreError.
     """
-    if present(store, _manifest_key(fingerprint)):
+    names = names_to_commit(store, fingerprint, folder)
+    if names is None:
         return False
+    manifest = manifest_of(fingerprint, entries(folder, names), metadata)
+    _manifest_text(manifest)  # refuses metadata before the upload
+    upload_files(store, manifest, folder, names)
+    return commit_manifest(store, manifest)
+
+
+def names_to_commit(store: Store, fingerprint: str, folder: Path) -> list[str] | None:
+    """The files of the model in `folder`; None where its fingerprint is committed. Raises ModelError.
+
+    Several processes can commit a model together: each makes the `entries` of a part of these files, then each uploads
+    its part (`upload_files`), and when all have, one of them calls `commit_manifest`.
+    """
+    if present(store, _manifest_key(fingerprint)):
+        return None
     check_complete(folder, str(folder))
-    files = {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in model_files(folder)}
+    return [path.name for path in model_files(folder)]
+
+
+def entries(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
+    """Name -> size and SHA-256 of files of a folder."""
+    return {name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
+
+
+def manifest_of(fingerprint: str, files: Mapping[str, FileEntry], metadata: dict[str, Any]) -> Manifest:
+    """The manifest of a model with these files."""
     attempt = digest_of({name: entry.sha256 for name, entry in files.items()})[:16]
-    manifest = Manifest(fingerprint, attempt, files, metadata)
-    text = _manifest_text(manifest)
-    for name in files:
-        store.create_file(f"{manifest.folder}/{name}", folder / name)
-    return store.create(writable(store, _manifest_key(fingerprint)), text.encode())
+    return Manifest(fingerprint, attempt, dict(files), metadata)
+
+
+def upload_files(store: Store, manifest: Manifest, folder: Path, names: Iterable[str]) -> None:
+    """Put files of the model in `folder` where the manifest says. Raises StoreError."""
+    for name in names:
+        key = f"{manifest.folder}/{name}"
+        through_outages(partial(store.create_file, key, folder / name), key)
+
+
+def commit_manifest(store: Store, manifest: Manifest) -> bool:
+    """Commit a model whose files are all there. False: another commit was first, and stays. Raises StoreError."""
+    return store.create(writable(store, _manifest_key(manifest.fingerprint)), _manifest_text(manifest).encode())
 
 
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:

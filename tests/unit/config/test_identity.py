@@ -170,6 +170,7 @@ OTHER: dict[str, object] = {
     "training.packing": "on",
     "training.threads_per_worker": 1,
     "training.device": "cpu",
+    "training.checkpoint_minutes": 5,
     "training.checkpoint_every_steps": 5,
     "training.max_attempts": 5,
     "training.offload_optimizer": True,

@@ -121,7 +121,8 @@ def test_a_checkpoints_files_are_durable_before_its_manifest(tmp_path: Path, mon
     for state in states:
         state.write_bytes(b"state")
     with recorded(monkeypatch) as operations:
-        checkpoints.upload(store, "work/f/a/checkpoint-1", folder)
+        names = checkpoints.own_files(folder, 0, first=True)
+        checkpoints.upload(store, "work/f/a/checkpoint-1", folder, names)
     synced = {path for kind, path, _ in operations if kind == "sync file"}
     folders = {path for kind, path, _ in operations if kind == "sync folder"}
     assert synced == set(map(str, states))

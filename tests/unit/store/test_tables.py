@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rft_ray.store import Store, open_store, tables
+from rft_ray.store import Store, open_store, outages, tables
 from rft_ray.store.base import StoreUnreachable
 
 
@@ -32,8 +32,8 @@ class Outage:
 def test_a_sampled_table_is_kept_through_an_outage_within_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, committed: bool
 ) -> None:
-    monkeypatch.setattr(tables, "OUTAGE_S", 1.0)
-    monkeypatch.setattr(tables, "OUTAGE_WAIT_S", 0.01)
+    monkeypatch.setattr(outages, "OUTAGE_S", 1.0)
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.01)
     store: Any = Outage(open_store(str(tmp_path)), failures)
     table = pa.table({"problem_id": ["a"]})
     if committed:

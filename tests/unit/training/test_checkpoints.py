@@ -7,12 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rft_ray.store import StoreError
 from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.training import checkpoints
 from rft_ray.training.checkpoints import MANIFEST, Checkpoint, work_folder
 from rft_ray.training.results import STARTED
@@ -24,6 +27,9 @@ JOB = "5f0c5f0c5f0c5f0c"
 class DistantStore:
     """A store without local paths, so that files must be copied, as with S3."""
 
+    url = "s3://bucket/run"
+    may_delete = True
+
     def __init__(self, path: Path) -> None:
         self._there = LocalStore(path)
 
@@ -33,6 +39,11 @@ class DistantStore:
     def local_path(self, key: str) -> None:
         return None
 
+    def discard(self, keys: Iterable[str]) -> None:
+        if not self.may_delete:
+            raise StoreError("S3 denies access")
+        self._there.discard(keys)
+
 
 def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, int] | None = None) -> Checkpoint:
     """Save one checkpoint of three files as the trainer and its callback do."""
@@ -41,10 +52,17 @@ def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, 
     for name in ("latest", f"global_step{step}/rank_0.pt", f"global_step{step}/rank_1.pt"):
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(f"{name} {step}")
-    files = checkpoints.upload(store, folder, local)
+    names = [str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()]
+    files = checkpoints.upload(store, folder, local, names)
     checkpoint = Checkpoint(folder, step, 1.5 * step, layout or LAYOUT, files)
     checkpoints.commit(store, checkpoint)
     return checkpoint
+
+
+def newest(store: Any, scratch: Path, layout: dict[str, int] = LAYOUT) -> tuple[Checkpoint | None, int]:
+    """The checkpoint that a worker alone in its group starts from."""
+    complete = checkpoints.committed(store, JOB)
+    return checkpoints.newest(complete, layout, lambda c: checkpoints.damaged(store, c, [*c.files], scratch))
 
 
 @pytest.fixture
@@ -56,14 +74,14 @@ def test_the_furthest_complete_checkpoint_of_all_attempts_is_chosen(store: Local
     write(store, tmp_path, "b", 20)
     furthest = write(store, tmp_path, "a", 30)
     write(store, tmp_path, "c", 10)
-    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (furthest, 0)
+    assert newest(store, tmp_path) == (furthest, 0)
 
 
 def test_a_half_written_checkpoint_is_never_loaded(store: LocalStore, tmp_path: Path) -> None:
     complete = write(store, tmp_path, "a", 10)
     half = write(store, tmp_path, "a", 20)
     store.local_path(f"{half.folder}/{MANIFEST}").unlink()
-    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (complete, 0)
+    assert newest(store, tmp_path) == (complete, 0)
 
 
 @pytest.mark.parametrize("harm", ["alter", "remove", "truncate"])
@@ -75,7 +93,7 @@ def test_a_damaged_checkpoint_is_skipped_and_counted(store: LocalStore, tmp_path
     file.unlink()
     if harm != "remove":
         file.write_bytes(content[:-1] if harm == "truncate" else content.replace(b"2", b"3"))
-    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (older, 1)
+    assert newest(store, tmp_path) == (older, 1)
 
 
 @pytest.mark.parametrize("other", [{"workers": 1, "zero_stage": 2}, {"workers": 2, "zero_stage": 3}])
@@ -83,14 +101,14 @@ def test_a_checkpoint_of_another_layout_is_skipped_and_counted(
     store: LocalStore, tmp_path: Path, other: dict[str, int]
 ) -> None:
     write(store, tmp_path, "a", 10)
-    assert checkpoints.newest(store, JOB, other, tmp_path) == (None, 1)
+    assert newest(store, tmp_path, other) == (None, 1)
 
 
 def test_a_checkpoint_with_an_unreadable_manifest_is_skipped(store: LocalStore, tmp_path: Path) -> None:
     complete = write(store, tmp_path, "a", 10)
     store.create(f"{work_folder(JOB, 'a')}/checkpoint-20/{MANIFEST}", b'{"step": 20')
     store.create(f"{work_folder(JOB, 'a')}/checkpoint-30/{MANIFEST}", b'{"stop": 30}')
-    assert checkpoints.newest(store, JOB, LAYOUT, tmp_path) == (complete, 0)
+    assert newest(store, tmp_path) == (complete, 0)
 
 
 def test_two_checkpoints_of_all_attempts_are_kept(store: LocalStore, tmp_path: Path) -> None:
@@ -127,10 +145,69 @@ def test_a_finished_job_leaves_the_folder_of_another_that_may_train_the_same_mod
 def test_a_checkpoint_is_uploaded_to_a_remote_store_and_fetched_back(tmp_path: Path) -> None:
     distant: Any = DistantStore(tmp_path / "bucket")
     written = write(distant, tmp_path / "node-1", "a", 10)
-    newest, passed_over = checkpoints.newest(distant, JOB, LAYOUT, tmp_path / "node-2")
-    assert (newest, passed_over) == (written, 0)
-    assert newest is not None
-    folder = checkpoints.fetch(distant, newest, tmp_path / "node-2")
-    assert checkpoints.hash_files(folder) == written.files
+    assert newest(distant, tmp_path / "node-2") == (written, 0)
+    for name in written.files:
+        copies = [checkpoints.local_folder(distant, written.folder, tmp_path / node) for node in ("node-1", "node-2")]
+        assert (copies[0] / name).read_bytes() == (copies[1] / name).read_bytes()
+
+
+def test_old_checkpoints_are_deleted_from_a_remote_store_their_manifests_first(tmp_path: Path) -> None:
+    distant: Any = DistantStore(tmp_path / "bucket")
+    deleted: list[str] = []
+    discard = distant.discard
+    distant.discard = lambda keys: (deleted.extend(keys := [*keys]), discard(keys))
+    for step in (10, 20, 30):
+        write(distant, tmp_path / "node", "a", step)
+    checkpoints.prune(distant, JOB)
+    assert deleted[0].endswith(f"checkpoint-10/{MANIFEST}")
+    assert not list(distant.list(f"{work_folder(JOB, 'a')}/checkpoint-10/"))
+    assert {c.step for c in checkpoints.committed(distant, JOB)} == {20, 30}
     checkpoints.remove(distant, JOB, "a")
-    assert len(checkpoints.committed(distant, JOB)) == 1, "a store without delete keeps what it has"
+    assert not list(distant.list("work/"))
+
+
+def test_where_the_key_may_not_delete_one_warning_says_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distant: Any = DistantStore(tmp_path / "bucket")
+    monkeypatch.setattr(DistantStore, "url", "s3://bucket/readonly")
+    monkeypatch.setattr(DistantStore, "may_delete", False)
+    for step in (10, 20, 30, 40):
+        write(distant, tmp_path / "node", "a", step)
+        checkpoints.prune(distant, JOB)
+    checkpoints.remove(distant, JOB, "a")
+    assert len(checkpoints.committed(distant, JOB)) == 4
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("old checkpoints stay in s3://bucket/readonly/work (S3 denies access): ")
+    assert "lifecycle rule" in warning
+
+
+def test_a_store_out_of_reach_is_no_damage(tmp_path: Path) -> None:
+    distant: Any = DistantStore(tmp_path / "bucket")
+    write(distant, tmp_path / "node-1", "a", 10)
+
+    def unreachable(key: str, path: Path) -> None:
+        raise StoreUnreachable("S3 is out of reach")
+
+    distant.fetch = unreachable
+    with pytest.raises(StoreUnreachable):
+        newest(distant, tmp_path / "node-2")
+
+
+def test_every_file_is_one_ranks_own(tmp_path: Path) -> None:
+    names = {
+        "latest": 0,
+        "trainer_state.json": 0,
+        "rng_state_0.pth": 0,
+        "rng_state_1.pth": 1,
+        "rng_state_11.pth": 11,
+        "global_step8/mp_rank_00_model_states.pt": 0,
+        "global_step8/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt": 1,
+        "global_step8/zero_pp_rank_11_mp_rank_00_model_states.pt": 11,
+    }
+    for name in (*names, MANIFEST):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    own = {rank: checkpoints.own_files(tmp_path, rank, rank == 0) for rank in range(12)}
+    assert {name: rank for rank, files in own.items() for name in files} == names
+    assert sum(map(len, own.values())) == len(names)

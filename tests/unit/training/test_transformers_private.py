@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import transformers
 from accelerate.state import AcceleratorState, GradientState
@@ -30,6 +31,23 @@ def test_accelerates_state_is_reset() -> None:
     assert GradientState._shared_state
     transformers_private.reset_accelerate()
     assert not GradientState._shared_state
+
+
+def test_deepspeed_writes_the_files_of_a_checkpoint_through_an_engine_that_can_be_asked_first() -> None:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    for method in (DeepSpeedEngine._save_checkpoint, DeepSpeedEngine._save_zero_checkpoint):
+        assert "self.checkpoint_engine.save(" in inspect.getsource(method)
+        assert "torch.save(" not in inspect.getsource(method)
+    asked: list[str] = []
+    written: list[str] = []
+    engine = SimpleNamespace(
+        checkpoint_engine=SimpleNamespace(save=lambda state_dict, path: written.append(path)),
+    )
+    transformers_private.let_states_be_kept(engine, lambda state, path: asked.append(path) or path == "kept")
+    engine.checkpoint_engine.save(state_dict={}, path="kept")
+    engine.checkpoint_engine.save({}, "not kept")
+    assert (asked, written) == (["kept", "not kept"], ["not kept"])
 
 
 def test_deepspeed_has_a_table_with_the_operator() -> None:

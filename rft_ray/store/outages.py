@@ -1,0 +1,32 @@
+"""Operations that are tried again while a store cannot be reached: what they store took longer to make."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from rft_ray.store.base import StoreUnreachable
+
+T = TypeVar("T")
+
+OUTAGE_S, OUTAGE_WAIT_S = 600.0, 5.0
+"""For how long, and about how often, an operation is tried again during an outage."""
+
+logger = logging.getLogger(__name__)
+
+
+def through_outages(act: Callable[[], T], key: str) -> T:
+    """The result of `act()`, which stores `key`, tried again for OUTAGE_S. Raises StoreUnreachable after that."""
+    deadline = time.monotonic() + OUTAGE_S
+    while True:
+        try:
+            return act()
+        except StoreUnreachable as error:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise
+            logger.warning("%s; %s is kept and tried again for %.0f s", error, key, left_s)
+            time.sleep(min(left_s, OUTAGE_WAIT_S * (1 + random.random())))

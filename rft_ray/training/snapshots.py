@@ -1,0 +1,68 @@
+"""Copies of the training's state in the host's memory, from which checkpoints are written while the training goes on.
+
+In: the states that DeepSpeed would write itself. Out: the same files, later. The training waits for the copy, which
+takes seconds, and not for the disk. Where the host has too little memory, DeepSpeed writes the file at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rft_ray.training.device_memory import host_memory_left
+
+HOST_SHARE = 0.5
+"""Share of the host's free memory that the copies of all its workers may take."""
+
+
+class Snapshot:
+    """The state of one file, as it was when this was made: nothing that the training changes later is in it."""
+
+    def __init__(self, state: Any, path: Path) -> None:
+        tensors = {id(tensor): tensor for tensor in _tensors(state)}
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        self._state = deepcopy(state, copies)  # takes these for the tensors
+        self._path = path
+
+    def write(self) -> None:
+        """Write the file, as `torch.save` would have."""
+        import torch
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self._state, self._path)
+
+
+class Snapshots:
+    """The snapshots of the next checkpoint, taken on behalf of DeepSpeed."""
+
+    def __init__(self, workers_of_host: int) -> None:
+        self._workers = workers_of_host
+        self._kept: list[Snapshot] = []
+
+    def keep(self, state: Any, path: str) -> bool:
+        """Copy a state that is to be written to `path`. False: there is not enough memory, and nothing was done."""
+        size = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in _tensors(state)}.values())
+        if size * self._workers > HOST_SHARE * host_memory_left():
+            return False
+        self._kept.append(Snapshot(state, Path(path)))
+        return True
+
+    def take(self) -> list[Snapshot]:
+        """The snapshots since the last call."""
+        kept, self._kept = self._kept, []
+        return kept
+
+
+def _tensors(state: Any) -> Iterator[Any]:
+    """The tensors in nested dictionaries, lists and tuples; a tensor that is there twice comes twice."""
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        yield from chain.from_iterable(map(_tensors, state.values()))
+    elif isinstance(state, list | tuple):
+        yield from chain.from_iterable(map(_tensors, state))
