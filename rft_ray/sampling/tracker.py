@@ -55,10 +55,6 @@ class ShardTracker:
         self._progress.label = f"sample {label_of(model)}{place}"
         self._progress.advance(receipt.rows)
 
-    def models_of(self, shards: Sequence[Shard]) -> list[str]:
-        """Fingerprints of the models of these shards."""
-        return list(dict.fromkeys(self._models[shard.stem].fingerprint for shard in shards))
-
     def report(self, failure: LoadFailure) -> None:
         """Print that a place has failed with a model."""
         labels = {label_of(model) for model in self._left if model.fingerprint == failure.model}
