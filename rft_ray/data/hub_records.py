@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,11 +31,17 @@ def record(store: Store, sources: Iterable[str]) -> None:
         repository = hub.known(name)
         if repository is None or store.exists(f"{_folder_of(repository)}/{LISTING}"):
             continue
-        folder, small = _folder_of(repository), _small_files(repository)
-        if all(is_key(f"{folder}/{file}") for file in small):
-            for path in hub.snapshot(name, "model", lambda _, small=small: small):  # type: ignore[misc]
-                store.create_file(f"{folder}/{path.name}", path)
-            store.create(f"{folder}/{LISTING}", json.dumps(asdict(repository), indent=1).encode())
+        with suppress(hub.HubError):  # a hub that is gone by now: the next start records it
+            _commit(store, repository)
+
+
+def _commit(store: Store, repository: Repository) -> None:
+    """Commit the listing of a repository and its small files, unless the store takes no file of such a name."""
+    folder, small = _folder_of(repository), _small_files(repository)
+    if all(is_key(f"{folder}/{file}") for file in small):
+        for path in hub.snapshot(repository.pinned, "model", lambda files: small):
+            store.create_file(f"{folder}/{path.name}", path)
+        store.create(f"{folder}/{LISTING}", json.dumps(asdict(repository), indent=1).encode())
 
 
 def recall(store: Store) -> None:

@@ -8,7 +8,7 @@ import ray
 
 from rft_ray.data.base_models import hub_names
 from rft_ray.data.base_weights import commit_base
-from rft_ray.runtime.actor_pool import StageError, cause_of
+from rft_ray.runtime.actor_pool import StageError, in_one_line
 from rft_ray.store import Store
 from rft_ray.store.models.committed import committed_model
 
@@ -29,5 +29,5 @@ def commit_bases(store: Store, fingerprints: Mapping[str, str]) -> int:
         try:
             committed += bool(ray.get(answer))
         except ray.exceptions.RayError as error:
-            raise StageError(f"base model {source}: {cause_of(error)}") from None
+            raise StageError(f"base model {source}: {in_one_line(getattr(error, 'cause', None) or error)}") from None
     return committed

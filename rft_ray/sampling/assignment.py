@@ -11,7 +11,7 @@ Pure: no Ray. Limits: it knows what a load and a sample cost from those that it 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +44,7 @@ class Pace:
         self._load_s, self._loads = 0.0, 0
         self._inside: dict[str, dict[str, float]] = {}
         """Sampler -> the shards in its engine, and when they entered it."""
-        self._engine_s: Counter[str] = Counter()
+        self._engine_s: dict[str, float] = defaultdict(float)
         """Model -> seconds of engines that its samples took."""
         self._samples: Counter[str] = Counter()
 
