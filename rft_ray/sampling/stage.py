@@ -119,10 +119,10 @@ def _sampled(
     left = list(shards)
     try:
         with sigterm.draining(lambda: supervisor.drain.remote(), engine.drain_seconds):
-            while left and not sigterm.was_received():
+            while left and not tracker.aborted and not sigterm.was_received():
                 for receipt in rounds.run(make, left):
-                    if receipt.shard not in tracker.pending:  # sampled again after the loss of an actor
-                        continue
+                    if receipt.refusal is None and receipt.shard not in tracker.pending:
+                        continue  # an actor was lost that had returned it: another one has found it committed
                     tracker.advance(receipt)
                     if receipt.refusal is None:
                         receipts.append(receipt)

@@ -30,7 +30,7 @@ class ShardTracker:
         self.aborted = ""
         """Why the supervisor has refused all further shards; empty where it has not."""
         self.pending = {shard.stem for shard in shards}
-        """Shards without a receipt, and those that were given up."""
+        """Shards that are neither returned nor quarantined."""
         self._models = {shard.stem: job_of[shard.fingerprint].model for shard in shards}
         self._left = Counter(self._models.values())
         self._place = {model: place for place, model in enumerate(self._left, 1)}
@@ -42,7 +42,7 @@ class ShardTracker:
     def advance(self, receipt: SampleReceipt) -> None:
         """Take in one receipt, and print what a reader is to know of it."""
         model = self._models[receipt.shard]
-        if receipt.refusal != "given_up":
+        if receipt.refusal in (None, "quarantined"):  # other refusals name the shard of a turn, and are not about it
             self.pending.discard(receipt.shard)
         if receipt.refusal:
             self._note_refusal(model, receipt)
