@@ -45,8 +45,8 @@ def test_models_of_the_hub_are_committed_once_and_an_error_is_one_line(tmp_path:
     with hub_server({"meta/llama": model_files()}, sent=sent) as endpoint:
         environ["HF_ENDPOINT"] = endpoint
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=580, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "[1, 0]", done.stderr
-    assert "StageError: base model hub:no/body: hub:no/body: the hub has no model" in done.stderr.splitlines()[-1]
+    assert done.stdout.splitlines()[-1:] == ["[1, 0]"], done.stderr
+    assert "StageError: base model hub:no/body: hub:no/body: the hub has no model" in done.stderr
     assert weights(sent) == ["model.safetensors"]
     store = open_store(str(tmp_path / "run"))
     manifest = committed_model(store, fingerprint)
