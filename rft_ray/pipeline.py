@@ -17,7 +17,7 @@ from rft_ray.config.errors import RunError
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
-from rft_ray.data import base_models, problems
+from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
@@ -33,6 +33,7 @@ from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, make_plan
 from rft_ray.plan.samplers import learns_gold, sources
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
+from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
@@ -59,6 +60,7 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     if any(learns_gold(config, model) for model in config.models):
         problems.check_solutions(train_set, train_set.count, WITHOUT_SOLUTIONS)
     store = open_store(f"{config.run.store}/{config.run.name}")
+    hub_records.recall(store)
     config, pins = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
     bases = {name: base_models.fingerprint(source) for name, source in sources(config).items()}
@@ -103,6 +105,7 @@ def save(plan: Plan, store: Store) -> None:
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {name}": base for name, base in plan.bases.items()}
     data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
+    hub_records.record(store, sources(plan.config).values())
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 
@@ -114,6 +117,11 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
         counts |= asdict(build_corpus(plan.gold, store, plan.train, form))
+
+    if config.run.base_weights == "store":
+        with watch.stage("base models") as counts:
+            bases = {source: plan.bases[name] for name, source in sources(config).items()}
+            counts["committed"] = commit_bases(store, bases)
 
     if plan.sft:
         with watch.stage("sft") as counts:

@@ -20,13 +20,20 @@ COMMIT = "c0ffee" + "0" * 34
 Repositories = Mapping[str, Mapping[str, bytes]]
 """`owner/name` for models and `datasets/owner/name` for datasets -> file name -> content."""
 
-_API = re.compile(r"/api/(models|datasets)/(?P<repo>[^/]+/[^/?]+)(?:/revision/\w+)?(?P<tree>/tree/\w+)?(?:\?.*)?")
-_FILE = re.compile(rf"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?:main|{COMMIT})/(?P<file>[^?]+)(?:\?.*)?")
+_API = re.compile(
+    r"/api/(models|datasets)/(?P<repo>[^/]+/[^/?]+)(?:/revision/(?P<revision>\w+))?(?P<tree>/tree/\w+)?(?:\?.*)?"
+)
+_FILE = re.compile(r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>\w+)/(?P<file>[^?]+)(?:\?.*)?")
 
 
 @contextmanager
-def hub_server(repositories: Repositories, asked: list[str] | None = None) -> Iterator[str]:
-    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT. `asked`: gets the paths asked."""
+def hub_server(
+    repositories: Repositories, asked: list[str] | None = None, *, commit: str = COMMIT, sent: list[str] | None = None
+) -> Iterator[str]:
+    """Serve repositories until the block ends. Yields the address for HF_ENDPOINT.
+
+    `asked`: gets the paths asked. `sent`: gets the names of the files sent. `commit`: the only one, at which main is.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,7 +45,9 @@ def hub_server(repositories: Repositories, asked: list[str] | None = None) -> It
         def _answer(self, body: bool) -> None:
             if asked is not None:
                 asked.append(self.path)
-            status, headers, content = _response(repositories, self.path)
+            status, headers, content = _response(repositories, self.path, commit)
+            if sent is not None and body and (file := _FILE.fullmatch(self.path)):
+                sent.append(file["file"])
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
@@ -60,21 +69,24 @@ def hub_server(repositories: Repositories, asked: list[str] | None = None) -> It
         thread.join()
 
 
-def _response(repositories: Repositories, path: str) -> tuple[int, dict[str, str], bytes]:
+def _response(repositories: Repositories, path: str, commit: str) -> tuple[int, dict[str, str], bytes]:
+    requested = _API.fullmatch(path) or _FILE.fullmatch(path)
+    if requested and requested["revision"] not in (None, "main", commit):
+        return 404, {"X-Error-Code": "RevisionNotFound"}, b""
     if api := _API.fullmatch(path):
         repo = api["repo"] if api[1] == "models" else f"datasets/{api['repo']}"
         if repo in repositories:
-            body = _tree(repositories[repo]) if api["tree"] else _info(api["repo"], repositories[repo])
+            body = _tree(repositories[repo]) if api["tree"] else _info(api["repo"], repositories[repo], commit)
             return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
     elif file := _FILE.fullmatch(path):
         content = repositories.get(file["repo"], {}).get(file["file"])
         if content is not None:
-            return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content
+            return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}, content
     return 404, {"X-Error-Code": "RepoNotFound"}, b""
 
 
-def _info(repo: str, files: Mapping[str, bytes]) -> dict[str, object]:
-    return {"id": repo, "sha": COMMIT, "siblings": [_sibling(name, content) for name, content in files.items()]}
+def _info(repo: str, files: Mapping[str, bytes], commit: str) -> dict[str, object]:
+    return {"id": repo, "sha": commit, "siblings": [_sibling(name, content) for name, content in files.items()]}
 
 
 def _sibling(name: str, content: bytes) -> dict[str, object]:

@@ -93,13 +93,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[], None] | None:
     """Read and check everything. Returns the job's work as a function, or None after a dry run."""
-    from rft_ray.data import base_models
+    from rft_ray.data import base_models, hub_records
     from rft_ray.data.prompt_rows import read_prompts
     from rft_ray.store import mark_run, open_store
     from rft_ray.store.plans import recorded_sources
     from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
+    hub_records.recall(store)
     config, pins = base_models.pin(config_of(options, settings), recorded_sources(store))
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
     job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
@@ -253,8 +254,10 @@ def show_plan(job: SamplingJob, file: PromptFile, store: Store) -> None:
 
 def save(options: Mapping[str, object], job: SamplingJob, pins: Mapping[str, str], store: Store) -> None:
     """Commit the plan to the run, unless it is saved there. `pins`: source -> the source with a commit."""
+    from rft_ray.data import hub_records
     from rft_ray.store.plans import SOURCE, save_plan
 
+    hub_records.record(store, [job.model.source])
     data = {"prompts": job.problems_fingerprint, f"model {job.model.name}": job.model.fingerprint}
     data |= {f"{SOURCE}{source}": pinned for source, pinned in pins.items()}
     save_plan(store, [job], job="sample", config=json.dumps(options, indent=1, ensure_ascii=False), data=data)

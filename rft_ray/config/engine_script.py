@@ -5,7 +5,7 @@ request whose question contains `match` (empty: at every request); with `times` 
 counted over all processes that share the folder. Kinds: `die` (SIGKILL of the process), `hang`, `freeze` (a hang that
 holds the interpreter's lock), `oom`, `raise`, `empty` (samples without a token), `few` (too few samples), `endless` (a
 sample far above its bound), `slow=SECONDS`; and while an engine opens, at every place whose name contains `match` (such
-as `GPU 1`): `open-refuse`, `open-oom`, `open-hang`.
+as `GPU 1`): `open-refuse`, `open-oom`, `open-hang`, and `open-slow=SECONDS`, which delays each later model too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ KINDS = (
     "open-refuse",
     "open-oom",
     "open-hang",
+    "open-slow",
 )
 
 

@@ -41,6 +41,7 @@ COLUMNS = ("question", "answer", "solution")
 IDENTITY: dict[str, tuple[str, ...]] = {
     "run.name": NONE,
     "run.store": NONE,
+    "run.base_weights": NONE,
     "run.seed": COMPLETIONS,
     "problems.train.source": ("train problems",),
     # A subset is a prefix of one order: names of problems and shards stay, names of files made from the whole change.

@@ -44,6 +44,10 @@ class Run(Section):
     """A local folder or `s3://bucket/prefix`."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the sampling."""
+    base_weights: Literal["hub", "store"] = "hub"
+    """Where nodes take the weights of models of the hub from. `hub`: each node downloads them once, into its HF_HOME,
+    or one for all that share it. `store`: one node downloads them and commits them to the run, which the others read.
+    """
 
 
 class Sampling(Section):

@@ -33,8 +33,8 @@ from rft_ray.store.models.folder import (
     files_fingerprint,
     parameters,
     read_json,
-    sha256_of,
 )
+from rft_ray.store.models.hashes import sha256_of
 from rft_ray.store.names import fingerprint_of
 
 _HUB_NAME = re.compile(r"(?:https?://[\w.-]+/|[\w.-]+:(?://)?)?(?P<name>[\w.-]+/[\w.-]+(?:@[\w.-]+)?)")
@@ -89,6 +89,11 @@ def resolve_exactly(source: str, planned: str) -> Path:
             "name a revision, or a folder that all nodes share"
         )
     return folder
+
+
+def hub_names(source: str) -> list[str]:
+    """`owner/name[@revision]` of each hub model that the source names: the model, and the base of an adapter."""
+    return [place.removeprefix("hub:") for place in source.split(_BASE) if place.startswith("hub:")]
 
 
 def pinned(source: str) -> str:
@@ -162,15 +167,16 @@ def documents(source: str) -> list[Path]:
     """
     repository = _repository(source)
     if repository:
-        names = [name for name in repository.files if _is_document(name)]
+        names = [name for name in repository.files if is_document(name)]
         return _snapshot(source, repository.pinned, names) if names else []
     original = metadata(source) if source.startswith("hub:") else _original(source)
     if original.is_file():
         return [original]
-    return [path for path in sorted(original.iterdir()) if _is_document(path.name)]
+    return [path for path in sorted(original.iterdir()) if is_document(path.name)]
 
 
-def _is_document(name: str) -> bool:
+def is_document(name: str) -> bool:
+    """Whether a file is a model's card, licence or notice, by its name."""
     return name == "README.md" or ("/" not in name and name.upper().startswith(_DOCUMENTS))
 
 

@@ -66,6 +66,17 @@ def repository(name: str) -> Repository | None:
         return None
 
 
+def known(name: str) -> Repository | None:
+    """What this process knows of `owner/name@commit`; None where it has not asked."""
+    return _known.get(("model", name))
+
+
+def remember(repository: Repository, folder: Path) -> None:
+    """Know a model repository as if the hub had been asked. `folder`: has its small files, and the commit's name."""
+    _known.setdefault(("model", repository.pinned), repository)
+    _folders.setdefault(("model", repository.pinned), folder)
+
+
 def _asked(name: str, kind: str) -> Repository:
     """What the hub knows of a repository. Raises what its client raises."""
     from huggingface_hub import HfApi, constants

@@ -19,7 +19,7 @@ from typing import NoReturn, Protocol
 
 from rft_ray import config
 from rft_ray.config.endpoint import ENDPOINT
-from rft_ray.data import base_models
+from rft_ray.data.base_weights import fetch_base
 from rft_ray.plan.jobs import ModelRef
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.actor_pool import in_one_line
@@ -261,6 +261,6 @@ def model_folder(store: Store, model: ModelRef) -> tuple[Path, str]:
     The second value identifies a fine-tuned model's files, as in `RandomSource`.
     """
     if model.stage == "base":
-        return base_models.resolve_exactly(model.source, model.fingerprint), ""
+        return fetch_base(store, model.source, model.fingerprint), ""
     folder, manifest = fetch_with_manifest(store, model.fingerprint)
     return folder, manifest.attempt

@@ -1,21 +1,24 @@
 """The executions of one sampling stage: one over all shards, and others over those that are stuck in the one before.
 
-In: shards, and a sampler for each actor. Out: receipts. The first round is the only one where no place and no node
-fails. In a later round each place that failed keeps an actor that waits (`Supervisor.may_start`), and as many engines
-work beside them as the shards that are left fill.
+In: shards, and a sampler for each actor. Out: receipts. Ray Data decides which actor has a turn, and the supervisor
+which shard it samples. So an execution has more turns than shards: actors that wait take some. The first round is the
+only one where no place and no node fails. In a later round each place that failed keeps an actor that waits
+(`Supervisor.may_start`), and as many engines work beside them as the shards that are left fill.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import ray
 
-from rft_ray.runtime.actor_pool import Pool, StageError, run_actors
+from rft_ray.runtime.actor_pool import MAX_BLOCKS, Pool, StageError, run_actors
+from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.places import LoadFailure, Sites, sites_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
@@ -33,9 +36,20 @@ TIMEOUT_S = 120.0
 class Rounds:
     """Runs one execution after another over the shards that are left."""
 
-    def __init__(self, supervisor: Any, pool: Pool, lost_s: float, tracker: ShardTracker, *, stays: bool) -> None:
-        """`lost_s`: how long to wait for a lost node's replacement. `stays`: whether no other place is to be tried."""
-        self._supervisor, self._pool, self._tracker, self._stays = supervisor, pool, tracker, stays
+    def __init__(
+        self,
+        supervisor: Any,
+        pool: Pool,
+        tracker: ShardTracker,
+        *,
+        work: Mapping[str, Work],
+        lost_s: float,
+        stays: bool,
+    ) -> None:
+        """`work`: by stem, of every shard. `lost_s`: how long to wait for a lost node's replacement. `stays`: whether
+        no other place is to be tried.
+        """
+        self._supervisor, self._pool, self._work, self._stays = supervisor, pool, work, stays
         self._standstill = Standstill(self._status, lost_s, tracker.report)
         self._number, self._fruitless = 0, 0
         self._seen = (-1, -1)
@@ -47,16 +61,18 @@ class Rounds:
         self._check_progress(len(shards), failures)
         self._number += 1
         sites = Sites() if self._stays else sites_of(ray.nodes(), self._pool.gpus)
-        models = self._tracker.models_of(shards)
-        ray.get(self._supervisor.begin_round.remote(self._number, models, sites), timeout=TIMEOUT_S)
-        pool = self._pool
+        work = [self._work[shard.stem] for shard in shards]
+        ray.get(self._supervisor.begin_round.remote(self._number, work, sites), timeout=TIMEOUT_S)
+        pool = first_pool(self._pool, len(shards))
         if self._number > 1:
             print(f"  sample: {len(shards)} shards were stuck: sampling them elsewhere", flush=True)
             bad = len({failure.place for failure in failures})
-            pool = later_pool(pool, len(shards), bad + self._fruitless, sites)
+            pool = later_pool(self._pool, len(shards), bad + self._fruitless, sites)
         sampler = partial(make, round_number=self._number)
         self._standstill.begin()
-        yield from run_actors("sample", sampler, shards, pool, SampleReceipt, self._standstill)
+        for receipt in run_actors("sample", sampler, turns(shards, pool), pool, SampleReceipt, self._standstill):
+            if receipt.refusal != "none":
+                yield receipt
 
     def _status(self) -> Status:
         status: Status = ray.get(self._supervisor.status.remote(), timeout=TIMEOUT_S)
@@ -68,6 +84,21 @@ class Rounds:
         if self._fruitless == MAX_FRUITLESS:
             last = f"; {failures[-1].place} cannot load a model: {failures[-1].reason}" if failures else ""
             raise StageError(f"sample: no engine has sampled one of {left} shards in {MAX_FRUITLESS} rounds{last}")
+
+
+def turns(shards: Sequence[Shard], pool: Pool) -> list[Shard]:
+    """A turn for each shard, and as many more as all actors but one can hold while they wait."""
+    rows = len(shards) // MAX_BLOCKS + 2 if len(shards) > MAX_BLOCKS // 2 else 1
+    """At most so many turns are given to an actor as one, by Ray Data's blocks."""
+    more = (pool.max_actors - 1) * (pool.shards_in_flight + 1) * rows
+    return [*shards, *islice(cycle(shards), more)]
+
+
+def first_pool(pool: Pool, shards: int) -> Pool:
+    """The pool of the first round: no more actors than the shards fill."""
+    return replace(
+        pool, max_actors=max(pool.min_actors, min(pool.max_actors, math.ceil(shards / pool.shards_in_flight)))
+    )
 
 
 def later_pool(pool: Pool, shards: int, waiting: int, sites: Sites) -> Pool:

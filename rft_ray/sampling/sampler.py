@@ -26,7 +26,7 @@ from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, U
 from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
+from rft_ray.sampling.supervisor import Decision, Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
 from rft_ray.store.shards import Shard, key_to_write, shard_metadata
@@ -123,10 +123,28 @@ class Sampler:
         )
 
     def __call__(self, shard: Shard) -> SampleReceipt:
+        """Sample a shard: the given one, or the one that the supervisor gives out instead."""
+        while True:
+            turn = self._supervisor.take(shard.stem)
+            if turn.decision == "wait":
+                time.sleep(ASK_AGAIN_S)
+                continue
+            if turn.decision == "none":
+                return SampleReceipt("", refusal="none")
+            taken = turn.shard or shard
+            try:
+                receipt = self._handled(taken, turn.decision, turn.reason)
+            except NotHere:
+                self._supervisor.give_back(taken.stem)
+                continue
+            self._supervisor.finished(taken.stem)
+            return receipt
+
+    def _handled(self, shard: Shard, decision: Decision, reason: str) -> SampleReceipt:
+        """Sample a shard and commit it, as the supervisor decided. Raises NotHere."""
         key = key_to_write(self._store, shard)
         if key is None:
             return SampleReceipt(shard.stem)
-        decision, reason = self._supervisor.decide(shard.stem)
         if decision != "shared" and decision != "exclusive":
             return SampleReceipt(shard.stem, refusal=decision, reason=reason)
         job = self._jobs[shard.fingerprint]
@@ -137,26 +155,16 @@ class Sampler:
             if not (self._stateless and isinstance(death, Misbehaved)):
                 self._host.end(job.model, death, shard.stem)
             self._supervisor.failed(shard.stem, str(death))
-            return self(shard)  # until it is quarantined
+            return self._handled(shard, *self._supervisor.decide(shard.stem))  # until it is quarantined
+        except NotHere:
+            raise
         except Unloadable as error:
             return SampleReceipt(shard.stem, unloadable=str(error))
-        except NotHere:
-            return self._left_to_others(job.model, shard)
         except Unavailable as error:
             self._supervisor.answered(shard.stem)
             return SampleReceipt(shard.stem, unloadable=str(error))
         except Exception as failure:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
-
-    def _left_to_others(self, model: ModelRef, shard: Shard) -> SampleReceipt:
-        """Keep a shard whose model this place cannot load until the supervisor asks for it."""
-        while True:
-            outcome, reason = self._supervisor.wait(shard.stem, model.fingerprint)
-            if outcome == "unloadable":
-                return SampleReceipt(shard.stem, unloadable=reason)
-            if outcome != "wait":
-                return SampleReceipt(shard.stem, refusal=outcome, reason=reason)
-            time.sleep(ASK_AGAIN_S)
 
     def _sampled(self, job: SamplingJob, shard: Shard, *, exclusive: bool) -> Sampled:
         asked = self._ask(self._store, job, shard)

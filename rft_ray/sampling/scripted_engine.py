@@ -25,7 +25,8 @@ def fail_opening(faults: tuple[Fault, ...], place: str) -> None:
     """Fail as a fault of the script asks for the opening of an engine at this place; without one, do nothing."""
     for fault in faults:
         if fault.kind.startswith("open-") and fault.strikes(place):
-            _fail(fault.kind.removeprefix("open-"))
+            kind, _, seconds = fault.kind.removeprefix("open-").partition("=")
+            _fail(kind, float(seconds or HANG_S))
 
 
 def fail_answering(faults: tuple[Fault, ...], question: str) -> str:
@@ -64,6 +65,7 @@ class ScriptedEngine:
     def __init__(self, seed: int, script: str = "", place: str = "") -> None:
         self.seed, self.progress = seed, 0
         self._faults = engine_script.parse(script)
+        self._slow_loads = tuple(fault for fault in self._faults if fault.kind.startswith("open-slow")), place
         fail_opening(self._faults, place)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
@@ -83,6 +85,7 @@ class ScriptedEngine:
         return Answered(len(str(request.prompt).split()), tuple(samples))
 
     def swap(self, folder: Path | None) -> bool:
+        fail_opening(*self._slow_loads)
         return True  # any model will do: it holds none
 
     def close(self) -> None:

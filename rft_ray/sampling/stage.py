@@ -1,9 +1,11 @@
 """Problem -> Completion: Ray Data over a pool of vLLM actors, and one actor for the models behind endpoints.
 
-The missing shards of all models of one engine are one Ray Data execution, sorted by model. An actor holds one engine
-and swaps it to the next model where possible, so that a process, its imports and an engine start once instead of once
-per model. Each shard is one request per problem with n = samples_per_block; several shards of a model are in one engine
-at once. The actor that sampled a shard commits it, unless another one has done so meanwhile, and returns a receipt.
+The missing shards of all models of one engine are one Ray Data execution. An actor holds one engine and swaps it to the
+next model where possible, so that a process, its imports and an engine start once instead of once per model; with more
+actors than models it keeps to one or two of them (`assignment.py`). So the samples of a model, for a corpus and for an
+evaluation, share a load. Each shard is one request per problem with n = samples_per_block; several shards of a model
+are in one engine at once. The actor that sampled a shard commits it, unless another one has done so meanwhile, and
+returns a receipt.
 
 An engine that fails, hangs or returns impossible answers is not used again: its process ends, Ray starts another one,
 and its shards are tried again. A supervisor counts the failures (`supervisor.py`), a watchdog ends the process of a
@@ -16,17 +18,18 @@ when nobody works any more (`standstill.py`): another execution, a round, sample
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import ray
 
 from rft_ray import config
-from rft_ray.plan.jobs import SamplingJob
+from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
+from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
@@ -109,13 +112,17 @@ def _sampled(
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
-    rounds = Rounds(supervisor, pool, engine.lost_node_minutes * 60, tracker, stays=jobs[0].settings.engine == "openai")
+    stays = jobs[0].settings.engine == "openai"
+    lost_s = engine.lost_node_minutes * 60
+    rounds = Rounds(supervisor, pool, tracker, work=work_of(shards, jobs, store), lost_s=lost_s, stays=stays)
     receipts: list[SampleReceipt] = []
     left = list(shards)
     try:
         with sigterm.draining(lambda: supervisor.drain.remote(), engine.drain_seconds):
-            while left and not sigterm.was_received():
+            while left and not tracker.aborted and not sigterm.was_received():
                 for receipt in rounds.run(make, left):
+                    if receipt.refusal is None and receipt.shard not in tracker.pending:
+                        continue  # an actor was lost that had returned it: another one has found it committed
                     tracker.advance(receipt)
                     if receipt.refusal is None:
                         receipts.append(receipt)
@@ -145,20 +152,36 @@ def _divided(store: Store, shards: Sequence[Shard]) -> tuple[list[Shard], list[S
 def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:
     """The jobs, those of one model next to each other, and so models of one architecture, which an engine swaps fast.
 
-    Otherwise the order is kept. Models have one architecture where they have one name, or are committed with equal
-    config.json files.
+    Otherwise the order is kept.
     """
     models = list(dict.fromkeys(job.model for job in jobs))
-    architectures: dict[str, str] = {}
+    known = architectures(models, store)
+    kinds = list(dict.fromkeys(known.values()))
+    return sorted(jobs, key=lambda job: (kinds.index(known[job.model]), models.index(job.model)))
+
+
+def architectures(models: Iterable[ModelRef], store: Store) -> dict[ModelRef, str]:
+    """A name of each model's architecture: models have one where they have one name, or equal config.json files."""
+    known: dict[str, str] = {}
+    models = list(models)
     for model in models:
-        if model.name not in architectures and model.stage != "base":
+        if model.name not in known and model.stage != "base":
             with suppress(ModelError):  # a damaged manifest: reported when the model is loaded
                 if manifest := committed_model(store, model.fingerprint):
-                    architectures[model.name] = manifest.files["config.json"].sha256
-    kinds = list(dict.fromkeys(architectures.get(model.name, model.name) for model in models))
-    return sorted(
-        jobs, key=lambda j: (kinds.index(architectures.get(j.model.name, j.model.name)), models.index(j.model))
-    )
+                    known[model.name] = manifest.files["config.json"].sha256
+    return {model: known.get(model.name, model.name) for model in models}
+
+
+def work_of(shards: Sequence[Shard], jobs: Sequence[SamplingJob], store: Store) -> dict[str, Work]:
+    """By stem: what the supervisor needs to know of each shard."""
+    job_of = {job.fingerprint: job for job in jobs}
+    known = architectures(dict.fromkeys(job.model for job in jobs), store)
+    work = {}
+    for shard in shards:
+        job = job_of[shard.fingerprint]
+        samples = (shard.problem_stop - shard.problem_start) * job.settings.samples_per_block
+        work[shard.stem] = Work(shard, job.model.fingerprint, known[job.model], samples)
+    return work
 
 
 def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:

@@ -1,15 +1,16 @@
-"""Decides how each shard is sampled, and which shard a dead engine is counted against: one small actor per stage.
+"""Decides who samples each shard and how, and which shard a dead engine is counted against: one small actor per stage.
 
-In: calls of the samplers before, while and after they work on a shard. Out: a decision for each shard, and the recorded
-failures (`quarantine.py`). A process that dies ends several shards at once, and is often killed from outside. So:
+In: calls of the samplers before, while and after they work on a shard. Out: the next shard of a sampler, such that
+engines load few models (`assignment.py`), and the recorded failures (`quarantine.py`). A process that dies ends several
+shards at once, and is often killed from outside. So:
 
 * of several shards in one dead engine, none counts as failed: each becomes a suspect and is tried again exclusively;
 * a shard that had the engine to itself counts as failed, and so does one that the engine names;
 * a shard that has failed `max_failures` times is quarantined.
 
-A model that cannot be loaded at one place is left to others (`places.py`). The sampler there keeps its shards of that
-model, and waits with them: it would otherwise get every shard that is left, because it fails faster than the others
-sample. When nobody else works any more, the stage runs once more over these shards (`standstill.py`).
+A model that cannot be loaded at one place is left to others (`places.py`). The sampler there waits where it can load
+none of the models that are left. When nobody else works any more, the stage runs once more over these shards
+(`standstill.py`).
 
 Limits: it runs on the driver's node and lives as long as the stage; only the recorded failures outlive it.
 """
@@ -17,24 +18,38 @@ Limits: it runs on the driver's node and lives as long as the stage; only the re
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from rft_ray.sampling import quarantine
+from rft_ray.sampling.assignment import Assignment, Pace, Work
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
 from rft_ray.store import Store
+from rft_ray.store.shards import Shard
 
 Refusal = Literal["quarantined", "draining", "aborted", "given_up"]
-"""Why a shard is not sampled: it failed too often, the run is being stopped, too many other shards failed, or its model
-cannot be loaded at this place and is to be sampled at another one."""
+"""Why a shard is not sampled: it failed too often, the run is being stopped, too many other shards failed, or its round
+is over."""
 Decision = Literal["shared", "exclusive"] | Refusal
 """`shared`: in an engine together with other shards; `exclusive`: alone in one."""
-Wait = Literal["wait", "unloadable"] | Refusal
-"""What a sampler does with a shard whose model it cannot load: wait and ask again, or return it."""
 FORGOTTEN_S = 30.0
 """A sampler that waits asks more often than this; otherwise its process is gone."""
 SILENT = "its engine's process ended without an error message: killed, crashed, or out of memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a sampler does next. Example: Turn("shared", shard)"""
+
+    decision: Decision | Literal["wait", "none"]
+    """`wait`: ask again in a moment; `none`: every shard is given out."""
+    shard: Shard | None = None
+    """The shard to sample; None for the one with which the sampler asked, and where there is none."""
+    reason: str = ""
+    """Why a shard is not sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class Status:
     """Who waits in a stage. Example: Status(waiting=1, waiting_at_start=0, failures=(LoadFailure(…),))"""
 
     waiting: int
-    """Samplers that have shards and do nothing but wait."""
+    """Samplers that can load none of the models that are left, and do nothing but wait."""
     waiting_at_start: int
     """Samplers at places that can load none of the models; Ray Data gives them no shard."""
     failures: tuple[LoadFailure, ...] = ()
@@ -68,16 +83,18 @@ class Supervisor:
         """Processes that are about to end: a shard that another of their threads starts does not count as failed."""
         self._loads = LoadRecord(max_failures, Sites())
         self._round = 1
-        self._models: Collection[str] = ()
-        """The models of this round's shards."""
-        self._waiting: dict[str, dict[str, float]] = {}
-        """Sampler -> the shards with which it waits, and when it has asked last."""
+        self._pace = Pace()
+        self._assignment: Assignment | None = None
+        """None before a round: then a sampler samples the shards with which it asks."""
+        self._waiting: dict[str, float] = {}
+        """Sampler -> when it has asked last, where it can load none of the models that are left."""
         self._waiting_at_start: dict[str, float] = {}
         self._draining = False
 
-    def begin_round(self, number: int, models: Collection[str], sites: Sites) -> None:
-        """Note that a new execution begins, over shards of these models; samplers of the last one stop to wait."""
-        self._round, self._models, self._loads.sites = number, models, sites
+    def begin_round(self, number: int, work: Sequence[Work], sites: Sites) -> None:
+        """Note that a new execution begins, over these shards; samplers of the last one stop to wait."""
+        self._round, self._loads.sites = number, sites
+        self._assignment = Assignment(work, self._pace)
         self._inside.clear()
         self._waiting.clear()
         self._waiting_at_start.clear()
@@ -88,9 +105,7 @@ class Supervisor:
         idle = [
             sampler
             for sampler, asked in self._waiting.items()
-            if max(asked.values(), default=0) > lately
-            and not self._inside.get(sampler, ("", set()))[1]
-            and not self._loads.is_loading(sampler)
+            if asked > lately and not self._inside.get(sampler, ("", set()))[1] and not self._loads.is_loading(sampler)
         ]
         starting = sum(asked > lately for asked in self._waiting_at_start.values())
         return Status(len(idle), starting, tuple(self._loads.failures))
@@ -101,8 +116,9 @@ class Supervisor:
         It asks again until it may. Meanwhile it keeps the place's resources, so that no other sampler gets them.
         """
         self._notice(sampler, process)
-        self._loads.ended(sampler)  # whatever the process before it was loading
-        verdicts = {self._loads.verdict(model, place)[0] for model in self._models}
+        self._forget_process(sampler)  # whatever the process before it had begun
+        models: Collection[str] = self._assignment.models if self._assignment else ()
+        verdicts = {self._loads.verdict(model, place)[0] for model in models}
         may = self._draining or number != self._round or "elsewhere" not in verdicts or "load" in verdicts
         self._waiting_at_start.pop(sampler, None)
         if not may:
@@ -113,6 +129,36 @@ class Supervisor:
         """Note which process of the sampler calls: after a restart by Ray, another one than before."""
         if sampler in self._inside and self._inside[sampler][0] != process:
             self.died(sampler, self._inside[sampler][0], SILENT)
+
+    def take(
+        self, stem: str, sampler: str, process: str, place: Place, number: int, finished: Sequence[str] = ()
+    ) -> Turn:
+        """What a sampler does that has a turn. `stem`: the shard of the turn, which is any shard of the execution.
+
+        `number`: the sampler's round. `finished`: the shards that it has returned since it last asked.
+        """
+        self._notice(sampler, process)
+        if self._assignment and number == self._round:
+            for done in finished:
+                self._assignment.finished(sampler, done)
+        decision, reason = self.decide(stem, sampler, process)
+        if self._assignment is None or decision in ("draining", "aborted"):
+            return Turn(decision, None, reason)
+        if number != self._round:
+            return Turn("given_up")
+        work = self._assignment.take(sampler, lambda model: self._loads.verdict(model, place)[0] != "elsewhere")
+        self._waiting.pop(sampler, None)
+        if isinstance(work, Work):
+            decision, reason = self.decide(work.shard.stem, sampler, process)
+            return Turn(decision, work.shard, reason)
+        if work == "stuck":
+            self._waiting[sampler] = time.monotonic()
+        return Turn("none" if work == "none" else "wait")
+
+    def give_back(self, stem: str, sampler: str, number: int) -> None:
+        """Note that the sampler leaves a shard that it has taken to others: its place cannot load the model."""
+        if self._assignment and number == self._round:
+            self._assignment.give_back(sampler, stem)
 
     def decide(self, stem: str, sampler: str, process: str) -> tuple[Decision, str]:
         """How a sampler handles a shard, and the reason where it does not sample it."""
@@ -130,16 +176,19 @@ class Supervisor:
         if process in self._dead:
             return
         self._inside.setdefault(sampler, (process, set()))[1].add(stem)
+        self._pace.started(sampler, stem)
 
     def answered(self, stem: str, sampler: str, process: str) -> None:
         """Note that the engine has answered all requests of the shard."""
         self._inside.get(sampler, (process, set()))[1].discard(stem)
         self._suspects.discard(stem)
+        if self._assignment and (work := self._assignment.work_of(sampler, stem)):
+            self._pace.answered(sampler, work)
 
     def died(self, sampler: str, process: str, reason: str, cause: str = "") -> None:
         """Note that the process is about to end. `cause`: the shard that the engine misbehaved on, where known."""
         self._dead.add(process)
-        self._loads.ended(sampler)
+        self._forget_process(sampler)
         if self._inside.get(sampler, ("", set()))[0] != process:
             return  # another thread of it has reported this death
         inside = self._inside.pop(sampler)[1]
@@ -149,6 +198,13 @@ class Supervisor:
             self._count_failure(cause, reason)
         else:
             self._suspects |= inside
+
+    def _forget_process(self, sampler: str) -> None:
+        """Note that the sampler's process has ended: others load and sample what it had begun."""
+        self._loads.ended(sampler)
+        self._pace.ended(sampler)
+        if self._assignment:
+            self._assignment.ended(sampler)
 
     def failed(self, stem: str, sampler: str, process: str, reason: str) -> None:
         """Note that the engine failed on the shard and goes on: an endpoint's, which holds no state to be broken."""
@@ -166,32 +222,16 @@ class Supervisor:
 
     def load_began(self, model: str, sampler: str) -> None:
         self._loads.began(model, sampler)
+        self._pace.load_began(sampler)
 
     def loaded(self, model: str, sampler: str) -> None:
         self._loads.loaded(model, sampler)
+        self._pace.load_ended(sampler, loaded=True)
 
     def load_failed(self, model: str, sampler: str, place: Place, reason: str, again: bool) -> None:
         """Note that an engine at the place did not load the model. `again`: another process there may."""
         self._loads.failed(model, sampler, place, reason, again=again)
-
-    def wait(self, stem: str, model: str, sampler: str, place: Place, number: int) -> tuple[Wait, str]:
-        """What a sampler does with a shard whose model its place cannot load, and the reason where it returns it.
-
-        `number`: the sampler's round.
-        """
-        verdict, reason = self._loads.verdict(model, place)
-        outcome: Wait = "wait"
-        if self._draining:
-            outcome, reason = "draining", "the run is being stopped"
-        elif number != self._round:
-            outcome = "given_up"
-        elif verdict == "unloadable":
-            outcome = "unloadable"
-        if outcome == "wait":
-            self._waiting.setdefault(sampler, {})[stem] = time.monotonic()
-        else:
-            self._waiting.get(sampler, {}).pop(stem, None)
-        return outcome, reason
+        self._pace.load_ended(sampler, loaded=False)
 
     def drain(self) -> None:
         """Let no further shard start."""
@@ -210,11 +250,27 @@ class SupervisorClient:
         """`number`: of the round that the sampler belongs to."""
         self._supervisor, self._timeout_s = supervisor, timeout_s
         self._caller, self._place, self._round = (sampler, process), place, number
+        self._finished: deque[str] = deque()
+        """The shards that were returned since the last call of `take`."""
 
     @property
     def is_remote(self) -> bool:
         """Whether the supervisor is an actor; then this process is a worker of Ray's, which may be ended."""
         return not isinstance(self._supervisor, Supervisor)
+
+    def take(self, stem: str) -> Turn:
+        finished: list[str] = []
+        with suppress(IndexError):  # several threads call this at once
+            while True:
+                finished.append(self._finished.popleft())
+        return cast("Turn", self._call("take", stem, *self._caller, self._place, self._round, finished))
+
+    def finished(self, stem: str) -> None:
+        """Note that the shard is returned; the supervisor is told in the next call of `take`."""
+        self._finished.append(stem)
+
+    def give_back(self, stem: str) -> None:
+        self._call("give_back", stem, self._caller[0], self._round)
 
     def decide(self, stem: str) -> tuple[Decision, str]:
         return cast("tuple[Decision, str]", self._call("decide", stem, *self._caller))
@@ -245,9 +301,6 @@ class SupervisorClient:
 
     def load_failed(self, model: str, reason: str, *, again: bool) -> None:
         self._call("load_failed", model, self._caller[0], self._place, reason, again)
-
-    def wait(self, stem: str, model: str) -> tuple[Wait, str]:
-        return cast("tuple[Wait, str]", self._call("wait", stem, model, self._caller[0], self._place, self._round))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         call = getattr(self._supervisor, method)

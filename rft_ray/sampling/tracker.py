@@ -30,7 +30,7 @@ class ShardTracker:
         self.aborted = ""
         """Why the supervisor has refused all further shards; empty where it has not."""
         self.pending = {shard.stem for shard in shards}
-        """Shards without a receipt, and those that were given up."""
+        """Shards that are neither returned nor quarantined."""
         self._models = {shard.stem: job_of[shard.fingerprint].model for shard in shards}
         self._left = Counter(self._models.values())
         self._place = {model: place for place, model in enumerate(self._left, 1)}
@@ -42,7 +42,7 @@ class ShardTracker:
     def advance(self, receipt: SampleReceipt) -> None:
         """Take in one receipt, and print what a reader is to know of it."""
         model = self._models[receipt.shard]
-        if receipt.refusal != "given_up":
+        if receipt.refusal in (None, "quarantined"):  # other refusals name the shard of a turn, and are not about it
             self.pending.discard(receipt.shard)
         if receipt.refusal:
             self._note_refusal(model, receipt)
@@ -54,10 +54,6 @@ class ShardTracker:
         place = f", model {self._place[model]} of {len(self._place)}" if len(self._place) > 1 else ""
         self._progress.label = f"sample {label_of(model)}{place}"
         self._progress.advance(receipt.rows)
-
-    def models_of(self, shards: Sequence[Shard]) -> list[str]:
-        """Fingerprints of the models of these shards."""
-        return list(dict.fromkeys(self._models[shard.stem].fingerprint for shard in shards))
 
     def report(self, failure: LoadFailure) -> None:
         """Print that a place has failed with a model."""

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rft_ray.store.models.folder import sha256_of
+from rft_ray.store.models.hashes import sha256_of
 
 SWAPPABLE = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type`s of config.json."""

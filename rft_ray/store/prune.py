@@ -72,8 +72,10 @@ def _corpora_of_models(store: Store, keys: Iterable[str], needed: Collection[str
 
 
 def recipes_to_keep(plans: Iterable[SavedPlan], forgotten: Collection[str]) -> set[str]:
-    """The recipes of the saved plans that are not forgotten."""
-    return {recipe for plan in plans if plan.name not in forgotten for recipe in plan.recipes}
+    """The recipes of the saved plans that are not forgotten, and their base models."""
+    kept = [plan for plan in plans if plan.name not in forgotten]
+    bases = {value for plan in kept for name, value in plan.data.items() if name.startswith("model ")}
+    return bases.union(*(plan.recipes for plan in kept))
 
 
 def unplanned(store: Store, plans: Iterable[SavedPlan]) -> list[str]:

@@ -14,7 +14,7 @@ from rft_ray.config import Config
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
-from rft_ray.data import base_models, problems
+from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
@@ -22,6 +22,7 @@ from rft_ray.grading.spec import spec_of
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.cost import duration
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
+from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, mark_run, open_store, present
@@ -49,6 +50,7 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
     problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     store = open_store(f"{config.run.store}/{config.run.name}")
+    hub_records.recall(store)
     config, sources = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
     named = {model.name: model.source for model in config.models}
@@ -74,6 +76,7 @@ def save(plan: StudyPlan, store: Store) -> None:
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
     data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
+    hub_records.record(store, [model.source for model in plan.config.models])
     save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 
 
@@ -86,6 +89,12 @@ def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> St
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)
         _build([job for job in plan.corpora if job.paths is None], plan, store)
+
+    if config.run.base_weights == "store":
+        with watch.stage("base models") as counts:
+            sources = {model.name: model.source for model in config.models}
+            bases = {sources[point.spec.model]: point.training.base_fingerprint for point in plan.points}
+            counts["committed"] = commit_bases(store, bases)
 
     with watch.stage("sft") as counts:
         counts["trained"] = fine_tune(plan, store, late=False)

@@ -22,7 +22,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rft_ray.data.base_models import resolve, resolve_exactly
+from rft_ray.data.base_models import resolve
+from rft_ray.data.base_weights import fetch_base
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
@@ -150,7 +151,7 @@ def _start(group: Group, job: TrainingJob) -> Path:
     """The folder of the weights that the training starts from: a committed model of the run, or the base."""
     if job.start:
         return fetch_model(group.store, job.start)
-    return resolve_exactly(job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
+    return fetch_base(group.store, job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
 
 
 def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rft_ray.store.models.folder import ModelError
-
-CACHE = "RFT_CACHE"
-"""Environment variable: the folder in which downloaded and converted models are kept."""
+from rft_ray.store.models.node import CACHE, cache_root, locked
 
 
 def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], object]) -> Path:
@@ -21,7 +17,7 @@ def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], obj
 
     Processes that need the same folder wait for the one that builds it. Raises ModelError where it cannot be written.
     """
-    final = Path(os.environ.get(CACHE) or "~/.cache/rft-ray").expanduser().absolute() / name
+    final = cache_root() / name
     with suppress(ModelError, OSError):
         check(final)
         return final
@@ -49,18 +45,3 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
         if final.exists():  # a damaged copy
             shutil.move(final, Path(temp) / "damaged")
         made.rename(final)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock on a file; the system releases it when the process ends for any reason.
-
-    Yields False where the file system has no locks: then several processes can build the same folder, and the copy of
-    the last one stays.
-    """
-    with open(path, "w") as file:
-        is_locked = False
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            is_locked = True
-        yield is_locked

@@ -14,7 +14,8 @@ from typing import Any
 
 from rft_ray.store.base import Store
 from rft_ray.store.models.cache import cached
-from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files, sha256_of
+from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files
+from rft_ray.store.models.hashes import sha256_of
 from rft_ray.store.outages import through_outages
 from rft_ray.store.tables import present, writable
 

@@ -9,12 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from rft_ray.config.errors import InputError
+from rft_ray.store.models.hashes import sha256_of
 from rft_ray.store.names import fingerprint_of
 
 MODEL_FILES = (
@@ -35,12 +35,6 @@ class ModelError(InputError, RuntimeError):
 def files_fingerprint(folder: Path) -> str:
     """16 hex digits that name a base model by the names and hashes of its files, independent of the folder's path."""
     return fingerprint_of("model", files={path.name: sha256_of(path) for path in model_files(folder)})
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; cached until its size or modification time changes."""
-    status = path.stat()
-    return _sha256(str(path.absolute()), status.st_size, status.st_mtime_ns)
 
 
 def is_model_file(name: str) -> bool:
@@ -115,9 +109,3 @@ def check_weights(path: Path, source: str) -> None:
 
 def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -76,6 +76,7 @@ RECIPE: dict[str, object] = {
 OTHER: dict[str, object] = {
     "run.name": "other",
     "run.store": "other",
+    "run.base_weights": "store",
     "run.seed": 1,
     "problems.train.source": "tiny:train:50",
     "problems.train.limit": 10,

@@ -9,13 +9,20 @@ import pytest
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import quarantine
+from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.places import Place, Sites
-from rft_ray.sampling.supervisor import SILENT, Supervisor
+from rft_ray.sampling.supervisor import SILENT, Supervisor, Turn
 from rft_ray.store import open_store
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 HERE, THERE = Place("n1", "10.0.0.1", ("0",)), Place("n2", "10.0.0.2", ("0",))
-A, B, C, D = (shard.stem for shard in JOB.shards())
+SHARDS = list(JOB.shards())
+A, B, C, D = (shard.stem for shard in SHARDS)
+
+
+def work(models: str) -> list[Work]:
+    """A shard of each model."""
+    return [Work(shard, model, "llama", 8) for shard, model in zip(SHARDS, models, strict=False)]
 
 
 @pytest.fixture
@@ -124,28 +131,50 @@ def test_a_model_that_runs_out_of_memory_is_tried_max_failures_times(supervisor:
 @pytest.fixture
 def fleet(supervisor: Supervisor) -> Supervisor:
     """The supervisor of two models on 8 places, one of which has failed with m."""
-    supervisor.begin_round(1, ["m", "n"], Sites(hosts=2, places=8))
+    supervisor.begin_round(1, work("mn"), Sites(hosts=2, places=8))
     supervisor.load_failed("m", "s", HERE, "no kernel image", False)
     return supervisor
 
 
-def test_a_sampler_waits_with_a_shard_that_it_cannot_sample_until_the_round_is_over(fleet: Supervisor) -> None:
-    assert fleet.wait(A, "m", "s", HERE, 1) == ("wait", "no kernel image")
+def test_a_sampler_gets_no_shard_of_a_model_that_its_place_cannot_load(fleet: Supervisor) -> None:
+    """B is the shard of the other model."""
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("shared", SHARDS[1])
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("wait")
+    assert fleet.take(A, "t", "p2", THERE, 1) == Turn("shared", SHARDS[0])
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("none")
+
+
+def test_a_sampler_waits_where_it_can_load_none_of_the_models_until_the_round_is_over(fleet: Supervisor) -> None:
+    fleet.begin_round(1, work("m"), Sites(hosts=2, places=8))
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("wait")
     assert fleet.status().waiting == 1
-    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
-    assert fleet.wait(A, "m", "s", HERE, 1) == ("given_up", "no kernel image")
+    fleet.begin_round(2, work("m"), Sites(hosts=2, places=8))
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("given_up")
     assert fleet.status().waiting == 0
 
 
-def test_a_sampler_that_waits_returns_the_shard_when_no_place_can_load_its_model(fleet: Supervisor) -> None:
-    assert fleet.wait(A, "m", "s", HERE, 1)[0] == "wait"
+def test_a_shard_that_a_place_gives_back_is_taken_by_another(fleet: Supervisor) -> None:
+    fleet.begin_round(1, work("n"), Sites(hosts=2, places=8))
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("shared", SHARDS[0])
+    assert fleet.take(A, "t", "p2", THERE, 1) == Turn("none")
+    fleet.load_failed("n", "s", HERE, "no kernel image", False)
+    fleet.give_back(A, "s", 1)
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("wait")
+    assert fleet.take(A, "t", "p2", THERE, 1) == Turn("shared", SHARDS[0])
+
+
+def test_a_sampler_that_waits_gets_the_shard_to_return_when_no_place_can_load_its_model(fleet: Supervisor) -> None:
+    fleet.begin_round(1, work("m"), Sites(hosts=2, places=8))
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("wait")
     fleet.load_failed("m", "t", THERE, "no kernel image", False)
-    assert fleet.wait(A, "m", "s", HERE, 1)[0] == "unloadable"
+    assert fleet.load_verdict("m", HERE)[0] == "unloadable"
+    assert fleet.take(A, "s", "p1", HERE, 1) == Turn("shared", SHARDS[0])
     assert fleet.status().waiting == 0
 
 
-def test_a_sampler_that_waits_with_one_shard_and_samples_another_works(fleet: Supervisor) -> None:
-    fleet.wait(A, "m", "s", HERE, 1)
+def test_a_sampler_that_waits_with_one_turn_and_samples_in_another_works(fleet: Supervisor) -> None:
+    fleet.begin_round(1, work("m"), Sites(hosts=2, places=8))
+    fleet.take(A, "s", "p1", HERE, 1)
     fleet.load_began("n", "s")
     assert fleet.status().waiting == 0
     fleet.loaded("n", "s")
@@ -155,26 +184,38 @@ def test_a_sampler_that_waits_with_one_shard_and_samples_another_works(fleet: Su
     assert fleet.status().waiting == 1
 
 
+def test_the_shards_of_a_dead_process_are_given_out_again(supervisor: Supervisor) -> None:
+    """C has been returned."""
+    supervisor.begin_round(1, work("mmm"), Sites(hosts=2, places=8))
+    assert [supervisor.take(A, "s", "p1", HERE, 1).shard for _ in SHARDS[:3]] == SHARDS[:3]
+    assert supervisor.take(A, "s", "p1", HERE, 1, [C]) == Turn("none")
+    supervisor.started(A, "s", "p1")
+    assert supervisor.may_start("s", "p2", HERE, 1)
+    turns = [supervisor.take(A, "t", "p3", THERE, 1) for _ in SHARDS[:3]]
+    assert [turn.shard for turn in turns] == [SHARDS[0], SHARDS[1], None]
+    assert [turn.decision for turn in turns] == ["exclusive", "shared", "none"]
+
+
 def test_a_place_that_can_load_none_of_a_rounds_models_takes_no_shard(fleet: Supervisor) -> None:
     assert fleet.may_start("s", "p1", HERE, 1)  # n may load there
-    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
+    fleet.begin_round(2, work("m"), Sites(hosts=2, places=8))
     assert not fleet.may_start("t", "p2", HERE, 2)
     assert fleet.status().waiting_at_start == 1
     assert fleet.may_start("u", "p3", THERE, 2)
-    fleet.begin_round(3, ["n"], Sites(hosts=2, places=8))
+    fleet.begin_round(3, work("n"), Sites(hosts=2, places=8))
     assert fleet.may_start("t", "p2", HERE, 2)  # its round is over: its process may end
 
 
 def test_whoever_waits_is_released_when_the_run_is_drained(fleet: Supervisor) -> None:
-    fleet.begin_round(2, ["m"], Sites(hosts=2, places=8))
+    fleet.begin_round(2, work("m"), Sites(hosts=2, places=8))
     assert not fleet.may_start("s", "p1", HERE, 2)
     fleet.drain()
     assert fleet.may_start("s", "p1", HERE, 2)
-    assert fleet.wait(A, "m", "s", HERE, 2)[0] == "draining"
+    assert fleet.take(A, "s", "p1", HERE, 2).decision == "draining"
 
 
 def test_a_restarted_sampler_loads_no_longer_what_its_last_process_did(supervisor: Supervisor) -> None:
-    supervisor.begin_round(1, ["m"], Sites(hosts=2, places=2))
+    supervisor.begin_round(1, work("m"), Sites(hosts=2, places=2))
     supervisor.load_began("m", "killed")
     assert supervisor.may_start("killed", "p2", HERE, 1)
     for place in (HERE, THERE):
@@ -185,3 +226,4 @@ def test_a_restarted_sampler_loads_no_longer_what_its_last_process_did(superviso
 def test_no_shard_starts_while_the_run_is_drained(supervisor: Supervisor) -> None:
     supervisor.drain()
     assert supervisor.decide(A, "s", "p")[0] == "draining"
+    assert supervisor.take(A, "s", "p", HERE, 1).decision == "draining"

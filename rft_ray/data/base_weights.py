@@ -1,0 +1,34 @@
+"""Where a node takes a base model from: the run's store, if it is committed there, or else its source.
+
+In: a source and its planned fingerprint. Out: a local folder. A model of the hub is fetched by each node into the hub
+client's cache, which several nodes share where HF_HOME is on a shared disk. With `run.base_weights: store` one node
+fetches it, converts it where needed, and commits it to the run; the others never ask the hub.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rft_ray.data.base_models import hub_names, resolve_exactly
+from rft_ray.store import Store
+from rft_ray.store.models.committed import commit_model, committed_model, fetch_files
+
+BASE = "base"
+"""The stage of a base model, in its manifest's metadata."""
+
+
+def fetch_base(store: Store, source: str, fingerprint: str) -> Path:
+    """The local folder of a base model with this fingerprint. Raises ModelError, StoreError."""
+    manifest = committed_model(store, fingerprint) if hub_names(source) else None
+    return fetch_files(store, manifest) if manifest else resolve_exactly(source, fingerprint)
+
+
+def commit_base(store: Store, source: str, fingerprint: str) -> bool:
+    """Fetch a base model from its source and commit it to the run. False: it was committed before.
+
+    Raises ModelError, StoreError.
+    """
+    if committed_model(store, fingerprint):
+        return False
+    folder = resolve_exactly(source, fingerprint)
+    return commit_model(store, fingerprint, folder, {"stage": BASE, "source": source})

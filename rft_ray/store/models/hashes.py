@@ -1,0 +1,62 @@
+"""SHA-256 of the files of models: a large file is read once by all processes of a machine.
+
+In: a path. Out: its hash, from a record in the cache (`RFT_CACHE`) where the file is the one that was hashed: same
+path, size, inode and times. A record counts for a day, so that damage to a disk does not stay unnoticed. A process
+that needs the hash of a file waits for the one that reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from rft_ray.store.models.node import cache_root, locked
+
+LARGE = 64 * 2**20
+"""Bytes of a file from which its hash is recorded."""
+RECORDED_FOR_S = 24 * 3600
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits; cached until its size or modification time changes."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return _sha256(str(path.absolute()), status.st_size, status.st_mtime_ns)
+    return _recorded(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _recorded(path: str, *identity: int) -> str:
+    """The hash that another process of this machine has recorded, or else the file's, recorded for others."""
+    name = hashlib.sha256(f"{path} {identity}".encode()).hexdigest()
+    record = cache_root() / "hashes" / name
+    with suppress(OSError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with locked(record.with_suffix(".lock")):
+            if (known := _read(record)) is None:
+                known = _sha256(path, *identity[:2])
+                temporary = record.with_suffix(f".{os.getpid()}.part")
+                temporary.write_text(known)
+                temporary.rename(record)
+            return known
+    return _sha256(path, *identity[:2])
+
+
+def _read(record: Path) -> str | None:
+    with suppress(OSError):
+        text = record.read_text()
+        if _HASH.fullmatch(text) and time.time() - record.stat().st_mtime < RECORDED_FOR_S:
+            return text
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,82 @@
+"""Hashes of large model files, by processes of one machine; a process here is a cleared memory of one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rft_ray.store.models import hashes
+
+
+@pytest.fixture
+def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gets the path of each file that is read. Files of 8 bytes are large."""
+    made: list[str] = []
+
+    def digest(path: str, size: int, mtime_ns: int) -> str:
+        made.append(path)
+        time.sleep(0.05)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    monkeypatch.setenv("RFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hashes, "LARGE", 8)
+    monkeypatch.setattr(hashes, "_sha256", digest)
+    hashes._recorded.cache_clear()
+    return made
+
+
+def by_another_process(path: Path) -> str:
+    hashes._recorded.cache_clear()
+    return hashes.sha256_of(path)
+
+
+def file(tmp_path: Path, content: bytes = b"weights!") -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_large_file_is_read_by_one_process_of_a_machine(tmp_path: Path, reads: list[str]) -> None:
+    path = file(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(by_another_process, [path] * 8))
+    assert set(said) == {hashlib.sha256(b"weights!").hexdigest()}
+    assert reads == [str(path)]
+
+
+def test_a_file_that_changed_is_read_again_even_with_its_old_time(tmp_path: Path, reads: list[str]) -> None:
+    path = file(tmp_path)
+    before, times = by_another_process(path), path.stat()
+    path.write_bytes(b"Weights!")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert by_another_process(path) != before
+
+
+def test_a_record_counts_for_a_day_and_only_while_it_is_whole(tmp_path: Path, reads: list[str]) -> None:
+    path = file(tmp_path)
+    right = by_another_process(path)
+    [record] = [entry for entry in (tmp_path / "cache/hashes").iterdir() if not entry.suffix]
+    record.write_text(right[:20])
+    assert by_another_process(path) == right
+    old = time.time() - hashes.RECORDED_FOR_S - 1
+    os.utime(record, (old, old))
+    assert by_another_process(path) == right
+    assert len(reads) == 3
+
+
+def test_small_files_leave_no_record(tmp_path: Path, reads: list[str]) -> None:
+    by_another_process(file(tmp_path, b"config"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    monkeypatch.setenv("RFT_CACHE", str(tmp_path / "taken"))
+    assert by_another_process(file(tmp_path)) == hashlib.sha256(b"weights!").hexdigest()
