@@ -343,12 +343,18 @@ def main() -> int:
         run_step(options.step, place)
     deadline = time.monotonic() + options.minutes * 60
     records: list[Figures] = []
-    for name in options.only:
-        left = deadline - time.monotonic()
-        late = {"step": name, "seconds": 0, "ok": False, "error": f"no time left of {options.minutes:g} minutes"}
-        records.append(step(name, place, min(left, STEPS[name][1] * options.minutes / 10)) if left > 0 else late)
-        print(json.dumps(records[-1], ensure_ascii=False), flush=True)
+    stopped = False
+    try:
+        for name in options.only:
+            left = deadline - time.monotonic()
+            late = {"step": name, "seconds": 0, "ok": False, "error": f"no time left of {options.minutes:g} minutes"}
+            records.append(step(name, place, min(left, STEPS[name][1] * options.minutes / 10)) if left > 0 else late)
+            print(json.dumps(records[-1], ensure_ascii=False), flush=True)
+    except KeyboardInterrupt:  # the step's processes have ended
+        stopped = True
     print(f"\n{table(records)}\n\nlogs: {folder}", flush=True)
+    if stopped:
+        return 130
     return int(any(record["ok"] is False for record in records))
 
 
