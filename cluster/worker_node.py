@@ -36,6 +36,7 @@ def main() -> int:
         # not shared: a node that unpacks a job's working directory removes it while the driver is using it
         temp_dir=arguments.temp_dir,
         num_cpus=arguments.cpus,
+        num_gpus=0,  # the head, on the same machine, has counted its GPUs
         object_store_memory=arguments.object_store_bytes,
         min_worker_port=0,
         max_worker_port=0,

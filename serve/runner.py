@@ -23,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rft_ray.config.errors import RunError
+from rft_ray.runtime.gpus import ray_options
 from serve import ray_private
 from serve.http import listening, proxy_middleware
 
@@ -145,7 +146,9 @@ def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterat
         os.environ.setdefault("RAY_worker_niceness", "0")  # clients may use the same cores; Ray's own niceness is 15
     import ray
 
-    options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        options = {"address": "local", "include_dashboard": False, **ray_options()}
     options["runtime_env"] = {"env_vars": SERVE_SETTINGS | settings}
     try:
         ray.init(**options, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rft_ray.config.errors import ConfigError, InputError, RftError
+from rft_ray.runtime.gpus import usable_gpus
 
 if TYPE_CHECKING:
     from rft_ray.config import Config
@@ -77,7 +78,7 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
     lines = list(checks.notes(config, train, test))
     checks.check_models(config, train)
     if not os.environ.get("RAY_ADDRESS"):
-        lines += checks.missing_gpus(config, gpus_here())
+        lines += checks.missing_gpus(config, usable_gpus())
     for line in lines:
         print(f"note: {line}")
     for line in problems.describe(train, test, leaks, config.problems.overlap_threshold):
@@ -116,11 +117,6 @@ def check_memory_here(needs: Callable[[], Needs]) -> None:
         needed = needs()
         for card in here:
             memory_plan.check(needed, card)
-
-
-def gpus_here() -> int:
-    """The number of NVIDIA GPUs of this machine, by its device files: Ray and PyTorch are not imported."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def check_writable(store: Store) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("run", "fine-tune, sample, verify, merge, fine-tune again, evaluate: the whole of RFT"),
     "verify": ("verify", "grade completions of any sampler and select their distinct reasoning paths, on Ray"),
     "sample": ("sample", "sample any model on a file of prompts, on Ray: resumable, without a run"),
+    "tune": ("tune", "find the engine settings that sample a config's prompts fastest on this machine"),
     "report": ("report", "rebuild the report of a run or of a scaling study"),
     "serve": ("serve", "serve the models of a finished run over HTTP"),
     "study": ("study", "answer the paper's scaling questions on a family of models"),

@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rft_ray.config.hardware import Card, card_of_type
-from rft_ray.runtime import ray_private
+from rft_ray.runtime import gpus, ray_private
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.store import Store
 
@@ -32,6 +32,7 @@ def start_ray() -> None:
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         log_to_driver=False,
+        **gpus.ray_options(),
         **ray_private.LOOPBACK,
     )
 

@@ -35,6 +35,7 @@ from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
 from rft_ray.sampling.supervisor import start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
+from rft_ray.sampling.vllm_arguments import process_environment
 from rft_ray.store import Store, mark_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
@@ -190,15 +191,6 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
     `cores`: CPU cores of the cluster. Without GPUs the pool grows to as many engines as have cores of their own.
     """
     most = engine.max_actors if gpu else min(engine.max_actors, cores // engine.threads_per_actor)
-    threads = str(engine.threads_per_actor)
-    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    env["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # where `child_errors` reads why an engine's process has ended
-    if not gpu:
-        env |= {
-            "OMP_NUM_THREADS": threads,
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
     return actor_pool.Pool(
         min_actors=engine.min_actors,
         max_actors=max(engine.min_actors, most),
@@ -206,7 +198,7 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
         accelerator_type=engine.accelerator_type if gpu else None,
         shards_in_flight=engine.shards_in_flight,
         max_restarts=_max_restarts(engine),
-        env=env,
+        env=process_environment(engine, gpu=gpu),
     )
 
 

@@ -44,6 +44,21 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
     }
 
 
+def process_environment(engine: config.Engine, *, gpu: bool) -> dict[str, str]:
+    """The environment variables of an engine's process, with a bounded number of threads where it has no GPU."""
+    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+    variables["VLLM_LOGGING_STREAM"] = (
+        "ext://sys.stderr"  # where `child_errors` reads why an engine's process has ended
+    )
+    if not gpu:
+        variables |= {
+            "OMP_NUM_THREADS": str(engine.threads_per_actor),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    return variables
+
+
 def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
     """What decides the distribution of samples, as arguments of vLLM's SamplingParams. There 0 is no top_k."""
     return {

@@ -132,7 +132,7 @@ def test_token_limits_that_fit_nothing_are_refused_or_noted(
 def test_absent_gpus_are_noted_in_a_dry_run(
     data: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rft_ray.cli.job.gpus_here", lambda: 0)
+    monkeypatch.setattr("rft_ray.cli.job.usable_gpus", lambda: 0)
     lines = noted([*data, "--engine.device=gpu", "--training.device=gpu", "--training.workers=2"], capsys)
     assert lines[0].startswith("note: engine.device=gpu needs 1 GPU, and this machine has none: ")
     assert lines[1].startswith("note: training.device=gpu needs 2 GPUs, and this machine has none: ")

