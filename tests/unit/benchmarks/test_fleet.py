@@ -15,10 +15,11 @@ def test_idle_time_is_without_a_shard_until_the_last_one_is_begun() -> None:
     assert idle_share(A[:2]) == 0
     assert idle_share([*A, *B]) == pytest.approx(5 / 30)
     assert idle_share([*A, Span("b", 50, 60, 100)]) == pytest.approx((5 + 10) / 50)
+    assert idle_share([*A, Span("b", 50, 60, 100)], tail=True) == pytest.approx((5 + 20) / 70)
 
 
 def test_an_engine_that_leaves_is_not_idle_after_its_last_shard() -> None:
-    assert idle_share([*A, Span("b", 50, 60, 100)], until_own_end=True) == pytest.approx(5 / 40)
+    assert idle_share([*A, Span("b", 50, 60, 100)], own_end=True) == pytest.approx(5 / 40)
 
 
 def test_full_engines_make_their_tokens() -> None:
