@@ -106,7 +106,10 @@ class ScriptedEngine:
 
     def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
         spoiled = fail_answering(self._faults, request.problem.question)
-        samples = [self._sample(request.problem, request.sample_start + i, settings) for i in range(request.n)]
+        drawn_by = [str(settings.temperature)]
+        drawn_by += [f"{name}={value}" for name, value in settings.identity().items() if name in WITHOUT_EFFECT]
+        indices = range(request.sample_start, request.sample_start + request.n)
+        samples = [self._sample(request.problem, i, ",".join(drawn_by)) for i in indices]
         samples = [replace(sample, tokens=min(sample.tokens, settings.max_new_tokens)) for sample in samples]
         if spoiled == "empty":
             samples = [Generated("", "stop", 0) for _ in samples]
@@ -124,10 +127,8 @@ class ScriptedEngine:
         pass
 
     @staticmethod
-    def _sample(problem: Problem, index: int, settings: SamplingSettings) -> Generated:
-        drawn_by = [str(settings.temperature)]
-        drawn_by += [f"{name}={value}" for name, value in settings.identity().items() if name in WITHOUT_EFFECT]
-        name = f"{problem.problem_id}:{index}:{','.join(drawn_by)}"
+    def _sample(problem: Problem, index: int, drawn_by: str) -> Generated:
+        name = f"{problem.problem_id}:{index}:{drawn_by}"
         variant = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 8
         gold = problem.solution or f"The answer is {problem.answer}.\n#### {problem.answer}"
         text, reason = {
