@@ -48,11 +48,12 @@ EVALUATION = EvaluationJob(SAMPLING.model, "sft", GREEDY, VERDICTS)
 
 
 class Slow:
-    """A store whose reads take 20 ms, as S3's do; counts how many are open at once, and every listing."""
+    """A store whose first reads wait for each other, ten seconds at most; counts those open at once, and listings."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._lock = store, threading.Lock()
+        self._store, self._met = store, threading.Condition()
         self._open = self.most = self.listings = 0
+        self._waits = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -62,13 +63,15 @@ class Slow:
         return self._store.list(prefix)
 
     def read(self, key: str) -> bytes:
-        with self._lock:
+        with self._met:
             self._open += 1
             self.most = max(self.most, self._open)
-        time.sleep(0.02)
-        with self._lock:
+            self._met.notify_all()
+            self._waits &= self._met.wait_for(lambda: self.most >= 3 or not self._waits, timeout=10)
+        data = self._store.read(key)
+        with self._met:
             self._open -= 1
-        return self._store.read(key)
+        return data
 
 
 @pytest.fixture(scope="module")
