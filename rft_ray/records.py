@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -171,7 +171,9 @@ def schema_of(record: type[Any]) -> pa.Schema:
 
 def to_table(rows: Iterable[Record], record: type[Record]) -> pa.Table:
     """Rows of one record class as an Arrow table with the schema `schema_of(record)`."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(record))
+    rows = list(rows)
+    columns = {f.name: [getattr(row, f.name, None) for row in rows] for f in fields(record)}
+    return pa.Table.from_pydict(columns, schema=schema_of(record))
 
 
 def from_table(table: pa.Table, record: type[Record]) -> list[Record]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,14 +30,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKET = "rft-tests"
 START_TIMEOUT_S = 60.0
-_PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")] + ["s3.port.grpc"]
+_PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")]
+_PORTS += ["s3.port.grpc", "metricsPort"]
 
 
 @dataclass(frozen=True)
 class S3Server:
     """A running server with one bucket, `BUCKET`.
 
-    Example: S3Server("http://127.0.0.1:40123", "5f0c…", "3f…", 4711, "127.0.0.1:40126.40127")
+    Example: S3Server("http://127.0.0.1:40123", "5f0c…", "3f…", 4711, "127.0.0.1:40126.40127", "http://127.0.0.1:40129")
     """
 
     endpoint: str
@@ -43,6 +47,7 @@ class S3Server:
     pid: int
     filer: str
     """Address of the process that keeps the names of the objects, with its port for gRPC: gateways connect to it."""
+    metrics: str
 
     def environment(self) -> dict[str, str]:
         """Variables that point boto3, here or in a child process, only at this server."""
@@ -53,6 +58,15 @@ class S3Server:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def requests(self) -> Counter[str]:
+        """Requests so far by kind, from all clients. Example: Counter({"LIST": 301, "PUT": 300, "GET": 12})"""
+        with urllib.request.urlopen(f"{self.metrics}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        counts: Counter[str] = Counter()
+        for kind, count in re.findall(r'^SeaweedFS_s3_request_total\{.*type="(\w+)".*\} (\S+)$', text, re.MULTILINE):
+            counts[kind] += int(float(count))
+        return counts
 
     def url(self, prefix: str) -> str:
         """The store url of a prefix of the bucket."""
@@ -95,7 +109,14 @@ def _start(folder: Path, attempts: int = 3) -> tuple[S3Server, subprocess.Popen[
         )
     of = dict(zip(_PORTS, ports[1:], strict=True))
     filer = f"127.0.0.1:{of['filer.port']}.{of['filer.port.grpc']}"
-    server = S3Server(f"http://127.0.0.1:{ports[0]}", access_key, secret_key, process.pid, filer)
+    server = S3Server(
+        f"http://127.0.0.1:{ports[0]}",
+        access_key,
+        secret_key,
+        process.pid,
+        filer,
+        f"http://127.0.0.1:{of['metricsPort']}",
+    )
     if _makes_bucket(server, process):
         return server, process
     _stop(process)

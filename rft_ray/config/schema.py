@@ -158,7 +158,7 @@ class Engine(Section):
     drain_seconds: float = Field(30, ge=0)
     """How long shards in flight may take to be committed after SIGTERM."""
     script: str = ""
-    """Planned faults of the scripted engine, for tests: `config/engine_script.py`."""
+    """Planned faults and times of the scripted engine, for tests: `config/engine_script.py`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Engine:

@@ -21,8 +21,8 @@ from rft_ray.paths.normal_forms import normalise
 from rft_ray.plan.jobs import CorpusJob
 from rft_ray.records import JudgedPath, Problem, ReasoningPath, paths_in, to_table
 from rft_ray.store import Store, StoreError, commit_table, names, present, read_table, writable
-from rft_ray.store.shards import committed_key
-from rft_ray.store.tables import identity, noted
+from rft_ray.store.shards import committed_keys, read_ahead
+from rft_ray.store.tables import identity, noted, read_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, form: str) 
 
 def counts_of(job: CorpusJob, store: Store) -> CorpusCounts:
     """The counts that `build_corpus` returned for a committed corpus. Raises NotFound when it is not committed."""
-    return CorpusCounts(**json.loads(read_table(store, job.key)[1]["counts"]))
+    return CorpusCounts(**json.loads(read_part(store, job.key).metadata["counts"]))
 
 
 def subsample(rows: Sequence[ReasoningPath], paths: int) -> list[ReasoningPath]:
@@ -119,13 +119,13 @@ def _path_blocks(
     if job.paths is None:
         yield 0, job.problems, []
         return
-    for shard in job.paths.shards():
-        key = committed_key(store, shard)
-        if key is None:
-            raise StoreError(
-                f"{store.url}/{shard.stem}: the paths of this block are not committed yet: select paths first"
-            )
-        table = read_table(store, key)[0]
+    shards = list(job.paths.shards())
+    keys = committed_keys(store, shards)
+    if missing := next((shard for shard in shards if shard.stem not in keys), None):
+        raise StoreError(
+            f"{store.url}/{missing.stem}: the paths of this block are not committed yet: select paths first"
+        )
+    for shard, (table, _) in zip(shards, read_ahead(lambda key: read_table(store, key), keys.values()), strict=True):
         made_from[shard.stem] = identity(table)
         yield shard.problem_start, shard.problem_stop, paths_in(table)
 

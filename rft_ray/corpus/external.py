@@ -21,7 +21,7 @@ from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, ReasoningPath, from_table, to_table
 from rft_ray.runtime.progress import Progress, Stopwatch
 from rft_ray.store import Store, commit_table, present, read_table
-from rft_ray.store.shards import Shard, committed_key, key_to_write, missing_shards
+from rft_ray.store.shards import Shard, committed_keys, key_to_write, missing_shards, read_ahead
 
 
 def sampling_jobs(foreign: external.Foreign, gold: external.Gold, template: str) -> dict[str, SamplingJob]:
@@ -89,7 +89,7 @@ def merge(job: PathJob, gold: external.Gold, store: Store, template: str) -> Mer
         counts = build_corpus(corpus, store, gold.problems, template)
         file, table = present(store, corpus.jsonl_key), present(store, corpus.key)
         return MergedCorpus(counts.gold, counts.paths, file, counts.by_model, table)
-    tables = [read_table(store, key)[0] for shard in job.shards() if (key := committed_key(store, shard))]
+    tables = read_ahead(lambda key: read_table(store, key)[0], committed_keys(store, job.shards()).values())
     rows = [row for table in tables for row in from_table(table, ReasoningPath)]
     key = f"corpus/{job.fingerprint}.jsonl"
     store.create(key, "".join(jsonl_line(row, template) for row in rows).encode())

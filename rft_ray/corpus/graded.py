@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rft_ray.grading import MODES, Mode
@@ -15,8 +15,8 @@ from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.plans import recipe_of, saved_plans
-from rft_ray.store.shards import Shard, committed_key
-from rft_ray.store.tables import identity
+from rft_ray.store.shards import Shard, committed_keys, read_ahead
+from rft_ray.store.tables import identity, read_part
 from rft_ray.store.tables import made_from as made_from_of
 
 
@@ -87,8 +87,8 @@ def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
         return rules
     graded: dict[str, VerifierSpec] = {}
     tables = {recipe_of(key): key for key in committed_files(store.list("verdicts/")).values()}
-    for name, key in tables.items():
-        metadata = read_table(store, key)[1]
+    every_metadata = read_ahead(lambda key: read_part(store, key).metadata, tables.values())
+    for name, metadata in zip(tables, every_metadata, strict=True):
         identity = json.loads(metadata.get("verifier", "{}"))
         made_by = replace(rules, source_sha256=str(identity.get("source_sha256", "")))
         if metadata.get("purpose") == "collect" and identity == json.loads(json.dumps(made_by.identity())):
@@ -138,7 +138,8 @@ def read_completions(store: Store, job: SamplingJob, shard: Shard) -> tuple[list
 
     Raises StoreError when they are missing.
     """
-    table, _ = read_table(store, _committed(store, replace(shard, stage="completions", fingerprint=job.fingerprint)))
+    [key] = _committed(store, [replace(shard, stage="completions", fingerprint=job.fingerprint)])
+    table, _ = read_table(store, key)
     return from_table(table, Completion), content_hash(table)
 
 
@@ -150,22 +151,45 @@ def read_graded(
     Raises StoreError when a table is missing, or when the verdicts were made for other completions than the committed
     ones: sampling again gives other texts, so a completion shard that was made again needs new verdicts.
     """
-    completions = replace(shard, stage="completions", fingerprint=job.sampling.fingerprint)
-    joined = _joined(store, _committed(store, completions), _committed(store, shard))
-    if made_from is not None:
-        made_from[shard.stem], made_from[completions.stem] = joined.verdicts, joined.completions
-    return joined.rows
+    [rows] = read_graded_shards(store, job, [shard], made_from)
+    return rows
+
+
+def read_graded_shards(
+    store: Store, job: VerdictJob, shards: Sequence[Shard], made_from: dict[str, str] | None = None
+) -> Iterator[list[tuple[Completion, GradedCompletion]]]:
+    """`read_graded` of several verdict shards of a job, in order; a few of them are read, and in memory, at a time."""
+    completions, keys = _graded_keys(store, job, shards)
+    read = read_ahead(lambda pair: _joined(store, *pair), keys)
+    for sampled, shard, joined in zip(completions, shards, read, strict=True):
+        if made_from is not None:
+            made_from[shard.stem], made_from[sampled.stem] = joined.verdicts, joined.completions
+        yield joined.rows
 
 
 def read_verdicts(
     store: Store, job: VerdictJob, problem_block: int | None = None, made_from: dict[str, str] | None = None
-) -> list[GradedCompletion]:
-    """All committed verdicts of a job, or those of one problem block, in shard order.
+) -> Iterator[GradedCompletion]:
+    """All committed verdicts of a job, or those of one problem block, in shard order; a few shards are read at a time.
 
-    Raises StoreError as `read_graded` does.
+    The texts of the completions are not decoded. Raises StoreError as `read_graded` does.
     """
     shards = [shard for shard in job.shards() if problem_block in (None, shard.problem_block)]
-    return [verdict for shard in shards for _, verdict in read_graded(store, job, shard, made_from)]
+    completions, keys = _graded_keys(store, job, shards)
+    read = read_ahead(lambda pair: _verdicts(store, *pair), keys)
+    for sampled, shard, (rows, content, verdicts) in zip(completions, shards, read, strict=True):
+        if made_from is not None:
+            made_from[shard.stem], made_from[sampled.stem] = verdicts, content
+        yield from rows
+
+
+def _graded_keys(
+    store: Store, job: VerdictJob, shards: Sequence[Shard]
+) -> tuple[list[Shard], Iterable[tuple[str, str]]]:
+    """The completion shards of these verdict shards, and the keys of both. Raises StoreError where one is missing."""
+    sampled = job.sampling.fingerprint
+    completions = [replace(shard, stage="completions", fingerprint=sampled) for shard in shards]
+    return completions, zip(_committed(store, completions), _committed(store, shards), strict=True)
 
 
 def called_right(store: Store, job: JudgementJob, verdicts: Shard, made_from: dict[str, str]) -> set[tuple[str, int]]:
@@ -177,7 +201,7 @@ def called_right(store: Store, job: JudgementJob, verdicts: Shard, made_from: di
     shard = job.shard_for(verdicts)
     if shard is None:
         return set()
-    key = _committed(store, shard)
+    [key] = _committed(store, [shard])
     table, metadata = read_table(store, key)
     completions = replace(verdicts, stage="completions", fingerprint=job.sampling.judged.sampling.fingerprint).stem
     if made_from_of(metadata)[completions] != made_from[completions][:16]:
@@ -186,18 +210,19 @@ def called_right(store: Store, job: JudgementJob, verdicts: Shard, made_from: di
     return {(row.problem_id, row.sample_index) for row in from_table(table, Judgement) if row.opinion is Opinion.RIGHT}
 
 
-def _committed(store: Store, shard: Shard) -> str:
-    key = committed_key(store, shard)
-    if key is None:
-        raise StoreError(f"{store.url}/{shard.stem}: not committed yet; run the stage {shard.stage!r} first")
-    return key
+def _committed(store: Store, shards: Sequence[Shard]) -> list[str]:
+    """Keys of these shards. Raises StoreError where one is missing."""
+    keys = committed_keys(store, shards)
+    if missing := next((shard for shard in shards if shard.stem not in keys), None):
+        raise StoreError(f"{store.url}/{missing.stem}: not committed yet; run the stage {missing.stage!r} first")
+    return list(keys.values())
 
 
 def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
     """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does."""
     samples: dict[str, list[GradedSample]] = defaultdict(list)
-    for source in block:
-        joined = _joined(store, source.completions_key, source.verdicts_key)
+    read = read_ahead(lambda source: _joined(store, source.completions_key, source.verdicts_key), block)
+    for source, joined in zip(block, read, strict=True):
         model = json.loads(joined.metadata["model"])["name"]
         prompt = json.loads(joined.metadata["settings"])["prompt"]
         for row, verdict in joined.rows:
@@ -237,6 +262,18 @@ def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
     sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]
     rows = list(zip(sampled, from_table(verdicts, GradedCompletion), strict=True))
     return _Joined(rows, content, identity(verdicts), metadata)
+
+
+def _verdicts(store: Store, completions_key: str, verdicts_key: str) -> tuple[list[GradedCompletion], str, str]:
+    """The verdicts of two keys, with the content hash of the completions and the verdicts' identity.
+
+    Raises StoreError when the verdicts are of other texts.
+    """
+    verdicts = read_part(store, verdicts_key, columns=None)
+    content = read_part(store, completions_key).content
+    if verdicts.metadata["completions"] != content:
+        raise StoreError(_other_completions(store, verdicts_key))
+    return from_table(verdicts.table, GradedCompletion), content, verdicts.content[:16]
 
 
 def _other_completions(store: Store, key: str) -> str:

@@ -22,8 +22,8 @@ from rft_ray.grading import Mode
 from rft_ray.grading.grader import is_partly_read
 from rft_ray.plan.jobs import PathJob, VerdictJob
 from rft_ray.records import Completion, GradedCompletion, Status, Verdict
-from rft_ray.store import Store, read_table
-from rft_ray.store.shards import committed_key
+from rft_ray.store import Store
+from rft_ray.store.shards import read_ahead, shard_metadata
 
 EXAMPLES = 10
 """Differences shown at most: in total, and kept per model and kind."""
@@ -129,7 +129,7 @@ def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
     sampling = next(iter(jobs.values())).sampling
     result = Account(status={mode: Counter() for mode in jobs})
     for block in range(math.ceil(sampling.problems / sampling.problems_per_block)):
-        verdicts = {mode: read_verdicts(store, job, block) for mode, job in jobs.items()}
+        verdicts = {mode: list(read_verdicts(store, job, block)) for mode, job in jobs.items()}
         graded = next(iter(verdicts.values()))
         result.completions += len(graded)
         result.problems += len({row.problem_id for row in graded})
@@ -162,7 +162,8 @@ def _add_differences(
 
 def _texts(job: VerdictJob, block: int, store: Store) -> dict[tuple[str, int], Completion]:
     shards = [shard for shard in job.shards() if shard.problem_block == block]
-    rows = chain.from_iterable(read_completions(store, job.sampling, shard)[0] for shard in shards)
+    read = read_ahead(lambda shard: read_completions(store, job.sampling, shard)[0], shards)
+    rows = chain.from_iterable(read)
     return {(row.problem_id, row.sample_index): row for row in rows}
 
 
@@ -190,9 +191,8 @@ def distinct_paths(job: PathJob, store: Store) -> DistinctPaths:
     by_model = Counter({verdicts.sampling.model.name: 0 for verdicts in job.verdicts})
     under: Counter[str] = Counter()
     union = 0
-    for shard in job.shards():
-        key = committed_key(store, shard)
-        counts = json.loads(read_table(store, key)[1]["counts"]) if key else {"found_by": {}, "distinct_under": {}}
+    for metadata in shard_metadata(store, job.shards()):
+        counts = json.loads(metadata["counts"])
         under.update(counts["distinct_under"])
         for names, count in counts["found_by"].items():
             union += count

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from rft_ray import paths
-from rft_ray.corpus.graded import called_right, read_graded
+from rft_ray.corpus.graded import called_right, read_graded_shards
 from rft_ray.corpus.path_keys import PathKeys
 from rft_ray.data.problems import read_problems
 from rft_ray.paths.normal_forms import normalise
@@ -113,8 +113,9 @@ class Selector:
         texts: dict[str, str] = {}
         for at, verdicts in enumerate(job.verdicts):
             model = verdicts.sampling.model.name
-            for shard in (s for s in verdicts.shards() if s.problem_block == problem_block):
-                graded = read_graded(self._store, verdicts, shard, made_from)
+            shards = [shard for shard in verdicts.shards() if shard.problem_block == problem_block]
+            every_graded = read_graded_shards(self._store, verdicts, shards, made_from)
+            for shard, graded in zip(shards, every_graded, strict=True):
                 right = called_right(self._store, job.accepted[at], shard, made_from) if job.accepted else set()
                 for row, verdict in graded:
                     by_judge = (row.problem_id, row.sample_index) in right

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from rft_ray.records import Status
@@ -69,7 +69,7 @@ class Difference:
     """Number of problems."""
 
 
-def majority(answers: Sequence[tuple[str | None, bool]]) -> tuple[str | None, bool] | None:
+def majority(answers: Iterable[tuple[str | None, bool]]) -> tuple[str | None, bool] | None:
     """The (answer, is right) with most votes; None without votes. Ties go to the first answer in order of text."""
     votes = Counter(answers)
     return min(votes, key=lambda answer: (-votes[answer], str(answer[0]), answer[1])) if votes else None

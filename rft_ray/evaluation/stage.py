@@ -8,8 +8,9 @@ the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 
@@ -44,7 +45,7 @@ def evaluate(job: EvaluationJob, store: Store) -> dict[str, Metric]:
     if not present(store, job.key):
         made_from: dict[str, str] = {}
         greedy = read_verdicts(store, job.greedy, made_from=made_from)
-        sampled = read_verdicts(store, job.samples, made_from=made_from) if job.samples else []
+        sampled = read_verdicts(store, job.samples, made_from=made_from) if job.samples else ()
         sampling = job.greedy.sampling
         problems = read_problems(store, sampling.problems_fingerprint)[: sampling.problems]
         records = problem_records([problem.problem_id for problem in problems], greedy, sampled, job.k)
@@ -61,22 +62,37 @@ def read_records(job: EvaluationJob, store: Store) -> list[EvaluationRecord]:
 
 
 def problem_records(
-    problems: Sequence[str], greedy: Sequence[GradedCompletion], sampled: Sequence[GradedCompletion], k: int
+    problems: Sequence[str], greedy: Iterable[GradedCompletion], sampled: Iterable[GradedCompletion], k: int
 ) -> list[EvaluationRecord]:
     """One record per problem id.
 
-    A skipped problem, whose prompt exceeds the context, counts as wrong in the greedy sample and in all k samples.
+    A skipped problem, whose prompt exceeds the context, counts as wrong in the greedy sample and in all k samples. Of
+    the samples only counts are held in memory.
     """
-    groups: dict[str, list[GradedCompletion]] = {}
-    for row in sampled:
-        groups.setdefault(row.problem_id, []).append(row)
     answers = {row.problem_id: row for row in greedy}
+    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    for row in sampled:
+        tallies[row.problem_id].add(row)
     skipped = [GradedCompletion(problem, 0, Status.NO_ANSWER, None, "skipped") for problem in problems]
-    return [_record(answers.get(row.problem_id, row), groups.get(row.problem_id, []), k) for row in skipped]
+    return [_record(answers.get(row.problem_id, row), tallies[row.problem_id], k) for row in skipped]
 
 
-def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion], k: int) -> EvaluationRecord:
-    winner = majority([(row.answer, row.status is Status.CORRECT) for row in samples if _votes(row)])
+@dataclass(slots=True)
+class _Tally:
+    """The samples of one problem."""
+
+    votes: Counter[tuple[str | None, bool]] = field(default_factory=Counter)
+    """(answer, is right) -> samples that vote for it."""
+    right: int = 0
+
+    def add(self, row: GradedCompletion) -> None:
+        self.right += row.status is Status.CORRECT
+        if row.answer is not None and row.status in (Status.CORRECT, Status.WRONG_ANSWER):
+            self.votes[row.answer, row.status is Status.CORRECT] += 1
+
+
+def _record(greedy: GradedCompletion, samples: _Tally, k: int) -> EvaluationRecord:
+    winner = majority(samples.votes)
     return EvaluationRecord(
         problem_id=greedy.problem_id,
         greedy_status=greedy.status,
@@ -84,10 +100,6 @@ def _record(greedy: GradedCompletion, samples: Sequence[GradedCompletion], k: in
         greedy_right=greedy.status is Status.CORRECT,
         majority_answer=winner[0] if winner else None,
         majority_right=bool(winner and winner[1]),
-        samples_right=sum(row.status is Status.CORRECT for row in samples),
+        samples_right=samples.right,
         samples=k,
     )
-
-
-def _votes(row: GradedCompletion) -> bool:
-    return row.answer is not None and row.status in (Status.CORRECT, Status.WRONG_ANSWER)

@@ -55,6 +55,20 @@ def start_node(**parameters: Any) -> Node:
     return Node(RayParams(**parameters), head=False, shutdown_at_exit=True, spawn_reaper=True)
 
 
+def object_store_bytes() -> int:
+    """Bytes in the object stores of all living nodes of the cluster that this process is connected to.
+
+    Uses `ray._private.internal_api.get_memory_info_reply`: the public state API needs the dashboard. The node that it
+    asks, asks the others.
+    """
+    import ray
+    from ray._private.internal_api import get_memory_info_reply
+
+    node = next(node for node in ray.nodes() if node["Alive"])
+    reply = get_memory_info_reply(None, node["NodeManagerAddress"], node["NodeManagerPort"])
+    return int(reply.store_stats.object_store_bytes_used)
+
+
 def expect_quick_health_checks() -> None:
     """Let Ray Train notice the end or death of a worker sooner, and take a preempted node for a dead worker."""
     os.environ.setdefault(HEALTH_CHECK_INTERVAL_S, "0.5")

@@ -246,7 +246,7 @@ def open_engine(
     `loads`: gets the statistics of the vllm engine.
     """
     if sampling.engine == "scripted":
-        return ScriptedEngine(seed, settings.script, str(places.here()))
+        return ScriptedEngine(seed, settings.script, str(places.here()), settings.max_num_seqs)
     if sampling.engine == "openai":
         name = model.source.removeprefix(ENDPOINT)
         return OpenAIEngine(name, endpoints[model.name], spent=spent(model), seed=seed)

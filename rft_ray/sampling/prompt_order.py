@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.records import Completion, Problem, from_table
 from rft_ray.store import Store, read_table
-from rft_ray.store.shards import Shard, committed_key
+from rft_ray.store.shards import Shard, committed_keys, read_ahead
 
 JSONL, PARQUET = "completions.jsonl", "completions.parquet"
 SCHEMA = pa.schema(
@@ -64,7 +64,8 @@ def _rows(store: Store, job: SamplingJob, prompts: Sequence[Problem]) -> Iterato
 def _samples(store: Store, shards: Sequence[Shard]) -> defaultdict[str, list[Completion]]:
     """Problem id -> the committed completions of these shards."""
     samples: defaultdict[str, list[Completion]] = defaultdict(list)
-    for key in filter(None, (committed_key(store, shard) for shard in shards)):
-        for row in from_table(read_table(store, key)[0], Completion):
+    keys = committed_keys(store, shards).values()
+    for table in read_ahead(lambda key: read_table(store, key)[0], keys):
+        for row in from_table(table, Completion):
             samples[row.problem_id].append(row)
     return samples

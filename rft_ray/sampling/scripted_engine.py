@@ -1,11 +1,13 @@
-"""A deterministic engine, with scripted faults, to test everything around an engine."""
+"""A deterministic engine, with scripted faults and times, to test everything around an engine."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import heapq
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,27 +55,62 @@ def _fail(kind: str, seconds: float = HANG_S) -> None:
         time.sleep(seconds)
 
 
+class Batch:
+    """When the sequences of a continuous batch end: at most `most` at once, with a token each in every step.
+
+    A sequence takes the place that is free first; so those of a later request begin when earlier ones leave room.
+    """
+
+    def __init__(self, step_s: float, most: int) -> None:
+        self._step_s = step_s
+        self._free_at = [0.0] * most
+        """A heap: when each place is free."""
+        self._lock = threading.Lock()
+
+    def end_of(self, tokens: Sequence[int], now: float) -> float:
+        """When the last of these sequences ends, that come in together."""
+        end = now
+        with self._lock:
+            for count in tokens:
+                ends = max(now, self._free_at[0]) + count * self._step_s
+                heapq.heapreplace(self._free_at, ends)
+                end = max(end, ends)
+        return end
+
+
 class ScriptedEngine:
     """Answers with the gold solution, or a variant: another correct one, a wrong one, one without an answer, with a
     false equation, or truncated.
 
     Sample i of a problem depends on these two and the sampling settings alone, so shards are equal byte for byte
-    wherever and however often they are made. `script`: how the engine misbehaves (`config/engine_script.py`);
-    `place`: where.
+    wherever and however often they are made. `script`: how the engine misbehaves and how long it takes
+    (`config/engine_script.py`); `place`: where; `max_num_seqs`: sequences at once, where a step takes time.
     """
 
-    def __init__(self, seed: int, script: str = "", place: str = "") -> None:
+    def __init__(self, seed: int, script: str = "", place: str = "", max_num_seqs: int = 256) -> None:
         self.seed, self.progress = seed, 0
         self._faults = engine_script.parse(script)
         self._slow_loads = tuple(fault for fault in self._faults if fault.kind.startswith("open-slow")), place
+        step_s = engine_script.step_seconds(script)
+        self._batch = Batch(step_s, max_num_seqs) if step_s else None
         fail_opening(self._faults, place)
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        return [self._answer(request, settings) for request in requests]
+        came = time.monotonic()
+        answers = [self._answer(request, settings) for request in requests]
+        if self._batch:  # writing the texts is part of the time that the batch takes
+            ends = [self._batch.end_of([sample.tokens for sample in answer.samples], came) for answer in answers]
+            for end in sorted(ends):
+                time.sleep(max(0.0, end - time.monotonic()))
+                self.progress += 1
+        return answers
 
     def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
         spoiled = fail_answering(self._faults, request.problem.question)
-        samples = [self._sample(request.problem, request.sample_start + i, settings) for i in range(request.n)]
+        drawn_by = [str(settings.temperature)]
+        drawn_by += [f"{name}={value}" for name, value in settings.identity().items() if name in WITHOUT_EFFECT]
+        indices = range(request.sample_start, request.sample_start + request.n)
+        samples = [self._sample(request.problem, i, ",".join(drawn_by)) for i in indices]
         samples = [replace(sample, tokens=min(sample.tokens, settings.max_new_tokens)) for sample in samples]
         if spoiled == "empty":
             samples = [Generated("", "stop", 0) for _ in samples]
@@ -92,10 +129,8 @@ class ScriptedEngine:
         pass
 
     @staticmethod
-    def _sample(problem: Problem, index: int, settings: SamplingSettings) -> Generated:
-        drawn_by = [str(settings.temperature)]
-        drawn_by += [f"{name}={value}" for name, value in settings.identity().items() if name in WITHOUT_EFFECT]
-        name = f"{problem.problem_id}:{index}:{','.join(drawn_by)}"
+    def _sample(problem: Problem, index: int, drawn_by: str) -> Generated:
+        name = f"{problem.problem_id}:{index}:{drawn_by}"
         variant = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 8
         gold = problem.solution or f"The answer is {problem.answer}.\n#### {problem.answer}"
         text, reason = {

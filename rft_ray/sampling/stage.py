@@ -147,7 +147,8 @@ def _sampled(
 def _divided(store: Store, shards: Sequence[Shard]) -> tuple[list[Shard], list[SampleReceipt]]:
     """The shards that are missing, and receipts of the others."""
     missing = missing_shards(store, shards) if shards else []
-    return missing, [SampleReceipt(shard.stem) for shard in shards if shard not in missing]
+    stems = {shard.stem for shard in missing}
+    return missing, [SampleReceipt(shard.stem) for shard in shards if shard.stem not in stems]
 
 
 def by_model(jobs: Sequence[SamplingJob], store: Store) -> list[SamplingJob]:

@@ -6,7 +6,8 @@ shards at once, and is often killed from outside. So:
 
 * of several shards in one dead engine, none counts as failed: each becomes a suspect and is tried again exclusively;
 * a shard that had the engine to itself counts as failed, and so does one that the engine names;
-* a shard that has failed `max_failures` times is quarantined.
+* a shard that has failed `max_failures` times is quarantined;
+* of the shards on a lost node none is a suspect, except one that has lost `max_failures` nodes already.
 
 A model that cannot be loaded at one place is left to others (`places.py`). The sampler there waits where it can load
 none of the models that are left. When nobody else works any more, the stage runs once more over these shards
@@ -18,8 +19,8 @@ Limits: it runs on the driver's node and lives as long as the stage; only the re
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -72,13 +73,25 @@ class Supervisor:
     A sampler is an actor, which Ray restarts under the same name; `process` names one process of it.
     """
 
-    def __init__(self, store: Store, max_failures: int, max_quarantined: int, suspects: Iterable[str] = ()) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        max_failures: int,
+        max_quarantined: int,
+        suspects: Iterable[str] = (),
+        is_lost: Callable[[str], bool] = lambda host: False,
+    ) -> None:
+        """`is_lost`: whether a host, as Place names it, is no longer part of the cluster."""
+        self._store, self._is_lost = store, is_lost
         self._max_failures, self._max_quarantined = max_failures, max_quarantined
         self._suspects = set(suspects)
         self._quarantined: dict[str, str] = {}
         self._inside: dict[str, tuple[str, set[str]]] = {}
         """Sampler -> its current process, and the shards in that process's engine."""
+        self._hosts: dict[str, str] = {}
+        """Process -> its host."""
+        self._losses: Counter[str] = Counter()
+        """Shard -> nodes that were lost while it was in an engine there."""
         self._dead: set[str] = set()
         """Processes that are about to end: a shard that another of their threads starts does not count as failed."""
         self._loads = LoadRecord(max_failures, Sites())
@@ -116,6 +129,7 @@ class Supervisor:
         It asks again until it may. Meanwhile it keeps the place's resources, so that no other sampler gets them.
         """
         self._notice(sampler, process)
+        self._hosts[process] = place.host
         self._forget_process(sampler)  # whatever the process before it had begun
         models: Collection[str] = self._assignment.models if self._assignment else ()
         verdicts = {self._loads.verdict(model, place)[0] for model in models}
@@ -127,8 +141,17 @@ class Supervisor:
 
     def _notice(self, sampler: str, process: str) -> None:
         """Note which process of the sampler calls: after a restart by Ray, another one than before."""
-        if sampler in self._inside and self._inside[sampler][0] != process:
-            self.died(sampler, self._inside[sampler][0], SILENT)
+        if sampler not in self._inside or self._inside[sampler][0] == process:
+            return
+        before, inside = self._inside[sampler]
+        if self._is_lost(self._hosts.get(before, "")):
+            self._losses.update(inside)
+            if all(self._losses[stem] <= self._max_failures for stem in inside):
+                self._dead.add(before)
+                self._forget_process(sampler)
+                del self._inside[sampler]
+                return
+        self.died(sampler, before, SILENT)
 
     def take(
         self, stem: str, sampler: str, process: str, place: Place, number: int, finished: Sequence[str] = ()
@@ -319,4 +342,11 @@ def start_supervisor(store: Store, max_failures: int, max_quarantined: int, susp
     # hard: a raylet that has just started does not know this node yet, and would keep the actor with a soft affinity
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Supervisor).options(num_cpus=0, scheduling_strategy=here)
-    return actor.remote(store, max_failures, max_quarantined, tuple(suspects))
+    return actor.remote(store, max_failures, max_quarantined, tuple(suspects), _is_lost_node)
+
+
+def _is_lost_node(host: str) -> bool:
+    """Whether a node that was part of this cluster is gone. `host`: its id; empty where it is not known."""
+    import ray
+
+    return any(node["NodeID"] == host and not node["Alive"] for node in ray.nodes())

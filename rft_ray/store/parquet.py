@@ -11,6 +11,7 @@ Limits: a table is one row group in memory. The bytes can differ between version
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,21 +46,33 @@ def encode(table: pa.Table, metadata: dict[str, str]) -> bytes:
 
 def decode(data: bytes) -> tuple[pa.Table, dict[str, str]]:
     """The table and metadata that `encode` was given. Raises Damaged."""
+    table, metadata, content = decode_columns(data, None)
+    if content != content_hash(table):
+        raise Damaged("its values do not have the hash that was committed")
+    return table, metadata
+
+
+def decode_columns(data: bytes, columns: Sequence[str] | None) -> tuple[pa.Table, dict[str, str], str]:
+    """These columns (None: all) of the table that `encode` was given, its metadata, and its content hash as recorded.
+
+    The values are not hashed: the hash of the file shows that they and the recorded hash are those that were committed.
+    Raises Damaged.
+    """
     head, declared, tail = _split(data)
     if _file_hash(head, tail) != declared:
         raise Damaged("its bytes do not have the hash that it holds (truncated or altered)")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         footer: dict[bytes, bytes] = dict(file.metadata.metadata)
-        table: pa.Table = file.read().replace_schema_metadata(None)
+        table: pa.Table = file.read(columns=columns).replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(f"not readable as Parquet ({error})") from error
-    if footer.get(_ROWS) != b"%d" % table.num_rows:
-        raise Damaged(f"{table.num_rows} rows, but {footer.get(_ROWS, b'?').decode()} were committed")
-    if footer.get(_CONTENT) != content_hash(table).encode():
-        raise Damaged("its values do not have the hash that was committed")
+    rows = table.num_rows if table.column_names else file.metadata.num_rows
+    if footer.get(_ROWS) != b"%d" % rows:
+        raise Damaged(f"{rows} rows, but {footer.get(_ROWS, b'?').decode()} were committed")
     own = {_ROWS, _CONTENT, _FILE, b"ARROW:schema"}
-    return table, {key.decode(): value.decode() for key, value in footer.items() if key not in own}
+    metadata = {key.decode(): value.decode() for key, value in footer.items() if key not in own}
+    return table, metadata, footer.get(_CONTENT, b"").decode()
 
 
 def content_hash(table: pa.Table) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from rft_ray.store.base import Store, StoreError
 from rft_ray.store.run_lock import run_lock
+from rft_ray.store.shards import read_ahead
 
 FOLDER = "plans/"
 SOURCE = "source "
@@ -89,7 +90,8 @@ def save_plan(store: Store, plan: Any, *, job: Job, config: str, data: Mapping[s
 
 def saved_plans(store: Store) -> list[SavedPlan]:
     """Every plan of the run, the oldest first. Raises StoreError where one is damaged."""
-    plans = [_read(store, key) for key in store.list(FOLDER) if key.endswith(".json")]
+    keys = [key for key in store.list(FOLDER) if key.endswith(".json")]
+    plans = read_ahead(lambda key: _read(store, key), keys)
     return sorted(plans, key=lambda plan: plan.saved_unix)
 
 

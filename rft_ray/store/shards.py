@@ -6,13 +6,16 @@ keys and metadata of those that are committed, and the key under which a missing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rft_ray.store.base import Store
 from rft_ray.store.names import committed_files, next_generation
-from rft_ray.store.tables import read_table
+from rft_ray.store.tables import read_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +45,41 @@ class Shard:
         return f"{self.stem}.g{generation}.parquet"
 
 
-READERS = 8
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+READERS = 16
+"""Files that are read at once. Most of the time of a read is the storage's answer."""
+
+
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], at_once: int = READERS) -> Iterator[Read]:
+    """`read` of each item, in order, where `at_once` are read in threads, or wait for the caller, at a time.
+
+    So memory does not grow with the number of items. Raises what `read` raises, when its item's turn comes.
+    """
+    ahead: deque[Future[Read]] = deque()
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(read, item))
+                if len(ahead) == at_once:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, str]]:
     """Verified metadata of each shard that is committed, in order."""
-    shards = list(shards)
-    committed = _committed(store, shards)
-    keys = [key for shard in shards if (key := committed.get((shard.stem, "parquet")))]
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda key: read_table(store, key)[1], keys)
+    return read_ahead(lambda key: read_part(store, key).metadata, committed_keys(store, shards).values())
 
 
 def missing_shards(store: Store, shards: Iterable[Shard]) -> list[Shard]:
     """The shards that are not committed, in order. One paged listing per folder."""
     shards = list(shards)
-    committed = _committed(store, shards)
-    return [shard for shard in shards if (shard.stem, "parquet") not in committed]
-
-
-def committed_key(store: Store, shard: Shard) -> str | None:
-    """Key of the committed file of one shard, or None."""
-    return committed_files(store.list(shard.stem + ".g")).get((shard.stem, "parquet"))
+    committed = committed_keys(store, shards)
+    return [shard for shard in shards if shard.stem not in committed]
 
 
 def key_to_write(store: Store, shard: Shard) -> str | None:
@@ -74,7 +90,13 @@ def key_to_write(store: Store, shard: Shard) -> str | None:
     return shard.key(next_generation(shard.stem, keys))
 
 
-def _committed(store: Store, shards: Iterable[Shard]) -> dict[tuple[str, str], str]:
-    """(stem, ending) -> key of every file that counts in the folders of these shards."""
-    folders = sorted({shard.folder for shard in shards})
-    return {name: key for folder in folders for name, key in committed_files(store.list(folder)).items()}
+def committed_keys(store: Store, shards: Iterable[Shard]) -> dict[str, str]:
+    """Stem -> key of those of the shards that are committed, in order. One paged listing per folder."""
+    stems = [(shard.folder, shard.stem) for shard in shards]
+    folders: dict[str, list[str]] = defaultdict(list)
+    for folder, stem in stems:
+        folders[folder].append(stem)
+    listed: dict[tuple[str, str], str] = {}
+    for wanted in folders.values():
+        listed |= committed_files(store.list(os.path.commonprefix(wanted)))  # noqa: RUF071 - keys, not paths
+    return {stem: key for _, stem in stems if (key := listed.get((stem, "parquet")))}

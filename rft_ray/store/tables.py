@@ -8,8 +8,9 @@ stale.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from rft_ray.store.outages import through_outages
 from rft_ray.store.parquet import content_hash
 
 MADE_FROM = "made_from"
+Decoded = TypeVar("Decoded")
 
 
 def identity(table: pa.Table) -> str:
@@ -84,17 +86,47 @@ def commit_through_outages(store: Store, key: str, table: pa.Table, metadata: di
 
 def read_table(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
     """The table and metadata that `commit_table` committed. Raises NotFound and CorruptShard."""
-    if not is_numbered(key):
-        unnumbered, key = key, present(store, key) or ""
-        if not key:
-            raise NotFound(f"not found: {unnumbered} in {store.url}")
-    return read_file(store, key)
+    return read_file(store, _counting(store, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some columns of a committed table, its metadata, and the content hash of the whole table.
+
+    Example: Part(pa.table({"finish_reason": ["stop"]}), {"counts": "…"}, "5f0c…")
+    """
+
+    table: pa.Table
+    metadata: dict[str, str]
+    content: str
+
+
+def read_part(store: Store, key: str, columns: Sequence[str] | None = ()) -> Part:
+    """These columns of a committed table; without any, its metadata; None: all columns. The rest is not decoded.
+
+    Raises NotFound and CorruptShard.
+    """
+    key = _counting(store, key)
+    return Part(*_decoded(store, key, lambda data: parquet.decode_columns(data, columns)))
+
+
+def _counting(store: Store, key: str) -> str:
+    """The key of the file that counts. Raises NotFound."""
+    numbered = key if is_numbered(key) else present(store, key)
+    if numbered is None:
+        raise NotFound(f"not found: {key} in {store.url}")
+    return numbered
 
 
 def read_file(store: Store, key: str) -> tuple[pa.Table, dict[str, str]]:
     """As `read_table`, the file under exactly this key, whether or not it counts."""
+    return _decoded(store, key, parquet.decode)
+
+
+def _decoded(store: Store, key: str, decode: Callable[[bytes], Decoded]) -> Decoded:
+    """The file under exactly this key, decoded. Raises NotFound and CorruptShard."""
     try:
-        return parquet.decode(store.read(key))
+        return decode(store.read(key))
     except parquet.Damaged as damage:
         raise CorruptShard(
             f"corrupt shard {key} in {store.url}: {damage}. Put an intact copy in its place, or run "

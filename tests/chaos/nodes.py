@@ -117,8 +117,10 @@ class LoopbackNodes:
 
     where = "loopback"
 
-    def __init__(self, workers: int, environ: Mapping[str, str]) -> None:
+    def __init__(self, workers: int, environ: Mapping[str, str], **per_node: float) -> None:
+        """`per_node`: resources of a worker node, as `num_gpus=4`; two CPUs by default."""
         self._folder = tempfile.mkdtemp(prefix="rk")  # socket paths must be short
+        self._per_node = per_node or {"num_cpus": CPUS_PER_NODE}
         # Ray records the last cluster there; other programs on this machine must not connect to this one
         self._environ, self._count = {**environ, "RAY_TMPDIR": self._folder}, 0
         os.mkdir(f"{self._folder}/ray")
@@ -126,7 +128,7 @@ class LoopbackNodes:
 
         self._cluster = Cluster(shutdown_at_exit=False)
         try:
-            self._add(0, include_dashboard=False, dashboard_port=_free_port())
+            self._add(num_cpus=0, include_dashboard=False, dashboard_port=_free_port())
             for _ in range(workers):
                 self.add()
             self._cluster.wait_for_nodes(START_TIMEOUT_S)
@@ -142,7 +144,7 @@ class LoopbackNodes:
         return [_raylet(node) for node in self._cluster.worker_nodes]
 
     def add(self) -> None:
-        self._add(CPUS_PER_NODE)
+        self._add(**self._per_node)
 
     def kill(self, root: int) -> None:
         """`kill -9` the raylet only. Its workers end by themselves, some of them a moment later."""
@@ -159,14 +161,14 @@ class LoopbackNodes:
             info.process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _add(self, cpus: int, **more: Any) -> None:
+    def _add(self, **more: Any) -> None:
         """Start a node; try once more when a busy machine took longer than Ray waits."""
         for last in (False, True):
             self._count += 1
             place = {"node_ip_address": "127.0.0.1", "temp_dir": f"{self._folder}/{self._count}"}
             try:
                 with self._environment():
-                    self._cluster.add_node(wait=False, num_cpus=cpus, object_store_memory=STORE_MEMORY, **place, **more)
+                    self._cluster.add_node(wait=False, object_store_memory=STORE_MEMORY, **place, **more)
                 return
             except Exception as slow:
                 if last or "timed out" not in str(slow):

@@ -34,7 +34,7 @@ from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import commit_model
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.run_lock import RunLocked
-from rft_ray.store.shards import committed_key, missing_shards
+from rft_ray.store.shards import committed_keys, missing_shards
 from rft_ray.store.tables import identity, made_from, noted
 from tests.chaos.small_run import CORPUS, JOBS, outcome, run, sampler
 from tests.chaos.test_repair import Moody
@@ -295,5 +295,5 @@ def check_verdicts(url: str) -> None:
     for verdicts in JOBS:
         for shard in verdicts.shards():
             completions = replace(shard, stage="completions", fingerprint=verdicts.sampling.fingerprint)
-            content = content_hash(read_table(store, committed_key(store, completions) or "")[0])
-            assert read_table(store, committed_key(store, shard) or "")[1]["completions"] == content
+            content = content_hash(read_table(store, committed_keys(store, [completions])[completions.stem])[0])
+            assert read_table(store, committed_keys(store, [shard])[shard.stem])[1]["completions"] == content

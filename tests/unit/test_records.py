@@ -1,10 +1,14 @@
 """Records survive Arrow; schemas follow the classes."""
 
+from dataclasses import asdict
+
+import pyarrow as pa
 import pytest
 
 from rft_ray.records import (
     Completion,
     GradedCompletion,
+    JudgedPath,
     Problem,
     ReasoningPath,
     Status,
@@ -25,6 +29,13 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
 def test_rows_survive_arrow(row: Problem | Completion | GradedCompletion | ReasoningPath) -> None:
     assert from_table(to_table([row], type(row)), type(row)) == [row]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_a_table_is_that_of_its_rows_as_dictionaries(row: Problem | Completion | GradedCompletion) -> None:
+    """A column that a row does not have is null, as in a corpus that has both kinds of paths."""
+    record = JudgedPath if isinstance(row, ReasoningPath) else type(row)
+    assert to_table(iter([row]), record).equals(pa.Table.from_pylist([asdict(row)], schema=schema_of(record)))
 
 
 @pytest.mark.parametrize("record", [type(row) for row in ROWS])

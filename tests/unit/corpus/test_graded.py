@@ -10,7 +10,7 @@ from rft_ray.corpus.graded import read_graded, read_verdicts
 from rft_ray.corpus.selector import Selector
 from rft_ray.store import StoreError, open_store, read_table
 from rft_ray.store.parquet import encode
-from rft_ray.store.shards import committed_key
+from rft_ray.store.shards import committed_keys
 from tests.chaos.small_run import JOBS, PATHS, run
 
 
@@ -20,7 +20,7 @@ def test_verdicts_on_other_completions_than_the_committed_ones_are_refused(tmp_p
     store, job = open_store(str(tmp_path)), JOBS[0]
     sampled, graded = next(zip(job.sampling.shards(), job.shards(), strict=True))
     assert len(read_graded(store, job, graded)) > 0
-    key = committed_key(store, sampled)
+    key = committed_keys(store, [sampled])[sampled.stem]
     assert key
     table, metadata = read_table(store, key)
     column = table.column_names.index("text")
@@ -29,7 +29,7 @@ def test_verdicts_on_other_completions_than_the_committed_ones_are_refused(tmp_p
     with pytest.raises(StoreError, match="its verdicts were made for other completions"):
         read_graded(store, job, graded)
     with pytest.raises(StoreError, match="its verdicts were made for other completions"):
-        read_verdicts(store, job)
+        list(read_verdicts(store, job))
     for path in Path(store.url, "paths").rglob("*.parquet"):
         path.unlink()
     with pytest.raises(StoreError, match="its verdicts were made for other completions"):

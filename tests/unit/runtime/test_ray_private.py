@@ -8,7 +8,7 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
-from ray._private import ray_constants
+from ray._private import internal_api, ray_constants
 from ray._private import worker as ray_worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
@@ -84,6 +84,17 @@ def test_the_state_of_a_pool_counts_the_actors_that_have_tasks() -> None:
     assert callable(ActorPoolMapOperator.get_autoscaling_actor_pools)
     assert callable(_ActorPool.num_pending_actors)
     assert "self._topology" in inspect.getsource(StreamingExecutor)
+
+
+def test_a_node_tells_the_bytes_in_all_object_stores_without_a_state() -> None:
+    """Of a state, only `node_table` is used, and only without an address."""
+    source = inspect.getsource(internal_api.get_memory_info_reply)
+    assert list(inspect.signature(internal_api.get_memory_info_reply).parameters)[:3] == [
+        *("state", "node_manager_address", "node_manager_port")
+    ]
+    assert source.count("state.") == 1
+    assert "state.node_table()" in source
+    assert "object_store_bytes_used" in inspect.getsource(internal_api.store_stats_summary)
 
 
 def test_env_vars_to_propagate_is_a_set_that_can_grow() -> None:

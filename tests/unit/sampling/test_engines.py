@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from rft_ray.config.engine_script import parse
 from rft_ray.grading import grade
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import SKIPPED, Problem, Status
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, check_answers, engine_seed
 from rft_ray.sampling.sampler import completions
-from rft_ray.sampling.scripted_engine import ScriptedEngine
+from rft_ray.sampling.scripted_engine import Batch, ScriptedEngine
 
 SETTINGS = SamplingSettings(0.7, 1.0, 64, 8, "{query}")
 PROBLEM = Problem("a" * 16, "Tom has 3 pens and buys 2. How many?", "3+2 = <<3+2=5>>5\n#### 5", "5")
@@ -63,3 +67,36 @@ def test_impossible_answers_are_refused(fault: str, message: str) -> None:
         check_answers(asked, ScriptedEngine(0, fault).generate(asked, SETTINGS), SETTINGS)
     with pytest.raises(Misbehaved, match="0 answers to 1"):
         check_answers(asked, [], SETTINGS)
+
+
+def test_a_batch_gives_each_sequence_a_token_a_step_and_lets_in_what_has_room() -> None:
+    batch = Batch(step_s=0.5, most=2)
+    assert batch.end_of([4, 6, 2], now=100.0) == 103.0  # 4 and 6 tokens at once, then 2 in the place of the 4
+    assert batch.end_of([2], now=100.0) == 104.0  # another request waits behind it: both places are free at 103.0
+    assert batch.end_of([2], now=200.0) == 201.0
+    assert batch.end_of([], now=300.0) == 300.0
+
+
+def test_a_scripted_step_takes_time_for_all_requests_together() -> None:
+    """32 samples of 10 tokens at most, 8 at once: four times ten steps; two requests at once take twice as long."""
+    engine = ScriptedEngine(0, "step=0.005", max_num_seqs=8)
+    alone = ScriptedEngine(0).generate([Request(PROBLEM, "q", 0, 32)], SETTINGS)
+    steps = sum(sample.tokens for sample in alone[0].samples) / 8
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        answers = [*pool.map(lambda _: engine.generate([Request(PROBLEM, "q", 0, 32)], SETTINGS), range(2))]
+    assert time.monotonic() - began >= 2 * steps * 0.005
+    assert answers == [alone, alone]
+    assert engine.progress == 4  # of each request: its texts, and its end
+
+
+@pytest.mark.parametrize("script", ["step=", "step=x", "step=0", "step=-1", "step=inf", "step=1,step=2", "step"])
+def test_a_step_without_a_time_is_refused(script: str) -> None:
+    with pytest.raises(ValueError, match="bad step"):
+        parse(script)
+
+
+def test_opening_takes_the_time_of_the_script() -> None:
+    began = time.monotonic()
+    ScriptedEngine(0, "open-slow=0.2:GPU 1", "10.0.0.7 GPU 1")
+    assert time.monotonic() - began >= 0.2

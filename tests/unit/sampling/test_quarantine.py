@@ -11,7 +11,7 @@ from rft_ray.evaluation.summary import summarize
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.store import open_store
-from rft_ray.store.shards import committed_key
+from rft_ray.store.shards import committed_keys
 from tests.report_run import make_run
 
 
@@ -21,7 +21,7 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     for stem in (lost.stem, next(iter(plan.collected[1].sampling.shards())).stem):  # the second one is committed
         for _ in range(3):
             quarantine.note(store, stem, quarantine.FAILED, "it hangs")
-    key = committed_key(store, lost)
+    key = committed_keys(store, [lost])[lost.stem]
     assert key
     Path(store.url, key).unlink()
     summary = summarize(store, plan)
@@ -51,7 +51,7 @@ def test_records_are_numbered_past_a_thousand_and_foreign_files_are_ignored(tmp_
 def test_a_damaged_record_counts_and_its_reason_names_the_file(tmp_path: Path, data: bytes) -> None:
     plan, store = make_run(tmp_path)
     [lost, *_] = plan.collected[0].sampling.shards()
-    Path(store.url, committed_key(store, lost) or "").unlink()
+    Path(store.url, committed_keys(store, [lost])[lost.stem]).unlink()
     for number in range(3):
         store.create(f"failures/{lost.stem}.a{number:03d}.failed.json", data)
     [held] = quarantine.held_shards(store, plan)

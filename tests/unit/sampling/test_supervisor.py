@@ -227,3 +227,28 @@ def test_no_shard_starts_while_the_run_is_drained(supervisor: Supervisor) -> Non
     supervisor.drain()
     assert supervisor.decide(A, "s", "p")[0] == "draining"
     assert supervisor.take(A, "s", "p", HERE, 1).decision == "draining"
+
+
+def test_a_lost_node_makes_no_shard_a_suspect_until_it_has_lost_several(tmp_path: Path) -> None:
+    """A spot node takes a whole engine's shards with it, and none of them is the cause."""
+    lost: set[str] = set()
+    supervisor = Supervisor(
+        open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[D], is_lost=lost.__contains__
+    )
+    for number in range(4):
+        assert supervisor.may_start("s", f"p{number}", Place(f"n{number}", "10.0.0.1", ("0",)), 1)
+        decisions = [supervisor.decide(stem, "s", f"p{number}")[0] for stem in (A, B)]
+        assert decisions == (["shared"] * 2 if number <= 2 else ["exclusive"] * 2)
+        for stem in (A, B):
+            supervisor.started(stem, "s", f"p{number}")
+        lost.add(f"n{number}")
+    assert failures(tmp_path) == {}
+
+
+def test_a_lost_node_counts_no_failure_of_a_shard_that_was_alone_there(tmp_path: Path) -> None:
+    supervisor = Supervisor(open_store(str(tmp_path)), 2, 1, [A], {"n1"}.__contains__)
+    for process, place in (("p1", HERE), ("p2", THERE), ("p3", THERE)):
+        assert supervisor.may_start("s", process, place, 1)
+        assert supervisor.decide(A, "s", process)[0] == "exclusive"
+        assert failures(tmp_path) == ({A: 1} if process == "p3" else {})  # n2 is there: a process has ended
+        supervisor.started(A, "s", process)
