@@ -3,8 +3,9 @@
 Input: the state of an imaginary worker (float32 weights and both of Adam's averages, as ZeRO divides them), and a store
 that takes so many MB/s. Output, as medians of rounds by turns: seconds that the training waits when it writes, hashes
 and uploads by itself, and when it hands a copy in memory to the thread that does (`checkpoint_writer.py`); the rate of
-the copy; and the steps of a small matrix training during the upload, as a share of those without. From the rate follows
-what a checkpoint of a larger model costs, which the last lines work out.
+the copy; and the steps of a small matrix training during the upload, as a share of those without. From the rate,
+in seconds of the core that copies so that other work on the machine counts little, follows what a checkpoint of a
+larger model costs, which the last lines work out.
 
 Limits: one process on CPUs. On GPUs the copy goes over PCIe, at 1 GB/s at the least.
 """
@@ -106,6 +107,7 @@ def main() -> None:
     state = state_of(size)
     stalls: dict[str, list[float]] = {"by itself": [], "behind the training": []}
     speeds: list[float] = []
+    copies: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
         store: Any = SlowStore(Path(folder) / "store", options.mb_per_s * 1e6)
@@ -113,18 +115,18 @@ def main() -> None:
         for number in range(options.rounds):
             alone = steps_until(after(3.0))
             for step, (name, save) in enumerate(zip(stalls, (by_itself, behind), strict=True), 2 * number + 1):
-                began = time.monotonic()
+                began, worked = time.monotonic(), time.thread_time()
                 wait = save(group, state, step)
                 stalls[name].append(time.monotonic() - began)
                 if save is behind:
+                    copies.append(time.thread_time() - worked)
                     speeds.append(steps_until(after(size / options.mb_per_s / 1e6)) / alone)
                 wait()
     alone_s, behind_s = (statistics.median(times) for times in stalls.values())
-    rate = size / behind_s
+    rate = size / statistics.median(copies)
     print(f"state {size / 1e9:.2f} GB, store {options.mb_per_s:g} MB/s, medians of {options.rounds} rounds, 1 thread")
-    print(
-        f"the training waits {alone_s:.2f} s where it saves itself, {behind_s:.2f} s for a copy ({rate / 1e9:.2f} GB/s)"
-    )
+    print(f"the training waits {alone_s:.2f} s where it saves itself, {behind_s:.2f} s for a copy")
+    print(f"which is {rate / 1e9:.2f} GB/s of a core")
     print(
         f"it stands still for {behind_s / alone_s:.1%} of that time, and steps at {statistics.median(speeds):.0%} speed"
     )
