@@ -122,6 +122,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.checkpoint_minutes": NONE,
     "training.checkpoint_every_steps": NONE,
     "training.max_attempts": NONE,
+    "training.wait_minutes": NONE,
+    "training.parallel_jobs": NONE,
     "training.offload_optimizer": NONE,
     "training.activation_checkpointing": NONE,
     "engine.device": NONE,

@@ -94,12 +94,15 @@ def run(store: Store, jobs: Sequence[TrainingJob], settings: Training = SETTINGS
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_base(tmp_path_factory.mktemp("base"))
+
+
+def written_base(folder: Path) -> Path:
     """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("base")
     symbols = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -173,6 +173,8 @@ OTHER: dict[str, object] = {
     "training.checkpoint_minutes": 5,
     "training.checkpoint_every_steps": 5,
     "training.max_attempts": 5,
+    "training.wait_minutes": 5.5,
+    "training.parallel_jobs": 2,
     "training.offload_optimizer": True,
     "training.activation_checkpointing": "on",
     "engine.device": "cpu",
