@@ -124,6 +124,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.max_attempts": NONE,
     "training.wait_minutes": NONE,
     "training.parallel_jobs": NONE,
+    "training.scratch_folder": NONE,
     "training.offload_optimizer": NONE,
     "training.activation_checkpointing": NONE,
     "engine.device": NONE,

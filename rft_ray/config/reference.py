@@ -46,7 +46,7 @@ UNITS = {
     "k": "samples",
     "checkpoint_minutes": "min",
     "checkpoint_every_steps": "steps",
-    "wait_minutes": "minutes",
+    "wait_minutes": "min",
     "parallel_jobs": "models",
     "threads_per_worker": "threads",
     "threads_per_actor": "threads",

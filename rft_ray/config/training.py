@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rft_ray.config.section import Section, Switch
+from rft_ray.config.section import Place, Section, Switch
 
 
 class Training(Section):
@@ -38,6 +38,9 @@ class Training(Section):
     parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Models of a stage that are trained side by side, each by `workers` of its own. `auto`: as many as the free GPUs
     carry; one where there is no GPU."""
+    scratch_folder: Place | None = None
+    """Folder on each node for checkpoints and finished models on their way to the store: as large as both together.
+    null: the system's temporary folder, which is often small or in memory."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in the memory of the CPUs."""
     activation_checkpointing: Switch = "auto"

@@ -79,6 +79,19 @@ def health_check_failure(failure: Exception) -> Exception | None:
     return reason
 
 
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that are to leave the cluster: `ray._private.state.state.get_draining_nodes`, with deadlines."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
+def was_preempted(failure: Exception) -> bool:
+    """Whether a Ray Train run has failed because a node was taken away after a notice (`RayActorError.preempted`)."""
+    failures: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    return any(getattr(health_check_failure(each), "preempted", False) for each in failures.values())
+
+
 @dataclass(frozen=True, slots=True)
 class PoolState:
     """The actors of a Ray Data execution. Example: PoolState(working=7, restarting=1, pending=0)"""

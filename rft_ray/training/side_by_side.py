@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -17,17 +18,20 @@ from typing import Any, Literal
 from rft_ray.config import Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.training.checkpoints import work_folder
 from rft_ray.training.ray_group import start_group, worker_resources
 from rft_ray.training.results import STARTED
+from rft_ray.training.scratch import scratch_folder
 
-POLL_S = 1.0
+POLL_S = 3.0
+"""Time between two looks at the groups that have not begun; a look asks the store."""
 FIRST_LINE_S, LAST_LINE_S = 5.0, 600.0
 """Seconds until the first line about a wait, and at most between two of them; in between the time doubles."""
 
 
 @dataclass
-class Group:
+class RunningGroup:
     """One worker group: its jobs, which it trains one after another, and its Ray task."""
 
     jobs: Sequence[TrainingJob]
@@ -60,8 +64,10 @@ class Groups:
         self._store, self._settings, self._board, self._gpu = store, settings, board, gpu
         self._most = most_groups(settings.parallel_jobs, jobs, gpu=gpu)
         self._by_free_gpus = settings.parallel_jobs == "auto"
-        self.running: list[Group] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="rft-train-", ignore_cleanup_errors=True)
+        self.running: list[RunningGroup] = []
+        self._folder = tempfile.TemporaryDirectory(
+            dir=scratch_folder(settings), prefix="rft-train-", ignore_cleanup_errors=True
+        )
         self._line_after = FIRST_LINE_S
 
     def __enter__(self) -> Groups:
@@ -95,10 +101,10 @@ class Groups:
         task = self._start(
             jobs, attempt, self._store, self._settings, gpu=self._gpu, board=self._board, folder=self._folder.name
         )
-        self.running.append(Group(jobs, attempt, task))
+        self.running.append(RunningGroup(jobs, attempt, task))
 
-    def ended(self) -> tuple[Group, Exception | None] | None:
-        """A group that has ended, with its failure if it failed; None where none ends within a second."""
+    def ended(self) -> tuple[RunningGroup, Exception | None] | None:
+        """A group that has ended, with its failure if it failed; None where none ends within seconds."""
         import ray
 
         done, _ = ray.wait([group.task for group in self.running], timeout=POLL_S)
@@ -113,7 +119,7 @@ class Groups:
             failure = error
         return group, failure
 
-    def started_jobs(self, group: Group) -> list[TrainingJob]:
+    def started_jobs(self, group: RunningGroup) -> list[TrainingJob]:
         """The group's jobs that its workers have begun with, in order."""
         return [
             job for job in group.jobs if self._store.exists(f"{work_folder(job.fingerprint, group.attempt)}/{STARTED}")
@@ -130,8 +136,9 @@ class Groups:
     def _look(self) -> None:
         """Note which groups have begun, and print a line about the others where one is due."""
         waiting = [group for group in self.running if not group.placed]
-        for group in waiting:
-            group.placed = bool(self.started_jobs(group))
+        with suppress(StoreUnreachable):  # the next look asks again
+            for group in waiting:
+                group.placed = bool(self.started_jobs(group))
         waiting = [group for group in waiting if not group.placed]
         if not waiting:
             self._line_after = FIRST_LINE_S

@@ -8,7 +8,7 @@ model. `side_by_side.py` has the groups, `ray_group.py` runs one and `worker.py`
 
 A dead worker ends the attempt of the whole group. The next attempt is a new Ray Train run that resumes each job
 from its newest complete checkpoint. On CPU, with the same number of workers, a resumed job gives the same bytes as an
-uninterrupted one. Waiting for resources is no attempt.
+uninterrupted one. Neither a wait for resources nor a node that leaves as announced counts as a failed attempt.
 
 Limits: all workers of a group train one model together (no pipeline or tensor parallelism).
 """
@@ -28,7 +28,7 @@ from rft_ray.store import Store, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.ray_group import one_line_of, refused_by, reporting
 from rft_ray.training.results import TrainingError, TrainingProgress, TrainingResult, training_record
-from rft_ray.training.side_by_side import Group, Groups
+from rft_ray.training.side_by_side import Groups, RunningGroup
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _train_missing(jobs: Sequence[TrainingJob], groups: Groups, store: Store, se
     return attempts
 
 
-def _judge(group: Group, failure: Exception, groups: Groups, failures: Counter[str], settings: Training) -> None:
+def _judge(group: RunningGroup, failure: Exception, groups: Groups, failures: Counter[str], settings: Training) -> None:
     """Count a group's failure as that of the job it was training. Raises TrainingError when the job is given up."""
     if ray_private.lacked_resources(failure):
         if group.seconds >= 60 * settings.wait_minutes:
@@ -108,6 +108,10 @@ def _judge(group: Group, failure: Exception, groups: Groups, failures: Counter[s
             )
         return
     failed = (groups.started_jobs(group) or group.jobs[:1])[-1]
+    if ray_private.was_preempted(failure):
+        name = f"{failed.stage} of {failed.model}"
+        logger.warning("%s: a node was taken away, as announced; starting again from the newest checkpoint", name)
+        return
     failures[failed.fingerprint] += 1
     _give_up_or_go_on(failed, failures[failed.fingerprint], settings.max_attempts, failure)
 

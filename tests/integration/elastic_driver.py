@@ -2,8 +2,8 @@
 SCENARIO FOLDER`.
 
 Scenarios: `gpus` (three models on five logical GPUs, whose groups hold two each and do nothing), `late` (two models at
-once; the node for them comes when both wait), `never` (no node comes) and `stop` (the driver is interrupted while it
-trains). Prints what training prints, then one JSON object.
+once; the node for them comes when both wait), `never` (no node comes), `drain` (the node is announced to leave, and
+leaves) and `stop` (the driver is interrupted while it trains). Prints what training prints, then one JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ray.util import placement_group_table
 from rft_ray.config import Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store.backends.local import LocalStore
-from rft_ray.training.checkpoints import work_folder
+from rft_ray.training.checkpoints import committed, work_folder
 from rft_ray.training.results import STARTED, TrainingError
 from rft_ray.training.side_by_side import Groups
 from rft_ray.training.stage import _train_missing, train
@@ -47,6 +47,8 @@ from tests.integration.test_training import (
 )
 
 SMALL = {"object_store_memory": 128 * 2**20, "node_ip_address": "127.0.0.1"}
+PREEMPTED = 2
+"""`DRAIN_NODE_REASON_PREEMPTION` of Ray's autoscaler.proto."""
 ONE = SETTINGS.model_copy(update={"workers": 1})
 
 
@@ -152,6 +154,27 @@ def stop(cluster: Cluster, jobs: list[TrainingJob], store: LocalStore, folder: P
     return {}
 
 
+def drain(cluster: Cluster, jobs: list[TrainingJob], store: LocalStore, folder: Path) -> dict[str, Any]:
+    """How a training goes on whose node is taken away after a notice, where only the notice makes a checkpoint."""
+    node = cluster.add_node(num_cpus=1, temp_dir=f"{folder}/1", **SMALL)
+    job = replace(jobs[0], recipe=RECIPE.model_copy(update={"epochs": 400}))
+    seen: list[int] = []
+
+    def leave() -> None:
+        until(lambda: bool(seen))
+        deadline = int(1000 * (time.time() + 600))
+        client = ray._private.worker.global_worker.gcs_client
+        client.drain_node(node.node_id, PREEMPTED, "the spot node ends", deadline)
+        until(lambda: bool(committed(store, PLAIN)))
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1, temp_dir=f"{folder}/2", **SMALL)
+
+    threading.Thread(target=leave, daemon=True).start()
+    settings = ONE.model_copy(update={"max_attempts": 1, "checkpoint_every_steps": None})
+    [result] = train([job], store.url, settings, lambda progress: seen.append(progress.step))
+    return {"seen": seen[0], "resumed": result.record.resumed_at_step, "steps": result.record.steps}
+
+
 def main(scenario: str, folder: Path) -> None:
     store = filled(LocalStore(folder / "store"))
     job = TrainingJob("tiny", "sft", PLAIN, str(written_base(folder / "base")), DATA, RECIPE, TEMPLATE, 0)
@@ -159,7 +182,7 @@ def main(scenario: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="rft", ignore_cleanup_errors=True) as temp:  # sockets: short paths
         cluster = started(Path(temp))
         try:
-            result = {"gpus": gpus, "late": late, "never": never, "stop": stop}[scenario](
+            result = {"gpus": gpus, "late": late, "never": never, "drain": drain, "stop": stop}[scenario](
                 cluster, jobs, store, Path(temp)
             )
         finally:

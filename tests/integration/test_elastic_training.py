@@ -58,3 +58,9 @@ def test_a_wait_ends_with_what_was_asked_for_and_what_there_is(tmp_path: Path) -
 def test_an_interrupted_driver_leaves_no_group_behind(tmp_path: Path) -> None:
     _, result = drive("stop", tmp_path)
     assert result == {"free": True, "groups": 0}
+
+
+def test_the_notice_that_a_node_leaves_makes_a_checkpoint_and_its_loss_is_no_failed_attempt(tmp_path: Path) -> None:
+    """Only one attempt is allowed, and checkpoints are due every 20 minutes."""
+    _, result = drive("drain", tmp_path)
+    assert result["seen"] <= result["resumed"] < result["steps"]

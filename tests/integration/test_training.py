@@ -375,7 +375,7 @@ def test_a_checkpoint_on_s3_is_resumed_too(
     assert max(steps) > again.results[PLAIN].record.resumed_at_step, "this attempt's checkpoints are on S3 as well"
 
 
-def test_checkpoints_of_another_world_size_are_skipped_and_untrainable_data_raises_one_clear_error(
+def test_checkpoints_of_another_form_are_skipped_and_untrainable_data_raises_one_clear_error(
     ray_cluster: str, jobs: dict[str, TrainingJob], interrupted: tuple[Trained, Path], tmp_path: Path
 ) -> None:
     store = filled(LocalStore(tmp_path / "store"))
