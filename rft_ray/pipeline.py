@@ -199,6 +199,6 @@ def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:
     """Train the models that are not committed, printing progress every few seconds. Returns how many were trained."""
     results = train(jobs, store.url, config.training, on_progress=lambda progress: print(f"  {progress}", flush=True))
     for result in results:
-        if skipped := result.record.skipped_too_long:
-            print(f"  {result.model}: {skipped} examples are longer than the limit and were skipped")
+        for note in result.notes():
+            print(f"  {result.model}: {note}")
     return sum(result.committed_here for result in results)

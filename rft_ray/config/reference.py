@@ -46,6 +46,8 @@ UNITS = {
     "k": "samples",
     "checkpoint_minutes": "min",
     "checkpoint_every_steps": "steps",
+    "wait_minutes": "min",
+    "parallel_jobs": "models",
     "threads_per_worker": "threads",
     "threads_per_actor": "threads",
     "workers": "processes",

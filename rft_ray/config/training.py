@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rft_ray.config.section import Section, Switch
+from rft_ray.config.section import Place, Section, Switch
 
 
 class Training(Section):
@@ -32,7 +32,15 @@ class Training(Section):
     """Also a checkpoint after every so many optimizer steps, for which training waits where the one before is not in
     the store yet; null: by `checkpoint_minutes` alone."""
     max_attempts: int = Field(3, ge=1)
-    """How many times the training of a model is started before the run fails."""
+    """How many times the training of a model is started before the run fails; waiting for resources does not count."""
+    wait_minutes: float = Field(1440, gt=0)
+    """How long a training waits until the cluster has GPUs (CPUs, where there are none) for all of its workers."""
+    parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Models of a stage that are trained side by side, each by `workers` of its own. `auto`: as many as the free GPUs
+    carry; one where there is no GPU."""
+    scratch_folder: Place | None = None
+    """Folder on each node for checkpoints and finished models on their way to the store: as large as both together.
+    null: the system's temporary folder, which is often small or in memory."""
     offload_optimizer: bool = False
     """Keep the optimizer's state in the memory of the CPUs."""
     activation_checkpointing: Switch = "auto"

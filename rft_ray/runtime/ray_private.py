@@ -6,6 +6,7 @@ those of `serve/`.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ KEEP_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable: with "0", Ray does not replace 127.0.0.1 by the machine's outward address."""
 HEALTH_CHECK_INTERVAL_S = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 """Environment variable: how often Ray Train looks for workers that have ended or died; 2 s by default."""
+START_TIMEOUT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+"""Environment variable: how long Ray Train waits for its workers to be placed; 60 s by default."""
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Environment variable: with "0", Ray Train takes a preempted node for dead workers and handles nothing else."""
 
@@ -31,16 +34,6 @@ POOL_LOGGERS = (
     "ray.data._internal.execution.resource_manager",
 )
 """Loggers of Ray Data's warnings that an actor pool cannot grow, and that no node has room for an actor."""
-
-
-def hand_on_ray_address() -> None:
-    """Make Ray Train give its helper actors this process's RAY_ADDRESS.
-
-    Adds to the set of names `ray.train.v2._internal.constants.ENV_VARS_TO_PROPAGATE`, which has no public form.
-    """
-    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
-
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def start_node(**parameters: Any) -> Node:
@@ -69,10 +62,26 @@ def object_store_bytes() -> int:
     return int(reply.store_stats.object_store_bytes_used)
 
 
-def expect_quick_health_checks() -> None:
-    """Let Ray Train notice the end or death of a worker sooner, and take a preempted node for a dead worker."""
-    os.environ.setdefault(HEALTH_CHECK_INTERVAL_S, "0.5")
-    os.environ.setdefault(PREEMPTION_WATCHER, "0")
+def train_environment(gcs_address: str, wait_s: float) -> dict[str, str]:
+    """Environment of the process that starts a Ray Train run, which hands it on to Ray Train's own actors.
+
+    The end or death of a worker is noticed soon, a preempted node is taken for a dead worker, and workers may wait
+    `wait_s` for their resources. By RAY_ADDRESS, Ray Train's placement-group cleaner asks this cluster for the
+    controller, and no other of the machine: it ends the workers of a controller that its cluster does not know.
+    """
+    wanted = {HEALTH_CHECK_INTERVAL_S: "0.5", PREEMPTION_WATCHER: "0"}
+    environment = {name: os.environ.get(name, value) for name, value in wanted.items()}
+    return {**environment, START_TIMEOUT_S: str(math.ceil(wait_s)), "RAY_ADDRESS": gcs_address}
+
+
+def lacked_resources(failure: Exception) -> bool:
+    """Whether a Ray Train run has failed because its workers found no place in time.
+
+    Ray Train wraps `ray.train.v2._internal.exceptions.WorkerGroupStartupTimeoutError`.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
 def health_check_failure(failure: Exception) -> Exception | None:
@@ -82,6 +91,19 @@ def health_check_failure(failure: Exception) -> Exception | None:
     """
     reason: Exception | None = getattr(failure, "health_check_failure", None)
     return reason
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that are to leave the cluster: `ray._private.state.state.get_draining_nodes`, with deadlines."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
+def was_preempted(failure: Exception) -> bool:
+    """Whether a Ray Train run has failed because a node was taken away after a notice (`RayActorError.preempted`)."""
+    failures: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    return any(getattr(health_check_failure(each), "preempted", False) for each in failures.values())
 
 
 @dataclass(frozen=True, slots=True)

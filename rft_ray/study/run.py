@@ -167,7 +167,7 @@ def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
 
 
 def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
-    """Train the missing points before or after sampling, in one worker group. Returns the number trained."""
+    """Train the missing points before or after sampling. Returns the number trained."""
     points = missing(plan, store, late=late)
     if not points:
         return 0
@@ -182,12 +182,13 @@ class Ticker:
     def __init__(self, plan: StudyPlan, points: Sequence[PlannedPoint]) -> None:
         self._weights = {point.spec.name: training_seconds(plan, point, gpu=False) for point in points}
         self._names = list(self._weights)
+        self._done = dict.fromkeys(self._names, 0.0)
         self._started: tuple[float, float] | None = None
 
     def __call__(self, progress: TrainingProgress) -> None:
         place, now = self._names.index(progress.model), time.monotonic()
-        done = sum(self._weights[name] for name in self._names[:place])
-        done += self._weights[progress.model] * progress.step / progress.steps
+        self._done[progress.model] = self._weights[progress.model] * progress.step / progress.steps
+        done = sum(self._done.values())
         self._started = self._started or (now, done)
         began, before = self._started
         left = ""

@@ -28,6 +28,7 @@ import psutil
 from rft_ray.store import NotFound, Store, StoreError
 from rft_ray.store.base import StoreUnreachable, sync
 from rft_ray.store.outages import through_outages
+from rft_ray.training.resharding import loadable
 from rft_ray.training.results import STARTED
 
 MANIFEST = "manifest.json"
@@ -55,7 +56,7 @@ class Checkpoint:
     seconds: float
     """Training time up to this step, over all attempts."""
     layout: Mapping[str, int | str]
-    """How the state is divided into files, and the data trained on. A run loads only checkpoints of its own layout."""
+    """How the state is divided into files, and the data trained on: `resharding.py` says which a run can load."""
     files: Mapping[str, str]
     """Relative path -> SHA-256."""
 
@@ -100,12 +101,12 @@ def newest(
 ) -> tuple[Checkpoint | None, int]:
     """The loadable one of complete checkpoints, of the latest step, and the number of those skipped before it.
 
-    A checkpoint is skipped with a warning when it was saved under another layout (number of workers, ZeRO stage, or
-    training data), or `damaged` names one of its files.
+    A checkpoint is skipped with a warning when its layout is not one that this run can load (`resharding.loadable`), or
+    `damaged` names one of its files.
     """
     passed_over = 0
     for checkpoint in sorted(complete, key=lambda c: c.step, reverse=True):
-        if checkpoint.layout != layout:
+        if not loadable(checkpoint.layout, layout):
             reason = f"it was saved with {dict(checkpoint.layout)}, and this run has {dict(layout)}"
         elif name := damaged(checkpoint):
             reason = f"its file {name} is missing or altered"

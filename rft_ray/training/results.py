@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -36,8 +36,10 @@ class TrainingRecord:
     final_loss: float
     resumed_at_step: int = 0
     """Step of the checkpoint that the last attempt started from; 0 when it started from the base model."""
+    resumed_from: str = ""
+    """The workers and ZeRO stage that this checkpoint was saved with; empty in manifests of earlier versions."""
     checkpoints_passed_over: int = 0
-    """Complete checkpoints that were skipped: damaged, or of another number of workers, ZeRO stage or data."""
+    """Complete checkpoints that were skipped: damaged, of other data, or of a ZeRO stage that keeps them otherwise."""
     checkpoint_seconds: float = 0.0
     """Time that the training stood still for checkpoints, in the last attempt."""
     attention: str = ""
@@ -85,6 +87,13 @@ class TrainingResult:
     record: TrainingRecord
     committed_here: bool
     """Whether this call trained the model, rather than an earlier one."""
+
+    def notes(self) -> Iterator[str]:
+        """What a user should know of it, beyond its figures."""
+        if skipped := self.record.skipped_too_long:
+            yield f"{skipped} examples are longer than the limit and were skipped"
+        if self.committed_here and self.record.resumed_from:
+            yield f"went on at step {self.record.resumed_at_step} from a checkpoint of {self.record.resumed_from}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,6 +24,7 @@ from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
 from rft_ray.training.batches import Example, Plan, padded
 from rft_ray.training.packing import Division
+from rft_ray.training.scratch import scratch_folder
 
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
@@ -66,7 +66,8 @@ class Group:
     @property
     def scratch(self) -> Path:
         """Folder for the files of a remote store; the workers of one node share it."""
-        return Path(tempfile.gettempdir()) / f"rft-train-{hashlib.sha256(self.store.url.encode()).hexdigest()[:12]}"
+        name = hashlib.sha256(self.store.url.encode()).hexdigest()[:12]
+        return scratch_folder(self.settings) / f"rft-train-{name}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Task:
     division: Division
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass."""
+    universal: bool = False
+    """Whether the checkpoint to resume from is in DeepSpeed's universal form (`resharding.py`)."""
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -148,6 +151,7 @@ def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
         "bf16": {"enabled": task.job.recipe.dtype == "bfloat16"},
         **({"data_types": {"grad_accum_dtype": "fp32"}} if task.job.recipe.grad_accum_dtype == "float32" else {}),
         "zero_optimization": zero,
+        **({"checkpoint": {"load_universal": True}} if task.universal else {}),
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,

@@ -73,6 +73,19 @@ def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
     engine.checkpoint_engine.save = save
 
 
+def part_step_counters(engine: Any) -> None:
+    """Give each part of the optimizer's state a step counter of its own, after a universal checkpoint is loaded.
+
+    DeepSpeed's ZeRO 3 loads one tensor into all parts (`load_hp_checkpoint_state_from_checkpoint_dir_stage3`), which
+    PyTorch's Adam then raises once for each part. Uses `DeepSpeedEngine.optimizer.optimizer`, PyTorch's optimizer.
+    """
+    import torch
+
+    for state in engine.optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
+
+
 def sdpa(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
     """PyTorch's attention as transformers' models call it, of shape (batch, tokens, heads, head size).
 

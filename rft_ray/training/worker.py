@@ -30,7 +30,7 @@ from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, final_weights, packed_attention, transformers_private
+from rft_ray.training import checkpoints, final_weights, packed_attention, resharding, transformers_private
 from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
@@ -38,7 +38,9 @@ from rft_ray.training.checkpoints import Checkpoint
 from rft_ray.training.device_memory import card_here, checkpoints_activations, cpu_threads
 from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
+from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
+from rft_ray.training.scratch import scratch_folder
 from rft_ray.training.snapshots import Snapshots
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
 
@@ -179,12 +181,14 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
+    if start and resharding.needs_universal_form(start.layout, group.layout, start.files):
+        task, resume = replace(task, universal=True), _resharded(group, start)
     writer = CheckpointWriter(group, job.fingerprint)
     watch = _watch(group, task, start, writer)
     trainer = watch.trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
-    with tempfile.TemporaryDirectory(prefix="rft-model-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch_folder(group.settings), prefix="rft-model-") as folder:
         export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
@@ -208,6 +212,18 @@ def _damaged(group: Group, checkpoint: Checkpoint) -> str:
     what = f"the checkpoint of step {checkpoint.step} could not be read"
     found = together(group, what, lambda: checkpoints.damaged(group.store, checkpoint, own, group.scratch))
     return next(filter(None, found), "")
+
+
+def _resharded(group: Group, checkpoint: Checkpoint) -> Path:
+    """The checkpoint in a form that this number of workers loads, in a folder on each node."""
+    saved = checkpoints.local_folder(group.store, checkpoint.folder, group.scratch)
+    out = group.scratch / f"{checkpoint.folder}-universal"
+
+    def merge() -> Path:
+        return resharding.to_universal_form(saved, out) if group.local_rank == 0 else out
+
+    together(group, f"the checkpoint of step {checkpoint.step} could not be merged", merge)
+    return out
 
 
 def _checkpointing(group: Group, task: Task) -> bool:
@@ -243,6 +259,7 @@ def _account(
         tokens_per_s=new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
         final_loss=curve[-1][1],
         resumed_at_step=start.step if start else 0,
+        resumed_from=resharding.describe(start.layout) if start else "",
         checkpoints_passed_over=passed_over,
         checkpoint_seconds=stalled,
         attention=task.division.attention or "padded",
@@ -269,10 +286,13 @@ def _watch(group: Group, task: Task, start: Checkpoint | None, writer: Checkpoin
     Its `on_log` raises TrainingError when the loss is not finite, its `on_step_end` SavingError when a checkpoint could
     not be stored. `trainer` must be set before the training begins.
     """
+    import ray
     from transformers import TrainerCallback
 
     reporter = Reporter(group, task, start.step if start else 0) if group.rank == 0 else None
-    schedule, snapshots = Schedule(group, writer), Snapshots(group.workers_of_node)
+    nodes = together(group, "no node has an id", lambda: ray.get_runtime_context().get_node_id())
+    schedule = Schedule(group, writer, urgent=PreemptionNotice(nodes))
+    snapshots = Snapshots(group.workers_of_node)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         trainer: Any
@@ -289,6 +309,8 @@ def _watch(group: Group, task: Task, start: Checkpoint | None, writer: Checkpoin
         def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
             if start is None and task.job.recipe.master_weights == "base":
                 take_from_base(model, task.base, group.rank, group.world_size)
+            if task.universal:
+                transformers_private.part_step_counters(self.trainer.deepspeed)
             transformers_private.let_states_be_kept(self.trainer.deepspeed, snapshots.keep)
             schedule.begin()
             self.began = time.monotonic()

@@ -94,12 +94,15 @@ def run(store: Store, jobs: Sequence[TrainingJob], settings: Training = SETTINGS
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_base(tmp_path_factory.mktemp("base"))
+
+
+def written_base(folder: Path) -> Path:
     """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("base")
     symbols = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -372,7 +375,7 @@ def test_a_checkpoint_on_s3_is_resumed_too(
     assert max(steps) > again.results[PLAIN].record.resumed_at_step, "this attempt's checkpoints are on S3 as well"
 
 
-def test_checkpoints_of_another_world_size_are_skipped_and_untrainable_data_raises_one_clear_error(
+def test_checkpoints_of_another_form_are_skipped_and_untrainable_data_raises_one_clear_error(
     ray_cluster: str, jobs: dict[str, TrainingJob], interrupted: tuple[Trained, Path], tmp_path: Path
 ) -> None:
     store = filled(LocalStore(tmp_path / "store"))

@@ -21,6 +21,7 @@ from ray.data._internal.execution.operators.actor_pool_map_operator import (
 )
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data._internal.planner import planner
+from ray.train import ControllerError
 from ray.train.v2._internal import constants, exceptions
 from ray.train.v2._internal.execution.worker_group import poll
 
@@ -43,6 +44,7 @@ def test_a_node_takes_the_parameters_of_a_worker_on_loopback() -> None:
 def test_environment_variables_have_these_names() -> None:
     assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == ray_private.KEEP_LOOPBACK
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR == ray_private.HEALTH_CHECK_INTERVAL_S
+    assert constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR == ray_private.START_TIMEOUT_S
     assert constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR == ray_private.PREEMPTION_WATCHER
 
 
@@ -97,9 +99,19 @@ def test_a_node_tells_the_bytes_in_all_object_stores_without_a_state() -> None:
     assert "object_store_bytes_used" in inspect.getsource(internal_api.store_stats_summary)
 
 
-def test_env_vars_to_propagate_is_a_set_that_can_grow() -> None:
-    ray_private.hand_on_ray_address()
-    assert "RAY_ADDRESS" in constants.ENV_VARS_TO_PROPAGATE
+def test_the_environment_of_a_training_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ray_private.HEALTH_CHECK_INTERVAL_S, "7")
+    environment = ray_private.train_environment("127.0.0.1:1", 90.5)
+    assert environment[ray_private.HEALTH_CHECK_INTERVAL_S] == "7"
+    assert environment[ray_private.START_TIMEOUT_S] == "91"
+    assert environment["RAY_ADDRESS"] == "127.0.0.1:1"
+
+
+def test_workers_without_a_place_are_what_ray_train_wraps() -> None:
+    error = ControllerError(exceptions.WorkerGroupStartupTimeoutError(num_workers=2))
+    assert ray_private.lacked_resources(error)
+    assert not ray_private.lacked_resources(ControllerError(exceptions.WorkerGroupStartupFailedError("died")))
+    assert not ray_private.lacked_resources(ValueError("a worker's own error"))
 
 
 def test_health_check_failure_is_what_ray_train_wraps() -> None:

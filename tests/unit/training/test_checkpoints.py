@@ -96,8 +96,10 @@ def test_a_damaged_checkpoint_is_skipped_and_counted(store: LocalStore, tmp_path
     assert newest(store, tmp_path) == (older, 1)
 
 
-@pytest.mark.parametrize("other", [{"workers": 1, "zero_stage": 2}, {"workers": 2, "zero_stage": 3}])
-def test_a_checkpoint_of_another_layout_is_skipped_and_counted(
+@pytest.mark.parametrize(
+    "other", [{"workers": 2, "zero_stage": 3}, {"workers": 2, "zero_stage": 0}, {**LAYOUT, "training/x": "other rows"}]
+)
+def test_a_checkpoint_of_another_form_or_other_data_is_skipped_and_counted(
     store: LocalStore, tmp_path: Path, other: dict[str, int]
 ) -> None:
     write(store, tmp_path, "a", 10)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from rft_ray.training.results import TrainingRecord, training_record
+from rft_ray.training.results import TrainingRecord, TrainingResult, training_record
 
 RECORD = TrainingRecord(
     examples=600,
@@ -35,6 +35,16 @@ def test_a_record_of_another_version_is_read() -> None:
     record = training_record({"training": stored})
     assert record is not None
     assert (record.tokens, record.versions, record.device) == (69000, {}, "")
+
+
+def test_a_user_is_told_of_skipped_examples_and_of_what_a_training_went_on_from() -> None:
+    resumed = replace(RECORD, resumed_at_step=8, resumed_from="2 workers, ZeRO stage 3")
+    here, earlier = (TrainingResult("tiny", "sft", "9c", resumed, committed_here) for committed_here in (True, False))
+    assert list(here.notes()) == [
+        "2 examples are longer than the limit and were skipped",
+        "went on at step 8 from a checkpoint of 2 workers, ZeRO stage 3",
+    ]
+    assert len(list(earlier.notes())) == 1
 
 
 def test_a_model_without_a_record_has_none() -> None:

@@ -56,3 +56,17 @@ def test_deepspeed_has_a_table_with_the_operator() -> None:
     assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
     transformers_private.switch_off_shm_comm()
     assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+
+
+def test_parts_of_an_optimizer_that_share_a_step_counter_count_once_a_step() -> None:
+    import torch
+
+    groups = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(2)]
+    optimizer, shared = torch.optim.AdamW(groups), torch.tensor(8.0)
+    for group in groups:
+        group["params"][0].grad = torch.ones(2)
+        optimizer.state[group["params"][0]] = {"step": shared, "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+    engine = SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))
+    transformers_private.part_step_counters(engine)
+    optimizer.step()
+    assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0]
