@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train bench-sampling try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ bench-serve: setup ## The service against the engine alone, and under ten times 
 
 bench-train: setup ## Training on packed rows against padded ones, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.train $(ARGS)
+
+bench-sampling: setup ## The sampling stage against vLLM alone, ray.data.llm and Transformers, as ratios; an hour (ARGS=--quick)
+	$(PYTHON_IN_VENV) -m benchmarks.sampling $(ARGS)
 
 try-lm-eval: .lm-eval ## lm-evaluation-harness, unchanged, against the service; 207 MB, into a folder of its own
 	$(PYTHON_IN_VENV) -m pytest -m lm_eval tests/serve/test_lm_eval.py $(ARGS)

@@ -90,10 +90,11 @@ def texts_of(task: Task) -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def metered() -> Iterator[Callable[[], float]]:
+def metered(*, ending: bool = False) -> Iterator[Callable[[], float]]:
     """Yields a function that returns the CPU seconds, since the block began, of this process and all that it started.
 
-    Processes are looked at twice a second, since what an ended one has used is not to be had.
+    `ending`: whether processes end meanwhile. What an ended one has used is not to be had, so they are looked at once a
+    second then.
     """
     used: dict[int, float] = {}
     lock, over = threading.Lock(), threading.Event()
@@ -107,17 +108,17 @@ def metered() -> Iterator[Callable[[], float]]:
             return sum(used.values())
 
     def watch() -> None:
-        while not over.wait(0.5):
+        while not over.wait(1.0):
             look()
 
     before = look()
     thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    if ending:
+        thread.start()
     try:
         yield lambda: look() - before
     finally:
         over.set()
-        thread.join()
 
 
 def timed(work: Callable[[Sequence[str]], int], texts: Sequence[str]) -> Part:
@@ -211,7 +212,7 @@ def _job(task: Task, start: int, count: int) -> tuple[float, Part]:
         kv_cache_gib=KV_CACHE_GIB,
         dtype=DTYPE,
     )
-    with tempfile.TemporaryDirectory() as folder, metered() as cpu_s:
+    with tempfile.TemporaryDirectory() as folder, metered(ending=True) as cpu_s:
         store = open_store(folder)
         commit_problems(store, problems)
         called = time.time()
@@ -270,7 +271,7 @@ def _rows_of(task: Task, texts: Sequence[str], began: float) -> tuple[float, Par
     rows = [{"text": text} for text in texts for _ in range(N)]
     blocks = max(1, len(rows) // task.settings["batch_size"])
     first, tokens = 0.0, 0
-    with metered() as cpu_s:
+    with metered(ending=True) as cpu_s:
         for row in processor(ray.data.from_items(rows, override_num_blocks=blocks)).iter_rows():
             first = first or time.perf_counter() - began
             tokens += row["tokens"]

