@@ -230,7 +230,9 @@ def ray_data_llm(task: Task) -> Turn:
 
     Seconds of a part include its start, which the slope takes out.
     """
-    os.environ |= engine_env(task)
+    from rft_ray.runtime.ray_private import WORKER_NICENESS
+
+    os.environ |= engine_env(task) | {WORKER_NICENESS: "0"}  # as the stage's
     import ray
 
     ray.init(num_cpus=8, num_gpus=1, include_dashboard=False, log_to_driver=False)
