@@ -19,7 +19,7 @@ ifdef RFT_GSM8K_DIR
 export RFT_GSM8K_DIR
 endif
 
-.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train bench-fleet gpu-smoke try-lm-eval lock clean
+.PHONY: help setup demo demo-smollm2 study serve down test test-long coverage check config-reference docs build fuzz fuzz-solutions fuzz-serve chaos chaos-demo mutants bench-store bench-verify bench-graders bench-serve bench-train bench-sampling bench-fleet gpu-smoke try-lm-eval lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ bench-serve: setup ## The service against the engine alone, and under ten times 
 
 bench-train: setup ## Training on packed rows against padded ones, as ratios; long
 	$(PYTHON_IN_VENV) -m benchmarks.train $(ARGS)
+
+bench-sampling: setup ## The sampling stage against vLLM alone, ray.data.llm and Transformers, as ratios; an hour (ARGS=--quick)
+	$(PYTHON_IN_VENV) -m benchmarks.sampling $(ARGS)
 
 bench-fleet: setup ## The sampling stage on 8 to 32 logical GPUs, on disk and S3, while nodes leave (ARGS=--quick: 2 minutes)
 	$(PYTHON_IN_VENV) -m benchmarks.fleet $(ARGS)

@@ -33,6 +33,8 @@ from processes import MARK, Process, alive, boot_id, end, family, free_port, ide
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """As `KEEP_LOOPBACK` in rft_ray/runtime/ray_private.py, which this module cannot import without the project."""
+NICENESS = {"RAY_worker_niceness": "0"}
+"""As `WORKER_NICENESS` there: the niceness of workers, unless the user's environment says otherwise."""
 PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 44217, "dashboard_metrics": 44227}
 """Ray's default ports. A port that is taken is replaced by a free one."""
 OBJECT_STORE_BYTES = 2**30
@@ -276,11 +278,15 @@ def _await_nodes(cluster: Cluster, roles: list[str]) -> None:
 
 def _spawn(cluster: Cluster, role: str, command: list[str], log: Path) -> Cluster:
     """Start one member as the leader of a new session, and record it. Raises ClusterError if it ends at once."""
-    environment = cluster.environment() | {
-        MARK: cluster.id,
-        "AUTOSCALER_METRIC_PORT": str(cluster.ports["autoscaler_metrics"]),
-        "DASHBOARD_METRIC_PORT": str(cluster.ports["dashboard_metrics"]),
-    }
+    environment = (
+        NICENESS
+        | cluster.environment()
+        | {
+            MARK: cluster.id,
+            "AUTOSCALER_METRIC_PORT": str(cluster.ports["autoscaler_metrics"]),
+            "DASHBOARD_METRIC_PORT": str(cluster.ports["dashboard_metrics"]),
+        }
+    )
     del environment["RAY_ADDRESS"]  # `ray start --head` refuses to start when it is set
     with log.open("w") as output:
         child = subprocess.Popen(

@@ -25,6 +25,8 @@ def start_ray() -> None:
     # a checkout that is not installed: workers import this package whatever folder the job was started in
     root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # engines and trainers are what the cores are for: Ray's own processes and this one must not go before them
+    os.environ.setdefault(ray_private.WORKER_NICENESS, "0")
     # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
     ray.init(
         address="local",

