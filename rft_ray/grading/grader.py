@@ -32,7 +32,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
-from rft_ray.grading.answer_values import same_value
+from rft_ray.grading.answer_values import open_answer, same_value
 from rft_ray.grading.answers import (
     Answer,
     ConflictError,
@@ -113,6 +113,8 @@ def _judge(
     answer = paper_answer(text) if mode == "paper" else strict_answer(text, decimal_comma=comma)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
+    if answer.timed and not gold.timed:
+        raise open_answer(answer.text, "is a time of day or a ratio")
     if truncated and mode == "strict" and _ends_in_answer(text, comma):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
     if not equal_answers(answer, gold, tolerance):
@@ -143,7 +145,11 @@ def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -
 
     A percentage equals both its number and its share: `50%` is right for gold 50 and for gold 0.5.
     """
-    if same_value(answer, gold) or _near(answer.value, gold.value, tolerance):
+    if same_value(answer, gold):
+        return True
+    if answer.timed or gold.timed:
+        return False
+    if _near(answer.value, gold.value, tolerance):
         return True
     if answer.percent == gold.percent:
         return False

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 from rft_ray.grading.arithmetic import OverBoundError
 from rft_ray.grading.field_words import (
+    DASH,
+    NAMED_NUMBER,
+    add_mixed,
     add_remainder,
     begins_clause,
     clean_after,
+    joins_smaller_unit,
     look_before,
     note_quotient,
     note_units,
     put_larger_first,
 )
 from rft_ray.grading.fields import Field, Number
-from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts, odd_numeral
+from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
-from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS, measure
-from rft_ray.grading.token_view import MAX_LINK_WORDS, NUMBERS, TokenView, is_variable
+from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS
+from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView, is_variable
 
 MAX_FIELDS = 20_000  # numbers and expressions of one text
 MAX_UNIT_WORDS = 4
@@ -92,7 +96,7 @@ class Reader:
             chain.append(self._field())
             if not self._link(chain[-1]):
                 if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
-                    chain[0].clean = False
+                    chain[0].clean, chain[0].silent = False, self._view.equals_letter(self.position)
                 chains.append(chain)
                 chain = []
         if chain:
@@ -127,6 +131,7 @@ class Reader:
                 side.operators = expects_operand = True
         if side.listed and len(side.pieces) > listed:
             side.doubt = side.doubt or "an operator after a list of numbers"
+        side.silent |= self._view.kinds[self.position] == "relation"
         side.clean &= depth == 0 and not expects_operand and clean_after(self._view, self.position, self._linked)
         side.end = max(side.end, self._tokens[self.position - 1].end)
         return side
@@ -184,7 +189,7 @@ class Reader:
     def _number(self, token: Token, side: Field) -> None:
         """Adds a number, with the power or the percent sign after it."""
         if token.kind == "mixed":
-            self._mixed(token, side)
+            add_mixed(token.text, side)
             return
         digits, side.decimals = canonical_digits(token.text)
         number = Number(len(side.pieces), digits, side.decimals)
@@ -203,6 +208,9 @@ class Reader:
             self.position = after - 1
         else:
             side.add(digits)
+            if side.closes:
+                side.add(")")
+                side.closes = False
             self._superscript(side)
 
     def _superscript(self, side: Field) -> None:
@@ -213,15 +221,6 @@ class Reader:
             side.operators = True
             self.position += 1
 
-    def _mixed(self, token: Token, side: Field) -> None:
-        whole, fraction = mixed_parts(token.text)
-        if whole:
-            side.add(f"({whole}+{fraction})")
-        else:
-            side.add(f"({fraction})" if side.pieces[-1:] == ["/"] else fraction)
-        side.numbers.append(Number(len(side.pieces) - 1, side.pieces[-1]))
-        side.operators = True
-
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
         after = add_remainder(self._view, self.position, side, self._divisor) if self._divisor else 0
@@ -230,11 +229,18 @@ class Reader:
             return None
         index, words = self._past_units(self.position, side)
         kind = self._view.kinds[index]
+        smaller = joins_smaller_unit(self._view, index, words) if kind in ("word", "number") and words else 0
+        if smaller:
+            note_units(words, side, self._follows_glued())
+            side.open_compound()
+            self.position = smaller
+            return "+"
         worded = self._view.word_operator(index, bool(words)) if kind == "word" else None
         if worded:
             note_units(words, side, self._follows_glued())
             if self._linked and self._tokens[index].text not in "xX" and self._view.word(index) != "of":
                 side.doubt = side.doubt or "words that go on after a result"
+                side.goes_on = side.goes_on or len(side.pieces)
             if self._view.word(index) == "of" and not side.share_of:
                 side.share_of = len(side.pieces)
             side.letters = (side.letters or not side.operators) and self._tokens[index].text in "xX"
@@ -265,7 +271,7 @@ class Reader:
             self._end(index, words, side)
             word = self._tokens[index + 1].text if self._view.kinds[index + 1] == "word" else ""
             if sign == "-" and self._linked and not self._view.glued(index + 1) and len(word) != 1:
-                side.doubt = side.doubt or "a dash or a minus"
+                side.doubt = side.doubt or DASH
             else:
                 side.clean = False
                 side.silent |= bool(word)
@@ -275,7 +281,7 @@ class Reader:
         if operand > index + 1 and not self._view.follows_names(self._field_at, operand):
             side.named = True
             if self._tokens[operand - 1].text[:1].isupper():
-                side.doubt = side.doubt or "a number that belongs to a name"
+                side.doubt = side.doubt or NAMED_NUMBER
         if sign == "/":
             side.divided |= self._tokens[index].text == "÷"
             note_quotient(self._view, index, bool(words), side)
@@ -307,16 +313,23 @@ class Reader:
                 if side.numbers:
                     side.numbers[-1].per = unit
                 index = self._view.past_unit_power(index + 2)
-            elif kind == "open" and index in self._view.partner and not self._view.starts_operand(index + 1):
-                close = self._view.partner[index]
-                bare = self._view.glued(index) and index == self.position
-                foreign = close == index + 2 and not self._tokens[index + 1].text.isascii()
-                if self._view.counted[close] > self._view.counted[index] or (bare and not foreign):
-                    side.doubt = side.doubt or "a remark with numbers"
-                index = close + 1
+            elif kind == "open" and self._view.opens_remark(index):
+                self._remark(index, side)
+                index = self._view.partner[index] + 1
             else:
                 break
         return index, words
+
+    def _remark(self, index: int, side: Field) -> None:
+        """Notes what a remark in parentheses makes doubtful; a percentage in words computes nothing."""
+        close = self._view.partner[index]
+        bare = self._view.glued(index) and index == self.position
+        foreign = close == index + 2 and not self._tokens[index + 1].text.isascii()
+        numbers = self._view.counted[close] > self._view.counted[index] and self._view.kinds[index + 2] != "percent"
+        if numbers or (bare and not foreign):
+            side.doubt = side.doubt or "a remark with numbers"
+        if bare and self._view.holds_letter(index, close):
+            side.clean, side.silent = False, True
 
     def _end(self, index: int, words: list[str], side: Field) -> None:
         """Ends a field before `index`: the units that follow are its own as far as they are known."""
@@ -325,14 +338,6 @@ class Reader:
         lowered = [word.lower() for word in words]
         if "op" in self._view.kinds[self.position : index]:
             self.position = index
-        follows = index + 1 if self._view.word(index) == "and" else index
-        if (
-            words
-            and measure(words[-1])
-            and self._view.kinds[follows] == "number"
-            and measure(self._view.word(follows + 1))
-        ):
-            side.doubt = side.doubt or "a compound quantity"
         if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
             side.doubt = side.doubt or "a comparison"
 
@@ -358,12 +363,12 @@ class Reader:
 
     def _link(self, side: Field) -> bool:
         """Moves past `=`, or a word that says it, to the next field, if one follows."""
-        most = MAX_LINK_WORDS if side.operators else 1
+        most = MAX_LONG_LINK_WORDS if side.operators else 1
         index = self.position
         words = 0
         while self._view.kinds[index] in ("word", "currency", "percent", "open", "super") and words <= most:
             if self._view.kinds[index] == "open":
-                if index not in self._view.partner or self._view.starts_operand(index + 1):
+                if not self._view.opens_remark(index):
                     return False
                 index = self._view.partner[index] + 1
                 continue
@@ -383,6 +388,8 @@ class Reader:
         self._by_word = False
         if self._view.kinds[index] != "equals" or words > most:
             return False
+        if words > MAX_LINK_WORDS:
+            side.doubt = side.doubt or "many words before ="
         index += 1
         words = 0
         while self._view.kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):

@@ -96,6 +96,7 @@ _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\
 _BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
+_ITALIC_LINE = re.compile(r"(?<![\w_])_(?=[^\s_])([^_\n]{1,60}=[^_\n]{1,40})(?<=[^\s_])_(?![\w_])")
 _ITALIC_EQUATION = re.compile(
     r"(?<![\w)*%])(?<![\d)%] )\*(?=[\d$(])((?:[^*=\n]| \* ){1,60}=[^*\n]{1,40})(?<=[^\s*])\*(?![\w*(])"
 )
@@ -113,7 +114,7 @@ _TOKEN = re.compile(
     r"|[\u3040-\u9fff]+?(?=乘以|除以|等于|[加减乘是]|[^\u3040-\u9fff]|$))"
     r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/÷])|(?P<equals>=+|[≈≃≅≡])"
     r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
-    r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|[{}\"'“”‘’|•…—。，；：！？、؟،؛])"
+    r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|[{}\"'“”‘’|•…—→⇒⟶➔➜。，；：！？、؟،؛])"
     r"|(?P<strange>.)",
     re.DOTALL,
 )
@@ -177,6 +178,8 @@ def plain(text: str) -> str:
         text = _BOLD_STARS.sub("  ", text)
     if "__" in text:
         text = _BOLD_LINES.sub(r"  \1  ", text)
+    if "_" in text:
+        text = _ITALIC_LINE.sub(r" \1 ", text)
     if "*" in text or "_" in text:
         text = _ITALIC_EQUATION.sub(r" \1 ", text)
         text = _ITALIC.sub(r" \2 ", text)
@@ -212,6 +215,8 @@ def tokenize(text: str) -> list[Token]:
         kind = match.lastgroup or "strange"
         if kind == "skip":
             continue
+        if kind == "other" and match[0][-1] == ">":
+            kind = "stop"
         token = new(Token, (kind, match[0], *match.span()))
         if tokens:
             if kind == "equals":

@@ -43,6 +43,9 @@ INEXACT_WORDS = frozenset(
 )  # fmt: skip
 """Words after a number that change its value in a way that is not read."""
 
+PART_WORDS = INEXACT_WORDS - {"twice", "double", "triple", "squared", "cubed", "factorial", "root"}
+"""Those that name parts of a whole, or count as things: `3 halves`."""
+
 COMPARING_WORDS = frozenset(
     ["more", "less", "fewer", "greater", "higher", "lower", "older", "younger", "times", "bigger", "smaller", "short"]
 )

@@ -31,6 +31,10 @@ MAX_NEAR = 10
 NUMBERS = ("number", "mixed")
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
+MAX_LONG_LINK_WORDS = 8
+"""Words before `=` with which an equation is read, and is doubtful."""
+MAX_REMARK = 12
+"""Tokens of a remark in parentheses that are looked at."""
 _AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
 
 
@@ -52,6 +56,31 @@ class TokenView:
         end = near.index("stop") if "stop" in near else len(near)
         equals = near.index("equals") if "equals" in near else end
         return any(kind in NUMBERS for kind in near[equals:end])
+
+    def equals_letter(self, index: int) -> bool:
+        """Whether a letter of algebra stands after the next sign of equality, a few tokens on: `= x / 18`."""
+        near = self.kinds[index : index + MAX_NEAR]
+        after = index + near.index("equals") + 1 if "equals" in near else index
+        after += self.kinds[after] == "open"
+        return self.kinds[after] == "word" and is_variable(self.tokens[after].text)
+
+    def opens_remark(self, index: int) -> bool:
+        """Whether a parenthesis holds words that are no part of the arithmetic: `(cost of a pen)`."""
+        return index in self.partner and (not self.starts_operand(index + 1) or self.is_remark(index))
+
+    def is_remark(self, index: int) -> bool:
+        """Whether a parenthesis after a blank says a number in words, `(20% increase)`, and computes nothing."""
+        close = self.partner.get(index, 0)
+        inside = self.kinds[index + 1 : close]
+        if not 2 < close - index < MAX_REMARK or self.glued(index) or "word" not in inside:
+            return False
+        if "op" in inside or "power" in inside or "open" in inside:
+            return False
+        return not any(self.word(at) in OPERATOR_WORDS for at in range(index + 1, close))
+
+    def holds_letter(self, opening: int, close: int) -> bool:
+        """Whether one of the first tokens between two parentheses is a letter of algebra: `(a - 4)`."""
+        return any(len(self.word(at)) == 1 for at in range(opening + 1, min(close, opening + MAX_REMARK)))
 
     def ends_operand(self, index: int) -> bool:
         """Whether a currency sign belongs to what is before it, as in `5$`, or is LaTeX's mark."""
@@ -242,6 +271,13 @@ def is_variable(word: str) -> bool:
     return (len(word) == 1 and word.isascii() and word not in UNIT_LETTERS) or (word[0] == "x" and len(word) < 4)
 
 
+def _equates(tokens: list[Token], index: int) -> bool:
+    """Whether a word joins two numbers as `=` does: `(1/4 of 20 is 5)`."""
+    if not 0 < index < len(tokens) - 1 or tokens[index].text not in EQUALITY_WORDS:
+        return False
+    return tokens[index - 1].kind in NUMBERS and tokens[index + 1].kind in NUMBERS
+
+
 def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
     """Index of the closing parenthesis of each opening one, where neither `=` nor a stop is between them."""
     partner: dict[int, int] = {}
@@ -251,6 +287,6 @@ def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
             opened.append(index)
         elif token.kind == "close" and opened:
             partner[opened.pop()] = index
-        elif token.kind in ("equals", "stop"):
+        elif token.kind in ("equals", "stop") or (opened and token.kind == "word" and _equates(tokens, index)):
             opened.clear()
     return partner
