@@ -55,13 +55,17 @@ _NOUNS = {
     "jibu": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
     "risposta": True, "ответ": True, "відповідь": True, "odpowiedź": True, "odpověď": True, "răspunsul": True,
     "válasz": True, "απάντηση": True, "đáp án": True, "đáp số": True, "câu trả lời": True,
-    "答案": False, "答え": False, "정답": False, "답": False, "الإجابة": False, "الجواب": False, "جواب": False, "תשובה": False, "उत्तर": False, "উত্তর": False,
+    "答案": False, "答え": False, "정답": False,
+    "답": False, "الإجابة": False, "الجواب": False, "جواب": False, "תשובה": False, "उत्तर": False, "উত্তর": False,
     "คำตอบ": False, "సమాధానం": False, "பதில்": False,
 }  # fmt: skip
 """The word for an answer, and whether its language writes a decimal comma."""
 _PARTS_OF_WORDS = {"답": re.compile("(?!해)[가-힣]\\Z"), "جواب": re.compile("ال\\Z")}
 """What makes such a word the end of another one."""
-_VERBLESS = frozenset("ответ відповідь cevap válasz jawaban תשובה الجواب الإجابة جواب उत्तर উত্তর సమాధానం பதில்".split())
+_VERBLESS = {
+    "ответ", "відповідь", "cevap", "válasz", "jawaban", "תשובה", "الجواب", "الإجابة", "جواب", "उत्तर", "উত্তর",
+    "సమాధానం", "பதில்",
+}  # fmt: skip
 """Those after which a number may follow without a verb."""
 _GIVES_ABROAD = re.compile(
     r"(?:nya)?[ \t*_]{1,4}(?:är|er|on|to|là|adalah|este|je|είναι|היא|הוא|ay|є)[ \t:*_]{1,5}(?=[-$€£₫\\(]{0,4}\d)"

@@ -133,7 +133,7 @@ class Checker:
             return False
         gap = self._text[self._offset + left.end : self._offset + right.start]
         lettered = any(letter.isalpha() for letter in gap)
-        if left.letters:
+        if left.letters or (left.compound and len(left.numbers) == 2 and index == 0 and len(chain) > 2):
             return True
         if not left.plain:
             formula = left.named or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)

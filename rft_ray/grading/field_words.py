@@ -40,6 +40,7 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
     opens = view.kinds[index] == "open"
     signed = view.kinds[index] == "op"
     kind = view.kinds[index - 1]
+    before = index
     while kind == "currency":
         index -= 1
         kind = view.kinds[index - 1]
@@ -47,7 +48,12 @@ def look_before(view: TokenView, index: int, side: Field, clause_has_number: boo
     if kind in ("op", "power"):
         _operator_before(view, index, side)
         return
-    glued = view.glued(index) and kind in ("word", "number") and view.tokens[index - 1].text[-1:].isascii()
+    glued = (
+        index == before
+        and view.glued(index)
+        and kind in ("word", "number")
+        and view.tokens[index - 1].text[-1:].isascii()
+    )
     glued |= view.glued(index) and kind == "close"
     side.clean = not (kind in ("strange", "other", "percent", "relation") or glued)
     side.silent = kind == "relation"
@@ -187,6 +193,21 @@ def note_quotient(view: TokenView, index: int, after_unit: bool, side: Field) ->
         side.quotients.append(len(side.pieces))
     if after_unit and glued and view.kinds[index + 2] == "word":
         side.doubt = side.doubt or "a rate"
+
+
+def note_remark(view: TokenView, index: int, follows: bool, side: Field) -> None:
+    """Notes what a remark in parentheses makes doubtful; a percentage in words computes nothing.
+
+    `follows`: whether it comes right after a number or a parenthesis.
+    """
+    close = view.partner[index]
+    bare = view.glued(index) and follows
+    foreign = close == index + 2 and not view.tokens[index + 1].text.isascii()
+    numbers = view.counted[close] > view.counted[index] and view.kinds[index + 2] != "percent"
+    if numbers or (bare and not foreign):
+        side.doubt = side.doubt or "a remark with numbers"
+    if bare and view.holds_letter(index, close):
+        side.clean, side.silent = False, True
 
 
 def note_units(words: list[str], side: Field, glued: bool) -> None:

@@ -21,13 +21,14 @@ from rft_ray.grading.field_words import (
     joins_smaller_unit,
     look_before,
     note_quotient,
+    note_remark,
     note_units,
     put_larger_first,
 )
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
-from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS
+from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS, RESTATING_WORDS
 from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView, is_variable
 
 MAX_FIELDS = 20_000  # numbers and expressions of one text
@@ -96,7 +97,8 @@ class Reader:
             chain.append(self._field())
             if not self._link(chain[-1]):
                 if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
-                    chain[0].clean, chain[0].silent = False, self._view.equals_letter(self.position)
+                    chain[0].clean = False
+                    chain[0].silent |= self._view.equals_letter(self.position)
                 chains.append(chain)
                 chain = []
         if chain:
@@ -314,22 +316,11 @@ class Reader:
                     side.numbers[-1].per = unit
                 index = self._view.past_unit_power(index + 2)
             elif kind == "open" and self._view.opens_remark(index):
-                self._remark(index, side)
+                note_remark(self._view, index, index == self.position, side)
                 index = self._view.partner[index] + 1
             else:
                 break
         return index, words
-
-    def _remark(self, index: int, side: Field) -> None:
-        """Notes what a remark in parentheses makes doubtful; a percentage in words computes nothing."""
-        close = self._view.partner[index]
-        bare = self._view.glued(index) and index == self.position
-        foreign = close == index + 2 and not self._tokens[index + 1].text.isascii()
-        numbers = self._view.counted[close] > self._view.counted[index] and self._view.kinds[index + 2] != "percent"
-        if numbers or (bare and not foreign):
-            side.doubt = side.doubt or "a remark with numbers"
-        if bare and self._view.holds_letter(index, close):
-            side.clean, side.silent = False, True
 
     def _end(self, index: int, words: list[str], side: Field) -> None:
         """Ends a field before `index`: the units that follow are its own as far as they are known."""
@@ -366,6 +357,7 @@ class Reader:
         most = MAX_LONG_LINK_WORDS if side.operators else 1
         index = self.position
         words = 0
+        clause = False
         while self._view.kinds[index] in ("word", "currency", "percent", "open", "super") and words <= most:
             if self._view.kinds[index] == "open":
                 if not self._view.opens_remark(index):
@@ -374,7 +366,9 @@ class Reader:
                 continue
             word = self._view.word(index)
             if word in BREAKING_WORDS and word not in ("has", "have", "be", "will"):
-                return False
+                if word in RESTATING_WORDS:
+                    return False
+                clause = True
             if side.operators and not side.share and word in EQUALITY_WORDS and self._view.after_equality(index):
                 self.position = self._view.after_equality(index)
                 self._by_word = True
@@ -388,8 +382,10 @@ class Reader:
         self._by_word = False
         if self._view.kinds[index] != "equals" or words > most:
             return False
-        if words > MAX_LINK_WORDS:
-            side.doubt = side.doubt or "many words before ="
+        if clause or words > MAX_LINK_WORDS:
+            if not side.operators:
+                return False
+            side.doubt = side.doubt or "a clause before ="
         index += 1
         words = 0
         while self._view.kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):

@@ -18,6 +18,7 @@ from rft_ray.grading.quantities import (
     OPERATOR_WORDS,
     PERCENT_WORDS,
     REMAINDER_WORDS,
+    RESTATING_WORDS,
     SHARES,
     UNIT_LETTERS,
 )
@@ -55,7 +56,9 @@ class TokenView:
         near = self.kinds[index : index + MAX_NEAR]
         end = near.index("stop") if "stop" in near else len(near)
         equals = near.index("equals") if "equals" in near else end
-        return any(kind in NUMBERS for kind in near[equals:end])
+        if not any(kind in NUMBERS for kind in near[equals:end]):
+            return False
+        return not any(self.word(at) in RESTATING_WORDS for at in range(index, index + equals))
 
     def equals_letter(self, index: int) -> bool:
         """Whether a letter of algebra stands after the next sign of equality, a few tokens on: `= x / 18`."""
@@ -80,7 +83,10 @@ class TokenView:
 
     def holds_letter(self, opening: int, close: int) -> bool:
         """Whether one of the first tokens between two parentheses is a letter of algebra: `(a - 4)`."""
-        return any(len(self.word(at)) == 1 for at in range(opening + 1, min(close, opening + MAX_REMARK)))
+        return any(
+            len(word := self.word(at)) == 1 and word.isascii()
+            for at in range(opening + 1, min(close, opening + MAX_REMARK))
+        )
 
     def ends_operand(self, index: int) -> bool:
         """Whether a currency sign belongs to what is before it, as in `5$`, or is LaTeX's mark."""
