@@ -7,6 +7,7 @@ if no reading of `fields.py` makes it hold and nothing in its words makes the re
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ _REPEATING = re.compile(r"\d+\.\d{0,4}?(?:3{2,}|6{2,}7?|67|1{2,}|2{2,}|4{2,}|5{2
 """Decimals of thirds, sixths, ninths and twelfths, as they are cut off or rounded."""
 MAX_DENOMINATOR = 36
 
+_SIMPLE = re.compile(r"([1-9][0-9]{0,14})(?:([-+*/])([1-9][0-9]{0,14}))?")
+"""The commonest sides, whose values are found without their syntax."""
+_COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 A_QUESTION = "a question"
 
 Outcome = Literal["holds", "fails", "unread", "over", "taken_back"]
@@ -363,6 +367,13 @@ def is_conversion(left: Field, right: Field) -> bool:
 
 
 def _value(source: str) -> Fraction:
+    simple = _SIMPLE.fullmatch(source) if len(source) <= CACHED_EQUATION_CHARS else None
+    if simple:
+        left = int(simple[1])
+        if simple[2] is None:
+            return Fraction(left)
+        right = int(simple[3])
+        return Fraction(left, right) if simple[2] == "/" else Fraction(_COMBINE[simple[2]](left, right))
     return _value_cached(source) if len(source) <= CACHED_EQUATION_CHARS else exact_value(source)
 
 

@@ -28,7 +28,15 @@ from rft_ray.grading.field_words import (
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
-from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS, RESTATING_WORDS
+from rft_ray.grading.quantities import (
+    BREAKING_WORDS,
+    COMPARING_WORDS,
+    EQUALITY_WORDS,
+    LIST_NAMES,
+    LISTS,
+    MEANS,
+    RESTATING_WORDS,
+)
 from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView, is_variable
 
 MAX_FIELDS = 20_000  # numbers and expressions of one text
@@ -46,7 +54,7 @@ def read_chains(text: str) -> list[list[Field]]:
     """
     if not any(sign in text for sign in _SIGNS):
         return []
-    chains = Reader(tokenize(text)).chains()
+    chains = Reader(tokenize(text)).chains(all_clauses=False)
     return [chain for chain in chains if len(chain) > 1 or not (chain[0].clean or chain[0].plain)]
 
 
@@ -77,12 +85,18 @@ class Reader:
         """Whether it is linked to the one before it by a word, as `is`."""
         self._clause_has_number = False
 
-    def chains(self) -> list[list[Field]]:
-        """Fields that are linked by a sign of equality, in order. Raises OverBoundError past MAX_FIELDS."""
+    def chains(self, *, all_clauses: bool = True) -> list[list[Field]]:
+        """Fields that are linked by a sign of equality, in order. Raises OverBoundError past MAX_FIELDS.
+
+        `all_clauses`: whether those without a sign of equality are read too.
+        """
         chains: list[list[Field]] = []
         chain: list[Field] = []
         fields = 0
+        ahead = [] if all_clauses else self._view.equality_ahead()
         while self.position < len(self._tokens):
+            if ahead and not ahead[self.position] and not chain and self._past_other_clause():
+                continue
             if not self._view.starts_field(self.position):
                 kind = self._view.kinds[self.position]
                 self.leftover |= kind != "currency"
@@ -104,6 +118,15 @@ class Reader:
         if chain:
             chains.append(chain)
         return chains
+
+    def _past_other_clause(self) -> bool:
+        """Moves past a token of a clause without a sign of equality; not past a word that lists numbers."""
+        kind = self._view.kinds[self.position]
+        if kind == "word" and self._tokens[self.position].text in LIST_NAMES:
+            return False
+        self._clause_has_number = kind in NUMBERS or (self._clause_has_number and kind != "stop")
+        self.position += 1
+        return True
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*, or `the sum of 5 and 8`."""

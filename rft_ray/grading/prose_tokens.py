@@ -102,8 +102,8 @@ _ITALIC_EQUATION = re.compile(
 )
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]{0,9}\s?/?>")
 _TOKEN = re.compile(
-    r"(?P<skip>[ \t\r\f\v]+|(?<=[0-9%])-(?=[a-z]{2}))"
-    r"|(?P<other>[0-9]+(?::[0-9]+)+|[0-9]{1,2}/[0-9]{1,2}/(?:19|20)[0-9][0-9]|[-=~]{1,2}>|<[-=]{1,2}|={3,})"
+    r"(?:[ \t\r\f\v]|(?<=[0-9%])-(?=[a-z]{2}))*+"  # followed by a token, as the text does not end in a blank
+    r"(?:(?P<other>[0-9]+(?::[0-9]+)+|[0-9]{1,2}/[0-9]{1,2}/(?:19|20)[0-9][0-9]|[-=~]{1,2}>|<[-=]{1,2}|={3,})"
     r"|(?P<mixed>(?:[0-9]+[ ]?)?[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]|[0-9]+[ ]{1,9}[0-9]{1,2}/[0-9]{1,3}(?![0-9./]))"
     r"|(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
     r"|[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,9})(?![0-9,.])|[0-9]+)(?:\.[0-9]+)?(?:\.{3}|…)?"
@@ -115,9 +115,11 @@ _TOKEN = re.compile(
     r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/÷])|(?P<equals>=+|[≈≃≅≡])"
     r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
     r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|(?<=[^\W\d_]):|[{}\"'“”‘’|•…—→⇒⟶➔➜。，；：！？、؟،؛])"
-    r"|(?P<strange>.)",
+    r"|(?P<strange>.))",
     re.DOTALL,
 )
+_KINDS = ("", *_TOKEN.groupindex)
+_BLANKS = " \t\r\f\v"
 
 
 def annotation_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -211,13 +213,12 @@ def tokenize(text: str) -> list[Token]:
     """
     tokens: list[Token] = []
     new = tuple.__new__  # half the time of Token(...), of which a text makes hundreds
-    for match in _TOKEN.finditer(plain(text)):
-        kind = match.lastgroup or "strange"
-        if kind == "skip":
-            continue
-        if kind == "other" and match[0][-1] == ">":
+    for match in _TOKEN.finditer(plain(text).rstrip(_BLANKS)):
+        index = match.lastindex or 0
+        kind, written = _KINDS[index], match[index]
+        if kind == "other" and written[-1] == ">":
             kind = "stop"
-        token = new(Token, (kind, match[0], *match.span()))
+        token = new(Token, (kind, written, *match.span(index)))
         if tokens:
             if kind == "equals":
                 while tokens and tokens[-1].kind == "stop" and tokens[-1].text[0] == "\n":

@@ -45,11 +45,27 @@ class TokenView:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.kinds = [token.kind for token in tokens] + ["end"] * 4  # so that indices -1 and -2 are "end" too
-        self.partner = _matching_parentheses(tokens)
+        enclosed = "open" in self.kinds or "close" in self.kinds
+        self.partner = _matching_parentheses(tokens) if enclosed else {}
         self.opening = {close: opening for opening, close in self.partner.items()}
-        self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0))
-        """Numbers before each index."""
+        self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0)) if enclosed else []
+        """Numbers before each index; empty where no parenthesis asks for it."""
         self._operand_at = self._find_operands()
+
+    def equality_ahead(self) -> list[bool]:
+        """For every token, whether an equality or a word for it stands at it or after it in its clause."""
+        ahead = [False] * (len(self.tokens) + 1)
+        found = False
+        for index in range(len(self.tokens) - 1, -1, -1):
+            kind, text = self.tokens[index][:2]
+            if kind == "word":
+                found = found or text.lower() in EQUALITY_WORDS
+            elif kind == "equals":
+                found = True
+            elif kind == "stop":
+                found = False
+            ahead[index] = found
+        return ahead
 
     def equals_near(self, index: int) -> bool:
         """Whether an equality with a number after it follows in the same clause, a few tokens on."""
