@@ -7,7 +7,9 @@ from fractions import Fraction
 from rft_ray.grading.fields import Field, Number
 from rft_ray.grading.numerals import mixed_parts
 from rft_ray.grading.quantities import (
+    BREAKING_WORDS,
     CLOCK_WORDS,
+    EQUALITY_WORDS,
     INEXACT_WORDS,
     OPERATOR_WORDS,
     PART_WORDS,
@@ -16,7 +18,7 @@ from rft_ray.grading.quantities import (
     UNIT_LETTERS,
     measure,
 )
-from rft_ray.grading.token_view import NUMBERS, TokenView
+from rft_ray.grading.token_view import NUMBERS, TokenView, is_variable
 
 _LIMITING = frozenset(["for", "per", "every", "each", "than", "if", "assume", "not", "all", "these", "those"])
 _LEADING = frozenset(["so", "thus", "therefore", "then", "hence", "also", "entonces", "donc", "alors", "and", "we"])
@@ -28,6 +30,8 @@ DASH = "a dash or a minus"
 LETTERS = "letters right after a number"
 NAMED_NUMBER = "a number that belongs to a name"
 OF_SOMETHING = "a share of something that is no number, or a comparison"
+MAX_UNIT_WORDS = 4
+"""Words allowed between a number and the operator after it: `5 red apples + 3`."""
 MAX_QUARTERS = 3
 """Up to this number, `quarters` may be parts of a whole; above, they are coins or terms."""
 _COUNTED = frozenset(["day", "week", "month", "year", "hour", "minute", "step", "part", "page", "number"])
@@ -208,6 +212,36 @@ def note_remark(view: TokenView, index: int, follows: bool, side: Field) -> None
         side.doubt = side.doubt or "a remark with numbers"
     if bare and view.holds_letter(index, close):
         side.clean, side.silent = False, True
+
+
+def past_units(view: TokenView, start: int, side: Field) -> tuple[int, list[str]]:
+    """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
+    words: list[str] = []
+    index = start
+    while True:
+        kind = view.kinds[index]
+        if kind == "word" and len(words) < MAX_UNIT_WORDS:
+            word = view.tokens[index].text
+            lowered = word.lower()
+            if lowered in EQUALITY_WORDS or lowered in BREAKING_WORDS or view.word_operator(index, bool(words)):
+                break
+            words.append(word)
+            index = view.past_unit_power(index + 1)
+        elif kind == "currency" and view.ends_operand(index):
+            index += 1
+        elif kind == "op" and view.tokens[index].text == "/" and view.kinds[index + 1] == "word":
+            unit = view.tokens[index + 1].text
+            if is_variable(unit):
+                side.clean, side.silent = False, True
+            if side.numbers:
+                side.numbers[-1].per = unit
+            index = view.past_unit_power(index + 2)
+        elif kind == "open" and view.opens_remark(index):
+            note_remark(view, index, index == start, side)
+            index = view.partner[index] + 1
+        else:
+            break
+    return index, words
 
 
 def note_units(words: list[str], side: Field, glued: bool) -> None:

@@ -21,8 +21,8 @@ from rft_ray.grading.field_words import (
     joins_smaller_unit,
     look_before,
     note_quotient,
-    note_remark,
     note_units,
+    past_units,
     put_larger_first,
 )
 from rft_ray.grading.fields import Field, Number
@@ -37,11 +37,9 @@ from rft_ray.grading.quantities import (
     MEANS,
     RESTATING_WORDS,
 )
-from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView, is_variable
+from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView
 
 MAX_FIELDS = 20_000  # numbers and expressions of one text
-MAX_UNIT_WORDS = 4
-"""Words allowed between a number and the operator after it: `5 red apples + 3`."""
 _NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
 """Words before an expression that, followed by `is`, is a name of something rather than a computation."""
 _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
@@ -252,7 +250,7 @@ class Reader:
         if after:
             self.position = after
             return None
-        index, words = self._past_units(self.position, side)
+        index, words = past_units(self._view, self.position, side)
         kind = self._view.kinds[index]
         smaller = joins_smaller_unit(self._view, index, words) if kind in ("word", "number") and words else 0
         if smaller:
@@ -313,38 +311,6 @@ class Reader:
         self.position = operand
         return sign
 
-    def _past_units(self, index: int, side: Field) -> tuple[int, list[str]]:
-        """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
-        words: list[str] = []
-        while True:
-            kind = self._view.kinds[index]
-            if kind == "word" and len(words) < MAX_UNIT_WORDS:
-                word = self._tokens[index].text
-                lowered = word.lower()
-                if (
-                    lowered in EQUALITY_WORDS
-                    or lowered in BREAKING_WORDS
-                    or self._view.word_operator(index, bool(words))
-                ):
-                    break
-                words.append(word)
-                index = self._view.past_unit_power(index + 1)
-            elif kind == "currency" and self._view.ends_operand(index):
-                index += 1
-            elif kind == "op" and self._tokens[index].text == "/" and self._view.kinds[index + 1] == "word":
-                unit = self._tokens[index + 1].text
-                if is_variable(unit):
-                    side.clean, side.silent = False, True
-                if side.numbers:
-                    side.numbers[-1].per = unit
-                index = self._view.past_unit_power(index + 2)
-            elif kind == "open" and self._view.opens_remark(index):
-                note_remark(self._view, index, index == self.position, side)
-                index = self._view.partner[index] + 1
-            else:
-                break
-        return index, words
-
     def _end(self, index: int, words: list[str], side: Field) -> None:
         """Ends a field before `index`: the units that follow are its own as far as they are known."""
         side.end = self._tokens[self.position - 1].end
@@ -361,7 +327,7 @@ class Reader:
 
     def _past_parenthesis(self, side: Field) -> bool:
         """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
-        index, words = self._past_units(self.position, side)
+        index, words = past_units(self._view, self.position, side)
         if self._view.kinds[index] != "close":
             return False
         note_units(words, side, self._follows_glued())
