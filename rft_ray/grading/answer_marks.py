@@ -209,15 +209,15 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
         if heading is None or not _OPENS_HEADING.search(line):
             return None
         return _on_line_or_next(text, start, heading.end(), ":")
+    quote = text[end : end + 1]
+    if quote in ('"', "'") and _KEY.search(before) and after["sign"] == ":":
+        return _json_value(text, start, after.end())
     if (
         end - start == len("answer")
         and text[start:end].isascii()
         and (not _BEFORE.search(before) or _NOT_AN_ANSWER.search(line))
     ):
         return None
-    quote = text[end : end + 1]
-    if quote in ('"', "'") and _KEY.search(before) and after["sign"] == ":":
-        return _json_value(text, start, after.end())
     return _on_line_or_next(text, start, after.end(), ":" if after["sign"] else "is")
 
 

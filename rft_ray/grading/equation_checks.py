@@ -279,7 +279,8 @@ def _unlike(left: Field, right: Field) -> str:
             return "a sum of unlike things"
         if convertible((left,)) and right.operators:
             return "units of one dimension that are not converted"
-    if left.share and not left.numbers[0].percent and result and not right.operators:
+    said_in_percent = bool(right.numbers) and right.numbers[-1].percent
+    if left.share and not left.numbers[0].percent and result and not right.operators and not said_in_percent:
         return "a share of something"
     if added and result and result <= {"$", "€", "£"} and units and not units & {"$", "€", "£"}:
         return "a sum of things that is a price"
@@ -300,10 +301,10 @@ def _other_unit(left: Field, right: Field) -> bool:
     known = measure(next(iter(units))) if shown and len(units) == 1 else None
     if not shown or not known or known[0] != shown[0] or known[1] == shown[1] or right.numbers[-1].per:
         return False
-    if any(number.per or number.percent for number in left.numbers) or set(left.pieces[1::2]) != {"*"}:
+    if any(number.per or number.percent for number in left.numbers) or not set(left.pieces[1::2]) <= {"*"}:
         return False
     factor = known[1] / shown[1]
-    return not any(Fraction(number.digits) in (factor, 1 / factor) for number in left.numbers)
+    return not left.operators or not any(Fraction(number.digits) in (factor, 1 / factor) for number in left.numbers)
 
 
 def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:

@@ -125,7 +125,8 @@ def _word_before(view: TokenView, index: int, side: Field, apart: bool, clause_h
 
 def _repeated(view: TokenView, index: int) -> bool:
     """Whether the number of `= 316 and 316 + 5` is the result before it."""
-    return view.kinds[index - 3] == "equals" and view.tokens[index - 2].text == view.tokens[index].text
+    result, again = (view.tokens[at].text.replace(",", "") for at in (index - 2, index))
+    return view.kinds[index - 3] == "equals" and result == again
 
 
 def begins_clause(view: TokenView, index: int) -> bool:

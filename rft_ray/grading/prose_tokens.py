@@ -41,7 +41,7 @@ _TRANSLATE = _DIGITS | str.maketrans(
     }
 )  # fmt: skip
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
-_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
+_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|[ ]?\\,|\\!)\d{3}(?!\d))+")
 _DOUBLED = re.compile(
     rf"\\\\(?=(?:[dtc]?frac|times|div|cdot|left|right|approx|begin|end|{_STYLES})(?![a-z])"
     r"|[()\]$%*{]|[,;!](?=[ \d\\])|\[(?!\d{1,3}(?:pt|ex|em)))"

@@ -200,7 +200,7 @@ class TokenView:
         """Whether the parentheses that end at `close` number the line that they begin: `(7) 2 + 3 = 5`."""
         opening = self.opening.get(close, close)
         before = self.tokens[opening - 1].text if opening else "\n"
-        return close == opening + 2 and before[0] == "\n" and not self.glued(close + 1)
+        return close == opening + 2 and before[0] in '\n"' and not self.glued(close + 1)
 
     def word(self, index: int) -> str:
         return self.tokens[index].text.lower() if self.kinds[index] == "word" else ""
