@@ -199,8 +199,8 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
         return None
     after = _AFTER.match(text, end, min(len(text), end + 160))
     if after is None:
-        if number := _number_abroad(text, start, end):
-            return _on_line_or_next(text, start, number, "is")
+        if opens := _number_abroad(text, start, end):
+            return _on_line_or_next(text, start, opens, "is")
         if _VERB_BEFORE.search(before) and (number := _NUMBER_NEXT.match(text, end)):
             return _on_line_or_next(text, start, number.end(), "is")
         if (number := _NUMBER_BEFORE.search(before)) and not _AFTER_OPERATOR.search(before, 0, number.start()):
