@@ -23,12 +23,11 @@ from typing import TextIO
 from benchmarks.labelled_rows import DataSet, LabelledRow
 from benchmarks.other_rules import RULES, MathVerify
 from rft_ray.grading import grade
-from rft_ray.records import Status, Verdict
+from rft_ray.records import PARTLY_READ, Status, Verdict
 from rft_ray.runtime.progress import Progress
 
 CHUNK = 100
 WAITING = 4
-PARTLY_READ = "partly_read"
 STRICT, MATH_VERIFY = "strict", "Math-Verify"
 Label = bool | None
 
@@ -68,7 +67,7 @@ class Counts:
 
 def status_of(verdict: Verdict) -> str:
     """The status, or PARTLY_READ for a correct verdict whose detail says that equations were not all read."""
-    partly = verdict.status is Status.CORRECT and PARTLY_READ in verdict.detail
+    partly = verdict.status is Status.CORRECT and verdict.equations == PARTLY_READ
     return PARTLY_READ if partly else str(verdict.status)
 
 

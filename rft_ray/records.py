@@ -32,6 +32,8 @@ class Status(StrEnum):
 REJECTIONS: tuple[Status, ...] = tuple(status for status in Status if status is not Status.CORRECT)
 
 
+PARTLY_READ = "partly_read"
+"""A verdict's `equations` where they hold as far as they can be read, and one cannot be read with confidence."""
 SKIPPED = "skipped"
 """finish_reason of a planned sample that is not sampled because its prompt exceeds the model's context."""
 
@@ -81,6 +83,13 @@ class Verdict:
     """The extracted final answer in canonical form, or None."""
     detail: str
     """The equation or text that decided the status; empty when the status needs no explanation."""
+    equations: str = ""
+    """PARTLY_READ: the answer is right, and `detail` is the first equation that cannot be read with confidence."""
+
+    @property
+    def reason(self) -> str:
+        """`detail` in words that stand alone."""
+        return _reason(self.equations, self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,41 @@ class GradedCompletion:
     status: Status
     answer: str | None
     detail: str
+
+    @property
+    def reason(self) -> str:
+        return self.detail
+
+    @property
+    def is_partly_read(self) -> bool:
+        """Whether it is a right answer whose equations cannot all be read.
+
+        Rows without the column `equations`, as the strict rules up to 3 made them, say so in their detail.
+        """
+        return self.detail.startswith(_reason(PARTLY_READ, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCompletion(GradedCompletion):
+    """A row of a shard of strict verdicts, which says too how its equations were read.
+
+    Example: CheckedCompletion("5f0c…", 17, Status.CORRECT, "5", "4 and a bit = 5", "partly_read")
+    """
+
+    equations: str
+    """That of its Verdict."""
+
+    @property
+    def reason(self) -> str:
+        return _reason(self.equations, self.detail)
+
+    @property
+    def is_partly_read(self) -> bool:
+        return self.equations == PARTLY_READ
+
+
+def _reason(equations: str, detail: str) -> str:
+    return f"equations {equations}: {detail}" if equations else detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +233,11 @@ def from_table(table: pa.Table, record: type[Record]) -> list[Record]:
 def paths_in(table: pa.Table) -> list[ReasoningPath]:
     """The paths of a table, as JudgedPath where the table has its column."""
     return from_table(table, JudgedPath if "rejected_as" in table.column_names else ReasoningPath)
+
+
+def verdicts_in(table: pa.Table) -> list[GradedCompletion]:
+    """The rows of a table of verdicts, as CheckedCompletion where the table has its column."""
+    return from_table(table, CheckedCompletion if "equations" in table.column_names else GradedCompletion)
 
 
 def problem_id(question: str) -> str:

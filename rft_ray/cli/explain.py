@@ -133,7 +133,7 @@ def as_text(explanation: Explanation, *, colour: bool = False) -> str:
         lines += ["equations", *_table(_equation_rows(explanation)), ""]
     if explanation.claims:
         lines += ["answers", *_table(_answer_rows(explanation)), ""]
-    lines.append(f"{explanation.mode}: {verdict.status}" + (f" ({_line(verdict.detail)})" if verdict.detail else ""))
+    lines.append(f"{explanation.mode}: {verdict.status}" + (f" ({_line(verdict.reason)})" if verdict.reason else ""))
     lines.append(f"answer: {'none' if verdict.answer is None else _line(verdict.answer)}")
     lines.append(f"gold: {_line(explanation.gold[-200:])}")
     return "\n".join(lines)

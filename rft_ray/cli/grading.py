@@ -34,9 +34,9 @@ from rft_ray.cli.job import check_out
 from rft_ray.config.errors import RftError
 from rft_ray.data import external
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
-from rft_ray.grading.grader import UNREAD, is_partly_read
+from rft_ray.grading.grader import UNREAD
 from rft_ray.paths import NORMAL_FORMS, distinct_counts, select
-from rft_ray.records import Status, Verdict
+from rft_ray.records import PARTLY_READ, Status, Verdict
 from rft_ray.store.base import partial_file
 
 
@@ -174,7 +174,7 @@ def _print_mode(mode: str, samples: list[Sample], verdicts: list[Verdict], secon
     print(f"\n{mode} ({len(verdicts) / max(seconds, 1e-9):,.0f} completions/s)")
     for status in Status:
         print(f"  {status.value:<13}{counts[status]:>9}  {counts[status] / len(verdicts):7.2%}")
-    if partly_read := sum(map(is_partly_read, verdicts)):
+    if partly_read := sum(verdict.equations == PARTLY_READ for verdict in verdicts):
         print(f"  right answers whose equations cannot all be read (partly_read): {partly_read}")
     for form in NORMAL_FORMS:
         print(f"  distinct paths, {form:<16}{distinct[form]:>7}")
@@ -202,6 +202,7 @@ def _write(path: Path, samples: list[Sample], verdicts: dict[str, list[Verdict]]
                     "status": verdict.status.value,
                     "answer": verdict.answer,
                     "detail": verdict.detail,
+                    "equations": verdict.equations,
                     "shared_by": selected[mode].get(index, 0),
                 }
             out.write(json.dumps(row) + "\n")

@@ -253,6 +253,6 @@ def show_differences(differences: Differences) -> None:
     for example in differences.examples:
         print(f"\n  {example.model}, sample {example.sample_index} of: {example.question[:90]!r}")
         for mode, verdict in example.verdicts.items():
-            detail = f" ({verdict.detail})" if verdict.detail else ""
+            detail = f" ({verdict.reason})" if verdict.reason else ""
             print(f"    {mode + ':':<7} {verdict.status}, answer {verdict.answer}{detail}")
         print(f"    text:   {example.text[-160:]!r}")

@@ -23,7 +23,7 @@ class Grading(Section):
     """Of `gsm8k`. `paper`: exactly the rules of the reference implementation. `strict`: see docs/grading.md."""
     unread: Literal["accept", "reject"] = "accept"
     """Of `gsm8k` in strict mode: whether a right answer is `correct` (accept) or `undecided` (reject) where some of its
-    equations cannot be read. These verdicts have the detail `equations partly_read`, and the ledger counts them."""
+    equations cannot be read. These verdicts have `equations: partly_read`, and the ledger counts them."""
     verifier: str = "gsm8k"
     """`gsm8k`: numbers and equations. `math`: LaTeX. `choice`: a letter. `exact`: words. `regex`: by `pattern`.
     `python`: code against unit tests. `module:function`: your own. See docs/verifiers.md."""

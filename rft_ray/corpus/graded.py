@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rft_ray.grading import MODES, Mode
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
-from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table
+from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
 from rft_ray.store import Store, StoreError, read_table
 from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
@@ -232,7 +232,7 @@ def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSa
                 row.sample_index,
                 row.text,
                 verdict.status,
-                verdict.detail,
+                verdict.reason,
                 row.completion_tokens,
                 row.finish_reason,
                 prompt,
@@ -260,7 +260,7 @@ def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
     if about["completions"] != content:
         raise StoreError(_other_completions(store, verdicts_key))
     sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]
-    rows = list(zip(sampled, from_table(verdicts, GradedCompletion), strict=True))
+    rows = list(zip(sampled, verdicts_in(verdicts), strict=True))
     return _Joined(rows, content, identity(verdicts), metadata)
 
 

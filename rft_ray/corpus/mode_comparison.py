@@ -19,7 +19,6 @@ from itertools import chain, zip_longest
 from rft_ray.corpus.graded import read_completions, read_verdicts
 from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
-from rft_ray.grading.grader import is_partly_read
 from rft_ray.plan.jobs import PathJob, VerdictJob
 from rft_ray.records import Completion, GradedCompletion, Status, Verdict
 from rft_ray.store import Store
@@ -135,7 +134,7 @@ def account(jobs: Mapping[Mode, VerdictJob], store: Store) -> Account:
         result.problems += len({row.problem_id for row in graded})
         for mode, rows in verdicts.items():
             result.status[mode].update(str(row.status) for row in rows)
-            result.partly_read[mode] += sum(map(is_partly_read, rows))
+            result.partly_read[mode] += sum(row.is_partly_read for row in rows)
         differing = [pair for pair in zip(*verdicts.values(), strict=True) if len({row.status for row in pair}) > 1]
         if differing:
             _add_differences(result, jobs, block, differing, store)
@@ -182,7 +181,7 @@ def _example(
         sample_index=row_id[1],
         question=next(problem.question for problem in problems if problem.problem_id == row_id[0]),
         text=texts[row_id].text,
-        verdicts={mode: Verdict(row.status, row.answer, row.detail) for mode, row in zip(modes, rows, strict=True)},
+        verdicts={mode: Verdict(row.status, row.answer, row.reason) for mode, row in zip(modes, rows, strict=True)},
     )
 
 

@@ -14,12 +14,11 @@ from dataclasses import replace
 from rft_ray.config.errors import RunError
 from rft_ray.corpus.graded import read_completions
 from rft_ray.data.problems import read_problems
-from rft_ray.grading.grader import is_partly_read
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.verifiers import Verifier as Grader
 from rft_ray.grading.verifiers import open_verifier
 from rft_ray.plan.jobs import VerdictJob
-from rft_ray.records import SKIPPED, Completion, GradedCompletion, Problem, Status, to_table
+from rft_ray.records import SKIPPED, CheckedCompletion, Completion, GradedCompletion, Problem, Status, to_table
 from rft_ray.runtime.actor_pool import ShardReceipt, run_missing
 from rft_ray.runtime.metrics import VerifierMetrics
 from rft_ray.store import Store, commit_table
@@ -67,19 +66,20 @@ class Verifier:
         grader = self._grader(job)
         check_canaries(grader, tuple(problems.values())[shard.problem_start : shard.problem_stop])
         reasoning = job.reasoning
+        kind = CheckedCompletion if job.mode == "strict" and job.rules.is_gsm8k else GradedCompletion
         rows = [
-            grade_row(row, problems[row.problem_id], grader, reasoning)
+            grade_row(row, problems[row.problem_id], grader, reasoning, kind)
             for row in samples
             if row.finish_reason != SKIPPED
         ]
         counts = dict(Counter(str(row.status) for row in rows))
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
-        if partly_read := sum(map(is_partly_read, rows)):
+        if partly_read := sum(row.is_partly_read for row in rows):
             metadata["partly_read"] = str(partly_read)
         if not job.rules.is_gsm8k:
             metadata["verifier"] = json.dumps(job.rules.identity())
         metadata |= noted({replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem: content})
-        receipt = commit_table(self._store, key, to_table(rows, GradedCompletion), metadata)
+        receipt = commit_table(self._store, key, to_table(rows, kind), metadata)
         if receipt.committed_here:
             self._metrics.graded(counts)
         return ShardReceipt(shard.stem, receipt.rows)
@@ -104,7 +104,14 @@ def _gold_of(problem: Problem) -> str:
     return f", and the gold of the problem {problem.question[:80]!r}" if problem.question else ""
 
 
-def grade_row(row: Completion, problem: Problem, grader: Grader, reasoning: Reasoning) -> GradedCompletion:
-    """Grade one completion, without its reasoning."""
+def grade_row(
+    row: Completion,
+    problem: Problem,
+    grader: Grader,
+    reasoning: Reasoning,
+    kind: type[GradedCompletion] = GradedCompletion,
+) -> GradedCompletion:
+    """Grade one completion, without its reasoning. `kind`: of its row; strict verdicts say how equations were read."""
     verdict = grader.grade(problem, reasoning.removed(row.text), truncated=row.finish_reason == "length")
-    return GradedCompletion(row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
+    graded = (row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
+    return kind(*graded, verdict.equations) if issubclass(kind, CheckedCompletion) else kind(*graded)

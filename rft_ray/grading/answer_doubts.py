@@ -86,7 +86,8 @@ def doubt_after(text: str, start: int, answer: Answer) -> str:
             return said
         names = _NAMES_ANOTHER.match(tail) is not None or "=" in tail
         values = numbers_in(tail) if names else []
-        if values and answer.value not in values and answer.also not in values:
+        said_again = (int(answer.value),) if answer.timed else (answer.value, answer.also)
+        if values and not any(value in values for value in said_again):
             return said
     return ""
 

@@ -51,11 +51,26 @@ _A_SIGNS = ("A:", "A*", "A_", "A：", "Ans", "ANS", "Final r", "Final R", "答�
 _B_LINE = re.compile(r"(?:^[ \t*_]{0,8}|[,;][ \t]{0,3})B[*_]{0,2}[:：]", re.M)
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,400})\*\*")
 _NOUNS = {
-    "answer": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
-    "risposta": True, "antwoord": True, "ответ": True, "jibu": False, "答案": False, "答え": False, "정답": False,
-    "الإجابة": False, "الجواب": False, "उत्तर": False, "উত্তর": False, "คำตอบ": False, "సమాధానం": False,
+    "answer": False, "antwoord": True, "jawaban": True, "cevap": True, "svaret": True, "vastaus": True, "sagot": False,
+    "jibu": False, "respuesta": True, "antwort": True, "réponse": True, "reponse": True, "resposta": True,
+    "risposta": True, "ответ": True, "відповідь": True, "odpowiedź": True, "odpověď": True, "răspunsul": True,
+    "válasz": True, "απάντηση": True, "đáp án": True, "đáp số": True, "câu trả lời": True,
+    "答案": False, "答え": False, "정답": False,
+    "답": False, "الإجابة": False, "الجواب": False, "جواب": False, "תשובה": False, "उत्तर": False, "উত্তর": False,
+    "คำตอบ": False, "సమాధానం": False, "பதில்": False,
 }  # fmt: skip
 """The word for an answer, and whether its language writes a decimal comma."""
+_PARTS_OF_WORDS = {"답": re.compile("(?!해)[가-힣]\\Z"), "جواب": re.compile("ال\\Z")}
+"""What makes such a word the end of another one."""
+_VERBLESS = {
+    "ответ", "відповідь", "cevap", "válasz", "jawaban", "תשובה", "الجواب", "الإجابة", "جواب", "उत्तर", "উত্তর",
+    "సమాధానం", "பதில்",
+}  # fmt: skip
+"""Those after which a number may follow without a verb."""
+_GIVES_ABROAD = re.compile(
+    r"(?:nya)?[ \t*_]{1,4}(?:är|er|on|to|là|adalah|este|je|είναι|היא|הוא|ay|є)[ \t:*_]{1,5}(?=[-$€£₫\\(]{0,4}\d)"
+)
+"""Verbs after the word for an answer that are other words in English, before a number."""
 _ASCII_NOUNS = [(noun, foreign) for noun, foreign in _NOUNS.items() if noun.isascii()]
 _ADJECTIVES = (
     r"(?:(?:final|correct|right|numeric|numerical|exact|simplified|rounded|required|actual|complete|new|corrected|revised"
@@ -98,15 +113,22 @@ _NUMBER_BEFORE = re.compile(
     rf"(?:the|our|my|your)\s{_ADJECTIVES}\Z"
 )
 _AFTER_OPERATOR = re.compile(r"(?:[-+*/×÷^]|\b(?:and|or|than|not|of|times|plus|minus|whether|if))\s{0,2}[$*(]{0,3}\Z")
+_CONCLUDES_ABROAD = (
+    r"por\s(?:lo\s)?tanto|as[ií]\sque|en\stotal|donc|par\sconséquent|au\stotal|daher|somit|insgesamt|portanto|no\stotal"
+    r"|quindi|dunque|in\stotale|итого|таким\sобразом|следовательно|значит"
+)
 _CONCLUDES = re.compile(
     r"[\s*_>#-]{0,8}(?:(?:and\s+)?(?:therefore|thus|hence|consequently|as\s+a\s+result|in\s+(?:conclusion|total|all|summary)"
-    r"|altogether|overall)\b|(?P<so>so)\b|(?P<label>(?:(?:final|overall|grand|the)\s+){0,2}(?:total|result|solution|conclusion)"
-    r"(?:\s[a-z]{2,12}){0,4}[*_]{0,2}(?:[:=]|\s=)))[*_,: ]{0,6}",
+    rf"|altogether|overall|{_CONCLUDES_ABROAD})\b|因此|所以|따라서|그러므로|したがって|よって|(?P<so>so)\b"
+    r"|(?P<label>(?:(?:final|overall|grand|the|das|die|el|le|la|il|o)\s+){0,2}(?:total|result|solution|conclusion|ergebnis|lösung"
+    r"|resultado|résultat|risultato|solución|solução|результат|итого|结果)(?:\s[a-z]{2,12}){0,4}[*_]{0,2}"
+    r"(?:[:=：]|\s=|\s(?:ist|es|est|é|è)(?=\s))))[*_,:： ，、]{0,6}",
     re.I,
 )
-_LAST_SENTENCE = re.compile(r"[.!?][*_\"')]{0,3}\s+(?=\S)")
+_LAST_SENTENCE = re.compile(r"[.!?][*_\"')]{0,3}\s+(?=\S)|。\s{0,3}(?=\S)")
 _LABEL_OF_MANY = re.compile(r"\b(?:correct|right|true|short|complete|new)\s+\Z", re.I)
 _GOES_ON = re.compile(r"\n[ \t]{0,20}&?[ \t]{0,3}=(?!=)[^\n]{0,200}")
+_LABELS = re.compile(r"\d{1,3}\s?[:)]")
 _HEADING_LINE = re.compile(r"(?:[*_#:：.\s]|\\[\[(]|\$\$)*(?=\n)")
 _OPENS_HEADING = re.compile(rf"^[^\w\n]*(?:the[ ])?{_ADJECTIVES}\Z", re.I | re.M)
 _SAYS = re.compile(r"\w")
@@ -157,6 +179,8 @@ def _by_noun(text: str, lower: str, noun: str, foreign: bool) -> Iterator[Mark]:
         before = text[max(0, start - 60) : start]
         if text.startswith(">", end) and _OPENS_TAG.search(before):
             yield _tagged(text, start - 1, end + 1, text.find("</", end))
+        elif noun in _PARTS_OF_WORDS and _PARTS_OF_WORDS[noun].search(before):
+            pass
         elif (mark := _said(text, before, start, end)) is not None:
             yield mark._replace(foreign=foreign)
         start = lower.find(noun, end)
@@ -175,6 +199,8 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
         return None
     after = _AFTER.match(text, end, min(len(text), end + 160))
     if after is None:
+        if opens := _number_abroad(text, start, end):
+            return _on_line_or_next(text, start, opens, "is")
         if _VERB_BEFORE.search(before) and (number := _NUMBER_NEXT.match(text, end)):
             return _on_line_or_next(text, start, number.end(), "is")
         if (number := _NUMBER_BEFORE.search(before)) and not _AFTER_OPERATOR.search(before, 0, number.start()):
@@ -183,16 +209,25 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
         if heading is None or not _OPENS_HEADING.search(line):
             return None
         return _on_line_or_next(text, start, heading.end(), ":")
+    quote = text[end : end + 1]
+    if quote in ('"', "'") and _KEY.search(before) and after["sign"] == ":":
+        return _json_value(text, start, after.end())
     if (
         end - start == len("answer")
         and text[start:end].isascii()
         and (not _BEFORE.search(before) or _NOT_AN_ANSWER.search(line))
     ):
         return None
-    quote = text[end : end + 1]
-    if quote in ('"', "'") and _KEY.search(before) and after["sign"] == ":":
-        return _json_value(text, start, after.end())
     return _on_line_or_next(text, start, after.end(), ":" if after["sign"] else "is")
+
+
+def _number_abroad(text: str, start: int, end: int) -> int:
+    """Where the number stands that the word for an answer gives in a language other than English; 0 for none."""
+    noun = text[start:end].lower()
+    if noun == "answer":
+        return 0
+    given = _GIVES_ABROAD.match(text, end) or (_NUMBER_NEXT.match(text, end) if noun in _VERBLESS else None)
+    return given.end() if given and not _LABELS.match(text, given.end()) else 0
 
 
 def _json_value(text: str, start: int, opens: int) -> Mark:
@@ -301,5 +336,5 @@ def conclusion_on_last_line(text: str) -> Iterator[Mark]:
     said = _CONCLUDES.match(shown, start)
     if said is None or (said["so"] and start > line) or not has_numeral(shown[said.end() :][:MAX_ANSWER_CHARS]):
         return
-    if said["label"] or shown.rstrip("*_$)]}\"' \\").endswith((".", "!")):
+    if said["label"] or shown.rstrip("*_$)]}\"' \\").endswith((".", "!", "。")):
         yield Mark(start, said.end(), len(shown), "last")

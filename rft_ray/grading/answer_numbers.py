@@ -71,6 +71,11 @@ _ALGEBRA = re.compile(
     r"|\s*(?:squared|cubed|doubled|tripled|halved|factorial|halves|thirds|quarters|fourths|fifths|eighths|tenths|hundredths|thousandths"
     r"|choose|or\s+(?:more|less|fewer|above|higher|greater))\b|\s*(?:times|plus|minus|divided\s+by)\s+\S*\d",
 )
+_CONCLUDES = re.compile(
+    r"[\s,;]*(?:and\s+)?(?:so|thus|therefore|hence|leaving|which\s+(?:leaves|means|makes))\b(?P<said>[^.!?=]{0,80}\d[\d,.]*)",
+    re.I,
+)
+"""`18 boys, so 20 girls`."""
 _AND_WORDS = re.compile(
     r"\band\s+(?:(?:a|one|two|three)[\s-]+(?:half|halves|thirds?|quarters?|fourths?)|one|two|three|four|five|six|seven"
     r"|eight|nine|ten|eleven|twelve|[a-z]+teen|twenty|thirty|forty|fifty|sixty)\b",
@@ -298,6 +303,9 @@ def _number_of(shown: str, written: str, opener: str) -> Answer | None:
         raise open_answer(written, "holds several numbers")
     if _SECOND_NUMBER.search(aside) or _LIST.match(tail, len(aside)) or _AND_WORDS.search(aside):
         raise open_answer(written, SEVERAL_NUMBERS if _WORDS_BETWEEN.match(aside) else "holds several numbers")
+    concluded = _CONCLUDES.match(tail, len(aside))
+    if concluded and any(value not in (answer.value, answer.also) for value in numbers_in(concluded["said"])):
+        raise open_answer(written, SEVERAL_NUMBERS)
     return answer
 
 

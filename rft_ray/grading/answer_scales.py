@@ -48,12 +48,13 @@ def completed(answer: Answer, match: re.Match[str], shown: str, written: str) ->
     if answer.percent:
         return answer, end
     if clock := _CLOCK.match(shown, end):
-        if clock["minutes"] != "00" or value.denominator != 1 or not 0 <= value <= 24:
+        if clock["minutes"] >= "60" or value.denominator != 1 or not 0 <= value <= 24:
             raise open_answer(written, "is a time of day or a ratio")
         end = clock.end()
+        if clock["minutes"] != "00":
+            return _with_minutes(value, clock["minutes"], _HALF_DAY.match(shown, end), end)
     if (half := _HALF_DAY.match(shown, end)) and value.denominator == 1 and 1 <= value <= 12:
-        morning = bool(half["morning"] or (half["half"] or "").lower() == "a")
-        return replace(answer, hour=value % 12 + (0 if morning else 12)), half.end()
+        return replace(answer, hour=_hour(value, half)), half.end()
     if clock:
         return answer, end
     if part := _AND_FRACTION.match(shown, end):
@@ -77,6 +78,21 @@ def completed(answer: Answer, match: re.Match[str], shown: str, written: str) ->
             break
         value, end = value * times, scale.end()
     return Answer(canonical(value), value), end
+
+
+def _with_minutes(hours: Fraction, minutes: str, half: re.Match[str] | None, end: int) -> tuple[Answer, int]:
+    """A time of day with minutes. It is spelled by 24 hours where the half of the day is known."""
+    value = hours + Fraction(int(minutes), 60)
+    if half and 1 <= hours <= 12:
+        hour = _hour(value, half)
+        return Answer(f"{int(hour)}:{minutes}", value, hour=hour, timed=True), half.end()
+    known = value if hours > 12 or hours == 0 else None
+    return Answer(f"{hours}:{minutes}", value, hour=known, timed=True), end
+
+
+def _hour(value: Fraction, half: re.Match[str]) -> Fraction:
+    morning = bool(half["morning"] or (half["half"] or "").lower() == "a")
+    return value % 12 + (0 if morning else 12)
 
 
 def _power_of_ten(match: re.Match[str], shown: str, end: int) -> tuple[Fraction, int]:

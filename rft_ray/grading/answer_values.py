@@ -26,6 +26,8 @@ class Answer:
     """Whether it was written as a percentage (strict mode only)."""
     hour: Fraction | None = None
     """Of a time with am or pm: the hour from 0 to 24, so 14 for `2:00 pm`, whose `value` is 2 (strict mode only)."""
+    timed: bool = False
+    """Whether it is a time of day with minutes, `5:30 pm`, whose `value` is in hours (strict mode only)."""
     also: Fraction | None = None
     """The same value in another unit that the text names: 90 for `1.5 hours (90 minutes)` (strict mode only)."""
 
@@ -43,8 +45,13 @@ def same_value(one: Answer, other: Answer) -> bool:
     """Whether two answers say one value.
 
     A percentage says its number and its share, so that it equals both; `2:00 pm` equals 2 and 14, and not `2:00 am`;
+    `5:30` equals `5:30 pm` and `17:30`, and no number;
     `1.5 hours (90 minutes)` equals 1.5 and 90.
     """
+    if one.timed or other.timed:
+        if one.hour is not None and other.hour is not None:
+            return one.hour == other.hour
+        return one.timed == other.timed and one.value % 12 == other.value % 12
     if one.also is not None or other.also is not None:
         values = (one.value, one.also)
         return any(value is not None and value in values for value in (other.value, other.also))

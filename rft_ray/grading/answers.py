@@ -145,15 +145,14 @@ def own_part(text: str) -> str:
 def gold_answer(text: str) -> Answer | None:
     """The gold's answer, from a solution that ends in `#### <answer>` or from the bare answer; None if it holds none.
 
-    A comma before one, two or more than three digits is a decimal sign in a gold. A time with am or pm is no number.
+    A comma before one, two or more than three digits is a decimal sign in a gold.
     """
     marked = "####" in text
     stated = text.rpartition("####")[2].strip().partition("\n")[0] if marked else text.strip()
     for decimal_comma in (False, None):
         try:
             answer = None if marked else strict_answer(text)
-            answer = answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
-            return answer if answer is None or answer.hour is None else None
+            return answer or read_number(stated[:MAX_ANSWER_CHARS], decimal_comma=decimal_comma)
         except ConflictError:
             continue
     return None

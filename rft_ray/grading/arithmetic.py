@@ -90,7 +90,7 @@ def exact_value(expression: str) -> Fraction:
         text = source[node.col_offset : node.end_col_offset]
         if not _DECIMAL.fullmatch(text):
             raise NotArithmeticError("not a decimal number")
-        return Fraction(text)
+        return Fraction(int(text)) if text.isdecimal() else Fraction(text)
 
     value: Fraction = _walk(parse(source), leaf, _EXACT_BINARY, 0)
     return value

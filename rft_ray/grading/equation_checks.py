@@ -7,6 +7,7 @@ if no reading of `fields.py` makes it hold and nothing in its words makes the re
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Literal
 
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, exact_value
 from rft_ray.grading.equation_context import is_asked, says_rounded
-from rft_ray.grading.field_words import OF_SOMETHING
+from rft_ray.grading.field_words import DASH, NAMED_NUMBER, OF_SOMETHING
 from rft_ray.grading.fields import Field, Variant, convertible, halved, in_smallest_units, variants
 from rft_ray.grading.quantities import measure
 
@@ -27,6 +28,11 @@ NOISE = Fraction(1, 10**9)
 _REPEATING = re.compile(r"\d+\.\d{0,4}?(?:3{2,}|6{2,}7?|67|1{2,}|2{2,}|4{2,}|5{2,}6?|7{2,}8?|8{2,}9?)")
 """Decimals of thirds, sixths, ninths and twelfths, as they are cut off or rounded."""
 MAX_DENOMINATOR = 36
+
+_SIMPLE = re.compile(r"([1-9][0-9]{0,14})(?:([-+*/])([1-9][0-9]{0,14}))?")
+"""The commonest sides, whose values are found without their syntax."""
+_COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+A_QUESTION = "a question"
 
 Outcome = Literal["holds", "fails", "unread", "over", "taken_back"]
 
@@ -59,9 +65,13 @@ class Checker:
         self._text = text
         self._offset = 0
         self._exact: dict[Fraction, Fraction] = {}
+        self._variables: dict[str, bool] = {}
 
-    def chain(self, chain: list[Field], offset: int = 0) -> Checked:
-        """One chain of clean fields; `offset` is added to their positions to give those of the text."""
+    def chain(self, chain: list[Field], offset: int = 0) -> Checked | None:
+        """One chain of clean fields; None where it is algebra.
+
+        `offset` is added to their positions to give those of the text.
+        """
         self._offset = offset
         shown = "=".join(side.shown for side in chain)
         checked = Checked(shown, start=offset + chain[0].start, end=offset + chain[-1].end)
@@ -72,10 +82,14 @@ class Checker:
             for index in range(len(chain) - 1):
                 left, right = chain[index], chain[index + 1]
                 if values[index] == values[index + 1]:
+                    if right.plain and right.numbers[-1].unit and _other_unit(left, right):
+                        return self._failed(checked, left, right)
                     continue
                 holds = self._other_rule(left, values[index], right, values[index + 1])
                 if not holds and percent_last and _hundredfold(left, values[index], right, values[index + 1]):
                     holds = "numbers of percent"
+                if not holds and len(chain) == 2 and left.doubt == DASH and left.plain and right.operators:
+                    return None
                 if not holds and self._is_label(chain, index):
                     holds = f"a number that names what is computed: '{left.shown}'"
                     if index == 0:
@@ -91,16 +105,26 @@ class Checker:
             return replace(checked, outcome="fails", rule=f"{_quoted(shown)}: {error}")
         return replace(checked, rule=rule) if rule else checked
 
-    def _failed(self, checked: Checked, left: Field, right: Field) -> Checked:
-        doubt = left.doubt or _result_doubt(left, right) or _unlike(left, right)
+    def _failed(self, checked: Checked, left: Field, right: Field) -> Checked | None:
+        if self._is_variable(left.letter) or self._is_variable(right.letter):
+            return None
+        doubt = _left_doubt(left, right) or _result_doubt(left, right) or _unlike(left, right)
         if not doubt and _halves_hold(left, right):
             doubt = "a blank between digits"
         if not doubt and is_asked(self._text, checked.end):
-            doubt = "a question"
+            doubt = A_QUESTION
         if doubt:
-            return replace(checked, outcome="unread", rule=doubt)
+            return replace(checked, outcome="unread", rule=doubt, left=left.shown)
         equation = _quoted(f"{left.shown}={right.shown}")
         return replace(checked, outcome="fails", rule=f"{equation}: does not hold", left=left.shown)
+
+    def _is_variable(self, letter: str) -> bool:
+        """Whether a letter after a number, `s` of `6s`, stands for a number elsewhere in the text, alone."""
+        if len(letter) != 1:
+            return False
+        if letter not in self._variables:
+            self._variables[letter] = re.search(rf"(?<![\w.'’]){letter}(?![\w'’])", self._text) is not None
+        return self._variables[letter]
 
     def _is_label(self, chain: list[Field], index: int) -> bool:
         """Whether a side that fails against an expression names what that computes.
@@ -113,13 +137,15 @@ class Checker:
             return False
         gap = self._text[self._offset + left.end : self._offset + right.start]
         lettered = any(letter.isalpha() for letter in gap)
-        if left.letters:
+        if left.letters or (left.compound and len(left.numbers) == 2 and index == 0 and len(chain) > 2):
             return True
         if not left.plain:
             formula = left.named or (left.worded and index > 0) or len(right.numbers) > len(left.numbers)
             return formula and (left.named or left.worded or lettered)
         if index:
             return False
+        if left.doubt == DASH:
+            return True
         unit = len(chain) > 2 and any(number.unit for number in left.numbers)
         return left.worded or left.share or unit or lettered
 
@@ -203,6 +229,16 @@ class Checker:
         return ""
 
 
+def _left_doubt(left: Field, right: Field) -> str:
+    """The doubt of a left side. Numbers after names are no part of these where all have the unit of the result."""
+    numbers = [*left.numbers, *right.numbers]
+    if left.doubt == NAMED_NUMBER and len({number.unit for number in numbers}) == 1 and numbers[0].unit:
+        return ""
+    if not left.doubt and (left.compound or right.compound) and not all(measure(number.unit) for number in numbers):
+        return "a compound quantity"
+    return left.doubt
+
+
 def _result_doubt(left: Field, right: Field) -> str:
     """The doubt of a right side. A quotient of two numbers is said in percent of something: `7/20 = 35% of them`."""
     quotient = len(left.pieces) == 3 and left.pieces[1] == "/"
@@ -213,6 +249,8 @@ def _result_doubt(left: Field, right: Field) -> str:
 
 def _halves_hold(left: Field, right: Field) -> bool:
     """Whether two sides are equal where a number with a blank, as in `7 200`, is two numbers."""
+    if not any(number.halves for side in (left, right) for number in side.numbers):
+        return False
     others = [_value(source) for source in halved(right, left=False)]
     return any(_value(source) in others for source in halved(left, left=True))
 
@@ -227,8 +265,8 @@ def _hundredfold(left: Field, left_value: Fraction, right: Field, right_value: F
 
 def _unlike(left: Field, right: Field) -> str:
     """Why the units of two sides that differ make the reading doubtful; empty if they do not."""
-    units = {number.unit for number in left.numbers if number.unit}
-    result = {number.unit for number in right.numbers if number.unit}
+    units = {_stem(number.unit) for number in left.numbers if number.unit}
+    result = {_stem(number.unit) for number in right.numbers if number.unit}
     if left.named and not right.operators and (len(units) != 1 or (result and result != units)):
         return "a sum of named numbers with other units"
     if left.plain and not left.share and right.operators and all(number.percent for number in right.numbers):
@@ -241,11 +279,32 @@ def _unlike(left: Field, right: Field) -> str:
             return "a sum of unlike things"
         if convertible((left,)) and right.operators:
             return "units of one dimension that are not converted"
-    if left.share and not left.numbers[0].percent and result and not right.operators:
+    said_in_percent = bool(right.numbers) and right.numbers[-1].percent
+    if left.share and not left.numbers[0].percent and result and not right.operators and not said_in_percent:
         return "a share of something"
     if added and result and result <= {"$", "€", "£"} and units and not units & {"$", "€", "£"}:
         return "a sum of things that is a price"
     return ""
+
+
+def _stem(unit: str) -> str:
+    """The beginning of a unit's word, which its number and case leave as it is."""
+    return unit if measure(unit) else unit.lower().rstrip("s")[:4]
+
+
+def _other_unit(left: Field, right: Field) -> bool:
+    """Whether a product of one measure is given in another unit that is not equal: `9 x 1 feet = 9 yards`.
+
+    A factor may be that of the conversion: `2 hours * 60 = 120 minutes`.
+    """
+    shown, units = measure(right.numbers[-1].unit), {number.unit for number in left.numbers if number.unit}
+    known = measure(next(iter(units))) if shown and len(units) == 1 else None
+    if not shown or not known or known[0] != shown[0] or known[1] == shown[1] or right.numbers[-1].per:
+        return False
+    if any(number.per or number.percent for number in left.numbers) or not set(left.pieces[1::2]) <= {"*"}:
+        return False
+    factor = known[1] / shown[1]
+    return not left.operators or not any(Fraction(number.digits) in (factor, 1 / factor) for number in left.numbers)
 
 
 def _near(left: Field, left_value: Fraction, right: Field, right_value: Fraction) -> bool:
@@ -309,6 +368,13 @@ def is_conversion(left: Field, right: Field) -> bool:
 
 
 def _value(source: str) -> Fraction:
+    simple = _SIMPLE.fullmatch(source) if len(source) <= CACHED_EQUATION_CHARS else None
+    if simple:
+        left = int(simple[1])
+        if simple[2] is None:
+            return Fraction(left)
+        right = int(simple[3])
+        return Fraction(left, right) if simple[2] == "/" else Fraction(_COMBINE[simple[2]](left, right))
     return _value_cached(source) if len(source) <= CACHED_EQUATION_CHARS else exact_value(source)
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 from rft_ray.grading.answers import own_part
 from rft_ray.grading.arithmetic import NotArithmeticError, OverBoundError, python_value
 from rft_ray.grading.clock_times import clock_equations, may_hold_times
-from rft_ray.grading.equation_checks import Checked, Checker, Outcome, is_conversion
+from rft_ray.grading.equation_checks import A_QUESTION, Checked, Checker, Outcome, is_conversion
 from rft_ray.grading.equation_context import says_wrong, second_thought
 from rft_ray.grading.fields import Field
 from rft_ray.grading.prose import read_annotation, read_chains
@@ -171,7 +171,7 @@ def _examined(text: str) -> tuple[list[Checked], list[Checked]]:
         raise OverBoundError(f"more than {MAX_PROSE_EQUATIONS} equations in one text")
     if timed:
         prose = sorted([*timed, *prose], key=lambda read: read.start)
-    if any(read.outcome == "fails" for read in prose):
+    if any(read.outcome == "fails" or read.rule == A_QUESTION for read in prose):
         prose = _taken_back(text, [_dotted(text, read) for read in prose])
     return annotations, prose
 
@@ -214,7 +214,7 @@ def _annotation(checker: Checker, text: str, start: int, end: int) -> Checked:
     chain = read_annotation(inside)
     if chain is None:
         return Checked(shown, "fails", f"{_quoted(inside)}: cannot be read", start, end)
-    checked = checker.chain(chain, start)
+    checked = checker.chain(chain, start) or Checked(shown, "fails", f"{_quoted(shown)}: does not hold")
     if checked.outcome == "unread":
         checked = replace(checked, outcome="fails", rule=f"{_quoted(checked.shown)}: does not hold")
     return replace(checked, shown="=".join(side.shown for side in chain), start=start, end=end)
@@ -230,7 +230,9 @@ def _prose(checker: Checker, chain: list[Field]) -> Iterator[Checked]:
             continue
         if len(run) > 1 and (any(one.operators for one in run) or is_conversion(run[0], run[1])):
             read = True
-            yield checker.chain(run)
+            checked = checker.chain(run)
+            if checked:
+                yield checked
         run = []
     half_read = any(side.operators and not side.clean and not side.silent for side in chain)
     if half_read and not read:
@@ -249,7 +251,7 @@ def _taken_back(text: str, prose: list[Checked]) -> list[Checked]:
             repaired.setdefault(read.shown.partition("=")[0], []).append(read.start)
     result: list[Checked] = []
     for read in prose:
-        if read.outcome == "fails":
+        if read.outcome == "fails" or read.rule == A_QUESTION:
             again = next((start for start in repaired.get(read.left, ()) if start > read.end), None)
             if again is not None and second_thought(text, read.end, again):
                 read = replace(read, outcome="taken_back", rule="the text writes it again, and then it holds")

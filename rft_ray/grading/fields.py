@@ -71,6 +71,14 @@ class Field:
     """Whether it has the sign `÷`, which writes no fraction."""
     listed: bool = False
     """Whether words name its operator: `the sum of 5 and 8`."""
+    compound: bool = False
+    """Whether it holds a quantity in two units: `2 hours and 30 minutes`, which is `(2+30)`."""
+    closes: bool = False
+    """Whether the next number ends such a quantity."""
+    letter: str = ""
+    """A word right after a number that is no unit of more than a letter: `s` of `6s`."""
+    goes_on: int = 0
+    """Index of the operator in words that may go on after a result: `150 / 10 = 15 times $5`."""
     letters: bool = False
     """Whether each of its operators is the letter x: `2 x 4` may be a size."""
     share_of: int = 0
@@ -125,6 +133,14 @@ class Field:
         self.pieces.append(piece)
         self.sources.append(piece if source is None else source)
 
+    def open_compound(self) -> None:
+        """Opens a parenthesis before the last number, to which a number in a smaller unit is to be added."""
+        number = self.numbers[-1]
+        self.pieces.insert(number.piece, "(")
+        self.sources.insert(number.piece, "(")
+        number.piece += 1
+        self.compound = self.closes = True
+
     def replaced(self, sources: dict[int, str]) -> str:
         """The source with some pieces in another form."""
         return "".join(sources.get(index, source) for index, source in enumerate(self.sources))
@@ -148,6 +164,8 @@ def variants(side: Field) -> Iterator[Variant]:
         share = "".join(side.sources[: side.share_of])
         if share.count("(") == share.count(")"):
             yield Variant(share, 0, "a share, named with what it is a share of")
+    if side.goes_on:
+        yield Variant("".join(side.sources[: side.goes_on]), 0, "words that go on after a result")
     if side.quotients:
         yield Variant(_grouped(side), side.decimals, "a quotient after a division sign is one quantity")
     dotted = {n.piece: n.digits.replace(".", "") for n in side.numbers if _DOTTED.fullmatch(_written(n))}

@@ -16,8 +16,8 @@ Precedence of statuses, in both modes; the first that applies is the verdict:
     undecided      the answer is right, some equations cannot be read with confidence, and `unread` is "reject" (strict)
     correct        otherwise
 
-So the answer is right in the last four, and only there. A right answer with equations that cannot all be read has a
-detail that begins with PARTLY_READ, whatever `unread` is. A text that is the gold solution itself is never
+So the answer is right in the last four, and only there. The verdict on a right answer with equations that cannot all be
+read has PARTLY_READ as its `equations`, whatever `unread` is. A text that is the gold solution itself is never
 `bad_equation` in strict mode: whoever gave it stands for it, and the detail names the equation.
 `truncated=True` never changes what paper mode accepts.
 
@@ -32,7 +32,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
-from rft_ray.grading.answer_values import same_value
+from rft_ray.grading.answer_values import open_answer, same_value
 from rft_ray.grading.answers import (
     Answer,
     ConflictError,
@@ -42,7 +42,7 @@ from rft_ray.grading.answers import (
     writes_decimal_comma,
 )
 from rft_ray.grading.equations import CACHED_TEXT_CHARS, MAX_TEXT_CHARS, MODES, equations_of
-from rft_ray.records import GradedCompletion, Status, Verdict
+from rft_ray.records import PARTLY_READ, Status, Verdict
 
 Unread = Literal["accept", "reject"]
 UNREAD: tuple[Unread, ...] = ("accept", "reject")
@@ -52,8 +52,6 @@ COLLECTING = 0.0
 EVALUATING = 1e-4
 """Tolerance of the reference's evaluation: the answers differ by less than this."""
 MAX_GOLD_CHARS = 20_000
-PARTLY_READ = "equations partly_read: "
-"""Start of the detail of a right answer whose equations hold as far as they can be read; then the first unread one."""
 GOLD_ITSELF = "the gold solution itself, although "
 """Start of the detail of a text that is the gold solution and holds an equation that fails; then that equation."""
 MAX_SHOWN = 80
@@ -113,6 +111,8 @@ def _judge(
     answer = paper_answer(text) if mode == "paper" else strict_answer(text, decimal_comma=comma)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
+    if answer.timed and not gold.timed:
+        raise open_answer(answer.text, "is a time of day or a ratio")
     if truncated and mode == "strict" and _ends_in_answer(text, comma):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")
     if not equal_answers(answer, gold, tolerance):
@@ -126,16 +126,11 @@ def _judge(
         return Verdict(Status.UNDECIDED, answer.text, equations.over)
     if equations and equations.unread:
         status = Status.UNDECIDED if unread == "reject" else Status.CORRECT
-        return Verdict(status, answer.text, PARTLY_READ + equations.unread[:MAX_SHOWN])
+        return Verdict(status, answer.text, equations.unread[:MAX_SHOWN], PARTLY_READ)
     return Verdict(Status.CORRECT, answer.text, "")
 
 
 _judge_cached = lru_cache(maxsize=4_096)(_judge)
-
-
-def is_partly_read(verdict: Verdict | GradedCompletion) -> bool:
-    """Whether a verdict is on a right answer whose equations cannot all be read."""
-    return verdict.detail.startswith(PARTLY_READ)
 
 
 def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -> bool:
@@ -143,7 +138,11 @@ def equal_answers(answer: Answer, gold: Answer, tolerance: float = COLLECTING) -
 
     A percentage equals both its number and its share: `50%` is right for gold 50 and for gold 0.5.
     """
-    if same_value(answer, gold) or _near(answer.value, gold.value, tolerance):
+    if same_value(answer, gold):
+        return True
+    if answer.timed or gold.timed or (answer.hour is not None and gold.hour is not None):
+        return False
+    if _near(answer.value, gold.value, tolerance):
         return True
     if answer.percent == gold.percent:
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _FRACTIONS = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
@@ -9,6 +11,7 @@ _FRACTIONS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4_096)
 def canonical_digits(written: str) -> tuple[str, int]:
     """`1,800.00` -> `1800` and 2 decimals, `.5` -> `0.5`, `007` -> `7`, `2,5` -> `2.5`."""
     written = written.rstrip("…")

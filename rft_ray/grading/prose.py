@@ -12,23 +12,34 @@ from __future__ import annotations
 
 from rft_ray.grading.arithmetic import OverBoundError
 from rft_ray.grading.field_words import (
+    DASH,
+    NAMED_NUMBER,
+    add_mixed,
     add_remainder,
     begins_clause,
     clean_after,
+    joins_smaller_unit,
     look_before,
     note_quotient,
     note_units,
+    past_units,
     put_larger_first,
 )
 from rft_ray.grading.fields import Field, Number
-from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, mixed_parts, odd_numeral
+from rft_ray.grading.numerals import SUPERSCRIPTS, canonical_digits, odd_numeral
 from rft_ray.grading.prose_tokens import Token, tokenize
-from rft_ray.grading.quantities import BREAKING_WORDS, COMPARING_WORDS, EQUALITY_WORDS, LISTS, MEANS, measure
-from rft_ray.grading.token_view import MAX_LINK_WORDS, NUMBERS, TokenView, is_variable
+from rft_ray.grading.quantities import (
+    BREAKING_WORDS,
+    COMPARING_WORDS,
+    EQUALITY_WORDS,
+    LIST_NAMES,
+    LISTS,
+    MEANS,
+    RESTATING_WORDS,
+)
+from rft_ray.grading.token_view import MAX_LINK_WORDS, MAX_LONG_LINK_WORDS, NUMBERS, TokenView
 
 MAX_FIELDS = 20_000  # numbers and expressions of one text
-MAX_UNIT_WORDS = 4
-"""Words allowed between a number and the operator after it: `5 red apples + 3`."""
 _NO_RESULT = frozenset(["a", "an", "the", "all", "these", "of", "each", "those", "their", "his", "her", "than"])
 """Words before an expression that, followed by `is`, is a name of something rather than a computation."""
 _SIGNS = ("=", "≈", "≃", "≅", "＝", "\\approx", "\\simeq", *sorted(EQUALITY_WORDS))
@@ -41,7 +52,7 @@ def read_chains(text: str) -> list[list[Field]]:
     """
     if not any(sign in text for sign in _SIGNS):
         return []
-    chains = Reader(tokenize(text)).chains()
+    chains = Reader(tokenize(text)).chains(all_clauses=False)
     return [chain for chain in chains if len(chain) > 1 or not (chain[0].clean or chain[0].plain)]
 
 
@@ -72,12 +83,18 @@ class Reader:
         """Whether it is linked to the one before it by a word, as `is`."""
         self._clause_has_number = False
 
-    def chains(self) -> list[list[Field]]:
-        """Fields that are linked by a sign of equality, in order. Raises OverBoundError past MAX_FIELDS."""
+    def chains(self, *, all_clauses: bool = True) -> list[list[Field]]:
+        """Fields that are linked by a sign of equality, in order. Raises OverBoundError past MAX_FIELDS.
+
+        `all_clauses`: whether those without a sign of equality are read too.
+        """
         chains: list[list[Field]] = []
         chain: list[Field] = []
         fields = 0
+        ahead = [] if all_clauses else self._view.equality_ahead()
         while self.position < len(self._tokens):
+            if ahead and not ahead[self.position] and not chain and self._past_other_clause():
+                continue
             if not self._view.starts_field(self.position):
                 kind = self._view.kinds[self.position]
                 self.leftover |= kind != "currency"
@@ -93,11 +110,21 @@ class Reader:
             if not self._link(chain[-1]):
                 if len(chain) == 1 and chain[0].operators and self._view.equals_near(self.position):
                     chain[0].clean = False
+                    chain[0].silent |= self._view.equals_letter(self.position)
                 chains.append(chain)
                 chain = []
         if chain:
             chains.append(chain)
         return chains
+
+    def _past_other_clause(self) -> bool:
+        """Moves past a token of a clause without a sign of equality; not past a word that lists numbers."""
+        kind = self._view.kinds[self.position]
+        if kind == "word" and self._tokens[self.position].text in LIST_NAMES:
+            return False
+        self._clause_has_number = kind in NUMBERS or (self._clause_has_number and kind != "stop")
+        self.position += 1
+        return True
 
     def _field(self) -> Field:
         """Reads the longest expression that starts here: operand (operator operand)*, or `the sum of 5 and 8`."""
@@ -127,6 +154,7 @@ class Reader:
                 side.operators = expects_operand = True
         if side.listed and len(side.pieces) > listed:
             side.doubt = side.doubt or "an operator after a list of numbers"
+        side.silent |= self._view.kinds[self.position] == "relation"
         side.clean &= depth == 0 and not expects_operand and clean_after(self._view, self.position, self._linked)
         side.end = max(side.end, self._tokens[self.position - 1].end)
         return side
@@ -184,7 +212,7 @@ class Reader:
     def _number(self, token: Token, side: Field) -> None:
         """Adds a number, with the power or the percent sign after it."""
         if token.kind == "mixed":
-            self._mixed(token, side)
+            add_mixed(token.text, side)
             return
         digits, side.decimals = canonical_digits(token.text)
         number = Number(len(side.pieces), digits, side.decimals)
@@ -203,6 +231,9 @@ class Reader:
             self.position = after - 1
         else:
             side.add(digits)
+            if side.closes:
+                side.add(")")
+                side.closes = False
             self._superscript(side)
 
     def _superscript(self, side: Field) -> None:
@@ -213,28 +244,26 @@ class Reader:
             side.operators = True
             self.position += 1
 
-    def _mixed(self, token: Token, side: Field) -> None:
-        whole, fraction = mixed_parts(token.text)
-        if whole:
-            side.add(f"({whole}+{fraction})")
-        else:
-            side.add(f"({fraction})" if side.pieces[-1:] == ["/"] else fraction)
-        side.numbers.append(Number(len(side.pieces) - 1, side.pieces[-1]))
-        side.operators = True
-
     def _operator(self, side: Field) -> str | None:
         """Takes the operator after an operand, past units; None where the field ends instead."""
         after = add_remainder(self._view, self.position, side, self._divisor) if self._divisor else 0
         if after:
             self.position = after
             return None
-        index, words = self._past_units(self.position, side)
+        index, words = past_units(self._view, self.position, side)
         kind = self._view.kinds[index]
+        smaller = joins_smaller_unit(self._view, index, words) if kind in ("word", "number") and words else 0
+        if smaller:
+            note_units(words, side, self._follows_glued())
+            side.open_compound()
+            self.position = smaller
+            return "+"
         worded = self._view.word_operator(index, bool(words)) if kind == "word" else None
         if worded:
             note_units(words, side, self._follows_glued())
             if self._linked and self._tokens[index].text not in "xX" and self._view.word(index) != "of":
                 side.doubt = side.doubt or "words that go on after a result"
+                side.goes_on = side.goes_on or len(side.pieces)
             if self._view.word(index) == "of" and not side.share_of:
                 side.share_of = len(side.pieces)
             side.letters = (side.letters or not side.operators) and self._tokens[index].text in "xX"
@@ -265,7 +294,7 @@ class Reader:
             self._end(index, words, side)
             word = self._tokens[index + 1].text if self._view.kinds[index + 1] == "word" else ""
             if sign == "-" and self._linked and not self._view.glued(index + 1) and len(word) != 1:
-                side.doubt = side.doubt or "a dash or a minus"
+                side.doubt = side.doubt or DASH
             else:
                 side.clean = False
                 side.silent |= bool(word)
@@ -275,48 +304,12 @@ class Reader:
         if operand > index + 1 and not self._view.follows_names(self._field_at, operand):
             side.named = True
             if self._tokens[operand - 1].text[:1].isupper():
-                side.doubt = side.doubt or "a number that belongs to a name"
+                side.doubt = side.doubt or NAMED_NUMBER
         if sign == "/":
             side.divided |= self._tokens[index].text == "÷"
             note_quotient(self._view, index, bool(words), side)
         self.position = operand
         return sign
-
-    def _past_units(self, index: int, side: Field) -> tuple[int, list[str]]:
-        """Moves past units, rates and remarks after a number: `cm²`, `dollars/hour`, `(cost of a pen)`."""
-        words: list[str] = []
-        while True:
-            kind = self._view.kinds[index]
-            if kind == "word" and len(words) < MAX_UNIT_WORDS:
-                word = self._tokens[index].text
-                lowered = word.lower()
-                if (
-                    lowered in EQUALITY_WORDS
-                    or lowered in BREAKING_WORDS
-                    or self._view.word_operator(index, bool(words))
-                ):
-                    break
-                words.append(word)
-                index = self._view.past_unit_power(index + 1)
-            elif kind == "currency" and self._view.ends_operand(index):
-                index += 1
-            elif kind == "op" and self._tokens[index].text == "/" and self._view.kinds[index + 1] == "word":
-                unit = self._tokens[index + 1].text
-                if is_variable(unit):
-                    side.clean, side.silent = False, True
-                if side.numbers:
-                    side.numbers[-1].per = unit
-                index = self._view.past_unit_power(index + 2)
-            elif kind == "open" and index in self._view.partner and not self._view.starts_operand(index + 1):
-                close = self._view.partner[index]
-                bare = self._view.glued(index) and index == self.position
-                foreign = close == index + 2 and not self._tokens[index + 1].text.isascii()
-                if self._view.counted[close] > self._view.counted[index] or (bare and not foreign):
-                    side.doubt = side.doubt or "a remark with numbers"
-                index = close + 1
-            else:
-                break
-        return index, words
 
     def _end(self, index: int, words: list[str], side: Field) -> None:
         """Ends a field before `index`: the units that follow are its own as far as they are known."""
@@ -325,14 +318,6 @@ class Reader:
         lowered = [word.lower() for word in words]
         if "op" in self._view.kinds[self.position : index]:
             self.position = index
-        follows = index + 1 if self._view.word(index) == "and" else index
-        if (
-            words
-            and measure(words[-1])
-            and self._view.kinds[follows] == "number"
-            and measure(self._view.word(follows + 1))
-        ):
-            side.doubt = side.doubt or "a compound quantity"
         if self._by_word and any(word in COMPARING_WORDS for word in lowered[:2]):
             side.doubt = side.doubt or "a comparison"
 
@@ -342,7 +327,7 @@ class Reader:
 
     def _past_parenthesis(self, side: Field) -> bool:
         """Moves past units and a closing parenthesis, if these come next: `(5 apples + 3 apples)`."""
-        index, words = self._past_units(self.position, side)
+        index, words = past_units(self._view, self.position, side)
         if self._view.kinds[index] != "close":
             return False
         note_units(words, side, self._follows_glued())
@@ -358,18 +343,21 @@ class Reader:
 
     def _link(self, side: Field) -> bool:
         """Moves past `=`, or a word that says it, to the next field, if one follows."""
-        most = MAX_LINK_WORDS if side.operators else 1
+        most = MAX_LONG_LINK_WORDS if side.operators else 1
         index = self.position
         words = 0
+        clause = False
         while self._view.kinds[index] in ("word", "currency", "percent", "open", "super") and words <= most:
             if self._view.kinds[index] == "open":
-                if index not in self._view.partner or self._view.starts_operand(index + 1):
+                if not self._view.opens_remark(index):
                     return False
                 index = self._view.partner[index] + 1
                 continue
             word = self._view.word(index)
             if word in BREAKING_WORDS and word not in ("has", "have", "be", "will"):
-                return False
+                if word in RESTATING_WORDS:
+                    return False
+                clause = True
             if side.operators and not side.share and word in EQUALITY_WORDS and self._view.after_equality(index):
                 self.position = self._view.after_equality(index)
                 self._by_word = True
@@ -383,6 +371,10 @@ class Reader:
         self._by_word = False
         if self._view.kinds[index] != "equals" or words > most:
             return False
+        if clause or words > MAX_LINK_WORDS:
+            if not side.operators:
+                return False
+            side.doubt = side.doubt or "a clause before ="
         index += 1
         words = 0
         while self._view.kinds[index] in ("word", "currency") and words < (MAX_LINK_WORDS if side.operators else 1):

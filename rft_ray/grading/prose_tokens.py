@@ -41,7 +41,7 @@ _TRANSLATE = _DIGITS | str.maketrans(
     }
 )  # fmt: skip
 _STYLES = "text|mathrm|mathbf|textbf|textit|mathit|mbox|boxed|emph|underline|textsf|mathsf|textrm|operatorname"
-_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|\\,|\\!)\d{3}(?!\d))+")
+_LATEX_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\{1,2}!|\{\\,\}|[ ]?\\,|\\!)\d{3}(?!\d))+")
 _DOUBLED = re.compile(
     rf"\\\\(?=(?:[dtc]?frac|times|div|cdot|left|right|approx|begin|end|{_STYLES})(?![a-z])"
     r"|[()\]$%*{]|[,;!](?=[ \d\\])|\[(?!\d{1,3}(?:pt|ex|em)))"
@@ -96,13 +96,14 @@ _BOLD_STARS = re.compile(r"(?<![\d) ])\*\*|\*\*(?![\d( ])|(?<= )\*\*(?=\S)|(?<=\
 _BOLD_ITALIC = re.compile(r"(?<![\d)*])\*{3}(?=[^\s*])([^*\n]{1,60})(?<=[^\s*])\*{3}(?!\*)")
 _ITALIC = re.compile(r"(?<![\w)*%] )(?<![\w)*%])([*_])(?=[^\s*_])([^*_\n]{1,60})(?<=[^\s*_])\1(?![\w*_(])")
 _BOLD_LINES = re.compile(r"(?<![\w_])__(?=[^\s_])([^_\n]{1,60})(?<=[^\s_])__(?![\w_])")
+_ITALIC_LINE = re.compile(r"(?<![\w_])_(?=[^\s_])([^_\n]{1,60}=[^_\n]{1,40})(?<=[^\s_])_(?![\w_])")
 _ITALIC_EQUATION = re.compile(
     r"(?<![\w)*%])(?<![\d)%] )\*(?=[\d$(])((?:[^*=\n]| \* ){1,60}=[^*\n]{1,40})(?<=[^\s*])\*(?![\w*(])"
 )
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]{0,9}\s?/?>")
 _TOKEN = re.compile(
-    r"(?P<skip>[ \t\r\f\v]+|(?<=[0-9%])-(?=[a-z]{2}))"
-    r"|(?P<other>[0-9]+(?::[0-9]+)+|[0-9]{1,2}/[0-9]{1,2}/(?:19|20)[0-9][0-9]|[-=~]{1,2}>|<[-=]{1,2}|={3,})"
+    r"(?:[ \t\r\f\v]|(?<=[0-9%])-(?=[a-z]{2}))*+"  # followed by a token, as the text does not end in a blank
+    r"(?:(?P<other>[0-9]+(?::[0-9]+)+|[0-9]{1,2}/[0-9]{1,2}/(?:19|20)[0-9][0-9]|[-=~]{1,2}>|<[-=]{1,2}|={3,})"
     r"|(?P<mixed>(?:[0-9]+[ ]?)?[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]|[0-9]+[ ]{1,9}[0-9]{1,2}/[0-9]{1,3}(?![0-9./]))"
     r"|(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
     r"|[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,9})(?![0-9,.])|[0-9]+)(?:\.[0-9]+)?(?:\.{3}|…)?"
@@ -113,10 +114,12 @@ _TOKEN = re.compile(
     r"|[\u3040-\u9fff]+?(?=乘以|除以|等于|[加减乘是]|[^\u3040-\u9fff]|$))"
     r"|(?P<power>\*\*|\^)|(?P<relation>≠|!=|[<>≤≥]=?)|(?P<op>//|[-+*/÷])|(?P<equals>=+|[≈≃≅≡])"
     r"|(?P<percent>%)|(?P<currency>[$€£¥₹₩])|(?P<open>\()|(?P<close>\))"
-    r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|[{}\"'“”‘’|•…—。，；：！？、؟،؛])"
-    r"|(?P<strange>.)",
+    r"|(?P<stop>\n+|[.;:!?,](?=[^0-9]|$)|(?<=[^\W\d_]):|[{}\"'“”‘’|•…—→⇒⟶➔➜。，；：！？、؟،؛])"
+    r"|(?P<strange>.))",
     re.DOTALL,
 )
+_KINDS = ("", *_TOKEN.groupindex)
+_BLANKS = " \t\r\f\v"
 
 
 def annotation_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -177,6 +180,8 @@ def plain(text: str) -> str:
         text = _BOLD_STARS.sub("  ", text)
     if "__" in text:
         text = _BOLD_LINES.sub(r"  \1  ", text)
+    if "_" in text:
+        text = _ITALIC_LINE.sub(r" \1 ", text)
     if "*" in text or "_" in text:
         text = _ITALIC_EQUATION.sub(r" \1 ", text)
         text = _ITALIC.sub(r" \2 ", text)
@@ -208,11 +213,12 @@ def tokenize(text: str) -> list[Token]:
     """
     tokens: list[Token] = []
     new = tuple.__new__  # half the time of Token(...), of which a text makes hundreds
-    for match in _TOKEN.finditer(plain(text)):
-        kind = match.lastgroup or "strange"
-        if kind == "skip":
-            continue
-        token = new(Token, (kind, match[0], *match.span()))
+    for match in _TOKEN.finditer(plain(text).rstrip(_BLANKS)):
+        index = match.lastindex or 0
+        kind, written = _KINDS[index], match[index]
+        if kind == "other" and written[-1] == ">":
+            kind = "stop"
+        token = new(Token, (kind, written, *match.span(index)))
         if tokens:
             if kind == "equals":
                 while tokens and tokens[-1].kind == "stop" and tokens[-1].text[0] == "\n":

@@ -43,6 +43,9 @@ INEXACT_WORDS = frozenset(
 )  # fmt: skip
 """Words after a number that change its value in a way that is not read."""
 
+PART_WORDS = INEXACT_WORDS - {"twice", "double", "triple", "squared", "cubed", "factorial", "root"}
+"""Those that name parts of a whole, or count as things: `3 halves`."""
+
 COMPARING_WORDS = frozenset(
     ["more", "less", "fewer", "greater", "higher", "lower", "older", "younger", "times", "bigger", "smaller", "short"]
 )
@@ -53,6 +56,8 @@ BREAKING_WORDS = frozenset(
      "have", "if", "we", "or", "must", "should", "that", "who", "since", "when"]
 )  # fmt: skip
 """Words that end the units after a number: a new clause begins."""
+RESTATING_WORDS = frozenset(["which", "because", "so", "since", "then", "but", "if"])
+"""Those of them after which an equation of its own begins: `half of 18 pens, which is 18 / 2 = 9`."""
 SPEEDS = {"mph": ("miles", "hour"), "kmh": ("km", "hour"), "kph": ("km", "hour"), "km/h": ("km", "hour")}
 CLOCK_WORDS = frozenset(["am", "pm", "AM", "PM", "noon", "midnight", "Am", "Pm", "a.m", "p.m", "o'clock", "o’clock"])
 

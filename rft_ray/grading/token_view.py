@@ -18,6 +18,7 @@ from rft_ray.grading.quantities import (
     OPERATOR_WORDS,
     PERCENT_WORDS,
     REMAINDER_WORDS,
+    RESTATING_WORDS,
     SHARES,
     UNIT_LETTERS,
 )
@@ -31,6 +32,10 @@ MAX_NEAR = 10
 NUMBERS = ("number", "mixed")
 MAX_LINK_WORDS = 4
 """Words allowed on either side of `=`: `5 * 3 dollars = a total of 15`."""
+MAX_LONG_LINK_WORDS = 8
+"""Words before `=` with which an equation is read, and is doubtful."""
+MAX_REMARK = 12
+"""Tokens of a remark in parentheses that are looked at."""
 _AFTER_IS = frozenset(["equal", "to", "a", "an", "total", "of", "about", "approximately", "igual", "à", "exactly"])
 
 
@@ -40,18 +45,64 @@ class TokenView:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.kinds = [token.kind for token in tokens] + ["end"] * 4  # so that indices -1 and -2 are "end" too
-        self.partner = _matching_parentheses(tokens)
+        enclosed = "open" in self.kinds or "close" in self.kinds
+        self.partner = _matching_parentheses(tokens) if enclosed else {}
         self.opening = {close: opening for opening, close in self.partner.items()}
-        self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0))
-        """Numbers before each index."""
+        self.counted = list(accumulate((kind in NUMBERS for kind in self.kinds), initial=0)) if enclosed else []
+        """Numbers before each index; empty where no parenthesis asks for it."""
         self._operand_at = self._find_operands()
+
+    def equality_ahead(self) -> list[bool]:
+        """For every token, whether an equality or a word for it stands at it or after it in its clause."""
+        ahead = [False] * (len(self.tokens) + 1)
+        found = False
+        for index in range(len(self.tokens) - 1, -1, -1):
+            kind, text = self.tokens[index][:2]
+            if kind == "word":
+                found = found or text.lower() in EQUALITY_WORDS
+            elif kind == "equals":
+                found = True
+            elif kind == "stop":
+                found = False
+            ahead[index] = found
+        return ahead
 
     def equals_near(self, index: int) -> bool:
         """Whether an equality with a number after it follows in the same clause, a few tokens on."""
         near = self.kinds[index : index + MAX_NEAR]
         end = near.index("stop") if "stop" in near else len(near)
         equals = near.index("equals") if "equals" in near else end
-        return any(kind in NUMBERS for kind in near[equals:end])
+        if not any(kind in NUMBERS for kind in near[equals:end]):
+            return False
+        return not any(self.word(at) in RESTATING_WORDS for at in range(index, index + equals))
+
+    def equals_letter(self, index: int) -> bool:
+        """Whether a letter of algebra stands after the next sign of equality, a few tokens on: `= x / 18`."""
+        near = self.kinds[index : index + MAX_NEAR]
+        after = index + near.index("equals") + 1 if "equals" in near else index
+        after += self.kinds[after] == "open"
+        return self.kinds[after] == "word" and is_variable(self.tokens[after].text)
+
+    def opens_remark(self, index: int) -> bool:
+        """Whether a parenthesis holds words that are no part of the arithmetic: `(cost of a pen)`."""
+        return index in self.partner and (not self.starts_operand(index + 1) or self.is_remark(index))
+
+    def is_remark(self, index: int) -> bool:
+        """Whether a parenthesis after a blank says a number in words, `(20% increase)`, and computes nothing."""
+        close = self.partner.get(index, 0)
+        inside = self.kinds[index + 1 : close]
+        if not 2 < close - index < MAX_REMARK or self.glued(index) or "word" not in inside:
+            return False
+        if "op" in inside or "power" in inside or "open" in inside:
+            return False
+        return not any(self.word(at) in OPERATOR_WORDS for at in range(index + 1, close))
+
+    def holds_letter(self, opening: int, close: int) -> bool:
+        """Whether one of the first tokens between two parentheses is a letter of algebra: `(a - 4)`."""
+        return any(
+            len(word := self.word(at)) == 1 and word.isascii()
+            for at in range(opening + 1, min(close, opening + MAX_REMARK))
+        )
 
     def ends_operand(self, index: int) -> bool:
         """Whether a currency sign belongs to what is before it, as in `5$`, or is LaTeX's mark."""
@@ -149,7 +200,7 @@ class TokenView:
         """Whether the parentheses that end at `close` number the line that they begin: `(7) 2 + 3 = 5`."""
         opening = self.opening.get(close, close)
         before = self.tokens[opening - 1].text if opening else "\n"
-        return close == opening + 2 and before[0] == "\n" and not self.glued(close + 1)
+        return close == opening + 2 and before[0] in '\n"' and not self.glued(close + 1)
 
     def word(self, index: int) -> str:
         return self.tokens[index].text.lower() if self.kinds[index] == "word" else ""
@@ -242,6 +293,13 @@ def is_variable(word: str) -> bool:
     return (len(word) == 1 and word.isascii() and word not in UNIT_LETTERS) or (word[0] == "x" and len(word) < 4)
 
 
+def _equates(tokens: list[Token], index: int) -> bool:
+    """Whether a word joins two numbers as `=` does: `(1/4 of 20 is 5)`."""
+    if not 0 < index < len(tokens) - 1 or tokens[index].text not in EQUALITY_WORDS:
+        return False
+    return tokens[index - 1].kind in NUMBERS and tokens[index + 1].kind in NUMBERS
+
+
 def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
     """Index of the closing parenthesis of each opening one, where neither `=` nor a stop is between them."""
     partner: dict[int, int] = {}
@@ -251,6 +309,6 @@ def _matching_parentheses(tokens: list[Token]) -> dict[int, int]:
             opened.append(index)
         elif token.kind == "close" and opened:
             partner[opened.pop()] = index
-        elif token.kind in ("equals", "stop"):
+        elif token.kind in ("equals", "stop") or (opened and token.kind == "word" and _equates(tokens, index)):
             opened.clear()
     return partner

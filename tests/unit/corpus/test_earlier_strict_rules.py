@@ -15,7 +15,7 @@ from rft_ray.grading import grader
 from rft_ray.grading.equations import Equations
 from rft_ray.grading.spec import VerifierSpec
 from rft_ray.plan.run_plan import Plan, make_plan
-from rft_ray.records import GradedCompletion, Status, from_table
+from rft_ray.records import GradedCompletion, Status, to_table, verdicts_in
 from rft_ray.report.facts import gather
 from rft_ray.store import Store, StoreError, names, read_table, repair
 from tests.report_run import config, make_run
@@ -30,9 +30,10 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], Stor
         return shards_of(plan), store
 
 
-def current(folder: Path) -> Plan:
+def current(folder: Path, mode: str = "strict") -> Plan:
     """The plan of the same config now."""
     settings = config(folder)
+    settings = settings.model_copy(update={"grading": settings.grading.model_copy(update={"mode": mode})})
     train, test = (prepare(part, 0, 20) for part in (settings.problems.train, settings.problems.test))
     return make_plan(settings, train, test, {name: name * 16 for name in ("a", "b")})
 
@@ -100,7 +101,24 @@ def test_partly_read_verdicts_are_counted_in_the_metadata_of_their_shard(
     graded_anew(plan, store)
     for shard in plan.collected[0].shards():
         table, metadata = read_table(store, shard.key())
-        rows = from_table(table, GradedCompletion)
-        partly = [row for row in rows if row.detail == "equations partly_read: 3 and a bit = 4"]
+        partly = [row for row in verdicts_in(table) if row.is_partly_read]
+        assert {row.reason for row in partly} == {"equations partly_read: 3 and a bit = 4"}
         assert metadata["partly_read"] == str(len(partly)) != "0"
         assert {row.status for row in partly} == {Status.CORRECT}
+
+
+def test_rows_without_the_column_say_in_their_detail_that_they_are_partly_read() -> None:
+    rows = [GradedCompletion("p", 0, Status.CORRECT, "4", detail) for detail in ("equations partly_read: 3 = 4", "")]
+    read = verdicts_in(to_table(rows, GradedCompletion))
+    assert read == rows
+    assert [row.is_partly_read for row in read] == [True, False]
+    assert read[0].reason == "equations partly_read: 3 = 4"
+
+
+def test_only_strict_verdicts_say_how_their_equations_were_read(old: tuple[set[str], Store], tmp_path: Path) -> None:
+    _, store = old
+    for mode, added in (("strict", ["equations"]), ("paper", [])):
+        plan = current(tmp_path, mode)
+        graded_anew(plan, store)
+        columns = {tuple(read_table(store, key)[0].column_names) for key in shards_of(plan)}
+        assert columns == {("problem_id", "sample_index", "status", "answer", "detail", *added)}

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from rft_ray.grading import extract_answer
+from rft_ray.grading import extract_answer, grade
 from rft_ray.grading.answer_values import same_value
 from rft_ray.grading.answers import (
     ConflictError,
@@ -16,6 +16,7 @@ from rft_ray.grading.answers import (
     strict_answer,
     writes_decimal_comma,
 )
+from rft_ray.records import Status
 
 
 def shown(text: str) -> str | None:
@@ -41,8 +42,9 @@ NUMBERS = [
     ("37.5^\\circ", "37.5"), ("37.5^{\\circ}", "37.5"), ("37.5°", "37.5"), ("\\textbf{(D)}\\ 31", "31"),
     ("31\\text{ cm}^2", "31"), ("31 m²", "31"), ("\\$31", "31"), ("7/8.", "0.875"), ("7/8 of a mile", "0.875"),
     ("0.75 (75%)", "75"), ("0.75, or 75%", "75"), ("9 (9.0)", "9"), ("9 or 10", "?"), ("9 (or 10)", "?"),
-    ("9 (4 boys and 5 girls)", "9"), ("3:00 pm", "3"), ("3 pm", "3"), ("3:20 pm", "?"), ("3:20", "?"), ("3:1", "?"),
-    ("٤٢", "42"), ("４２", "42"), ("4万", "40000"), ("negative 6", "-6"), ("6 squared", "?"), ("6 minus 1", "?"),
+    ("9 (4 boys and 5 girls)", "9"), ("3:00 pm", "3"), ("3 pm", "3"), ("3:20 pm", "15:20"), ("3:20", "3:20"),
+    ("3:1", "?"), ("٤٢", "42"), ("４２", "42"), ("4万", "40000"), ("negative 6", "-6"), ("6 squared", "?"),
+    ("6 minus 1", "?"),
 ]  # fmt: skip
 
 
@@ -184,9 +186,20 @@ def test_a_time_with_its_half_of_the_day_is_its_hour_on_both_clocks(one: str, ot
     assert same_value(left, right) is same_value(right, left) is same
 
 
-def test_a_gold_with_a_half_of_the_day_is_no_number() -> None:
-    assert gold_answer("8:00 pm") is None
-    assert gold_answer("8:00") is not None
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong", "open_"),
+    [
+        ("8:00 pm", ["8", "8 pm", "20:00", "8:00"], ["8 am", "8:30 pm", "9"], []),
+        ("5:30 pm", ["5:30 pm", "5:30 p.m.", "17:30", "5:30"], ["5:30 am", "6:30 pm", "5", "17", "5.5"], ["5:75"]),
+        ("5:30", ["5:30", "5:30 pm", "17:30"], ["6:30", "5.5"], []),
+        ("5", ["5", "5:00"], ["6"], ["5:30", "5:30 pm"]),
+        ("5.5", ["5.5"], ["5"], ["5:30"]),
+    ],
+)
+def test_a_gold_may_be_a_time_of_day(gold: str, right: list[str], wrong: list[str], open_: list[str]) -> None:
+    for status, answers in ((Status.CORRECT, right), (Status.WRONG_ANSWER, wrong), (Status.UNDECIDED, open_)):
+        for answer in answers:
+            assert (answer, grade(f"The answer is {answer}.", gold).status) == (answer, status)
 
 
 @pytest.mark.parametrize("text", [text for text, _ in WORDINGS] + [f"#### {written}" for written, _ in NUMBERS])

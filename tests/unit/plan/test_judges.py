@@ -13,6 +13,7 @@ from rft_ray.config.loading import saved_config
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.plan.samplers import sources
+from rft_ray.store import names
 from rft_ray.store.names import fingerprint_of
 from tests.unit.plan.test_run_plan import TEST, TRAIN, config
 
@@ -42,12 +43,17 @@ def planned(*overrides: str) -> Plan:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_plans_of_the_shipped_configs_keep_their_names(name: str) -> None:
-    assert plan_of(load(CONFIGS / f"{name}.yaml")).fingerprint == SHIPPED[name]
+def test_the_plans_of_the_shipped_configs_keep_their_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(CONFIGS / f"{name}.yaml")
+    now = plan_of(settings).fingerprint
+    monkeypatch.setitem(names.VERSIONS, "strict_rules", 3)
+    assert plan_of(settings).fingerprint == SHIPPED[name]
+    assert (now == SHIPPED[name]) == (settings.grading.mode == "paper")
 
 
-def test_the_names_of_a_judges_answers_never_change() -> None:
+def test_the_names_of_a_judges_answers_never_change_under_the_same_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this fails, each judge is asked anew in every run: change the question's wording only on purpose."""
+    monkeypatch.setitem(names.VERSIONS, "strict_rules", 3)
     job = planned(JUDGE).judged[0]
     assert (job.sampling.fingerprint, job.fingerprint) == ("369471e8017e182d", "42b2308cf5f07ac1")
 
