@@ -1,17 +1,17 @@
 """A process that opens one vLLM engine, samples prompts with it, and reports its speed: a trial of `rft-ray tune`.
 
-    python -m rft_ray.sampling.tuning_child FD < task.pickle
+    python -m rft_ray.sampling.tuning_child FD < task.json
 
-In: a pickled `Task` on standard input, which stays open. Out: JSON lines on the file descriptor FD: `{"opened": s}`,
-`{"answered": n, "of": n, "tokens": n, "seconds": s}` now and then, and `{"measured": {…}}` or `{"failed": reason}`.
-It ends itself, and the engine's processes with it, when standard input closes: then its parent has ended.
+In: a `Task` as a line of JSON on standard input, which stays open. Out: JSON lines on the file descriptor FD:
+`{"opened": s}`, `{"answered": n, "of": n, "tokens": n, "seconds": s}` now and then, and `{"measured": {…}}` or
+`{"failed": reason}`. It ends itself, and the engine's processes with it, when standard input closes: then its parent
+has ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from rft_ray import config
 from rft_ray.data import prompts
@@ -51,6 +53,10 @@ class Task:
     shots: tuple[Problem, ...]
     per_block: int
     """Problems of a shard; `engine.shards_in_flight` shards are sampled at once, as in a run."""
+
+
+TASK = TypeAdapter(Task)
+"""A task as JSON, and back."""
 
 
 def measure(task: Task, tell: Callable[[dict[str, Any]], object]) -> Measured:
@@ -112,7 +118,7 @@ def main() -> None:
     def tell(event: dict[str, Any]) -> None:
         report.write(json.dumps(event) + "\n")
 
-    task: Task = pickle.load(sys.stdin.buffer)
+    task = TASK.validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         tell({"measured": asdict(measure(task, tell))})

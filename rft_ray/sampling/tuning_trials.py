@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import select
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 from rft_ray.sampling.child_errors import root_cause
 from rft_ray.sampling.tuning import Failed, Measured, Outcome, OutOfTime
-from rft_ray.sampling.tuning_child import Task
+from rft_ray.sampling.tuning_child import TASK, Task
 from rft_ray.sampling.vllm_arguments import process_environment
 
 CHILD = "rft_ray.sampling.tuning_child"
@@ -91,7 +90,7 @@ def _child(task: Task) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[floa
         assert child.stdin is not None
         try:
             with suppress(BrokenPipeError):  # it has died at once: its log says why
-                child.stdin.write(pickle.dumps(task))
+                child.stdin.write(TASK.dump_json(task) + b"\n")
                 child.stdin.flush()
             yield child, _Lines(pipe.fileno(), child.pid), log
         finally:

@@ -11,7 +11,8 @@ import pytest
 
 from rft_ray.config import Engine
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling import tuning_trials
+from rft_ray.records import Problem
+from rft_ray.sampling import tuning_child, tuning_trials
 from rft_ray.sampling.tuning import Failed, Measured, Outcome, OutOfTime
 from rft_ray.sampling.tuning_child import Task
 from rft_ray.sampling.tuning_trials import run_trial
@@ -100,3 +101,12 @@ def test_ctrl_c_ends_the_child(trial: Trial, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trial(code, show=interrupt)
     assert gone(int(note.read_text()))
+
+
+def test_a_task_is_the_same_after_its_way_to_the_child() -> None:
+    problems = (Problem("1", "Wie viele \u2028 sind das?", "#### 5", "5"),)
+    engine = Engine(kv_cache_gib=1.5, extra={"block_size": 32})
+    task = Task(engine, Path("a b"), SamplingSettings(0.7, 1.0, 8, 2, "{query}", top_k=50), True, problems, problems, 3)
+    line = tuning_child.TASK.dump_json(task)
+    assert b"\n" not in line
+    assert tuning_child.TASK.validate_json(line) == task
