@@ -31,6 +31,8 @@ HOLDS = [
     "5 fewer than Ann => 10 - 5 = 5 fish",
     "3 hours - 30 minutes = 2 hours and 30 minutes",
     "1 hour and 45 minutes is 60 + 45 = 105 minutes",
+    "1200 inches / 12 inches/foot = 100 feet and 720 inches / 12 inches/foot = 60 feet",
+    "90 minutes = 1.5 hours and 150 minutes = 2.5 hours",
     "150 / 10 = 15 times $5",
     "40 rolls - 16 that got eaten = 24 rolls",
     "10 cages * 5 pieces of straw per hamster = 50 pieces",
@@ -60,6 +62,7 @@ FAILS = [
 UNREAD = [
     "30 - 3 = 26 (3 years younger)",
     "4 halves / 2 halves per egg = 3",
+    "4 hours 42 minutes per week × 4 weeks = 18 hours 48 minutes per month",
     "40 rolls - 16 that got eaten = 23 rolls",
     "the price increases by $4 * 18 = $73",
     "3 halves + 1 = 5",
