@@ -234,7 +234,8 @@ def _left_doubt(left: Field, right: Field) -> str:
     numbers = [*left.numbers, *right.numbers]
     if left.doubt == NAMED_NUMBER and len({number.unit for number in numbers}) == 1 and numbers[0].unit:
         return ""
-    if not left.doubt and (left.compound or right.compound) and not all(measure(number.unit) for number in numbers):
+    measured = all(measure(number.unit) and not number.per for number in numbers)
+    if not left.doubt and (left.compound or right.compound) and not measured:
         return "a compound quantity"
     return left.doubt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from rft_ray.grading.fields import Field, Number
-from rft_ray.grading.numerals import mixed_parts
+from rft_ray.grading.numerals import canonical_digits, mixed_parts
 from rft_ray.grading.quantities import (
     BREAKING_WORDS,
     CLOCK_WORDS,
@@ -162,7 +162,9 @@ def joins_smaller_unit(view: TokenView, index: int, words: list[str]) -> int:
     known = measure(words[0]) if len(words) == 1 else None
     index += view.word(index) == "and"
     other = measure(view.word(index + 1)) if known and view.kinds[index] == "number" else None
-    return index if known and other and known[0] == other[0] and known[1] > other[1] else 0
+    if not known or not other or known[0] != other[0]:
+        return 0
+    return index if Fraction(canonical_digits(view.tokens[index].text)[0]) < known[1] / other[1] else 0
 
 
 def add_remainder(view: TokenView, index: int, side: Field, divisor: str) -> int:

@@ -111,7 +111,7 @@ def _judge(
     answer = paper_answer(text) if mode == "paper" else strict_answer(text, decimal_comma=comma)
     if answer is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
-    if answer.timed and not gold.timed:
+    if answer.timed and not gold.timed and gold.hour is None:
         raise open_answer(answer.text, "is a time of day or a ratio")
     if truncated and mode == "strict" and _ends_in_answer(text, comma):
         return Verdict(Status.TRUNCATED, answer.text, "the final answer touches the token limit")

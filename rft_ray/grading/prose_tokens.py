@@ -73,6 +73,7 @@ _LATEX: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
         re.compile(r"\\(?:implies|(?:long)?(?:R|r)ightarrow|therefore|to)(?![a-zA-Z])"),
         lambda match: "; ".ljust(len(match[0])),
     ),
+    (re.compile(r"\\[)\]](?=\s{1,3}\d)"), lambda match: "; "),
     (
         re.compile(
             r"\\(?:left|right|displaystyle|q?quad|[bB]igg?[lr]?)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]"

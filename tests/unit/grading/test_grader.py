@@ -184,7 +184,7 @@ ANSWERS = [
     ("\\boxed{\\frac{3}{4}}", "0.75"), ("**Answer:** 18 apples", "18"), ("the answer is \\(18\\)", "18"),
     ("#### 1. Add the costs\nThe final answer is: **$18**", "18"), ("answer: x = 5", "5"), ("#### 2½ cups", "2.5"),
     ("The answer is 18 because 9*2 = 18.", "18"), ("the answer is 9*2=<<9*2=18>>18.", "18"), ("#### 18 m^2", "18"),
-    ("#### Step 1: add", None), ("#### 18 or 19", None), ("#### 5:30", None), ("#### 12,34", None), ("18", None),
+    ("#### Step 1: add", None), ("#### 18 or 19", None), ("#### 5:30", "5:30"), ("#### 12,34", None), ("18", None),
     ("The answer is 18. She has 18 apples.", "18"), ("The answer is 18. To check: 20 - 3 = 17", "18"),
     ("the answer is 9 + 9 = 18 years. Later it is 18 + 3 = 21 years", "18"),
     ("the answer is 3. The answer is 18.", None),
