@@ -51,7 +51,7 @@ CONFIG: Spec = {
         "symbolType": "circle",
         "padding": 0,
         "offset": 14,
-        "columnPadding": 16,
+        "columnPadding": 32,
     },
     "header": {"labelColor": INK, "labelFontSize": 13, "labelFontWeight": 600, "title": None, "labelPadding": 6},
 }
@@ -375,4 +375,4 @@ def _names_width(width: int) -> int:
 def _columns(names: Sequence[str], width: float) -> int:
     """As many columns of a legend as fit."""
     longest = max((len(name) for name in names), default=1)
-    return max(1, min(len(names), int(width // (36 + 7.2 * longest))))
+    return max(1, min(len(names), int(width // (52 + 7.2 * longest))))

@@ -71,7 +71,7 @@ def headline(summary: Summary) -> tuple[Markup, str]:
         samples=several(sum(account.sampled for account in accounts), "sample"),
         accepted=f"{sum(account.accepted for account in accounts):,}",
         paths=several(summary.corpus.paths if summary.corpus else 0, "distinct correct path"),
-        source="from the model itself" if len(accounts) == 1 else f"from {len(accounts)} models",
+        source=_source(summary),
         problems=several(summary.problems.test, "unseen problem"),
         verb=_verb(changes),
         changes=[
@@ -81,6 +81,14 @@ def headline(summary: Summary) -> tuple[Markup, str]:
         gains=signed(f"{gains[0]:+.1f} to {gains[-1]:+.1f} points") if len(changes) > NAMED else "",
     )
     return sentence, _certainty(changes) if changes else ""
+
+
+def _source(summary: Summary) -> str:
+    """Whose paths the models learned from; one without an accepted sample gave none."""
+    if len(summary.ledger) == 1:
+        return "from the model itself"
+    givers = [name for name, account in summary.ledger.items() if account.accepted]
+    return f"from {givers[0]} alone" if len(givers) == 1 else f"from {len(givers) or len(summary.ledger)} models"
 
 
 def _verb(changes: Sequence[Effect]) -> str:

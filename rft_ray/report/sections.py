@@ -175,7 +175,7 @@ def models(facts: RunFacts) -> Markup:
             "row": a,
             "column": b,
             "share": shares[a][b],
-            "shown": whole_percent(shares[a][b]) if a != b else f"{overlap[a][a]:,}",
+            "shown": f"{overlap[a][a]:,}" if a == b else whole_percent(shares[a][b]) if overlap[a][a] else "\u2013",
             "text": f"Of the {overlap[a][a]:,} paths of {a}, {b} also sampled {overlap[a][b]:,}"
             if a != b
             else f"{a} sampled {overlap[a][a]:,} distinct paths",

@@ -169,6 +169,21 @@ def test_the_headline_claims_no_more_than_the_intervals(facts: RunFacts) -> None
     assert "did not change" in shown(-0.1, 0.0)[0]
 
 
+def test_the_headline_counts_the_models_that_gave_paths(facts: RunFacts) -> None:
+    assert "from 2 models" in headline(facts.summary)[0]
+    ledger = {name: replace(account, accepted=0) for name, account in facts.summary.ledger.items()}
+    ledger["a"] = replace(ledger["a"], accepted=1)
+    assert "from a alone" in headline(replace(facts.summary, ledger=ledger))[0]
+
+
+def test_a_model_without_paths_shares_none_of_them(facts: RunFacts) -> None:
+    both = facts.summary.complementarity
+    overlap = {"a": {"a": 5, "b": 0}, "b": {"a": 0, "b": 0}}
+    shown = run_page(replace(facts, summary=replace(facts.summary, complementarity=replace(both, overlap=overlap))))
+    assert "Of the 0 paths of b, a also sampled 0" in shown
+    assert shown.count(">\u2013<") > run_page(facts).count(">\u2013<")
+
+
 def test_the_report_of_an_unfinished_run_names_what_is_missing(facts: RunFacts) -> None:
     ledger = {name: replace(account, missing=7) for name, account in facts.summary.ledger.items()}
     summary = replace(facts.summary, finished=False, evaluation={}, paired={}, corpus=None, ledger=ledger)
