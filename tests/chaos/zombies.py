@@ -16,17 +16,20 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from rft_ray.store import shards
 from rft_ray.store.backends import faults
 
-PART, PART_BETWEEN = 0.01, 0.3
-"""Part of the operations at which a thread sleeps; and of those of a thread with the name `job` between the reading of
-a file and the commit of what was made from it: a repair that voids the file meanwhile makes the commit stale."""
+PART, PART_CREATED, PART_BETWEEN = 0.01, 0.05, 0.3
+"""Part of the operations at which a thread sleeps; of those after a create, which are few; and of those of a thread
+with the name `job` between the reading of a file and the commit of what was made from it: a repair that voids the file
+meanwhile makes the commit stale."""
 Kind = TypeVar("Kind", bound=faults.Injection)
 MOST_CREATES, MOST_S = 40, 1.0
 """A thread wakes when the others have done up to so many creates, and at the latest after so many seconds."""
@@ -48,18 +51,31 @@ class Sleeps(faults.Injection):
     def strike(self, at: int, when: str, what: str) -> None:
         action, _, key = what.partition(" ")
         if (action, when) == ("read", "after"):
-            self._own.read = key
+            self.reads["key"] = key
         self._creates += (action, when) == ("create", "after")
         if not self.on.is_set():
             return
         commits = (when, action) == ("before", "create") and threading.current_thread().name == "job"
-        if self._chance().random() < (PART_BETWEEN if commits else PART):
+        part = PART_BETWEEN if commits else PART_CREATED if (when, action) == ("after", "create") else PART
+        if self._chance().random() < part:
             self.places[f"{when} {action}"] += 1
             thread = threading.get_ident()
-            if commits and hasattr(self._own, "read"):
-                self.about_to_commit[thread] = self._own.read
+            if commits and "key" in self.reads:
+                self.about_to_commit[thread] = self.reads["key"]
             self._sleep()
             self.about_to_commit.pop(thread, None)
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """`key` -> the file that was read last by this thread, or by one that reads ahead for it."""
+        if not hasattr(self._own, "reads"):
+            self._own.reads = {}
+        return self._own.reads  # type: ignore[no-any-return]
+
+    def reads_for(self, reads: dict[str, str], work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do work in this thread for the one whose reads these are."""
+        self._own.reads = reads
+        return work(*arguments)
 
     def _sleep(self) -> None:
         wake_at = self._creates + int(MOST_CREATES ** self._chance().random())
@@ -96,7 +112,13 @@ def recording() -> Iterator[list[str]]:
 @contextmanager
 def sleeping(seed: int) -> Iterator[Sleeps]:
     """Stores that are opened in the block put threads to sleep, once `Sleeps.on` is set."""
-    with installed(Sleeps(seed)) as sleeps:
+    with installed(Sleeps(seed)) as sleeps, pytest.MonkeyPatch.context() as patch:
+
+        class ReadersOfOne(ThreadPoolExecutor):
+            def submit(self, work: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+                return super().submit(sleeps.reads_for, sleeps.reads, work, *arguments)
+
+        patch.setattr(shards, "ThreadPoolExecutor", ReadersOfOne)
         yield sleeps
 
 
