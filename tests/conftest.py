@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job, and all that tests start, ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_ARGUMENTS = [

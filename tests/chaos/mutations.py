@@ -304,8 +304,8 @@ MUTANTS = (
         "one-name-two-contents",
         "the gold corpora of both modes have one name",
         "rft_ray/plan/jobs.py",
-        'if self.paths or self.gold_mode == "paper":',
-        "if True:",
+        'elif self.gold_mode != "paper":',
+        "elif False:",
         ("tests/unit/config/test_identity.py",),
     ),
     Mutant(
