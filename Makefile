@@ -114,7 +114,7 @@ bench-train: setup ## Training on packed rows against padded ones, as ratios; lo
 bench-sampling: setup ## The sampling stage against vLLM alone, ray.data.llm and Transformers, as ratios; an hour (ARGS=--quick)
 	$(PYTHON_IN_VENV) -m benchmarks.sampling $(ARGS)
 
-bench-fleet: setup ## The sampling stage on 8 to 32 logical GPUs, on disk and S3, while nodes leave (ARGS=--quick: 2 minutes)
+bench-fleet: setup ## The sampling stage on 8 to 32 logical GPUs, on disk and S3, while nodes leave (ARGS=--quick: 4 minutes)
 	$(PYTHON_IN_VENV) -m benchmarks.fleet $(ARGS)
 
 gpu-smoke: setup ## Every part on this machine's GPUs, in ten minutes, as a table (ARGS=--cpu rehearses it)
