@@ -4,7 +4,7 @@
 
 Each round runs all of them once, in turns forwards and backwards, each in a process of its own
 (`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
-and 250 problems (`ray.data.llm` and Transformers: 16 and 64), so that no start counts; starts are measured apart.
+and 250 problems (Transformers: 16 and 64), so that no start counts; starts are measured apart.
 Before the rounds vLLM alone, `ray.data.llm` and Transformers are tuned, each by trying its settings; the stage takes
 those of vLLM alone. Transformers is there twice: with batches of as many sequences as vLLM has at once, where prompts
 and answers are padded, and at its best setting. Ratios are of one round, and printed as median [min, max].
@@ -31,7 +31,7 @@ from pathlib import Path
 from benchmarks.samplers import SAMPLERS, Part, Task, Turn
 
 STAGE, VLLM, RAY_DATA_LLM, PADDED, BEST = SAMPLERS
-SLOW = (RAY_DATA_LLM, PADDED, BEST)
+SLOW = (PADDED, BEST)
 TIMEOUT_S = 1800
 ENGINES: tuple[dict[str, int], ...] = (
     {"max_num_seqs": 256, "threads": 1},
