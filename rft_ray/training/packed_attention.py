@@ -58,15 +58,23 @@ def choose(packing: str, config: Any, *, gpu: bool, dtype: str) -> str:
 
     if packing == "off":
         return ""
-    layers = set(getattr(config, "layer_types", None) or ())
-    if config.model_type not in MODEL_TYPES or not layers <= LAYER_TYPES:
-        if packing == "on":
-            raise TrainingError(
-                f"packing is not tested for models of type {config.model_type!r}, whose layers might mix the examples "
-                "of a row: set training.packing=auto or off"
-            )
+    reason = _against(config)
+    if reason and packing == "on":
+        raise TrainingError(f"{reason}: set training.packing=auto or off")
+    if reason:
         return ""
     return FLASH if gpu and dtype == "bfloat16" and is_flash_attn_2_available() else BY_EXAMPLE
+
+
+def _against(config: Any) -> str:
+    """Why rows of a model with this config are not to be packed; empty where they may be."""
+    layers = set(getattr(config, "layer_types", None) or ())
+    if config.model_type not in MODEL_TYPES or not layers <= LAYER_TYPES:
+        kind = f"models of type {config.model_type!r}"
+        return f"packing is not tested for {kind}, whose layers might mix the examples of a row"
+    if getattr(config, "output_router_logits", False):
+        return "packing changes the loss that balances experts over the tokens of a row (output_router_logits)"
+    return ""
 
 
 def register() -> None:

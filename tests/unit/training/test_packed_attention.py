@@ -169,6 +169,16 @@ def test_models_that_would_mix_the_examples_are_padded_or_refused() -> None:
     assert "linear_attention" not in LAYER_TYPES
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MODEL_TYPES if "moe" in kind or kind == "mixtral"])
+def test_a_loss_over_the_experts_of_a_row_is_not_packed(kind: str) -> None:
+    config = transformers.AutoConfig.for_model(kind)
+    assert choose("auto", config, gpu=False, dtype="float32") == BY_EXAMPLE
+    config.output_router_logits = True
+    assert choose("auto", config, gpu=False, dtype="float32") == ""
+    with pytest.raises(TrainingError, match="balances experts .*: set training.packing=auto or off"):
+        choose("on", config, gpu=False, dtype="float32")
+
+
 def test_packing_is_off_where_the_config_says_so_and_by_example_without_a_gpu() -> None:
     config = transformers.AutoConfig.for_model("llama")
     assert choose("off", config, gpu=False, dtype="bfloat16") == ""
