@@ -175,7 +175,7 @@ def test_a_loss_over_the_experts_of_a_row_is_not_packed(kind: str) -> None:
     assert choose("auto", config, gpu=False, dtype="float32") == BY_EXAMPLE
     config.output_router_logits = True
     assert choose("auto", config, gpu=False, dtype="float32") == ""
-    with pytest.raises(TrainingError, match="balances experts .*: set training.packing=auto or off"):
+    with pytest.raises(TrainingError, match=r"balances experts .*: set training.packing=auto or off"):
         choose("on", config, gpu=False, dtype="float32")
 
 
