@@ -18,7 +18,7 @@ class Training(Section):
     """ZeRO stage of DeepSpeed: 0 shards nothing, 3 shards the weights too."""
     micro_batch_size: int = Field(8, ge=1)
     """Examples per forward pass of one worker; a packed row holds as many tokens as these may have."""
-    packing: Switch = "off"
+    packing: Switch = "auto"
     """Lay examples end to end in rows, without padding and unseen by each other: the same steps and loss, faster.
     `auto` where the model allows it; `on` fails where it does not."""
     threads_per_worker: int = Field(2, ge=1)

@@ -139,7 +139,8 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
     attention = _attention(group, config, recipe.dtype)
-    division = divide(batches, lengths, group.settings, recipe, rank=group.rank, attention=attention)
+    fitting = recipe.model_copy(update={"max_tokens": limit})
+    division = divide(batches, lengths, group.settings, fitting, rank=group.rank, attention=attention)
     return Task(job, base, tokenizer, examples, skipped, batches, division)
 
 

@@ -37,7 +37,13 @@ TEMPLATE = "Question: {query}\nAnswer:"
 DATA, LONG, TWICE = "training/rows.parquet", "training/long.parquet", "training/twice.parquet"
 RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtype="float32")
 SETTINGS = Training(
-    workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
+    workers=2,
+    zero_stage=2,
+    micro_batch_size=2,
+    packing="off",
+    threads_per_worker=1,
+    checkpoint_every_steps=4,
+    device="cpu",
 )
 PACKED = SETTINGS.model_copy(update={"packing": "on"})
 """Rows of at most 256 tokens, which hold three or four examples; a step needs several from each worker."""
