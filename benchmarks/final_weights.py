@@ -113,6 +113,7 @@ def as_rank(folder: Path, gib: float, rate: float) -> None:
     writing = time.monotonic() - began
     if rank == 0:
         model.config.save_pretrained(own)
+        (own / final_weights.INDEX).write_text(files.index)
         (own / "tokenizer.json").write_text("{}")
     final_weights.commit(group, "5f0c5f0c5f0c5f0c", sorted(own.iterdir()), {})
     wait_for_all(group)

@@ -48,7 +48,7 @@ def export(group: Group, task: Task, trainer: Any, folder: Path) -> list[Path]:
 
     def write_the_rest() -> None:
         if group.rank == 0:
-            _write_config(trainer.model, folder)
+            _write_config(trainer.model, files.index, folder)
             _write_tokenizer(task, folder)
 
     together(group, UNSTORED, write_the_rest)
@@ -71,6 +71,7 @@ def commit(group: Group, fingerprint: str, own: Sequence[Path], metadata: dict[s
 
     every = together(group, UNSTORED, checked)
     files = dict(sorted((name, entry) for part in every for name, entry in part.items()))
+    # rank 0 has the config and the index
     from_rank_0(group, lambda: check_names(own[0].parent, files.keys(), "the finished model"))
     manifest = committed.manifest_of(fingerprint, files, metadata)
     together(group, UNSTORED, lambda: committed.upload_files(group.store, manifest, own))
@@ -124,29 +125,33 @@ def _whole_shape(tensor: Any) -> Any:
 
 
 def write_weights(group: Group, files: WeightFiles, folder: Path) -> None:
-    """Write this rank's files of weights, and on rank 0 the index, into `folder`. All ranks call this."""
+    """Write this rank's files of weights into `folder`. All ranks call this. Raises SavingError where one fails."""
+    places = together(group, UNSTORED, lambda: (group.local_rank, group.rank))
+    ranks = [rank for _, rank in sorted(places)]  # one of each node before a second one of any
+    names = list(files.tensors)
+    for first in range(0, len(names), len(ranks)):
+        owners = dict(zip(names[first : first + len(ranks)], ranks, strict=False))
+        _write_one_each(group, files, owners, folder)
+
+
+def _write_one_each(group: Group, files: WeightFiles, owners: Mapping[str, int], folder: Path) -> None:
+    """Write one file on each rank of `owners` (file -> rank), when it has copied the tensors of it."""
     from deepspeed import zero
     from safetensors.torch import save_file
 
-    places = together(group, UNSTORED, lambda: (group.local_rank, group.rank))
-    owners = [rank for _, rank in sorted(places)]  # a rank of each node before a second one of any
-    waiting = list(files.tensors.items())
-    while waiting:
-        turn, waiting = waiting[: len(owners)], waiting[len(owners) :]
-        own: dict[str, dict[str, Any]] = {}
-        for owner, (file, tensors) in zip(owners, turn, strict=False):
-            for name, tensor in tensors.items():
-                with zero.GatheredParameters([tensor]):  # does nothing without ZeRO 3
-                    if owner == group.rank:
-                        own.setdefault(file, {})[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    own: dict[str, Any] = {}
+    for file, owner in owners.items():
+        for name, tensor in files.tensors[file].items():
+            with zero.GatheredParameters([tensor]):  # does nothing without ZeRO 3
+                if owner == group.rank:
+                    own[name] = tensor.detach().to("cpu", copy=True).contiguous()
 
-        def write(own: dict[str, dict[str, Any]] = own) -> None:
-            for file, tensors in own.items():
-                save_file(tensors, folder / file, metadata={"format": "pt"})
+    def write() -> None:
+        for file, owner in owners.items():
+            if owner == group.rank:
+                save_file(own, folder / file, metadata={"format": "pt"})
 
-        together(group, UNSTORED, write)
-    if files.index and group.rank == 0:
-        (folder / INDEX).write_text(files.index, encoding="utf-8")
+    together(group, UNSTORED, write)
 
 
 # --- Everything, by rank 0 ------------------------------------------------------------------------
@@ -199,8 +204,10 @@ def divided(sizes: Mapping[Path, int], workers: int) -> list[list[Path]]:
 # --- The small files ------------------------------------------------------------------------------
 
 
-def _write_config(model: Any, folder: Path) -> None:
-    """The model's config, with what `save_pretrained` adds to it."""
+def _write_config(model: Any, index: str, folder: Path) -> None:
+    """The index of the weights, and the model's config with what `save_pretrained` adds to it."""
+    if index:
+        (folder / INDEX).write_text(index, encoding="utf-8")
     model.config.dtype = str(model.dtype).removeprefix("torch.")
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

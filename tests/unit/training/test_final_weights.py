@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_the_files_are_byte_for_byte_those_of_a_trainers_export(
     assert files is not None
     write_weights(group_of(tmp_path), files, own)
     (whole / "generation_config.json").unlink()
-    final_weights._write_config(model, own)
+    final_weights._write_config(model, files.index, own)
     assert {path.name: path.read_bytes() for path in own.iterdir()} == {
         path.name: path.read_bytes() for path in whole.iterdir()
     }
@@ -69,6 +70,23 @@ def test_nothing_is_copied_to_plan_the_files() -> None:
     assert set(index["weight_map"]) == set(model.state_dict())
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in model.parameters()) > 2 * 4e9
     assert list(files.tensors) == [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+
+
+def test_one_file_at_a_time_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final_weights, "FILE_SIZE", "20KB")
+    files = files_of(LlamaForCausalLM(LlamaConfig(**SHAPE)))
+    assert files is not None
+    before: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def save_file(tensors: dict[str, Any], *_: Any, **__: Any) -> None:
+        alive.append(sum(tensor() is not None for tensor in before))
+        before.extend(weakref.ref(tensor) for tensor in tensors.values())
+
+    monkeypatch.setattr("safetensors.torch.save_file", save_file)
+    write_weights(group_of(tmp_path), files, tmp_path)
+    assert len(before) == 21
+    assert alive == [0] * len(files.tensors)
 
 
 def test_a_model_that_is_stored_in_another_form_is_left_to_save_pretrained() -> None:
