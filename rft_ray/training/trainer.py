@@ -1,7 +1,6 @@
-"""One training job as a transformers.Trainer with DeepSpeed, and the export of its model.
+"""One training job as a transformers.Trainer with DeepSpeed.
 
-In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes, and, after
-training, a folder that transformers and vLLM load: safetensors, tokenizer, chat template and generation config.
+In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes.
 
 DeepSpeed compiles no extensions here: the optimizer is always PyTorch's, even when it is offloaded.
 """
@@ -13,12 +12,11 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rft_ray.config import Training
-from rft_ray.data import prompts
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
@@ -29,8 +27,6 @@ from rft_ray.training.scratch import scratch_folder
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
 CLIP_NORM = 1.0
-FILE_SIZE = "4GB"
-"""Size of a file of weights: the ranks that commit a model divide its files."""
 SMALL_MODEL_BYTES = 100 * 2**20
 """Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
@@ -213,43 +209,3 @@ def forget_deepspeed() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-# --- The finished model ---------------------------------------------------------------------------
-
-
-def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
-    """Write the finished model: weights, config, tokenizer with chat template, generation config."""
-    from transformers import GenerationConfig
-
-    tokenizer, model = task.tokenizer, trainer.model
-    model.config.use_cache = True
-    if not task.job.recipe.lora_rank:
-        model.save_pretrained = partial(model.save_pretrained, max_shard_size=FILE_SIZE)  # Trainer does not pass it on
-    trainer.save_model(str(folder))  # on every rank: under ZeRO 3 each holds a partition
-    transformers_private.forget_deepspeed_config()
-    if group.rank != 0:
-        return
-    if task.job.recipe.lora_rank:
-        _merge(task, folder)
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if prompts.is_chat(task.job.template):  # the model keeps its own chat template, and ends as that does
-        special["eos_token_id"] = prompts.ends_of_response(tokenizer, task.job.template)
-    else:
-        tokenizer.chat_template = prompts.chat_template(tokenizer, task.job.template)
-    GenerationConfig(**special).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-def _merge(task: Task, folder: Path) -> None:
-    """Replace the adapter in `folder` by the merged model. Merging in float32 rounds the weights only once."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(task.base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    for path in folder.iterdir():
-        path.unlink()
-    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder, max_shard_size=FILE_SIZE)

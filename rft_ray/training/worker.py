@@ -42,7 +42,7 @@ from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.scratch import scratch_folder
 from rft_ray.training.snapshots import Snapshots
-from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
+from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
@@ -190,11 +190,11 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
     with tempfile.TemporaryDirectory(dir=scratch_folder(group.settings), prefix="rft-model-") as folder:
-        export(group, task, trainer, Path(folder))
+        own = final_weights.export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
             metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over, watch.stalled)
-        final_weights.commit(group, job.fingerprint, Path(folder), metadata)
+        final_weights.commit(group, job.fingerprint, own, metadata)
     writer.finish()
     if group.rank == 0:
         checkpoints.remove(group.store, job.fingerprint, group.attempt)

@@ -50,6 +50,13 @@ def test_deepspeed_writes_the_files_of_a_checkpoint_through_an_engine_that_can_b
     assert (asked, written) == (["kept", "not kept"], ["not kept"])
 
 
+def test_save_pretrained_stores_tensors_by_the_functions_that_say_which_it_stores() -> None:
+    source = inspect.getsource(transformers.PreTrainedModel.save_pretrained)
+    assert "self._keys_to_ignore_on_save" in source
+    assert "= remove_tied_weights_from_state_dict(state_dict, model_to_save)" in source
+    assert "= revert_weight_conversion(model_to_save, state_dict)" in source
+
+
 def test_deepspeed_has_a_table_with_the_operator() -> None:
     import deepspeed
 
