@@ -97,8 +97,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_base(tmp_path_factory.mktemp("base"))
 
 
-def written_base(folder: Path) -> Path:
-    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
+def written_base(folder: Path, *, tied: bool = False) -> Path:
+    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is.
+
+    `tied`: input and output embeddings are one tensor.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -113,6 +116,7 @@ def written_base(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(vocab_size=len(symbols), num_key_value_heads=2, max_position_embeddings=256, **shape)
+    config.tie_word_embeddings = tied
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
