@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rft_ray.config import Training
+from rft_ray.config import Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
@@ -80,7 +80,7 @@ class Task:
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass."""
     universal: bool = False
-    """Whether the checkpoint to resume from is in DeepSpeed's universal form (`resharding.py`)."""
+    """Whether the checkpoint to resume from is in DeepSpeed's universal form (`universal_form.py`)."""
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -128,12 +128,15 @@ def _arguments(group: Group, task: Task) -> Any:
     )
 
 
+def zero_stage(settings: Training, recipe: Recipe) -> int:
+    """The ZeRO stage that DeepSpeed gets: stage 0 keeps no float32 copy of bfloat16 weights, and learns worse."""
+    return max(settings.zero_stage, 1) if recipe.dtype == "bfloat16" else settings.zero_stage
+
+
 def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
-    stage = group.settings.zero_stage
-    if task.job.recipe.dtype == "bfloat16":
-        stage = max(stage, 1)  # stage 0 keeps no float32 copy of bfloat16 weights, and learns worse
+    stage = zero_stage(group.settings, task.job.recipe)
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
     if weights < SMALL_MODEL_BYTES:
         zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
@@ -170,6 +173,17 @@ def _model(task: Task) -> Any:
         r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     return get_peft_model(model, adapter)
+
+
+def trained_names(task: Task) -> list[list[str]]:
+    """Names of the parameters that a task trains, by parameter group, in the order of a Trainer's optimizer.
+
+    Loads the model. Call it where no DeepSpeed configuration is set: under ZeRO 3 models load in partitions.
+    """
+    model = _model(task)
+    decayed = transformers_private.names_with_weight_decay(model)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [[name for name in trained if (name in decayed) == decays] for decays in (True, False)]
 
 
 def make_trainer(group: Group, task: Task, watch: Any) -> Any:

@@ -58,6 +58,16 @@ def trainer_without_weights_in_checkpoints() -> type[Any]:
     return TrainerWithoutWeights
 
 
+def names_with_weight_decay(model: Any) -> set[str]:
+    """The parameters that `transformers.Trainer` puts into the first of its optimizer's two groups.
+
+    Uses `Trainer.get_decay_parameter_names` without a Trainer: the method needs the model alone.
+    """
+    from transformers import Trainer
+
+    return set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+
+
 def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
     """Ask `keep(state, path)` before a DeepSpeed engine writes a file of a checkpoint, and write it only on False.
 

@@ -30,7 +30,14 @@ from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, final_weights, packed_attention, resharding, transformers_private
+from rft_ray.training import (
+    checkpoints,
+    final_weights,
+    packed_attention,
+    resharding,
+    transformers_private,
+    universal_form,
+)
 from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
@@ -42,7 +49,7 @@ from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.scratch import scratch_folder
 from rft_ray.training.snapshots import Snapshots
-from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
+from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer, trained_names, zero_stage
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
@@ -182,8 +189,8 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
-    if start and resharding.needs_universal_form(start.layout, group.layout, start.files):
-        task, resume = replace(task, universal=True), _resharded(group, start)
+    if start and resharding.needs_conversion(start.layout, group.layout, start.files):
+        task, resume = _converted(group, task, start)
     writer = CheckpointWriter(group, job.fingerprint)
     watch = _watch(group, task, start, writer)
     trainer = watch.trainer = make_trainer(group, task, watch)
@@ -215,16 +222,17 @@ def _damaged(group: Group, checkpoint: Checkpoint) -> str:
     return next(filter(None, found), "")
 
 
-def _resharded(group: Group, checkpoint: Checkpoint) -> Path:
-    """The checkpoint in a form that this number of workers loads, in a folder on each node."""
+def _converted(group: Group, task: Task, checkpoint: Checkpoint) -> tuple[Task, Path]:
+    """The task, and the checkpoint in a form that this run loads, in a folder on each node."""
     saved = checkpoints.local_folder(group.store, checkpoint.folder, group.scratch)
-    out = group.scratch / f"{checkpoint.folder}-universal"
+    out, stage = group.scratch / f"{checkpoint.folder}-converted", zero_stage(group.settings, task.job.recipe)
 
-    def merge() -> Path:
-        return resharding.to_universal_form(saved, out) if group.local_rank == 0 else out
+    def convert() -> None:
+        if group.local_rank == 0:
+            universal_form.convert(saved, out, stage, lambda: trained_names(task))
 
-    together(group, f"the checkpoint of step {checkpoint.step} could not be merged", merge)
-    return out
+    together(group, f"the checkpoint of step {checkpoint.step} could not be converted", convert)
+    return replace(task, universal=stage > 0), out
 
 
 def _checkpointing(group: Group, task: Task) -> bool:

@@ -104,7 +104,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written_base(folder: Path, *, tied: bool = False) -> Path:
-    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
+    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is.
+
+    `tied`: input and output embeddings are one tensor.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
 import transformers
@@ -77,3 +78,17 @@ def test_parts_of_an_optimizer_that_share_a_step_counter_count_once_a_step() -> 
     transformers_private.part_step_counters(engine)
     optimizer.step()
     assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0]
+
+
+def test_a_trainers_optimizer_has_the_parameters_with_weight_decay_in_its_first_group(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config)
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, weight_decay=0.3, report_to="none")
+    optimizer = transformers.Trainer(model, arguments).create_optimizer()
+    decayed, others = ({id(parameter) for parameter in group["params"]} for group in optimizer.param_groups)
+    names = transformers_private.names_with_weight_decay(model)
+    assert {id(model.get_parameter(name)) for name in names} == decayed
+    assert {id(parameter) for name, parameter in model.named_parameters() if name not in names} == others
+    assert others
