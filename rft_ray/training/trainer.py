@@ -1,8 +1,7 @@
 """One training job as a transformers.Trainer with DeepSpeed.
 
-In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes.
 
-DeepSpeed compiles no extensions here: the optimizer is always PyTorch's, even when it is offloaded.
+In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from rft_ray.training.scratch import scratch_folder
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
 CLIP_NORM = 1.0
+ADAMW, FUSED, CPU_ADAM = "adamw_torch", "adamw_torch_fused", "deepspeed_cpu_adam"
+"""The optimizers: PyTorch's AdamW, the same in one kernel, and DeepSpeed's for states in the host's memory."""
 SMALL_MODEL_BYTES = 100 * 2**20
 """Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
@@ -79,6 +80,12 @@ class Task:
     division: Division
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass."""
+    optimizer: str = ADAMW
+    """ADAMW, FUSED or CPU_ADAM."""
+    optimizer_reason: str = ""
+    """Why it is not CPU_ADAM, where the optimizer's state is in the host's memory."""
+    liger: bool = False
+    """Whether the model runs with Liger kernels (`liger.py`)."""
     universal: bool = False
     """Whether the checkpoint to resume from is in DeepSpeed's universal form (`universal_form.py`)."""
 
@@ -109,9 +116,10 @@ def _arguments(group: Group, task: Task) -> Any:
         warmup_steps=math.ceil(steps * recipe.warmup_ratio),
         weight_decay=recipe.weight_decay,
         max_grad_norm=CLIP_NORM,
-        optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
+        optim=ADAMW if task.optimizer == CPU_ADAM else task.optimizer,
         bf16=recipe.dtype == "bfloat16",
         use_cpu=not group.gpu,
+        use_liger_kernel=task.liger,
         activation_checkpointing=task.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         seed=task.job.seed,
@@ -133,6 +141,11 @@ def zero_stage(settings: Training, recipe: Recipe) -> int:
     return max(settings.zero_stage, 1) if recipe.dtype == "bfloat16" else settings.zero_stage
 
 
+def offloads(settings: Training, recipe: Recipe) -> bool:
+    """Whether the optimizer's state is in the host's memory by way of DeepSpeed, which needs a ZeRO stage."""
+    return settings.offload_optimizer and zero_stage(settings, recipe) > 0
+
+
 def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
@@ -140,8 +153,8 @@ def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
     if weights < SMALL_MODEL_BYTES:
         zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
-    if group.settings.offload_optimizer and group.gpu and stage:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if offloads(group.settings, task.job.recipe):
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": group.gpu}
     return {
         "train_micro_batch_size_per_gpu": task.division.rows,
         "gradient_accumulation_steps": "auto",
@@ -186,6 +199,14 @@ def trained_names(task: Task) -> list[list[str]]:
     return [[name for name in trained if (name in decayed) == decays] for decays in (True, False)]
 
 
+def _cpu_adam(arguments: Any) -> tuple[type[Any], dict[str, Any]]:
+    """DeepSpeed's Adam for CPUs with what PyTorch's AdamW gets from the TrainingArguments, as a Trainer takes it."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    betas = arguments.adam_beta1, arguments.adam_beta2
+    return DeepSpeedCPUAdam, {"lr": arguments.learning_rate, "betas": betas, "eps": arguments.adam_epsilon}
+
+
 def make_trainer(group: Group, task: Task, watch: Any) -> Any:
     """A transformers.Trainer that trains on the passes of the task's division."""
     from torch import tensor
@@ -209,7 +230,8 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
             passes: Any = task.division.passes
             return DataLoader(task.examples, batch_sampler=passes, collate_fn=collate)  # type: ignore[arg-type]
 
-    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
+    own = {"optimizer_cls_and_kwargs": _cpu_adam(arguments)} if task.optimizer == CPU_ADAM else {}
+    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch], **own)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -33,6 +33,8 @@ from rft_ray.store.tables import identity, noted
 from rft_ray.training import (
     checkpoints,
     final_weights,
+    liger,
+    optimizers,
     packed_attention,
     resharding,
     transformers_private,
@@ -49,7 +51,15 @@ from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.scratch import scratch_folder
 from rft_ray.training.snapshots import Snapshots
-from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer, trained_names, zero_stage
+from rft_ray.training.trainer import (
+    CPU_ADAM,
+    Group,
+    Task,
+    forget_deepspeed,
+    make_trainer,
+    trained_names,
+    zero_stage,
+)
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
@@ -148,7 +158,8 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     attention = _attention(group, config, recipe.dtype)
     fitting = recipe.model_copy(update={"max_tokens": limit})
     division = divide(batches, lengths, group.settings, fitting, rank=group.rank, attention=attention)
-    return Task(job, base, tokenizer, examples, skipped, batches, division)
+    kernels = liger.choose(group, config.model_type)
+    return Task(job, base, tokenizer, examples, skipped, batches, division, liger=kernels)
 
 
 def _attention(group: Group, config: Any, dtype: str) -> str:
@@ -185,12 +196,16 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
     task = replace(task, checkpointing=from_rank_0(group, lambda: _checkpointing(group, task)))
+    optimizer, reason = optimizers.choose(group, job.recipe)
+    task = replace(task, optimizer=optimizer, optimizer_reason=reason)
     _clear_scratch(group, job)
     complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
     if start and resharding.needs_conversion(start.layout, group.layout, start.files):
         task, resume = _converted(group, task, start)
+    if task.liger:
+        liger.prepare()
     writer = CheckpointWriter(group, job.fingerprint)
     watch = _watch(group, task, start, writer)
     trainer = watch.trainer = make_trainer(group, task, watch)
@@ -280,6 +295,9 @@ def _account(
         card=card.name if (card := card_here(group.gpu)) else "",
         parameters=parameters(task.base),
         activation_checkpointing=task.checkpointing,
+        optimizer=task.optimizer,
+        optimizer_reason=task.optimizer_reason,
+        liger=task.liger,
         versions={name: str(importlib.import_module(name).__version__) for name in RECORDED},
     )
     job = task.job
@@ -318,8 +336,8 @@ def _watch(group: Group, task: Task, start: Checkpoint | None, writer: Checkpoin
         def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
             if start is None and task.job.recipe.master_weights == "base":
                 take_from_base(model, task.base, group.rank, group.world_size)
-            if task.universal:
-                transformers_private.part_step_counters(self.trainer.deepspeed)
+            if task.universal or (start and task.optimizer == CPU_ADAM):
+                transformers_private.fit_step_counters(self.trainer.deepspeed)
             transformers_private.let_states_be_kept(self.trainer.deepspeed, snapshots.keep)
             schedule.begin()
             self.began = time.monotonic()
