@@ -115,7 +115,7 @@ def _pruned(store: Store, options: argparse.Namespace) -> int:
         print(f"{total:>15,}  {name}  ({reason})")
     print(f"{totals.total():>15,}  bytes in {len(files)} files that the run does not need")
     if files and options.yes:
-        print(f"{prune.delete(store, [file.key for file in files])} files deleted")
+        print(f"{prune.delete(store, files)} files deleted")
     elif files:
         print("nothing was deleted: add --yes")
     return 0
@@ -213,7 +213,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "ls": "count files by the first two parts of their keys",
         "du": "add up bytes by the first two parts of their keys",
         "verify": "read everything; list the files that are corrupt, or made from files that no longer count",
-        "prune": "list checkpoints of committed models, and void files; delete them with --yes (local disk)",
+        "prune": "list checkpoints of committed models, and void files; delete them with --yes",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
         add_run(command)
