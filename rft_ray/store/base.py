@@ -100,7 +100,7 @@ class Store(Protocol):
         Raises ValueError for a view, and for the run's marker.
         """
 
-    def leftovers(self, older_s: float) -> list[tuple[str, int]]:
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
         """Unfinished files of killed writers that are older than this by the storage's clock: names and bytes."""
 
     def clear(self, older_s: float) -> None:

@@ -316,7 +316,7 @@ def test_unfinished_uploads_of_killed_writers_are_pruned_after_their_time(
     assert main(["prune", "--yes", store.url]) == 0
     assert len(client.list_parts(**to, UploadId=upload)["Parts"]) == 1
     monkeypatch.setattr(prune, "LEFT_AFTER_S", -5)
-    assert store.leftovers(-5) == [("upload of models/m/weights", 1000)]
+    assert store.leftovers(-5) == (("upload of models/m/weights", 1000),)
     assert main(["prune", "--yes", store.url]) == 0
     assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET, Prefix=to["Key"])
 

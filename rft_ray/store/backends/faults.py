@@ -195,7 +195,7 @@ class FaultyStore:
     def remove(self, keys: Iterable[str]) -> None:
         self._around("remove", lambda: self._store.remove(keys))
 
-    def leftovers(self, older_s: float) -> list[tuple[str, int]]:
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
         return self._around("leftovers", lambda: self._store.leftovers(older_s))
 
     def clear(self, older_s: float) -> None:

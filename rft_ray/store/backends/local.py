@@ -112,14 +112,14 @@ class LocalStore:
             with self._explained(key):
                 self.local_path(checked_removable(key)).unlink(missing_ok=True)
 
-    def leftovers(self, older_s: float) -> list[tuple[str, int]]:
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
         old = []
         for path in sorted(self._root.glob(f"{_TEMPORARY}/*")):
             with suppress(FileNotFoundError):  # its writer has just finished it
                 status = path.stat()
                 if time.time() - status.st_mtime > older_s:
                     old.append((f"{_TEMPORARY}/{path.name}", status.st_size))
-        return old
+        return tuple(old)
 
     def clear(self, older_s: float) -> None:
         for name, _ in self.leftovers(older_s):

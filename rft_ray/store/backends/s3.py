@@ -153,8 +153,8 @@ class S3Store:
     def remove(self, keys: Iterable[str]) -> None:
         self._delete([checked_removable(key) for key in keys])
 
-    def leftovers(self, older_s: float) -> list[tuple[str, int]]:
-        return [(f"upload of {key}", sent) for key, _, sent in self._old_uploads(older_s)]
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
+        return tuple((f"upload of {key}", sent) for key, _, sent in self._old_uploads(older_s))
 
     def clear(self, older_s: float) -> None:
         for key, upload, _ in self._old_uploads(older_s):
