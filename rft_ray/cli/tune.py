@@ -153,7 +153,7 @@ def sampling_of(plan: Plan, name: str | None) -> SamplingJob:
 
 def files_of(model: ModelRef, plan: Plan, store: Store) -> tuple[Path, str]:
     """Local folder of the model's files, and which weights these are: fine-tuned, or its base's. Raises ModelError."""
-    from rft_ray.data import base_models
+    from rft_ray.data.base_weights import fetch_base
     from rft_ray.sampling.engine_host import model_folder
     from rft_ray.store.models.committed import committed_model
 
@@ -162,7 +162,7 @@ def files_of(model: ModelRef, plan: Plan, store: Store) -> tuple[Path, str]:
     if committed_model(store, model.fingerprint):
         return model_folder(store, model)[0], f"fine-tuned, from {store.url}"
     [source] = [spec.source for spec in plan.config.models if spec.name == model.name]
-    return base_models.resolve(source), "its base's weights: the run has not fine-tuned it yet"
+    return fetch_base(store, source, plan.bases[model.name]), "its base's weights: the run has not fine-tuned it yet"
 
 
 def describe(tuning: Tuning, options: argparse.Namespace) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from rft_ray.cli import tune
+from rft_ray.data.base_models import fingerprint
+from rft_ray.data.tiny import model_dir
+from rft_ray.store import Store
 
 TINY = ["--problems.train.source=tiny:train:100", "--problems.test.source=tiny:test:10"]
 
@@ -37,6 +40,18 @@ def test_a_dry_run_says_what_would_be_tried_and_writes_nothing(
         "  max_num_batched_tokens: 4096, 8192, 16384 (own: None)",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_are_those_that_the_run_has_committed(run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch_base(store: Store, source: str, fingerprint: str) -> Path:
+        asked.append(f"{source} {fingerprint}")
+        return model_dir("tiny-m")
+
+    monkeypatch.setattr("rft_ray.data.base_weights.fetch_base", fetch_base)
+    tune.prepare(*tune.arguments([*run, "--model=tiny-m"], "tune"))
+    assert asked == [f"tiny:tiny-m {fingerprint('tiny:tiny-m')}"]
 
 
 def test_the_prompts_are_spread_over_the_problems(run: list[str]) -> None:
