@@ -1,7 +1,8 @@
 """Models with random weights in the shapes of real ones: their speed and memory, without anything to download.
 
-In: a shape: Llama's layers in the sizes of Qwen2.5, whose tokenizer needs a vocabulary of its own. Out: a Hugging Face model folder in the place of the steps, with the tiny models' tokenizer, filled up to
-the shape's vocabulary; weights on request.
+In: a shape: Llama's layers in the sizes of Qwen2.5, whose type wants a tokenizer of its own. Out: a Hugging Face model
+folder in the place of the steps, with the tiny models' tokenizer, filled up to the shape's vocabulary; weights on
+request.
 """
 
 from __future__ import annotations
