@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the steps' files and logs in this folder")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    from rft_ray.runtime.gpus import usable_gpus
+    from rft_ray.runtime.gpus import built_for_gpus, usable_gpus
 
     steps = MEASUREMENTS if options.measure else STEPS
     names = options.only or list(steps)
@@ -147,9 +147,8 @@ def main() -> int:
         parser.error(f"no step {', '.join(unknown)}: there are {', '.join(steps)}")
     gpus = 0 if options.cpu else usable_gpus()
     if not gpus and not options.cpu:
-        sys.exit(
-            "no NVIDIA GPU is visible, or torch is built for CPUs (cluster/setup.sh --gpu): --cpu rehearses the steps"
-        )
+        why = "no NVIDIA GPU is visible (/dev/nvidia0)" if built_for_gpus() else "torch is built for CPUs"
+        sys.exit(f"{why}: `make setup DEVICE=gpu` where there is a GPU, --cpu to rehearse the steps without one")
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="rft-smoke-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(folder, gpus)

@@ -23,6 +23,8 @@ from rft_ray.config import ConfigError, Engine
 
 WORTH = 1.02
 """Settings win where they sample faster by this factor."""
+UNSTEADY = 1.2
+"""Two measurements of one engine that differ by this factor say that something else decides the speeds."""
 HOPELESS = 1.5
 """A trial ends when it has sampled for so many times the seconds of the fastest one."""
 SEQUENCES = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -230,8 +232,18 @@ class Search:
 
     def rate(self, engine: Engine) -> float:
         """Tokens a second, the mean of the measurements of these settings; 0 without any."""
-        rates = [m.tokens_per_s for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
+        rates = self.rates(engine)
         return fmean(rates) if rates else 0.0
+
+    def rates(self, engine: Engine) -> list[float]:
+        """Tokens a second of each measurement of these settings."""
+        return [m.tokens_per_s for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
+
+    @property
+    def spread(self) -> float:
+        """The most by which two measurements of one engine differ, as a factor; 1 where none was repeated."""
+        repeated = (self.rates(trial.engine) for trial in self.trials)
+        return max((max(rates) / min(rates) for rates in repeated if rates), default=1.0)
 
 
 def changes(engine: Engine, own: Engine) -> dict[str, Any]:
@@ -242,8 +254,13 @@ def changes(engine: Engine, own: Engine) -> dict[str, Any]:
 
 def label(engine: Engine, own: Engine) -> str:
     """The settings in a few words. Example: `max_num_seqs=512 enforce_eager=true`"""
-    parts = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in changes(engine, own).items()]
+    parts = [f"{key}={as_yaml(value)}" for key, value in changes(engine, own).items()]
     return " ".join(parts) or "the config's own"
+
+
+def as_yaml(value: Any) -> str:
+    """A value of a setting as in YAML, on one line. Example: `null`"""
+    return json.dumps(value).strip('"')
 
 
 HEAD = ("settings", "tokens/s", "preemptions", "peak KV", "at once", "memory GiB", "start s", "fits")
@@ -301,5 +318,10 @@ def advice(search: Search) -> str:
         lines.append(
             f"# {label(other, search.own)} makes {ratio:.2f} times that, and other samples under other names: for a "
             "run that has not begun"
+        )
+    if search.spread >= UNSTEADY:
+        lines.append(
+            f"# note: two measurements of the same settings differ by a factor of {search.spread:.1f}, so other work "
+            "on this machine may have decided all of these speeds: measure again while it is idle"
         )
     return "\n".join(lines)

@@ -126,6 +126,16 @@ def test_what_was_measured_before_the_time_was_over_counts() -> None:
     assert found.winner == Engine(max_num_seqs=512)
 
 
+@pytest.mark.parametrize(("again", "said"), [(95, False), (50, True)])
+def test_speeds_that_other_work_may_have_decided_are_said_to_be_so(again: int, said: bool) -> None:
+    """The winner and the config's own settings are measured twice."""
+    rates = {256: [60, 61], 512: [100, again], 1024: [90]}
+    found = search(lambda engine: rates[engine.max_num_seqs].pop(0), [SIZES])
+    advice = tuning.advice(found)
+    assert ("differ by a factor of 2.0" in advice) == said
+    assert yaml.safe_load(advice) == {"engine": {"max_num_seqs": 512}}
+
+
 def test_nothing_measured_is_no_winner() -> None:
     found = search(lambda engine: Failed("no such model"), [SIZES])
     assert found.winner is None
