@@ -204,23 +204,47 @@ class Search:
         return True
 
     def _confirm(self) -> None:
-        """Measure the winner and the config's own settings once more, where there is time for both."""
-        first = self.trials[0]
-        pair = [trial for trial in (self.best, first) if trial and isinstance(trial.outcome, Measured)]
-        if len(pair) < 2 or self.best is first:
+        """Measure the winner and the config's own settings once more, where there is time for both.
+
+        Then also what was measured once and is faster than the winner's mean: chance may have made it the second best.
+        """
+        if self.best is None or self.best.engine == self.own or not self._again(self.best.engine, self.own):
             return
-        needed = sum(t.outcome.start_s + t.outcome.seconds for t in pair if isinstance(t.outcome, Measured))
-        if self.seconds_left() > 1.2 * needed:
-            for trial in pair:
-                self.trials.append(Trial(trial.engine, self.measure(trial.engine, float("inf"))))
+        while challenger := self._challenger():
+            if not self._again(challenger):
+                return
+
+    def _again(self, *engines: Engine) -> bool:
+        """Measure engines once more, those that were measured before. False: there is no time for all of them."""
+        pairs = ((engine, self._measured(engine)) for engine in engines)
+        known = [(engine, measured[0]) for engine, measured in pairs if measured]
+        if self.seconds_left() <= 1.2 * sum(first.start_s + first.seconds for _, first in known):
+            return False
+        for engine, _ in known:
+            self.trials.append(Trial(engine, self.measure(engine, float("inf"))))
+        return True
+
+    def _challenger(self) -> Engine | None:
+        """The fastest settings that were tried once and seem faster than the winner."""
+        fastest = max(self._own_samples(1), key=self.rate, default=None)
+        return fastest if fastest and self.winner and self._beats(fastest, self.winner) else None
+
+    def _own_samples(self, times: int) -> list[Engine]:
+        """Measured settings that leave samples as they are and were tried so many times."""
+        tried = [trial.engine for trial in self.trials]
+        same = [engine for engine in tried if engine.deciding_arguments == self.own.deciding_arguments]
+        return [engine for engine in same if tried.count(engine) == times and self.rate(engine)]
+
+    def _beats(self, engine: Engine, other: Engine) -> bool:
+        return self.rate(engine) >= WORTH * self.rate(other)
 
     @property
     def winner(self) -> Engine | None:
-        """The settings to use; None where nothing was measured."""
+        """The settings to use, of those that were measured twice where some were; None where nothing was measured."""
         if self.best is None:
             return None
-        own = self.rate(self.own)
-        return self.best.engine if not own or self.rate(self.best.engine) >= WORTH * own else self.own
+        fastest = max(self._own_samples(2), key=self.rate, default=self.best.engine)
+        return fastest if self._beats(fastest, self.own) else self.own
 
     @property
     def faster_with_other_samples(self) -> Engine | None:
@@ -232,17 +256,16 @@ class Search:
 
     def rate(self, engine: Engine) -> float:
         """Tokens a second, the mean of the measurements of these settings; 0 without any."""
-        rates = self.rates(engine)
+        rates = [measured.tokens_per_s for measured in self._measured(engine)]
         return fmean(rates) if rates else 0.0
 
-    def rates(self, engine: Engine) -> list[float]:
-        """Tokens a second of each measurement of these settings."""
-        return [m.tokens_per_s for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
+    def _measured(self, engine: Engine) -> list[Measured]:
+        return [m for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
 
     @property
     def spread(self) -> float:
         """The most by which two measurements of one engine differ, as a factor; 1 where none was repeated."""
-        repeated = (self.rates(trial.engine) for trial in self.trials)
+        repeated = ([m.tokens_per_s for m in self._measured(trial.engine)] for trial in self.trials)
         return max((max(rates) / min(rates) for rates in repeated if rates), default=1.0)
 
 
