@@ -10,7 +10,7 @@ import platform
 from functools import partial
 
 from benchmarks.gpu_engines import AS_ON_GPUS, V1_RUNNER, beside, speed, swap
-from benchmarks.gpu_steps import Note, Place, Step
+from benchmarks.gpu_steps import Note, Place, Step, driver_version
 from benchmarks.gpu_training import Variant, train
 
 
@@ -29,6 +29,7 @@ def versions(place: Place, note: Note) -> None:
     if not cards:
         raise RuntimeError("torch sees no GPU: are these the packages of requirements/gpu.lock?")
     note(cuda=torch.version.cuda, cards=[f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards])
+    note(driver=driver_version())
     for at in range(len(cards)):
         torch.ones(8, device=f"cuda:{at}").sum().item()
 

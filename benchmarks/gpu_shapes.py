@@ -81,6 +81,8 @@ def _write_weights(place: Place, shape: Shape, to: Path) -> None:
     with torch.device("cuda:0" if place.gpus else "cpu"):
         model = AutoModelForCausalLM.from_config(LlamaConfig(**shape.config), dtype=torch.bfloat16)
     model.save_pretrained(to)
+    del model
+    torch.cuda.empty_cache()  # this process stays beside the training
 
 
 def _write_tokenizer(shape: Shape, to: Path) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -101,7 +102,8 @@ def serve(place: Place, note: Note) -> None:
     if not (place.folder / "run" / "summary.json").exists():
         raise Skipped("needs the step run")
     began = time.monotonic()
-    with services.rft_service(place.folder / "run", "--device", place.device) as service:
+    at_most = 0.8 * float(os.environ["RFT_STEP_SECONDS"])  # so that the service's own log is shown, and not lost
+    with services.rft_service(place.folder / "run", "--device", place.device, start_timeout_s=at_most) as service:
         note(start_s=round(time.monotonic() - began, 1))
         question = "Tom has 3 bags of 4 nuts and eats 2 nuts. How many nuts are left?"
         body = json.dumps({"question": question, "k": 8, "early_stop": False}).encode()

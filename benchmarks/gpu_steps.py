@@ -102,6 +102,14 @@ def used_gib(place: Place) -> float | None:
     return round(used / 2**30, 2)
 
 
+def driver_version() -> str:
+    """The version of the NVIDIA driver."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return str(pynvml.nvmlSystemGetDriverVersion())
+
+
 # --- In the step's process
 
 
@@ -122,8 +130,10 @@ def run_step(name: str, step: Step, place: Place) -> None:
 
 
 def one_line(failure: BaseException) -> str:
-    """Type and message of an error."""
-    return " ".join(f"{type(failure).__name__}: {failure}".split())[:ERROR_CHARS]
+    """Type and message of an error; of the lines of a log in it only the cause."""
+    first, _, rest = f"{type(failure).__name__}: {failure}".partition("\n")
+    text = f"{first} {root_cause(rest.splitlines())}" if rest.count("\n") > 2 else f"{first} {rest}"
+    return " ".join(text.split())[:ERROR_CHARS]
 
 
 # --- In the check's own process

@@ -61,6 +61,13 @@ def test_a_step_that_ends_has_its_figures_and_says_what_failed(tmp_path: Path) -
     }
 
 
+def test_of_a_log_in_an_error_the_cause_is_shown() -> None:
+    log = "\n".join(["noise"] * 50 + ["Traceback (most recent call last):", "ValueError: no free port", "more noise"])
+    failure = SystemExit(f"the service did not start:\n{log}")
+    assert gpu_steps.one_line(failure) == "SystemExit: the service did not start: ValueError: no free port"
+    assert gpu_steps.one_line(ValueError("no such\n layer")) == "ValueError: no such layer"
+
+
 def test_a_step_whose_process_is_killed_keeps_its_figures_and_shows_its_log(tmp_path: Path) -> None:
     killed = record(tmp_path, "killed")
     assert (killed["ok"], killed["first"]) == (False, 1)
