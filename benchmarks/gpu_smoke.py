@@ -9,7 +9,8 @@ and bounded in time, so that one that fails or hangs leaves the others their tur
 cards; `sample-tp1` and `sample-tp2` (two GPUs) by `rft-ray sample`; `swap-eager` and `swap-graphs`: an engine takes
 over another model and back, is closed and opened again, and its greedy texts are compared with a fresh engine's; `run`:
 SFT, sampling, RFT and evaluation of one model with the settings of `make demo`; `serve`: that run's model answers
-`/solve`. Prints a line of JSON as each step ends, and a table at the end. Exit code 0 where no step failed.
+`/solve`. Prints a line of JSON as each step ends, and a table at the end. Exit code 0 where no step failed,
+1 where one did, 130 stopped by Ctrl-C, 143 by SIGTERM; then the step's processes have ended.
 
 Limits: tiny models say whether parts work together, and little of the speed of large ones. `rft-ray tune` measures an
 engine with a model of your own.
@@ -21,6 +22,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -164,18 +166,21 @@ def main() -> int:
 def check(steps: dict[str, Step], names: Sequence[str], place: Place, minutes: float, command: Sequence[str]) -> int:
     """Do the steps, print their records and the table, and return the exit code."""
     records: list[Figures] = []
-    stopped = False
+    stopped = 0
+    signal.signal(signal.SIGTERM, _raise_sigterm)
     try:
         for record in run_steps(steps, names, place, minutes, command):
             records.append(record)
             print(json.dumps(record, ensure_ascii=False), flush=True)
-    except KeyboardInterrupt:  # the step's processes have ended
-        stopped = True
+    except KeyboardInterrupt as notice:  # the step's processes have ended
+        stopped = 143 if notice.args else 130
     shutil.rmtree(place.folder / "models", ignore_errors=True)  # gigabytes of random weights
     print(f"\n{table(records)}\n\nlogs: {place.folder}", flush=True)
-    if stopped:
-        return 130
-    return int(any(record["ok"] is False for record in records))
+    return stopped or int(any(record["ok"] is False for record in records))
+
+
+def _raise_sigterm(*_: object) -> None:
+    raise KeyboardInterrupt("SIGTERM")
 
 
 if __name__ == "__main__":

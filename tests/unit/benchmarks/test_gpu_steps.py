@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -106,6 +109,33 @@ def test_the_table_has_a_row_for_each_step_without_what_is_not_known() -> None:
         "| b | skipped | 0 | needs two GPUs |",
         "| c | FAILED | 1 | error a / b; stages: sft 1.5 |",
     ]
+
+
+def test_what_stops_the_check_ends_the_step_and_prints_the_table(tmp_path: Path) -> None:
+    """SIGTERM, as from a scheduler: no step keeps the GPU."""
+    code = """
+import sys
+from functools import partial
+from pathlib import Path
+from benchmarks.gpu_smoke import check
+from benchmarks.gpu_steps import Place, Step
+folder = Path(sys.argv[1])
+steps = {"hanging": Step(print, 60)}
+sys.exit(check(steps, ["hanging"], Place(folder, 0), 1, ["-c", sys.argv[2], str(folder)]))
+"""
+    check = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), CHILD], cwd=gpu_steps.ROOT, stdout=subprocess.PIPE, text=True
+    )
+    note = Note(tmp_path / "hanging.json")
+    while not note.figures():
+        assert check.poll() is None
+        time.sleep(0.1)
+    check.terminate()
+    out, _ = check.communicate(timeout=50)
+    assert check.returncode == 143
+    assert out.startswith("\n| step |")
+    left = [process for process in psutil.process_iter() if process.pid == note.figures()["child"]]
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
 
 
 def test_every_step_of_both_lists_has_its_time_and_fits_the_time_for_all() -> None:
