@@ -167,7 +167,7 @@ def files_of(model: ModelRef, plan: Plan, store: Store) -> tuple[Path, str]:
 
 def describe(tuning: Tuning, options: argparse.Namespace) -> str:
     """What will be tried."""
-    from rft_ray.sampling.tuning import value_of
+    from rft_ray.sampling.tuning import as_yaml, value_of
 
     task = tuning.task
     lines = [
@@ -176,8 +176,8 @@ def describe(tuning: Tuning, options: argparse.Namespace) -> str:
         "first the config's own settings, then from the fastest:",
     ]
     for axis in tuning.varied:
-        values = ", ".join(map(str, axis.values))
-        lines.append(f"  {axis.key}: {values} (own: {value_of(task.engine, axis.key)})")
+        values = ", ".join(map(as_yaml, axis.values))
+        lines.append(f"  {axis.key}: {values} (own: {as_yaml(value_of(task.engine, axis.key))})")
     return "\n".join(lines)
 
 

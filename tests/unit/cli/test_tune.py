@@ -37,7 +37,7 @@ def test_a_dry_run_says_what_would_be_tried_and_writes_nothing(
         "minutes at most",
         "first the config's own settings, then from the fastest:",
         "  max_num_seqs: 16, 32, 64, 128, 256 (own: 256)",
-        "  max_num_batched_tokens: 4096, 8192, 16384 (own: None)",
+        "  max_num_batched_tokens: 4096, 8192, 16384 (own: null)",
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -63,7 +63,7 @@ def test_the_prompts_are_spread_over_the_problems(run: list[str]) -> None:
 
 def test_asked_keys_replace_the_others(run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert tune.main([*run, "--try", "extra.block_size=16,32", "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == ["  extra.block_size: 16, 32 (own: None)"]
+    assert capsys.readouterr().out.splitlines()[2:] == ["  extra.block_size: 16, 32 (own: null)"]
 
 
 @pytest.mark.parametrize(
