@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,9 @@ def folder() -> Path:
     """Where this node's operator is compiled."""
     import deepspeed
     import torch
-    from cpuinfo import get_cpu_info
     from torch.utils.cpp_extension import get_default_build_root
 
-    cpu = get_cpu_info()
+    cpu = import_module("cpuinfo").get_cpu_info()
     parts = [sys.version, torch.__version__, deepspeed.__version__, deepspeed.__file__]
     parts += [cpu.get("brand_raw", ""), *cpu.get("flags", ())]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
