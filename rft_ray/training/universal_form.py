@@ -177,4 +177,4 @@ def _load(path: Path, *, mmap: bool = False) -> Any:
     """`mmap`: leave the tensors in the file, which must not be written while they are used."""
     import torch
 
-    return torch.load(path, map_location="cpu", mmap=mmap, weights_only=False)
+    return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
