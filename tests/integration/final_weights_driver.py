@@ -30,8 +30,8 @@ from rft_ray.training.batches import Example, plan
 from rft_ray.training.packing import divide
 from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
 
-WORLD, TIMEOUT_S, WRITING_S = 2, 20, 25
-FILE_SIZE = "40KB"
+WORLD, TIMEOUT_S, WRITING_S = 2, 30, 35
+FILE_SIZE = "400KB"
 CASES: dict[str, tuple[int, str, str, int]] = {
     "0-float32": (0, "float32", "untied", 0),
     "1-bfloat16": (1, "bfloat16", "untied", 0),

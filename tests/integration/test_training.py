@@ -103,7 +103,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_base(tmp_path_factory.mktemp("base"))
 
 
-def written_base(folder: Path, *, tied: bool = False) -> Path:
+def written_base(folder: Path, *, tied: bool = False, width: int = 64) -> Path:
     """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is.
 
     `tied`: input and output embeddings are one tensor.
@@ -120,7 +120,7 @@ def written_base(folder: Path, *, tied: bool = False) -> Path:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {"hidden_size": width, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes = {"vocab_size": len(symbols), "num_key_value_heads": 2, "max_position_embeddings": 256, **shape}
     config = LlamaConfig(tie_word_embeddings=tied, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
