@@ -117,7 +117,7 @@ bench-sampling: setup ## The sampling stage against vLLM alone, ray.data.llm and
 bench-fleet: setup ## The sampling stage on 8 to 32 logical GPUs, on disk and S3, while nodes leave (ARGS=--quick: 4 minutes)
 	$(PYTHON_IN_VENV) -m benchmarks.fleet $(ARGS)
 
-gpu-smoke: setup ## Every part on this machine's GPUs, in ten minutes, as a table (ARGS=--cpu rehearses it)
+gpu-smoke: setup ## Every part on this machine's GPUs, in ten minutes, as a table (ARGS=--measure: sizes that matter; --cpu rehearses)
 	$(PYTHON_IN_VENV) -m benchmarks.gpu_smoke $(ARGS)
 
 try-lm-eval: .lm-eval ## lm-evaluation-harness, unchanged, against the service; 207 MB, into a folder of its own
