@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rft_ray.config.section import Place, Section, Switch
 
@@ -45,3 +45,10 @@ class Training(Section):
     """Keep the optimizer's state in the memory of the CPUs."""
     activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
+
+    @field_validator("scratch_folder")
+    @classmethod
+    def _same_for_all_processes(cls, folder: str | None) -> str | None:
+        if folder and not folder.startswith(("/", "~")):
+            raise ValueError("must be the whole path of a folder on each node, from / or ~: workers run elsewhere")
+        return folder
