@@ -94,7 +94,8 @@ def upload_files(store: Store, manifest: Manifest, folder: Path, names: Iterable
 
 def commit_manifest(store: Store, manifest: Manifest) -> bool:
     """Commit a model whose files are all there. False: another commit was first, and stays. Raises StoreError."""
-    return store.create(writable(store, _manifest_key(manifest.fingerprint)), _manifest_text(manifest).encode())
+    key, text = _manifest_key(manifest.fingerprint), _manifest_text(manifest).encode()
+    return through_outages(lambda: store.create(writable(store, key), text), key)
 
 
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:

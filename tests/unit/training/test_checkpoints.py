@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rft_ray.store import StoreError
+from rft_ray.store import StoreError, outages
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable
 from rft_ray.training import checkpoints
@@ -164,6 +164,23 @@ def test_a_store_out_of_reach_hides_no_checkpoint(store: LocalStore, tmp_path: P
     store.read = unreachable  # type: ignore[method-assign]
     with pytest.raises(StoreUnreachable):
         checkpoints.committed(store, JOB)
+
+
+def test_the_manifest_of_a_checkpoint_outlasts_an_outage_as_its_files_do(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.0)
+    failures, create = [StoreUnreachable("S3 is out of reach")] * 2, LocalStore.create
+
+    def flickering(self: LocalStore, key: str, data: bytes) -> bool:
+        if failures:
+            raise failures.pop()
+        return create(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "create", flickering)
+    assert newest(store, tmp_path) == (None, 0)
+    complete = write(store, tmp_path, "a", 10)
+    assert newest(store, tmp_path) == (complete, 0)
 
 
 def test_a_finished_job_leaves_no_work_folder(store: LocalStore, tmp_path: Path) -> None:
