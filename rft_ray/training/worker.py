@@ -30,7 +30,7 @@ from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, final_weights, packed_attention, resharding, scratch, transformers_private
+from rft_ray.training import checkpoints, final_weights, packed_attention, resharding, transformers_private
 from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
@@ -40,6 +40,7 @@ from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
 from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
+from rft_ray.training.scratch import claim, release
 from rft_ray.training.snapshots import Snapshots
 from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
 
@@ -53,11 +54,11 @@ logger = logging.getLogger(__name__)
 def train_jobs(config: dict[str, Any]) -> None:
     """Train all jobs of the config, one after another: the function that Ray Train calls on each worker."""
     group = _join(config)
-    _each_node(group, scratch.claim)
+    _each_node(group, claim)
     for job in config["jobs"]:
         _train_one(group, job)
         forget_deepspeed()
-    _each_node(group, scratch.release)
+    _each_node(group, release)
 
 
 def _join(config: dict[str, Any]) -> Group:
