@@ -167,7 +167,7 @@ def _without_branches(problems: Iterable[Mapping[str, Any]]) -> list[dict[str, A
     known, joined = set(known_keys()), dict[tuple[Any, ...], dict[str, Any]]()
     for problem in problems:
         place = tuple(problem["loc"])
-        if _BRANCH.fullmatch(str(place[-1])) and _pattern(".".join(map(str, place[:-1]))) in known:
+        if place and _BRANCH.fullmatch(str(place[-1])) and _pattern(".".join(map(str, place[:-1]))) in known:
             place = place[:-1]
         before = joined.get(place)
         message = f"{before['msg']}, or: {problem['msg']}" if before else problem["msg"]
