@@ -83,9 +83,10 @@ def make_run(folder: Path) -> Path:
 
 
 @contextmanager
-def rft_service(run: Path, *arguments: str) -> Iterator[Service]:
+def rft_service(run: Path, *arguments: str, start_timeout_s: float = START_TIMEOUT_S) -> Iterator[Service]:
     """`python -m serve.app` with a run's models."""
-    with _running(["-m", "serve.app", "--run", str(run), "--device", "cpu", *arguments], "/readyz") as service:
+    command = ["-m", "serve.app", "--run", str(run), "--device", "cpu", *arguments]
+    with _running(command, "/readyz", start_timeout_s) as service:
         yield service
 
 
@@ -127,7 +128,7 @@ def as_options(wanted: dict[str, object]) -> list[str]:
 
 
 @contextmanager
-def _running(command: Sequence[str], ready: str) -> Iterator[Service]:
+def _running(command: Sequence[str], ready: str, start_timeout_s: float = START_TIMEOUT_S) -> Iterator[Service]:
     """A Python process that serves at a free port, once the path `ready` answers. Ended with SIGTERM."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -146,12 +147,12 @@ def _running(command: Sequence[str], ready: str) -> Iterator[Service]:
         )
         held.callback(_end, process)
         service = Service(f"http://127.0.0.1:{port}", process.pid)
-        _wait(process, f"{service.url}{ready}", Path(temp, "log"))
+        _wait(process, f"{service.url}{ready}", Path(temp, "log"), start_timeout_s)
         yield service
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
     while True:
         with suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return

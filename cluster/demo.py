@@ -116,10 +116,9 @@ def serve(cluster: Cluster, state: Path, options: Sequence[str]) -> int:
         print(f"A model is already being served (pid {running.pid}); `make down` ends it.", file=sys.stderr)
         return 1
     names = {option.partition("=")[0] for option in options}
-    source = [] if names & {"--run", "--newest"} else ["--newest", "runs"]
-    source += [] if "--stage" in names else ["--stage", "compare"]
+    stage = [] if "--stage" in names else ["--stage", "compare"]
     port = [] if "--port" in names else ["--port", str(free_port(SERVE_PORT))]
-    command = [sys.executable, "-m", "serve.app", "--address", cluster.address, *source, *port, *options]
+    command = [sys.executable, "-m", "serve.app", "--address", cluster.address, *stage, *port, *options]
     child = subprocess.Popen(command, cwd=ROOT, env=cluster.environment())
     try:
         local_cluster.record(state, "serve", identify(child.pid))

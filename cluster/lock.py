@@ -11,7 +11,7 @@ Input: pyproject.toml (dependencies, extras `cpu`, `gpu` and `dev`). Output, for
   requirements, without the packages in LEFT_OUT and the packages that only they need.
 - torch.lock: torch's CPU build, which PyTorch's own index has. Where that index cannot be reached, known hashes stay.
 - gpu.lock: vLLM and torch for CUDA, tests included, for x86_64. uv resolves it, which reads metadata only, where pip
-  would download 6 GB; it is installed for that into a temporary folder. cpu.lock is where it starts from, so that the
+  would download 4 GB; it is installed for that into a temporary folder. cpu.lock is where it starts from, so that the
   two differ only where they must.
 - pip.lock: the pip that installs them.
 

@@ -1,6 +1,6 @@
 """Export preference pairs for DPO from a run: the same as `rft-ray pairs`.
 
-    python jobs/export_pairs.py --run runs/demo --out pairs.jsonl --max-per-problem 4
+    python jobs/export_pairs.py runs/demo --out pairs.jsonl --max-per-problem 4
 
 Runs `rft_ray/cli/pairs.py` from a checkout, which need not be installed. `--help` lists the options.
 """

@@ -1,6 +1,6 @@
 """Rebuild the report of a run, or of a scaling study: the same as `rft-ray report`.
 
-    python jobs/report.py --run runs/demo
+    python jobs/report.py runs/demo
 
 Runs `rft_ray/cli/report.py` from a checkout, which need not be installed. `--help` lists the options.
 """

@@ -39,7 +39,7 @@ from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, mark_run, open_store
-from rft_ray.store.plans import SOURCE, recorded_sources, save_plan
+from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
 
@@ -56,11 +56,11 @@ def prepare(config: Config) -> tuple[Plan, Store]:
 
     Raises DataError, ModelError or StoreError when one of them cannot be used.
     """
-    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
-    if any(learns_gold(config, model) for model in config.models):
-        problems.check_solutions(train_set, train_set.count, WITHOUT_SOLUTIONS)
     store = open_store(f"{config.run.store}/{config.run.name}")
     hub_records.recall(store)
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config), recorded_commits(store))
+    if any(learns_gold(config, model) for model in config.models):
+        problems.check_solutions(train_set, train_set.count, WITHOUT_SOLUTIONS)
     config, pins = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
     bases = {name: base_models.fingerprint(source) for name, source in sources(config).items()}
@@ -105,7 +105,7 @@ def save(plan: Plan, store: Store) -> None:
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {name}": base for name, base in plan.bases.items()}
     data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
-    hub_records.record(store, sources(plan.config).values())
+    hub_records.record(store, sources(plan.config).values(), (plan.train, plan.test))
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 

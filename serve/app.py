@@ -1,7 +1,7 @@
 """Serve the models of a finished run: run URL -> OpenAI's API and `POST /solve` over HTTP.
 
-    python -m serve.app --run runs/demo [--model NAME] [--stage compare] [--port 8000] [--host 127.0.0.1]
-    python -m serve.app --newest runs
+    python -m serve.app runs/demo [--model NAME] [--stage compare] [--port 8000] [--host 127.0.0.1]
+    python -m serve.app --newest runs         # the default
     serve run serve.app:build run=s3://bucket/runs/demo device=gpu
 
 The first two start a Ray of their own (or join one with `--address`), run until SIGTERM or Ctrl-C, and end only what
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 
+RUNS = "runs"
+"""Where runs are made when `run.store` is not set."""
 ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$"
 
 
@@ -141,7 +143,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m serve.ap
 
     `prog`: the command as the user typed it.
     """
-    options = _parser(prog).parse_args(arguments)
+    parser = _parser(prog)
+    options = parser.parse_args(arguments)
+    named = {options.run, options.run_option, options.newest} - {None}
+    if len(named) > 1:
+        parser.error(f"give one run, or --newest (given: {' and '.join(map(repr, sorted(named)))})")
     try:
         return _serve(options)
     except RftError as error:
@@ -159,7 +165,8 @@ def _refuse(message: str, code: int) -> int:
 def _serve(options: argparse.Namespace) -> int:
     """Check the arguments before Ray starts, then serve until a signal."""
     named = {name: value for name, value in vars(options).items() if name in Args.model_fields and name != "run"}
-    args = Args(run=options.run or run_models.newest(options.newest), **named)
+    run = options.run or options.run_option or run_models.newest(options.newest or RUNS)
+    args = Args(run=run, **named)
     keys = load_keys(args.api_keys_file, os.environ, args.limits)
     if not keys and not is_loopback(options.host):
         raise KeysError(
@@ -205,9 +212,9 @@ def _examples(url: str, model: str, keyed: bool) -> str:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description="Serve the models of a finished run.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="URL", help="folder or s3:// address of a finished run")
-    source.add_argument("--newest", metavar="FOLDER", help="serve the last finished run under this folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="local folder or s3://bucket/prefix of a finished run")
+    parser.add_argument("--run", dest="run_option", metavar="RUN", help="the same as the bare word RUN")
+    parser.add_argument("--newest", metavar="FOLDER", help=f"serve the newest finished run in it (default: {RUNS})")
     parser.add_argument("--model", metavar="NAME", help="one model of the run (default: all of the stage)")
     parser.add_argument(
         "--stage",

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rft_ray.config import Config
+from rft_ray.config.hardware import Cost
 from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.selector import Candidate, distinct_paths, found_by
 from rft_ray.corpus.verifier import grade_row
@@ -63,9 +64,14 @@ def config(folder: Path, models: Sequence[str] = ("a", "b")) -> Config:
     )
 
 
-def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] = ("a", "b")) -> tuple[Plan, Store]:
-    """A finished run whose models sample the texts of `write`."""
+def make_run(
+    folder: Path, write: Write = gold_or_wrong, models: Sequence[str] = ("a", "b"), *, usd_per_gpu_hour: float = 0.0
+) -> tuple[Plan, Store]:
+    """A finished run whose models sample the texts of `write`. `usd_per_gpu_hour`: on GPUs at this price."""
+    gpu = usd_per_gpu_hour > 0
     settings = config(folder, models)
+    if gpu:
+        settings = settings.model_copy(update={"cost": Cost(usd_per_gpu_hour=usd_per_gpu_hour)})
     train, test = (problems.prepare(part, 0, 20) for part in (settings.problems.train, settings.problems.test))
     plan = make_plan(settings, train, test, {name: name * 16 for name in models})
     store = open_store(f"{folder}/reported")
@@ -76,11 +82,11 @@ def make_run(folder: Path, write: Write = gold_or_wrong, models: Sequence[str] =
     watch = Stopwatch()
     with watch.stage("sft"):
         for job in (*plan.sft, *plan.rft):
-            _commit_model(store, job, folder)
+            _commit_model(store, job, folder, gpu=gpu)
     with watch.stage("sample"):
         for verdicts in [*plan.collected, *plan.evaluation_verdicts("sft", "rft")]:
             for shard in verdicts.shards():
-                _commit_samples(store, verdicts, shard, write)
+                _commit_samples(store, verdicts, shard, write, gpu=gpu)
     with watch.stage("corpus"):
         for shard in plan.paths.shards():
             _commit_paths(store, plan, shard, write)
@@ -105,13 +111,15 @@ def _completions(shard: Shard, job: VerdictJob, store: Store, write: Write) -> l
     return rows
 
 
-def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write) -> None:
+def _commit_samples(store: Store, job: VerdictJob, shard: Shard, write: Write, *, gpu: bool) -> None:
     by_id = {problem.problem_id: problem for problem in problems.read_problems(store, shard.problems_fingerprint)}
     rows = _completions(shard, job, store, write)
     table = to_table(rows, Completion)
     counts = {"sampled": len(rows), "skipped": 0, "tokens": sum(row.completion_tokens for row in rows)}
     times = {"seconds": "1.0", "ended_unix": "1000.0", "counts": json.dumps(counts)}
     origin = {"model": json.dumps(asdict(job.sampling.model)), "settings": json.dumps(asdict(job.sampling.settings))}
+    if gpu:
+        origin |= {"engine": json.dumps({"incarnation": "e"}), "environment": json.dumps({"gpus": "2", "card": "H200"})}
     place = Shard(**{**asdict(shard), "stage": "completions", "fingerprint": job.sampling.fingerprint})
     commit_table(store, place.key(), table, {**times, **origin})
     grader = open_verifier(job.rules, job.mode, collecting=job.purpose == "collect")
@@ -145,7 +153,7 @@ def _commit_paths(store: Store, plan: Plan, shard: Shard, write: Write) -> None:
     commit_table(store, shard.key(), to_table(kept, ReasoningPath), {"counts": json.dumps(counts)})
 
 
-def _commit_model(store: Store, job: TrainingJob, folder: Path) -> None:
+def _commit_model(store: Store, job: TrainingJob, folder: Path, *, gpu: bool) -> None:
     files = folder / "files"
     files.mkdir(exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
@@ -165,6 +173,8 @@ def _commit_model(store: Store, job: TrainingJob, folder: Path) -> None:
         "curve": [[step, 1 / step, 1e-3] for step in range(1, 31)],
         "versions": {"torch": "2.13.0"},
     }
+    if gpu:
+        training |= {"device": "gpu", "card": "H200", "parameters": 10**9, "settings": {"workers": 8}, "seconds": 900.0}
     metadata = {"model": job.model, "stage": job.stage, "base": job.base, "data": job.data_key, "seed": job.seed}
     metadata |= {"recipe": job.recipe.model_dump(mode="json"), "template": job.template, "training": training}
     commit_model(store, job.fingerprint, files, metadata)

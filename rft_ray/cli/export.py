@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rft_ray.cli.job import check_folder
+from rft_ray.cli.named_run import add_run, run_of
 from rft_ray.config.errors import RftError
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.report import export
@@ -26,8 +27,8 @@ from rft_ray.store import Store, open_run
 
 def main(argv: Sequence[str], prog: str = "rft-ray export") -> int:
     """Export the model and return the exit code."""
-    options = arguments(argv, prog)
     try:
+        options = arguments(argv, prog)
         print("\n".join(f"exported: {address}" for address in run(options)))
     except export.UploadError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,17 +40,19 @@ def main(argv: Sequence[str], prog: str = "rft-ray export") -> int:
 
 
 def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    """The parsed options."""
+    """The parsed options. Raises InputError where there is no run."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="local folder or s3://bucket/prefix of a run")
+    add_run(parser, "a finished run")
     add("--model", metavar="NAME", help="the model's name in the run (default: the only one of the stage)")
     add("--stage", default="rft", help="rft, sft, or another stage that the run has trained (default: %(default)s)")
     add("--to", required=True, metavar="DIR|hub:OWNER/NAME|s3://BUCKET/PREFIX", help="where to write it; must be empty")
     add("--dry-run", action="store_true", help="for hub and S3: write the folder ./NAME and upload nothing")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.run = run_of(parser, options, "summary.json", finished=True)
+    return options
 
 
 def run(options: argparse.Namespace) -> list[str]:

@@ -1,6 +1,6 @@
 """Export preference pairs for DPO from a run's correct and wrong reasoning paths.
 
-    rft-ray pairs --run runs/demo --out pairs.jsonl --max-per-problem 4
+    rft-ray pairs runs/demo --out pairs.jsonl --max-per-problem 4
 
 Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; does not start Ray. Writes one JSON object
 per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then the origin of both texts. Exit codes:
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rft_ray.cli.job import check_out
+from rft_ray.cli.named_run import add_run, run_of
 from rft_ray.config.errors import RftError
 from rft_ray.config.loading import saved_tree
 from rft_ray.corpus import preference_pairs
@@ -37,8 +38,8 @@ EVERY = 50_000
 
 def main(argv: Sequence[str], prog: str = "rft-ray pairs") -> int:
     """Write the pairs and return the exit code."""
-    options = arguments(argv, prog)
     try:
+        options = arguments(argv, prog)
         counts, problems = export(options)
     except (RftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,12 +50,12 @@ def main(argv: Sequence[str], prog: str = "rft-ray pairs") -> int:
 
 
 def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
-    """The parsed options."""
+    """The parsed options. Raises InputError where there is no run."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run with verdicts")
+    add_run(parser, "a run with verdicts")
     add("--out", required=True, type=Path, metavar="FILE.jsonl", help="local file to write or replace")
     add("--mode", choices=MODES, help="which verdicts to use (default: strict when the run has them, otherwise paper)")
     add(
@@ -77,6 +78,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.max_per_problem < 1:
         parser.error("--max-per-problem must be at least 1")
+    options.run = run_of(parser, options, "summary.json")
     return options
 
 

@@ -1,6 +1,6 @@
 """Rebuild the report of a run or of a scaling study from its committed files.
 
-    rft-ray report --run runs/demo
+    rft-ray report runs/demo
 
 Does not start Ray, and needs no network unless the run is on S3. Replaces the run's `report.html`, or the study's
 `study.html`. Exit codes: 0 done, 2 the run cannot be read or has no summary yet.
@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rft_ray.cli.named_run import add_run, run_of
 from rft_ray.config.errors import RftError
 
 
@@ -20,10 +21,10 @@ def main(argv: Sequence[str], prog: str = "rft-ray report") -> int:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", required=True, metavar="RUN", help="local folder or s3://bucket/prefix of a run")
+    add_run(parser, "a run or of a study")
     options = parser.parse_args(argv)
     try:
-        print(_write(options.run))
+        print(_write(run_of(parser, options, "summary.json", "study.json")))
     except (RftError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,8 +7,8 @@ PROMPTS: any file of rows (docs/your-data.md). Writes a run: the completions in 
 completions.jsonl and completions.parquet, a row for each prompt in the order of the file, and summary.json. Running it
 again samples only what is missing; a larger --n that is a multiple of the run's samples per block keeps the samples
 that are there and adds to them; other numbers sample anew, which the command says first. Keys of the config can be
-given as in --sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1 and
---prompt.chat_kwargs='{enable_thinking: false}' (docs/configuration.md, docs/teachers.md).
+given as in --sampling.max_model_len=4096, --engine.max_actors=8, --endpoint.base_url=http://host/v1,
+--prompt.chat_kwargs='{enable_thinking: false}' and --run.base_weights=store (docs/configuration.md, docs/teachers.md).
 
 Exit codes: 0 done, 1 samples are missing, 2 the prompts, the model or the store cannot be used, 130 stopped by Ctrl-C,
 143 stopped by SIGTERM (docs/run.md).
@@ -39,7 +39,7 @@ MOST_PER_BLOCK = 20
 """Samples per request and shard at most, where --samples-per-block does not say."""
 LARGEST_BLOCK = 1000
 """Samples per block up to which a run is searched for samples to keep, next to blocks of up to --n."""
-SECTIONS = ("--sampling.", "--engine.", "--endpoint.", "--prompt.chat_kwargs")
+SECTIONS = ("--sampling.", "--engine.", "--endpoint.", "--prompt.chat_kwargs", "--run.base_weights=")
 
 
 def main(argv: Sequence[str], prog: str = "rft-ray sample") -> int:
@@ -100,7 +100,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
-    hub_records.recall(store)
+    hub_records.recall(store, data=False)
     config, pins = base_models.pin(config_of(options, settings), recorded_sources(store))
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
     job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
@@ -267,6 +267,7 @@ def run(config: Config, job: SamplingJob, file: PromptFile, store: Store) -> Sam
     """Sample what is missing, on Ray, and write the views. Returns the summary as written. Raises StageError."""
     from rft_ray.data.problems import commit_problems
     from rft_ray.evaluation.sample_summary import summarize
+    from rft_ray.runtime.base_weights import commit_bases
     from rft_ray.sampling.prompt_order import write_in_prompt_order
     from rft_ray.sampling.stage import sample
     from rft_ray.store.shards import missing_shards
@@ -274,6 +275,8 @@ def run(config: Config, job: SamplingJob, file: PromptFile, store: Store) -> Sam
     commit_problems(store, file.prompts)
     if missing_shards(store, job.shards()):
         start(store)
+        if config.run.base_weights == "store":
+            commit_bases(store, {job.model.source: job.model.fingerprint})
         try:
             sample([job], store, config.engine, run_seed=config.run.seed, endpoints=config.endpoints)
         finally:

@@ -1,4 +1,4 @@
-"""Serve the models of a finished run: `rft-ray serve --run runs/demo` is `python -m serve.app --run runs/demo`."""
+"""Serve the models of a finished run: `rft-ray serve runs/demo` is `python -m serve.app runs/demo`."""
 
 from __future__ import annotations
 

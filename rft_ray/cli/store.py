@@ -1,10 +1,12 @@
 """Look into a run's store, check all of its files, void the corrupt ones, delete the ones that are not needed.
 
-    rft-ray store ls|du RUN              count files, or add up bytes, by the first two parts of their keys
-    rft-ray store verify RUN             list the files that are corrupt, or made from files that no longer count
+    rft-ray store ls|du [RUN]            count files, or add up bytes, by the first two parts of their keys
+    rft-ray store verify [RUN]           list the files that are corrupt, or made from files that no longer count
     rft-ray store verify --repair [--undo] [--yes] RUN    list what a repair would void; void it with --yes
     rft-ray store prune [--superseded [--forget PLAN]] [--yes] RUN
                                          list the files that the run does not need; delete them with --yes
+
+Without RUN, the newest run in runs/ is read; --yes needs RUN.
 
 `--undo` lists the void files that are intact, and takes their tombstones back with --yes. Exit codes: 0 done, 1 verify
 lists a file that is not repaired, 2 RUN is no run or cannot be read. Rules: `store/runs.py`, `store/repair.py` and
@@ -21,6 +23,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rft_ray.cli.named_run import ANY, add_run, run_of
+from rft_ray.config.errors import RftError
 from rft_ray.store import NotFound, Store, StoreError, open_run
 
 
@@ -111,7 +115,7 @@ def _pruned(store: Store, options: argparse.Namespace) -> int:
         print(f"{total:>15,}  {name}  ({reason})")
     print(f"{totals.total():>15,}  bytes in {len(files)} files that the run does not need")
     if files and options.yes:
-        print(f"{prune.delete(store, [file.key for file in files])} files deleted")
+        print(f"{prune.delete(store, files)} files deleted")
     elif files:
         print("nothing was deleted: add --yes")
     return 0
@@ -186,15 +190,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray store") ->
         parser.error("--undo, --yes and --no-job-runs belong to --repair")
     if options.command == "prune" and (options.forget or options.unplanned) and not options.superseded:
         parser.error("--forget and --unplanned belong to --superseded")
+    if getattr(options, "yes", False) and options.run is options.run_option is None:
+        parser.error("--yes changes the run: give RUN")
     try:
-        store = open_run(options.url)
+        store = open_run(run_of(parser, options, *ANY))
         if options.command == "verify":
             return _verify(store, options)
         if options.command == "prune":
             return _prune(store, options)
         return _summary(store, "files" if options.command == "ls" else "bytes")
-    except StoreError as error:
-        print(error, file=sys.stderr)
+    except RftError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
 
 
@@ -207,10 +213,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "ls": "count files by the first two parts of their keys",
         "du": "add up bytes by the first two parts of their keys",
         "verify": "read everything; list the files that are corrupt, or made from files that no longer count",
-        "prune": "list checkpoints of committed models, and void files; delete them with --yes (local disk)",
+        "prune": "list checkpoints of committed models, and void files; delete them with --yes",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("url", help="a run's directory: a local path or s3://bucket/prefix")
+        add_run(command)
         if name == "verify":
             command.add_argument("--repair", action="store_true", help="list what would be void; with --yes, void it")
             command.add_argument("--undo", action="store_true", help="with --repair: void files that are intact count")

@@ -154,7 +154,7 @@ def sampling_of(plan: Plan, name: str | None) -> SamplingJob:
 
 def files_of(model: ModelRef, plan: Plan, store: Store) -> tuple[Path, str]:
     """Local folder of the model's files, and which weights these are: fine-tuned, or its base's. Raises ModelError."""
-    from rft_ray.data import base_models
+    from rft_ray.data.base_weights import fetch_base
     from rft_ray.sampling.engine_host import model_folder
     from rft_ray.store.models.committed import committed_model
 
@@ -163,12 +163,12 @@ def files_of(model: ModelRef, plan: Plan, store: Store) -> tuple[Path, str]:
     if committed_model(store, model.fingerprint):
         return model_folder(store, model)[0], f"fine-tuned, from {store.url}"
     [source] = [spec.source for spec in plan.config.models if spec.name == model.name]
-    return base_models.resolve(source), "its base's weights: the run has not fine-tuned it yet"
+    return fetch_base(store, source, plan.bases[model.name]), "its base's weights: the run has not fine-tuned it yet"
 
 
 def describe(tuning: Tuning, options: argparse.Namespace) -> str:
     """What will be tried."""
-    from rft_ray.sampling.tuning import value_of
+    from rft_ray.sampling.tuning import as_yaml, value_of
 
     task = tuning.task
     lines = [
@@ -177,8 +177,8 @@ def describe(tuning: Tuning, options: argparse.Namespace) -> str:
         "first the config's own settings, then from the fastest:",
     ]
     for axis in tuning.varied:
-        values = ", ".join(map(str, axis.values))
-        lines.append(f"  {axis.key}: {values} (own: {value_of(task.engine, axis.key)})")
+        values = ", ".join(map(as_yaml, axis.values))
+        lines.append(f"  {axis.key}: {values} (own: {as_yaml(value_of(task.engine, axis.key))})")
     return "\n".join(lines)
 
 

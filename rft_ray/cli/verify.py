@@ -85,13 +85,16 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Read and check everything. Returns the job's work as a function."""
+    from rft_ray.data import hub_records
     from rft_ray.store import mark_run, open_store
+    from rft_ray.store.plans import recorded_commits
     from rft_ray.store.run_lock import run_lock
 
     store = open_store(options.out)
     store.check()
     check_other_run(store)
-    gold, completions = read(options)
+    hub_records.recall(store)
+    gold, completions = read(options, recorded_commits(store))
     mark_run(store)
 
     def work() -> None:
@@ -121,12 +124,17 @@ def check_other_run(store: Store) -> None:
         raise StoreError(f"{store.url} holds another job's run: choose another --out")
 
 
-def read(options: argparse.Namespace) -> tuple[Gold, Foreign]:
-    """The gold problems and the completions of all files. Raises DataError."""
+def read(options: argparse.Namespace, commits: Mapping[str, str]) -> tuple[Gold, Foreign]:
+    """The gold problems and the completions of all files. Raises DataError.
+
+    `commits`: those that the run has recorded of data sets of the hub.
+    """
     from rft_ray.data import external
 
     print(f"reading {', '.join(options.completions)} …", flush=True)
-    gold = external.read_gold(options.gold)
+    gold = external.read_gold(options.gold, commits)
+    if gold.problems.note:
+        print(f"note: {gold.problems.note}", flush=True)
     completions = external.read_files(
         options.completions,
         gold.problems.problems,
@@ -168,12 +176,15 @@ def plan(
 
 def save(options: argparse.Namespace, gold: Gold, store: Store, jobs: Sequence[object]) -> None:
     """Commit the plan to the run, unless it is saved there. `jobs`: all jobs but those of the corpora."""
-    from rft_ray.store.plans import save_plan
+    from rft_ray.data import hub_records
+    from rft_ray.store.plans import COMMIT, save_plan
 
     problems = gold.problems
+    hub_records.record(store, [], [problems])
     corpora = [CorpusJob(problems.fingerprint, problems.count, job) for job in jobs if isinstance(job, PathJob)]
     config = json.dumps(vars(options), indent=1, default=str, ensure_ascii=False)
-    save_plan(store, [*jobs, *corpora], job="verify", config=config, data={"gold": problems.fingerprint})
+    data = {"gold": problems.fingerprint} | ({f"{COMMIT}gold": problems.commit} if problems.commit else {})
+    save_plan(store, [*jobs, *corpora], job="verify", config=config, data=data)
 
 
 def run(

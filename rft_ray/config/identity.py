@@ -118,6 +118,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "training.micro_batch_size": NONE,
     # The examples and the loss of a step stay: it changes weights only through floating-point rounding.
     "training.packing": NONE,
+    # The same loss up to rounding.
+    "training.liger": NONE,
     "training.threads_per_worker": NONE,
     "training.device": NONE,
     "training.checkpoint_minutes": NONE,

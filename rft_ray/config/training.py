@@ -18,9 +18,12 @@ class Training(Section):
     """ZeRO stage of DeepSpeed: 0 shards nothing, 3 shards the weights too."""
     micro_batch_size: int = Field(8, ge=1)
     """Examples per forward pass of one worker; a packed row holds as many tokens as these may have."""
-    packing: Switch = "off"
+    packing: Switch = "auto"
     """Lay examples end to end in rows, without padding and unseen by each other: the same steps and loss, faster.
     `auto` where the model allows it; `on` fails where it does not."""
+    liger: Switch = "auto"
+    """Liger's kernels and its cross-entropy without logits: the same loss in less memory. `auto`: on GPUs where the
+    package liger-kernel is installed and the type of the model is tested; `on` fails elsewhere."""
     threads_per_worker: int = Field(2, ge=1)
     """CPU threads of one worker, where there is no GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -42,7 +45,8 @@ class Training(Section):
     """Folder on each node for checkpoints and finished models on their way to the store: as large as both together.
     null: the system's temporary folder, which is often small or in memory."""
     offload_optimizer: bool = False
-    """Keep the optimizer's state in the memory of the CPUs."""
+    """Keep the optimizer's state in the memory of the CPUs. It is updated by DeepSpeed's CPU Adam, compiled once a node
+    where there is a C++ compiler, and by PyTorch's fused AdamW elsewhere."""
     activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
 

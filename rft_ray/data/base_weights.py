@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rft_ray.data import base_models, hub_records
 from rft_ray.data.base_models import hub_names, resolve_exactly
 from rft_ray.store import Store
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_files
@@ -21,6 +22,14 @@ def fetch_base(store: Store, source: str, fingerprint: str) -> Path:
     """The local folder of a base model with this fingerprint. Raises ModelError, StoreError."""
     manifest = committed_model(store, fingerprint) if hub_names(source) else None
     return fetch_files(store, manifest) if manifest else resolve_exactly(source, fingerprint)
+
+
+def fetch_recorded(store: Store, source: str) -> Path:
+    """`fetch_base` by what the run has recorded of its hub models, where the fingerprint is not at hand."""
+    if not hub_names(source):
+        return base_models.resolve(source)
+    hub_records.recall(store, data=False)
+    return fetch_base(store, source, base_models.fingerprint(source))
 
 
 def commit_base(store: Store, source: str, fingerprint: str) -> bool:

@@ -118,14 +118,16 @@ def _single_spaced(question: str) -> str:
 # --- Gold -----------------------------------------------------------------------------------------
 
 
-def read_gold(source: str) -> Gold:
+def read_gold(source: str, commits: Mapping[str, str] | None = None) -> Gold:
     """Gold problems of any source of `load_problems`, or of a file under any of GOLD_COLUMNS, with bare answers too.
 
     Raises DataError where a row cannot be read, has no number for an answer or repeats a question; StoreError for S3
     out of reach. All but a file of bare answers is ordered and named as in a pipeline run with blocks of PER_BLOCK.
+    `commits`: those that the run has recorded, as in `problems.prepare`.
     """
     if not names_rows(source):
-        return Gold(problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK), solved=True)
+        prepared = problems.prepare(config.ProblemSet(source=source), 0, PER_BLOCK, commits=commits)
+        return Gold(prepared, solved=True)
     rows_of_gold = list(_gold_rows(source))
     graded = [_gold_problem(row) for row in rows_of_gold]
     if any(bare for _, bare in graded):

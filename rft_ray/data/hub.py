@@ -16,6 +16,7 @@ from typing import Literal
 from rft_ray.config.errors import InputError
 
 Choice = Callable[[Sequence[str]], Sequence[str]]
+Kind = Literal["model", "dataset"]
 
 
 class HubError(InputError, RuntimeError):
@@ -33,11 +34,12 @@ class RepositoryFile:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A model repository at one commit. Example: Repository("Qwen/Qwen2.5-0.5B", "060d…", {"config.json": …})"""
+    """A repository at one commit. Example: Repository("Qwen/Qwen2.5-0.5B", "060d…", {"config.json": …})"""
 
     name: str
     commit: str
     files: Mapping[str, RepositoryFile]
+    kind: Kind = "model"
 
     @property
     def pinned(self) -> str:
@@ -49,6 +51,10 @@ _known: dict[tuple[str, str], Repository] = {}
 """(kind, `owner/name@commit`) -> what the hub has said of it in this process: a commit does not change."""
 _folders: dict[tuple[str, str], Path] = {}
 """(kind, `owner/name@commit`) -> the folder in the client's cache with the files that were chosen so far."""
+_read: dict[tuple[str, str], dict[str, Path]] = {}
+"""(kind, `owner/name@commit`) -> names and local paths of these files."""
+_commits: dict[tuple[str, str], str] = {}
+"""(kind, `owner/name[@revision]`) -> the commit at which files were chosen last."""
 
 
 def repository(name: str) -> Repository | None:
@@ -66,18 +72,34 @@ def repository(name: str) -> Repository | None:
         return None
 
 
-def known(name: str) -> Repository | None:
+def known(name: str, kind: Kind = "model") -> Repository | None:
     """What this process knows of `owner/name@commit`; None where it has not asked."""
-    return _known.get(("model", name))
+    return _known.get((kind, name))
+
+
+def files_read(repository: Repository) -> dict[str, Path]:
+    """File name -> local path of each file of the repository that this process has read."""
+    return dict(_read.get((repository.kind, repository.pinned), {}))
 
 
 def remember(repository: Repository, folder: Path) -> None:
-    """Know a model repository as if the hub had been asked. `folder`: has its small files, and the commit's name."""
-    _known.setdefault(("model", repository.pinned), repository)
-    _folders.setdefault(("model", repository.pinned), folder)
+    """Know a repository as if the hub had been asked. `folder`: has its recorded files, and the commit's name."""
+    _known.setdefault((repository.kind, repository.pinned), repository)
+    _folders.setdefault((repository.kind, repository.pinned), folder)
 
 
-def _asked(name: str, kind: str) -> Repository:
+def newer_commit(name: str, kind: Kind, commit: str) -> str:
+    """The commit of the revision in `owner/name[@revision]` now; empty where it is `commit`, or cannot be asked for."""
+    if name.endswith(f"@{commit}"):
+        return ""
+    try:
+        there = _asked(name, kind).commit
+    except Exception:  # the client's HTTP library is not the same in all of its versions
+        return ""
+    return "" if there == commit else there
+
+
+def _asked(name: str, kind: Kind) -> Repository:
     """What the hub knows of a repository. Raises what its client raises."""
     from huggingface_hub import HfApi, constants
 
@@ -95,12 +117,12 @@ def _asked(name: str, kind: str) -> Repository:
         file.rfilename: RepositoryFile(file.size or 0, file.lfs["sha256"] if file.lfs else "")
         for file in info.siblings or []
     }
-    found = Repository(repo, str(info.sha), files)
+    found = Repository(repo, str(info.sha), files, kind)
     _known[kind, found.pinned] = found
     return found
 
 
-def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> list[Path]:
+def snapshot(name: str, kind: Kind, choose: Choice) -> list[Path]:
     """Local paths of the files that `choose` picks from a repository's file names, in its order.
 
     `choose` runs before the download, and its exceptions pass through. Raises HubError.
@@ -115,49 +137,42 @@ def snapshot(name: str, kind: Literal["model", "dataset"], choose: Choice) -> li
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise HubError(_refusal(error, name, kind)) from error
     except Exception as error:  # the client's HTTP library is not the same in all of its versions
-        return _cached(place, choose, _unreachable(error, kind))
+        folder = _cached(place, _unreachable(error, kind))
+        _commits[kind, name] = folder.name
+        files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        return [folder / file for file in choose(files)]
     chosen = choose(list(found.files))
-    there = _folders.get((kind, name))
+    there = _folders.get((kind, found.pinned))
     if there and all((there / file).is_file() for file in chosen):
-        return [there / file for file in chosen]
-    try:
-        folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
-    except Exception as error:
-        raise HubError(_unreachable(error, kind)) from error
-    _folders[kind, found.pinned] = folder
-    return [folder / file for file in chosen]
+        folder = there
+    else:
+        try:
+            folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
+        except Exception as error:
+            raise HubError(_unreachable(error, kind)) from error
+        _folders[kind, found.pinned] = folder
+    paths = {file: folder / file for file in chosen}
+    _commits[kind, name] = folder.name
+    _read.setdefault((kind, found.pinned), {}).update(paths)
+    return list(paths.values())
 
 
-def commit(name: str, kind: Literal["model", "dataset"]) -> str:
-    """The commit that a repository's revision stands for in the client's cache, as `snapshot` left it.
-
-    Asks the cache only. Raises HubError when it has no copy.
-    """
-    from huggingface_hub import snapshot_download
-
-    repo, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repo_id=repo, repo_type=kind, revision=revision or None, local_files_only=True, allow_patterns=[]
-        )
-    except Exception as error:
-        raise HubError(f"the cache has no copy of the hub's {kind} {name}: download it again") from error
-    return Path(folder).name
+def commit(name: str, kind: Kind) -> str:
+    """The commit at which `snapshot` has read `owner/name[@revision]` in this process."""
+    return _commits[kind, name]
 
 
-def _cached(place: dict[str, str | None], choose: Choice, reason: str) -> list[Path]:
-    """`snapshot` from the hub client's cache alone. Raises HubError with `reason` when the cache has no copy.
+def _cached(place: dict[str, str | None], reason: str) -> Path:
+    """The folder of the repository in the hub client's cache. Raises HubError with `reason` when it has none.
 
-    The pattern list is empty because the client refuses a copy that lacks a requested file; `choose` checks the files.
+    The pattern list is empty because the client refuses a copy that lacks a requested file.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(**place, local_files_only=True, allow_patterns=[]))
+        return Path(snapshot_download(**place, local_files_only=True, allow_patterns=[]))
     except Exception as error:
         raise HubError(reason) from error
-    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [folder / file for file in choose(files)]
 
 
 def _refusal(error: Exception, name: str, kind: str) -> str:

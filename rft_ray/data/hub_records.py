@@ -1,32 +1,42 @@
-"""What a run records of its hub models, so that it goes on as planned when a branch moves or the hub is away.
+"""What a run records of its hub models and data sets, to go on as planned when a branch moves or the hub is away.
 
-In: sources pinned to commits. Out: create-only files `sources/<owner>/<name>/<commit>/…` in the run's store: what the
-hub says of the commit (`repository.json`, written last) and its small files: config, tokenizer, card. Weights are not
-among them. A driver that reads them back plans the same run without a request to the hub.
+In: sources pinned to commits. Out: create-only files `sources/<owner>/<name>/<commit>/…` in the run's store, for data
+sets `sources/datasets/…`: what the hub says of the commit (`repository.json`, written last) and its files. Of a model
+these are the small ones: config, tokenizer, card, and no weights; of a data set those that the run has read. A driver
+that reads them back plans the same run without a request to the hub.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rft_ray.data import base_models, hub
 from rft_ray.data.hub import Repository, RepositoryFile
 from rft_ray.data.model_files import choose, is_weights
+from rft_ray.data.problems import ProblemSet
 from rft_ray.store import Store
 from rft_ray.store.base import is_key
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError
 
 FOLDER = "sources/"
+DATA_SETS = f"{FOLDER}datasets/"
 LISTING = "repository.json"
 
 
-def record(store: Store, sources: Iterable[str]) -> None:
-    """Commit what this process knows of the hub models among the sources, and of the bases of adapters."""
+def record(store: Store, sources: Iterable[str], problems: Iterable[ProblemSet] = ()) -> None:
+    """Commit what this process knows of the hub models among the sources, of bases of adapters, and of data sets."""
+    for pinned in sorted({f"{part.dataset}@{part.commit}" for part in problems if part.commit}):
+        read = hub.known(pinned, "dataset")
+        if read and not store.exists(f"{_folder_of(read)}/{LISTING}"):
+            paths = hub.files_read(read)
+            sizes = {name: paths[name].stat().st_size if name in paths else 0 for name in read.files}
+            files = {name: RepositoryFile(size, "") for name, size in sizes.items()}
+            _create(store, replace(read, files=files), paths)
     for name in sorted({name for source in sources for name in base_models.hub_names(source)}):
         repository = hub.known(name)
         if repository is None or store.exists(f"{_folder_of(repository)}/{LISTING}"):
@@ -36,27 +46,40 @@ def record(store: Store, sources: Iterable[str]) -> None:
 
 
 def _commit(store: Store, repository: Repository) -> None:
-    """Commit the listing of a repository and its small files, unless the store takes no file of such a name."""
-    folder, small = _folder_of(repository), _small_files(repository)
-    if all(is_key(f"{folder}/{file}") for file in small):
-        for path in hub.snapshot(repository.pinned, "model", lambda files: small):
-            store.create_file(f"{folder}/{path.name}", path)
+    """Commit the listing of a model's repository and its small files."""
+    small = _small_files(repository)
+    paths = hub.snapshot(repository.pinned, "model", lambda files: small)
+    _create(store, repository, dict(zip(small, paths, strict=True)))
+
+
+def _create(store: Store, repository: Repository, paths: Mapping[str, Path]) -> None:
+    """Commit these files and the listing, unless the store takes no file of such a name."""
+    folder = _folder_of(repository)
+    if all(is_key(f"{folder}/{file}") for file in paths):
+        for file, path in paths.items():
+            store.create_file(f"{folder}/{file}", path)
         store.create(f"{folder}/{LISTING}", json.dumps(asdict(repository), indent=1).encode())
 
 
-def recall(store: Store) -> None:
-    """Let this process know what the run has recorded, so that it does not ask the hub.
+def recall(store: Store, *, data: bool = True) -> None:
+    """Let this process know what the run has recorded, so that it does not ask the hub. `data`: of data sets too.
 
     Raises StoreError, ModelError.
     """
     for key in list(store.list(FOLDER)):
-        if key.endswith(f"/{LISTING}"):
+        if key.endswith(f"/{LISTING}") and (data or not key.startswith(DATA_SETS)):
             repository = _read(store, key)
             hub.remember(repository, _fetched(store, repository))
 
 
 def _folder_of(repository: Repository) -> str:
-    return f"{FOLDER}{repository.name}/{repository.commit}"
+    return f"{FOLDER if repository.kind == 'model' else DATA_SETS}{repository.name}/{repository.commit}"
+
+
+def _recorded_files(repository: Repository) -> list[str]:
+    if repository.kind == "model":
+        return _small_files(repository)
+    return [name for name, file in repository.files.items() if file.bytes]  # of the others only the names are known
 
 
 def _small_files(repository: Repository) -> list[str]:
@@ -68,7 +91,8 @@ def _read(store: Store, key: str) -> Repository:
     try:
         body = json.loads(store.read(key))
         files = {name: RepositoryFile(**file) for name, file in body["files"].items()}
-        return Repository(str(body["name"]), str(body["commit"]), files)
+        kind: hub.Kind = "dataset" if body.get("kind") == "dataset" else "model"
+        return Repository(str(body["name"]), str(body["commit"]), files, kind)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"damaged file {key} in {store.url} ({error}): put an intact copy in its place, or move it out of the run"
@@ -76,15 +100,16 @@ def _read(store: Store, key: str) -> Repository:
 
 
 def _fetched(store: Store, repository: Repository) -> Path:
-    """A local folder with the small files, whose name is the commit, as in the hub client's cache."""
-    small = _small_files(repository)
+    """A local folder with the recorded files, whose name is the commit, as in the hub client's cache."""
+    recorded = _recorded_files(repository)
 
     def download(folder: Path) -> None:
-        for file in small:
+        for file in recorded:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             store.fetch(f"{_folder_of(repository)}/{file}", folder / file)
 
     def check(folder: Path) -> None:
-        for file in small:
+        for file in recorded:
             if not (folder / file).is_file() or (folder / file).stat().st_size != repository.files[file].bytes:
                 raise ModelError(f"{folder / file} is not whole")
 

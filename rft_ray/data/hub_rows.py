@@ -31,16 +31,20 @@ _Placed = tuple[str, str, str]
 
 
 def hub_rows(
-    source: str, dataset: str, split: str, choose: Choose | None, folders: Sequence[str] = ()
+    source: str, dataset: str, split: str, choose: Choose | None, folders: Sequence[str] = (), *, commit: str = ""
 ) -> Iterator[Row]:
     """The rows of one split of a data set `owner/name[@revision]`. Raises DataError, whose message names the source.
 
-    `folders`: those of the configurations to read, in this order; without any, a usual one or the only one.
+    `folders`: those of the configurations to read, in this order; without any, a usual one or the only one. `commit`:
+    the one that the run has planned with, which is read instead of the revision.
     """
+    if commit:
+        dataset = f"{dataset.partition('@')[0]}@{commit}"
     try:
         paths = hub.snapshot(dataset, "dataset", lambda files: files_of_split(source, files, split, folders))
     except hub.HubError as error:
-        raise DataError(f"{source}: {error}") from error
+        planned = f"; the run was planned with commit {commit}: start another one to read other data" if commit else ""
+        raise DataError(f"{source}: {error}{planned}") from error
     for path in paths:
         yield from rows(str(path), name=f"{source} ({path.name})", choose=choose)
 

@@ -186,14 +186,17 @@ NAMED_SETS: Mapping[str, NamedSet] = {
 }
 
 
-def named_rows(source: str) -> Iterator[Row]:
-    """The rows of a source `<name>:<split>`. Raises DataError where the split or a file cannot be read."""
+def named_rows(source: str, commit: str = "") -> Iterator[Row]:
+    """The rows of a source `<name>:<split>`. Raises DataError where the split or a file cannot be read.
+
+    `commit`: the one to read from the hub, where no local copy is read; empty: the newest.
+    """
     name, _, split = source.partition(":")
     named = NAMED_SETS[name]
     if split not in named.splits:
         valid = " or ".join(f"{name}:{known}" for known in named.splits)
         raise DataError(f"{source}: {named.title} has no split {split!r}: write {valid}")
-    for where, row in _rows(source, name, split):
+    for where, row in _rows(source, name, split, commit):
         yield where, _parts(where, row, named) if named.parts else row
 
 
@@ -224,7 +227,7 @@ def _copy(source: str, variable: str, file: str) -> Path:
     raise DataError(f"{source}: {variable} is {folder!r}, which has no {file}.jsonl: correct or unset it")
 
 
-def _rows(source: str, name: str, split: str) -> Iterator[Row]:
+def _rows(source: str, name: str, split: str, commit: str) -> Iterator[Row]:
     named = NAMED_SETS[name]
     choose = _chooser(named) if named.parts else USUAL.choose
     if copy := local_copy(source):
@@ -232,7 +235,7 @@ def _rows(source: str, name: str, split: str) -> Iterator[Row]:
         return
     files = named.splits[split]
     try:
-        yield from hub_rows(source, named.dataset, files.split, choose, files.folders)
+        yield from hub_rows(source, named.dataset, files.split, choose, files.folders, commit=commit)
     except DataError as error:
         raise DataError(f"{error}; or set {_remedy(name, split)}") from error
 

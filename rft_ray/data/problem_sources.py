@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
-from rft_ray.data.gold_rows import USUAL, Columns, gold_rows, problem_of, same_gold
+from rft_ray.data.gold_rows import USUAL, Columns, GoldRow, gold_rows, problem_of, same_gold
 from rft_ray.data.hub_rows import hub_rows
 from rft_ray.data.named_sets import NAMED_SETS, NamedSet, hub_dataset, named_rows
 from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
@@ -32,12 +32,17 @@ def load_problems(source: str, columns: Columns = USUAL) -> list[Problem]:
     return deduplicated(source, placed_problems(source, columns)).problems
 
 
+def dataset_of(source: str) -> str:
+    """`owner/name[@revision]` of the hub's data set that a source is read from; empty where it is none of the hub."""
+    kind, colon, rest = source.partition(":")
+    if kind == "hub":
+        return _hub_address(source, rest)[0]
+    return (hub_dataset(source) or "") if colon and kind in NAMED_SETS else ""
+
+
 def commit_of(source: str) -> str:
     """The commit of the hub's data set that a source was read from; empty where it was not read from the hub."""
-    kind, _, rest = source.partition(":")
-    if kind == "hub":
-        return hub.commit(_hub_address(source, rest)[0], "dataset")
-    dataset = hub_dataset(source) if kind in NAMED_SETS and ":" in source else None
+    dataset = dataset_of(source)
     return hub.commit(dataset, "dataset") if dataset else ""
 
 
@@ -69,10 +74,10 @@ def _code_rows(source: str, split: str) -> Iterator[Row]:
     return rows(str(Path(__file__).with_name("code") / f"{split}.jsonl"), name=source, choose=USUAL.choose)
 
 
-def _hub_rows(source: str, rest: str, columns: Columns) -> Iterator[Row]:
+def _hub_rows(source: str, rest: str, columns: Columns, commit: str) -> Iterator[Row]:
     """The rows of one split of a hub data set `owner/name[/folder][@revision]:split`."""
     dataset, folder, split = _hub_address(source, rest)
-    return hub_rows(source, dataset, split, columns.choose, (folder,) if folder else ())
+    return hub_rows(source, dataset, split, columns.choose, (folder,) if folder else (), commit=commit)
 
 
 def _hub_address(source: str, rest: str) -> tuple[str, str, str]:
@@ -150,18 +155,20 @@ def deduplicated(
     return Deduplicated(problems, rows.total() - conflicting - len(problems), conflicting)
 
 
-def placed_problems(source: str, columns: Columns = USUAL, golds: GoldReader | None = None) -> Iterator[Placed]:
+def placed_problems(
+    source: str, columns: Columns = USUAL, golds: GoldReader | None = None, *, commit: str = ""
+) -> Iterator[Placed]:
     """(place, problem) of each row of a source, in order; sources as in `load_problems`. Raises as it does.
 
-    `golds`: as in `problem_of`.
+    `golds`: as in `problem_of`. `commit`: of the hub's data set, to be read instead of the source's revision.
     """
     kind, colon, rest = source.partition(":")
     if colon and kind == "tiny":
         return ((f"{source}: problem {number}", made) for number, made in enumerate(_generated(source, rest), start=1))
     if colon and kind in NAMED_SETS:
-        return _named_problems(source, NAMED_SETS[kind], columns, golds)
+        return _named_problems(gold_rows(named_rows(source, commit), columns), NAMED_SETS[kind], golds)
     if colon and kind == "hub":
-        rows = _hub_rows(source, rest, columns)
+        rows = _hub_rows(source, rest, columns, commit)
     elif colon and kind == "code":
         rows = _code_rows(source, rest)
     else:
@@ -169,9 +176,9 @@ def placed_problems(source: str, columns: Columns = USUAL, golds: GoldReader | N
     return ((row.where, problem_of(row, golds)) for row in gold_rows(rows, columns))
 
 
-def _named_problems(source: str, named: NamedSet, columns: Columns, golds: GoldReader | None) -> Iterator[Placed]:
+def _named_problems(rows: Iterable[GoldRow], named: NamedSet, golds: GoldReader | None) -> Iterator[Placed]:
     used = golds.name if golds else "gsm8k"
-    for row in gold_rows(named_rows(source), columns):
+    for row in rows:
         try:
             yield row.where, problem_of(row, golds)
         except DataError as error:

@@ -12,22 +12,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
 from rft_ray import config
+from rft_ray.data import hub
 from rft_ray.data.gold_rows import Columns
 from rft_ray.data.leaks import Leak, Overlap
-from rft_ray.data.problem_sources import commit_of, deduplicated, placed_problems
+from rft_ray.data.problem_sources import commit_of, dataset_of, deduplicated, placed_problems
 from rft_ray.data.row_files import DataError
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem, from_table, to_table
 from rft_ray.store import Store, commit_table, open_store, present, read_table
 from rft_ray.store.names import fingerprint_of
+from rft_ray.store.plans import COMMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,10 @@ class ProblemSet:
     dropped: Dropped = Dropped()
     commit: str = ""
     """The commit of the hub's data set that the problems were read from; empty for other sources."""
+    dataset: str = ""
+    """`owner/name` of this data set."""
+    note: str = ""
+    """A line that says that the branch has moved since the run was planned; empty where it has not."""
 
     @property
     def solved(self) -> int:
@@ -84,15 +90,19 @@ def prepare(
     drop: bool = False,
     not_in: Overlap | None = None,
     rules: VerifierSpec = DEFAULT,
+    commits: Mapping[str, str] | None = None,
 ) -> ProblemSet:
     """The problem set of one section of the config, in its order. Raises DataError, and StoreError for S3.
 
     `drop`: leave out repeated questions (`problems.duplicates`). `not_in`: leave out the problems that contain one of
-    these test questions. `rules`: the verifier, which must be able to read every gold answer.
+    these test questions. `rules`: the verifier, which must be able to read every gold answer. `commits`: as
+    `recorded_commits` of `store/plans.py` returns it.
     """
+    dataset = dataset_of(section.source)
+    commit = (commits or {}).get(section.source, "") if dataset else ""
     columns = Columns.named(section.question, section.answer, section.solution, options=rules.name == "choice")
     with nullcontext() if rules.is_gsm8k else GoldReader(rules) as golds:
-        placed = placed_problems(section.source, columns, golds)
+        placed = placed_problems(section.source, columns, golds, commit=commit)
         read = deduplicated(section.source, placed, drop=drop, golds=golds)
     leaked = {leak.train.problem_id for leak in not_in.leaks(read.problems)} if not_in else set()
     kept = [problem for problem in read.problems if problem.problem_id not in leaked]
@@ -101,18 +111,34 @@ def prepare(
     problems = ordered(kept, order_seed, per_block)
     count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
     dropped = Dropped(read.repeated, read.conflicting, len(leaked))
-    return replace(problems, count=count, dropped=dropped, commit=commit_of(section.source))
+    newer = hub.newer_commit(dataset, "dataset", commit) if commit else ""
+    note = (
+        f"{section.source} is at commit {newer} by now: this run goes on with {commit}, which it was planned with; "
+        "start another one to read the new data"
+    )
+    return replace(
+        problems,
+        count=count,
+        dropped=dropped,
+        commit=commit or commit_of(section.source),
+        dataset=dataset.partition("@")[0],
+        note=note if newer else "",
+    )
 
 
-def prepare_sets(section: config.Problems, rules: VerifierSpec = DEFAULT) -> tuple[ProblemSet, ProblemSet]:
+def prepare_sets(
+    section: config.Problems, rules: VerifierSpec = DEFAULT, commits: Mapping[str, str] | None = None
+) -> tuple[ProblemSet, ProblemSet]:
     """The training set and the test set of a config. Raises DataError, and StoreError for S3 out of reach.
 
-    `rules`: the verifier, which must be able to read every gold answer.
+    `rules`: the verifier, which must be able to read every gold answer. `commits`: those that the run has recorded, as
+    in `prepare`.
     """
     seed, per_block, drop = section.order_seed, section.per_block, section.duplicates == "drop"
-    test = prepare(section.test, seed, per_block, drop=drop, rules=rules)
+    test = prepare(section.test, seed, per_block, drop=drop, rules=rules, commits=commits)
     not_in = Overlap(test.problems, section.overlap_threshold) if section.decontaminate == "drop" else None
-    return prepare(section.train, seed, per_block, drop=drop, not_in=not_in, rules=rules), test
+    train = prepare(section.train, seed, per_block, drop=drop, not_in=not_in, rules=rules, commits=commits)
+    return train, test
 
 
 def origins(train: ProblemSet, test: ProblemSet) -> dict[str, str]:
@@ -121,7 +147,7 @@ def origins(train: ProblemSet, test: ProblemSet) -> dict[str, str]:
     Example: {"train": "9c41…", "test": "3d5f…", "commit of train": "e53f…"}
     """
     sets = {"train": train, "test": test}
-    commits = {f"commit of {name}": part.commit for name, part in sets.items() if part.commit}
+    commits = {f"{COMMIT}{name}": part.commit for name, part in sets.items() if part.commit}
     return {name: part.fingerprint for name, part in sets.items()} | commits
 
 
@@ -156,6 +182,8 @@ def describe(train: ProblemSet, test: ProblemSet, leaks: Sequence[Leak], thresho
     for name, part in (("train", train), ("test", test)):
         if only := part.count - part.solved:
             lines.append(f"problems.{name}: {only:,} of {part.count:,} problems have an answer and no worked solution")
+        if part.note:
+            lines.append(f"problems.{name}: {part.note}")
         if part.dropped:
             lines.append(f"problems.{name}: dropped {part.dropped}")
     if leaks:

@@ -20,6 +20,7 @@ from rft_ray.evaluation.model_index import write_index
 from rft_ray.evaluation.stage import read_records
 from rft_ray.evaluation.summary_records import (
     Account,
+    BadPlace,
     Charged,
     Complementarity,
     Corpus,
@@ -34,17 +35,18 @@ from rft_ray.evaluation.summary_records import (
     summary_json,
 )
 from rft_ray.plan.cost import price
-from rft_ray.plan.jobs import CorpusJob, VerdictJob
+from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.plan.judges import JUDGE, judge_endpoints
 from rft_ray.plan.run_plan import CONTROLS, Plan, verdicts_of
 from rft_ray.records import REJECTIONS, Opinion, Status
 from rft_ray.runtime.progress import StageTime, Stopwatch
+from rft_ray.sampling import places
 from rft_ray.sampling.engine_load import EngineLoad, merged
 from rft_ray.sampling.quarantine import Held, held_shards
 from rft_ray.store import NotFound, Store, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
-from rft_ray.store.shards import missing_shards, shard_metadata
+from rft_ray.store.shards import committed_keys, missing_shards, shard_metadata
 
 SUMMARY = "summary.json"
 
@@ -118,7 +120,22 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         stages=tuple(stages),
         seconds=round(sum(stage.seconds for stage in stages), 3),
         gpu_use=gpu_use(store, plan, stages) if finished and _may_use_gpus(plan) else (),
+        bad_places=bad_places(store, plan.samplings),
     )
+
+
+def bad_places(store: Store, jobs: Iterable[SamplingJob]) -> tuple[BadPlace, ...]:
+    """The places that could not load a model of these jobs, by name. A model that nobody could load is left out."""
+    failures = places.noted(store)
+    failed = {failure.model for failure in failures}
+    of_failed = [job for job in jobs if job.model.fingerprint in failed]
+    sampled = [job.model for job in of_failed if committed_keys(store, job.shards())]
+    names = {model.fingerprint: f"{model.name} ({model.stage})" for model in sampled}
+    by_place: dict[str, dict[str, str]] = {}
+    for failure in failures:
+        if failure.model in names:
+            by_place.setdefault(str(failure.place), {})[names[failure.model]] = failure.reason
+    return tuple(BadPlace(place, tuple(why), next(iter(why.values()))) for place, why in sorted(by_place.items()))
 
 
 def _may_use_gpus(plan: Plan) -> bool:

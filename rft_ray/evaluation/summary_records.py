@@ -190,6 +190,20 @@ class GpuUse:
     """By `cost.usd_per_gpu_hour`; None without it."""
 
 
+@dataclass(frozen=True, slots=True)
+class BadPlace:
+    """A host or its GPUs that could not load a model which others have sampled with.
+
+    Example: BadPlace("10.0.0.7 (node 5f0c2d1e) GPU 3", ("tiny-m (sft)",), "no kernel image is available")
+    """
+
+    place: str
+    models: tuple[str, ...]
+    """Name and stage of each."""
+    reason: str
+    """Why the first of them was not loaded."""
+
+
 def _none_without_counts(corpus: Any) -> Any:
     """None for `{}`, which stands for a corpus that is not committed; any other value as it is."""
     return None if corpus == {} else corpus
@@ -234,6 +248,8 @@ class Summary:
     """Sum over the stages."""
     gpu_use: tuple[GpuUse, ...] = ()
     """Of a finished run on GPUs: for each stage that used them."""
+    bad_places: tuple[BadPlace, ...] = ()
+    """Where sampling did without an engine."""
 
 
 OPTIONAL = ("load", "charged", "judged", "judge_charged", "partly_read")
@@ -268,8 +284,9 @@ def summary_json(summary: Summary) -> bytes:
         "evaluation": evaluation,
         "stages": [stage.as_data() for stage in summary.stages],
     }
-    if not summary.gpu_use:
-        del tree["gpu_use"]
+    for name in ("gpu_use", "bad_places"):
+        if not tree[name]:
+            del tree[name]
     return json.dumps(tree, indent=2, ensure_ascii=False).encode()
 
 

@@ -5,7 +5,8 @@ DeepSpeed 0.19 (runtime/zero), transformers 5 and vLLM 0.29; bytes of activation
 backward pass of one layer, as a test measures.
 
 Limits: an estimate, to about 10 %. A micro-batch is taken to be full of examples of `max_tokens`, and attention to
-keep no scores (SDPA or flash attention). Not counted: a tokenizer's or a kernel's own memory beyond `OVERHEAD`.
+keep no scores (SDPA or flash attention). Logits are those of all tokens: an upper bound for packed rows, where prompts
+have none. Not counted: a tokenizer's or a kernel's own memory beyond `OVERHEAD`.
 """
 
 from __future__ import annotations

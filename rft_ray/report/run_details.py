@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rft_ray.evaluation.summary_records import Account, GpuUse
+from rft_ray.evaluation.summary_records import Account, BadPlace, GpuUse
 from rft_ray.report import charts
 from rft_ray.report.charts import draw
 from rft_ray.report.facts import RunFacts, Training
@@ -17,6 +17,8 @@ from rft_ray.store.names import VERSIONS
 
 POINTS = 240
 """The most points drawn of one training curve."""
+SHOWN_PLACES = 4
+"""Hosts or GPUs that are named as unable to load a model."""
 
 
 def training(facts: RunFacts) -> Markup:
@@ -137,6 +139,7 @@ def time(facts: RunFacts) -> Markup:
         ),
         _loads(facts.summary.ledger),
         _gpus(facts.summary.gpu_use),
+        _bad_places(facts.summary.bad_places),
         _charges(facts.summary.ledger),
     )
 
@@ -178,6 +181,15 @@ def _gpus(used: Sequence[GpuUse]) -> Markup:
         ["Stage", "GPUs", "GPU-hours", "idle", "utilization", *(["US dollars"] if priced else [])],
         rows,
     )
+
+
+def _bad_places(places: Sequence[BadPlace]) -> Markup:
+    """The places that sampling did without; empty where there are none."""
+    if not places:
+        return Markup()
+    shown = [f"{bad.place} could not load {', '.join(bad.models)}: {bad.reason}" for bad in places[:SHOWN_PLACES]]
+    more = [f"and {len(places) - SHOWN_PLACES} more places"] if len(places) > SHOWN_PLACES else []
+    return paragraph(f"Sampled elsewhere: {'; '.join([*shown, *more])}.", "note")
 
 
 def _charges(ledger: Mapping[str, Account]) -> Markup:

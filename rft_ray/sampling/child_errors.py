@@ -27,6 +27,8 @@ QUIET_S = 2.0
 """How long to wait for the last lines of a child that has ended."""
 _ERROR = re.compile(r"(?:^|[\s:\]])((?:[A-Za-z_][\w.]{0,80}\.)?[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit): .*)")
 """The last line of a stack, such as `ValueError: no such layer`, with or without a logger's prefix."""
+SAME_CHARS = 100
+"""Errors that begin with the same so many characters are one: a process repeats what another wrote, cut elsewhere."""
 _ELSEWHERE = re.compile(r"root cause|initialization failed", re.IGNORECASE)
 """Errors that only say that another one came before them."""
 
@@ -82,6 +84,6 @@ def _copy(reading: int, to: int, lines: deque[str], ended: threading.Event) -> N
 def root_cause(lines: Sequence[str]) -> str:
     """The last different errors among these lines that do not refer to others, or else the last lines; one line."""
     errors = [match[1].strip() for line in lines if (match := _ERROR.search(line))]
-    causes = list(dict.fromkeys(error for error in errors if not _ELSEWHERE.search(error)))
+    causes = list({error[:SAME_CHARS]: error for error in errors if not _ELSEWHERE.search(error)}.values())
     last = [line.strip() for line in lines if line.strip()]
     return "; ".join((causes or last)[-SHOWN:])

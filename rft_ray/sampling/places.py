@@ -4,15 +4,22 @@ In: for each model, the places where a load began, succeeded or failed. Out: whe
 to other places, or report that no place can load it. With its engine in a process of its own, every failed start of
 vLLM reads alike, so the message cannot decide; distinct places can. A model is unloadable when it has failed at two
 places on two hosts, or at as many as the cluster has, no other place has loaded it, and none is loading it now.
+
+A place that others stand in for is recorded in the run, for its summary: create-only files `failures/places/…`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rft_ray.store import Store
+
+FOLDER = "failures/places/"
 Verdict = Literal["load", "elsewhere", "unloadable"]
 """`load`: the place may try; `elsewhere`: it has failed here and other places may try; `unloadable`: no place can."""
 ENOUGH = 2
@@ -50,6 +57,26 @@ class LoadFailure:
     """The model's fingerprint."""
     place: Place
     reason: str
+
+
+def note(store: Store, failure: LoadFailure) -> None:
+    """Record a place that cannot load a model, unless it is recorded."""
+    name = hashlib.sha256(str(failure.place).encode()).hexdigest()[:16]
+    body = json.dumps(asdict(failure), ensure_ascii=False).encode()
+    store.create(f"{FOLDER}{failure.model}/{name}.json", body)
+
+
+def noted(store: Store) -> list[LoadFailure]:
+    """The recorded places, by model and in the order of their names; a damaged record is left out."""
+    found = []
+    for key in store.list(FOLDER):
+        try:
+            body = json.loads(store.read(key))
+            place = Place(**{**body["place"], "gpus": tuple(body["place"]["gpus"])})
+            found.append(LoadFailure(str(body["model"]), place, str(body["reason"])))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda failure: (failure.model, str(failure.place)))
 
 
 def here() -> Place:
@@ -98,16 +125,21 @@ class LoadRecord:
         self._loading.pop(sampler, None)
         self._loaded.add(model)
 
-    def failed(self, model: str, sampler: str, place: Place, reason: str, *, again: bool) -> None:
-        """Note a failed load. `again`: another process at the same place may succeed (out of memory, a hang)."""
+    def failed(self, model: str, sampler: str, place: Place, reason: str, *, again: bool) -> LoadFailure | None:
+        """Note a failed load. `again`: another process at the same place may succeed (out of memory, a hang).
+
+        Returns the failure of the place where it has failed with the model now, and had not before.
+        """
         self._loading.pop(sampler, None)
         if again:
             self._attempts[model, place] += 1
             if self._attempts[model, place] < self._max_failures:
-                return
+                return None
             reason = f"{reason} ({self._attempts[model, place]} times)"
-        if self._failure_at(model, place) is None:
-            self.failures.append(LoadFailure(model, place, reason))
+        if self._failure_at(model, place):
+            return None
+        self.failures.append(LoadFailure(model, place, reason))
+        return self.failures[-1]
 
     def ended(self, sampler: str) -> None:
         """Note that the sampler's process has ended: whatever it was loading, it is not any more."""

@@ -229,12 +229,13 @@ def ask_problems(store: Store, job: SamplingJob, shard: Shard) -> Asked:
 
 def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, str]:
     """What samples depend on through floating point, recorded with each shard: device, data type and versions."""
+    gpus = {"gpus": str(settings.gpus)} if gpu else {}
     if engine == "scripted":
-        return {"engine": engine}
+        return {"engine": engine, **gpus}
     if engine == "openai":
         return {"engine": engine, "openai": packages.version("openai")}
     versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
-    card = {"card": device_name(), "gpus": str(settings.gpus)} if gpu else {}
+    card = {"card": device_name(), **gpus} if gpu else {}
     return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **card, **versions}
 
 

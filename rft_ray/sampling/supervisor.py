@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from rft_ray.sampling import quarantine
+from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Assignment, Pace, Work
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
 from rft_ray.store import Store
@@ -253,7 +253,9 @@ class Supervisor:
 
     def load_failed(self, model: str, sampler: str, place: Place, reason: str, again: bool) -> None:
         """Note that an engine at the place did not load the model. `again`: another process there may."""
-        self._loads.failed(model, sampler, place, reason, again=again)
+        failure = self._loads.failed(model, sampler, place, reason, again=again)
+        if failure and self._loads.sites.places > 1:
+            places.note(self._store, failure)
         self._pace.load_ended(sampler, loaded=False)
 
     def drain(self) -> None:

@@ -23,6 +23,8 @@ from rft_ray.config import ConfigError, Engine
 
 WORTH = 1.02
 """Settings win where they sample faster by this factor."""
+UNSTEADY = 1.2
+"""Two measurements of one engine that differ by this factor say that something else decides the speeds."""
 HOPELESS = 1.5
 """A trial ends when it has sampled for so many times the seconds of the fastest one."""
 SEQUENCES = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -202,23 +204,47 @@ class Search:
         return True
 
     def _confirm(self) -> None:
-        """Measure the winner and the config's own settings once more, where there is time for both."""
-        first = self.trials[0]
-        pair = [trial for trial in (self.best, first) if trial and isinstance(trial.outcome, Measured)]
-        if len(pair) < 2 or self.best is first:
+        """Measure the winner and the config's own settings once more, where there is time for both.
+
+        Then also what was measured once and is faster than the winner's mean: chance may have made it the second best.
+        """
+        if self.best is None or self.best.engine == self.own or not self._again(self.best.engine, self.own):
             return
-        needed = sum(t.outcome.start_s + t.outcome.seconds for t in pair if isinstance(t.outcome, Measured))
-        if self.seconds_left() > 1.2 * needed:
-            for trial in pair:
-                self.trials.append(Trial(trial.engine, self.measure(trial.engine, float("inf"))))
+        while challenger := self._challenger():
+            if not self._again(challenger):
+                return
+
+    def _again(self, *engines: Engine) -> bool:
+        """Measure engines once more, those that were measured before. False: there is no time for all of them."""
+        pairs = ((engine, self._measured(engine)) for engine in engines)
+        known = [(engine, measured[0]) for engine, measured in pairs if measured]
+        if self.seconds_left() <= 1.2 * sum(first.start_s + first.seconds for _, first in known):
+            return False
+        for engine, _ in known:
+            self.trials.append(Trial(engine, self.measure(engine, float("inf"))))
+        return True
+
+    def _challenger(self) -> Engine | None:
+        """The fastest settings that were tried once and seem faster than the winner."""
+        fastest = max(self._own_samples(1), key=self.rate, default=None)
+        return fastest if fastest and self.winner and self._beats(fastest, self.winner) else None
+
+    def _own_samples(self, times: int) -> list[Engine]:
+        """Measured settings that leave samples as they are and were tried so many times."""
+        tried = [trial.engine for trial in self.trials]
+        same = [engine for engine in tried if engine.deciding_arguments == self.own.deciding_arguments]
+        return [engine for engine in same if tried.count(engine) == times and self.rate(engine)]
+
+    def _beats(self, engine: Engine, other: Engine) -> bool:
+        return self.rate(engine) >= WORTH * self.rate(other)
 
     @property
     def winner(self) -> Engine | None:
-        """The settings to use; None where nothing was measured."""
+        """The settings to use, of those that were measured twice where some were; None where nothing was measured."""
         if self.best is None:
             return None
-        own = self.rate(self.own)
-        return self.best.engine if not own or self.rate(self.best.engine) >= WORTH * own else self.own
+        fastest = max(self._own_samples(2), key=self.rate, default=self.best.engine)
+        return fastest if self._beats(fastest, self.own) else self.own
 
     @property
     def faster_with_other_samples(self) -> Engine | None:
@@ -230,8 +256,17 @@ class Search:
 
     def rate(self, engine: Engine) -> float:
         """Tokens a second, the mean of the measurements of these settings; 0 without any."""
-        rates = [m.tokens_per_s for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
+        rates = [measured.tokens_per_s for measured in self._measured(engine)]
         return fmean(rates) if rates else 0.0
+
+    def _measured(self, engine: Engine) -> list[Measured]:
+        return [m for t in self.trials if t.engine == engine and isinstance(m := t.outcome, Measured)]
+
+    @property
+    def spread(self) -> float:
+        """The most by which two measurements of one engine differ, as a factor; 1 where none was repeated."""
+        repeated = ([m.tokens_per_s for m in self._measured(trial.engine)] for trial in self.trials)
+        return max((max(rates) / min(rates) for rates in repeated if rates), default=1.0)
 
 
 def changes(engine: Engine, own: Engine) -> dict[str, Any]:
@@ -242,8 +277,13 @@ def changes(engine: Engine, own: Engine) -> dict[str, Any]:
 
 def label(engine: Engine, own: Engine) -> str:
     """The settings in a few words. Example: `max_num_seqs=512 enforce_eager=true`"""
-    parts = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in changes(engine, own).items()]
+    parts = [f"{key}={as_yaml(value)}" for key, value in changes(engine, own).items()]
     return " ".join(parts) or "the config's own"
+
+
+def as_yaml(value: Any) -> str:
+    """A value of a setting as in YAML, on one line. Example: `null`"""
+    return json.dumps(value).strip('"')
 
 
 HEAD = ("settings", "tokens/s", "preemptions", "peak KV", "at once", "memory GiB", "start s", "fits")
@@ -301,5 +341,10 @@ def advice(search: Search) -> str:
         lines.append(
             f"# {label(other, search.own)} makes {ratio:.2f} times that, and other samples under other names: for a "
             "run that has not begun"
+        )
+    if search.spread >= UNSTEADY:
+        lines.append(
+            f"# note: two measurements of the same settings differ by a factor of {search.spread:.1f}, so other work "
+            "on this machine may have decided all of these speeds: measure again while it is idle"
         )
     return "\n".join(lines)

@@ -84,7 +84,7 @@ def measure(task: Task, tell: Callable[[dict[str, Any]], object]) -> Measured:
         for block in as_completed([pool.submit(engine.generate, block, settings) for block in blocks]):
             answered += len(block.result())
             tokens += sum(map(tokens_of, block.result()))
-            if time.monotonic() - reported > REPORT_S:
+            if answered < len(requests) and time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
                 tell({"answered": answered, "of": len(requests), "tokens": tokens, "seconds": reported - began})
     seconds = time.monotonic() - began

@@ -94,6 +94,18 @@ class Store(Protocol):
     def discard(self, keys: Iterable[str]) -> None:
         """Delete training states; keys without a file are passed over. Raises ValueError for a key outside `work/`."""
 
+    def remove(self, keys: Iterable[str]) -> None:
+        """Delete files, as only a prune does, which holds the run's lock; keys without a file are passed over.
+
+        Raises ValueError for a view, and for the run's marker.
+        """
+
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
+        """Unfinished files of killed writers that are older than this by the storage's clock: names and bytes."""
+
+    def clear(self, older_s: float) -> None:
+        """Delete what `leftovers` lists."""
+
     def bind(self, run_id: str) -> None:
         """Bind this object to a run. A local store then checks at each commit that the run's marker is still there."""
 
@@ -130,6 +142,13 @@ def checked_work(key: str) -> str:
     """`key`. Raises ValueError unless it is below `work/`, whose files a run can lose and still be complete."""
     if not checked_key(key).startswith("work/"):
         raise ValueError(f"cannot delete {key!r}: only files below work/ can be deleted")
+    return key
+
+
+def checked_removable(key: str) -> str:
+    """`key`. Raises ValueError where it is a view or the run's marker, without which the folder would be no run."""
+    if checked_key(key) in VIEWS or key == "run.json":
+        raise ValueError(f"cannot delete {key!r}: it is part of every run")
     return key
 
 

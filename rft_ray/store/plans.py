@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from rft_ray.config import yaml_reader
 from rft_ray.store.base import Store, StoreError
 from rft_ray.store.run_lock import run_lock
 from rft_ray.store.shards import read_ahead
@@ -27,6 +28,8 @@ from rft_ray.store.shards import read_ahead
 FOLDER = "plans/"
 SOURCE = "source "
 """Prefix of the names in `data` that record where a base model was taken from."""
+COMMIT = "commit of "
+"""Prefix of the names in `data` that record commits of data sets of the hub: of `train`, `test`, and `gold`."""
 Job = Literal["run", "study", "verify", "sample"]
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 _NAMES = ("fingerprint", "key", "data_key", "same_steps_as", "start")
@@ -43,6 +46,8 @@ class SavedPlan:
     recipes: frozenset[str]
     data: Mapping[str, str] = field(default_factory=dict, compare=False)
     """What the plan was made from, as given to `save_plan`."""
+    config: str = field(default="", compare=False, repr=False)
+    """The settings as text, as given to `save_plan`."""
 
     @property
     def key(self) -> str:
@@ -106,12 +111,32 @@ def recorded_sources(store: Store) -> dict[str, str]:
     return dict(pins)
 
 
+def recorded_commits(store: Store) -> dict[str, str]:
+    """Source of problems -> the commit of the hub's data set that the run's plans were made from; the latest counts."""
+    commits = {}
+    for plan in saved_plans(store):
+        for name, commit in plan.data.items():
+            if name.startswith(COMMIT) and (source := _problems_in(plan.config, name.removeprefix(COMMIT))):
+                commits[source] = commit
+    return commits
+
+
+def _problems_in(settings: str, name: str) -> str:
+    """The source of the problems `train`, `test` or `gold` in a saved config; empty where it has none."""
+    try:
+        tree = yaml_reader.read(settings)
+        return str(tree["gold"] if name == "gold" else tree["problems"][name]["source"])
+    except (yaml_reader.YamlError, KeyError, TypeError):
+        return ""
+
+
 def _read(store: Store, key: str) -> SavedPlan:
     name = key.removeprefix(FOLDER).removesuffix(".json")
     try:
         body = json.loads(store.read(key))
         named = frozenset(map(str, body["recipes"]))
-        plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), named, dict(body.get("data", {})))
+        data, config = dict(body.get("data", {})), str(body.get("config", ""))
+        plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), named, data, config)
         if _name_of(plan.recipes) != name:
             raise ValueError("its recipes do not have the hash that is its name")
     except (ValueError, KeyError, TypeError) as error:

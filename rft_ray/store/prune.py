@@ -1,22 +1,21 @@
 """Files that a run's store no longer needs: checkpoints of committed models, void files, temporary files of killed
 writers, and files of superseded recipes.
 
-In: a run's store, and plans to forget. Out: keys with sizes and the reason, and their deletion from local disk. A key
-is kept unless it is known to be unneeded; tombstones, tables of problems and views are always kept.
+In: a run's store, and plans to forget. Out: keys with sizes and the reason, and their deletion, under the run's lock:
+no job reads or commits meanwhile (`run_lock.py`, which holds on S3 as on local disk). A key is kept unless it is known
+to be unneeded; tombstones, tables of problems and views are always kept.
 
 A recipe is superseded if only forgotten plans name it (`plans.py`). A recipe that no saved plan names is not known: an
 earlier version made its files, or a job whose plan was forgotten before.
 
-Limits: the store has no delete, so nothing is deleted from S3: let `work/` expire there by a lifecycle rule.
+Limits: on S3 it needs a key that may delete; a lifecycle rule for `work/` needs none.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from rft_ray.store.base import VIEWS, Store, StoreError
 from rft_ray.store.models.committed import committed_model
@@ -26,6 +25,7 @@ from rft_ray.store.plans import SavedPlan, recipe_of
 
 RECIPES = ("completions/", "verdicts/", "judgements/", "paths/", "corpus/", "evaluation/", "models/", "work/")
 """Folders whose files carry the name of a recipe."""
+LEFTOVER = "left by a killed writer"
 LEFT_AFTER_S = 24 * 3600
 """No writer takes so long over one file."""
 
@@ -60,7 +60,7 @@ def unneeded(store: Store, needed: Collection[str] | None = None) -> list[Unneed
             keys.append(Unneeded(key, size, "void"))
         elif needed is not None and _has_recipe(key) and recipe_of(key) not in needed:
             keys.append(Unneeded(key, size, "superseded recipe"))
-    return [*keys, *_leftovers(store)]
+    return [*keys, *(Unneeded(name, size, LEFTOVER) for name, size in store.leftovers(LEFT_AFTER_S))]
 
 
 def _corpora_of_models(store: Store, keys: Iterable[str], needed: Collection[str]) -> Iterator[str]:
@@ -88,20 +88,13 @@ def _has_recipe(key: str) -> bool:
     return key.startswith(RECIPES) and bool(recipe_of(key))
 
 
-def _leftovers(store: Store) -> Iterator[Unneeded]:
-    """Temporary files that killed writers have left in a local store: those older than LEFT_AFTER_S."""
-    if store.local_path("summary.json") is not None:
-        for path in Path(store.url).glob(".tmp/*"):
-            status = path.stat()
-            if time.time() - status.st_mtime > LEFT_AFTER_S:
-                yield Unneeded(f".tmp/{path.name}", status.st_size, "left by a killed writer")
-
-
-def delete(store: Store, keys: Iterable[str]) -> int:
-    """Delete files and return how many. Raises StoreError where the store is not on local disk."""
-    if store.local_path("summary.json") is None:
-        raise StoreError(f"{store.url} is not on local disk and has no delete: let work/ expire by a lifecycle rule")
-    paths = [Path(store.url) / key for key in keys]
-    for path in paths:
-        path.unlink(missing_ok=True)
-    return len(paths)
+def delete(store: Store, files: Iterable[Unneeded]) -> int:
+    """Delete files and return how many. Raises StoreError where the storage does not let this key delete."""
+    files = list(files)
+    try:
+        store.remove(file.key for file in files if file.reason != LEFTOVER)
+        if any(file.reason == LEFTOVER for file in files):
+            store.clear(LEFT_AFTER_S)
+    except StoreError as error:
+        raise StoreError(f"{error}; a lifecycle rule can delete work/ instead: docs/reliability.md") from error
+    return len(files)

@@ -27,7 +27,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.plans import SOURCE, recorded_sources, save_plan
+from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
 from rft_ray.study.cost import training_seconds
@@ -47,10 +47,10 @@ OnAnswer = Callable[[Store], object]
 
 def prepare(config: Config) -> tuple[StudyPlan, Store]:
     """Read the data, find the base models, plan the study. Raises ConfigError, DataError, ModelError, StoreError."""
-    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config))
-    problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     store = open_store(f"{config.run.store}/{config.run.name}")
     hub_records.recall(store)
+    train_set, test_set = problems.prepare_sets(config.problems, spec_of(config), recorded_commits(store))
+    problems.check_solutions(train_set, max(1, train_set.count >> config.study.halvings))
     config, sources = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
     named = {model.name: model.source for model in config.models}
@@ -76,7 +76,7 @@ def save(plan: StudyPlan, store: Store) -> None:
     data = problems.origins(plan.train, plan.test)
     data |= {f"model {point.spec.model}": point.training.base_fingerprint for point in plan.points}
     data |= {f"{SOURCE}{source}": pinned for source, pinned in plan.sources.items()}
-    hub_records.record(store, [model.source for model in plan.config.models])
+    hub_records.record(store, [model.source for model in plan.config.models], (plan.train, plan.test))
     save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 
 

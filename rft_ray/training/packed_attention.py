@@ -1,8 +1,9 @@
 """Attention over packed rows, and the model inputs that it needs.
 
 In: a model's config and the examples of a row. Out: the attention by which no token of a row attends to another
-example, and input ids, labels and positions that start again with each example. On a GPU with the package `flash_attn`
-it is FlashAttention over sequences of different lengths. Elsewhere `scaled_dot_product_attention` is called for each
+example, input ids, positions that start again with each example, and the tokens that are learned, with the places whose
+logits predict them: prompts need none. On a GPU with the package `flash_attn` the attention is FlashAttention over
+sequences of different lengths. Elsewhere `scaled_dot_product_attention` is called for each
 example of a row, which computes what a block-diagonal causal mask would, without its quadratic cost.
 
 Limits: the types of models in MODEL_TYPES. FlashAttention's rows have no test, as they need a GPU.
@@ -43,7 +44,7 @@ MODEL_TYPES = (
     "smollm3",
     "starcoder2",
 )
-"""The types of models whose logits a test has compared, packed and alone."""
+"""The types of models whose logits, loss and gradients a test has compared, packed and alone."""
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Types of layers, as a config lists them, that mix tokens by attention alone."""
 
@@ -57,15 +58,23 @@ def choose(packing: str, config: Any, *, gpu: bool, dtype: str) -> str:
 
     if packing == "off":
         return ""
-    layers = set(getattr(config, "layer_types", None) or ())
-    if config.model_type not in MODEL_TYPES or not layers <= LAYER_TYPES:
-        if packing == "on":
-            raise TrainingError(
-                f"packing is not tested for models of type {config.model_type!r}, whose layers might mix the examples "
-                "of a row: set training.packing=auto or off"
-            )
+    reason = _against(config)
+    if reason and packing == "on":
+        raise TrainingError(f"{reason}: set training.packing=auto or off")
+    if reason:
         return ""
     return FLASH if gpu and dtype == "bfloat16" and is_flash_attn_2_available() else BY_EXAMPLE
+
+
+def _against(config: Any) -> str:
+    """Why rows of a model with this config are not to be packed; empty where they may be."""
+    layers = set(getattr(config, "layer_types", None) or ())
+    if config.model_type not in MODEL_TYPES or not layers <= LAYER_TYPES:
+        kind = f"models of type {config.model_type!r}"
+        return f"packing is not tested for {kind}, whose layers might mix the examples of a row"
+    if getattr(config, "output_router_logits", False):
+        return "packing changes the loss that balances experts over the tokens of a row (output_router_logits)"
+    return ""
 
 
 def register() -> None:
@@ -116,16 +125,22 @@ def _window(query: Any, sliding_window: int | None) -> Any:
 def packed(examples: Sequence[Example], filler: int, attention: str) -> dict[str, Any]:
     """The examples as the model inputs of one row. No examples become a row of two tokens that the loss ignores.
 
-    An example's first label is ignored: the token before it, which would predict it, is another example's.
+    The model computes logits only of the tokens before those that are learned (`logits_to_keep`); `shift_labels` has
+    the learned token of each. An example's first token is never learned: the one before it is another example's.
     """
     from torch import int32, tensor
 
     chosen = examples or [Example(array("I", [filler, filler]), 2)]
     lengths = [len(example.tokens) for example in chosen]
+    labels = [label for example in chosen for label in (IGNORED, *example.labels[1:])]
+    learned = [place for place, label in enumerate(labels) if label != IGNORED] or [1]
+    targets = tensor([[labels[place] for place in learned]])
     inputs = {
         "input_ids": tensor([[token for example in chosen for token in example.tokens]]),
-        "labels": tensor([[label for example in chosen for label in (IGNORED, *example.labels[1:])]]),
         "position_ids": tensor([[position for length in lengths for position in range(length)]]),
+        "logits_to_keep": tensor([place - 1 for place in learned]),
+        "labels": targets,  # without them the model returns no loss; of the two the loss reads `shift_labels`
+        "shift_labels": targets,
     }
     if attention != FLASH:
         return {**inputs, "example_lengths": lengths}

@@ -59,6 +59,12 @@ class TrainingRecord:
     parameters: int = 0
     """Weights of the base; 0 in manifests of earlier versions."""
     activation_checkpointing: bool = False
+    optimizer: str = ""
+    """`adamw_torch`, `adamw_torch_fused` or `deepspeed_cpu_adam`; empty in manifests of earlier versions."""
+    optimizer_reason: str = ""
+    """Why an optimizer whose state is in the host's memory is not DeepSpeed's."""
+    liger: bool = False
+    """Whether the model ran with Liger kernels."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library -> version."""
 
@@ -92,6 +98,10 @@ class TrainingResult:
         """What a user should know of it, beyond its figures."""
         if skipped := self.record.skipped_too_long:
             yield f"{skipped} examples are longer than the limit and were skipped"
+        if self.committed_here and self.record.optimizer_reason:
+            yield f"optimizer: PyTorch's fused AdamW, not DeepSpeed's CPU Adam: {self.record.optimizer_reason}"
+        elif self.committed_here and self.record.optimizer == "deepspeed_cpu_adam":
+            yield "optimizer: DeepSpeed's CPU Adam, as its state is in the host's memory"
         if self.committed_here and self.record.resumed_from:
             yield f"went on at step {self.record.resumed_at_step} from a checkpoint of {self.record.resumed_from}"
 

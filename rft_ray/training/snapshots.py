@@ -44,8 +44,7 @@ class Snapshots:
 
     def keep(self, state: Any, path: str) -> bool:
         """Copy a state that is to be written to `path`. False: there is not enough memory, and nothing was done."""
-        size = sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in _tensors(state)}.values())
-        if size * self._workers > HOST_SHARE * host_memory_left():
+        if bytes_of(state) * self._workers > HOST_SHARE * host_memory_left():
             return False
         self._kept.append(Snapshot(state, Path(path)))
         return True
@@ -54,6 +53,11 @@ class Snapshots:
         """The snapshots since the last call."""
         kept, self._kept = self._kept, []
         return kept
+
+
+def bytes_of(state: Any) -> int:
+    """Bytes of the tensors in a state; one that is there twice counts once."""
+    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in _tensors(state)}.values())
 
 
 def _tensors(state: Any) -> Iterator[Any]:

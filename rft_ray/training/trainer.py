@@ -1,9 +1,7 @@
-"""One training job as a transformers.Trainer with DeepSpeed, and the export of its model.
+"""One training job as a transformers.Trainer with DeepSpeed.
 
-In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes, and, after
-training, a folder that transformers and vLLM load: safetensors, tokenizer, chat template and generation config.
 
-DeepSpeed compiles no extensions here: the optimizer is always PyTorch's, even when it is offloaded.
+In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes.
 """
 
 from __future__ import annotations
@@ -13,12 +11,11 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rft_ray.config import Training
-from rft_ray.data import prompts
+from rft_ray.config import Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
@@ -29,8 +26,8 @@ from rft_ray.training.scratch import scratch_folder
 CURVE_POINTS = 500
 """Approximate upper limit of the logged points of the loss curve."""
 CLIP_NORM = 1.0
-FILE_SIZE = "4GB"
-"""Size of a file of weights: the ranks that commit a model divide its files."""
+ADAMW, FUSED, CPU_ADAM = "adamw_torch", "adamw_torch_fused", "deepspeed_cpu_adam"
+"""The optimizers: PyTorch's AdamW, the same in one kernel, and DeepSpeed's for states in the host's memory."""
 SMALL_MODEL_BYTES = 100 * 2**20
 """Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
@@ -83,8 +80,14 @@ class Task:
     division: Division
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass."""
+    optimizer: str = ADAMW
+    """ADAMW, FUSED or CPU_ADAM."""
+    optimizer_reason: str = ""
+    """Why it is not CPU_ADAM, where the optimizer's state is in the host's memory."""
+    liger: bool = False
+    """Whether the model runs with Liger kernels (`liger.py`)."""
     universal: bool = False
-    """Whether the checkpoint to resume from is in DeepSpeed's universal form (`resharding.py`)."""
+    """Whether the checkpoint to resume from is in DeepSpeed's universal form (`universal_form.py`)."""
 
     @cached_property
     def tokens_by_step(self) -> list[int]:
@@ -113,9 +116,10 @@ def _arguments(group: Group, task: Task) -> Any:
         warmup_steps=math.ceil(steps * recipe.warmup_ratio),
         weight_decay=recipe.weight_decay,
         max_grad_norm=CLIP_NORM,
-        optim="adamw_torch_fused" if group.gpu and not group.settings.offload_optimizer else "adamw_torch",
+        optim=ADAMW if task.optimizer == CPU_ADAM else task.optimizer,
         bf16=recipe.dtype == "bfloat16",
         use_cpu=not group.gpu,
+        use_liger_kernel=task.liger,
         activation_checkpointing=task.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         seed=task.job.seed,
@@ -132,17 +136,25 @@ def _arguments(group: Group, task: Task) -> Any:
     )
 
 
+def zero_stage(settings: Training, recipe: Recipe) -> int:
+    """The ZeRO stage that DeepSpeed gets: stage 0 keeps no float32 copy of bfloat16 weights, and learns worse."""
+    return max(settings.zero_stage, 1) if recipe.dtype == "bfloat16" else settings.zero_stage
+
+
+def offloads(settings: Training, recipe: Recipe) -> bool:
+    """Whether the optimizer's state is in the host's memory by way of DeepSpeed, which needs a ZeRO stage."""
+    return settings.offload_optimizer and zero_stage(settings, recipe) > 0
+
+
 def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
-    stage = group.settings.zero_stage
-    if task.job.recipe.dtype == "bfloat16":
-        stage = max(stage, 1)  # stage 0 keeps no float32 copy of bfloat16 weights, and learns worse
+    stage = zero_stage(group.settings, task.job.recipe)
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
     if weights < SMALL_MODEL_BYTES:
         zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
-    if group.settings.offload_optimizer and group.gpu and stage:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if offloads(group.settings, task.job.recipe):
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": group.gpu}
     return {
         "train_micro_batch_size_per_gpu": task.division.rows,
         "gradient_accumulation_steps": "auto",
@@ -176,6 +188,25 @@ def _model(task: Task) -> Any:
     return get_peft_model(model, adapter)
 
 
+def trained_names(task: Task) -> list[list[str]]:
+    """Names of the parameters that a task trains, by parameter group, in the order of a Trainer's optimizer.
+
+    Loads the model. Call it where no DeepSpeed configuration is set: under ZeRO 3 models load in partitions.
+    """
+    model = _model(task)
+    decayed = transformers_private.names_with_weight_decay(model)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [[name for name in trained if (name in decayed) == decays] for decays in (True, False)]
+
+
+def _cpu_adam(arguments: Any) -> tuple[type[Any], dict[str, Any]]:
+    """DeepSpeed's Adam for CPUs with what PyTorch's AdamW gets from the TrainingArguments, as a Trainer takes it."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    betas = arguments.adam_beta1, arguments.adam_beta2
+    return DeepSpeedCPUAdam, {"lr": arguments.learning_rate, "betas": betas, "eps": arguments.adam_epsilon}
+
+
 def make_trainer(group: Group, task: Task, watch: Any) -> Any:
     """A transformers.Trainer that trains on the passes of the task's division."""
     from torch import tensor
@@ -199,7 +230,8 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
             passes: Any = task.division.passes
             return DataLoader(task.examples, batch_sampler=passes, collate_fn=collate)  # type: ignore[arg-type]
 
-    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch])
+    own = {"optimizer_cls_and_kwargs": _cpu_adam(arguments)} if task.optimizer == CPU_ADAM else {}
+    trainer = PlannedTrainer(model=_model(task), args=arguments, train_dataset=task.examples, callbacks=[watch], **own)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -213,43 +245,3 @@ def forget_deepspeed() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-# --- The finished model ---------------------------------------------------------------------------
-
-
-def export(group: Group, task: Task, trainer: Any, folder: Path) -> None:
-    """Write the finished model: weights, config, tokenizer with chat template, generation config."""
-    from transformers import GenerationConfig
-
-    tokenizer, model = task.tokenizer, trainer.model
-    model.config.use_cache = True
-    if not task.job.recipe.lora_rank:
-        model.save_pretrained = partial(model.save_pretrained, max_shard_size=FILE_SIZE)  # Trainer does not pass it on
-    trainer.save_model(str(folder))  # on every rank: under ZeRO 3 each holds a partition
-    transformers_private.forget_deepspeed_config()
-    if group.rank != 0:
-        return
-    if task.job.recipe.lora_rank:
-        _merge(task, folder)
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if prompts.is_chat(task.job.template):  # the model keeps its own chat template, and ends as that does
-        special["eos_token_id"] = prompts.ends_of_response(tokenizer, task.job.template)
-    else:
-        tokenizer.chat_template = prompts.chat_template(tokenizer, task.job.template)
-    GenerationConfig(**special).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-def _merge(task: Task, folder: Path) -> None:
-    """Replace the adapter in `folder` by the merged model. Merging in float32 rounds the weights only once."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(task.base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    for path in folder.iterdir():
-        path.unlink()
-    merged.to(getattr(torch, task.job.recipe.dtype)).save_pretrained(folder, max_shard_size=FILE_SIZE)

@@ -6,7 +6,10 @@ Checked against transformers 5.23.0, Accelerate 1.15.0 and DeepSpeed 0.19.8. Whe
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -58,6 +61,16 @@ def trainer_without_weights_in_checkpoints() -> type[Any]:
     return TrainerWithoutWeights
 
 
+def names_with_weight_decay(model: Any) -> set[str]:
+    """The parameters that `transformers.Trainer` puts into the first of its optimizer's two groups.
+
+    Uses `Trainer.get_decay_parameter_names` without a Trainer: the method needs the model alone.
+    """
+    from transformers import Trainer
+
+    return set(Trainer.get_decay_parameter_names(None, model))
+
+
 def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
     """Ask `keep(state, path)` before a DeepSpeed engine writes a file of a checkpoint, and write it only on False.
 
@@ -73,17 +86,67 @@ def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
     engine.checkpoint_engine.save = save
 
 
-def part_step_counters(engine: Any) -> None:
-    """Give each part of the optimizer's state a step counter of its own, after a universal checkpoint is loaded.
+def fit_step_counters(engine: Any) -> None:
+    """Give each part of the optimizer's state a step counter of its own, of its optimizer's type, after a load.
 
-    DeepSpeed's ZeRO 3 loads one tensor into all parts (`load_hp_checkpoint_state_from_checkpoint_dir_stage3`), which
-    PyTorch's Adam then raises once for each part. Uses `DeepSpeedEngine.optimizer.optimizer`, PyTorch's optimizer.
+    DeepSpeed's ZeRO 3 loads one tensor into all parts from a universal checkpoint
+    (`load_hp_checkpoint_state_from_checkpoint_dir_stage3`), which PyTorch's Adam then raises once for each part. And a
+    checkpoint may be another optimizer's: DeepSpeed's Adam for CPUs counts in whole numbers, PyTorch's in tensors. Uses
+    `DeepSpeedEngine.optimizer.optimizer`, the optimizer that ZeRO calls.
     """
     import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    for state in engine.optimizer.optimizer.state.values():
-        if isinstance(state.get("step"), torch.Tensor):
-            state["step"] = state["step"].clone()
+    optimizer = engine.optimizer.optimizer
+    for parameter, state in optimizer.state.items():
+        step = state.get("step")
+        if step is None:
+            continue
+        if isinstance(optimizer, DeepSpeedCPUAdam):
+            state["step"] = int(step)
+        elif isinstance(step, torch.Tensor):
+            state["step"] = step.clone()
+        else:
+            state["step"] = torch.tensor(float(step), device=parameter.device)
+
+
+def load_cpu_adam(file: Path) -> None:
+    """Load DeepSpeed's compiled Adam for CPUs, which DeepSpeed would otherwise compile in this process.
+
+    It gets as many threads as PyTorch has: Ray sets OMP_NUM_THREADS to 1. Uses `OpBuilder._loaded_ops`, in which
+    DeepSpeed keeps the operators of a process, by name. Raises ImportError.
+    """
+    import torch
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    name = CPUAdamBuilder.NAME
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    operator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(operator)
+    OpBuilder._loaded_ops[name] = operator
+    ctypes.CDLL(str(file)).omp_set_num_threads(torch.get_num_threads())  # of the OpenMP that the operator is linked to
+
+
+def stored_tensors(model: Any, tensors: dict[str, Any], *, ties_once: bool) -> dict[str, Any]:
+    """The tensors that `save_pretrained` stores for a model's `tensors`, by the names it gives them.
+
+    Tensors on the device "meta" will do: then nothing is read or copied.
+    `ties_once`: of parameters that are one, only the one that the model names. Uses what `save_pretrained` uses, and
+    what is not documented: the model's `_keys_to_ignore_on_save`, `remove_tied_weights_from_state_dict` of
+    transformers.modeling_utils and `revert_weight_conversion` of transformers.core_model_loading.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    ignored = set(model._keys_to_ignore_on_save or ())
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    if ties_once:
+        tensors = remove_tied_weights_from_state_dict(tensors, model)
+    stored: dict[str, Any] = revert_weight_conversion(model, tensors)
+    return stored
 
 
 def sdpa(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:

@@ -30,7 +30,16 @@ from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.store.models.folder import parameters
 from rft_ray.store.tables import identity, noted
-from rft_ray.training import checkpoints, final_weights, packed_attention, resharding, transformers_private
+from rft_ray.training import (
+    checkpoints,
+    final_weights,
+    liger,
+    optimizers,
+    packed_attention,
+    resharding,
+    transformers_private,
+    universal_form,
+)
 from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
@@ -42,7 +51,15 @@ from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
 from rft_ray.training.scratch import claim, release
 from rft_ray.training.snapshots import Snapshots
-from rft_ray.training.trainer import Group, Task, export, forget_deepspeed, make_trainer
+from rft_ray.training.trainer import (
+    CPU_ADAM,
+    Group,
+    Task,
+    forget_deepspeed,
+    make_trainer,
+    trained_names,
+    zero_stage,
+)
 
 REPORT_EVERY_S = 5.0
 RECORDED = ("torch", "transformers", "deepspeed", "ray")
@@ -141,8 +158,10 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
     attention = _attention(group, config, recipe.dtype)
-    division = divide(batches, lengths, group.settings, recipe, rank=group.rank, attention=attention)
-    return Task(job, base, tokenizer, examples, skipped, batches, division)
+    fitting = recipe.model_copy(update={"max_tokens": limit})
+    division = divide(batches, lengths, group.settings, fitting, rank=group.rank, attention=attention)
+    kernels = liger.choose(group, config.model_type)
+    return Task(job, base, tokenizer, examples, skipped, batches, division, liger=kernels)
 
 
 def _attention(group: Group, config: Any, dtype: str) -> str:
@@ -179,22 +198,26 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     group = replace(group, made_from=_made_from(group, job))
     task = _prepare(group, job)
     task = replace(task, checkpointing=from_rank_0(group, lambda: _checkpointing(group, task)))
+    optimizer, reason = optimizers.choose(group, job.recipe)
+    task = replace(task, optimizer=optimizer, optimizer_reason=reason)
     complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
-    if start and resharding.needs_universal_form(start.layout, group.layout, start.files):
-        task, resume = replace(task, universal=True), _resharded(group, start)
+    if start and resharding.needs_conversion(start.layout, group.layout, start.files):
+        task, resume = _converted(group, task, start)
+    if task.liger:
+        liger.prepare()
     writer = CheckpointWriter(group, job.fingerprint)
     watch = _watch(group, task, start, writer)
     trainer = watch.trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
     with tempfile.TemporaryDirectory(dir=group.scratch, prefix="model-") as folder:
-        export(group, task, trainer, Path(folder))
+        own = final_weights.export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
             metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over, watch.stalled)
-        final_weights.commit(group, job.fingerprint, Path(folder), metadata)
+        final_weights.commit(group, job.fingerprint, own, metadata)
     writer.finish()
     if group.rank == 0:
         checkpoints.remove(group.store, job.fingerprint, group.attempt)
@@ -215,16 +238,17 @@ def _damaged(group: Group, checkpoint: Checkpoint) -> str:
     return next(filter(None, found), "")
 
 
-def _resharded(group: Group, checkpoint: Checkpoint) -> Path:
-    """The checkpoint in a form that this number of workers loads, in a folder on each node."""
+def _converted(group: Group, task: Task, checkpoint: Checkpoint) -> tuple[Task, Path]:
+    """The task, and the checkpoint in a form that this run loads, in a folder on each node."""
     saved = checkpoints.local_folder(group.store, checkpoint.folder, group.scratch)
-    out = group.scratch / f"{checkpoint.folder}-universal"
+    out, stage = group.scratch / f"{checkpoint.folder}-converted", zero_stage(group.settings, task.job.recipe)
 
-    def merge() -> Path:
-        return resharding.to_universal_form(saved, out) if group.local_rank == 0 else out
+    def convert() -> None:
+        if group.local_rank == 0:
+            universal_form.convert(saved, out, stage, lambda: trained_names(task))
 
-    together(group, f"the checkpoint of step {checkpoint.step} could not be merged", merge)
-    return out
+    together(group, f"the checkpoint of step {checkpoint.step} could not be converted", convert)
+    return replace(task, universal=stage > 0), out
 
 
 def _checkpointing(group: Group, task: Task) -> bool:
@@ -272,6 +296,9 @@ def _account(
         card=card.name if (card := card_here(group.gpu)) else "",
         parameters=parameters(task.base),
         activation_checkpointing=task.checkpointing,
+        optimizer=task.optimizer,
+        optimizer_reason=task.optimizer_reason,
+        liger=task.liger,
         versions={name: str(importlib.import_module(name).__version__) for name in RECORDED},
     )
     job = task.job
@@ -310,8 +337,8 @@ def _watch(group: Group, task: Task, start: Checkpoint | None, writer: Checkpoin
         def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
             if start is None and task.job.recipe.master_weights == "base":
                 take_from_base(model, task.base, group.rank, group.world_size)
-            if task.universal:
-                transformers_private.part_step_counters(self.trainer.deepspeed)
+            if task.universal or (start and task.optimizer == CPU_ADAM):
+                transformers_private.fit_step_counters(self.trainer.deepspeed)
             transformers_private.let_states_be_kept(self.trainer.deepspeed, snapshots.keep)
             schedule.begin()
             self.began = time.monotonic()

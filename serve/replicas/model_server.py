@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from rft_ray import config
 from rft_ray.data import prompts
-from rft_ray.data.base_models import resolve
+from rft_ray.data.base_weights import fetch_recorded
 from rft_ray.sampling.vllm_arguments import engine_arguments
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -177,7 +177,7 @@ def _fetch(store: Store, entry: RunModel) -> tuple[Path, str]:
         return fetch_model(store, entry.fingerprint), form
     folder = Path(tempfile.mkdtemp(prefix="rft-base-"))  # removed when the replica exits
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _link_base(resolve(entry.base), folder, form)
+    _link_base(fetch_recorded(store, entry.base), folder, form)
     return folder, form
 
 

@@ -280,7 +280,7 @@ def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> N
     plan = (CORPUS, CorpusJob(CORPUS.problems_fingerprint, CORPUS.problems))
     files = prune.unneeded(store, set(plans.recipes(plan)))
     assert {plans.recipe_of(file.key) for file in files} == {samples, "f" * 16}
-    prune.delete(store, [file.key for file in files])
+    prune.delete(store, files)
     run(url)
     assert main(["verify", url]) == 0
 

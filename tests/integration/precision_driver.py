@@ -1,4 +1,4 @@
-"""One of two gloo ranks that train a small random model in float16 under several settings, without Ray.
+"""One of two gloo ranks that train a small random model that is stored in float16 under several settings, without Ray.
 
     python -m tests.integration.precision_driver FOLDER RANK PORT
 
@@ -21,11 +21,14 @@ from rft_ray.store import mark_run
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.training.batches import Example, plan
 from rft_ray.training.checkpoint_writer import CheckpointWriter
+from rft_ray.training.packed_attention import BY_EXAMPLE
 from rft_ray.training.packing import divide
 from rft_ray.training.trainer import Group, Task, forget_deepspeed, make_trainer
 from rft_ray.training.worker import _watch
 
 WORLD = 2
+FLOAT32 = {"dtype": "float32"}
+ADAPTERS = {"dtype": "float32", "lora_rank": 4}
 CASES: dict[str, tuple[int, dict[str, Any], bool]] = {
     "plain": (2, {}, False),
     "checkpointing": (2, {}, True),
@@ -37,6 +40,11 @@ CASES: dict[str, tuple[int, dict[str, Any], bool]] = {
     "base": (2, {"master_weights": "base"}, False),
     "base, stage 1 and float32 sums": (1, {"master_weights": "base", "grad_accum_dtype": "float32"}, False),
     "base, stage 3": (3, {"master_weights": "base"}, False),
+    "padded": (2, FLOAT32, False),
+    "padded, adapters": (2, ADAPTERS, False),
+    **{f"packed, stage {stage}": (stage, FLOAT32, False) for stage in range(4)},
+    **{f"packed, adapters, stage {stage}": (stage, ADAPTERS, False) for stage in (2, 3)},
+    "packed, checkpointing": (2, FLOAT32, True),
 }
 """Name -> ZeRO stage, what is added to the recipe, and whether activations are computed again."""
 
@@ -61,23 +69,23 @@ def main(folder: Path, rank: int, port: int) -> None:
     store = LocalStore(folder / "store")
     if rank == 0:
         mark_run(store)
-    results = {name: trained(folder / "base", store, rank, case) for name, case in CASES.items()}
+    results = {name: trained(folder / "base", store, rank, name) for name in CASES}
     if rank == 0:
         (folder / "result.json").write_text(json.dumps(results))
 
 
-def trained(base: Path, store: LocalStore, rank: int, case: tuple[int, dict[str, Any], bool]) -> dict[str, Any]:
+def trained(base: Path, store: LocalStore, rank: int, name: str) -> dict[str, Any]:
     """Losses of a case, and the largest distance of a float32 weight from the base's at the start."""
     from transformers import TrainerCallback
 
-    stage, more, checkpointing = case
-    recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=64, **more)
+    stage, more, checkpointing = CASES[name]
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=32, **more)
     settings = Training(workers=WORLD, zero_stage=stage, micro_batch_size=1, device="cpu")
     job = TrainingJob("small", "sft", "a" * 16, str(base), "training/none.parquet", recipe, "{query}", 0)
-    examples = [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 4) for i in range(24)]
+    examples = [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 3 + i % 3) for i in range(21)]
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, 0)
-    division = divide(batches, lengths, settings, recipe, rank=rank, attention="")
+    division = divide(batches, lengths, settings, recipe, rank=rank, attention=BY_EXAMPLE if "packed" in name else "")
     group = Group("attempt", store, settings, False, None, rank, rank, WORLD)
     task = Task(job, base, Tokenizer(), examples, 0, batches, division, checkpointing)
     watch = _watch(group, task, None, CheckpointWriter(group, job.fingerprint))
@@ -86,7 +94,8 @@ def trained(base: Path, store: LocalStore, rank: int, case: tuple[int, dict[str,
 
     class Distance(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
-            seen["distance"] = distance(model, base)
+            if not recipe.lora_rank:
+                seen["distance"] = distance(model, base)
 
     trainer.add_callback(Distance())
     trainer.train()

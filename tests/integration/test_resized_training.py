@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rft_ray.config import Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.training.results import TrainingError
+from tests.integration.resizing_driver import Run
 from tests.integration.test_training import (
     DATA,
     PLAIN,
@@ -116,3 +125,111 @@ def test_adapters_resume_and_change_the_linear_layers_alone(
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed
     assert all("proj" in name for name in changed)
+
+
+# --- Every ZeRO stage from every other, without Ray -----------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+KINDS: dict[str, dict[str, Any]] = {
+    "float32": {"dtype": "float32"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16, float32 sums": {"dtype": "bfloat16", "grad_accum_dtype": "float32"},
+    "adapters": {"dtype": "float32", "lora_rank": 4},
+    "adapters in bfloat16": {"dtype": "bfloat16", "lora_rank": 4},
+}
+COMMON = {"epochs": 2, "learning_rate": 2e-3, "batch_size": 20, "max_tokens": 128, "weight_decay": 0.3}
+STAGES = range(4)
+CHANGES = [(before, after) for before in STAGES for after in STAGES if before != after]
+SOME = [(0, 3), (1, 3), (2, 0), (3, 0), (3, 1), (3, 2)]
+WITH_WORKERS = [(0, 3), (3, 0), (3, 1), (2, 3)]
+NEAR = {"float32": 1e-5, "bfloat16": 2e-2}
+"""Largest difference of a weight by rounding."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    losses: list[float]
+    weights: dict[str, Any]
+    record: dict[str, Any]
+
+    def assert_near(self, other: Ended, near: float) -> None:
+        assert self.losses == pytest.approx(other.losses, abs=near)
+        assert self.weights.keys() == other.weights.keys()
+        for name, tensor in self.weights.items():
+            assert float((tensor.float() - other.weights[name].float()).abs().max()) <= near, name
+
+
+def driven(folder: Path, workers: int, runs: Sequence[Run]) -> None:
+    """Let as many gloo ranks do these runs, one after another."""
+    (folder / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.integration.resizing_driver", str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(workers), str(port)], cwd=ROOT, env=env) for rank in range(workers)
+    ]
+    try:
+        assert [rank.wait(timeout=840) for rank in ranks] == [0] * workers
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def ended(folder: Path, name: str) -> Ended:
+    from safetensors.torch import load_file
+
+    store = LocalStore(folder / "stores" / name)
+    manifest = committed_model(store, PLAIN)
+    assert manifest is not None
+    record = manifest.metadata["training"]
+    return Ended(
+        [point[1] for point in record["curve"]], load_file(fetch_model(store, PLAIN) / "model.safetensors"), record
+    )
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def changed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A kind of training, and a folder with its runs: whole, broken off in every stage, and gone on in others.
+
+    Two workers do them. In float32, one worker goes on as well, and two go on from what one left.
+    """
+    kind: str = request.param
+    recipe, folder = {**COMMON, **KINDS[kind]}, tmp_path_factory.mktemp("changed")
+    written_base(folder / "base", tied=True)
+    whole = [Run(f"whole-{stage}", stage, recipe) for stage in STAGES]
+    broken = [Run(f"from-{stage}", stage, recipe, broken_off=True) for stage in STAGES]
+    driven(folder, 2, [*whole, *broken, *(Run(f"{a}-to-{b}", b, recipe, after=f"from-{a}") for a, b in changes(kind))])
+    if kind == "float32":
+        fewer = [Run(f"{a}-to-{b}-alone", b, recipe, after=f"from-{a}") for a, b in WITH_WORKERS]
+        driven(folder, 1, [*fewer, *(replace(run, name=f"{run.name}-alone") for run in broken)])
+        driven(folder, 2, [Run(f"{a}-alone-to-{b}", b, recipe, after=f"from-{a}-alone") for a, b in WITH_WORKERS])
+    return kind, folder
+
+
+def changes(kind: str) -> list[tuple[int, int]]:
+    return CHANGES if kind == "float32" else SOME
+
+
+def test_a_training_goes_on_in_another_stage(changed: tuple[str, Path]) -> None:
+    kind, folder = changed
+    near = NEAR[KINDS[kind]["dtype"]]
+    for before, after in changes(kind):
+        again = ended(folder, f"{before}-to-{after}")
+        assert again.record["resumed_at_step"] == 2
+        assert again.record["resumed_from"] == f"2 workers, ZeRO stage {before}"
+        for stage in (before, after):
+            again.assert_near(ended(folder, f"whole-{stage}"), near)
+
+
+@pytest.mark.parametrize("changed", ["float32"], indirect=True)
+@pytest.mark.parametrize(("before", "after"), WITH_WORKERS)
+def test_the_stage_and_the_number_of_workers_change_together(
+    changed: tuple[str, Path], before: int, after: int
+) -> None:
+    _, folder = changed
+    for name, workers in ((f"{before}-to-{after}-alone", "2 workers"), (f"{before}-alone-to-{after}", "1 worker")):
+        again = ended(folder, name)
+        assert again.record["resumed_from"] == f"{workers}, ZeRO stage {before}"
+        again.assert_near(ended(folder, f"whole-{before}"), NEAR["float32"])

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from rft_ray.store import StoreError, open_store
+from rft_ray.store import StoreError, open_store, prune
 from rft_ray.store.backends import s3 as s3_module
 from rft_ray.store.backends.s3 import S3Store
 from rft_ray.store.base import check_create_only
@@ -253,6 +253,8 @@ def test_a_key_that_may_not_delete_is_told_so(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with pytest.raises(StoreError, match=r"S3 denies access to work/a in s3://bucket/run .*bucket's policy"):
             open_store("s3://bucket/run").discard(["work/a"])
+        with pytest.raises(StoreError, match=r"S3 denies access to paths/a .*; a lifecycle rule can delete work/"):
+            prune.delete(open_store("s3://bucket/run"), [prune.Unneeded("paths/a", 1, "void")])
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ from rft_ray.store import (
     mark_run,
     open_run,
     open_store,
+    prune,
     read_table,
 )
 from rft_ray.store.backends import s3 as s3_backend
+from rft_ray.store.run_lock import run_lock
 from tests.s3server import BUCKET, S3Server, s3_server
 
 TABLE = pa.table({"problem_id": ["a", "b"], "steps": [["3+2=5"], []]})
@@ -265,6 +267,25 @@ def test_only_training_states_can_be_deleted(store: Store) -> None:
     assert store.exists("models/m/manifest.json")
 
 
+def test_a_prune_deletes_what_is_void_and_is_refused_while_a_job_runs(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark_run(store)
+    stem = f"verdicts/{'5' * 16}/p000000/{'a' * 16}.s00000"
+    files = [f"{stem}.g0.parquet", f"{stem}.g0.tombstone", f"{stem}.g1.parquet"]
+    for key in files:
+        store.create(key, b"{}")
+    with run_lock(store, "job"):
+        assert main(["prune", "--yes", store.url]) == 2
+    assert "a job has been running on it" in capsys.readouterr().err
+    assert main(["prune", store.url]) == 0
+    assert list(store.list("verdicts/")) == files
+    assert main(["prune", "--yes", store.url]) == 0
+    assert list(store.list("verdicts/")) == files[1:]
+    with pytest.raises(ValueError, match="it is part of every run"):
+        store.remove(["run.json"])
+
+
 # --- S3 alone -------------------------------------------------------------------------------------
 
 
@@ -281,6 +302,23 @@ def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypat
     store.fetch("model", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
     assert "Uploads" not in boto3.session.Session().client("s3").list_multipart_uploads(Bucket=BUCKET)
+
+
+@pytest.mark.s3
+def test_unfinished_uploads_of_killed_writers_are_pruned_after_their_time(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_run(store := open_store(s3.url("killed")))
+    client = boto3.session.Session().client("s3")
+    to = {"Bucket": BUCKET, "Key": f"{store.url.removeprefix(f's3://{BUCKET}/')}/models/m/weights"}
+    upload = client.create_multipart_upload(**to)["UploadId"]
+    client.upload_part(**to, UploadId=upload, PartNumber=1, Body=b"x" * 1000)
+    assert main(["prune", "--yes", store.url]) == 0
+    assert len(client.list_parts(**to, UploadId=upload)["Parts"]) == 1
+    monkeypatch.setattr(prune, "LEFT_AFTER_S", -5)
+    assert store.leftovers(-5) == (("upload of models/m/weights", 1000),)
+    assert main(["prune", "--yes", store.url]) == 0
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET, Prefix=to["Key"])
 
 
 @contextmanager

@@ -37,7 +37,13 @@ TEMPLATE = "Question: {query}\nAnswer:"
 DATA, LONG, TWICE = "training/rows.parquet", "training/long.parquet", "training/twice.parquet"
 RECIPE = Recipe(epochs=4, learning_rate=2e-3, batch_size=8, max_tokens=128, dtype="float32")
 SETTINGS = Training(
-    workers=2, zero_stage=2, micro_batch_size=2, threads_per_worker=1, checkpoint_every_steps=4, device="cpu"
+    workers=2,
+    zero_stage=2,
+    micro_batch_size=2,
+    packing="off",
+    threads_per_worker=1,
+    checkpoint_every_steps=4,
+    device="cpu",
 )
 PACKED = SETTINGS.model_copy(update={"packing": "on"})
 """Rows of at most 256 tokens, which hold three or four examples; a step needs several from each worker."""
@@ -97,8 +103,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_base(tmp_path_factory.mktemp("base"))
 
 
-def written_base(folder: Path) -> Path:
-    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is."""
+def written_base(folder: Path, *, tied: bool = False) -> Path:
+    """A random Llama of 90,000 parameters over bytes; its pad token is its EOS token, as SmolLM2's is.
+
+    `tied`: input and output embeddings are one tensor.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -112,7 +121,8 @@ def written_base(folder: Path) -> Path:
     ).save_pretrained(folder)
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=len(symbols), num_key_value_heads=2, max_position_embeddings=256, **shape)
+    sizes = {"vocab_size": len(symbols), "num_key_value_heads": 2, "max_position_embeddings": 256, **shape}
+    config = LlamaConfig(tie_word_embeddings=tied, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""How activations, gradient sums and master weights are kept, on two gloo ranks with DeepSpeed and without Ray."""
+"""Kept activations, gradient sums, master weights and packed rows, on two gloo ranks with DeepSpeed, without Ray."""
 
 from __future__ import annotations
 
@@ -60,3 +60,15 @@ def test_gradients_that_are_summed_in_float32_are_other_ones(results: dict[str, 
 def test_float32_weights_are_the_bases_where_asked_and_rounded_otherwise(results: dict[str, Any], case: str) -> None:
     assert results["plain"]["distance"] > 0
     assert results[case]["distance"] == 0
+
+
+@pytest.mark.parametrize("case", [*(f"stage {stage}" for stage in range(4)), "checkpointing"])
+def test_packed_rows_give_the_losses_of_padded_ones(results: dict[str, Any], case: str) -> None:
+    assert results[f"packed, {case}"]["losses"] == pytest.approx(results["padded"]["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_packed_rows_train_adapters_to_the_losses_of_padded_ones(results: dict[str, Any], stage: int) -> None:
+    losses = results["padded, adapters"]["losses"]
+    assert losses[-1] < losses[0]
+    assert results[f"packed, adapters, stage {stage}"]["losses"] == pytest.approx(losses, rel=1e-5)

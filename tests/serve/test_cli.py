@@ -179,6 +179,15 @@ def test_newest_is_the_run_that_finished_last(tmp_path: Path) -> None:
     assert run_models.newest(str(tmp_path)) == str(tmp_path / "second")
 
 
+def test_without_a_run_the_newest_of_the_usual_folder_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused(capsys) == (2, "serve: there is no finished run under runs")
+    write_summary(tmp_path / "runs" / "demo")
+    assert "runs/demo" in refused(capsys, "--model", "tiny-n")[1]
+
+
 def test_newest_without_a_finished_run_names_the_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_summary(tmp_path / "half", finished=False)
     assert "half" in refused(capsys, "--newest", str(tmp_path))[1]
@@ -216,7 +225,7 @@ def test_an_address_of_another_machine_is_refused(
     assert "--host" in refused(capsys, "--run", str(run), "--host", "192.0.2.1")[1]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--run", "a", "--newest", "b"], ["--run", "a", "--stage", "icl"]])
+@pytest.mark.parametrize("arguments", [["--run", "a", "--newest", "b"], ["a", "--run", "b"], ["a", "--stage", "icl"]])
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         app.main(arguments)

@@ -192,6 +192,15 @@ class FaultyStore:
     def discard(self, keys: Iterable[str]) -> None:
         self._around("discard", lambda: self._store.discard(keys))
 
+    def remove(self, keys: Iterable[str]) -> None:
+        self._around("remove", lambda: self._store.remove(keys))
+
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
+        return self._around("leftovers", lambda: self._store.leftovers(older_s))
+
+    def clear(self, older_s: float) -> None:
+        self._around("clear", lambda: self._store.clear(older_s))
+
     def bind(self, run_id: str) -> None:
         self._store.bind(run_id)
 

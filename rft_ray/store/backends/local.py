@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from rft_ray.store.base import (
     StoreError,
     check_create_only,
     checked_key,
+    checked_removable,
     checked_view,
     checked_work,
     explain_os_error,
@@ -32,6 +34,7 @@ from rft_ray.store.base import (
     sync,
 )
 
+_TEMPORARY = ".tmp"
 _GONE = "Check that its file system is mounted, then run the same command again: what was committed stays"
 
 
@@ -104,6 +107,25 @@ class LocalStore:
                 for folder in _folders(self._root / "work", path):
                     folder.rmdir()
 
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self._explained(key):
+                self.local_path(checked_removable(key)).unlink(missing_ok=True)
+
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
+        old = []
+        for path in sorted(self._root.glob(f"{_TEMPORARY}/*")):
+            with suppress(FileNotFoundError):  # its writer has just finished it
+                status = path.stat()
+                if time.time() - status.st_mtime > older_s:
+                    old.append((f"{_TEMPORARY}/{path.name}", status.st_size))
+        return tuple(old)
+
+    def clear(self, older_s: float) -> None:
+        for name, _ in self.leftovers(older_s):
+            with self._explained(name):
+                (self._root / name).unlink(missing_ok=True)
+
     def bind(self, run_id: str) -> None:
         self._run_id, self._marker, self._was_open = run_id, None, True
 
@@ -137,7 +159,7 @@ class LocalStore:
     def _written(self, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
         """A temporary file of this store that `fill` has written and that is synced; removed after the block."""
         self._check_root()
-        temp = self._root / ".tmp" / uuid.uuid4().hex
+        temp = self._root / _TEMPORARY / uuid.uuid4().hex
         if not temp.parent.is_dir():
             self._make_folder(temp.parent)
             sync([self._root])

@@ -22,9 +22,10 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ from rft_ray.store.base import (
     StoreUnreachable,
     check_create_only,
     checked_key,
+    checked_removable,
     checked_view,
     checked_work,
     explain_os_error,
@@ -146,12 +148,18 @@ class S3Store:
         return tuple(sorted(name for name in names if name and not name.startswith(".")))
 
     def discard(self, keys: Iterable[str]) -> None:
-        def delete(key: str) -> None:
-            with self._explained(key):
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + checked_work(key))
+        self._delete([checked_work(key) for key in keys])
 
-        with _pool(DELETES_AT_ONCE) as pool:
-            list(pool.map(delete, keys))
+    def remove(self, keys: Iterable[str]) -> None:
+        self._delete([checked_removable(key) for key in keys])
+
+    def leftovers(self, older_s: float) -> tuple[tuple[str, int], ...]:
+        return tuple((f"upload of {key}", sent) for key, _, sent in self._old_uploads(older_s))
+
+    def clear(self, older_s: float) -> None:
+        for key, upload, _ in self._old_uploads(older_s):
+            with self._explained(key), suppress(self._client.exceptions.NoSuchUpload):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._prefix + key, UploadId=upload)
 
     def bind(self, run_id: str) -> None:
         """Nothing to check: a bucket that goes away refuses each request."""
@@ -182,6 +190,31 @@ class S3Store:
 
             faults.hook(client)
         return client
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        def delete(key: str) -> None:
+            with self._explained(key):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+        with _pool(DELETES_AT_ONCE) as pool:
+            list(pool.map(delete, keys))
+
+    def _old_uploads(self, older_s: float) -> Iterator[tuple[str, str, int]]:
+        """(key, id, bytes sent) of each unfinished upload of the run that began so long ago, by the server's clock.
+
+        None where the key may not list uploads, or the server cannot.
+        """
+        to: Any = {"Bucket": self._bucket}
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(**to, Prefix=self._prefix)
+        with suppress(ClientError):
+            for page in pages:
+                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+                for upload in page.get("Uploads", []):
+                    if (now - upload["Initiated"]).total_seconds() > older_s:
+                        of: Any = {**to, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                        parts = self._client.get_paginator("list_parts").paginate(**of)
+                        sent = sum(part["Size"] for sheet in parts for part in sheet.get("Parts", []))
+                        yield upload["Key"].removeprefix(self._prefix), upload["UploadId"], sent
 
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)

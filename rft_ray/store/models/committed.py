@@ -53,30 +53,22 @@ def commit_model(store: Store, fingerprint: str, folder: Path, metadata: dict[st
     Only files that match `MODEL_FILES` are committed. An interrupted commit leaves files without a manifest, which do
     not count; a later commit of the same content does not upload them again. Raises ModelError and StoreError.
     """
-    names = names_to_commit(store, fingerprint, folder)
-    if names is None:
+    if present(store, _manifest_key(fingerprint)):
         return False
-    manifest = manifest_of(fingerprint, entries(folder, names), metadata)
+    paths = model_files(check_complete(folder, str(folder)))
+    manifest = manifest_of(fingerprint, entries(paths), metadata)
     _manifest_text(manifest)  # refuses metadata before the upload
-    upload_files(store, manifest, folder, names)
+    upload_files(store, manifest, paths)
     return commit_manifest(store, manifest)
 
 
-def names_to_commit(store: Store, fingerprint: str, folder: Path) -> list[str] | None:
-    """The files of the model in `folder`; None where its fingerprint is committed. Raises ModelError.
+def entries(paths: Iterable[Path]) -> dict[str, FileEntry]:
+    """Name -> size and SHA-256 of files.
 
-    Several processes can commit a model together: each makes the `entries` of a part of these files, then each uploads
-    its part (`upload_files`), and when all have, one of them calls `commit_manifest`.
+    Several processes can commit a model together, each some of its files: each makes the entries of its files, then
+    uploads them (`upload_files`), and when all have, one of them calls `commit_manifest`.
     """
-    if present(store, _manifest_key(fingerprint)):
-        return None
-    check_complete(folder, str(folder))
-    return [path.name for path in model_files(folder)]
-
-
-def entries(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
-    """Name -> size and SHA-256 of files of a folder."""
-    return {name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
+    return {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in paths}
 
 
 def manifest_of(fingerprint: str, files: Mapping[str, FileEntry], metadata: dict[str, Any]) -> Manifest:
@@ -85,11 +77,11 @@ def manifest_of(fingerprint: str, files: Mapping[str, FileEntry], metadata: dict
     return Manifest(fingerprint, attempt, dict(files), metadata)
 
 
-def upload_files(store: Store, manifest: Manifest, folder: Path, names: Iterable[str]) -> None:
-    """Put files of the model in `folder` where the manifest says. Raises StoreError."""
-    for name in names:
-        key = f"{manifest.folder}/{name}"
-        through_outages(partial(store.create_file, key, folder / name), key)
+def upload_files(store: Store, manifest: Manifest, paths: Iterable[Path]) -> None:
+    """Put files of the model where the manifest says. Raises StoreError."""
+    for path in paths:
+        key = f"{manifest.folder}/{path.name}"
+        through_outages(partial(store.create_file, key, path), key)
 
 
 def commit_manifest(store: Store, manifest: Manifest) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
@@ -49,9 +49,17 @@ def model_files(folder: Path) -> list[Path]:
 def check_complete(folder: Path, source: str) -> Path:
     """`folder`. Raises ModelError where files of the model are missing, truncated or unreadable."""
     names = {path.name for path in model_files(folder)}
-    weights = [name for name in names if name.endswith(".safetensors")]
+    check_names(folder, names, source)
+    for name in names:
+        if name.endswith(".safetensors"):
+            check_weights(folder / name, source)
+    return folder
+
+
+def check_names(folder: Path, names: Set[str], source: str) -> None:
+    """Raises ModelError unless files of these names are a whole model. `folder` has its config and indexes."""
     missing = [] if "config.json" in names else ["config.json"]
-    missing += [] if weights else ["*.safetensors"]
+    missing += [] if any(name.endswith(".safetensors") for name in names) else ["*.safetensors"]
     tokenizers = names & set(_TOKENIZERS) or any(name.endswith(_SENTENCEPIECE) for name in names)
     missing += [] if tokenizers else [" or ".join(_TOKENIZERS)]
     for index in (name for name in names if name.endswith(".index.json")):
@@ -62,9 +70,6 @@ def check_complete(folder: Path, source: str) -> Path:
             "of the tokenizer write it, with safetensors weights"
         )
     read_json(folder / "config.json", source)
-    for name in weights:
-        check_weights(folder / name, source)
-    return folder
 
 
 def parameters(folder: Path) -> int:

@@ -47,6 +47,13 @@ def test_help_and_config_errors_import_no_heavy_package(arguments: list[str], co
     assert done.returncode == code, done.stderr
 
 
+def test_no_command_loads_a_heavy_package_to_be_called() -> None:
+    modules = ", ".join(f"rft_ray.cli.{module}" for module, _ in COMMANDS.values())
+    program = f"import sys, rft_ray.cli.job, {modules}, serve.app; print([x for x in {HEAVY} if x in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_help_of_run_names_the_shipped_configs_and_the_sections(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--help"])

@@ -73,6 +73,22 @@ def test_completions_are_in_the_order_of_the_prompts_in_both_files(command: list
     assert (summary["job"], summary["prompts"], summary["sampled"], summary["missing"]) == ("sample", 3, 12, 0)
 
 
+def test_the_weights_are_committed_before_sampling_where_nodes_take_them_from_the_run(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed: list[tuple[str, list[str], int]] = []
+
+    def commit_bases(store: Store, bases: dict[str, str]) -> int:
+        committed.append((store.url, list(bases), len(list(store.list("completions/")))))
+        return 1
+
+    monkeypatch.setattr("rft_ray.runtime.base_weights.commit_bases", commit_bases)
+    assert main([*command, "--run.base_weights=store"]) == 0
+    assert committed == [(str(tmp_path / "run"), ["tiny:tiny-s"], 0)]
+    assert main([*command, "--n=8"]) == 0
+    assert len(committed) == 1
+
+
 def test_verify_and_grade_read_the_file_of_completions(command: list[str], tmp_path: Path) -> None:
     main(command)
     rows = list(completion_rows(str(tmp_path / "run" / "completions.jsonl")))

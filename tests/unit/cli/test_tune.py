@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from rft_ray.cli import tune
+from rft_ray.data.base_models import fingerprint
+from rft_ray.data.tiny import model_dir
+from rft_ray.store import Store
 
 TINY = ["--problems.train.source=tiny:train:100", "--problems.test.source=tiny:test:10"]
 
@@ -34,9 +37,21 @@ def test_a_dry_run_says_what_would_be_tried_and_writes_nothing(
         "minutes at most",
         "first the config's own settings, then from the fastest:",
         "  max_num_seqs: 16, 32, 64, 128, 256 (own: 256)",
-        "  max_num_batched_tokens: 4096, 8192, 16384 (own: None)",
+        "  max_num_batched_tokens: 4096, 8192, 16384 (own: null)",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_are_those_that_the_run_has_committed(run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch_base(store: Store, source: str, fingerprint: str) -> Path:
+        asked.append(f"{source} {fingerprint}")
+        return model_dir("tiny-m")
+
+    monkeypatch.setattr("rft_ray.data.base_weights.fetch_base", fetch_base)
+    tune.prepare(*tune.arguments([*run, "--model=tiny-m"], "tune"))
+    assert asked == [f"tiny:tiny-m {fingerprint('tiny:tiny-m')}"]
 
 
 def test_the_prompts_are_spread_over_the_problems(run: list[str]) -> None:
@@ -48,7 +63,7 @@ def test_the_prompts_are_spread_over_the_problems(run: list[str]) -> None:
 
 def test_asked_keys_replace_the_others(run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert tune.main([*run, "--try", "extra.block_size=16,32", "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == ["  extra.block_size: 16, 32 (own: None)"]
+    assert capsys.readouterr().out.splitlines()[2:] == ["  extra.block_size: 16, 32 (own: null)"]
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ OTHER: dict[str, object] = {
     "training.zero_stage": 3,
     "training.micro_batch_size": 2,
     "training.packing": "on",
+    "training.liger": "on",
     "training.threads_per_worker": 1,
     "training.device": "cpu",
     "training.checkpoint_minutes": 5,

@@ -10,11 +10,12 @@ import pytest
 
 from rft_ray.config.endpoint import Endpoint, TokenPrice
 from rft_ray.evaluation.metrics import Metric
-from rft_ray.evaluation.summary import charged_for, job_of, read_summary, samplers_of
-from rft_ray.evaluation.summary_records import Charged, Complementarity, Corpus, parse_summary, summary_json
+from rft_ray.evaluation.summary import charged_for, job_of, read_summary, samplers_of, summarize
+from rft_ray.evaluation.summary_records import BadPlace, Charged, Complementarity, Corpus, parse_summary, summary_json
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import StageTime
 from rft_ray.sampling.engine_load import EngineLoad
+from rft_ray.sampling.places import LoadFailure, Place, note
 from rft_ray.store import StoreError, open_store
 from tests.report_run import make_run
 
@@ -209,6 +210,18 @@ def test_a_summary_that_was_written_is_read_as_the_same(tmp_path: Path) -> None:
     assert summary is not None
     assert summary_json(summary) == data
     assert samplers_of(store) == list(summary.samplers.values())
+
+
+def test_a_bad_place_is_in_the_summary_where_others_have_sampled_with_the_model(tmp_path: Path) -> None:
+    plan, store = make_run(tmp_path)
+    assert b"bad_places" not in store.read("summary.json")
+    sft = [job.sampling.model for job in plan.collected]
+    for model in (*(model.fingerprint for model in sft), "0" * 16):
+        note(store, LoadFailure(model, Place("5f0c" * 4, "10.0.0.7", ("3",)), "no kernel image"))
+    bad = BadPlace("10.0.0.7 (node 5f0c5f0c) GPU 3", ("a (sft)", "b (sft)"), "no kernel image")
+    summary = summarize(store, plan)
+    assert summary.bad_places == (bad,)
+    assert parse_summary(summary_json(summary)) == summary
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.config import Config, ConfigError, ProblemSet, load
+from rft_ray.config import Config, ConfigError, ProblemSet, Recipe, Training, load
 from rft_ray.config.hardware import BY_NAME
+from rft_ray.config.section import Switch
 from rft_ray.data.problems import prepare
 from rft_ray.plan.memory import (
     GIB,
@@ -21,7 +22,7 @@ from rft_ray.plan.memory import (
     planned_card,
     training_memory,
 )
-from rft_ray.plan.memory_plan import Needs, check, host_line, needs, table
+from rft_ray.plan.memory_plan import Needs, check, host_line, needs, table, training_settings
 from rft_ray.plan.model_shape import ModelShape, shape_of
 from rft_ray.plan.run_plan import make_plan
 from rft_ray.plan.samplers import sources
@@ -135,6 +136,15 @@ def test_every_alternative_fits_and_divides_the_batch(workers: int, model: Model
         assert fits(training_memory(model, choice, BY_NAME[card]), BY_NAME[card])
         assert choice.batch_size % (choice.workers * choice.micro_batch) == 0
         assert choice.workers >= workers
+
+
+@pytest.mark.parametrize(("packing", "examples"), [("auto", 4), ("on", 4), ("off", 3)])
+def test_a_packed_row_is_planned_whole_though_its_examples_do_not_divide_a_workers_share(
+    packing: Switch, examples: int
+) -> None:
+    training = Training(workers=2, micro_batch_size=4, packing=packing)
+    assert training_settings(training, Recipe(batch_size=12), LLAMA_7B).micro_batch == examples
+    assert training_settings(training, Recipe(batch_size=4), LLAMA_7B).micro_batch == 2
 
 
 def test_each_zero_stage_divides_more() -> None:

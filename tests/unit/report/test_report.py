@@ -14,7 +14,7 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.evaluation.metrics import Difference
-from rft_ray.evaluation.summary_records import Charged, Judged
+from rft_ray.evaluation.summary_records import BadPlace, Charged, Judged
 from rft_ray.grading.unicode_forms import visible
 from rft_ray.records import Problem, Status
 from rft_ray.report.diversity import Diversity, grid
@@ -349,6 +349,33 @@ def test_the_load_of_the_engines_is_shown_where_it_is_known(facts: RunFacts, pag
     assert table
     cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
     assert cells[-4:] == ["256", "1,744", percent(0.83), "12"]
+
+
+def test_the_use_of_the_gpus_is_in_the_summary_and_the_report(tmp_path: Path, page: str) -> None:
+    assert "Use of the GPUs" not in page
+    _, store = make_run(tmp_path, usd_per_gpu_hour=2.5)
+    sft, sample = gather(store).summary.gpu_use
+    assert (sft.stage, sft.gpus, sft.gpu_hours, sft.idle, sft.usd) == ("sft", 8, 4.0, 0.0, 10.0)
+    assert (sample.stage, sample.gpus) == ("sample", 2)
+    assert sft.mfu is not None
+    assert sample.mfu is not None
+    write_report(store)
+    table = re.search(r"Use of the GPUs.*?</table>", store.read("report.html").decode(), re.DOTALL)
+    assert table
+    cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
+    assert cells[:5] == ["8", "4.00", percent(0.0), percent(sft.mfu), "10.00"]
+    hours, money = sft.gpu_hours + sample.gpu_hours, (sft.usd or 0.0) + (sample.usd or 0.0)
+    assert [cell for cell in cells[-5:] if cell] == [f"{hours:,.2f}", f"{money:,.2f}"]
+
+
+def test_the_places_that_could_not_load_a_model_are_named(facts: RunFacts, page: str) -> None:
+    assert "Sampled elsewhere" not in page
+    bad = [BadPlace(f"10.0.0.7 GPU {gpu}", ("a (sft)", "b (sft)"), "no <kernel> image") for gpu in range(6)]
+    shown = str(run_page(replace(facts, summary=replace(facts.summary, bad_places=tuple(bad)))))
+    line = re.search(r"Sampled elsewhere: (.*)\.", shown)
+    assert line
+    named = [f"10.0.0.7 GPU {gpu} could not load a (sft), b (sft): no &lt;kernel&gt; image" for gpu in range(4)]
+    assert line[1] == "; ".join([*named, "and 2 more places"])
 
 
 def test_the_judges_opinions_are_shown_by_model_and_verdict(facts: RunFacts, page: str) -> None:

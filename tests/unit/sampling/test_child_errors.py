@@ -32,6 +32,13 @@ def test_the_error_that_refers_to_no_other_is_the_root_cause() -> None:
     assert root_cause(STACK.splitlines()) == "ValueError: no module or parameter named 'lm_tail'"
 
 
+def test_an_error_that_is_repeated_and_cut_elsewhere_is_shown_once() -> None:
+    """Lines are cut, and what stands before an error differs from process to process."""
+    error = f"RuntimeError: Worker failed with error 'Available memory is less than {'requested ' * 30}"
+    lines = [f"(EngineCore pid=41) ERROR [core.py:1] {error}"[:LINE_CHARS], f"(EngineCore pid=41) {error}"[:LINE_CHARS]]
+    assert root_cause(lines).count("RuntimeError") == 1
+
+
 def test_without_an_error_the_last_lines_are_shown() -> None:
     assert root_cause(["a", "Killed", "", "by signal 9"]) == "Killed; by signal 9"
     assert root_cause([]) == ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from rft_ray.sampling.places import LoadRecord, Place, Sites, sites_of
+from rft_ray.sampling.places import FOLDER, LoadFailure, LoadRecord, Place, Sites, note, noted, sites_of
+from rft_ray.store import open_store
 
 G0, G1 = Place("n1", "10.0.0.1", ("0",)), Place("n1", "10.0.0.1", ("1",))
 OTHER = Place("n2", "10.0.0.2", ("0",))
@@ -97,3 +100,12 @@ def test_sites_are_the_hosts_and_places_with_room_for_an_engine(gpus: float, exp
         {"Alive": False, "Resources": {"CPU": 32.0, "GPU": 8.0}},
     ]
     assert sites_of(nodes, gpus) == expected
+
+
+def test_a_recorded_place_is_read_back_once_and_a_damaged_record_is_left_out(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    failures = [LoadFailure("a" * 16, G0, "no kernel image"), LoadFailure("a" * 16, OTHER, "no driver")]
+    for failure in [*failures, LoadFailure("a" * 16, G0, "again")]:
+        note(store, failure)
+    store.create(f"{FOLDER}{'b' * 16}/0.json", b"{}")
+    assert noted(store) == failures

@@ -8,9 +8,9 @@ import pytest
 
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling import quarantine
+from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Work
-from rft_ray.sampling.places import Place, Sites
+from rft_ray.sampling.places import LoadFailure, Place, Sites
 from rft_ray.sampling.supervisor import SILENT, Supervisor, Turn
 from rft_ray.store import open_store
 
@@ -134,6 +134,14 @@ def fleet(supervisor: Supervisor) -> Supervisor:
     supervisor.begin_round(1, work("mn"), Sites(hosts=2, places=8))
     supervisor.load_failed("m", "s", HERE, "no kernel image", False)
     return supervisor
+
+
+def test_a_place_that_others_stand_in_for_is_recorded(fleet: Supervisor, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert places.noted(store) == [LoadFailure("m", HERE, "no kernel image")]
+    alone = Supervisor(store, max_failures=2, max_quarantined=1)
+    alone.load_failed("n", "s", HERE, "no such model", False)
+    assert len(places.noted(store)) == 1
 
 
 def test_a_sampler_gets_no_shard_of_a_model_that_its_place_cannot_load(fleet: Supervisor) -> None:

@@ -126,6 +126,27 @@ def test_what_was_measured_before_the_time_was_over_counts() -> None:
     assert found.winner == Engine(max_num_seqs=512)
 
 
+def test_what_only_chance_made_second_is_measured_again_and_may_win() -> None:
+    """The first measurement of 4,096 was lucky: its mean is below what 8,192 made, which is then measured again too."""
+    rates = {None: [100, 102], 4096: [210, 130], 8192: [200, 190], 16384: [150]}
+    batched = Axis("max_num_batched_tokens", (4096, 8192, 16384))
+    found = search(lambda engine: rates[engine.max_num_batched_tokens].pop(0), [batched])
+    assert tried(found)[4:] == [{"max_num_batched_tokens": 4096}, {}, {"max_num_batched_tokens": 8192}]
+    assert found.winner == Engine(max_num_seqs=256, max_num_batched_tokens=8192)
+    first = [cell.strip() for cell in tuning.table(found).splitlines()[2].split("|")]
+    assert first[1:3] == ["max_num_batched_tokens=8192", "195 (mean of 2)"]
+
+
+@pytest.mark.parametrize(("again", "said"), [(95, False), (50, True)])
+def test_speeds_that_other_work_may_have_decided_are_said_to_be_so(again: int, said: bool) -> None:
+    """The winner and the config's own settings are measured twice."""
+    rates = {256: [60, 61], 512: [100, again], 1024: [70]}
+    found = search(lambda engine: rates[engine.max_num_seqs].pop(0), [SIZES])
+    advice = tuning.advice(found)
+    assert ("differ by a factor of 2.0" in advice) == said
+    assert yaml.safe_load(advice) == {"engine": {"max_num_seqs": 512}}
+
+
 def test_nothing_measured_is_no_winner() -> None:
     found = search(lambda engine: Failed("no such model"), [SIZES])
     assert found.winner is None

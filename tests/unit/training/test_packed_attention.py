@@ -76,10 +76,11 @@ def examples(*lengths: int) -> list[Example]:
     return [Example(array("I", tokens), max(1, len(tokens) // 3)) for tokens in drawn]
 
 
-def row_logits(model: Any, row: Sequence[Example]) -> list[Any]:
-    """The logits of each example of a packed row."""
-    inputs = packed(row, 0, BY_EXAMPLE)
-    inputs.pop("labels")
+def row_logits(model: Any, row: Sequence[Example], **others: Any) -> list[Any]:
+    """The logits of each example of a packed row, its prompt's too."""
+    inputs = packed(row, 0, BY_EXAMPLE) | others
+    for name in ("labels", "shift_labels", "logits_to_keep"):
+        inputs.pop(name)
     return list(model(**inputs).logits[0].split([len(example.tokens) for example in row]))
 
 
@@ -95,8 +96,7 @@ def test_an_examples_logits_do_not_depend_on_its_neighbours(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
 def test_without_the_lengths_of_the_examples_the_neighbours_would_be_seen(kind: str) -> None:
     first, second = examples(9, 17)
-    inputs = packed([first, second], 0, BY_EXAMPLE) | {"example_lengths": [26]}
-    seen = model_of(kind, BY_EXAMPLE)(**inputs).logits[0, 9:]
+    seen = row_logits(model_of(kind, BY_EXAMPLE), [first, second], example_lengths=[26])[1]
     apart = row_logits(model_of(kind, BY_EXAMPLE), [first, second])[1]
     assert (seen - apart).abs().max() > 0.01
 
@@ -111,7 +111,7 @@ def step_gradients(model: Any, batches: Sequence[dict[str, Any]], learned: int) 
     return total, {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_loss_and_gradients_are_those_of_padded_rows(kind: str) -> None:
     a, b, c, d, e = step = examples(9, 17, 4, 12, 30)
     learned = sum(len(example.tokens) - example.prompt_tokens for example in step)
@@ -131,8 +131,16 @@ def test_positions_start_again_and_no_example_predicts_the_next_ones_first_token
     inputs = packed(row, 0, BY_EXAMPLE)
     assert inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
-    assert inputs["labels"].tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
+    assert inputs["shift_labels"].tolist() == [[6, 7, 9]]
+    assert inputs["logits_to_keep"].tolist() == [0, 1, 3]
     assert inputs["example_lengths"] == [3, 2]
+
+
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+def test_prompts_have_no_logits(kind: str) -> None:
+    row = examples(9, 17, 4)
+    logits = model_of(kind, BY_EXAMPLE)(**packed(row, 0, BY_EXAMPLE)).logits
+    assert logits.shape == (1, sum(len(example.tokens) - example.prompt_tokens for example in row), VOCABULARY)
 
 
 def test_flash_attention_gets_the_bounds_of_the_examples() -> None:
@@ -144,7 +152,8 @@ def test_flash_attention_gets_the_bounds_of_the_examples() -> None:
 
 def test_no_examples_are_a_row_without_a_loss() -> None:
     inputs = packed([], 5, BY_EXAMPLE)
-    assert set(inputs["labels"][0].tolist()) == {IGNORED}
+    assert inputs["shift_labels"].tolist() == [[IGNORED]]
+    assert inputs["logits_to_keep"].tolist() == [0]
     assert inputs["example_lengths"] == [2]
 
 
@@ -158,6 +167,16 @@ def test_models_that_would_mix_the_examples_are_padded_or_refused() -> None:
         with pytest.raises(TrainingError, match=f"type '{config.model_type}'.* set training.packing=auto or off"):
             choose("on", config, gpu=False, dtype="float32")
     assert "linear_attention" not in LAYER_TYPES
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODEL_TYPES if "moe" in kind or kind == "mixtral"])
+def test_a_loss_over_the_experts_of_a_row_is_not_packed(kind: str) -> None:
+    config = transformers.AutoConfig.for_model(kind)
+    assert choose("auto", config, gpu=False, dtype="float32") == BY_EXAMPLE
+    config.output_router_logits = True
+    assert choose("auto", config, gpu=False, dtype="float32") == ""
+    with pytest.raises(TrainingError, match=r"balances experts .*: set training.packing=auto or off"):
+        choose("on", config, gpu=False, dtype="float32")
 
 
 def test_packing_is_off_where_the_config_says_so_and_by_example_without_a_gpu() -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 from itertools import chain
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_ray.config import Recipe, Training
+from rft_ray.plan.jobs import TrainingJob
+from rft_ray.store import commit_table, mark_run
+from rft_ray.store.backends.local import LocalStore
 from rft_ray.training.batches import Plan, plan
 from rft_ray.training.packing import divide, pack, useful_share
+from rft_ray.training.trainer import Group
+from rft_ray.training.worker import _prepare
 
 lengths = st.lists(st.integers(2, 40), min_size=1, max_size=70)
 workers = st.sampled_from([1, 2, 3, 8])
@@ -103,3 +110,18 @@ def test_padding_and_waiting_are_not_useful() -> None:
 def test_a_step_with_fewer_examples_than_workers_leaves_empty_rows() -> None:
     steps = pack(Plan(((0, 1, 2), (3,)), 3), [5, 5, 5, 5], 3, 10)
     assert sorted(map(len, steps[1])) == [0, 0, 1]
+
+
+def test_a_row_holds_examples_as_long_as_the_models_context_where_the_recipe_allows_longer_ones(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    store = LocalStore(tmp_path / "store")
+    mark_run(store)
+    rows = pa.table({"question": ["?"] * 16, "text": ["1+" * 200] * 16})
+    commit_table(store, "training/rows.parquet", rows, {})
+    group = Group("a", store, Training(micro_batch_size=2, packing="on"), False, None, 0, 0, 1)
+    recipe = Recipe(batch_size=16, max_tokens=4096)
+    job = TrainingJob("tiny", "sft", "a" * 16, "tiny:tiny-xs", "training/rows.parquet", recipe, "{query}", 0)
+    task = _prepare(group, job)
+    assert min(len(example.tokens) for example in task.examples) > 256
+    row = max(sum(len(task.examples[index].tokens) for index in row) for row in task.division.passes)
+    assert row <= 2 * 512, "the context of the model is 512 tokens"

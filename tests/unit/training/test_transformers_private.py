@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import transformers
 from accelerate.state import AcceleratorState, GradientState
 from transformers.integrations import deepspeed as hf_deepspeed
@@ -50,6 +52,13 @@ def test_deepspeed_writes_the_files_of_a_checkpoint_through_an_engine_that_can_b
     assert (asked, written) == (["kept", "not kept"], ["not kept"])
 
 
+def test_save_pretrained_stores_tensors_by_the_functions_that_say_which_it_stores() -> None:
+    source = inspect.getsource(transformers.PreTrainedModel.save_pretrained)
+    assert "self._keys_to_ignore_on_save" in source
+    assert "= remove_tied_weights_from_state_dict(state_dict, model_to_save)" in source
+    assert "= revert_weight_conversion(model_to_save, state_dict)" in source
+
+
 def test_deepspeed_has_a_table_with_the_operator() -> None:
     import deepspeed
 
@@ -61,12 +70,47 @@ def test_deepspeed_has_a_table_with_the_operator() -> None:
 def test_parts_of_an_optimizer_that_share_a_step_counter_count_once_a_step() -> None:
     import torch
 
-    groups = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(2)]
+    groups = [{"params": [torch.ones(2, requires_grad=True)]} for _ in range(3)]
     optimizer, shared = torch.optim.AdamW(groups), torch.tensor(8.0)
-    for group in groups:
+    for group, step in zip(groups, (shared, shared, 8), strict=True):  # the last as DeepSpeed's Adam has saved it
         group["params"][0].grad = torch.ones(2)
-        optimizer.state[group["params"][0]] = {"step": shared, "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+        optimizer.state[group["params"][0]] = {"step": step, "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
     engine = SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))
-    transformers_private.part_step_counters(engine)
+    transformers_private.fit_step_counters(engine)
     optimizer.step()
-    assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0]
+    assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0, 9.0]
+
+
+def test_a_trainers_optimizer_has_the_parameters_with_weight_decay_in_its_first_group(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config)
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, weight_decay=0.3, report_to="none")
+    optimizer = transformers.Trainer(model, arguments).create_optimizer()
+    decayed, others = ({id(parameter) for parameter in group["params"]} for group in optimizer.param_groups)
+    names = transformers_private.names_with_weight_decay(model)
+    assert {id(model.get_parameter(name)) for name in names} == decayed
+    assert {id(parameter) for name, parameter in model.named_parameters() if name not in names} == others
+    assert others
+
+
+def test_deepspeeds_adam_counts_in_whole_numbers_whatever_was_saved() -> None:
+    import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    optimizer = DeepSpeedCPUAdam.__new__(DeepSpeedCPUAdam)  # without its operator, which takes a minute to compile
+    weights = [torch.ones(2), torch.ones(2), torch.ones(2)]
+    optimizer.state = dict(zip(weights, ({"step": torch.tensor(8.0)}, {"step": 8}, {}), strict=True))
+    transformers_private.fit_step_counters(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer)))
+    assert [optimizer.state[weight] for weight in weights] == [{"step": 8}, {"step": 8}, {}]
+    assert all(type(state.get("step", 0)) is int for state in optimizer.state.values())
+
+
+def test_deepspeed_takes_an_operator_that_is_loaded_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    loaded = object()
+    monkeypatch.setattr(OpBuilder, "_loaded_ops", {CPUAdamBuilder.NAME: loaded})
+    assert CPUAdamBuilder().load() is loaded
