@@ -45,7 +45,7 @@ class DistantStore:
         self._there.discard(keys)
 
 
-def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, int] | None = None) -> Checkpoint:
+def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, Any] | None = None) -> Checkpoint:
     """Save one checkpoint of three files as the trainer and its callback do."""
     folder = f"{work_folder(JOB, attempt)}/checkpoint-{step}"
     local = checkpoints.local_folder(store, folder, scratch)
@@ -126,7 +126,7 @@ def test_the_checkpoints_of_a_training_that_began_again_stay_beside_later_ones_t
     store: LocalStore, tmp_path: Path
 ) -> None:
     for step in (700, 800):
-        write(store, tmp_path, "a", step, {"workers": 2, "zero_stage": 3})
+        write(store, tmp_path, "a", step, {**LAYOUT, "training/x": "other rows"})
     for step in (10, 20, 30):
         last = write(store, tmp_path, "b", step)
         checkpoints.prune(store, JOB, step)
