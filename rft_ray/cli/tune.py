@@ -24,6 +24,7 @@ Ctrl-C, 143 stopped by SIGTERM.
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import time
@@ -84,8 +85,8 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
     add("--try", action="append", default=[], dest="tried", metavar="KEY=V,V", help="vary this key of engine instead")
     add("--dry-run", action="store_true", help="print what would be tried; start no engine")
     options, settings = parse(parser, argv)
-    if options.prompts < 1 or options.minutes <= 0:
-        parser.error("--prompts must be at least 1, and --minutes more than 0")
+    if options.prompts < 1 or not 0 < options.minutes < math.inf:
+        parser.error("--prompts must be at least 1, and --minutes a number above 0")
     return options, settings
 
 

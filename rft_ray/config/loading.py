@@ -10,7 +10,7 @@ import copy
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -34,6 +34,10 @@ PLAIN = {
     "string_type": "must be a text: put it in quotes",
 }
 """Kinds of pydantic's errors whose own messages speak of types -> what to say."""
+
+
+_BRANCH = re.compile(r"literal\[.*\]|constrained-\w+|int|bool")
+"""What pydantic adds to the place of a problem where a key has several kinds of value."""
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -147,7 +151,7 @@ def _index(node: list[Any], part: str, key: str) -> int:
 
 def _explanations(error: ValidationError, tree: dict[str, Any]) -> list[tuple[str, str]]:
     """(key, line for the user) of each problem. A key that is missing because it is misspelt is one problem."""
-    problems = error.errors()
+    problems = _without_branches(error.errors())
     unknown = [_dotted(problem) for problem in problems if problem["type"] == "extra_forbidden"]
     meant = {_nearest(key, beside=True) for key in unknown} - {None}
     return [
@@ -156,6 +160,19 @@ def _explanations(error: ValidationError, tree: dict[str, Any]) -> list[tuple[st
         if not (problem["type"] == "missing" and _pattern(_dotted(problem)) in meant)
         and not (problem["type"] == "too_short" and problem["input"])  # its members are invalid, and named themselves
     ]
+
+
+def _without_branches(problems: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The problems, those of the kinds of value that one key may have (`auto` or a number) as one of that key."""
+    known, joined = set(known_keys()), dict[tuple[Any, ...], dict[str, Any]]()
+    for problem in problems:
+        place = tuple(problem["loc"])
+        if place and _BRANCH.fullmatch(str(place[-1])) and _pattern(".".join(map(str, place[:-1]))) in known:
+            place = place[:-1]
+        before = joined.get(place)
+        message = f"{before['msg']}, or: {problem['msg']}" if before else problem["msg"]
+        joined[place] = {**(before or problem), "loc": place, "msg": message}
+    return list(joined.values())
 
 
 def _dotted(problem: Mapping[str, Any]) -> str:

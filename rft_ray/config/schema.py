@@ -22,7 +22,7 @@ from rft_ray.config.hardware import Cost, Hardware
 from rft_ray.config.models import BaseModelSpec, Prompt, Recipe, RftRecipe
 from rft_ray.config.moved_keys import with_new_keys
 from rft_ray.config.problems import Problems
-from rft_ray.config.section import Name, Place, Section
+from rft_ray.config.section import LONGEST_MINUTES, LONGEST_SECONDS, Name, Place, Section
 from rft_ray.config.study import Study
 from rft_ray.config.training import Training
 
@@ -107,7 +107,7 @@ class Engine(Section):
     pipeline_parallel_size: int = Field(1, ge=1)
     """Groups of `tensor_parallel_size` GPUs that hold the layers of one engine's model one after another. An engine is
     on one node."""
-    gpus_per_engine: float | None = Field(None, gt=0, le=1)
+    gpus_per_engine: float | None = Field(None, ge=0.001, le=1)
     """Share of a GPU of one engine, for small models: 0.25 starts four engines on a GPU, each with a quarter of
     `gpu_memory_utilization`. null: whole GPUs, `tensor_parallel_size` x `pipeline_parallel_size`."""
     accelerator_type: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -141,10 +141,10 @@ class Engine(Section):
     GPU, false with one."""
     max_restarts: int = Field(3, ge=0)
     """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
-    stall_seconds: float = Field(1800, gt=0)
+    stall_seconds: float = Field(1800, gt=0, le=LONGEST_SECONDS)
     """The process of an engine that makes no step for so long (an endpoint: no answer), or loads a model for so long,
     is ended."""
-    lost_node_minutes: float = Field(5, gt=0)
+    lost_node_minutes: float = Field(5, gt=0, le=LONGEST_MINUTES)
     """How long sampling waits for the replacement of a lost node, once all other shards are sampled; then other engines
     sample its shards."""
     max_failures: int = Field(3, ge=1)
@@ -155,7 +155,7 @@ class Engine(Section):
     """With shards quarantined and all others sampled: end with exit code 1, or go on without their samples."""
     retry_quarantined: bool = False
     """Try shards that an earlier run has quarantined `max_failures` times more."""
-    drain_seconds: float = Field(30, ge=0)
+    drain_seconds: float = Field(30, ge=0, le=LONGEST_SECONDS)
     """How long shards in flight may take to be committed after SIGTERM."""
     script: str = ""
     """Planned faults and times of the scripted engine, for tests: `config/engine_script.py`."""

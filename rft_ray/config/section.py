@@ -13,13 +13,17 @@ SECRETS = (SECRET, NOT_A_NAME)
 """Messages about values that may be secrets: such a value is not shown."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """The name of an environment variable."""
+LONGEST_SECONDS, LONGEST_MINUTES = 10**8, 10**6
+"""Bounds of times, about three and two years: the system's timers take no much longer ones."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Section(BaseModel):
     """One section of the config. The docstrings of its fields are their descriptions in docs/configuration.md."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False
+    )
 
 
 def _without_credentials(url: str) -> str:

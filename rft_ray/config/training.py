@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from rft_ray.config.section import Place, Section, Switch
+from rft_ray.config.section import LONGEST_MINUTES, Place, Section, Switch
 
 
 class Training(Section):
@@ -28,7 +28,7 @@ class Training(Section):
     """CPU threads of one worker, where there is no GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` uses GPUs if the cluster has some now. Use `gpu` where an autoscaler adds them on demand."""
-    checkpoint_minutes: float = Field(20, gt=0)
+    checkpoint_minutes: float = Field(20, gt=0, le=LONGEST_MINUTES)
     """Time between checkpoints, from which a broken training goes on. One that the store takes longer for postpones the
     next; training does not wait for it."""
     checkpoint_every_steps: int | None = Field(None, ge=1)
@@ -36,7 +36,7 @@ class Training(Section):
     the store yet; null: by `checkpoint_minutes` alone."""
     max_attempts: int = Field(3, ge=1)
     """How many times the training of a model is started before the run fails; waiting for resources does not count."""
-    wait_minutes: float = Field(1440, gt=0)
+    wait_minutes: float = Field(1440, gt=0, le=LONGEST_MINUTES)
     """How long a training waits until the cluster has GPUs (CPUs, where there are none) for all of its workers."""
     parallel_jobs: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Models of a stage that are trained side by side, each by `workers` of its own. `auto`: as many as the free GPUs
@@ -49,3 +49,10 @@ class Training(Section):
     where there is a C++ compiler, and by PyTorch's fused AdamW elsewhere."""
     activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
+
+    @field_validator("scratch_folder")
+    @classmethod
+    def _same_for_all_processes(cls, folder: str | None) -> str | None:
+        if folder and not folder.startswith(("/", "~")):
+            raise ValueError("must be the whole path of a folder on each node, from / or ~: workers run elsewhere")
+        return folder

@@ -45,6 +45,7 @@ from rft_ray.sampling.vllm_engine import VllmEngine
 from rft_ray.sampling.watchdog import Watchdog
 from rft_ray.store import Store
 from rft_ray.store.models.committed import fetch_with_manifest
+from rft_ray.store.outages import through_outages
 
 SAMPLING = "sampling"
 """What the watchdog calls a call of `generate`; it calls a load by the model's fingerprint."""
@@ -260,7 +261,11 @@ def model_folder(store: Store, model: ModelRef) -> tuple[Path, str]:
 
     The second value identifies a fine-tuned model's files, as in `RandomSource`.
     """
-    if model.stage == "base":
-        return fetch_base(store, model.source, model.fingerprint), ""
-    folder, manifest = fetch_with_manifest(store, model.fingerprint)
-    return folder, manifest.attempt
+
+    def fetched() -> tuple[Path, str]:
+        if model.stage == "base":
+            return fetch_base(store, model.source, model.fingerprint), ""
+        folder, manifest = fetch_with_manifest(store, model.fingerprint)
+        return folder, manifest.attempt
+
+    return through_outages(fetched, f"models/{model.fingerprint}")

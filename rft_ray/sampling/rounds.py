@@ -105,4 +105,5 @@ def later_pool(pool: Pool, shards: int, waiting: int, sites: Sites) -> Pool:
     """The pool of a later round: an engine for every few shards at once, beside the actors that wait at bad places."""
     engines = min(pool.max_actors, math.ceil(shards / pool.shards_in_flight))
     least = min(engines + waiting, max(sites.places, pool.min_actors)) if pool.gpus else engines + waiting
-    return replace(pool, min_actors=least, max_actors=pool.max_actors + waiting)
+    most = min(pool.max_actors, max(engines, sites.places)) + waiting  # others may turn out to be at bad places
+    return replace(pool, min_actors=least, max_actors=max(least, most))

@@ -29,6 +29,7 @@ from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Decision, Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
+from rft_ray.store.outages import through_outages
 from rft_ray.store.shards import Shard, key_to_write, shard_metadata
 from rft_ray.store.tables import commit_through_outages, noted
 
@@ -142,7 +143,7 @@ class Sampler:
 
     def _handled(self, shard: Shard, decision: Decision, reason: str) -> SampleReceipt:
         """Sample a shard and commit it, as the supervisor decided. Raises NotHere."""
-        key = key_to_write(self._store, shard)
+        key = through_outages(lambda: key_to_write(self._store, shard), shard.stem)
         if key is None:
             return SampleReceipt(shard.stem)
         if decision != "shared" and decision != "exclusive":
@@ -167,7 +168,7 @@ class Sampler:
             raise RuntimeError(f"{label_of(job.model)}: {failure or type(failure).__name__}") from failure
 
     def _sampled(self, job: SamplingJob, shard: Shard, *, exclusive: bool) -> Sampled:
-        asked = self._ask(self._store, job, shard)
+        asked = through_outages(lambda: self._ask(self._store, job, shard), shard.stem)
         requests = asked.requests
         with self._host.holding(job.model, exclusive_to=shard.stem if exclusive else "") as source:
             self._supervisor.started(shard.stem)
@@ -184,7 +185,8 @@ class Sampler:
     def _spent(self, model: ModelRef) -> int:
         """The tokens charged for the committed samples of a model, prompts and completions."""
         shards = [shard for job in self._jobs.values() if job.model == model for shard in job.shards()]
-        counts = [json.loads(metadata["counts"]) for metadata in shard_metadata(self._store, shards)]
+        known = through_outages(lambda: list(shard_metadata(self._store, shards)), f"completions of {model.name}")
+        counts = [json.loads(metadata["counts"]) for metadata in known]
         return sum(shard.get("prompt_tokens", 0) + shard.get("completion_tokens", 0) for shard in counts)
 
     def _committed(self, key: str, job: SamplingJob, shard: Shard, sampled: Sampled) -> SampleReceipt:

@@ -1,4 +1,4 @@
-"""Operations that are tried again while a store cannot be reached: what they store took longer to make."""
+"""Operations that are tried again while a store cannot be reached: a failure would cost more than the wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def through_outages(act: Callable[[], T], key: str) -> T:
-    """The result of `act()`, which stores `key`, tried again for OUTAGE_S. Raises StoreUnreachable after that."""
+    """The result of `act()` on `key`, tried again for OUTAGE_S. Raises StoreUnreachable after that."""
     deadline = time.monotonic() + OUTAGE_S
     while True:
         try:
@@ -28,5 +28,5 @@ def through_outages(act: Callable[[], T], key: str) -> T:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise
-            logger.warning("%s; %s is kept and tried again for %.0f s", error, key, left_s)
+            logger.warning("%s; %s is tried again for %.0f s", error, key, left_s)
             time.sleep(min(left_s, OUTAGE_WAIT_S * (1 + random.random())))

@@ -28,7 +28,7 @@ from graphlib import TopologicalSorter
 
 from rft_ray.store import names
 from rft_ray.store.base import VIEWS, CorruptShard, Store
-from rft_ray.store.models.committed import fetch_files, manifest_at
+from rft_ray.store.models.committed import check_files, manifest_at
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.tables import identity, made_from, read_file
 
@@ -202,7 +202,7 @@ def _model(store: Store, key: str) -> File:
     """One committed model; every file of it is read."""
     try:
         manifest = manifest_at(store, key)
-        fetch_files(store, manifest)
+        check_files(store, manifest)
     except ModelError as error:
         return File(key, "", {}, str(error))
     return File(key, manifest.attempt, made_from(manifest.metadata), "")

@@ -83,7 +83,7 @@ class CheckpointWriter:
         files = {name: digest for part in hashes for name, digest in part.items()}
         together(group, what, commit, behind=True)
         if group.rank == 0:
-            checkpoints.prune(group.store, self._fingerprint)
+            checkpoints.prune(group.store, self._fingerprint, step)
         if not shared and group.local_rank == 0:
             shutil.rmtree(local, ignore_errors=True)
 

@@ -27,6 +27,7 @@ import psutil
 
 from rft_ray.store import NotFound, Store, StoreError
 from rft_ray.store.base import StoreUnreachable, sync
+from rft_ray.store.models.folder import digest_of
 from rft_ray.store.outages import through_outages
 from rft_ray.training.resharding import loadable
 from rft_ray.training.results import STARTED
@@ -92,8 +93,10 @@ def upload(store: Store, folder: str, local: Path, names: Iterable[str]) -> dict
 def commit(store: Store, checkpoint: Checkpoint) -> None:
     """Write the manifest, which commits the checkpoint."""
     body = {"step": checkpoint.step, "seconds": checkpoint.seconds, "layout": dict(checkpoint.layout)}
-    manifest = json.dumps({**body, "files": dict(checkpoint.files)}, sort_keys=True, indent=1)
-    store.create(f"{checkpoint.folder}/{MANIFEST}", manifest.encode())
+    body |= {"files": dict(checkpoint.files)}
+    manifest = json.dumps({**body, "sha256": digest_of(body)}, sort_keys=True, indent=1)
+    key = f"{checkpoint.folder}/{MANIFEST}"
+    through_outages(partial(store.create, key, manifest.encode()), key)
 
 
 def newest(
@@ -118,16 +121,26 @@ def newest(
 
 
 def committed(store: Store, fingerprint: str) -> list[Checkpoint]:
-    """Every checkpoint of a job that has a readable manifest."""
+    """Every checkpoint of a job that has a readable manifest. Raises StoreUnreachable, which says nothing of any."""
     checkpoints = []
     for key in store.list(f"{work_folder(fingerprint)}/"):
         folder, _, name = key.rpartition("/")
         if name == MANIFEST:
             try:
-                checkpoints.append(Checkpoint(folder=folder, **json.loads(store.read(key))))
-            except (ValueError, TypeError, StoreError):
+                checkpoints.append(_checkpoint(folder, store.read(key)))
+            except StoreUnreachable:
+                raise
+            except (ValueError, TypeError, AttributeError, StoreError):
                 logger.warning("%s cannot be read: its checkpoint is skipped", key)
     return checkpoints
+
+
+def _checkpoint(folder: str, manifest: bytes) -> Checkpoint:
+    """The checkpoint that a manifest describes. Raises ValueError, TypeError or AttributeError where it is damaged."""
+    body = json.loads(manifest)
+    if body.pop("sha256", None) not in (None, digest_of(body)):  # earlier versions wrote no hash
+        raise ValueError("it does not have the hash that it holds")
+    return Checkpoint(folder=folder, **body)
 
 
 def local_folder(store: Store, folder: str, scratch: Path) -> Path:
@@ -170,13 +183,15 @@ def _may_run(store: Store, attempt: str) -> bool:
         return False
 
 
-def prune(store: Store, fingerprint: str, keep: int = KEPT) -> None:
-    """Delete all but the newest `keep` complete checkpoints of a job.
+def prune(store: Store, fingerprint: str, step: int, keep: int = KEPT) -> None:
+    """Delete all but the newest `keep` of a job's complete checkpoints up to `step`, where the training is.
 
-    A checkpoint without a manifest is kept, because another attempt may be writing it.
+    Those of later steps stay: this training could not go on from them, and another attempt may. So does a checkpoint
+    without a manifest, because another attempt may be writing it.
     """
     with _reported(store):
-        for checkpoint in sorted(committed(store, fingerprint), key=lambda c: c.step, reverse=True)[keep:]:
+        passed = [checkpoint for checkpoint in committed(store, fingerprint) if checkpoint.step <= step]
+        for checkpoint in sorted(passed, key=lambda c: c.step, reverse=True)[keep:]:
             _delete(store, store.list(f"{checkpoint.folder}/"))
             if folder := store.local_path(checkpoint.folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -195,6 +210,8 @@ def _reported(store: Store) -> Iterator[None]:
     """A checkpoint that cannot be deleted does no harm: one warning for each store of this process."""
     try:
         yield
+    except StoreUnreachable:
+        pass  # deleted after the next checkpoint
     except StoreError as error:
         if store.url not in _undeletable:
             _undeletable.add(store.url)

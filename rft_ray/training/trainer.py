@@ -62,9 +62,9 @@ class Group:
 
     @property
     def scratch(self) -> Path:
-        """Folder for the files of a remote store; the workers of one node share it."""
+        """Folder of this attempt on this node, which its workers there share (`scratch.py`)."""
         name = hashlib.sha256(self.store.url.encode()).hexdigest()[:12]
-        return scratch_folder(self.settings) / f"rft-train-{name}"
+        return scratch_folder(self.settings) / f"rft-train-{name}" / f"{self.attempt}-{self.node_rank}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
 from rft_ray.training.preemption import PreemptionNotice
 from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
-from rft_ray.training.scratch import scratch_folder
+from rft_ray.training.scratch import claim, release
 from rft_ray.training.snapshots import Snapshots
 from rft_ray.training.trainer import (
     CPU_ADAM,
@@ -71,9 +71,11 @@ logger = logging.getLogger(__name__)
 def train_jobs(config: dict[str, Any]) -> None:
     """Train all jobs of the config, one after another: the function that Ray Train calls on each worker."""
     group = _join(config)
+    _each_node(group, claim)
     for job in config["jobs"]:
         _train_one(group, job)
         forget_deepspeed()
+    _each_node(group, release)
 
 
 def _join(config: dict[str, Any]) -> Group:
@@ -198,7 +200,6 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     task = replace(task, checkpointing=from_rank_0(group, lambda: _checkpointing(group, task)))
     optimizer, reason = optimizers.choose(group, job.recipe)
     task = replace(task, optimizer=optimizer, optimizer_reason=reason)
-    _clear_scratch(group, job)
     complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
@@ -211,7 +212,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     trainer = watch.trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
-    with tempfile.TemporaryDirectory(dir=scratch_folder(group.settings), prefix="rft-model-") as folder:
+    with tempfile.TemporaryDirectory(dir=group.scratch, prefix="model-") as folder:
         own = final_weights.export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
@@ -220,7 +221,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
     writer.finish()
     if group.rank == 0:
         checkpoints.remove(group.store, job.fingerprint, group.attempt)
-    _clear_scratch(group, job)
+    _each_node(group, lambda folder: shutil.rmtree(folder / checkpoints.work_folder(job.fingerprint), True))
     trainer.deepspeed.destroy()
 
 
@@ -254,10 +255,10 @@ def _checkpointing(group: Group, task: Task) -> bool:
     return checkpoints_activations(task.base, group.settings, task.job.recipe, card_here(group.gpu))
 
 
-def _clear_scratch(group: Group, job: TrainingJob) -> None:
-    """Delete this node's copies of a job's checkpoints, including those of attempts that died."""
+def _each_node(group: Group, act: Callable[[Path], object]) -> None:
+    """Do something with the attempt's folder on each node, before any worker goes on."""
     if group.local_rank == 0:
-        shutil.rmtree(group.scratch / checkpoints.work_folder(job.fingerprint), ignore_errors=True)
+        act(group.scratch)
     wait_for_all(group)
 
 

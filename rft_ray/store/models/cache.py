@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rft_ray.store.models.folder import ModelError
@@ -17,7 +17,10 @@ def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], obj
 
     Processes that need the same folder wait for the one that builds it. Raises ModelError where it cannot be written.
     """
-    final = cache_root() / name
+    try:
+        final = cache_root() / name
+    except OSError as error:
+        raise ModelError(f"no folder for models ({error.strerror}): set {CACHE} to a folder") from error
     with suppress(ModelError, OSError):
         check(final)
         return final
@@ -35,6 +38,18 @@ def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], obj
         why = error.strerror or error
         raise ModelError(f"cannot write {final} ({why}): free some space, or set {CACHE} to another folder") from error
     return final
+
+
+@contextmanager
+def scratch_copy(name: str) -> Iterator[Path]:
+    """A path in the cache for a file that is deleted after the block. Raises ModelError where none can be made."""
+    try:
+        cache_root().mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=cache_root(), prefix=".copy-")
+    except OSError as error:
+        raise ModelError(f"no folder for models ({error.strerror}): set {CACHE} to a folder") from error
+    with folder as path:
+        yield Path(path, name)
 
 
 def _build(final: Path, build: Callable[[Path], None]) -> None:

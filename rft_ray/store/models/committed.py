@@ -6,16 +6,17 @@ The manifest is written last and is the commit: files without one do not count.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rft_ray.store.base import Store
-from rft_ray.store.models.cache import cached
+from rft_ray.store.base import NotFound, Store
+from rft_ray.store.models.cache import cached, scratch_copy
 from rft_ray.store.models.folder import ModelError, check_complete, digest_of, model_files
-from rft_ray.store.models.hashes import sha256_of
+from rft_ray.store.models.hashes import digest_of_file, sha256_of
 from rft_ray.store.outages import through_outages
 from rft_ray.store.tables import present, writable
 
@@ -85,7 +86,8 @@ def upload_files(store: Store, manifest: Manifest, paths: Iterable[Path]) -> Non
 
 def commit_manifest(store: Store, manifest: Manifest) -> bool:
     """Commit a model whose files are all there. False: another commit was first, and stays. Raises StoreError."""
-    return store.create(writable(store, _manifest_key(manifest.fingerprint)), _manifest_text(manifest).encode())
+    key, text = _manifest_key(manifest.fingerprint), _manifest_text(manifest).encode()
+    return through_outages(lambda: store.create(writable(store, key), text), key)
 
 
 def committed_model(store: Store, fingerprint: str) -> Manifest | None:
@@ -141,13 +143,29 @@ def fetch_files(store: Store, manifest: Manifest) -> Path:
     return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
 
 
+def check_files(store: Store, manifest: Manifest) -> None:
+    """Read every file of this manifest where it is committed: no copy, and no hash that is known, stands for it.
+
+    Raises ModelError, which names the first missing or damaged file, and StoreError.
+    """
+    where = f"{manifest.folder} in {store.url}"
+    if folder := store.local_path(manifest.folder):
+        _verify(folder, manifest, where, digest_of_file)
+        return
+    for name, entry in manifest.files.items():
+        with scratch_copy(name) as copy:
+            with suppress(NotFound):
+                store.fetch(f"{manifest.folder}/{name}", copy)
+            _verify(copy.parent, replace(manifest, files={name: entry}), where, digest_of_file)
+
+
 def _manifest_text(manifest: Manifest) -> str:
     """The manifest as JSON with a hash of itself. Raises ValueError for metadata that JSON cannot hold, as NaN."""
     body = json.loads(json.dumps(asdict(manifest), allow_nan=False))
     return json.dumps({**body, "sha256": digest_of(body)}, indent=1, sort_keys=True)
 
 
-def _verify(folder: Path, manifest: Manifest, where: str) -> None:
+def _verify(folder: Path, manifest: Manifest, where: str, digest: Callable[[Path], str] = sha256_of) -> None:
     """Raises ModelError, which names the file, unless the folder holds every file that the manifest lists."""
     for name, entry in manifest.files.items():
         path = folder / name
@@ -155,7 +173,7 @@ def _verify(folder: Path, manifest: Manifest, where: str) -> None:
             raise ModelError(f"committed model: {name} is missing from {where}{_remedy(manifest.fingerprint)}")
         if (size := path.stat().st_size) != entry.bytes:
             wrong = f"{size} bytes, {entry.bytes} were committed"
-        elif sha256_of(path) != entry.sha256:
+        elif digest(path) != entry.sha256:
             wrong = "its content is not what was committed"
         else:
             continue

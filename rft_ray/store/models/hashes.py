@@ -2,7 +2,7 @@
 
 In: a path. Out: its hash, from a record in the cache (`RFT_CACHE`) where the file is the one that was hashed: same
 path, size, inode and times. A record counts for a day, so that damage to a disk does not stay unnoticed. A process
-that needs the hash of a file waits for the one that reads it.
+that needs the hash of a file waits for the one that reads it. `digest_of_file` reads the file whatever is known of it.
 """
 
 from __future__ import annotations
@@ -24,39 +24,46 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; cached until its size or modification time changes."""
+    """SHA-256 of a file, 64 hex digits; not read again while its size, inode and times stay the same."""
     status = path.stat()
-    if status.st_size < LARGE:
-        return _sha256(str(path.absolute()), status.st_size, status.st_mtime_ns)
-    return _recorded(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    identity = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    known = _remembered if status.st_size < LARGE else _recorded
+    return known(str(path.absolute()), *identity)
+
+
+def digest_of_file(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hex digits, by reading it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _remembered(path: str, *identity: int) -> str:
+    return digest_of_file(path)
 
 
 @lru_cache(maxsize=1024)
 def _recorded(path: str, *identity: int) -> str:
     """The hash that another process of this machine has recorded, or else the file's, recorded for others."""
     name = hashlib.sha256(f"{path} {identity}".encode()).hexdigest()
-    record = cache_root() / "hashes" / name
     with suppress(OSError):
+        record = cache_root() / "hashes" / name
         record.parent.mkdir(parents=True, exist_ok=True)
         with locked(record.with_suffix(".lock")):
             if (known := _read(record)) is None:
-                known = _sha256(path, *identity[:2])
+                known = digest_of_file(path)
                 temporary = record.with_suffix(f".{os.getpid()}.part")
-                temporary.write_text(known)
-                temporary.rename(record)
+                with suppress(OSError):  # a full disk: the next process reads the file too
+                    temporary.write_text(known)
+                    temporary.rename(record)
             return known
-    return _sha256(path, *identity[:2])
+    return digest_of_file(path)
 
 
 def _read(record: Path) -> str | None:
+    """The hash in a record; None where there is none, or one that is too old, or of a clock that was ahead."""
     with suppress(OSError):
         text = record.read_text()
-        if _HASH.fullmatch(text) and time.time() - record.stat().st_mtime < RECORDED_FOR_S:
+        if _HASH.fullmatch(text) and 0 <= time.time() - record.stat().st_mtime < RECORDED_FOR_S:
             return text
     return None
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

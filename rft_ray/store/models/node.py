@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ CACHE = "RFT_CACHE"
 
 
 def cache_root() -> Path:
-    """The folder of the cache, which need not exist."""
-    return Path(os.environ.get(CACHE) or "~/.cache/rft-ray").expanduser().absolute()
+    """The folder of the cache, which need not exist. Raises OSError where the user has no home, and names none."""
+    try:
+        return Path(os.environ.get(CACHE) or "~/.cache/rft-ray").expanduser().absolute()
+    except RuntimeError as error:  # a user id without an entry, as in a container
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from error
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def test_engines_get_gpus_where_this_machine_has_some(
 
 
 def test_numbers_below_the_least_are_refused(run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong in ("--prompts=0", "--minutes=0"):
+    for wrong in ("--prompts=0", "--minutes=0", "--minutes=nan", "--minutes=inf"):
         with pytest.raises(SystemExit):
             tune.main([*run, wrong])
         assert "--prompts must be at least 1" in capsys.readouterr().err

@@ -177,7 +177,7 @@ OTHER: dict[str, object] = {
     "training.max_attempts": 5,
     "training.wait_minutes": 5.5,
     "training.parallel_jobs": 2,
-    "training.scratch_folder": "other",
+    "training.scratch_folder": "/other",
     "training.offload_optimizer": True,
     "training.activation_checkpointing": "on",
     "engine.device": "cpu",

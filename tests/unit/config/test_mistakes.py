@@ -95,3 +95,51 @@ def test_an_own_training_set_needs_a_test_set_by_name(tmp_path: Path) -> None:
 def test_a_limit_of_the_test_set_does_not_turn_it_into_the_training_set() -> None:
     config = load(None, ["--models=[{name: a, source: x}]", "--problems.test.limit=50"])
     assert config.problems.test.source == "hub:openai/gsm8k:test"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.wait_minutes=.inf", "training.wait_minutes: Input should be a finite number (given: inf)"),
+        ("training.checkpoint_minutes=1e300", "training.checkpoint_minutes: Input should be less than or equal to"),
+        ("engine.stall_seconds=.inf", "engine.stall_seconds: Input should be a finite number"),
+        ("engine.drain_seconds=1e12", "engine.drain_seconds: Input should be less than or equal to"),
+        ("engine.kv_cache_gib=.inf", "engine.kv_cache_gib: Input should be a finite number"),
+        ("cost.usd_per_gpu_hour=.inf", "cost.usd_per_gpu_hour: Input should be a finite number"),
+        ("engine.gpus_per_engine=0.00001", "engine.gpus_per_engine: Input should be greater than or equal to 0.001"),
+        ("training.scratch_folder=s3://bucket/x", "training.scratch_folder: must be the whole path of a folder"),
+        ("training.scratch_folder=scratch", "training.scratch_folder: must be the whole path of a folder"),
+    ],
+)
+def test_a_value_that_no_timer_and_no_file_takes_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    assert refused(tmp_path, MODELS, f"--{override}").startswith(f"the command line: {message}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.parallel_jobs=0", "Input should be 'auto', or: Input should be greater than or equal to 1"),
+        ("engine.enforce_eager=maybe", "Input should be 'auto', or: Input should be a valid boolean"),
+    ],
+)
+def test_a_key_with_several_kinds_of_value_has_one_line(tmp_path: Path, override: str, message: str) -> None:
+    key = override.partition("=")[0]
+    assert refused(tmp_path, MODELS, f"--{override}").startswith(f"the command line: {key}: {message}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.parallel_jobs=3",
+        "training.wait_minutes=0.01",
+        "training.checkpoint_minutes=1000000",
+        "training.scratch_folder=~/scratch",
+        "training.scratch_folder=null",
+        "engine.gpus_per_engine=0.3333333",
+        "engine.stall_seconds=100000000",
+    ],
+)
+def test_odd_values_that_work_are_read(tmp_path: Path, override: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(MODELS)
+    assert load(path, [f"--{override}"])

@@ -17,7 +17,9 @@ from rft_ray.sampling.engine_host import EngineHost, Unloadable
 from rft_ray.sampling.places import Place
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
-from rft_ray.store import open_store
+from rft_ray.store import open_store, outages
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.models.committed import commit_model, committed_model
 
 A, B = (ModelRef(name, "sft", name * 4) for name in "ab")
@@ -150,3 +152,21 @@ def test_what_samples_were_drawn_from_names_the_files_of_the_model(tmp_path: Pat
     with host_of(tmp_path, Opened(lambda seed: ScriptedEngine(seed, "")), needs_folder=True).holding(A) as source:
         assert manifest
         assert source.weights == manifest.attempt
+
+
+def test_a_store_out_of_reach_is_no_fault_of_the_place_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.0)
+    store = open_store(str(tmp_path))
+    commit_model(store, A.fingerprint, model_dir("tiny-s"), {})
+    failures, read = [StoreUnreachable("S3 is out of reach")] * 2, LocalStore.read
+
+    def flickering(self: LocalStore, key: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(self, key)
+
+    monkeypatch.setattr(LocalStore, "read", flickering)
+    with host_of(tmp_path, Opened(ScriptedEngine), needs_folder=True).holding(A) as source:
+        assert source.weights

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.store import open_store
+from rft_ray.config import Engine
+from rft_ray.data.problems import commit_problems
+from rft_ray.sampling.sampler import Sampler
+from rft_ray.store import open_store, outages
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreUnreachable
+from tests.chaos.small_run import JOBS, PROBLEMS
 
 SAMPLER = """
 import sys
@@ -45,6 +51,26 @@ def test_the_process_ends_and_the_failure_is_recorded(tmp_path: Path, fault: str
     [record] = store.list("failures/")
     assert reason in json.loads(store.read(record))["reason"]
     assert not list(store.list("completions/"))
+
+
+@pytest.mark.parametrize("method", ["list", "read"])
+def test_a_store_that_is_out_of_reach_before_a_shard_is_sampled_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.0)
+    job, store = JOBS[0].sampling, open_store(str(tmp_path))
+    commit_problems(store, PROBLEMS)
+    sampler = Sampler(store, [job], Engine(), False, 0)
+    failures, works = [StoreUnreachable("S3 is out of reach")] * 2, getattr(LocalStore, method)
+
+    def flickering(self: LocalStore, key: str) -> object:
+        if failures:
+            raise failures.pop()
+        return works(self, key)
+
+    monkeypatch.setattr(LocalStore, method, flickering)
+    assert sampler(next(iter(job.shards()))).rows
+    assert not failures
 
 
 def test_a_refused_model_counts_no_failure_of_a_shard(tmp_path: Path) -> None:

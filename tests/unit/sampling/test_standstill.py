@@ -77,6 +77,7 @@ GPUS = Pool(1, 4, gpus=1, shards_in_flight=2)
         (GPUS, 40, 6, (8, 10)),  # no more than the cluster has places
         (replace(GPUS, gpus=0), 40, 6, (10, 10)),
         (replace(GPUS, max_actors=1), 40, 1, (2, 2)),
+        (replace(GPUS, max_actors=10**9), 3, 1, (3, 9)),  # turns are made for all of them
     ],
 )
 def test_a_later_round_has_engines_for_its_shards_beside_the_waiting_ones(

@@ -18,14 +18,14 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gets the path of each file that is read. Files of 8 bytes are large."""
     made: list[str] = []
 
-    def digest(path: str, size: int, mtime_ns: int) -> str:
+    def digest(path: str) -> str:
         made.append(path)
         time.sleep(0.05)
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     monkeypatch.setenv("RFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hashes, "LARGE", 8)
-    monkeypatch.setattr(hashes, "_sha256", digest)
+    monkeypatch.setattr(hashes, "digest_of_file", digest)
     hashes._recorded.cache_clear()
     return made
 
@@ -57,6 +57,27 @@ def test_a_file_that_changed_is_read_again_even_with_its_old_time(tmp_path: Path
     assert by_another_process(path) != before
 
 
+@pytest.mark.parametrize("content", [b"weights!", b"config"])
+def test_one_process_too_reads_a_file_again_that_changed_and_has_its_old_time(
+    tmp_path: Path, reads: list[str], content: bytes
+) -> None:
+    path = file(tmp_path, content)
+    hashes.sha256_of(path)
+    times, other = path.stat(), content.upper()
+    path.write_bytes(other)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert hashes.sha256_of(path) == by_another_process(path) == hashlib.sha256(other).hexdigest()
+
+
+def test_a_record_of_a_clock_that_was_ahead_does_not_count(tmp_path: Path, reads: list[str]) -> None:
+    path = file(tmp_path)
+    by_another_process(path)
+    [record] = [entry for entry in (tmp_path / "cache/hashes").iterdir() if not entry.suffix]
+    os.utime(record, (time.time() + 10**7, time.time() + 10**7))
+    by_another_process(path)
+    assert len(reads) == 2
+
+
 def test_a_record_counts_for_a_day_and_only_while_it_is_whole(tmp_path: Path, reads: list[str]) -> None:
     path = file(tmp_path)
     right = by_another_process(path)
@@ -79,4 +100,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 ) -> None:
     (tmp_path / "taken").write_bytes(b"")
     monkeypatch.setenv("RFT_CACHE", str(tmp_path / "taken"))
+    assert by_another_process(file(tmp_path)) == hashlib.sha256(b"weights!").hexdigest()
+
+
+def test_a_user_without_a_home_needs_no_cache(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RFT_CACHE")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user id without an entry, and no HOME
     assert by_another_process(file(tmp_path)) == hashlib.sha256(b"weights!").hexdigest()

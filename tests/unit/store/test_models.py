@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from safetensors.numpy import save
 from rft_ray.data.base_models import resolve
 from rft_ray.data.tiny import model_dir
 from rft_ray.store import Store, commit_table, open_store, repair
+from rft_ray.store.models import hashes
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.committed import commit_model, committed_model, fetch_model
 from rft_ray.store.models.folder import ModelError, check_complete, files_fingerprint
@@ -342,3 +344,49 @@ def test_samples_of_other_weights_than_a_models_are_found(tmp_path: Path) -> Non
     findings = repair.find(repair.examine(store))
     assert [(finding.key, finding.corrupt) for finding in findings] == [("completions/other.g0.parquet", False)]
     assert f"models/{fingerprint}/manifest.json" in findings[0].reason
+
+
+def verified(store: Store) -> list[str]:
+    return [file.damage for file in repair.examine(store) if file.damage]
+
+
+def test_a_verification_reads_files_whose_hashes_are_known(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "LARGE", 1)
+    commit_model(store, FINGERPRINT, folder, {})
+    path = fetch_model(store, FINGERPRINT) / "model.safetensors"
+    rotten = path.read_bytes()[:-1] + b"\xff"
+    status = path.stat()
+    path.write_bytes(rotten)  # a disk does it without a new time
+    monkeypatch.setattr(Path, "stat", lambda self, **_: status if self == path else os.stat(self))
+    assert fetch_model(store, FINGERPRINT)
+    assert "model.safetensors" in verified(store)[0]
+
+
+class Elsewhere:
+    """A store whose files are not on this machine's disk, as on S3."""
+
+    def __init__(self, there: Store) -> None:
+        self._there = there
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._there, name)
+
+    def local_path(self, key: str) -> None:
+        return None
+
+
+def test_a_verification_reads_what_is_in_the_store_and_not_a_copy_of_this_machine(
+    store: Store, folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    commit_model(store, FINGERPRINT, folder, {})
+    [committed] = (tmp_path / "store").glob(f"models/{FINGERPRINT}/*/model.safetensors")
+    elsewhere: Any = Elsewhere(store)
+    assert fetch_model(elsewhere, FINGERPRINT).is_relative_to(cache)
+    assert verified(elsewhere) == []
+    committed.write_bytes(committed.read_bytes()[:-1] + b"\xff")
+    assert "model.safetensors" in verified(elsewhere)[0]
+    committed.unlink()
+    assert "model.safetensors is missing" in verified(elsewhere)[0]
+    assert not list(cache.glob(".copy-*"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rft_ray.store import StoreError
+from rft_ray.store import StoreError, outages
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable
 from rft_ray.training import checkpoints
@@ -45,7 +45,7 @@ class DistantStore:
         self._there.discard(keys)
 
 
-def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, int] | None = None) -> Checkpoint:
+def write(store: Any, scratch: Path, attempt: str, step: int, layout: dict[str, Any] | None = None) -> Checkpoint:
     """Save one checkpoint of three files as the trainer and its callback do."""
     folder = f"{work_folder(JOB, attempt)}/checkpoint-{step}"
     local = checkpoints.local_folder(store, folder, scratch)
@@ -117,9 +117,71 @@ def test_a_checkpoint_with_an_unreadable_manifest_is_skipped(store: LocalStore, 
 def test_two_checkpoints_of_all_attempts_are_kept(store: LocalStore, tmp_path: Path) -> None:
     for attempt, step in (("a", 10), ("a", 20), ("b", 30), ("b", 40)):
         write(store, tmp_path, attempt, step)
-        checkpoints.prune(store, JOB)
+        checkpoints.prune(store, JOB, step)
     assert {c.step for c in checkpoints.committed(store, JOB)} == {30, 40}
     assert not store.local_path(f"{work_folder(JOB, 'a')}/checkpoint-20").exists()
+
+
+def test_the_checkpoints_of_a_training_that_began_again_stay_beside_later_ones_that_it_cannot_load(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    for step in (700, 800):
+        write(store, tmp_path, "a", step, {**LAYOUT, "training/x": "other rows"})
+    for step in (10, 20, 30):
+        last = write(store, tmp_path, "b", step)
+        checkpoints.prune(store, JOB, step)
+    assert newest(store, tmp_path) == (last, 2)
+    assert {c.step for c in checkpoints.committed(store, JOB)} == {20, 30, 700, 800}
+    write(store, tmp_path, "b", 810)
+    write(store, tmp_path, "b", 820)
+    checkpoints.prune(store, JOB, 820)
+    assert {c.step for c in checkpoints.committed(store, JOB)} == {810, 820}
+
+
+def test_no_flipped_bit_of_a_manifest_gives_another_checkpoint(store: LocalStore, tmp_path: Path) -> None:
+    right = write(store, tmp_path, "a", 40)
+    path = store.local_path(f"{right.folder}/{MANIFEST}")
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        path.write_bytes((int.from_bytes(whole, "big") ^ (1 << bit)).to_bytes(len(whole), "big"))
+        assert checkpoints.committed(store, JOB) in ([], [right]), bit
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_hash_of_its_manifest(store: LocalStore, tmp_path: Path) -> None:
+    complete = write(store, tmp_path, "a", 10)
+    path = store.local_path(f"{complete.folder}/{MANIFEST}")
+    body = json.loads(path.read_text())
+    del body["sha256"]
+    path.write_text(json.dumps(body))
+    assert newest(store, tmp_path) == (complete, 0)
+
+
+def test_a_store_out_of_reach_hides_no_checkpoint(store: LocalStore, tmp_path: Path) -> None:
+    write(store, tmp_path, "a", 10)
+
+    def unreachable(key: str) -> bytes:
+        raise StoreUnreachable("S3 is out of reach")
+
+    store.read = unreachable  # type: ignore[method-assign]
+    with pytest.raises(StoreUnreachable):
+        checkpoints.committed(store, JOB)
+
+
+def test_the_manifest_of_a_checkpoint_outlasts_an_outage_as_its_files_do(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.0)
+    failures, create = [StoreUnreachable("S3 is out of reach")] * 2, LocalStore.create
+
+    def flickering(self: LocalStore, key: str, data: bytes) -> bool:
+        if failures:
+            raise failures.pop()
+        return create(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "create", flickering)
+    assert newest(store, tmp_path) == (None, 0)
+    complete = write(store, tmp_path, "a", 10)
+    assert newest(store, tmp_path) == (complete, 0)
 
 
 def test_a_finished_job_leaves_no_work_folder(store: LocalStore, tmp_path: Path) -> None:
@@ -161,7 +223,7 @@ def test_old_checkpoints_are_deleted_from_a_remote_store_their_manifests_first(t
     distant.discard = lambda keys: (deleted.extend(keys := [*keys]), discard(keys))
     for step in (10, 20, 30):
         write(distant, tmp_path / "node", "a", step)
-    checkpoints.prune(distant, JOB)
+    checkpoints.prune(distant, JOB, 30)
     assert deleted[0].endswith(f"checkpoint-10/{MANIFEST}")
     assert not list(distant.list(f"{work_folder(JOB, 'a')}/checkpoint-10/"))
     assert {c.step for c in checkpoints.committed(distant, JOB)} == {20, 30}
@@ -177,7 +239,7 @@ def test_where_the_key_may_not_delete_one_warning_says_what_to_do(
     monkeypatch.setattr(DistantStore, "may_delete", False)
     for step in (10, 20, 30, 40):
         write(distant, tmp_path / "node", "a", step)
-        checkpoints.prune(distant, JOB)
+        checkpoints.prune(distant, JOB, step)
     checkpoints.remove(distant, JOB, "a")
     assert len(checkpoints.committed(distant, JOB)) == 4
     (warning,) = [record.getMessage() for record in caplog.records]
