@@ -65,7 +65,7 @@ def names_with_weight_decay(model: Any) -> set[str]:
     """
     from transformers import Trainer
 
-    return set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    return set(Trainer.get_decay_parameter_names(None, model))
 
 
 def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
