@@ -142,8 +142,8 @@ STAGES = range(4)
 CHANGES = [(before, after) for before in STAGES for after in STAGES if before != after]
 SOME = [(0, 3), (1, 3), (2, 0), (3, 0), (3, 1), (3, 2)]
 WITH_WORKERS = [(0, 3), (3, 0), (3, 1), (2, 3)]
-NEAR = {"float32": 1e-5, "bfloat16": 2e-2}
-"""Largest difference of a weight by rounding."""
+NEAR = {"float32": 1e-6, "bfloat16": 2e-2}
+"""Largest difference of a weight or a loss by rounding."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class Ended:
 
     def assert_near(self, other: Ended, near: float) -> None:
         assert self.losses == pytest.approx(other.losses, abs=near)
-        assert self.weights.keys() == other.weights.keys()
-        for name, tensor in self.weights.items():
-            assert float((tensor.float() - other.weights[name].float()).abs().max()) <= near, name
+        assert self.weights.keys() ^ other.weights.keys() <= {"lm_head.weight"}, "tied: ZeRO 3 exports one name"
+        for name in self.weights.keys() & other.weights.keys():
+            assert float((self.weights[name].float() - other.weights[name].float()).abs().max()) <= near, name
 
 
 def driven(folder: Path, workers: int, runs: Sequence[Run]) -> None:
