@@ -139,11 +139,13 @@ def _write_undivided(target: Path, state: dict[str, Any], optimizer: _Optimizer)
     import torch
 
     flat = [name for group in optimizer.names for name in group]
-    shared = state["shared_params"] or {}
+    trained, shared = set(flat), state["shared_params"] or {}
     module = {}
     for name, tensor in state["module"].items():
-        own = shared.get(name, name)
-        module[name] = _read(target, own, WEIGHT) if own in set(flat) else tensor
+        if (own := shared.get(name, name)) in trained:
+            module[name] = _read(target, own, WEIGHT)
+        elif tensor.numel():  # ZeRO 3 leaves nothing of a frozen weight's second name
+            module[name] = tensor
     moments = {
         index: {"step": optimizer.step.clone(), **{what: _read(target, name, what) for what in MOMENTS}}
         for index, name in enumerate(flat)

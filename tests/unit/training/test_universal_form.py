@@ -55,7 +55,8 @@ def parts(tmp_path: Path, tensors: Tensors) -> Path:
             for group in NAMES
         ]
         shapes = [{name: torch.Size(SHAPES[name]) for name in group} for group in NAMES]
-        module = {name: torch.empty(0) for name in [*SHAPES, "head.weight"]} | {"position": torch.arange(3)}
+        module = {name: torch.empty(0) for name in [*SHAPES, "head.weight", "frozen.weight"]}
+        module |= {"position": torch.arange(3)}
         state = {**EXTRA, "module": module, "optimizer": None, "param_shapes": shapes}
         state["shared_params"] = {"head.weight": "embed.weight"}
         torch.save(state, folder / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
@@ -120,6 +121,7 @@ def test_parts_become_the_whole_state_again(whole: Path, parts: Path, tmp_path: 
     for name, tensor in expected["module"].items():
         assert torch.equal(made["module"][name], tensor)
     assert torch.equal(made["module"]["position"], torch.arange(3))
+    assert made["module"].keys() == {*expected["module"], "position"}, "without the frozen weight, which is empty here"
     assert made["optimizer"]["param_groups"] == expected["optimizer"]["param_groups"]
     for index, states in expected["optimizer"]["state"].items():
         assert all(torch.equal(made["optimizer"]["state"][index][what], states[what]) for what in states)
