@@ -176,7 +176,14 @@ def _read(target: Path, name: str, what: str) -> Any:
 
 
 def _load(path: Path, *, mmap: bool = False) -> Any:
-    """`mmap`: leave the tensors in the file, which must not be written while they are used."""
-    import torch
+    """Read a file without running code of it: of classes it may hold the harmless ones of DeepSpeed.
 
-    return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    `mmap`: leave the tensors in the file, which must not be written while they are used.
+    """
+    import torch
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+        return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
