@@ -3,7 +3,8 @@
 In: sources pinned to commits. Out: create-only files `sources/<owner>/<name>/<commit>/…` in the run's store, for data
 sets `sources/datasets/…`: what the hub says of the commit (`repository.json`, written last) and its files. Of a model
 these are the small ones: config, tokenizer, card, and no weights; of a data set those that the run has read. A driver
-that reads them back plans the same run without a request to the hub.
+that reads them back plans the same run without a request to the hub. `repository.json` has their SHA-256, except in
+records of earlier versions.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from rft_ray.store import Store
 from rft_ray.store.base import is_key
 from rft_ray.store.models.cache import cached
 from rft_ray.store.models.folder import ModelError
+from rft_ray.store.models.hashes import sha256_of
 
 FOLDER = "sources/"
 DATA_SETS = f"{FOLDER}datasets/"
 LISTING = "repository.json"
+RECORDED = "recorded"
+"""Key of the listing: file -> SHA-256."""
+WHAT_TO_DO = "put an intact copy in its place, or move it out of the run"
 
 
 def record(store: Store, sources: Iterable[str], problems: Iterable[ProblemSet] = ()) -> None:
@@ -58,7 +63,8 @@ def _create(store: Store, repository: Repository, paths: Mapping[str, Path]) -> 
     if all(is_key(f"{folder}/{file}") for file in paths):
         for file, path in paths.items():
             store.create_file(f"{folder}/{file}", path)
-        store.create(f"{folder}/{LISTING}", json.dumps(asdict(repository), indent=1).encode())
+        listing = {**asdict(repository), RECORDED: {file: sha256_of(path) for file, path in paths.items()}}
+        store.create(f"{folder}/{LISTING}", json.dumps(listing, indent=1).encode())
 
 
 def recall(store: Store, *, data: bool = True) -> None:
@@ -68,8 +74,8 @@ def recall(store: Store, *, data: bool = True) -> None:
     """
     for key in list(store.list(FOLDER)):
         if key.endswith(f"/{LISTING}") and (data or not key.startswith(DATA_SETS)):
-            repository = _read(store, key)
-            hub.remember(repository, _fetched(store, repository))
+            repository, hashes = _read(store, key)
+            hub.remember(repository, _fetched(store, repository, hashes))
 
 
 def _folder_of(repository: Repository) -> str:
@@ -87,30 +93,41 @@ def _small_files(repository: Repository) -> list[str]:
     return model + [file for file in repository.files if base_models.is_document(file) and file not in model]
 
 
-def _read(store: Store, key: str) -> Repository:
+def _read(store: Store, key: str) -> tuple[Repository, dict[str, str]]:
+    """A repository, and the SHA-256 of its recorded files."""
     try:
         body = json.loads(store.read(key))
         files = {name: RepositoryFile(**file) for name, file in body["files"].items()}
         kind: hub.Kind = "dataset" if body.get("kind") == "dataset" else "model"
-        return Repository(str(body["name"]), str(body["commit"]), files, kind)
+        hashes = {str(file): str(sha256) for file, sha256 in body.get(RECORDED, {}).items()}
+        return Repository(str(body["name"]), str(body["commit"]), files, kind), hashes
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"damaged file {key} in {store.url} ({error}): put an intact copy in its place, or move it out of the run"
-        ) from error
+        raise ModelError(f"damaged file {key} in {store.url} ({error}): {WHAT_TO_DO}") from error
 
 
-def _fetched(store: Store, repository: Repository) -> Path:
-    """A local folder with the recorded files, whose name is the commit, as in the hub client's cache."""
+def _fetched(store: Store, repository: Repository, hashes: Mapping[str, str]) -> Path:
+    """A local folder with the recorded files, whose name is the commit, as in the hub client's cache.
+
+    Raises ModelError where a file in the store is not the one that was recorded.
+    """
     recorded = _recorded_files(repository)
+
+    def is_whole(file: str, path: Path) -> bool:
+        if not path.is_file() or path.stat().st_size != repository.files[file].bytes:
+            return False
+        return file not in hashes or sha256_of(path) == hashes[file]
 
     def download(folder: Path) -> None:
         for file in recorded:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            store.fetch(f"{_folder_of(repository)}/{file}", folder / file)
+            key, path = f"{_folder_of(repository)}/{file}", folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.fetch(key, path)
+            if not is_whole(file, path):
+                raise ModelError(f"damaged file {key} in {store.url}: {WHAT_TO_DO}")
 
     def check(folder: Path) -> None:
         for file in recorded:
-            if not (folder / file).is_file() or (folder / file).stat().st_size != repository.files[file].bytes:
+            if not is_whole(file, folder / file):
                 raise ModelError(f"{folder / file} is not whole")
 
     return cached(_folder_of(repository), download, check)
