@@ -7,8 +7,9 @@ own; otherwise one group trains them one after another, because starting a group
 model. `side_by_side.py` has the groups, `ray_group.py` runs one and `worker.py` is the code of its workers.
 
 A dead worker ends the attempt of the whole group. The next attempt is a new Ray Train run that resumes each job
-from its newest complete checkpoint. On CPU, with the same number of workers, a resumed job gives the same bytes as an
-uninterrupted one. Neither a wait for resources nor a node that leaves as announced counts as a failed attempt.
+from its newest complete checkpoint. On CPU, with the same workers, ZeRO stage and optimizer of PyTorch, a resumed job
+gives the same bytes as an uninterrupted one; else it is equal up to rounding. Neither a wait for resources nor a node
+that leaves as announced counts as a failed attempt.
 
 Limits: all workers of a group train one model together (no pipeline or tensor parallelism).
 """
