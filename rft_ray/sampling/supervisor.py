@@ -28,7 +28,7 @@ from typing import Any, Literal, cast
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Assignment, Pace, Work
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
-from rft_ray.store import Store
+from rft_ray.store import Store, StoreError
 from rft_ray.store.shards import Shard
 
 Refusal = Literal["quarantined", "draining", "aborted", "given_up"]
@@ -254,9 +254,10 @@ class Supervisor:
     def load_failed(self, model: str, sampler: str, place: Place, reason: str, again: bool) -> None:
         """Note that an engine at the place did not load the model. `again`: another process there may."""
         failure = self._loads.failed(model, sampler, place, reason, again=again)
-        if failure and self._loads.sites.places > 1:
-            places.note(self._store, failure)
         self._pace.load_ended(sampler, loaded=False)
+        if failure and self._loads.sites.places > 1:
+            with suppress(StoreError):  # the record is for the summary: sampling goes on without it
+                places.note(self._store, failure)
 
     def drain(self) -> None:
         """Let no further shard start."""

@@ -13,6 +13,7 @@ from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.places import LoadFailure, Place, Sites
 from rft_ray.sampling.supervisor import SILENT, Supervisor, Turn
 from rft_ray.store import open_store
+from rft_ray.store.base import StoreUnreachable
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 HERE, THERE = Place("n1", "10.0.0.1", ("0",)), Place("n2", "10.0.0.2", ("0",))
@@ -142,6 +143,17 @@ def test_a_place_that_others_stand_in_for_is_recorded(fleet: Supervisor, tmp_pat
     alone = Supervisor(store, max_failures=2, max_quarantined=1)
     alone.load_failed("n", "s", HERE, "no such model", False)
     assert len(places.noted(store)) == 1
+
+
+def test_sampling_goes_on_where_the_record_of_a_place_cannot_be_stored(
+    fleet: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise StoreUnreachable("503")
+
+    monkeypatch.setattr(places, "note", unreachable)
+    fleet.load_failed("other", "s", HERE, "no kernel image", False)
+    assert fleet.load_verdict("other", HERE)[0] == "elsewhere"
 
 
 def test_a_sampler_gets_no_shard_of_a_model_that_its_place_cannot_load(fleet: Supervisor) -> None:
