@@ -172,7 +172,7 @@ def engine_kwargs(task: Task) -> dict[str, Any]:
 
 
 def stage(task: Task) -> Turn:
-    """`rft_ray.sampling.stage.sample` on a Ray of its own, each part a job: from call to committed shards.
+    """`rft_ray.sampling.stage.sample` on a Ray of its own, with one engine or several, each part a job.
 
     Seconds of a part: from the first request to an engine until the last shard is committed. Starts are in `first_s`.
     """
@@ -207,6 +207,8 @@ def _job(task: Task, start: int, count: int) -> tuple[float, Part]:
     model = ModelRef("tiny-m", "base", fingerprint(MODEL), MODEL)
     job = SamplingJob(model, problems.fingerprint, count, task.per_shard, settings, N, 0)
     engine = Engine(
+        min_actors=task.settings["actors"],
+        max_actors=task.settings["actors"],
         threads_per_actor=task.settings["threads"],
         max_num_seqs=task.settings["max_num_seqs"],
         kv_cache_gib=KV_CACHE_GIB,

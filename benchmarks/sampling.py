@@ -4,10 +4,11 @@
 
 Each round runs all of them once, in turns forwards and backwards, each in a process of its own
 (`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
-and 250 problems (Transformers: 16 and 64), so that no start counts; starts are measured apart.
-Before the rounds vLLM alone, `ray.data.llm` and Transformers are tuned, each by trying its settings; the stage takes
-those of vLLM alone. Transformers is there twice: with batches of as many sequences as vLLM has at once, where prompts
-and answers are padded, and at its best setting. Ratios are of one round, and printed as median [min, max].
+and 250 problems (Transformers: 16 and 64), so that no start counts; starts are measured apart. Before the rounds all
+are tuned, each by trying its settings; the stage and `ray.data.llm` take those of vLLM alone, and the stage has one
+engine or, as a pool does on CPUs, one for each of two cores. Transformers is there twice: with batches of as many
+sequences as vLLM has at once, where prompts and answers are padded, and at its best setting. Ratios are of one round,
+and printed as median [min, max].
 
 Tokens a CPU second are of all processes together: where other work takes the cores, they say more than tokens a second.
 Limits: one machine, one model, whose speed hangs on Python and not on arithmetic.
@@ -46,6 +47,7 @@ BATCHES: tuple[dict[str, int], ...] = (
     {"batch_size": 64, "batches": 8},
     {"batch_size": 256, "batches": 4},
 )
+ACTORS: tuple[dict[str, int], ...] = ({"actors": 1}, {"actors": 2})
 PADDED_BATCHES: tuple[dict[str, int], ...] = ({"batch_size": 16, "threads": 1}, {"batch_size": 16, "threads": 2})
 """As many sequences in a batch as vLLM has at once."""
 BEST_BATCHES: tuple[dict[str, int], ...] = (
@@ -67,7 +69,7 @@ class Sizes:
         return Task(self.slow if name in SLOW else self.fast, self.per_shard, settings)
 
 
-FULL, QUICK, TUNING = Sizes((50, 250), (16, 64), 50), Sizes((10, 40), (4, 12), 10), Sizes((20, 100), (16, 48), 20)
+FULL, QUICK, TUNING = Sizes((50, 250), (16, 64), 10), Sizes((10, 40), (4, 12), 5), Sizes((50, 150), (16, 48), 10)
 
 
 class Failed(Exception):
@@ -116,16 +118,18 @@ def settings_of(names: Sequence[str], sizes: Sizes, *, tune: bool) -> tuple[dict
     """Name -> its settings, and name -> why it cannot run. `tune`: try all settings, not just the first ones."""
     count = None if tune else 1
     best = tuned(VLLM, ENGINES[:count], {}, sizes) if tune else ENGINES[0]
-    chosen, failed = {VLLM: best, STAGE: {key: best[key] for key in ("max_num_seqs", "threads")}}, {}
-    for name, choices, shared in (
-        (RAY_DATA_LLM, BATCHES, chosen[STAGE]),
+    shared = {key: best[key] for key in ("max_num_seqs", "threads")}
+    stage = tuned(STAGE, ACTORS, shared, sizes) if tune else shared | ACTORS[-1]
+    chosen, failed = {VLLM: best, STAGE: stage}, {}
+    for name, choices, fixed in (
+        (RAY_DATA_LLM, BATCHES, shared),
         (PADDED, PADDED_BATCHES, {}),
         (BEST, BEST_BATCHES, {}),
     ):
         if name not in names:
             continue
         try:
-            chosen[name] = tuned(name, choices[:count], shared, sizes)
+            chosen[name] = tuned(name, choices[:count], fixed, sizes)
         except Failed as error:
             failed[name] = str(error)
     return {name: chosen[name] for name in names if name in chosen}, failed
