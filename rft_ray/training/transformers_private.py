@@ -86,18 +86,22 @@ def let_states_be_kept(engine: Any, keep: Callable[[Any, str], bool]) -> None:
     engine.checkpoint_engine.save = save
 
 
-def fit_step_counters(engine: Any) -> None:
-    """Give each part of the optimizer's state a step counter of its own, of its optimizer's type, after a load.
+def fit_loaded_state(engine: Any) -> None:
+    """Make the state that an optimizer has loaded its own: its step counters, and the settings of its groups.
 
     DeepSpeed's ZeRO 3 loads one tensor into all parts from a universal checkpoint
     (`load_hp_checkpoint_state_from_checkpoint_dir_stage3`), which PyTorch's Adam then raises once for each part. And a
-    checkpoint may be another optimizer's: DeepSpeed's Adam for CPUs counts in whole numbers, PyTorch's in tensors. Uses
-    `DeepSpeedEngine.optimizer.optimizer`, the optimizer that ZeRO calls.
+    checkpoint may be another optimizer's: DeepSpeed's Adam for CPUs counts in whole numbers, PyTorch's in tensors, and
+    its groups have a setting that PyTorch's have not. Uses `DeepSpeedEngine.optimizer.optimizer`, the optimizer that
+    ZeRO calls.
     """
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     optimizer = engine.optimizer.optimizer
+    for group in optimizer.param_groups:
+        for setting, value in optimizer.defaults.items():
+            group.setdefault(setting, value)
     for parameter, state in optimizer.state.items():
         step = state.get("step")
         if step is None:

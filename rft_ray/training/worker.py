@@ -338,7 +338,7 @@ def _watch(group: Group, task: Task, start: Checkpoint | None, writer: Checkpoin
             if start is None and task.job.recipe.master_weights == "base":
                 take_from_base(model, task.base, group.rank, group.world_size)
             if task.universal or (start and task.optimizer == CPU_ADAM):
-                transformers_private.fit_step_counters(self.trainer.deepspeed)
+                transformers_private.fit_loaded_state(self.trainer.deepspeed)
             transformers_private.let_states_be_kept(self.trainer.deepspeed, snapshots.keep)
             schedule.begin()
             self.began = time.monotonic()

@@ -65,7 +65,7 @@ def losses(group: Group, task: Task, start: str, leave: str) -> list[float]:
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             if start:
-                transformers_private.fit_step_counters(self.trainer.deepspeed)
+                transformers_private.fit_loaded_state(self.trainer.deepspeed)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = bool(leave) and state.global_step == 2

@@ -76,7 +76,7 @@ def test_parts_of_an_optimizer_that_share_a_step_counter_count_once_a_step() -> 
         group["params"][0].grad = torch.ones(2)
         optimizer.state[group["params"][0]] = {"step": step, "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
     engine = SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))
-    transformers_private.fit_step_counters(engine)
+    transformers_private.fit_loaded_state(engine)
     optimizer.step()
     assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0, 9.0]
 
@@ -101,10 +101,12 @@ def test_deepspeeds_adam_counts_in_whole_numbers_whatever_was_saved() -> None:
 
     optimizer = DeepSpeedCPUAdam.__new__(DeepSpeedCPUAdam)  # without its operator, which takes a minute to compile
     weights = [torch.ones(2), torch.ones(2), torch.ones(2)]
+    optimizer.defaults, optimizer.param_groups = {"lr": 0.1, "bias_correction": True}, [{"lr": 0.2}]
     optimizer.state = dict(zip(weights, ({"step": torch.tensor(8.0)}, {"step": 8}, {}), strict=True))
-    transformers_private.fit_step_counters(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer)))
+    transformers_private.fit_loaded_state(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer)))
     assert [optimizer.state[weight] for weight in weights] == [{"step": 8}, {"step": 8}, {}]
     assert all(type(state.get("step", 0)) is int for state in optimizer.state.values())
+    assert optimizer.param_groups == [{"lr": 0.2, "bias_correction": True}], "PyTorch's AdamW saves no such setting"
 
 
 def test_deepspeed_takes_an_operator_that_is_loaded_already(monkeypatch: pytest.MonkeyPatch) -> None:
