@@ -24,6 +24,7 @@ from rft_ray.store.models.committed import committed_model
 from rft_ray.training import worker
 from rft_ray.training.agreement import patient_group, wait_for_all
 from rft_ray.training.checkpoints import MANIFEST
+from rft_ray.training.scratch import claim, release
 from rft_ray.training.trainer import Group, forget_deepspeed
 from tests.integration.test_training import DATA, PLAIN, TEMPLATE, filled
 
@@ -75,7 +76,9 @@ def main(folder: Path, rank: int, world: int, port: int) -> None:
         )
         group = Group("attempt", store, settings, False, None, rank, rank, world, workers_of_node=world, **groups)
         job = TrainingJob("tiny", "sft", PLAIN, str(folder / "base"), DATA, Recipe(**run.recipe), TEMPLATE, 0)
+        worker._each_node(group, claim)
         train(group, job, broken_off=run.broken_off)
+        worker._each_node(group, release)
         if rank == 0:
             print(run.name, summary(store), flush=True)
 
