@@ -196,7 +196,8 @@ def trained_names(task: Task) -> list[list[str]]:
     model = _model(task)
     decayed = transformers_private.names_with_weight_decay(model)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return [[name for name in trained if (name in decayed) == decays] for decays in (True, False)]
+    groups = ([name for name in trained if (name in decayed) == decays] for decays in (True, False))
+    return [group for group in groups if group]  # DeepSpeed drops an empty one: adapters have weight decay, all of them
 
 
 def _cpu_adam(arguments: Any) -> tuple[type[Any], dict[str, Any]]:
