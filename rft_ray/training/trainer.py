@@ -175,6 +175,7 @@ def _model(task: Task) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    packed_attention.register()
     recipe = task.job.recipe
     attention = {"attn_implementation": task.division.attention} if task.division.attention else {}
     model = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, recipe.dtype), **attention)
@@ -216,7 +217,6 @@ def make_trainer(group: Group, task: Task, watch: Any) -> Any:
 
     arguments = _arguments(group, task)
     filler = task.tokenizer.pad_token_id if task.tokenizer.pad_token_id is not None else task.tokenizer.eos_token_id
-    packed_attention.register()
 
     def collate(batch: list[Example]) -> dict[str, Any]:
         if task.division.attention:
