@@ -105,14 +105,21 @@ def trained(base: Path, store: LocalStore, rank: int, name: str) -> dict[str, An
     return {"losses": losses, **seen}
 
 
+def master(parameter: Any) -> Any:
+    """The whole of a parameter's float32 master; the parameter itself without ZeRO, in float32."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    whole = safe_get_full_fp32_param(parameter)
+    return parameter if whole is None else whole
+
+
 def distance(model: Any, base: Path) -> float:
     """The largest distance of a float32 weight of the optimizer from the base's weight."""
-    from deepspeed.utils import safe_get_full_fp32_param
     from safetensors.torch import load_file
 
     stored = load_file(base / "model.safetensors")
     return max(
-        float((safe_get_full_fp32_param(parameter).cpu().flatten() - stored[name].float().flatten()).abs().max())
+        float((master(parameter).detach().cpu().flatten() - stored[name].float().flatten()).abs().max())
         for name, parameter in model.named_parameters()
     )
 
