@@ -11,7 +11,6 @@ checkpoints are deleted, their manifests first. Where the store does not allow i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -28,6 +27,7 @@ import psutil
 from rft_ray.store import NotFound, Store, StoreError
 from rft_ray.store.base import StoreUnreachable, sync
 from rft_ray.store.models.folder import digest_of
+from rft_ray.store.models.hashes import digest_of_file
 from rft_ray.store.outages import through_outages
 from rft_ray.training.resharding import loadable
 from rft_ray.training.results import STARTED
@@ -79,7 +79,7 @@ def own_files(folder: Path, rank: int, first: bool) -> list[str]:
 
 def upload(store: Store, folder: str, local: Path, names: Iterable[str]) -> dict[str, str]:
     """Copy files of a folder into the store; a local store has them already and syncs them. Returns their hashes."""
-    hashes = {name: _sha256(local / name) for name in names}
+    hashes = {name: digest_of_file(local / name) for name in names}
     if store.local_path(folder) is None:
         for name in hashes:
             key = f"{folder}/{name}"
@@ -230,15 +230,10 @@ def damaged(store: Store, checkpoint: Checkpoint, names: Sequence[str], scratch:
     """
     for name in names:
         try:
-            if _sha256(_fetch_file(store, checkpoint, name, scratch)) != checkpoint.files[name]:
+            if digest_of_file(_fetch_file(store, checkpoint, name, scratch)) != checkpoint.files[name]:
                 return name
         except StoreUnreachable:
             raise
         except (StoreError, OSError):
             return name
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
