@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,8 @@ from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import fetch_with_manifest
 from tests.integration.final_weights_driver import CASES, WORLD
 from tests.integration.test_training import written_base
+from tests.ranks import run_ranks
 
-ROOT = Path(__file__).parents[2]
 TOGETHER = [name for name, case in CASES.items() if not case[3]]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -30,17 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("untied", "tied"):
         # so wide that ZeRO 3 does not keep every tensor whole, as it does those below 100,000 elements
         written_base(folder / name, tied=name == "tied", width=512)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.integration.final_weights_driver", str(folder)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ranks = [subprocess.Popen([*command, str(rank), str(port)], cwd=ROOT, env=env) for rank in range(WORLD)]
-    try:
-        assert [rank.wait(timeout=850) for rank in ranks] == [0] * WORLD
-    finally:
-        for rank in ranks:
-            rank.kill()
+    run_ranks("tests.integration.final_weights_driver", folder, WORLD, limit_s=850)
     return folder
 
 

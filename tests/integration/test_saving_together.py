@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +13,7 @@ from safetensors.numpy import save
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import commit_model, fetch_with_manifest
 from tests.integration.saving_driver import JOB, UPLOAD_S
-
-ROOT = Path(__file__).parents[2]
+from tests.ranks import run_ranks
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -35,17 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "model" / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model" / "tokenizer.json").write_text("{}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    command = [sys.executable, "-m", "tests.integration.saving_driver", str(folder)]
-    ranks = [subprocess.Popen([*command, str(rank), str(port)], cwd=ROOT, env=env) for rank in range(2)]
-    try:
-        assert [rank.wait(timeout=280) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    run_ranks("tests.integration.saving_driver", folder, 2, limit_s=280, env={"TMPDIR": str(folder)})
     return folder
 
 
