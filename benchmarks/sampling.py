@@ -4,7 +4,7 @@
 
 Each round runs all of them once, in turns forwards and backwards, each in a process of its own
 (`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
-and 250 problems (Transformers: 16 and 64), so that no start counts; starts are measured apart. Before the rounds all
+and 250 problems (Transformers: 16 and 112), so that no start counts; starts are measured apart. Before the rounds all
 are tuned, each by trying its settings; the stage and `ray.data.llm` take those of vLLM alone, and the stage has one
 engine or, as a pool does on CPUs, one for each of two cores. Transformers is there twice: with batches of as many
 sequences as vLLM has at once, where prompts and answers are padded, and at its best setting. Ratios are of one round,
@@ -69,7 +69,7 @@ class Sizes:
         return Task(self.slow if name in SLOW else self.fast, self.per_shard, settings)
 
 
-FULL, QUICK, TUNING = Sizes((50, 250), (16, 64), 10), Sizes((10, 40), (4, 12), 5), Sizes((50, 150), (16, 48), 10)
+FULL, QUICK, TUNING = Sizes((50, 250), (16, 112), 10), Sizes((10, 40), (4, 12), 5), Sizes((50, 150), (16, 48), 10)
 
 
 class Failed(Exception):

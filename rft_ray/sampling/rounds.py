@@ -52,17 +52,20 @@ class Rounds:
         self._supervisor, self._pool, self._work, self._stays = supervisor, pool, work, stays
         self._standstill = Standstill(self._status, lost_s, tracker.report)
         self._number, self._fruitless = 0, 0
+        self._begun: Any = None
+        """The supervisor's answer that the round has begun, in Ray; None before the first round."""
         self._seen = (-1, -1)
         """Shards left, and failures of places, when the last round began."""
 
     def run(self, make: Callable[..., Sampler], shards: Sequence[Shard]) -> Iterator[SampleReceipt]:
         """Run `make(round_number=…)` in each actor over the shards; some may be left. Raises StageError."""
-        failures = self._status().failures
+        failures = self._status().failures if self._number else ()
         self._check_progress(len(shards), failures)
         self._number += 1
         sites = Sites() if self._stays else sites_of(ray.nodes(), self._pool.gpus)
         work = [self._work[shard.stem] for shard in shards]
-        ray.get(self._supervisor.begin_round.remote(self._number, work, sites), timeout=TIMEOUT_S)
+        # not waited for: the supervisor's process and the samplers' start at the same time
+        self._begun = self._supervisor.begin_round.remote(self._number, work, sites)
         pool = first_pool(self._pool, len(shards))
         if self._number > 1:
             print(f"  sample: {len(shards)} shards were stuck: sampling them elsewhere", flush=True)
@@ -75,7 +78,8 @@ class Rounds:
                 yield receipt
 
     def _status(self) -> Status:
-        status: Status = ray.get(self._supervisor.status.remote(), timeout=TIMEOUT_S)
+        asked = [*filter(None, [self._begun]), self._supervisor.status.remote()]
+        status: Status = ray.get(asked, timeout=TIMEOUT_S)[-1]
         return status
 
     def _check_progress(self, left: int, failures: Sequence[LoadFailure]) -> None:

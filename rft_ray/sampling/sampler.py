@@ -20,6 +20,7 @@ from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.records import SKIPPED, Completion, Problem, to_table
 from rft_ray.runtime import actor_pool
+from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import SamplerMetrics
 from rft_ray.sampling import places
 from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
@@ -234,7 +235,8 @@ def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, st
         return {"engine": engine, **gpus}
     if engine == "openai":
         return {"engine": engine, "openai": packages.version("openai")}
-    versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
+    with heavy_imports():
+        versions = {name: str(importlib.import_module(name).__version__) for name in ("vllm", "torch")}
     card = {"card": device_name(), **gpus} if gpu else {}
     return {"engine": engine, "device": "cuda" if gpu else "cpu", "dtype": settings.dtype, **card, **versions}
 

@@ -95,7 +95,8 @@ class Supervisor:
         self._dead: set[str] = set()
         """Processes that are about to end: a shard that another of their threads starts does not count as failed."""
         self._loads = LoadRecord(max_failures, Sites())
-        self._round = 1
+        self._round = 0
+        """The round that has begun last; the first one is 1."""
         self._pace = Pace()
         self._assignment: Assignment | None = None
         """None before a round: then a sampler samples the shards with which it asks."""
@@ -131,6 +132,8 @@ class Supervisor:
         self._notice(sampler, process)
         self._hosts[process] = place.host
         self._forget_process(sampler)  # whatever the process before it had begun
+        if number > self._round:  # the driver starts the samplers of a round before it hears that the round has begun
+            return self._draining
         models: Collection[str] = self._assignment.models if self._assignment else ()
         verdicts = {self._loads.verdict(model, place)[0] for model in models}
         may = self._draining or number != self._round or "elsewhere" not in verdicts or "load" in verdicts

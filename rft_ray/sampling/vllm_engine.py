@@ -15,6 +15,7 @@ from typing import Any
 from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.plan.sampling_settings import SamplingSettings
+from rft_ray.runtime.collector import heavy_imports
 from rft_ray.sampling import vllm_arguments, vllm_private
 from rft_ray.sampling.child_errors import child_errors
 from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
@@ -54,7 +55,8 @@ class VllmEngine:
         loads: EngineLoads | None = None,
     ) -> None:
         """`loads`: gets the statistics of every step; None: they are off."""
-        from vllm import EngineArgs, LLMEngine
+        with heavy_imports():
+            from vllm import EngineArgs, LLMEngine
 
         self.seed, self.progress = seed, 0
         self._gpu = gpu

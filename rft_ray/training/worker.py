@@ -25,6 +25,7 @@ from typing import Any
 from rft_ray.data.base_models import resolve
 from rft_ray.data.base_weights import fetch_base
 from rft_ray.plan.jobs import TrainingJob
+from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import training_metrics
 from rft_ray.store import names, open_run, read_table
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -82,10 +83,12 @@ def _join(config: dict[str, Any]) -> Group:
     """Set up this process (accelerator, threads, process group, log levels) and return its group."""
     if not config["gpu"]:
         os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed reads it when it is imported
-    import deepspeed
-    import ray.train.torch
-    import torch
-    from transformers.utils.logging import disable_progress_bar
+    with heavy_imports():
+        import deepspeed
+        import ray.train.torch
+        import torch
+        from transformers import AutoModelForCausalLM, Trainer, TrainingArguments  # noqa: F401 - for `_train_one`
+        from transformers.utils.logging import disable_progress_bar
 
     transformers_private.switch_off_shm_comm()
     context = ray.train.get_context()

@@ -226,6 +226,17 @@ def test_a_place_that_can_load_none_of_a_rounds_models_takes_no_shard(fleet: Sup
     assert fleet.may_start("t", "p2", HERE, 2)  # its round is over: its process may end
 
 
+def test_samplers_wait_for_their_round_to_begin(supervisor: Supervisor) -> None:
+    """Their processes and the supervisor's start at the same time; who waits for that holds up nobody."""
+    assert not supervisor.may_start("s", "p1", HERE, 1)
+    assert supervisor.status().waiting_at_start == 0
+    supervisor.begin_round(1, work("m"), Sites(hosts=2, places=8))
+    assert supervisor.may_start("s", "p1", HERE, 1)
+    assert not supervisor.may_start("t", "p2", HERE, 2)
+    supervisor.drain()
+    assert supervisor.may_start("t", "p2", HERE, 2)
+
+
 def test_whoever_waits_is_released_when_the_run_is_drained(fleet: Supervisor) -> None:
     fleet.begin_round(2, work("m"), Sites(hosts=2, places=8))
     assert not fleet.may_start("s", "p1", HERE, 2)
@@ -255,6 +266,7 @@ def test_a_lost_node_makes_no_shard_a_suspect_until_it_has_lost_several(tmp_path
     supervisor = Supervisor(
         open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[D], is_lost=lost.__contains__
     )
+    supervisor.begin_round(1, [], Sites(hosts=2, places=8))
     for number in range(4):
         assert supervisor.may_start("s", f"p{number}", Place(f"n{number}", "10.0.0.1", ("0",)), 1)
         decisions = [supervisor.decide(stem, "s", f"p{number}")[0] for stem in (A, B)]
@@ -267,6 +279,7 @@ def test_a_lost_node_makes_no_shard_a_suspect_until_it_has_lost_several(tmp_path
 
 def test_a_lost_node_counts_no_failure_of_a_shard_that_was_alone_there(tmp_path: Path) -> None:
     supervisor = Supervisor(open_store(str(tmp_path)), 2, 1, [A], {"n1"}.__contains__)
+    supervisor.begin_round(1, [], Sites(hosts=2, places=8))
     for process, place in (("p1", HERE), ("p2", THERE), ("p3", THERE)):
         assert supervisor.may_start("s", process, place, 1)
         assert supervisor.decide(A, "s", process)[0] == "exclusive"
