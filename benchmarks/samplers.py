@@ -288,7 +288,8 @@ def _rows_of(task: Task, texts: Sequence[str], began: float) -> tuple[float, Par
 def hugging_face(task: Task) -> Turn:
     """`generate` of Transformers over batches of prompts, padded on the left; tokens up to each sample's EOS count.
 
-    A batch of one prompt, N sequences, pads nothing.
+    A batch has N sequences a prompt, so that one of one prompt pads nothing. With the setting `passes` it has one
+    sequence a prompt, and all prompts are gone through so many times.
     """
     import torch
 
@@ -302,10 +303,11 @@ def hugging_face(task: Task) -> Turn:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     eos, size = tokenizer.eos_token_id, task.settings["batch_size"]
+    passes = task.settings.get("passes")
 
     def generate(texts: Sequence[str]) -> int:
         tokens = 0
-        for start in range(0, len(texts), size):
+        for start in [*range(0, len(texts), size)] * (passes or 1):
             batch = tokenizer(list(texts[start : start + size]), padding=True, return_tensors="pt")
             with torch.inference_mode():
                 answers = model.generate(
@@ -315,7 +317,7 @@ def hugging_face(task: Task) -> Turn:
                     temperature=TEMPERATURE,
                     top_k=0,
                     max_new_tokens=MAX_NEW_TOKENS,
-                    num_return_sequences=N,
+                    num_return_sequences=1 if passes else N,
                 )[:, batch["input_ids"].shape[1] :]
             ended = (answers == eos).int().cumsum(1)
             tokens += int((ended - (answers == eos).int() == 0).sum())
@@ -331,6 +333,7 @@ SAMPLERS: dict[str, Callable[[Task], Turn]] = {
     "stage": stage,
     "vllm": vllm,
     "ray.data.llm": ray_data_llm,
+    "transformers, paper's loop": hugging_face,
     "transformers, padded": hugging_face,
     "transformers, best": hugging_face,
 }
