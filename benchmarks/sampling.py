@@ -6,9 +6,9 @@ Each round runs all of them once, in turns forwards and backwards, each in a pro
 (`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
 and 250 problems (Transformers: 16 and 112, the paper's loop 16 and 160), so that no start counts; starts are measured
 apart. Before the rounds all are tuned, each by trying its settings; the stage and `ray.data.llm` take those of vLLM
-alone, and the stage has one engine or, as a pool does on CPUs, one for each of two cores. Transformers is there three
-times: as the loop of the paper's authors, eight prompts a batch and one sample of each; with as many sequences a batch
-as vLLM has at once; and at its best setting. Ratios are of one round, and printed as median [min, max].
+alone, and the stage has one such engine or, as a pool does on CPUs, one for each of two cores. Transformers is there
+three times: as the loop of the paper's authors, eight prompts a batch and one sample of each; with as many sequences a
+batch as vLLM has at once; and at its best setting. Ratios are of one round, and printed as median [min, max].
 
 Tokens a CPU second are of all processes together: where other work takes the cores, they say more than tokens a second.
 Limits: one machine, one model, whose speed hangs on Python and not on arithmetic.
@@ -46,7 +46,7 @@ BATCHES: tuple[dict[str, int], ...] = (
     {"batch_size": 64, "batches": 8},
     {"batch_size": 256, "batches": 4},
 )
-ACTORS: tuple[dict[str, int], ...] = ({"actors": 1}, {"actors": 2})
+ACTORS: tuple[dict[str, int], ...] = ({"actors": 1}, {"actors": 2, "threads": 1})
 LOOPS: tuple[dict[str, int], ...] = (
     {"batch_size": 8, "passes": 4, "threads": 1},
     {"batch_size": 8, "passes": 4, "threads": 2},

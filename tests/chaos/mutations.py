@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LOCAL = "tests/unit/store/test_local.py"
+LOCAL, PARQUET = "tests/unit/store/test_local.py", "tests/unit/store/test_parquet.py"
 DURABLE = "tests/unit/store/test_durability.py"
 NAMES = "tests/unit/store/test_names.py"
 SHARDS = "tests/unit/store/test_shards.py"
@@ -98,7 +98,7 @@ MUTANTS = (
         "rft_ray/store/parquet.py",
         "if content != content_hash(table):",
         "if False:",
-        (LOCAL,),
+        (PARQUET,),
     ),
     Mutant(
         "void-counts",

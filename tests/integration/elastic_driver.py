@@ -34,7 +34,7 @@ from rft_ray.training.results import STARTED, TrainingError
 from rft_ray.training.side_by_side import Groups
 from rft_ray.training.stage import _train_missing, train
 from tests.integration.places_driver import free_port
-from tests.integration.test_training import (
+from tests.integration.small_training import (
     DATA,
     PLAIN,
     RECIPE,

@@ -26,7 +26,7 @@ from rft_ray.training.agreement import patient_group, wait_for_all
 from rft_ray.training.checkpoints import MANIFEST
 from rft_ray.training.scratch import claim, release
 from rft_ray.training.trainer import Group, forget_deepspeed
-from tests.integration.test_training import DATA, PLAIN, TEMPLATE, filled
+from tests.integration.small_training import DATA, PLAIN, TEMPLATE, filled
 
 BREAK_AT = 2
 """Step after which a run is broken off where it is asked to; the checkpoint is of this step."""

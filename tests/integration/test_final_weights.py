@@ -11,7 +11,7 @@ import pytest
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import fetch_with_manifest
 from tests.integration.final_weights_driver import CASES, WORLD
-from tests.integration.test_training import written_base
+from tests.integration.small_training import written_base
 from tests.ranks import run_ranks
 
 TOGETHER = [name for name, case in CASES.items() if not case[3]]

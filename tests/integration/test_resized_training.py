@@ -22,18 +22,8 @@ from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import committed_model, fetch_model
 from rft_ray.training.results import TrainingError
 from tests.integration.resizing_driver import Run
-from tests.integration.test_training import (
-    DATA,
-    PLAIN,
-    RECIPE,
-    SETTINGS,
-    TEMPLATE,
-    Trained,
-    filled,
-    kill_after_checkpoint,
-    run,
-    written_base,
-)
+from tests.integration.small_training import DATA, PLAIN, RECIPE, SETTINGS, TEMPLATE, Trained, filled, run, written_base
+from tests.integration.test_training import kill_after_checkpoint
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import boto3.session
@@ -32,6 +30,7 @@ from rft_ray.store import (
 )
 from rft_ray.store.backends import s3 as s3_backend
 from rft_ray.store.run_lock import run_lock
+from tests.lossy_proxy import lossy
 from tests.s3server import BUCKET, S3Server, s3_server
 
 TABLE = pa.table({"problem_id": ["a", "b"], "steps": [["3+2=5"], []]})
@@ -319,51 +318,6 @@ def test_unfinished_uploads_of_killed_writers_are_pruned_after_their_time(
     assert store.leftovers(-5) == (("upload of models/m/weights", 1000),)
     assert main(["prune", "--yes", store.url]) == 0
     assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET, Prefix=to["Key"])
-
-
-@contextmanager
-def lossy(server: S3Server, lost: str, losses: int) -> Iterator[None]:
-    """A proxy to `server` that drops the first `losses` PUTs, or the final answers to them.
-
-    `lost` is "request" or "answer". The proxy closes the connection of a lost one.
-    """
-    port = int(server.endpoint.rpartition(":")[2])
-    left = [losses]
-
-    def lose(what: str) -> bool:
-        left[0] -= what == lost
-        return what == lost and left[0] >= 0
-
-    def answers(upstream: socket.socket, client: socket.socket, put: threading.Event) -> None:
-        with suppress(OSError):
-            while data := upstream.recv(1 << 16):
-                if put.is_set() and not data.startswith(b"HTTP/1.1 100") and lose("answer"):
-                    break
-                client.sendall(data)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
-
-    def relay(client: socket.socket) -> None:
-        put = threading.Event()
-        with client, socket.create_connection(("127.0.0.1", port)) as upstream, suppress(OSError):
-            threading.Thread(target=answers, args=(upstream, client, put), daemon=True).start()
-            while data := client.recv(1 << 16):
-                if data.startswith(b"PUT "):
-                    put.set()
-                    if lose("request"):
-                        break
-                upstream.sendall(data)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=relay, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
-        threading.Thread(target=accept, daemon=True).start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.s3
