@@ -298,4 +298,6 @@ def show(summary: SampleSummary, store: Store) -> None:
     if charged := summary.charged:
         cost = "" if charged.cost is None else f", cost {charged.cost:,.2f}"
         print(f"charged: {charged.prompt_tokens:,} prompt and {charged.completion_tokens:,} completion tokens{cost}")
+    for place in summary.bad_places:
+        print(f"not used: {place.place} could not load the model: {place.reason}")
     print(f"finished: {store.url}/completions.jsonl and completions.parquet")

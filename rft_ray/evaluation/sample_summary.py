@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 
 from rft_ray.config import Endpoint
-from rft_ray.evaluation.summary import busy_seconds, charged_for
-from rft_ray.evaluation.summary_records import Charged
+from rft_ray.evaluation.summary import bad_places, busy_seconds, charged_for
+from rft_ray.evaluation.summary_records import BadPlace, Charged
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.store import Store
 from rft_ray.store.shards import shard_metadata
@@ -38,10 +38,15 @@ class SampleSummary:
     tokens: int
     tokens_per_s: float
     charged: Charged | None = None
+    bad_places: tuple[BadPlace, ...] = ()
+    """Where sampling did without an engine."""
 
     def as_json(self) -> bytes:
         """The content of `summary.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode()
+        tree = asdict(self)
+        if not self.bad_places:
+            del tree["bad_places"]
+        return json.dumps(tree, indent=2, ensure_ascii=False).encode()
 
 
 def summarize(store: Store, job: SamplingJob, endpoint: Endpoint | None) -> SampleSummary:
@@ -63,4 +68,5 @@ def summarize(store: Store, job: SamplingJob, endpoint: Endpoint | None) -> Samp
         tokens=counts["tokens"],
         tokens_per_s=round(counts["tokens"] / busy, 1) if busy else 0.0,
         charged=charged_for(counts, endpoint) if endpoint else None,
+        bad_places=bad_places(store, [job]),
     )

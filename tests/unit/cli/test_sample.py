@@ -17,9 +17,10 @@ from rft_ray.cli.store import main as store_main
 from rft_ray.data.external import completion_rows
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.runtime.actor_pool import StageError
+from rft_ray.sampling.places import LoadFailure, Place, note
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
-from rft_ray.store import Store, open_run
+from rft_ray.store import Store, open_run, read_table
 from rft_ray.store.plans import recipe_of
 from rft_ray.store.shards import missing_shards
 from tests.unit.sampling.chat_server import completion, serving
@@ -87,6 +88,22 @@ def test_the_weights_are_committed_before_sampling_where_nodes_take_them_from_th
     assert committed == [(str(tmp_path / "run"), ["tiny:tiny-s"], 0)]
     assert main([*command, "--n=8"]) == 0
     assert len(committed) == 1
+
+
+def test_a_place_that_others_stood_in_for_is_named(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    assert "bad_places" not in json.loads((tmp_path / "run" / "summary.json").read_text())
+    store = open_run(str(tmp_path / "run"))
+    [key, *_] = store.list("completions/")
+    fingerprint = json.loads(read_table(store, key)[1]["model"])["fingerprint"]
+    note(store, LoadFailure(fingerprint, Place("", "10.0.0.7", ("3",)), "no kernel image"))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "not used: 10.0.0.7 GPU 3 could not load the model: no kernel image" in capsys.readouterr().out
+    [bad] = json.loads((tmp_path / "run" / "summary.json").read_text())["bad_places"]
+    assert (bad["place"], bad["reason"]) == ("10.0.0.7 GPU 3", "no kernel image")
 
 
 def test_verify_and_grade_read_the_file_of_completions(command: list[str], tmp_path: Path) -> None:
