@@ -274,7 +274,7 @@ def phases(actors: Sequence[int], completions: int, slow: float, leave_s: float)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 and 8 actors, 24,000 completions: two minutes")
+    parser.add_argument("--quick", action="store_true", help="4 and 8 actors, 24,000 completions: four minutes")
     parser.add_argument("--actors", default="8,16,32", help="numbers of actors, separated by commas")
     parser.add_argument("--completions", type=int, default=300_000, help="with the most actors; fewer have their share")
     parser.add_argument("--slow", type=float, default=1.0, help="how many times longer each step takes")

@@ -99,6 +99,12 @@ check_tools() {
   done
 }
 
+# Without it vLLM's kernels for CPUs are not loaded, which shows only when an engine opens.
+check_numa() {
+  "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+    die 'libnuma is needed by vLLM on CPUs and was not found. Debian, Ubuntu: apt-get install libnuma1'
+}
+
 check_python() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     die "$python lacks the module venv. Debian, Ubuntu: apt-get install python3-venv"
@@ -201,6 +207,7 @@ if [[ -e $stamp && ! -e $unfinished && -x $venv_python ]]; then
   exit 0
 fi
 check_python
+[[ $device == gpu ]] || check_numa
 make_venv
 : >"$log"
 install_pip

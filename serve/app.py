@@ -125,8 +125,8 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
     threads, needed = recorded.engine.threads_per_actor * whole, engines * whole
     if args.device == "auto" and gpu and gpus < needed:
         raise RunModelsError(
-            f"{engines} engines need {needed} GPUs, the cluster has {gpus:g}: serve one model (--model NAME), or give "
-            "--device gpu where the cluster scales up"
+            f"{engines} engines need {needed} GPUs, the cluster has {gpus:g}: serve one model "
+            "(--stage rft --model NAME), or give --device gpu where the cluster scales up"
         )
     return Resources(
         gpu=gpu,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rft_ray.config.errors import ConfigError, InputError, RftError
+from rft_ray.config.hardware import card_of_type
 from rft_ray.runtime.gpus import usable_gpus
 
 if TYPE_CHECKING:
@@ -103,17 +104,21 @@ def show_memory(needed: Needs, *, gpu: bool) -> None:
         print("memory: set hardware.gpu to the card, such as A100-80GB, to see whether the models fit it")
 
 
-def check_memory_here(needs: Callable[[], Needs]) -> None:
+def check_memory_here(config: Config, needs: Callable[[], Needs]) -> None:
     """Raises ConfigError where a model does not fit the cards of the Ray that this process has joined.
 
-    `needs` is called where it has cards that the table knows.
+    Not of the card that the run is planned for, which has been checked, and of no card where the config says which
+    cards engines use. `needs` is called where there are others that the table knows.
     """
     import ray
 
-    from rft_ray.plan import memory_plan
+    from rft_ray.plan import memory, memory_plan
     from rft_ray.runtime.ray_cluster import cards
 
-    if here := cards(ray.cluster_resources()):
+    if card_of_type(config.engine.accelerator_type or ""):
+        return
+    planned = memory.planned_card(config)
+    if here := [card for card in cards(ray.cluster_resources()) if card != planned]:
         needed = needs()
         for card in here:
             memory_plan.check(needed, card)

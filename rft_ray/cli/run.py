@@ -87,8 +87,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
 
     def work() -> None:
         start(store)
-        if not finished and not memory.planned_card(config):
-            check_memory_here(lambda: memory_needs(plan))
+        if not finished:
+            check_memory_here(config, lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")
 

@@ -98,8 +98,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
     def work() -> None:
         start(store)
-        if not memory.planned_card(config):
-            check_memory_here(lambda: memory_needs(plan))
+        check_memory_here(config, lambda: memory_needs(plan))
         show(study_run.run(plan, store, command, write_page), store)
 
     return work

@@ -80,7 +80,7 @@ class BaseModelSpec(Section):
     """Worked examples in the prompt of its samples; with other shots or another prompt, a second name of one base is
     another sampler."""
     prompt: Prompt | None = None
-    """Its own prompt; null: the run's."""
+    """Its own prompt, in place of the run's as a whole; null: the run's."""
     rft: bool = True
     """Whether the base is fine-tuned on the merged corpus."""
     endpoint: Endpoint = Endpoint()

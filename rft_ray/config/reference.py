@@ -25,7 +25,8 @@ Every key of a config. Generated from `rft_ray/config/schema.py` by `make config
 
 A key is set in the YAML file (`sampling: {temperature: 0.5}`) or on the command line, which counts more
 (`--sampling.temperature=0.5`; `--models.0.seed=1` for a member of a list). On the command line a text is taken as it
-is, without its quotes where it is all in quotes; other values are YAML. Bounds are in brackets.
+is, without its quotes where it is all in quotes; other values are YAML. Bounds are in brackets. A model's own `prompt`
+replaces the section `prompt` as a whole.
 
 *Identity*: the first files whose names a key enters. Change it, and these files and all that is made from them are made
 anew, next to the old ones. A key with `-` enters no name: it says how to run and can change between two starts of one
@@ -162,6 +163,8 @@ def _name(kind: Any) -> str:
 
 
 def _default(key: str, field: FieldInfo) -> str:
+    if key.startswith("models.*.prompt."):
+        return "as in `prompt`"
     if key.endswith(".source") and key.startswith("problems."):
         return f"`hub:openai/gsm8k:{key.split('.')[1]}`"
     if field.default is PydanticUndefined:

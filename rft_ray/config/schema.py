@@ -262,7 +262,8 @@ class Corpus(Section):
 
 
 class Evaluation(Section):
-    """Greedy maj1@1 always; maj@k and pass@k over `samples_per_problem` samples where that is > 1."""
+    """maj1@1, one greedy answer, always. Over `samples_per_problem` samples, where these are > 1: maj@k, the answer of
+    most of k samples, and pass@k, whether at least one of k is right."""
 
     samples_per_problem: int = Field(8, ge=0)
     """Samples of each test problem, apart from the greedy one; 0: none."""

@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 
 import pytest
+import ray
 
-from rft_ray.cli.job import CONFIGS, carry_out, config_file, parse, shipped_configs
+from rft_ray.cli.job import CONFIGS, carry_out, check_memory_here, config_file, parse, shipped_configs
 from rft_ray.config import ConfigError, load
 from rft_ray.config.errors import InputError, RftError, RunError
 from rft_ray.data.hub import HubError
 from rft_ray.data.row_files import DataError
 from rft_ray.pipeline import Incomplete
+from rft_ray.plan import memory_plan
 from rft_ray.runtime.actor_pool import StageError
 from rft_ray.store import StoreError
 from rft_ray.store.models.folder import ModelError
@@ -54,6 +56,27 @@ def test_a_path_is_used_unchanged(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_shipped_configs() -> None:
     with pytest.raises(ConfigError, match="smollm2, study"):
         config_file("dmo")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cards", "checked"),
+    [
+        (["--hardware.gpu=null"], ["A100", "L4"], ["A100-80GB", "L4"]),
+        ([], ["A100"], []),  # planned for an A100-80GB, and checked before
+        ([], ["L4"], ["L4"]),  # planned for another card than the cluster's
+        (["--engine.accelerator_type=A100"], ["A100", "L4"], []),  # engines stay off the L4
+        (["--hardware.gpu=null"], [], []),
+    ],
+)
+def test_the_cards_that_are_there_are_checked_whatever_card_is_planned(
+    settings: list[str], cards: list[str], checked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    resources = {f"accelerator_type:{name}": 1.0 for name in cards}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(memory_plan, "check", lambda needed, card: seen.append(card.name))
+    check_memory_here(load(config_file("qwen"), settings), lambda: None)
+    assert seen == checked
 
 
 @pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)

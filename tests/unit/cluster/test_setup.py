@@ -18,6 +18,7 @@ case "$*" in
   *version_info*) [[ -z ${{OLD:-}} ]] ;;
   *ensurepip*) [[ -z ${{NO_VENV:-}} ]] ;;
   *sysconfig*) [[ -z ${{NO_HEADERS:-}} ]] ;;
+  *libnuma*) [[ -z ${{NO_NUMA:-}} ]] ;;
   '-m venv .venv') {mkdir} -p .venv/bin && {cp} "$0" .venv/bin/python ;;
   *--index-url*torch.lock*) [[ ${{NO_TORCH:-}} != anywhere ]] ;;
   *'pip install'*torch.lock*) [[ -z ${{NO_TORCH:-}} ]] ;;
@@ -90,6 +91,7 @@ def setup(tmp_path: Path) -> SetUp:
         ({"PYTHON": "/nowhere/python"}, None, "PYTHON=/nowhere/python is not a Python"),
         ({"NO_VENV": "1"}, None, "lacks the module venv"),
         ({"NO_HEADERS": "1"}, None, "has no headers (Python.h)"),
+        ({"NO_NUMA": "1"}, None, "apt-get install libnuma1"),
         ({}, "make", "make is needed and was not found"),
         ({}, "g++", "g++ is needed and was not found"),
     ],

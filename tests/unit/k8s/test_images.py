@@ -10,6 +10,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.unit.k8s.tree import DOCKERFILE, ROOT, clusters, instructions, pinned_ray, pods, project, stages
 
 
@@ -30,12 +32,12 @@ def test_every_run_instruction_is_a_shell_command() -> None:
             assert parsed.returncode == 0, f"{rest}\n{parsed.stderr}"
 
 
-def test_the_images_pin_the_projects_versions() -> None:
-    text = DOCKERFILE.read_text()
-    torch = (ROOT / "requirements" / "torch.lock").read_text()
-    assert set(re.findall(r"torch==([\d.]+)", text)) == set(re.findall(r"torch==([\d.]+)", torch))
-    assert set(re.findall(r"vllm==([\d.]+)", text)) == {project()["optional-dependencies"]["gpu"][0].partition("==")[2]}
-    assert f"\nray=={pinned_ray()} " in (ROOT / "requirements" / "cpu.lock").read_text()
+def test_the_lock_files_of_the_images_hold_the_projects_versions() -> None:
+    cpu, gpu, torch = ((ROOT / "requirements" / f"{name}.lock").read_text() for name in ("cpu", "gpu", "torch"))
+    assert set(re.findall(r"^torch==([\d.]+)", gpu, re.MULTILINE)) == set(re.findall(r"^torch==([\d.]+)", torch, re.M))
+    assert f"\n{project()['optional-dependencies']['gpu'][0]} " in gpu
+    assert f"\nray=={pinned_ray()} " in cpu
+    assert f"\nray=={pinned_ray()} " in gpu
 
 
 def test_every_build_stage_starts_from_an_earlier_stage_or_from_an_image_by_digest() -> None:
@@ -48,14 +50,17 @@ def test_every_build_stage_starts_from_an_earlier_stage_or_from_an_image_by_dige
     assert "# syntax=" not in DOCKERFILE.read_text()  # another image, which builds this one
 
 
-def test_the_cpu_image_installs_only_files_whose_hashes_are_locked() -> None:
+@pytest.mark.parametrize(
+    ("image", "locks"), [("cpu-build", ["pip.lock", "torch.lock", "cpu.lock"]), ("gpu-build", ["pip.lock", "gpu.lock"])]
+)
+def test_an_image_installs_only_files_whose_hashes_are_locked(image: str, locks: list[str]) -> None:
     steps, stage, installs = instructions(DOCKERFILE), "", []
     for word, rest in steps:
         stage = rest.split()[2] if word == "FROM" else stage
-        if word == "RUN" and stage == "cpu-build":
+        if word == "RUN" and stage == image:
             installs.append(rest)
     *packages, project_itself = installs
-    assert [Path(rest.split()[-1]).name for rest in packages] == ["pip.lock", "torch.lock", "cpu.lock"]
+    assert [Path(rest.split()[-1]).name for rest in packages] == locks
     assert all("--no-deps --require-hashes" in rest for rest in packages)
     assert project_itself.endswith("--no-deps --no-build-isolation /build")
 
