@@ -6,6 +6,7 @@ An engine that dies or hangs is not used again: its process ends, and Ray starts
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -215,6 +216,7 @@ class EngineHost:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
+        gc.collect()  # an engine that could not be opened has left cycles, which hold its weights
         incarnation = uuid.uuid4().hex
         self._engine = self._open_engine(model, folder, seed=engine_seed(self._run_seed, incarnation))
         self._source = RandomSource(self._engine.seed, incarnation, swaps=0)

@@ -90,12 +90,14 @@ def here() -> Place:
     return Place(context.get_node_id(), ray.util.get_node_ip_address(), tuple(gpus))
 
 
-def sites_of(nodes: Iterable[Mapping[str, Any]], gpus: float) -> Sites:
+def sites_of(nodes: Iterable[Mapping[str, Any]], gpus: float, accelerator_type: str | None = None) -> Sites:
     """The sites of the living nodes (`ray.nodes()`) for engines with so many GPUs each; 0: engines on CPUs.
 
-    A GPU that several engines share is one place.
+    A GPU that several engines share is one place. `accelerator_type`: Ray's name of the only type of GPU that they use.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if accelerator_type:
+        alive = [resources for resources in alive if resources.get(f"accelerator_type:{accelerator_type}")]
     if not gpus:
         hosts = sum(resources.get("CPU", 0) > 0 for resources in alive)
         return Sites(max(1, hosts), max(1, hosts))

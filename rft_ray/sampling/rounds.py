@@ -62,11 +62,11 @@ class Rounds:
         failures = self._status().failures if self._number else ()
         self._check_progress(len(shards), failures)
         self._number += 1
-        sites = Sites() if self._stays else sites_of(ray.nodes(), self._pool.gpus)
+        pool = first_pool(self._pool, len(shards))
+        sites = Sites() if self._stays else sites_of(ray.nodes(), pool.gpus, pool.accelerator_type)
         work = [self._work[shard.stem] for shard in shards]
         # not waited for: the supervisor's process and the samplers' start at the same time
         self._begun = self._supervisor.begin_round.remote(self._number, work, sites)
-        pool = first_pool(self._pool, len(shards))
         if self._number > 1:
             print(f"  sample: {len(shards)} shards were stuck: sampling them elsewhere", flush=True)
             bad = len({failure.place for failure in failures})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from contextlib import suppress
+from pathlib import Path
 from threading import Event, Thread
+from weakref import ref
 
 import pytest
 
@@ -29,14 +32,32 @@ def test_stays_off_where_it_was_off() -> None:
         gc.enable()
 
 
-def test_later_collections_leave_out_what_was_imported() -> None:
+def test_later_collections_leave_out_what_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_package.py").write_text("OBJECTS = [[number] for number in range(1000)]")
+    monkeypatch.syspath_prepend(str(tmp_path))
     before = gc.get_freeze_count()
     with heavy_imports():
-        imported = [[number] for number in range(1000)]
+        importlib.import_module("heavy_package")
     try:
-        assert gc.get_freeze_count() >= before + len(imported)
+        assert gc.get_freeze_count() >= before + 1000
     finally:
         gc.unfreeze()
+
+
+def test_garbage_is_collected_where_nothing_was_left_to_import() -> None:
+    class Weights:
+        pass
+
+    weights = Weights()
+    weights.layer = weights  # type: ignore[attr-defined]
+    alive = ref(weights)
+    gc.disable()
+    del weights
+    with heavy_imports():
+        pass
+    gc.enable()
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("first_ends_first", [True, False])

@@ -102,6 +102,15 @@ def test_sites_are_the_hosts_and_places_with_room_for_an_engine(gpus: float, exp
     assert sites_of(nodes, gpus) == expected
 
 
+def test_gpus_of_a_type_that_engines_do_not_use_are_no_places() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 32.0, "GPU": 8.0, "accelerator_type:A100": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0, "accelerator_type:T4": 1.0}},
+    ]
+    assert sites_of(nodes, 1) == Sites(2, 9)
+    assert sites_of(nodes, 1, "A100") == Sites(1, 8)
+
+
 def test_a_recorded_place_is_read_back_once_and_a_damaged_record_is_left_out(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     failures = [LoadFailure("a" * 16, G0, "no kernel image"), LoadFailure("a" * 16, OTHER, "no driver")]
