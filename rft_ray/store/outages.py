@@ -19,12 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 def through_outages(act: Callable[[], T], key: str) -> T:
-    """The result of `act()` on `key`, tried again for OUTAGE_S. Raises StoreUnreachable after that."""
-    deadline = time.monotonic() + OUTAGE_S
+    """The result of `act()` on `key`, tried again for OUTAGE_S from its first failure on.
+
+    Raises StoreUnreachable after that.
+    """
+    deadline: float | None = None
     while True:
         try:
             return act()
         except StoreUnreachable as error:
+            deadline = deadline or time.monotonic() + OUTAGE_S
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise

@@ -152,7 +152,8 @@ def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) 
     path = local_folder(store, checkpoint.folder, scratch) / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.fetch(f"{checkpoint.folder}/{name}", path)
+        key = f"{checkpoint.folder}/{name}"
+        through_outages(partial(store.fetch, key, path), key)
     return path
 
 
@@ -225,8 +226,8 @@ def _reported(store: Store) -> Iterator[None]:
 def damaged(store: Store, checkpoint: Checkpoint, names: Sequence[str], scratch: Path) -> str:
     """The first of these files that does not match the checkpoint's manifest; empty when all match.
 
-    Files of a remote store are copied to `scratch`, checked there, and stay. Raises StoreUnreachable: that says nothing
-    about the checkpoint.
+    Files of a remote store are copied to `scratch`, checked there, and stay. Raises StoreUnreachable after a long
+    outage: that says nothing about the checkpoint.
     """
     for name in names:
         try:

@@ -60,7 +60,7 @@ def commit(group: Group, fingerprint: str, own: Sequence[Path], metadata: dict[s
 
     All ranks call this. Raises ModelError where the model is not whole, and SavingError where a rank fails.
     """
-    if from_rank_0(group, lambda: committed.committed_model(group.store, fingerprint) is not None):
+    if from_rank_0(group, lambda: committed.committed_through_outages(group.store, fingerprint) is not None):
         return
 
     def checked() -> dict[str, committed.FileEntry]:

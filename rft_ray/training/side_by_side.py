@@ -120,7 +120,7 @@ class Groups:
         return group, failure
 
     def started_jobs(self, group: RunningGroup) -> list[TrainingJob]:
-        """The group's jobs that its workers have begun with, in order."""
+        """The group's jobs that its workers have begun with, in order. Raises StoreError."""
         return [
             job for job in group.jobs if self._store.exists(f"{work_folder(job.fingerprint, group.attempt)}/{STARTED}")
         ]

@@ -21,12 +21,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rft_ray.config import Training
+from rft_ray.config.errors import RftError
 from rft_ray.config.schema import check_batch
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime import ray_private
 from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import Store, open_run
-from rft_ray.store.models.committed import committed_model
+from rft_ray.store.models.committed import committed_through_outages
+from rft_ray.store.outages import through_outages
 from rft_ray.training.ray_group import one_line_of, refused_by, reporting
 from rft_ray.training.results import TrainingError, TrainingProgress, TrainingResult, training_record
 from rft_ray.training.side_by_side import Groups, RunningGroup
@@ -45,8 +47,8 @@ def train(
     `on_progress` is called every few seconds of training, from a separate thread. Ray must be initialised. Raises
     NotARun when there is no run at `store_url`, ConfigError when the workers cannot share the batch size, and
     TrainingError when a job's data cannot be trained on, `settings.max_attempts` attempts at a job failed, or the
-    cluster had no room for its workers in `settings.wait_minutes`. The jobs before the failed one, and those that were
-    training next to it, are then committed.
+    cluster had no room for its workers in `settings.wait_minutes`; StoreUnreachable after an outage of OUTAGE_S. The
+    jobs before the failed one, and those that were training next to it, are then committed.
     """
     import ray
 
@@ -66,15 +68,16 @@ def train(
 
 
 def _missing(store: Store, jobs: Sequence[TrainingJob]) -> list[TrainingJob]:
-    return [job for job in jobs if committed_model(store, job.fingerprint) is None]
+    return [job for job in jobs if committed_through_outages(store, job.fingerprint) is None]
 
 
 def _train_missing(jobs: Sequence[TrainingJob], groups: Groups, store: Store, settings: Training) -> set[str]:
     """Train every job. Returns the names of the attempts.
 
-    Raises the first TrainingError when the groups that run next to the failed one have ended; none is started again.
+    Raises the first error when the groups that run next to the failed one have ended; none is started again.
     """
-    queue, attempts, failures, error = groups.divide(jobs), set[str](), Counter[str](), None
+    queue, attempts, failures = groups.divide(jobs), set[str](), Counter[str]()
+    error: RftError | None = None
     while groups.running or (queue and not error):
         while queue and not error and groups.may_start():
             groups.start(queue.pop(0))
@@ -86,12 +89,13 @@ def _train_missing(jobs: Sequence[TrainingJob], groups: Groups, store: Store, se
             continue
         try:
             _judge(group, failure, groups, failures, settings)
-        except TrainingError as last:
+            left = _missing(store, group.jobs)
+        except RftError as last:
             error = error or last
             if groups.running:
                 logger.warning("%s; the models that train next to it go on", last)
             continue
-        if left := _missing(store, group.jobs):
+        if left:
             queue.insert(0, left)
     if error:
         raise error
@@ -108,7 +112,8 @@ def _judge(group: RunningGroup, failure: Exception, groups: Groups, failures: Co
                 "training.workers, or raise training.wait_minutes"
             )
         return
-    failed = (groups.started_jobs(group) or group.jobs[:1])[-1]
+    started = through_outages(lambda: groups.started_jobs(group), f"work/ of attempt {group.attempt}")
+    failed = (started or group.jobs[:1])[-1]
     if ray_private.was_preempted(failure):
         name = f"{failed.stage} of {failed.model}"
         logger.warning("%s: a node was taken away, as announced; starting again from the newest checkpoint", name)
@@ -118,7 +123,7 @@ def _judge(group: RunningGroup, failure: Exception, groups: Groups, failures: Co
 
 
 def _result(store: Store, job: TrainingJob, attempts: set[str]) -> TrainingResult:
-    manifest = committed_model(store, job.fingerprint)
+    manifest = committed_through_outages(store, job.fingerprint)
     if manifest is None:
         raise TrainingError(f"{job.stage} of {job.model}: training ended without a committed model")
     record = training_record(manifest.metadata)

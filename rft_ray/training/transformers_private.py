@@ -92,8 +92,9 @@ def fit_loaded_state(engine: Any) -> None:
     DeepSpeed's ZeRO 3 loads one tensor into all parts from a universal checkpoint
     (`load_hp_checkpoint_state_from_checkpoint_dir_stage3`), which PyTorch's Adam then raises once for each part. And a
     checkpoint may be another optimizer's: DeepSpeed's Adam for CPUs counts in whole numbers, PyTorch's in tensors, and
-    its groups have a setting that PyTorch's have not. Uses `DeepSpeedEngine.optimizer.optimizer`, the optimizer that
-    ZeRO calls.
+    its groups have a setting that PyTorch's have not. A universal checkpoint's counters are on the CPU, and PyTorch's
+    Adam in one kernel (`fused`) needs each with its parameter: only its own loading moves them there. Uses
+    `DeepSpeedEngine.optimizer.optimizer`, the optimizer that ZeRO calls.
     """
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -102,16 +103,17 @@ def fit_loaded_state(engine: Any) -> None:
     for group in optimizer.param_groups:
         for setting, value in optimizer.defaults.items():
             group.setdefault(setting, value)
+    # the same in all groups, of which ZeRO 3's hold no parameters between steps
+    with_parameter = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for parameter, state in optimizer.state.items():
         step = state.get("step")
         if step is None:
             continue
         if isinstance(optimizer, DeepSpeedCPUAdam):
             state["step"] = int(step)
-        elif isinstance(step, torch.Tensor):
-            state["step"] = step.clone()
         else:
-            state["step"] = torch.tensor(float(step), device=parameter.device)
+            device = parameter.device if with_parameter else "cpu"
+            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=device)
 
 
 def load_cpu_adam(file: Path) -> None:

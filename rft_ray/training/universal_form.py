@@ -18,7 +18,7 @@ import io
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class _Optimizer:
     groups: Sequence[dict[str, Any]]
     """The settings of each parameter group, as PyTorch saves them."""
     step: Any
-    """Number of steps so far, as a tensor of no dimension."""
+    """Number of steps so far: as the checkpoint has it, which is a tensor or, by DeepSpeed's Adam for CPUs, an int."""
 
 
 def convert(checkpoint: Path, out: Path, zero_stage: int, names: Callable[[], Names]) -> Path:
@@ -50,6 +50,8 @@ def convert(checkpoint: Path, out: Path, zero_stage: int, names: Callable[[], Na
     Takes as much space as the checkpoint, and twice as much meanwhile. Raises ValueError where the checkpoint's
     optimizer has other parameters than the model.
     """
+    import torch
+
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for file in checkpoint.iterdir():
@@ -61,6 +63,7 @@ def convert(checkpoint: Path, out: Path, zero_stage: int, names: Callable[[], Na
     state = _load(min(saved.glob("*model_states.pt")), mmap=True)
     divided = any(saved.glob("*optim_states.pt"))
     optimizer = _merged(saved, target, state) if divided else _taken_apart(state, target, names())
+    optimizer = replace(optimizer, step=torch.tensor(float(optimizer.step), dtype=torch.float32))
     if zero_stage:
         _write_universal(target, state, optimizer, zero_stage)
     else:

@@ -17,23 +17,24 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rft_ray.data.base_models import resolve
-from rft_ray.data.base_weights import fetch_base
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import training_metrics
-from rft_ray.store import names, open_run, read_table
-from rft_ray.store.models.committed import committed_model, fetch_model
+from rft_ray.store import open_run
+from rft_ray.store.models.committed import committed_through_outages
 from rft_ray.store.models.folder import parameters
-from rft_ray.store.tables import identity, noted
+from rft_ray.store.outages import through_outages
+from rft_ray.store.tables import noted
 from rft_ray.training import (
     checkpoints,
     final_weights,
+    inputs,
     liger,
     optimizers,
     packed_attention,
@@ -103,9 +104,10 @@ def _join(config: dict[str, Any]) -> Group:
     disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    patient, background = patient_group(), patient_group()  # before a rank may have to wait for the store
     return Group(
         config["attempt"],
-        open_run(config["store_url"]),
+        through_outages(partial(open_run, config["store_url"]), config["store_url"]),
         config["settings"],
         config["gpu"],
         config["board"],
@@ -114,8 +116,8 @@ def _join(config: dict[str, Any]) -> Group:
         context.get_world_size(),
         node_rank=context.get_node_rank(),
         workers_of_node=context.get_local_world_size(),
-        patient=patient_group(),
-        background=patient_group(),
+        patient=patient,
+        background=background,
     )
 
 
@@ -124,7 +126,7 @@ def _mark_started(group: Group, job: TrainingJob) -> None:
     if group.rank == 0:
         origin = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **group.layout}
         key = f"{checkpoints.work_folder(job.fingerprint, group.attempt)}/{STARTED}"
-        group.store.create(key, json.dumps(origin).encode())
+        through_outages(partial(group.store.create, key, json.dumps(origin).encode()), key)
 
 
 # --- One job --------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     """Load the tokenizer and data. Raises TrainingError when no example fits or the tokenizer has no EOS token."""
     from transformers import AutoConfig, AutoTokenizer
 
-    base = _start(group, job)
+    base = inputs.start_folder(group, job)
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.eos_token_id is None:
         raise TrainingError(
@@ -143,7 +145,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     config = AutoConfig.from_pretrained(base)
     context = getattr(config, "max_position_embeddings", job.recipe.max_tokens)
     limit = min(job.recipe.max_tokens, context)
-    examples, skipped = encode(tokenizer, job.template, _rows(group, job.data_key), limit)
+    examples, skipped = encode(tokenizer, job.template, inputs.rows(group, job.data_key), limit)
     if not examples and not skipped:
         raise TrainingError(
             f"no example is left to train on: {job.data_key} has no rows, since no sample was accepted (the report "
@@ -156,7 +158,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
         )
     recipe, steps = job.recipe, None
     if job.same_steps_as:
-        matched, _ = encode(tokenizer, job.template, _rows(group, job.same_steps_as), limit)
+        matched, _ = encode(tokenizer, job.template, inputs.rows(group, job.same_steps_as), limit)
         steps = steps_of(len(matched), recipe)
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, job.seed, steps)
@@ -173,37 +175,16 @@ def _attention(group: Group, config: Any, dtype: str) -> str:
     return from_rank_0(group, lambda: packed_attention.choose(packing, config, gpu=group.gpu, dtype=dtype))
 
 
-def _start(group: Group, job: TrainingJob) -> Path:
-    """The folder of the weights that the training starts from: a committed model of the run, or the base."""
-    if job.start:
-        return fetch_model(group.store, job.start)
-    return fetch_base(group.store, job.base, job.base_fingerprint) if job.base_fingerprint else resolve(job.base)
-
-
-def _rows(group: Group, key: str) -> Iterator[tuple[str, str]]:
-    """(question, response) of every row of a training table."""
-    table, _ = read_table(group.store, key)
-    return zip(table.column("question").to_pylist(), table.column("text").to_pylist(), strict=True)
-
-
-def _made_from(group: Group, job: TrainingJob) -> dict[str, str]:
-    """Stem -> identity of each file that decides the job's examples, its number of steps, or its first weights."""
-    keys = filter(None, (job.data_key, job.same_steps_as))
-    tables = {names.split(key)[0]: identity(read_table(group.store, key)[0]) for key in keys}
-    start = committed_model(group.store, job.start) if job.start else None
-    return tables | ({f"models/{job.start}/manifest": start.attempt} if start else {})
-
-
 def _train_one(group: Group, job: TrainingJob) -> None:
-    if from_rank_0(group, lambda: committed_model(group.store, job.fingerprint) is not None):
+    if from_rank_0(group, lambda: committed_through_outages(group.store, job.fingerprint) is not None):
         return
     _mark_started(group, job)
-    group = replace(group, made_from=_made_from(group, job))
+    group = replace(group, made_from=inputs.made_from(group, job))
     task = _prepare(group, job)
     task = replace(task, checkpointing=from_rank_0(group, lambda: _checkpointing(group, task)))
     optimizer, reason = optimizers.choose(group, job.recipe)
     task = replace(task, optimizer=optimizer, optimizer_reason=reason)
-    complete = from_rank_0(group, lambda: checkpoints.committed(group.store, job.fingerprint))
+    complete = from_rank_0(group, lambda: _complete(group, job))
     start, passed_over = checkpoints.newest(complete, group.layout, lambda checkpoint: _damaged(group, checkpoint))
     resume = checkpoints.local_folder(group.store, start.folder, group.scratch) if start else None
     if start and resharding.needs_conversion(start.layout, group.layout, start.files):
@@ -212,6 +193,7 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         liger.prepare()
     writer = CheckpointWriter(group, job.fingerprint)
     watch = _watch(group, task, start, writer)
+    wait_for_all(group)  # a rank may have waited for the store longer than the training's collectives do
     trainer = watch.trainer = make_trainer(group, task, watch)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = watch.seconds
@@ -226,6 +208,12 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         checkpoints.remove(group.store, job.fingerprint, group.attempt)
     _each_node(group, lambda folder: shutil.rmtree(folder / checkpoints.work_folder(job.fingerprint), True))
     trainer.deepspeed.destroy()
+
+
+def _complete(group: Group, job: TrainingJob) -> list[Checkpoint]:
+    """The job's committed checkpoints; an outage of the store is waited for."""
+    key = checkpoints.work_folder(job.fingerprint)
+    return through_outages(partial(checkpoints.committed, group.store, job.fingerprint), key)
 
 
 def _damaged(group: Group, checkpoint: Checkpoint) -> str:

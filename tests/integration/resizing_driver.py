@@ -48,7 +48,8 @@ class BrokenOff(Exception):
     """Raised by every rank once the checkpoint of the step is committed."""
 
 
-def main(folder: Path, rank: int, world: int, port: int) -> None:
+def joined(rank: int, world: int, port: int, **options: Any) -> dict[str, Any]:
+    """Join the ranks. `options`: of DeepSpeed's `init_distributed`. Returns the process groups that a `Group` has."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "DS_ACCELERATOR": "cpu"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
     import deepspeed
@@ -61,8 +62,14 @@ def main(folder: Path, rank: int, world: int, port: int) -> None:
     worker.PreemptionNotice = lambda nodes: lambda: False
     transformers_private.switch_off_shm_comm()
     torch.set_num_threads(1)
-    deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
-    groups = {"patient": patient_group(), "background": patient_group()}
+    deepspeed.init_distributed("gloo", auto_mpi_discovery=False, **options)
+    return {"patient": patient_group(), "background": patient_group()}
+
+
+def main(folder: Path, rank: int, world: int, port: int) -> None:
+    import torch
+
+    groups = joined(rank, world, port)
     for run in (Run(**run) for run in json.loads((folder / "runs.json").read_text())):
         store = LocalStore(folder / "stores" / run.name)
         if rank == 0:

@@ -295,7 +295,7 @@ class S3Store:
             yield
         except _ERRORS as error:
             what = f"{key} in {self.url}" if key else self.url
-            raise _explain(error, what, self._bucket) from error
+            raise explain(error, what, self._bucket) from error
 
 
 @contextmanager
@@ -326,7 +326,7 @@ def _outcome_unknown(error: BaseException | None) -> bool:
     return isinstance(error, HTTPClientError | ConnectionError)
 
 
-def _explain(error: Exception, what: str, bucket: str) -> StoreError:
+def explain(error: Exception, what: str, bucket: str) -> StoreError:
     """The StoreError for an error of boto3: what it means and what to do."""
     text = re.sub(r"://[^/@\s]*@", "://", str(error))
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):

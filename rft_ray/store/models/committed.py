@@ -96,6 +96,11 @@ def committed_model(store: Store, fingerprint: str) -> Manifest | None:
     return None if key is None else manifest_at(store, key)
 
 
+def committed_through_outages(store: Store, fingerprint: str) -> Manifest | None:
+    """`committed_model`, asked again while the store cannot be reached: a training costs more."""
+    return through_outages(lambda: committed_model(store, fingerprint), _manifest_key(fingerprint))
+
+
 def manifest_at(store: Store, key: str) -> Manifest:
     """The manifest under a key, whether or not it counts. Raises NotFound, and ModelError if it is damaged."""
     fingerprint = key.split("/")[1]

@@ -247,7 +247,8 @@ def test_where_the_key_may_not_delete_one_warning_says_what_to_do(
     assert "lifecycle rule" in warning
 
 
-def test_a_store_out_of_reach_is_no_damage(tmp_path: Path) -> None:
+def test_a_store_out_of_reach_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_S", 0.0)
     distant: Any = DistantStore(tmp_path / "bucket")
     write(distant, tmp_path / "node-1", "a", 10)
 

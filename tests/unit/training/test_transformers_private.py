@@ -81,6 +81,25 @@ def test_parts_of_an_optimizer_that_share_a_step_counter_count_once_a_step() -> 
     assert [float(state["step"]) for state in optimizer.state.values()] == [9.0, 9.0, 9.0]
 
 
+@pytest.mark.parametrize("saved", [8.0, 8], ids=["PyTorch's", "DeepSpeed's for CPUs"])
+@pytest.mark.parametrize(
+    ("setting", "emptied", "device"),
+    [("fused", False, "meta"), ("fused", True, "meta"), ("capturable", False, "meta"), ("foreach", False, "cpu")],
+)
+def test_a_step_counter_is_where_the_optimizer_wants_it(saved: float, setting: str, emptied: bool, device: str) -> None:
+    """In one kernel with its parameter, else on the CPU. ZeRO 3 keeps no parameters in groups (`emptied`)."""
+    import torch
+
+    weight = torch.ones(2, device="meta", requires_grad=True)  # in place of a GPU
+    optimizer = torch.optim.AdamW([weight], **{setting: True})
+    optimizer.state[weight] = {"step": torch.tensor(saved) if isinstance(saved, float) else saved}
+    if emptied:
+        optimizer.param_groups[0]["params"] = []
+    transformers_private.fit_loaded_state(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer)))
+    step = optimizer.state[weight]["step"]
+    assert (step.device.type, step.dtype, step.shape) == (device, torch.float32, ())
+
+
 def test_a_trainers_optimizer_has_the_parameters_with_weight_decay_in_its_first_group(tmp_path: Path) -> None:
     config = transformers.LlamaConfig(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
