@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,13 +60,33 @@ def histories(store: Store, prefix: str = "") -> dict[str, History]:
     return by_stem
 
 
-def note(store: Store, stem: str, kind: str, reason: str) -> int:
-    """Write a record of a kind, FAILED or RETRIED. Returns the shard's failures since its newest RETRIED one."""
-    record = json.dumps({"reason": reason, "at_unix": round(time.time(), 3)}, ensure_ascii=False).encode()
-    while True:  # until no other writer has taken the number
-        before = histories(store, f"{stem}.a").get(stem, History())
-        if store.create(f"{FOLDER}{stem}.a{before.next_number:03d}.{kind}.json", record):
-            return before.failures + 1 if kind == FAILED else 0
+def failures(store: Store) -> dict[str, int]:
+    """Stem -> failures, of the shards that have failed since their newest `retried` record. Lists the store once."""
+    return {stem: past.failures for stem, past in histories(store).items() if past.failures}
+
+
+class Record:
+    """A record that is written once, however often `write` is called.
+
+    Example: Record(shard.stem, FAILED, "out of memory").write(store)
+    """
+
+    def __init__(self, stem: str, kind: str, reason: str) -> None:
+        """`kind`: FAILED or RETRIED."""
+        self._stem, self._kind = stem, kind
+        body = {"reason": reason, "at_unix": round(time.time(), 3), "id": uuid.uuid4().hex}  # like no other record's
+        self._data = json.dumps(body, ensure_ascii=False).encode()
+        self._key = ""
+        """Where it is to be; empty before that is known."""
+
+    def write(self, store: Store) -> None:
+        """Write the record after those that the shard has, unless a call that raised StoreError has written it."""
+        while not self._key or not self._is_written(store):  # until no other writer has taken the number
+            number = histories(store, f"{self._stem}.a").get(self._stem, History()).next_number
+            self._key = f"{FOLDER}{self._stem}.a{number:03d}.{self._kind}.json"
+
+    def _is_written(self, store: Store) -> bool:
+        return store.create(self._key, self._data) or store.read(self._key) == self._data
 
 
 def held(store: Store, jobs: Iterable[SamplingJob], missing: Sequence[Shard], limit: int) -> list[Held]:
@@ -80,7 +101,7 @@ def held(store: Store, jobs: Iterable[SamplingJob], missing: Sequence[Shard], li
 def retry(store: Store, shards: Iterable[Held]) -> None:
     """Release shards from quarantine: their failures are counted from zero again."""
     for entry in shards:
-        note(store, entry.shard.stem, RETRIED, "asked for")
+        Record(entry.shard.stem, RETRIED, "asked for").write(store)
 
 
 def _held(store: Store, job: SamplingJob, shard: Shard, history: History) -> Held:

@@ -23,14 +23,12 @@ from rft_ray.sampling.places import LoadFailure, Sites, sites_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.sampling.standstill import Standstill
-from rft_ray.sampling.supervisor import Status
+from rft_ray.sampling.supervisor import ANSWER_S, Status
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store.shards import Shard
 
 MAX_FRUITLESS = 3
 """Rounds in a row without a shard made and without another place that fails, before the stage ends."""
-TIMEOUT_S = 120.0
-"""How long the supervisor may take to answer."""
 
 
 class Rounds:
@@ -79,7 +77,7 @@ class Rounds:
 
     def _status(self) -> Status:
         asked = [*filter(None, [self._begun]), self._supervisor.status.remote()]
-        status: Status = ray.get(asked, timeout=TIMEOUT_S)[-1]
+        status: Status = ray.get(asked, timeout=ANSWER_S)[-1]
         return status
 
     def _check_progress(self, left: int, failures: Sequence[LoadFailure]) -> None:

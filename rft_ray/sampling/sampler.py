@@ -22,7 +22,7 @@ from rft_ray.records import SKIPPED, Completion, Problem, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import SamplerMetrics
-from rft_ray.sampling import places
+from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.engine_load import EngineLoads
@@ -101,7 +101,7 @@ class Sampler:
         self._ask = ask or ask_problems
         self._metrics = SamplerMetrics()
         self._supervisor = SupervisorClient(
-            supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined),
+            supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined, quarantine.failures(store)),
             sampler=actor_pool.actor_id(),
             process=uuid.uuid4().hex,
             place=places.here(),

@@ -33,14 +33,17 @@ from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
-from rft_ray.sampling.supervisor import start_supervisor
+from rft_ray.sampling.supervisor import flush_records, start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.sampling.vllm_arguments import process_environment
 from rft_ray.store import Store, mark_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
+from rft_ray.store.outages import OUTAGE_S, through_outages
 from rft_ray.store.shards import Shard, missing_shards
 
+FLUSH_S, LAST_FLUSH_S = OUTAGE_S + 60.0, 10.0
+"""How long failures may take to be recorded at the end of a stage, and at an end with an error."""
 ENDPOINT_CPUS = 0.1
 """CPUs of the actor that asks endpoints: it waits for answers most of the time."""
 
@@ -81,7 +84,8 @@ def sample(
             errors.append(str(error))
     if errors:
         raise actor_pool.StageError("; ".join(errors))
-    held = quarantine.held(store, jobs, missing, engine.max_failures) if missing else []
+    if missing:
+        held = through_outages(lambda: quarantine.held(store, jobs, missing, engine.max_failures), quarantine.FOLDER)
     if held:
         print(f"missing, quarantined after failures:\n{quarantine.table(held)}", flush=True)
         if engine.on_failed_shard == "stop":
@@ -107,10 +111,9 @@ def _sampled(
         return []
     job_of = {job.fingerprint: job for job in jobs}
     gpu = uses_gpu(engine.device, ray.cluster_resources())
-    suspects = [stem for stem, past in quarantine.histories(store).items() if past.failures]
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
     pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
-    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, suspects)
+    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, quarantine.failures(store))
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
     stays = jobs[0].settings.engine == "openai"
@@ -133,20 +136,28 @@ def _sampled(
                 for receipt in committed:
                     tracker.advance(receipt)
     except actor_pool.StageError as error:
+        flush_records(supervisor, LAST_FLUSH_S)
         raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()})") from None
     except sigterm.Preempted:
+        flush_records(supervisor, LAST_FLUSH_S)
         made = len(shards) - len(missing_shards(store, shards))  # receipts may still be on their way
         raise sigterm.Preempted(f"sampling: {made} of {len(shards)} shards were committed") from None
+    unrecorded = flush_records(supervisor, LAST_FLUSH_S)
+    if unrecorded:
+        print(f"  sample: {unrecorded}; waiting for the store, at most {FLUSH_S:.0f} s", flush=True)
+        unrecorded = flush_records(supervisor, FLUSH_S)
     if tracker.unloadable:
         raise actor_pool.StageError(tracker.left_out())
     if tracker.aborted:
         raise actor_pool.StageError(f"sample: {tracker.aborted}; unfinished: {tracker.unfinished()}")
+    if unrecorded and len(receipts) < len(shards):  # a shard that is sampled does not need its record
+        raise actor_pool.StageError(f"sample: {unrecorded}; run the same command again")
     return receipts
 
 
 def _divided(store: Store, shards: Sequence[Shard]) -> tuple[list[Shard], list[SampleReceipt]]:
     """The shards that are missing, and receipts of the others."""
-    missing = missing_shards(store, shards) if shards else []
+    missing = through_outages(lambda: missing_shards(store, shards), "completions/") if shards else []
     stems = {shard.stem for shard in missing}
     return missing, [SampleReceipt(shard.stem) for shard in shards if shard.stem not in stems]
 

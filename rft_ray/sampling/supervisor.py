@@ -13,6 +13,9 @@ A model that cannot be loaded at one place is left to others (`places.py`). The 
 none of the models that are left. When nobody else works any more, the stage runs once more over these shards
 (`standstill.py`).
 
+It decides by counts in its memory, which begin with the recorded failures, and records others in a thread of their own
+(`record_writer.py`): no call of a sampler waits for the store.
+
 Limits: it runs on the driver's node and lives as long as the stage; only the recorded failures outlive it.
 """
 
@@ -20,15 +23,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
+from rft_ray.runtime.actor_pool import in_one_line
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Assignment, Pace, Work
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
-from rft_ray.store import Store, StoreError
+from rft_ray.sampling.record_writer import RecordWriter
+from rft_ray.store import Store
 from rft_ray.store.shards import Shard
 
 Refusal = Literal["quarantined", "draining", "aborted", "given_up"]
@@ -36,6 +42,8 @@ Refusal = Literal["quarantined", "draining", "aborted", "given_up"]
 is over."""
 Decision = Literal["shared", "exclusive"] | Refusal
 """`shared`: in an engine together with other shards; `exclusive`: alone in one."""
+ANSWER_S = 120.0
+"""How long the supervisor may take to answer."""
 FORGOTTEN_S = 30.0
 """A sampler that waits asks more often than this; otherwise its process is gone."""
 SILENT = "its engine's process ended without an error message: killed, crashed, or out of memory"
@@ -68,7 +76,7 @@ class Status:
 class Supervisor:
     """Counts failures by shard, and by model and place.
 
-    Example: Supervisor(store, max_failures=3, max_quarantined=10, suspects=()).decide(stem, sampler, process)
+    Example: Supervisor(store, max_failures=3, max_quarantined=10).decide(stem, sampler, process)
 
     A sampler is an actor, which Ray restarts under the same name; `process` names one process of it.
     """
@@ -78,13 +86,18 @@ class Supervisor:
         store: Store,
         max_failures: int,
         max_quarantined: int,
-        suspects: Iterable[str] = (),
+        failures: Mapping[str, int] | None = None,
         is_lost: Callable[[str], bool] = lambda host: False,
+        background: bool = False,
     ) -> None:
-        """`is_lost`: whether a host, as Place names it, is no longer part of the cluster."""
+        """`failures`: those on record, by shard. `is_lost`: whether a host, as Place names it, is no longer part of the
+        cluster. `background`: whether a thread writes records; otherwise the call does whose failure it is.
+        """
         self._store, self._is_lost = store, is_lost
+        self._records = RecordWriter(background=background)
         self._max_failures, self._max_quarantined = max_failures, max_quarantined
-        self._suspects = set(suspects)
+        self._failures = Counter(failures)
+        self._suspects = set(self._failures)
         self._quarantined: dict[str, str] = {}
         self._inside: dict[str, tuple[str, set[str]]] = {}
         """Sampler -> its current process, and the shards in that process's engine."""
@@ -239,8 +252,11 @@ class Supervisor:
 
     def _count_failure(self, stem: str, reason: str) -> None:
         self._suspects.add(stem)
-        if quarantine.note(self._store, stem, quarantine.FAILED, reason) >= self._max_failures:
+        self._failures[stem] += 1
+        if self._failures[stem] >= self._max_failures:
             self._quarantined[stem] = reason
+        record = quarantine.Record(stem, quarantine.FAILED, reason)
+        self._records.add(f"failure {self._failures[stem]} of {stem}", partial(record.write, self._store))
 
     def load_verdict(self, model: str, place: Place) -> tuple[Verdict, str]:
         """Whether an engine at the place is to load the model, and the reason where it is not."""
@@ -258,9 +274,12 @@ class Supervisor:
         """Note that an engine at the place did not load the model. `again`: another process there may."""
         failure = self._loads.failed(model, sampler, place, reason, again=again)
         self._pace.load_ended(sampler, loaded=False)
-        if failure and self._loads.sites.places > 1:
-            with suppress(StoreError):  # the record is for the summary: sampling goes on without it
-                places.note(self._store, failure)
+        if failure and self._loads.sites.places > 1:  # the record is for the summary, which can do without it
+            self._records.add(f"{model} at {place}", partial(places.note, self._store, failure), needed=False)
+
+    def flush(self, timeout_s: float) -> dict[str, str]:
+        """Wait until the failures are recorded. Returns those of shards that are not: which one -> why."""
+        return self._records.flush(timeout_s)
 
     def drain(self) -> None:
         """Let no further shard start."""
@@ -274,7 +293,7 @@ class SupervisorClient:
     """
 
     def __init__(
-        self, supervisor: Any, sampler: str, process: str, place: Place, number: int = 1, timeout_s: float = 120.0
+        self, supervisor: Any, sampler: str, process: str, place: Place, number: int = 1, timeout_s: float = ANSWER_S
     ) -> None:
         """`number`: of the round that the sampler belongs to."""
         self._supervisor, self._timeout_s = supervisor, timeout_s
@@ -340,7 +359,7 @@ class SupervisorClient:
         return ray.get(call.remote(*arguments), timeout=self._timeout_s)
 
 
-def start_supervisor(store: Store, max_failures: int, max_quarantined: int, suspects: Iterable[str]) -> Any:
+def start_supervisor(store: Store, max_failures: int, max_quarantined: int, failures: Mapping[str, int]) -> Any:
     """Start a Supervisor as an actor on this node. It ends when the last handle to it is deleted."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -348,7 +367,24 @@ def start_supervisor(store: Store, max_failures: int, max_quarantined: int, susp
     # hard: a raylet that has just started does not know this node yet, and would keep the actor with a soft affinity
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Supervisor).options(num_cpus=0, scheduling_strategy=here)
-    return actor.remote(store, max_failures, max_quarantined, tuple(suspects), _is_lost_node)
+    return actor.remote(store, max_failures, max_quarantined, dict(failures), _is_lost_node, background=True)
+
+
+def flush_records(supervisor: Any, timeout_s: float) -> str:
+    """Wait until the actor has recorded the failures. Returns one line: what of them is not recorded; empty: nothing.
+
+    `timeout_s`: how long at most; an actor that does not answer is waited for up to twice as long.
+    """
+    import ray
+
+    try:
+        missing: dict[str, str] = ray.get(supervisor.flush.remote(timeout_s), timeout=2 * timeout_s)
+    except ray.exceptions.RayError as error:
+        return f"it is not known whether all failures of shards are recorded: {in_one_line(error)}"
+    if not missing:
+        return ""
+    what, why = next(iter(missing.items()))
+    return f"{len(missing)} failures of shards are not recorded, first {what}: {why}"
 
 
 def _is_lost_node(host: str) -> bool:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,8 @@ from rft_ray.runtime import actor_pool
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, open_store, read_table
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreError, StoreUnreachable
 from tests.integration.sampling_driver import JOB, PROBLEMS, SET
 from tests.integration.test_controls import CONFIG, arguments, trained
 
@@ -40,6 +45,28 @@ def rows(store: Store) -> Counter[tuple[str, int]]:
     """The number of times that each sample is committed."""
     shards = [from_table(read_table(store, key)[0], Completion) for key in store.list("completions/")]
     return Counter((row.problem_id, row.sample_index) for shard in shards for row in shard)
+
+
+class WeatheredStore(LocalStore):
+    """Cannot write records of failures: for some seconds from the first one on, in all processes, or for good."""
+
+    def __init__(self, path: str, run_id: str = "", *, outage_s: float | None) -> None:
+        super().__init__(path, run_id)
+        self._outage_s = outage_s
+        self._first = Path(path).with_name("first-failure")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(WeatheredStore, outage_s=self._outage_s), (self.url, self._run_id)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        if prefix.startswith(f"{quarantine.FOLDER}completions/"):
+            if self._outage_s is None:
+                raise StoreError("disk full")
+            if not self._first.exists():
+                self._first.touch()
+            if time.time() < self._first.stat().st_mtime + self._outage_s:
+                raise StoreUnreachable("S3 is out of reach")
+        return super().list(prefix)
 
 
 WHOLE = {(problem.problem_id, index): 1 for problem in PROBLEMS for index in range(4)}
@@ -96,6 +123,31 @@ def test_a_model_that_is_refused_or_runs_out_of_memory_is_reported(store: Store)
         sample([JOB], store, engine("open-oom:", max_failures=1), run_seed=0)
     assert not rows(store)
     assert not quarantine.histories(store)
+
+
+@pytest.mark.long
+def test_engines_that_fail_during_an_outage_of_the_store_end_no_stage_and_are_recorded_after_it(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    """Records are out of reach for a while from the first failure on; the other shards are sampled meanwhile."""
+    store = WeatheredStore(str(tmp_path / "run"), outage_s=12.0)
+    commit_problems(store, SET)
+    with pytest.raises(actor_pool.StageError, match=r"2 shards \(20 samples\) are quarantined"):
+        sample([JOB], store, engine(f"raise:{POISON}", max_failures=2, shards_in_flight=2), run_seed=0)
+    assert rows(store) == SPARED
+    assert sorted(quarantine.failures(store).values()) == [2, 2]
+    began = (tmp_path / "first-failure").stat().st_mtime
+    records = [Path(store.url, key) for key in store.list(quarantine.FOLDER)]
+    assert min(record.stat().st_mtime for record in records) - began >= 12
+
+
+@pytest.mark.long
+def test_a_failure_that_cannot_be_recorded_is_reported_at_the_end(ray_cluster: str, tmp_path: Path) -> None:
+    store = WeatheredStore(str(tmp_path / "run"), outage_s=None)
+    commit_problems(store, SET)
+    with pytest.raises(actor_pool.StageError, match=r"failures of shards are not recorded, first failure 1 of .*full"):
+        sample([JOB], store, engine(f"raise:{POISON}", max_failures=1), run_seed=0)
+    assert rows(store) == SPARED
 
 
 # --- Drivers ---------------------------------------------------------------------------------------

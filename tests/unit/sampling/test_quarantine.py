@@ -20,7 +20,7 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     [lost, *_] = plan.collected[0].sampling.shards()
     for stem in (lost.stem, next(iter(plan.collected[1].sampling.shards())).stem):  # the second one is committed
         for _ in range(3):
-            quarantine.note(store, stem, quarantine.FAILED, "it hangs")
+            quarantine.Record(stem, quarantine.FAILED, "it hangs").write(store)
     key = committed_keys(store, [lost])[lost.stem]
     assert key
     Path(store.url, key).unlink()
@@ -41,7 +41,7 @@ def test_records_are_numbered_past_a_thousand_and_foreign_files_are_ignored(tmp_
         store.create(f"failures/completions/a.a{number:03d}.failed.json", b'{"reason": "it hangs"}')
     for name in ("notes.txt", "completions/a.a1.json", "completions/a.ax.failed.json", "completions/a.a2.lost.json"):
         store.create(f"failures/{name}", b"not a record")
-    assert quarantine.note(store, "completions/a", quarantine.FAILED, "again") == 4
+    quarantine.Record("completions/a", quarantine.FAILED, "again").write(store)
     assert quarantine.histories(store) == {
         "completions/a": quarantine.History(4, 1002, "failures/completions/a.a1001.failed.json")
     }

@@ -13,7 +13,6 @@ from rft_ray.sampling.assignment import Work
 from rft_ray.sampling.places import LoadFailure, Place, Sites
 from rft_ray.sampling.supervisor import SILENT, Supervisor, Turn
 from rft_ray.store import open_store
-from rft_ray.store.base import StoreUnreachable
 
 JOB = SamplingJob(ModelRef("m", "sft", "f" * 16), "5" * 16, 8, 4, SamplingSettings(0.7, 1.0, 64, 2, "{query}"), 4, 0)
 HERE, THERE = Place("n1", "10.0.0.1", ("0",)), Place("n2", "10.0.0.2", ("0",))
@@ -110,15 +109,17 @@ def test_enough_failures_quarantine_a_shard_and_too_many_shards_stop_the_stage(s
 
 def test_a_new_supervisor_knows_earlier_failures_and_retries(supervisor: Supervisor, tmp_path: Path) -> None:
     fail_exclusively(supervisor, A, "p1")
-    after = Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[A])
+    after = Supervisor(open_store(str(tmp_path)), max_failures=2, max_quarantined=1, failures={A: 1})
     assert after.decide(A, "s", "p2")[0] == "exclusive"
     fail_exclusively(after, A, "p2", "again")
+    assert after.decide(A, "s", "p3") == ("quarantined", "again")
     store = open_store(str(tmp_path))
     [held] = quarantine.held(store, [JOB], list(JOB.shards()), 2)
     assert (held.shard.stem, held.model, held.samples, held.failures, held.reason) == (A, "m (sft)", 8, 2, "again")
     quarantine.retry(store, [held])
     assert quarantine.held(store, [JOB], list(JOB.shards()), 2) == []
-    assert quarantine.note(store, A, quarantine.FAILED, "anew") == 1
+    quarantine.Record(A, quarantine.FAILED, "anew").write(store)
+    assert failures(tmp_path) == {A: 1}
     assert len(list(store.list("failures/"))) == 4
 
 
@@ -143,17 +144,6 @@ def test_a_place_that_others_stand_in_for_is_recorded(fleet: Supervisor, tmp_pat
     alone = Supervisor(store, max_failures=2, max_quarantined=1)
     alone.load_failed("n", "s", HERE, "no such model", False)
     assert len(places.noted(store)) == 1
-
-
-def test_sampling_goes_on_where_the_record_of_a_place_cannot_be_stored(
-    fleet: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*_: object) -> None:
-        raise StoreUnreachable("503")
-
-    monkeypatch.setattr(places, "note", unreachable)
-    fleet.load_failed("other", "s", HERE, "no kernel image", False)
-    assert fleet.load_verdict("other", HERE)[0] == "elsewhere"
 
 
 def test_a_sampler_gets_no_shard_of_a_model_that_its_place_cannot_load(fleet: Supervisor) -> None:
@@ -264,7 +254,7 @@ def test_a_lost_node_makes_no_shard_a_suspect_until_it_has_lost_several(tmp_path
     """A spot node takes a whole engine's shards with it, and none of them is the cause."""
     lost: set[str] = set()
     supervisor = Supervisor(
-        open_store(str(tmp_path)), max_failures=2, max_quarantined=1, suspects=[D], is_lost=lost.__contains__
+        open_store(str(tmp_path)), max_failures=2, max_quarantined=1, failures={D: 1}, is_lost=lost.__contains__
     )
     supervisor.begin_round(1, [], Sites(hosts=2, places=8))
     for number in range(4):
@@ -278,7 +268,7 @@ def test_a_lost_node_makes_no_shard_a_suspect_until_it_has_lost_several(tmp_path
 
 
 def test_a_lost_node_counts_no_failure_of_a_shard_that_was_alone_there(tmp_path: Path) -> None:
-    supervisor = Supervisor(open_store(str(tmp_path)), 2, 1, [A], {"n1"}.__contains__)
+    supervisor = Supervisor(open_store(str(tmp_path)), 3, 1, {A: 1}, {"n1"}.__contains__)
     supervisor.begin_round(1, [], Sites(hosts=2, places=8))
     for process, place in (("p1", HERE), ("p2", THERE), ("p3", THERE)):
         assert supervisor.may_start("s", process, place, 1)

@@ -35,7 +35,8 @@ COMMANDS: dict[str, Callable[[str], int]] = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan, run = make_run(tmp_path_factory.mktemp("run"))
-    quarantine.note(run, next(iter(plan.collected[0].sampling.shards())).stem, quarantine.FAILED, "it hangs")
+    stem = next(iter(plan.collected[0].sampling.shards())).stem
+    quarantine.Record(stem, quarantine.FAILED, "it hangs").write(run)
     pipeline.save(plan, run)
     return Path(run.url)
 

@@ -1,0 +1,180 @@
+"""The supervisor while the store is out of reach or hangs: it decides and answers at once, and records later."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rft_ray.sampling import places, quarantine
+from rft_ray.sampling.assignment import Work
+from rft_ray.sampling.places import LoadFailure, Place, Sites
+from rft_ray.sampling.record_writer import RecordWriter
+from rft_ray.sampling.supervisor import Supervisor
+from rft_ray.store import outages
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreError, StoreUnreachable
+from tests.unit.sampling.test_supervisor import HERE, SHARDS, A, B, C, fail_exclusively
+
+OTHER = Place("n3", "10.0.0.3", ("0",))
+
+
+@dataclass
+class Weather:
+    """How the store is: `out` of reach, `hangs` until `over` is set, `loses` so many answers to creates."""
+
+    kind: str = ""
+    loses: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def strike(self) -> None:
+        if self.kind == "hangs":
+            self.over.wait(30)
+        elif self.kind == "full":
+            raise StoreError("disk full: failures")
+        elif self.kind == "out" and not self.over.is_set():
+            raise StoreUnreachable("S3 is out of reach")
+
+
+class WeatheredStore(LocalStore):
+    def __init__(self, path: Path, weather: Weather) -> None:
+        super().__init__(path)
+        self.weather = weather
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        self.weather.strike()
+        return super().list(prefix)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.weather.strike()
+        made = super().create(key, data)
+        if self.weather.loses:
+            self.weather.loses -= 1
+            raise StoreUnreachable("the answer is lost")
+        return made
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def weather() -> Iterator[Weather]:
+    weather = Weather()
+    yield weather
+    weather.over.set()  # threads that still wait end
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, weather: Weather) -> Supervisor:
+    store = WeatheredStore(tmp_path, weather)
+    return Supervisor(store, max_failures=2, max_quarantined=1, failures={C: 1}, background=True)
+
+
+def recorded(tmp_path: Path) -> dict[str, int]:
+    return quarantine.failures(LocalStore(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["out", "hangs"])
+def test_deaths_during_an_outage_are_counted_at_once_and_recorded_after_it(
+    supervisor: Supervisor, weather: Weather, tmp_path: Path, kind: str
+) -> None:
+    weather.kind = kind
+    began = time.monotonic()
+    fail_exclusively(supervisor, A, "p1")
+    assert supervisor.decide(A, "s", "p2")[0] == "exclusive"
+    supervisor.started(A, "s", "p2")
+    assert supervisor.decide(A, "s", "p3")[0] == "quarantined"  # the death of p2 was not reported: it is noticed
+    supervisor.failed(B, "s", "p3", "an empty sample")
+    assert supervisor.decide(B, "s", "p3")[0] == "exclusive"
+    assert time.monotonic() - began < 5
+    assert recorded(tmp_path) == {}
+    assert len(supervisor.flush(0.05)) == 3
+    weather.over.set()
+    assert supervisor.flush(10) == {}
+    assert recorded(tmp_path) == {A: 2, B: 1}
+
+
+def test_a_failure_during_an_outage_adds_to_those_of_earlier_jobs(supervisor: Supervisor, weather: Weather) -> None:
+    weather.kind = "out"
+    assert supervisor.decide(C, "s", "p1")[0] == "exclusive"
+    fail_exclusively(supervisor, C, "p1", "it broke again")
+    assert supervisor.decide(C, "s", "p2") == ("quarantined", "it broke again")
+
+
+def test_a_failure_whose_record_was_written_and_its_answer_lost_is_recorded_once(
+    supervisor: Supervisor, weather: Weather, tmp_path: Path
+) -> None:
+    weather.loses = 2
+    fail_exclusively(supervisor, A, "p1", "it broke")
+    fail_exclusively(supervisor, A, "p2", "it broke")
+    assert supervisor.flush(10) == {}
+    assert recorded(tmp_path) == {A: 2}
+    assert weather.loses == 0
+
+
+def test_a_record_goes_past_the_number_that_another_driver_takes_meanwhile(tmp_path: Path) -> None:
+    store, taken = LocalStore(tmp_path), []
+
+    class Contended(LocalStore):
+        def create(self, key: str, data: bytes) -> bool:
+            if not taken:
+                taken.append(store.create(key, b'{"reason": "of another driver"}'))
+            return super().create(key, data)
+
+    quarantine.Record(A, quarantine.FAILED, "it broke").write(Contended(tmp_path))
+    assert recorded(tmp_path) == {A: 2}
+    reasons = [json.loads(store.read(key))["reason"] for key in store.list(quarantine.FOLDER)]
+    assert reasons == ["of another driver", "it broke"]
+
+
+@pytest.mark.parametrize("kind", ["out", "hangs"])
+def test_a_bad_place_during_an_outage_is_left_at_once_and_recorded_after_it(
+    supervisor: Supervisor, weather: Weather, tmp_path: Path, kind: str
+) -> None:
+    weather.kind = kind
+    supervisor.begin_round(1, [Work(SHARDS[0], "m", "llama", 8)], Sites(hosts=2, places=8))
+    began = time.monotonic()
+    supervisor.load_failed("m", "s", HERE, "no kernel image", False)
+    assert supervisor.load_verdict("m", HERE)[0] == "elsewhere"
+    assert supervisor.load_verdict("m", OTHER)[0] == "load"
+    assert time.monotonic() - began < 5
+    weather.over.set()
+    assert supervisor.flush(10) == {}
+    assert places.noted(LocalStore(tmp_path)) == [LoadFailure("m", HERE, "no kernel image")]
+
+
+def test_failures_that_cannot_be_recorded_are_named_and_places_are_not(
+    supervisor: Supervisor, weather: Weather, tmp_path: Path
+) -> None:
+    """A place's record is for the summary only; without those of a shard a later job would count too few."""
+    weather.kind = "full"
+    supervisor.begin_round(1, [], Sites(hosts=2, places=8))
+    supervisor.load_failed("m", "s", HERE, "no kernel image", False)
+    fail_exclusively(supervisor, A, "p1")
+    assert supervisor.flush(10) == {f"failure 1 of {A}": "disk full: failures"}
+    weather.kind = ""
+    fail_exclusively(supervisor, A, "p2")
+    assert list(supervisor.flush(10)) == [f"failure 1 of {A}"]
+    assert recorded(tmp_path) == {A: 1}
+
+
+def test_a_record_is_given_up_after_the_bound_of_an_outage_and_the_next_one_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_S", 0.1)
+    writer, written = RecordWriter(background=True), []
+
+    def unreachable() -> None:
+        raise StoreUnreachable("503")
+
+    writer.add("a", unreachable)
+    writer.add("b", lambda: written.append("b"))
+    assert writer.flush(10) == {"a": "503"}
+    assert written == ["b"]
