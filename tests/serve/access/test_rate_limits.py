@@ -145,6 +145,22 @@ def test_replicas_share_the_counter_and_count_locally_while_it_is_down(monkeypat
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("tokens", [-1, -(10**12), -(10**400), 10**400])
+def test_an_impossible_number_of_tokens_is_refused_and_leaves_the_shared_counter_in_use(tokens: int) -> None:
+    async def check() -> None:
+        shared, allowed = Shared(), Limits(tokens=100)
+        for meter in (RateLimiter(shared), RateLimiter()):
+            with pytest.raises(Refusal) as refused:
+                await meter.admitted("key", allowed, tokens).__aenter__()
+            assert refused.value.status == 400
+            async with meter.admitted("key", allowed, 100):
+                with pytest.raises(Refusal, match="limit is 100 generated tokens a minute"):
+                    await meter.admitted("key", allowed, 1).__aenter__()
+        assert shared.counter._usage["key"].buckets["tokens"].level < 1  # it counted, not the replica alone
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize(
     ("ending", "left"), [(None, 0), (RuntimeError(), 100), (Refusal(499, "gone"), 0), (asyncio.CancelledError(), 0)]
 )
