@@ -39,6 +39,8 @@ PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "autoscaler_metrics": 
 """Ray's default ports. A port that is taken is replaced by a free one."""
 OBJECT_STORE_BYTES = 2**30
 START_S = 60
+ANSWER_S = 10
+"""A head that was started earlier has this long to answer."""
 GRACE_S = {"serve": 60}
 """Seconds between SIGTERM and SIGKILL, by role; 15 for nodes. The served model shuts down its replicas first."""
 
@@ -148,14 +150,15 @@ def load(state: Path) -> Cluster | None:
 
 
 def up(state: Path, workers: int = 0, cpus: int = 8) -> Cluster:
-    """Return a running cluster with at least this many worker nodes: the recorded one if it answers, or a new one.
+    """Return a running cluster with at least this many worker nodes: the recorded one, or a new one if its head ended.
 
-    Raises ClusterError when a node does not start.
+    Raises ClusterError when a node does not start, or the recorded head runs and cannot be used: it may have a job.
     """
     with locked(state):
         cluster = load(state)
-        if cluster is not None and not answers(cluster, wait_s=10):
-            print("The recorded Ray head does not answer: ending its remaining processes.", flush=True)
+        if cluster is not None and not answers(cluster, ANSWER_S):
+            _refuse_running(cluster)
+            print("The recorded Ray head has ended: ending its remaining processes.", flush=True)
             _end(cluster)
             cluster = None
         if cluster is None:
@@ -186,12 +189,34 @@ def answers(cluster: Cluster, wait_s: float) -> bool:
     """Whether the head runs, accepts the token within `wait_s` seconds, and has the installed version of Ray."""
     deadline = time.monotonic() + wait_s
     while cluster.member("head") is not None:
-        with contextlib.suppress(OSError, ValueError):
-            return bool(ask(cluster, "/api/version")["ray_version"] == importlib.metadata.version("ray"))
+        if version := _ray_version(cluster):
+            return version == importlib.metadata.version("ray")
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
     return False
+
+
+def _ray_version(cluster: Cluster) -> str | None:
+    """The head's version of Ray; None where it does not answer."""
+    with contextlib.suppress(OSError, ValueError):
+        return str(ask(cluster, "/api/version")["ray_version"])
+    return None
+
+
+def _refuse_running(cluster: Cluster) -> None:
+    """Raises ClusterError where the head of a cluster that cannot be used runs."""
+    head = cluster.member("head")
+    if head is None:
+        return
+    running = f"the local Ray head (pid {head.pid}) runs"
+    installed = importlib.metadata.version("ray")
+    if (version := _ray_version(cluster)) not in (None, installed):
+        raise ClusterError(f"{running} with Ray {version}, and {installed} is installed: end it with `make down` first")
+    raise ClusterError(
+        f"{running} and does not answer at {cluster.dashboard} within {ANSWER_S} s; it may have a job: "
+        f"try again later, or end it with `make down` (its log: {cluster.state / 'head.log'})"
+    )
 
 
 def ask(cluster: Cluster, path: str) -> Any:

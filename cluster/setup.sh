@@ -9,7 +9,7 @@
 #   PYTHON=python3.12 cluster/setup.sh     another interpreter (3.11 or newer, with headers)
 #
 # Safe to run again at any time: a stamp marks a finished environment, which is left as it is, and an unfinished one is
-# created anew. pip installs packages from its configured index; torch's CPU build comes from PyTorch's own index when
+# created anew. A .venv that something else made is never removed. pip installs packages from its configured index; torch's CPU build comes from PyTorch's own index when
 # the configured one does not offer it. All CUDA packages are on pip's index: 4.4 GB to download, 9.5 GB on disk.
 # Wherever a file comes from, pip refuses it unless its SHA-256 is in a lock file.
 set -euo pipefail
@@ -124,16 +124,20 @@ make_venv() {
   local was=cpu
   [[ ! -e $made_for_gpu ]] || was=gpu
   if [[ -e $unfinished || $was != "$device" ]] || ! "$venv_python" -m pip --version >/dev/null 2>&1; then
+    [[ ! -e .venv ]] || compgen -G '.venv/.rft-*' >/dev/null ||
+      die '.venv was not made by this set-up, and cannot be used: it has no pip, or is for other packages.' \
+        'Move it away (mv .venv .venv.old), then run this again.'
     if [[ -x $venv_python && ! -e $unfinished && $was != "$device" ]]; then
       say "replacing .venv, which has the packages for ${was^^}s"
     elif [[ -e .venv ]]; then
       say 'the last set-up was interrupted: starting again'
     fi
+    [[ -L .venv ]] || rm -rf .venv/* # the files that say who made it last, should this be interrupted
     rm -rf .venv
     say "creating .venv with $("$python" -V)"
     mkdir .venv
     : >"$unfinished"
-    [[ $device == cpu ]] || : >"$made_for_gpu"
+    : >".venv/.rft-$device"
     "$python" -m venv .venv
     rm "$unfinished"
   fi

@@ -14,9 +14,13 @@ from vllm.v1.engine.exceptions import EngineDeadError
 VERSION = "0.29"
 CONTEXT_LENGTH = "maximum context length"
 """Words of vLLM's errors for a prompt beyond the context: such an error has no code of its own."""
+ERROR_EVENT = 'data: {"error":'
+"""How a stream's error event begins. vLLM sends one, then `[DONE]`, where its generator fails: also where the engine is
+dead, and where it refuses a value."""
 __all__ = [
     "ATTRIBUTES",
     "CONTEXT_LENGTH",
+    "ERROR_EVENT",
     "VERSION",
     "EngineDeadError",
     "StreamOptions",
@@ -34,8 +38,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "default_sampling_params",
         "override_max_tokens",
     ),
+    "vllm.v1.engine.async_llm:AsyncLLM": ("errored",),
 }
-"""Attributes that `sampling_params` and `serve.replicas.model_server.ModelServer.solve` read, by class."""
+"""Attributes that `sampling_params` and `serve.replicas.model_server.ModelServer` read, by class."""
 
 
 def sampling_params(chat: Any, request: Any, prompt: Any) -> Any:

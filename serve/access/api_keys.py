@@ -6,9 +6,9 @@ comma-separated. A key has at least `MIN_KEY_CHARS` characters. Each line of a f
 without one may be half of a key. Only SHA-256 hashes are kept, and a presented key is compared with each of them in
 constant time.
 
-Each replica checks the file every `CHECK_S`. An unusable file leaves the keys unchanged, and is logged once, without
-any key. A readable file without keys is usable: its keys are revoked, and requests are refused. A file that all users
-can read is used with a warning.
+Each replica checks the file every `CHECK_S`. An unusable file leaves the keys unchanged, is logged once, without any
+key, and is read again at each check. A readable file without keys is usable: its keys are revoked, and requests are
+refused. A file that all users can read is used with a warning.
 """
 
 from __future__ import annotations
@@ -85,17 +85,18 @@ def load_keys(file: str | None, environment: Mapping[str, str], default: Limits 
 
 def _with_file(keys: Keys, file: str) -> Keys:
     """The same keys, with those that the file lists now. Warns where all users can read the file."""
-    listed = _read_keys(Path(file))
-    if os.stat(file).st_mode & stat.S_IROTH:
+    listed, mode = _read_keys(Path(file))
+    if mode & stat.S_IROTH:
         _log.warning("API key file %s can be read by all users of this machine: chmod o-r it", file)
     own = {digest: limits for digest, limits in listed.items() if limits}
     return replace(keys, digests=keys.fixed | listed.keys(), limits=own, file=file)
 
 
-def _read_keys(path: Path) -> dict[bytes, Limits]:
-    """The hashes of a key file's keys, each with its limits. Raises KeysError."""
+def _read_keys(path: Path) -> tuple[dict[bytes, Limits], int]:
+    """The hashes of a key file's keys, each with its limits, and the file's mode. Raises KeysError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with path.open(encoding="utf-8") as opened:
+            lines, mode = opened.read().splitlines(keepends=True), os.fstat(opened.fileno()).st_mode
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise KeysError(f"API key file {path} cannot be read: {why}") from None
@@ -113,7 +114,7 @@ def _read_keys(path: Path) -> dict[bytes, Limits]:
             raise
         except ValueError as error:
             raise KeysError(f"{where}: {error}") from None
-    return keys
+    return keys, mode
 
 
 def _hashed(key: str, where: str) -> bytes:
@@ -143,6 +144,9 @@ class ReloadingKeys:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._seen: tuple[object, ...] | None = None
+        """The stamp of the version that was read."""
+        self._failed: tuple[object, ...] | None = None
+        """The stamp and the error of an unusable version, which has been logged."""
         self._checked_at = 0.0
 
     def current(self) -> Keys:
@@ -156,19 +160,22 @@ class ReloadingKeys:
         seen = _stamp(file)
         if seen == self._seen:
             return
-        self._seen = seen
         try:
             self._keys = _with_file(self._keys, file)
-            if not self._keys.digests:
-                _log.warning("API key file %s has no key: requests are refused until it has one", file)
-        except KeysError as error:
-            _log.error("the API keys stay unchanged: %s", error)
+        except KeysError as error:  # the same version may be readable later: too many files are open, say
+            if self._failed != (failed := (*seen, str(error))):
+                _log.error("the API keys stay unchanged: %s", error)
+            self._failed = failed
+            return
+        self._seen, self._failed = seen, None
+        if not self._keys.digests:
+            _log.warning("API key file %s has no key: requests are refused until it has one", file)
 
 
 def _stamp(file: str) -> tuple[object, ...]:
-    """A value that changes with the file's content, and when a link to it is changed."""
+    """A value that changes with the file's content and permissions, and when a link to it is changed."""
     try:
         status = os.stat(file)
     except OSError as error:
         return (error.errno,)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
+    return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)

@@ -138,9 +138,11 @@ class Guard:
         raise Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, declared: str, receive: Receive) -> bytes:
-        """The whole body. Raises Refusal where it is too large, too slow or nested too deep."""
+        """The whole body. Raises Refusal where it is too large, too slow or nested too deep. `declared`: its length."""
         too_large = Refusal(413, f"the body is larger than {self.max_body_bytes} bytes")
-        if not declared.isdigit() or int(declared) > self.max_body_bytes:
+        if not (declared.isascii() and declared.isdigit()):
+            raise Refusal(400, "Content-Length is not a number")
+        if float(declared) > self.max_body_bytes:  # int() refuses more than 4,300 digits, leading zeros too
             raise too_large
         body, more = bytearray(), True
         try:

@@ -84,7 +84,9 @@ class RateLimiter:
 
     @asynccontextmanager
     async def admitted(self, key: str, allowed: Limits, tokens: int) -> AsyncGenerator[Reservation, None]:
-        """Hold a request's lease. Raises Refusal (429, with Retry-After) where the key has reached a limit."""
+        """Hold a request's lease. Raises Refusal: 429 with Retry-After where the key has reached a limit, 400 where the
+        number of tokens is one that no request can generate.
+        """
         if not allowed:
             yield Reservation(self, None)
             return
@@ -92,6 +94,8 @@ class RateLimiter:
         charge = Reservation(self, lease)
         try:
             refused = await self._acquire(lease)
+        except ValueError:
+            raise Refusal(400, "the request's number of tokens is out of bounds") from None
         except BaseException:  # cancelled: the counter may hold the lease already
             await charge.settle(0)
             raise
@@ -116,6 +120,8 @@ class RateLimiter:
                 async with asyncio.timeout(ANSWER_S):
                     refused: LimitExceeded | None = await self._shared.acquire.remote(lease)
                 return refused
+            except ValueError:
+                raise
             except Exception as error:
                 self._fall_back(error)
         return self._local.acquire(lease)

@@ -21,6 +21,8 @@ REMEMBER_S = 2 * LEASE_S
 """The ids of settled leases are kept for this time: a call about one may arrive after its end."""
 BUSY_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
+MAX_TOKENS = 10**9
+"""Most tokens of one lease: far more than a request can generate."""
 
 Kind = Literal["requests", "tokens", "concurrency"]
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "concurrency")
@@ -110,7 +112,12 @@ class UsageCounter:
         """When each settled lease ended, the oldest first."""
 
     def acquire(self, lease: Lease) -> LimitExceeded | None:
-        """Take a lease; returns the limit that is reached, or None. A held or settled lease is not counted again."""
+        """Take a lease; returns the limit that is reached, or None. A held or settled lease is not counted again.
+
+        Raises ValueError for a number of tokens that no request can generate: it would fill the bucket, or overflow.
+        """
+        if not 0 <= lease.tokens <= MAX_TOKENS:
+            raise ValueError("a lease has 0 to 10**9 tokens")
         now, usage = self._now(), self._usage.setdefault(lease.key, _Usage())
         self._drop_ended(usage, now)
         if lease.id in self._leases or lease.id in self._settled:

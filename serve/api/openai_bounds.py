@@ -28,6 +28,8 @@ MAX_LOGPROBS = 20
 MAX_VALUES = schemas.MAX_PATHS * schemas.MAX_TOKENS
 """Most values of one answer: paths times tokens times (1 + log-probabilities of each token)."""
 MAX_BIASES = 300
+MAX_TOP_K = 2**31 - 1
+"""More than any vocabulary has; a number beyond 64 bits cannot be sent to the engine."""
 MAX_MESSAGES = 64
 ROLES = ("system", "developer", "user", "assistant")
 
@@ -38,7 +40,9 @@ class ChatRequest(ChatCompletionRequest):  # type: ignore[misc]
     @model_validator(mode="wrap")
     @classmethod
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
-        return _parse(_known_fields(given, CHAT_FIELDS, _check_messages), read)
+        body = _parse(_known_fields(given, CHAT_FIELDS, _check_messages), read)
+        _check_max_tokens(body, given)
+        return body
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -51,7 +55,9 @@ class TextRequest(CompletionRequest):  # type: ignore[misc]
     @model_validator(mode="wrap")
     @classmethod
     def _bounded(cls, given: Any, read: Callable[[Any], Any]) -> Any:
-        return _parse(_known_fields(given, COMPLETION_FIELDS, _check_prompt), read)
+        body = _parse(_known_fields(given, COMPLETION_FIELDS, _check_prompt), read)
+        _check_max_tokens(body, given)
+        return body
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
@@ -124,7 +130,6 @@ def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[st
             shown = str(name).encode("ascii", "replace").decode()[:64]
             raise Refusal(400, f"{shown} is not supported", param=shown, code="unsupported_field")
     check(given)
-    _check_max_tokens(given)
     if given.get("response_format", {"type": "text"}) != {"type": "text"}:
         raise Refusal(400, "response_format: only text is supported", param="response_format")
     dropped = {"response_format", *fields.NO_EFFECT}
@@ -134,11 +139,13 @@ def _known_fields(given: Any, known: frozenset[str], check: Callable[[Mapping[st
     return kept
 
 
-def _check_max_tokens(given: Mapping[str, Any]) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        least = 0 if given.get("echo") is True else 1
-        if isinstance(value := given.get(name, 1), int) and not least <= value <= schemas.MAX_TOKENS:
-            raise Refusal(400, f"{name} must be {least} to {schemas.MAX_TOKENS}", param=name)
+def _check_max_tokens(body: Any, given: Any) -> None:
+    """Raises Refusal where the parsed number is out of bounds. `given`: the request, which may hold it as a text."""
+    name = max_tokens_field(body)
+    asked, least = getattr(body, name), 0 if getattr(body, "echo", False) else 1
+    if asked is not None and not least <= asked <= schemas.MAX_TOKENS:
+        name = name if given.get(name) is not None else "max_tokens"
+        raise Refusal(400, f"{name} must be {least} to {schemas.MAX_TOKENS}", param=name)
 
 
 def _parse(given: Any, read: Callable[[Any], Any]) -> Any:
@@ -221,5 +228,7 @@ def _check_sampling(body: Any, *, prompts: int) -> None:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if len(stops) > MAX_STOPS or any(len(stop) > MAX_STOP_CHARS for stop in stops):
         raise Refusal(400, f"stop: at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters", param="stop")
+    if not -1 <= (body.top_k or 0) <= MAX_TOP_K:
+        raise Refusal(400, f"top_k must be -1 to {MAX_TOP_K}", param="top_k")
     if len(body.logit_bias or {}) > MAX_BIASES:
         raise Refusal(400, f"logit_bias: at most {MAX_BIASES} tokens", param="logit_bias")

@@ -19,9 +19,13 @@ from serve.access.rate_limiter import Reservation
 from serve.api import errors, schemas
 from serve.http import request_metrics
 from serve.http.disconnects import await_disconnect
-from serve.vllm_private import StreamOptions
+from serve.vllm_private import ERROR_EVENT, StreamOptions
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class EngineError(Exception):
+    """Raised where an engine sent an error event, which may repeat the prompt: the client gets the service's own."""
 
 
 class EventStream(StreamingResponse):
@@ -77,13 +81,15 @@ async def openai_stream(
     used: int | None = None
     try:
         async for packet in packets:
-            events = str(packet)
+            events, failed, _ = str(packet).partition(ERROR_EVENT)
             if reservation.counted:
                 events, used = _read_usage(events, hidden, used)
             if events.rstrip().endswith("data: [DONE]"):
                 await reservation.settle(used)
             if events:
                 yield events
+            if failed:
+                raise EngineError
     except Exception as error:
         await await_disconnect(error)
         _log_failure("an OpenAI route", error)

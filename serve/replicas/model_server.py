@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from ray.serve.deployment import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.deployment import LLMServer
-from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, ErrorResponse
 from transformers import AutoTokenizer, GenerationConfig
 
 from rft_ray import config
@@ -39,7 +39,7 @@ from serve.replicas.liveness import OTHER_REPLICA_S
 from serve.run_models import Resources, RunModel
 from serve.runner import DRAIN_S, ENGINE_PREFIX
 from serve.solving.events import Piece, Pieces, solve_events
-from serve.vllm_private import EngineDeadError, VLLMClientError
+from serve.vllm_private import ERROR_EVENT, EngineDeadError, VLLMClientError
 
 T = TypeVar("T")
 
@@ -96,8 +96,26 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         logging.getLogger("ray.serve").error("the engine of %s is dead: this replica exits", self._llm_config.model_id)
         os._exit(1)
 
-    def _batch_output_stream(self, generator: AsyncGenerator[T, None]) -> AsyncGenerator[list[T], None]:
-        return in_batches(generator, batch_s=self.batch_s)
+    def _batch_output_stream(self, generator: AsyncGenerator[Any, None]) -> AsyncGenerator[list[Any], None]:
+        return in_batches(self._with_failures(generator), batch_s=self.batch_s)
+
+    async def _with_failures(self, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        """An OpenAI stream that fails as a plain answer does, where vLLM would send an error event and `[DONE]`.
+
+        Raises EngineDeadError where the engine is dead. Another error before the first event is an ErrorResponse, which
+        the ingress answers with its status; a later one stays an event.
+        """
+        first = True
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, str) and event.startswith(ERROR_EVENT):
+                    if ray_private.engine_client(self.engine).errored:
+                        raise EngineDeadError
+                    if first:
+                        yield ErrorResponse.model_validate_json(event.removeprefix("data: "))
+                        return
+                first = False
+                yield event
 
     async def solve(self, asked: SolveRequest) -> AsyncGenerator[Event, None]:
         """The events of one question: k samples in one engine request, so that the prompt is computed once.

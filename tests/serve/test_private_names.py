@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray.serve
@@ -73,6 +74,9 @@ def test_the_parameters_of_vllms_token_limit_are_those_that_are_passed() -> None
         source = re.sub(r'"\s+f?"', "", inspect.getsource(importlib.import_module(module)))
         assert vllm_private.CONTEXT_LENGTH in source
     assert issubclass(vllm_private.EngineDeadError, Exception)
+    serving: Any = importlib.import_module("vllm.entrypoints.generate.base.serving").GenerateBaseServing
+    event = f"data: {serving.create_streaming_error_response(serving, vllm_private.EngineDeadError())}"
+    assert event.startswith(vllm_private.ERROR_EVENT)
     assert issubclass(vllm_private.VLLMClientError, Exception)
 
 

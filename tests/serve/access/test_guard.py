@@ -207,6 +207,29 @@ def test_a_body_over_the_bound_is_refused_declared_or_not() -> None:
         assert answer.json()["error"]["code"] == "request_too_large"
 
 
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [("0" * 5000, 200), ("0" * 5000 + "100", 200), ("0" * 5000 + "101", 413), ("9" * 5000, 413)]
+    + [(length, 400) for length in ("\u00b2", "-1", "1_0", "1e1", "+1", "")],
+)
+def test_a_declared_length_is_a_number_of_any_number_of_digits(length: str, status: int) -> None:
+    async def ask() -> int:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-length", length.encode("latin-1"))]
+        scope = {"type": "http", "method": "POST", "path": "/echo", "query_string": b"", "headers": headers}
+        await guarded(Keys())(scope | {"client": ("127.0.0.1", 1)}, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(ask()) == status
+
+
 def test_a_body_of_many_small_messages_takes_linear_time() -> None:
     """Messages of one byte up to the bound: copying the body for each message would take minutes."""
     count = 1 << 18

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,22 @@ def test_replicas_share_the_counter_and_count_locally_while_it_is_down(monkeypat
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("tokens", [-1, -(10**12), -(10**400), 10**400])
+def test_an_impossible_number_of_tokens_is_refused_and_leaves_the_shared_counter_in_use(tokens: int) -> None:
+    async def check() -> None:
+        shared, allowed = Shared(), Limits(tokens=100)
+        for meter in (RateLimiter(shared), RateLimiter()):
+            with pytest.raises(Refusal) as refused:
+                await meter.admitted("key", allowed, tokens).__aenter__()
+            assert refused.value.status == 400
+            async with meter.admitted("key", allowed, 100):
+                with pytest.raises(Refusal, match="limit is 100 generated tokens a minute"):
+                    await meter.admitted("key", allowed, 1).__aenter__()
+        assert shared.counter._usage["key"].buckets["tokens"].level < 1  # it counted, not the replica alone
+
+    asyncio.run(check())
+
+
 @pytest.mark.parametrize(
     ("ending", "left"), [(None, 0), (RuntimeError(), 100), (Refusal(499, "gone"), 0), (asyncio.CancelledError(), 0)]
 )
@@ -229,6 +246,32 @@ def test_keys_follow_their_file_and_stay_where_it_cannot_be_used(
     assert not [text for text in caplog.messages if "of-the-tests" in text]
     key_file.write_text(f"{FIRST}\n")
     assert accepted(keys) == {FIRST, STATIC}
+
+
+def test_a_file_that_could_not_be_read_once_is_read_again(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = ReloadingKeys(load_keys(str(key_file), {}))
+    assert accepted(keys) == {FIRST}
+    key_file.write_text(f"{SECOND}\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # too many files are open
+            for _ in range(3):
+                assert accepted(keys) == {FIRST}
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(caplog.messages) == 1
+    assert accepted(keys) == {SECOND}
+
+
+def test_keys_follow_a_change_that_only_the_files_ctime_shows(key_file: Path) -> None:
+    """As chmod is, and a file of the same length whose time of change was set back."""
+    keys = ReloadingKeys(load_keys(str(key_file), {}))
+    assert accepted(keys) == {FIRST}
+    before = key_file.stat()
+    key_file.write_text(f"{STATIC[: len(FIRST)]}\n")
+    os.utime(key_file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert accepted(keys) == set()
 
 
 def test_a_readable_file_without_keys_revokes_the_last_key_and_opens_nothing(key_file: Path) -> None:

@@ -11,6 +11,10 @@ import pytest
 from serve import ray_private
 from tests.serve.scripted_service import QUESTION, SMALLEST, Running, asked, chat, events, two_models
 
+MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+OUT_OF_BOUNDS = ("-5", "-5.0", "-1" + "0" * 400, "-1000000000000", "1025", "1" + "0" * 400, "0", " -5 ", -5.0, 1025.0)
+"""Numbers that the engine's lax types read from a text or a decimal number, too."""
+
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
@@ -63,6 +67,21 @@ def running() -> Iterator[Running]:
         ("/v1/chat/completions", chat(logit_bias={"a": "b"}), "logit_bias"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "stop": ["a"] * 5}, "stop"),
         ("/v1/completions", {"model": "tiny-rft", "prompt": "a", "max_tokens": -1, "echo": True}, "max_tokens"),
+        *(("/v1/chat/completions", chat(**{name: value}), name) for name in MAX_TOKENS for value in OUT_OF_BOUNDS),
+        *(("/v1/completions", {"prompt": "a", "max_tokens": value}, "max_tokens") for value in OUT_OF_BOUNDS),
+        ("/v1/completions", {"prompt": "a", "max_tokens": "-1", "echo": "true"}, "max_tokens"),
+        ("/v1/completions", {"prompt": "a", "max_tokens": "9" * 5000}, "max_tokens"),
+        ("/v1/chat/completions", chat(n="65"), "n"),
+        ("/v1/chat/completions", chat(n="-1000000000000"), "n"),
+        ("/v1/chat/completions", chat(top_k="1" + "0" * 30), "top_k"),
+        ("/v1/chat/completions", chat(top_k=10**30), "top_k"),
+        ("/v1/chat/completions", chat(top_k="-2"), "top_k"),
+        ("/v1/chat/completions", chat(logprobs=True, top_logprobs="21"), "top_logprobs"),
+        ("/v1/completions", {"prompt": "a", "logprobs": "21"}, "logprobs"),
+        ("/v1/completions", {"prompt": "a", "best_of": "65"}, "best_of"),
+        ("/v1/completions", {"prompt": "a", "min_tokens": "5000"}, "min_tokens"),
+        ("/solve", asked(k="65"), "k"),
+        ("/solve", asked(max_tokens="-5"), "max_tokens"),
         ("/solve", asked(seed=1), "seed"),
         ("/solve", asked(temperature=0), "temperature"),
         ("/solve", asked(stream="yes please"), "stream"),
@@ -77,6 +96,15 @@ def test_a_value_out_of_bounds_is_refused_with_the_fields_name(
     assert answer.status_code in (400, 404)
     error = answer.json()["error"]
     assert (error["param"].removesuffix(".str"), error["type"]) == (param, "invalid_request_error")
+
+
+@pytest.mark.parametrize("value", [5, "5", 5.0, "5.0"])
+def test_max_tokens_within_bounds_are_accepted_in_any_form(running: Running, value: Any) -> None:
+    with running.client as client:
+        answer = client.post("/v1/chat/completions", json=chat(max_tokens=value))
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 5
+        assert client.post("/v1/completions", json={"prompt": "a", "max_tokens": "0", "echo": True}).status_code == 200
 
 
 def test_text_parts_and_supported_fields_are_accepted(running: Running) -> None:

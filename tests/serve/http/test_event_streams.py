@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from serve.access.api_keys import load_keys
+from serve.access.rate_limits import Limits
 from serve.scripted import ScriptedServer
 from serve.solving.events import Pieces
 from tests.serve.running import within
@@ -149,3 +150,54 @@ def test_a_permanently_lost_engine_is_503_at_once(dying: Running) -> None:
         assert engine.deaths == 100 - 4
     finally:
         engine.deaths = 0
+
+
+class Failing(ScriptedServer):
+    """An engine whose OpenAI streams end as vLLM's do where its generator fails: with an error event, and `[DONE]`."""
+
+    at_once = False
+
+    async def _streamed(self, *arguments: Any) -> AsyncGenerator[str, None]:
+        sent = ""
+        async with aclosing(super()._streamed(*arguments)) as streamed:
+            async for event in streamed:
+                if not self.at_once:
+                    yield event
+                sent += event * self.at_once
+                break
+        error = {"message": "secret", "type": "InternalServerError", "param": None, "code": 500}
+        failed = f"data: {json.dumps({'error': error})}\n\n"
+        for event in [sent + failed + "data: [DONE]\n\n"] if self.at_once else [failed, "data: [DONE]\n\n"]:
+            yield event
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[Running]:
+    """One model, and a key with the tokens of one request a minute."""
+    keys = load_keys(None, {"RFT_API_KEYS": KEY}, Limits(tokens=256))
+    yield from serving({"tiny-rft": Failing("tiny-rft", token_s=0.001)}, keys)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_stream_that_ends_with_the_engines_error_event_has_failed_and_is_not_charged(
+    failing: Running, path: str, at_once: bool
+) -> None:
+    engine: Any = failing.engines["tiny-rft"]
+    engine.at_once = at_once
+    asking = {"prompt": "1 2"} if path == "/v1/completions" else chat()
+    failures = f'rft_requests_total{{outcome="failed",route="{path}"}} '
+    with failing.client as client:
+        before = client.get("/metrics").text
+        for _ in range(3):  # each one reserves the whole minute's tokens
+            answer = client.post(path, json=asking | {"stream": True}, headers={"X-Request-Id": "mine"})
+            assert answer.status_code == 200, answer.text
+            first, error = answer.text.split("\n\n")[:-1]
+            assert json.loads(first.removeprefix("data: "))["choices"]
+            body = json.loads(error.removeprefix("data: "))
+            assert (body["error"]["code"], body["request_id"]) == ("unavailable", "mine")
+            assert "secret" not in answer.text
+        after = client.get("/metrics").text
+    counts = [float(line.removeprefix(failures)) for line in after.splitlines() if line.startswith(failures)]
+    earlier = [float(line.removeprefix(failures)) for line in before.splitlines() if line.startswith(failures)]
+    assert sum(counts) == sum(earlier) + 3

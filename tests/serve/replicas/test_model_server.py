@@ -1,12 +1,15 @@
-"""A replica's health checks, without an engine."""
+"""A replica's health checks, and its streams where the engine fails, without an engine."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from ray.llm._internal.serve.core.configs.openai_api_models import ErrorResponse
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.replicas import model_server
@@ -69,3 +72,51 @@ def test_a_dead_engine_in_the_ingress_process_is_reported_before_the_process_end
         checked(monkeypatch, EngineDeadError(), InProcess, "check_replica")
     with pytest.raises(RuntimeError, match="no"):
         checked(monkeypatch, RuntimeError("no"), InProcess, "check_replica")
+
+
+TOKEN = 'data: {"id":"a","choices":[{"text":"{\\"error\\":"}]}\n\n'
+DONE = "data: [DONE]\n\n"
+
+
+def failed(code: int) -> str:
+    """The event that vLLM sends where its generator fails."""
+    error = {"message": "no", "type": "InternalServerError", "param": None, "code": code}
+    return f"data: {json.dumps({'error': error})}\n\n"
+
+
+def streamed(*events: str, dead: bool, route: str) -> list[Any]:
+    """What a replica streams whose engine sends these events, and the type of the exception that ends it."""
+
+    async def answer(*_: Any) -> AsyncGenerator[str, None]:
+        for event in events:
+            yield event
+
+    async def ask() -> list[Any]:
+        server: Any = object.__new__(Server)
+        server.batch_s = 0
+        server.engine = SimpleNamespace(_engine_client=SimpleNamespace(errored=dead), **{route: answer})
+        sent: list[Any] = []
+        try:
+            async for batch in await getattr(server, route)(SimpleNamespace(stream=True)):
+                sent += batch
+        except Exception as error:
+            sent.append(type(error))
+        return sent
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("route", ["chat", "completions"])
+def test_a_stream_of_a_dead_engine_fails_instead_of_ending(route: str) -> None:
+    for sent in ((), (TOKEN,), (TOKEN,) * 5):
+        assert streamed(*sent, failed(500), DONE, dead=True, route=route) == [*sent, EngineDeadError]
+    assert streamed(TOKEN, DONE, dead=False, route=route) == [TOKEN, DONE]
+
+
+@pytest.mark.parametrize("route", ["chat", "completions"])
+def test_an_error_before_a_streams_first_event_is_answered_with_its_status(route: str) -> None:
+    for code in (400, 500):
+        (refused,) = streamed(failed(code), DONE, dead=False, route=route)
+        assert isinstance(refused, ErrorResponse)
+        assert refused.error.code == code
+    assert streamed(TOKEN, failed(500), DONE, dead=False, route=route) == [TOKEN, failed(500), DONE]

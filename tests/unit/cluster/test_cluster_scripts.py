@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import http.server
 import itertools
 import json
 import os
@@ -11,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -154,6 +158,57 @@ def test_down_ends_the_recorded_process_and_no_recycled_one(tmp_path: Path, star
     assert ours.wait(5) == -signal.SIGTERM
     assert other.poll() is None
     assert not (tmp_path / "temp").exists()
+
+
+@contextlib.contextmanager
+def dashboard(version: str) -> Iterator[int]:
+    """The port of a dashboard that answers with this version of Ray."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"ray_version": version}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.0", r"runs with Ray 1\.0, and \d\S+ is installed: end it with `make down` first"),
+        (None, r"does not answer at http://127\.0\.0\.1:\d+ within 0 s; it may have a job: try again later"),
+    ],
+)
+def test_a_head_that_runs_and_cannot_be_used_is_not_ended(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, version: str | None, message: str
+) -> None:
+    monkeypatch.setattr(local_cluster, "ANSWER_S", 0)
+    head = start("")
+    local_cluster._make_token(tmp_path / "token")
+    cluster = recorded(tmp_path, local_cluster.Member("head", known(head)))
+    with dashboard(version) if version else contextlib.nullcontext(processes.free_port(0)) as port:
+        dataclasses.replace(cluster, ports={**cluster.ports, "dashboard": port}).save()
+        with pytest.raises(local_cluster.ClusterError, match=message):
+            local_cluster.up(tmp_path)
+    assert head.poll() is None
+    assert (tmp_path / "temp").exists()
+
+
+def test_the_remaining_processes_of_a_head_that_ended_are_ended(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = start("")
+    recorded(tmp_path, local_cluster.Member("head", processes.Process(1, 2)), local_cluster.Member("w", known(worker)))
+    monkeypatch.setattr(local_cluster, "_start_head", lambda state, cpus: recorded(state))
+    local_cluster.up(tmp_path)
+    assert worker.wait(5) == -signal.SIGTERM
 
 
 def test_down_works_when_nothing_runs(tmp_path: Path) -> None:

@@ -145,6 +145,37 @@ def test_a_setup_interrupted_while_unpacking_starts_again(setup: SetUp) -> None:
     assert "-m venv .venv" in setup.calls.read_text().splitlines()
 
 
+@pytest.mark.parametrize("options", [(), ("--gpu", "--force")])
+def test_an_environment_that_something_else_made_is_left_as_it_is(setup: SetUp, options: tuple[str, ...]) -> None:
+    """One of `uv venv`, which has no pip."""
+    (setup.root / ".venv/bin").mkdir(parents=True)
+    (setup.root / ".venv/bin/python").symlink_to(path_of("false"))
+    (setup.root / ".venv/pyvenv.cfg").write_text("uv = 0.9\n")
+    done = setup.run(*options)
+    assert done.returncode == 1
+    assert ".venv was not made by this set-up" in done.stderr
+    assert "Move it away (mv .venv .venv.old), then run this again." in done.stderr
+    assert (setup.root / ".venv/pyvenv.cfg").read_text() == "uv = 0.9\n"
+    assert setup.installs == []
+
+
+@pytest.mark.parametrize("marker", [".rft-unfinished", ".rft-lock-0123456789abcdef", ".rft-cpu"])
+def test_an_environment_of_a_set_up_whose_interpreter_is_gone_is_made_anew(setup: SetUp, marker: str) -> None:
+    (setup.root / ".venv/bin").mkdir(parents=True)
+    (setup.root / ".venv" / marker).touch()
+    done = setup.run()
+    assert done.returncode == 0, done.stderr
+    assert "-m venv .venv" in setup.calls.read_text().splitlines()
+
+
+def test_packages_of_the_other_kind_replace_those_of_a_set_up_that_was_interrupted(setup: SetUp) -> None:
+    """Before anything was unpacked: neither the stamp nor the mark of an unfinished environment is there."""
+    assert setup.run("--cpu", NO_TORCH="anywhere").returncode == 1
+    setup.add_gpu("580.65.06")
+    done = setup.run("--gpu")
+    assert done.returncode == 0, done.stderr
+
+
 def test_torch_is_installed_from_pytorchs_index_only_when_pips_own_does_not_offer_it(setup: SetUp) -> None:
     done = setup.run(NO_TORCH="own")
     assert done.returncode == 0, done.stderr
