@@ -52,7 +52,10 @@ class GradedSample:
     tokens: int
     finish_reason: str
     prompt: str
-    """The prompt template that the model was sampled with."""
+    """The prompt that the model was sampled with, in its stored form (`data/prompts.py`)."""
+    shots: int = 0
+    """Worked examples before the question, as in `SamplingSettings`."""
+    shots_from: str = ""
 
 
 def verified_blocks(
@@ -224,7 +227,7 @@ def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSa
     read = read_ahead(lambda source: _joined(store, source.completions_key, source.verdicts_key), block)
     for source, joined in zip(block, read, strict=True):
         model = json.loads(joined.metadata["model"])["name"]
-        prompt = json.loads(joined.metadata["settings"])["prompt"]
+        settings = json.loads(joined.metadata["settings"])
         for row, verdict in joined.rows:
             sample = GradedSample(
                 model,
@@ -235,7 +238,9 @@ def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSa
                 verdict.reason,
                 row.completion_tokens,
                 row.finish_reason,
-                prompt,
+                settings["prompt"],
+                settings.get("shots", 0),
+                settings.get("shots_from", ""),
             )
             samples[row.problem_id].append(sample)
     return samples

@@ -16,9 +16,9 @@ from typing import Any
 from rft_ray import config
 from rft_ray.config.hardware import card_of_device
 from rft_ray.data import prompts
-from rft_ray.data.problems import read_problems
+from rft_ray.data.problems import read_problems, worked_examples
 from rft_ray.plan.jobs import ModelRef, SamplingJob
-from rft_ray.records import SKIPPED, Completion, Problem, to_table
+from rft_ray.records import SKIPPED, Completion, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import SamplerMetrics
@@ -219,9 +219,7 @@ def ask_problems(store: Store, job: SamplingJob, shard: Shard) -> Asked:
     """One request for each problem of the shard."""
     settings = job.settings
     problems = read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
-    shots: Sequence[Problem] = ()
-    if settings.shots:
-        shots = [p for p in read_problems(store, settings.shots_from) if p.solution][: settings.shots]
+    shots = worked_examples(store, settings.shots_from, settings.shots)
     start, n = (shard.sample_block or 0) * settings.samples_per_block, settings.samples_per_block
     return Asked(
         [Request(problem, prompts.build(settings.prompt, problem.question, shots), start, n) for problem in problems]
