@@ -19,7 +19,7 @@ from typing import Any
 from rft_ray import paths
 from rft_ray.corpus.graded import GradedSample, read_block, verified_blocks
 from rft_ray.data import prompts
-from rft_ray.data.problems import read_problems, worked_examples
+from rft_ray.data.problems import read_problems
 from rft_ray.grading import Mode
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.records import Problem, Status
@@ -112,8 +112,8 @@ def _round_robin(
 
 
 def _row(store: Store, problem: Problem, good: GradedSample, bad: GradedSample) -> dict[str, Any]:
-    shots = worked_examples(store, good.shots_from, good.shots)
-    prompt = prompts.build(good.prompt, problem.question, shots)
+    candidates = prompts.shots_of(read_problems(store, good.shots_from), good.shots) if good.shots else []
+    prompt = prompts.build_few_shot(good.prompt, problem, candidates, good.shots, good.shots_version)
     row: dict[str, Any] = {"prompt": prompt, "chosen": good.text, "rejected": bad.text}
     if isinstance(prompt, prompts.Chat):
         row = {"prompt": prompt.as_data(), "chosen": _answer(good), "rejected": _answer(bad)}

@@ -17,7 +17,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from itertools import islice
 
 from rft_ray import config
 from rft_ray.data import hub
@@ -256,11 +255,6 @@ def read_problems(store: Store, fingerprint: str) -> tuple[Problem, ...]:
     Raises NotFound, CorruptShard, and DataError when the file holds another problem set.
     """
     return _read(store.url, fingerprint)
-
-
-def worked_examples(store: Store, fingerprint: str, shots: int) -> list[Problem]:
-    """The worked examples that prompts show: the first problems of a committed set that have a solution."""
-    return list(islice((p for p in read_problems(store, fingerprint) if p.solution), shots)) if shots else []
 
 
 def problems_key(fingerprint: str) -> str:

@@ -44,9 +44,11 @@ def test_a_pair_of_a_chat_is_made_of_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["null", CHAT])
 def test_a_pair_has_the_worked_examples_of_its_prompt(tmp_path: Path, form: str) -> None:
     plan, rows = pairs(tmp_path, f"{{name: a, source: x, shots: 2, prompt: {form}}}")
-    shots = [problem for problem in plan.train.problems if problem.solution][:2]
+    settings = plan.collected[0].sampling.settings
+    solved = [problem for problem in plan.train.problems if problem.solution]
     for row, problem in rows:
-        if problem not in shots:
-            prompt = prompts.build(plan.collected[0].sampling.settings.prompt, problem.question, shots)
-            assert row["prompt"] == (prompt if isinstance(prompt, str) else prompt.as_data())
-            assert shots[1].solution in str(prompt)
+        shots = [shot for shot in solved if shot != problem][:2]
+        prompt = prompts.build(settings.prompt, problem.question, shots)
+        assert row["prompt"] == (prompt if isinstance(prompt, str) else prompt.as_data())
+        assert shots[1].solution in str(prompt)
+    assert {solved[0], solved[1]} & {problem for _, problem in rows}
