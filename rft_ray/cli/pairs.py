@@ -3,8 +3,9 @@
     rft-ray pairs runs/demo --out pairs.jsonl --max-per-problem 4
 
 Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; does not start Ray. Writes one JSON object
-per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then the origin of both texts. Exit codes:
-0 done, 2 the run has no pairs, or the run or the file cannot be used.
+per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then the origin of both texts. The three are
+texts, or lists of messages where the model was asked by its chat template. Exit codes: 0 done, 2 the run has no pairs,
+or the run or the file cannot be used.
 """
 
 from __future__ import annotations

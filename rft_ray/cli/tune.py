@@ -96,6 +96,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Tuning:
     gpu = on_gpus(config)
 
     from rft_ray import pipeline
+    from rft_ray.data.prompts import shots_of
     from rft_ray.plan import checks
     from rft_ray.sampling import tuning
     from rft_ray.sampling.tuning_child import Task
@@ -116,7 +117,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Tuning:
         settings=job.settings,
         gpu=gpu,
         problems=tuple(problems[::step][: options.prompts]),
-        shots=tuple([problem for problem in problems if problem.solution][: job.settings.shots]),
+        shots=tuple(shots_of(problems, job.settings.shots)),
         per_block=job.problems_per_block,
     )
     sequences = len(task.problems) * job.settings.samples_per_block

@@ -42,7 +42,8 @@ class CorpusCounts:
 def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, form: str) -> CorpusCounts:
     """Write the corpus unless it is committed, also as JSONL when it has paths. Returns its counts.
 
-    `form`: the prompt of the JSONL, in its stored form. Raises StoreError when its paths are not committed yet.
+    `form`: the prompt of the JSONL, in its stored form. It need not be in the corpus's name, so the table records it,
+    and a JSONL that is missing gets the prompt of its table. Raises StoreError when its paths are not committed yet.
     """
     if not present(store, job.key):
         made_from: dict[str, str] = {}
@@ -56,11 +57,16 @@ def build_corpus(job: CorpusJob, store: Store, problems: ProblemSet, form: str) 
         lines = "".join(jsonl_line(row, form) for row in rows) if job.paths else ""
         by_model = dict(Counter(row.model for row in rows if not row.gold))
         counts = CorpusCounts(sum(row.gold for row in rows), sum(not row.gold for row in rows), by_model)
-        metadata = {"counts": json.dumps(asdict(counts)), "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest()}
+        metadata = {
+            "counts": json.dumps(asdict(counts)),
+            **({"prompt": form} if job.paths else {}),
+            "jsonl_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        }
         table = to_table(rows, JudgedPath if judged else ReasoningPath)
         commit_table(store, job.key, table, metadata | noted(made_from))
     table, metadata = read_table(store, job.key)
     if job.paths and not present(store, job.jsonl_key):
+        form = metadata.get("prompt", form)  # tables of earlier versions do not record it
         lines = "".join(jsonl_line(row, form) for row in paths_in(table))
         store.create(writable(store, job.jsonl_key), lines.encode())
     return CorpusCounts(**json.loads(metadata["counts"]))

@@ -12,7 +12,7 @@ from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
 from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.names import FIRST_STRICT_RULES, VERSIONS, committed_files
+from rft_ray.store.names import FIRST_SHOTS, FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.plans import recipe_of, saved_plans
 from rft_ray.store.shards import Shard, committed_keys, read_ahead
@@ -52,7 +52,11 @@ class GradedSample:
     tokens: int
     finish_reason: str
     prompt: str
-    """The prompt template that the model was sampled with."""
+    """The prompt that the model was sampled with, in its stored form (`data/prompts.py`)."""
+    shots: int = 0
+    """Worked examples before the question, as in `SamplingSettings`."""
+    shots_from: str = ""
+    shots_version: int = FIRST_SHOTS
 
 
 def verified_blocks(
@@ -224,7 +228,7 @@ def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSa
     read = read_ahead(lambda source: _joined(store, source.completions_key, source.verdicts_key), block)
     for source, joined in zip(block, read, strict=True):
         model = json.loads(joined.metadata["model"])["name"]
-        prompt = json.loads(joined.metadata["settings"])["prompt"]
+        settings = json.loads(joined.metadata["settings"])
         for row, verdict in joined.rows:
             sample = GradedSample(
                 model,
@@ -235,7 +239,10 @@ def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSa
                 verdict.reason,
                 row.completion_tokens,
                 row.finish_reason,
-                prompt,
+                settings["prompt"],
+                settings.get("shots", 0),
+                settings.get("shots_from", ""),
+                settings.get("shots_version", FIRST_SHOTS),
             )
             samples[row.problem_id].append(sample)
     return samples

@@ -1,9 +1,10 @@
 """Preference pairs (chosen, rejected) for DPO, made from a problem's correct and wrong completions.
 
 In: a run's store with completions and the verdicts made to collect paths (test problems have none). Out: dictionaries
-with `prompt`, `chosen`, `rejected` (TRL's explicit-prompt preference format) and the provenance of both texts. Chosen
-texts are first the problem's selected paths, then its other correct completions. The same store gives the same pairs in
-the same order. Needs no Ray cluster.
+with `prompt`, `chosen`, `rejected` (TRL's explicit-prompt preference format) and the provenance of both texts. The
+prompt is the one that the model of the chosen text was sampled with, with its worked examples; of a chat, all three are
+lists of messages (TRL's conversational form). Chosen texts are first the problem's selected paths, then its other
+correct completions. The same store gives the same pairs in the same order. Needs no Ray cluster.
 
 Limits: the completions of one problem block are in memory at a time.
 """
@@ -55,7 +56,7 @@ def export(
                 pairs = make_pairs(
                     samples[problem.problem_id], mode, rejected=rejected, most=most, same_model=same_model
                 )
-                yield from (_row(problem, good, bad) for good, bad in pairs)
+                yield from (_row(store, problem, good, bad) for good, bad in pairs)
 
 
 def make_pairs(
@@ -110,13 +111,13 @@ def _round_robin(
             yield good[turn % len(good)], bad[turn % len(bad)]
 
 
-def _row(problem: Problem, good: GradedSample, bad: GradedSample) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "prompt": prompts.render(good.prompt, problem.question),
-        "chosen": good.text,
-        "rejected": bad.text,
-        "problem_id": problem.problem_id,
-    }
+def _row(store: Store, problem: Problem, good: GradedSample, bad: GradedSample) -> dict[str, Any]:
+    candidates = prompts.shots_of(read_problems(store, good.shots_from), good.shots) if good.shots else []
+    prompt = prompts.build_few_shot(good.prompt, problem, candidates, good.shots, good.shots_version)
+    row: dict[str, Any] = {"prompt": prompt, "chosen": good.text, "rejected": bad.text}
+    if isinstance(prompt, prompts.Chat):
+        row = {"prompt": prompt.as_data(), "chosen": _answer(good), "rejected": _answer(bad)}
+    row["problem_id"] = problem.problem_id
     for side, sample in (("chosen", good), ("rejected", bad)):
         row |= {
             f"{side}_model": sample.model,
@@ -126,3 +127,7 @@ def _row(problem: Problem, good: GradedSample, bad: GradedSample) -> dict[str, A
             f"{side}_detail": sample.detail,
         }
     return row
+
+
+def _answer(sample: GradedSample) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": sample.text}]

@@ -261,15 +261,24 @@ def same_gold(left: str, right: str, golds: GoldReader | None = None) -> bool:
 def _marked(row: GoldRow, column: str, solution: str) -> Problem:
     """A problem in GSM8K's form; answer-only where nothing precedes the answer."""
     reasoning, mark, final = solution.rpartition(MARK)
+    answer = marked_answer(solution)
+    if answer is None:
+        raise DataError(
+            f"{row.where}: {column!r} must end in '#### <number>' (it ends in {(mark + final.strip())[-40:]!r}): "
+            "correct it"
+        )
+    return Problem(problem_id(row.question), row.question, solution if reasoning.strip() else "", answer)
+
+
+def marked_answer(solution: str) -> str | None:
+    """The answer of a solution that ends in `#### <number>`, as gsm8k's problems hold it; None for other solutions."""
+    _, mark, final = solution.rpartition(MARK)
     final = final.strip()
     gold = gold_answer(f"{MARK}{final}") if mark and "\n" not in final else None
     if gold is None:
-        raise DataError(
-            f"{row.where}: {column!r} must end in '#### <number>' (it ends in {(mark + final)[-40:]!r}): correct it"
-        )
+        return None
     plain = final.replace(",", "")
-    answer = plain if _reads_as(plain, gold) else written(gold)
-    return Problem(problem_id(row.question), row.question, solution if reasoning.strip() else "", answer)
+    return plain if _reads_as(plain, gold) else written(gold)
 
 
 def _reads_as(plain: str, gold: Answer) -> bool:

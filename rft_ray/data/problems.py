@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from rft_ray import config
 from rft_ray.data import hub
-from rft_ray.data.gold_rows import Columns
+from rft_ray.data.gold_rows import Columns, marked_answer
 from rft_ray.data.leaks import Leak, Overlap
 from rft_ray.data.problem_sources import commit_of, dataset_of, deduplicated, placed_problems
 from rft_ray.data.row_files import DataError
@@ -108,7 +108,7 @@ def prepare(
     kept = [problem for problem in read.problems if problem.problem_id not in leaked]
     if not kept:
         raise DataError(f"{section.source}: every problem contains a test question: give another training set")
-    problems = ordered(kept, order_seed, per_block)
+    problems = ordered(kept, order_seed, per_block, rules)
     count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
     dropped = Dropped(read.repeated, read.conflicting, len(leaked))
     newer = hub.newer_commit(dataset, "dataset", commit) if commit else ""
@@ -198,12 +198,18 @@ def describe(train: ProblemSet, test: ProblemSet, leaks: Sequence[Leak], thresho
     return lines
 
 
-def ordered(problems: Iterable[Problem], order_seed: int, per_block: int) -> ProblemSet:
-    """The whole of a data set in its order, with its fingerprint."""
+def ordered(problems: Iterable[Problem], order_seed: int, per_block: int, rules: VerifierSpec = DEFAULT) -> ProblemSet:
+    """The whole of a data set in its order, with its fingerprint.
+
+    `rules`: the verifier that has read the gold answers. The fingerprint holds each answer that the solution does not
+    decide: gsm8k takes all answers from solutions, other verifiers need not.
+    """
     in_set = tuple(in_order(problems, order_seed))
     content = hashlib.sha256()
     for problem in in_set:
-        gold = [problem.solution] if problem.solution else ["", problem.answer]
+        solution, answer = problem.solution, problem.answer
+        decided = solution and (rules.is_gsm8k or marked_answer(solution) == answer)
+        gold = [solution] if decided else [solution, answer]
         content.update(json.dumps([problem.problem_id, problem.question, *gold]).encode() + b"\n")
     name = fingerprint_of("problems", order_seed=order_seed, per_block=per_block, content=content.hexdigest())
     return ProblemSet(in_set, len(in_set), name)

@@ -12,13 +12,15 @@ of training differ from those of sampling. The chat template of an exported toke
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from rft_ray import config
 from rft_ray.data import chat_rendering
 from rft_ray.records import Problem
+from rft_ray.store.names import FIRST_SHOTS
 
 ICL_SEPARATOR = "\n\n\n"
 _CHAT = '{"chat": '
@@ -84,6 +86,20 @@ def render_few_shot(template: str, question: str, shots: Sequence[Problem]) -> s
     """The prompt text of one question after worked examples, for in-context evaluation of a base model."""
     examples = [render(template, shot.question) + shot.solution for shot in shots]
     return ICL_SEPARATOR.join([*examples, render(template, question)])
+
+
+def shots_of(problems: Iterable[Problem], shots: int) -> list[Problem]:
+    """What the worked examples of a prompt are chosen from: the first problems with a solution, one more than shown."""
+    return list(islice((problem for problem in problems if problem.solution), shots + 1))
+
+
+def build_few_shot(form: str, problem: Problem, candidates: Sequence[Problem], shots: int, version: int) -> Prompt:
+    """The prompt of a problem after the first `shots` of `candidates` (`shots_of`) that are not the problem itself.
+
+    `version`: as in `SamplingSettings`; in the first one a problem among the candidates is shown its own solution.
+    """
+    own = "" if version == FIRST_SHOTS else problem.problem_id
+    return build(form, problem.question, [shot for shot in candidates if shot.problem_id != own][:shots])
 
 
 def stop_strings(form: str, shots: int) -> tuple[str, ...]:

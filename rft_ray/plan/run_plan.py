@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from rft_ray.config import ENDPOINT, BaseModelSpec, Config, ConfigError, Recipe
 from rft_ray.data.problems import ProblemSet
+from rft_ray.data.prompts import shots_of
 from rft_ray.grading.spec import DEFAULT, distinct_by, source_sha256, spec_of
 from rft_ray.plan.jobs import (
     CorpusJob,
@@ -26,7 +27,7 @@ from rft_ray.plan.jobs import (
 from rft_ray.plan.judges import judgement_jobs
 from rft_ray.plan.samplers import learns_gold, prompt_of, sampler_of, trained_model
 from rft_ray.plan.sampling_settings import SamplingSettings, settings_of
-from rft_ray.store.names import fingerprint_of
+from rft_ray.store.names import FIRST_SHOTS, VERSIONS, fingerprint_of
 from rft_ray.store.shards import Shard
 
 BEFORE_RFT = ("icl", "base", "sft")
@@ -299,7 +300,8 @@ def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: Probl
     """The verdicts on a model's samples of the training problems, graded to collect paths. `ref`: what samples."""
     settings = settings_of(config, prompt_of(config, model), endpoint=ref.source.startswith(ENDPOINT))
     if model.shots:
-        settings = replace(settings, shots=model.shots, shots_from=train.fingerprint)
+        version = VERSIONS["shots"]
+        settings = replace(settings, shots=model.shots, shots_from=train.fingerprint, shots_version=version)
     return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
 
 
@@ -342,6 +344,7 @@ def _evaluation(
     k: int,
     shots: int = 0,
     shots_from: str = "",
+    shots_version: int = FIRST_SHOTS,
 ) -> EvaluationJob:
     evaluation = config.evaluation
     sampled = replace(
@@ -351,6 +354,7 @@ def _evaluation(
         samples_per_block=evaluation.samples_per_block,
         shots=shots,
         shots_from=shots_from,
+        shots_version=shots_version,
     )
     greedy = replace(sampled, temperature=0.0, samples_per_block=1, top_k=None, min_p=0.0, repetition_penalty=1.0)
     return EvaluationJob(
@@ -366,6 +370,8 @@ def _icl(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str
     shots = config.evaluation.icl_shots
     local = [model for model in reversed(config.models) if not model.is_endpoint]
     distinct = {bases[model.name]: model for model in local} if shots else {}
+    tested = {problem.problem_id for problem in test.problems}
+    shown_itself = any(shot.problem_id in tested for shot in shots_of(train.problems, shots)[:shots])
     return [
         _evaluation(
             config,
@@ -376,6 +382,7 @@ def _icl(config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str
             0,
             shots,
             train.fingerprint,
+            VERSIONS["shots"] if shown_itself else FIRST_SHOTS,
         )
         for name, model in distinct.items()
     ]

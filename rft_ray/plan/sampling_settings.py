@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from rft_ray.config import Config
+from rft_ray.store.names import FIRST_SHOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class SamplingSettings:
     prompt: str
     """The prompt in its stored form (`data/prompts.py`)."""
     shots: int = 0
-    """Worked examples before the question: the first problems of `shots_from` that have a solution."""
+    """Worked examples before the question: the first other problems of `shots_from` that have a solution."""
     shots_from: str = ""
     """Fingerprint of the problem set that the worked examples come from."""
     max_model_len: int | None = None
@@ -33,6 +34,8 @@ class SamplingSettings:
     """Above 1, tokens of the prompt and of the text so far are less likely."""
     engine_arguments: str = ""
     """vLLM's arguments that change samples, as canonical JSON (`config/engine_arguments.py`); empty: none."""
+    shots_version: int = FIRST_SHOTS
+    """1: a problem among the worked examples is shown its own solution, as it was in earlier versions; 2: it is not."""
 
     def identity(self) -> dict[str, object]:
         """What enters fingerprints: the fields of `WITHOUT_EFFECT` only where they have one, so that old names stay."""
@@ -43,7 +46,13 @@ class SamplingSettings:
         }
 
 
-WITHOUT_EFFECT = {"top_k": None, "min_p": 0.0, "repetition_penalty": 1.0, "engine_arguments": ""}
+WITHOUT_EFFECT = {
+    "top_k": None,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "engine_arguments": "",
+    "shots_version": FIRST_SHOTS,
+}
 """Field of SamplingSettings -> the value that leaves samples as they are; samples had names before these fields."""
 
 

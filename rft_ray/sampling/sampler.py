@@ -18,7 +18,7 @@ from rft_ray.config.hardware import card_of_device
 from rft_ray.data import prompts
 from rft_ray.data.problems import read_problems
 from rft_ray.plan.jobs import ModelRef, SamplingJob
-from rft_ray.records import SKIPPED, Completion, Problem, to_table
+from rft_ray.records import SKIPPED, Completion, to_table
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.runtime.metrics import SamplerMetrics
@@ -217,15 +217,13 @@ class Sampler:
 
 def ask_problems(store: Store, job: SamplingJob, shard: Shard) -> Asked:
     """One request for each problem of the shard."""
-    settings = job.settings
+    form, shots, version = job.settings.prompt, job.settings.shots, job.settings.shots_version
     problems = read_problems(store, shard.problems_fingerprint)[shard.problem_start : shard.problem_stop]
-    shots: Sequence[Problem] = ()
-    if settings.shots:
-        shots = [p for p in read_problems(store, settings.shots_from) if p.solution][: settings.shots]
-    start, n = (shard.sample_block or 0) * settings.samples_per_block, settings.samples_per_block
-    return Asked(
-        [Request(problem, prompts.build(settings.prompt, problem.question, shots), start, n) for problem in problems]
-    )
+    candidates = prompts.shots_of(read_problems(store, job.settings.shots_from), shots) if shots else []
+    n = job.settings.samples_per_block
+    start = (shard.sample_block or 0) * n
+    asked = ((problem, prompts.build_few_shot(form, problem, candidates, shots, version)) for problem in problems)
+    return Asked([Request(problem, prompt, start, n) for problem, prompt in asked])
 
 
 def environment(settings: config.Engine, engine: str, gpu: bool) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Task:
     gpu: bool
     problems: tuple[Problem, ...]
     shots: tuple[Problem, ...]
+    """What worked examples are chosen from (`prompts.shots_of`)."""
     per_block: int
     """Problems of a shard; `engine.shards_in_flight` shards are sampled at once, as in a run."""
 
@@ -69,10 +70,9 @@ def measure(task: Task, tell: Callable[[dict[str, Any]], object]) -> Measured:
     engine = VllmEngine(
         task.engine, task.folder, max_model_len=settings.max_model_len, gpu=task.gpu, seed=0, loads=loads
     )
-    requests = [
-        Request(problem, prompts.build(settings.prompt, problem.question, task.shots), 0, settings.samples_per_block)
-        for problem in task.problems
-    ]
+    form, shots, version = settings.prompt, settings.shots, settings.shots_version
+    asked = ((problem, prompts.build_few_shot(form, problem, task.shots, shots, version)) for problem in task.problems)
+    requests = [Request(problem, prompt, 0, settings.samples_per_block) for problem, prompt in asked]
     engine.generate(requests[:WARM_UP], settings)
     loads.take()
     start_s = time.monotonic() - began

@@ -35,14 +35,20 @@ VERSIONS = {
     "corpus": 1,
     "evaluation": 1,
     "strict_rules": 4,
+    "shots": 2,
 }
 """Version of each stage, raised by hand when its meaning changes: results of the old one keep their names.
 
 `strict_rules` is no stage: it is the version of what strict mode reads as answers and equations, and enters the names
 of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it.
+
+`shots` is none either: it is the version of which worked examples a problem is shown that is among them
+(`data/prompts.py`), and enters the names of the samples of such problems alone.
 """
 FIRST_STRICT_RULES = 1
 """The version whose files have no version of the strict rules in their names."""
+FIRST_SHOTS = 1
+"""The version that shows a problem among the worked examples its own solution. It is in no name."""
 
 
 def split(key: str) -> tuple[str, int, str]:

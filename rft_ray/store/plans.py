@@ -6,8 +6,9 @@ which can change; so what a run needs is read from its saved plans and not plann
 last job's config.
 
 The name of a plan is a hash of its recipes: plans that need the same files are one plan, and a damaged file does not
-match its name. Limits: a recipe stands for all of its shards, so a plan of fewer samples or problems needs those of a
-larger plan with the same recipes too.
+match its name. Where such a plan pins further sources of the hub to commits (`hub:a/b` after `hub:a/b@main`), it is
+saved once more, under a hash of recipes and pins. Limits: a recipe stands for all of its shards, so a plan of fewer
+samples or problems needs those of a larger plan with the same recipes too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from rft_ray.config import yaml_reader
@@ -53,6 +55,11 @@ class SavedPlan:
     def key(self) -> str:
         return f"{FOLDER}{self.name}.json"
 
+    @property
+    def pins(self) -> dict[str, str]:
+        """What is pinned: source of a base model -> pinned source, and source of problems -> commit, with prefixes."""
+        return _pins(self.data, self.config)
+
 
 def recipe_of(key: str) -> str:
     """The fingerprint that names a file's recipe: that of the shard, corpus, evaluation or model that it belongs to.
@@ -80,13 +87,16 @@ def recipes(part: Any) -> Iterator[str]:
 
 
 def save_plan(store: Store, plan: Any, *, job: Job, config: str, data: Mapping[str, str]) -> None:
-    """Commit a plan, unless it is saved. Raises RunLocked while a repair or a prune runs.
+    """Commit a plan, unless it is saved with its pins. Raises RunLocked while a repair or a prune runs.
 
     `config`: the settings as text. `data`: name -> fingerprint of the data and base models that the plan was made from,
     and the commits of data sets of the hub.
     """
     named = sorted(set(recipes(plan)))
     key = f"{FOLDER}{_name_of(named)}.json"
+    pins = _pins(data, config)
+    if pins and store.exists(key) and not pins.items() <= _read(store, key).pins.items():
+        key = f"{FOLDER}{_name_of(named, pins)}.json"
     if not store.exists(key):
         body = {"job": job, "saved_unix": round(time.time(), 3), "data": dict(data), "recipes": named, "config": config}
         with run_lock(store, "job"):  # no prune meanwhile
@@ -102,23 +112,25 @@ def saved_plans(store: Store) -> list[SavedPlan]:
 
 def recorded_sources(store: Store) -> dict[str, str]:
     """Source of a base model -> the source pinned to a commit, as the run's plans record it; the latest counts."""
-    pins = (
-        (name.removeprefix(SOURCE), pinned)
-        for plan in saved_plans(store)
-        for name, pinned in plan.data.items()
-        if name.startswith(SOURCE)
-    )
-    return dict(pins)
+    return _recorded(store, SOURCE)
 
 
 def recorded_commits(store: Store) -> dict[str, str]:
     """Source of problems -> the commit of the hub's data set that the run's plans were made from; the latest counts."""
-    commits = {}
-    for plan in saved_plans(store):
-        for name, commit in plan.data.items():
-            if name.startswith(COMMIT) and (source := _problems_in(plan.config, name.removeprefix(COMMIT))):
-                commits[source] = commit
-    return commits
+    return _recorded(store, COMMIT)
+
+
+def _recorded(store: Store, prefix: str) -> dict[str, str]:
+    pins = chain.from_iterable(plan.pins.items() for plan in saved_plans(store))
+    return {name.removeprefix(prefix): pinned for name, pinned in pins if name.startswith(prefix)}
+
+
+def _pins(data: Mapping[str, str], config: str) -> dict[str, str]:
+    pins = {name: pinned for name, pinned in data.items() if name.startswith(SOURCE)}
+    for name, commit in data.items():
+        if name.startswith(COMMIT) and (source := _problems_in(config, name.removeprefix(COMMIT))):
+            pins[f"{COMMIT}{source}"] = commit
+    return pins
 
 
 def _problems_in(settings: str, name: str) -> str:
@@ -137,8 +149,8 @@ def _read(store: Store, key: str) -> SavedPlan:
         named = frozenset(map(str, body["recipes"]))
         data, config = dict(body.get("data", {})), str(body.get("config", ""))
         plan = SavedPlan(name, str(body["job"]), float(body["saved_unix"]), named, data, config)
-        if _name_of(plan.recipes) != name:
-            raise ValueError("its recipes do not have the hash that is its name")
+        if name not in (_name_of(plan.recipes), _name_of(plan.recipes, plan.pins)):
+            raise ValueError("its recipes and pins do not have the hash that is its name")
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"damaged plan {key} in {store.url} ({error}): put an intact copy in its place, or move it out of the run "
@@ -147,5 +159,6 @@ def _read(store: Store, key: str) -> SavedPlan:
     return plan
 
 
-def _name_of(named: Iterable[str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(set(named))).encode()).hexdigest()[:16]
+def _name_of(named: Iterable[str], pins: Mapping[str, str] | None = None) -> str:
+    body = sorted(set(named)) if pins is None else [sorted(set(named)), sorted(pins.items())]
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16]

@@ -13,8 +13,8 @@ from rft_ray.data import hub, hub_records
 from rft_ray.data.hub import Repository, RepositoryFile
 from rft_ray.data.problems import prepare
 from rft_ray.data.row_files import DataError
-from rft_ray.store import mark_run, open_store
-from rft_ray.store.plans import recorded_commits, save_plan
+from rft_ray.store import StoreError, mark_run, open_store
+from rft_ray.store.plans import recorded_commits, recorded_sources, save_plan
 from tests.hubserver import COMMIT, hub_server
 from tests.integration.test_hub import ask, closed_port, parquet
 
@@ -145,6 +145,30 @@ def test_the_commits_in_plans_of_earlier_versions_are_read(tmp_path: Path) -> No
     config = "problems:\n  train: {source: 'hub:own/sums:train'}\n  test: {source: 'tiny:test:20'}\n"
     save_plan(store, [], job="run", config=config, data={"train": "9c41", "commit of train": COMMIT})
     assert recorded_commits(store) == {"hub:own/sums:train": COMMIT}
+
+
+def test_a_second_spelling_of_a_data_set_is_recorded_too(tmp_path: Path) -> None:
+    mark_run(store := open_store(str(tmp_path)))
+    sources = ["hub:own/sums@main:train", "hub:own/sums:train"]
+    for source in (*sources, *sources):
+        config = f"problems:\n  train: {{source: '{source}'}}\n"
+        save_plan(store, [], job="run", config=config, data={"train": "9c41", "commit of train": COMMIT})
+    assert recorded_commits(store) == dict.fromkeys(sources, COMMIT)
+    assert len(list(store.list("plans/"))) == 2
+
+
+def test_a_damaged_record_of_pins_is_named(tmp_path: Path) -> None:
+    mark_run(store := open_store(str(tmp_path)))
+    for source in ("hub:a/b@main", "hub:a/b"):
+        save_plan(store, [], job="run", config="", data={f"source {source}": "hub:a/b@c0ffee"})
+    [key] = [key for key in store.list("plans/") if json.loads(store.read(key))["data"].keys() == {"source hub:a/b"}]
+    path = store.local_path(key)
+    assert path is not None
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text.replace("@c0ffee", "@c0ffef"))
+    with pytest.raises(StoreError, match=f"damaged plan {key}"):
+        recorded_sources(store)
 
 
 def test_settings_without_problems_record_no_commit(tmp_path: Path) -> None:

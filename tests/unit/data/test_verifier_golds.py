@@ -9,7 +9,7 @@ from rft_ray.config import Grading
 from rft_ray.data.problems import prepare
 from rft_ray.data.row_files import DataError
 from rft_ray.records import Problem, problem_id
-from tests.unit.data.problem_rows import Write
+from tests.unit.data.problem_rows import Write, row
 from tests.unit.grading.test_verifiers import spec_with
 
 
@@ -65,3 +65,51 @@ def test_a_letter_is_read_from_a_solution_and_conflicts_are_seen(jsonl: Write) -
     rows = [{"question": "Why?", "answer": "A"}, {"question": "Why?", "answer": "B"}, {"question": "x", "answer": "C"}]
     conflicting = prepare(config.ProblemSet(source=jsonl(*rows)), 0, 10, rules=rules, drop=True)
     assert conflicting.dropped.conflicting == 2
+
+
+GOLDS = {
+    "choice": ("(C)", "(D)"),
+    "math": ("x^2+1", "x^2-1"),
+    "exact": ("New York", "Boston"),
+    "regex": ("a", "b"),
+    "python": ("assert f(1) == 2", "assert f(1) == 3"),
+    "tests.unit.grading.hostile_rules:ends_in_answer": ("yes", "no"),
+}
+
+
+@pytest.mark.parametrize("verifier", GOLDS)
+@pytest.mark.parametrize("solution", ["Thus.", None])
+def test_a_corrected_gold_answer_gives_the_problems_another_name(
+    jsonl: Write, verifier: str, solution: str | None
+) -> None:
+    pattern = {"pattern": "#### (.*)"} if verifier == "regex" else {}
+    rules = spec_with(Grading(verifier=verifier, **pattern))
+    worked = {"solution": solution} if solution else {}
+    sections = [
+        config.ProblemSet(source=jsonl({"question": "Why?", "answer": answer, **worked}, name=f"{at}.jsonl"))
+        for at, answer in enumerate(GOLDS[verifier])
+    ]
+    before, after = (prepare(section, 0, 10, rules=rules) for section in sections)
+    assert before.problems[0].answer != after.problems[0].answer
+    assert before.fingerprint != after.fingerprint
+    assert prepare(sections[0], 0, 10, rules=rules).fingerprint == before.fingerprint
+
+
+def test_answers_that_two_verifiers_read_differently_have_two_names(jsonl: Write) -> None:
+    section = config.ProblemSet(source=jsonl({"question": "Why?", "answer": "(C)", "solution": "Thus."}))
+    choice, exact = (prepare(section, 0, 10, rules=spec_with(Grading(verifier=name))) for name in ("choice", "exact"))
+    assert [part.problems[0].answer for part in (choice, exact)] == ["C", "(C)"]
+    assert choice.fingerprint != exact.fingerprint
+
+
+def test_answers_that_all_verifiers_read_in_the_solutions_have_one_name(jsonl: Write) -> None:
+    """So that another verifier grades the same samples anew."""
+    section = config.ProblemSet(source=jsonl(*map(row, range(9))))
+    others = [prepare(section, 0, 10, rules=spec_with(Grading(verifier=name))) for name in ("exact", "math")]
+    assert {part.fingerprint for part in others} == {prepare(section, 0, 10).fingerprint}
+    assert {part.problems for part in others} == {prepare(section, 0, 10).problems}
+
+
+def test_the_names_of_answer_only_problems_are_those_of_earlier_versions(jsonl: Write) -> None:
+    section = config.ProblemSet(source=jsonl({"question": "Why?", "answer": "(C)"}))
+    assert prepare(section, 0, 10, rules=spec_with(Grading(verifier="choice"))).fingerprint == "13baad0bd395d11b"

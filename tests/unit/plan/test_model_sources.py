@@ -17,7 +17,7 @@ from rft_ray.data.tiny import model_dir
 from rft_ray.plan.checks import check_models, notes
 from rft_ray.store import mark_run
 from rft_ray.store.models.folder import ModelError
-from rft_ray.store.plans import recorded_sources
+from rft_ray.store.plans import _name_of, recorded_sources, saved_plans
 
 
 def config(folder: Path, **changes: object) -> Config:
@@ -41,6 +41,20 @@ def test_a_pinned_source_is_recorded_in_the_run_and_kept(tmp_path: Path, monkeyp
     assert again.config.models[0].source == "hub:owner/name@c0ffee"
     assert again.sft[0].base == "hub:owner/name@c0ffee"
     assert again.past(["completions/x"]).sources == again.sources == {"hub:owner/name": "hub:owner/name@c0ffee"}
+
+
+def test_a_second_spelling_of_a_pinned_source_is_recorded_too(tmp_path: Path) -> None:
+    """The same plan is saved already; without a record, the second spelling would follow its branch."""
+    plan, store = pipeline.prepare(config(tmp_path))
+    mark_run(store)
+    spellings = ({}, {"hub:own/m@main": "hub:own/m@c0ffee"}, {"hub:own/m": "hub:own/m@c0ffee"})
+    for pins in (*spellings, *spellings):
+        pipeline.save(replace(plan, sources=pins), store)
+    assert recorded_sources(store) == spellings[1] | spellings[2]
+    assert len(saved_plans(store)) == len(spellings)
+    assert len({saved.recipes for saved in saved_plans(store)}) == 1
+    first = min(saved_plans(store), key=lambda saved: len(saved.pins))
+    assert first.name == _name_of(first.recipes)  # of a plan without pins, as in earlier versions
 
 
 def test_a_source_enters_no_fingerprint(tmp_path: Path) -> None:
