@@ -35,14 +35,7 @@ def from_s3(source: str) -> Path:
 
 def _entity_tags(url: str) -> dict[str, str]:
     """Name -> ETag of each file of the model. The ETag changes with the content, even when the size stays equal."""
-    import boto3.session
-    from botocore.exceptions import BotoCoreError, ClientError
+    from rft_ray.store.backends.s3 import S3Store
 
-    bucket, _, prefix = f"{url}/".removeprefix("s3://").partition("/")
-    pages = boto3.session.Session().client("s3").get_paginator("list_objects_v2")
-    try:
-        listed = [entry for page in pages.paginate(Bucket=bucket, Prefix=prefix) for entry in page.get("Contents", [])]
-    except (BotoCoreError, ClientError) as error:
-        raise ModelError(f"{url}: its files cannot be listed: {error}") from None
-    tags = {entry["Key"].removeprefix(prefix): entry["ETag"] for entry in listed}
+    tags = S3Store(url).entity_tags()
     return {name: tags[name] for name in choose(sorted(tags))}

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -39,6 +39,7 @@ from botocore.exceptions import (
     ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -79,6 +80,8 @@ PATIENT = Config(
 """How often and how long boto3 itself tries a request; `_create_only` tries `_ATTEMPTS` times around that."""
 _QUICK = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
 _ERRORS = (BotoCoreError, ClientError, Boto3Error)
+_BROKEN = (HTTPClientError, ConnectionError, IncompleteReadError, RetriesExceededError)
+"""No answer, or one that broke off; RetriesExceededError: each try of a download broke off inside the body."""
 
 
 class S3Store:
@@ -116,7 +119,7 @@ class S3Store:
     def read(self, key: str) -> bytes:
         with self._explained(key):
             for _ in range(_ATTEMPTS - 1):
-                with suppress(HTTPClientError):  # the connection broke inside the body
+                with suppress(*_BROKEN):  # the connection broke inside the body
                     return self._get(key)
             return self._get(key)
 
@@ -136,7 +139,15 @@ class S3Store:
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         with self._explained(prefix):
-            yield from sorted(self._listed(prefix))  # not every S3 server lists in the order of keys
+            listed = ((key, entry["Size"]) for key, entry in self._listed(prefix))
+            yield from sorted(  # not every S3 server lists in the order of keys
+                (key, size) for key, size in listed if is_key(key) and not key.startswith(".")
+            )
+
+    def entity_tags(self) -> dict[str, str]:
+        """Name -> ETag of every object, whether or not its name is a key. The ETag changes with the content."""
+        with self._explained(""):
+            return {name: entry["ETag"] for name, entry in self._listed("")}
 
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         prefix = self._prefix + (f"{checked_key(folder)}/" if folder else "")
@@ -219,14 +230,12 @@ class S3Store:
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
-    def _listed(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys and sizes in the order of the server's pages."""
+    def _listed(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Names below the store's prefix and what the server says of each, in the order of its pages."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
             for entry in page.get("Contents", []):
-                key = entry["Key"].removeprefix(self._prefix)
-                if is_key(key) and not key.startswith("."):
-                    yield key, entry["Size"]
+                yield entry["Key"].removeprefix(self._prefix), entry
 
     def _get(self, key: str) -> bytes:
         return self._client.get_object(Bucket=self._bucket, Key=self._name(key))["Body"].read()
@@ -323,17 +332,18 @@ def _outcome_unknown(error: BaseException | None) -> bool:
         code = error.response["Error"].get("Code", "")
         unknown = status in (408, 409, 412, 429) or (status >= 500 and status != 501)
         return unknown or code in ("RequestTimeout", "NoSuchUpload")
-    return isinstance(error, HTTPClientError | ConnectionError)
+    return isinstance(error, _BROKEN)
 
 
 def _explain(error: Exception, what: str, bucket: str) -> StoreError:
     """The StoreError for an error of boto3: what it means and what to do."""
-    text = re.sub(r"://[^/@\s]*@", "://", str(error))
+    cause = getattr(error, "last_exception", error)
+    text = re.sub(r"://[^/@\s]*@", "://", str(cause))
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return StoreError(
             f"no S3 credentials for {what} ({text}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
-    if isinstance(error, HTTPClientError | ConnectionError):
+    if isinstance(error, _BROKEN):
         return StoreUnreachable(f"S3 is out of reach for {what} ({text}): check AWS_ENDPOINT_URL and the network")
     if not isinstance(error, ClientError):
         return StoreError(f"S3 failed for {what}: {text}")
