@@ -129,6 +129,9 @@ class LocalStore:
     def bind(self, run_id: str) -> None:
         self._run_id, self._marker, self._was_open = run_id, None, True
 
+    def hurried(self) -> LocalStore:
+        return self
+
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
 

@@ -87,11 +87,13 @@ _BROKEN = (HTTPClientError, ConnectionError, IncompleteReadError, RetriesExceede
 class S3Store:
     """A prefix of a bucket as a store. Pickles as its URL alone; makes its client on first use."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, config: Config | None = None) -> None:
+        """`config`: time-outs and tries; None: PATIENT."""
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         prefix = prefix.strip("/")
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not (is_key(prefix) or not prefix):
             raise StoreError("bad S3 url: write s3://bucket/prefix, without credentials, query or empty parts")
+        self._config = config
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -175,13 +177,16 @@ class S3Store:
     def bind(self, run_id: str) -> None:
         """Nothing to check: a bucket that goes away refuses each request."""
 
+    def hurried(self) -> S3Store:
+        return S3Store(self.url, _QUICK)
+
     def local_path(self, key: str) -> Path | None:
         checked_key(key)
         return None
 
     def check(self) -> None:
         with self._explained(""):
-            self._make_client(_QUICK).head_bucket(Bucket=self._bucket)
+            self.hurried()._client.head_bucket(Bucket=self._bucket)
         probes = check_create_only(self)
         with suppress(*_ERRORS):  # a user without the right to delete can still use the store
             for probe in probes:
@@ -189,11 +194,8 @@ class S3Store:
 
     @cached_property
     def _client(self) -> S3Client:
-        return self._make_client(PATIENT)
-
-    def _make_client(self, config: Config) -> S3Client:
         try:
-            client = boto3.session.Session().client("s3", config=config)
+            client = boto3.session.Session().client("s3", config=self._config or PATIENT)
         except ValueError as error:  # what botocore raises for an endpoint that is no URL
             raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
         if "RFT_STORE_FAULTS" in os.environ:
