@@ -214,6 +214,16 @@ def test_a_lost_answer_to_a_completion_is_a_commit(tmp_path: Path, monkeypatch: 
     assert LosesACompletion.completed
 
 
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_lost_answer_to_the_completion_of_a_view_is_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "SINGLE_PUT_BYTES", 1)
+    monkeypatch.setattr(LosesACompletion, "completed", False)
+    with serving(LosesACompletion) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        open_store("s3://bucket/run").replace("completions.jsonl", b"rows")
+    assert LosesACompletion.completed
+
+
 class AtOnce(S3Handler):
     """An S3 server that answers a part only when sixteen of them have arrived."""
 

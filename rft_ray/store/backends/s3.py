@@ -7,7 +7,8 @@ it knows whether the object is the one that it sent.
 Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, profiles, instance
 roles) in the process that uses the store; the store object keeps none of them.
 
-Files above SINGLE_PUT_BYTES (weights, training states) are uploaded in parts, PARTS_AT_ONCE of them at the same time.
+Files above SINGLE_PUT_BYTES (weights, training states), views above it, and whatever no PUT can hold, are uploaded in
+parts, PARTS_AT_ONCE of them at the same time.
 
 Limits: `check` refuses a server that ignores `If-None-Match` on a PUT. AWS completes uploads in parts create-only too,
 but SeaweedFS 4.48 checks and completes without a lock, so two completions at the same instant can both succeed there
@@ -63,7 +64,9 @@ if TYPE_CHECKING:
 
 
 SINGLE_PUT_BYTES = 64 << 20
-"""Larger files are uploaded in parts; S3 accepts no single PUT above 5 GiB."""
+"""Larger files and views are uploaded in parts."""
+LARGEST_PUT_BYTES = 5 << 30
+"""S3 accepts no larger PUT. Tables stay one PUT up to here: it is the surer way to create once (see Limits)."""
 PART_BYTES = 32 << 20
 PARTS_AT_ONCE = 16
 """Parts of one file that are uploaded at the same time, each held in memory meanwhile."""
@@ -102,11 +105,13 @@ class S3Store:
         return S3Store, (self.url,)
 
     def create(self, key: str, data: bytes) -> bool:
+        if len(data) > LARGEST_PUT_BYTES:
+            return self._create_only(key, lambda writer: self._put_parts(key, _of_bytes(data), len(data), writer))
         return self._create_only(key, lambda writer: self._put(key, data, writer))
 
     def create_file(self, key: str, path: Path) -> bool:
-        if path.stat().st_size > SINGLE_PUT_BYTES:
-            return self._create_only(key, lambda writer: self._put_parts(key, path, writer))
+        if (size := path.stat().st_size) > SINGLE_PUT_BYTES:
+            return self._create_only(key, lambda writer: self._put_parts(key, _of_file(path), size, writer))
 
         def put(writer: str) -> None:
             with open(path, "rb") as body:
@@ -115,8 +120,16 @@ class S3Store:
         return self._create_only(key, put)
 
     def replace(self, key: str, data: bytes) -> None:
-        with self._explained(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + checked_view(key), Body=data)
+        writer, name = uuid.uuid4().hex, self._name(checked_view(key))
+        try:
+            with self._explained(key):
+                if len(data) > SINGLE_PUT_BYTES:
+                    self._put_parts(key, _of_bytes(data), len(data), writer, create_only=False)
+                else:
+                    self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
+        except NotFound:  # the answer to a completion was lost, so that boto3 completed again: see _outcome_unknown
+            if self._writer(key) != writer:
+                raise
 
     def read(self, key: str) -> bytes:
         with self._explained(key):
@@ -247,26 +260,27 @@ class S3Store:
             Bucket=self._bucket, Key=self._name(key), Body=body, IfNoneMatch="*", Metadata={_WRITER: writer}
         )
 
-    def _put_parts(self, key: str, path: Path, writer: str) -> None:
-        """Upload a file in parts at once; the completion is create-only. The parts of a failed upload are removed."""
+    def _put_parts(
+        self, key: str, body: Callable[[int, int], bytes], size: int, writer: str, *, create_only: bool = True
+    ) -> None:
+        """Upload `size` bytes in parts at once and complete them. The parts of a failed upload are removed.
+
+        `body`: the bytes from an offset, so many of them.
+        """
         to: Any = {"Bucket": self._bucket, "Key": self._name(key)}
         upload = self._client.create_multipart_upload(**to, Metadata={_WRITER: writer})["UploadId"]
-        size = path.stat().st_size
+        condition: Any = {"IfNoneMatch": "*"} if create_only else {}
         part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
 
         def send(number: int) -> Any:
-            with open(path, "rb") as file:
-                file.seek((number - 1) * part_bytes)
-                chunk = file.read(part_bytes)
+            chunk = body((number - 1) * part_bytes, part_bytes)
             sent = self._client.upload_part(**to, UploadId=upload, PartNumber=number, Body=chunk)
             return {"PartNumber": number, "ETag": sent["ETag"], **_checksum(sent)}
 
         try:
             with _pool(PARTS_AT_ONCE) as pool:
                 parts = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
-            self._client.complete_multipart_upload(
-                **to, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-            )
+            self._client.complete_multipart_upload(**to, UploadId=upload, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
             with suppress(*_ERRORS):  # after a completion that did succeed there is no upload to abort
                 self._client.abort_multipart_upload(**to, UploadId=upload)
@@ -317,6 +331,19 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _of_bytes(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda offset, count: data[offset : offset + count]
+
+
+def _of_file(path: Path) -> Callable[[int, int], bytes]:
+    def read(offset: int, count: int) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(count)
+
+    return read
 
 
 def _checksum(sent: Any) -> dict[str, str]:
