@@ -36,6 +36,8 @@ from benchmarks.gpu_measure import MEASUREMENTS, versions
 from benchmarks.gpu_steps import Figures, Note, Place, Skipped, Step, run_step, run_steps, table, timed
 
 PROMPTS, SAMPLES, TOKENS = 64, 16, 128
+MARKER = "gpu-smoke"
+"""File that marks a folder as this benchmark's own, in which its steps may delete."""
 
 
 # --- Steps
@@ -154,13 +156,24 @@ def main() -> int:
         why = "no NVIDIA GPU is visible (/dev/nvidia0)" if built_for_gpus() else "torch is built for CPUs"
         sys.exit(f"{why}: `make setup DEVICE=gpu` where there is a GPU, --cpu to rehearse the steps without one")
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="rft-smoke-"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        claim(folder)
+    except ValueError as error:
+        parser.error(str(error))
     place = Place(folder, gpus)
     if options.step:
         run_step(options.step, steps[options.step], place)
     flags = [flag for flag, given in (("--cpu", options.cpu), ("--measure", options.measure)) if given]
     command = ["-m", "benchmarks.gpu_smoke", *flags, "--keep", str(folder), "--step"]
     return check(steps, names, place, options.minutes or (20 if options.measure else 10), command)
+
+
+def claim(folder: Path) -> None:
+    """Make and mark a folder. Raises ValueError for one that holds files and was not marked: they would be deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise ValueError(f"--keep {folder}: it holds files of something else: give a new or an empty folder")
+    (folder / MARKER).touch()
 
 
 def check(steps: dict[str, Step], names: Sequence[str], place: Place, minutes: float, command: Sequence[str]) -> int:

@@ -38,16 +38,7 @@ def _entity_tags(url: str) -> dict[str, str]:
 
     Raises StoreError where they cannot be listed: a ModelError, which no other attempt mends, would end a training.
     """
-    import boto3.session
-    from botocore.exceptions import BotoCoreError, ClientError
+    from rft_ray.store.backends.s3 import S3Store
 
-    from rft_ray.store.backends.s3 import explain
-
-    bucket, _, prefix = f"{url}/".removeprefix("s3://").partition("/")
-    pages = boto3.session.Session().client("s3").get_paginator("list_objects_v2")
-    try:
-        listed = [entry for page in pages.paginate(Bucket=bucket, Prefix=prefix) for entry in page.get("Contents", [])]
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, f"the files of {url}", bucket) from None
-    tags = {entry["Key"].removeprefix(prefix): entry["ETag"] for entry in listed}
+    tags = S3Store(url).entity_tags()
     return {name: tags[name] for name in choose(sorted(tags))}

@@ -4,13 +4,17 @@ In: manifests of models and metadata of shards, the seconds of the stages, and t
 that used GPUs. Arithmetic is 6 FLOPs per weight and trained token, 2 per weight and sampled token; prompts are not
 counted, since a prompt of many samples is computed once.
 
-Limits: adapters (LoRA) are counted as if all weights were trained. A model that the run does not train has no known
-number of weights: its samples are left out of the utilization.
+Limits: the record of a training holds no time of day, so the trainings of a stage are counted in as few worker groups
+as their seconds need; groups that shared less work than that for a time are not seen. Adapters (LoRA) are counted as if
+all weights were trained. A model that the run does not train has no known number of weights: its samples are left out
+of the utilization.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +60,8 @@ def gpu_use(store: Store, plan: Plan, stages: Sequence[StageTime]) -> tuple[GpuU
     }
     used = []
     for stage in stages:
-        work = one_after_another(training_work(record) for job, record in records if job in trained.get(stage.name, ()))
+        done = (training_work(record) for job, record in records if job in trained.get(stage.name, ()))
+        work = in_groups(done, stage.seconds)
         jobs = sampled.get(stage.name, [])
         work += list(
             engine_work((sizes.get(job.model.name, 0), metadata) for job in jobs for metadata in _on_gpus(store, job))
@@ -97,13 +102,21 @@ def training_work(record: TrainingRecord) -> Work | None:
     )
 
 
-def one_after_another(works: Iterable[Work | None]) -> list[Work]:
-    """The trainings of one worker group, whose records hold no time of day, in the times of their sequence."""
+def in_groups(works: Iterable[Work | None], seconds: float) -> list[Work]:
+    """The trainings of a stage that took `seconds`, placed in the fewest worker groups that can have done them.
+
+    In each group one follows another; the next one goes to the group that is free first.
+    """
+    trained = [work for work in works if work]
+    busy = sum(work.busy * work.gpus for work in trained)
+    room = seconds * max((work.gpus for work in trained), default=0.0)
+    needed = math.ceil(busy / room - 0.01) if room else 1  # records and stages are rounded
+    free = [0.0] * max(1, min(needed, len(trained)))
     placed: list[Work] = []
-    for work in works:
-        if work:
-            begin = placed[-1].ended if placed else 0.0
-            placed.append(replace(work, started=begin, ended=begin + work.ended - work.started))
+    for work in trained:
+        begin = free[0]
+        placed.append(replace(work, started=begin, ended=begin + work.ended - work.started))
+        heapq.heapreplace(free, placed[-1].ended)
     return placed
 
 

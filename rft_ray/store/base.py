@@ -109,6 +109,12 @@ class Store(Protocol):
     def bind(self, run_id: str) -> None:
         """Bind this object to a run. A local store then checks at each commit that the run's marker is still there."""
 
+    def hurried(self) -> Store:
+        """The same store for what is worth nothing when late: a request is answered, or fails, within about 15 s.
+
+        On local disk no operation has a time-out, and it is the store itself.
+        """
+
     def local_path(self, key: str) -> Path | None:
         """Path of `key` on local disk, committed or not; None where the store is not on local disk."""
 

@@ -9,12 +9,17 @@ A killed process leaves its `began` record without an `ended` one. It counts as 
 process id belongs to no process or to another one, or where its lease is not renewed within `LEASE_S` of waiting. Each
 waiting process measures that time with its own clock, so the clocks of machines need not agree. Records of earlier
 versions have no lease: those of another machine count until `others_ended`.
+
+A holder that was recorded as ended and lives (it was suspended, or cut off from the store for longer than its lease)
+sees it at its next renewal. It records itself anew, under another name, so that later repairs and prunes see it; where
+one excludes it meanwhile, its block ends with RunLocked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -31,7 +36,8 @@ from rft_ray.store.base import NotFound, Store, StoreError
 
 FOLDER = "present/"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-RENEW_S = 15.0
+RENEW_S, RETRY_S = 15.0, 3.0
+"""Time from a renewal to the next, and from one that failed to the next try."""
 LEASE_S = 60.0
 """Time without a renewal after which a holder counts as ended: a holder misses three renewals before."""
 POLL_S = 1.0
@@ -68,27 +74,71 @@ def run_lock(store: Store, kind: Kind, *, others_ended: bool = False) -> Iterato
     `others_ended`: the caller states that no other process works on the run. Holders that are seen to work exclude all
     the same; the others are recorded as ended.
     """
-    name = f"{kind}-{uuid.uuid4().hex}"
-    store.create(f"{FOLDER}{name}.began.json", _record(_this_process(name, kind)))
+    presence = _Presence(store, kind)
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(store, name, ended), name="run lock", daemon=True)
+    renewing = threading.Thread(target=presence.renew, args=(ended,), name="run lock", daemon=True)
     renewing.start()
     try:
-        _exclude(store, kind, name, others_ended)
+        _exclude(store, kind, presence.name, others_ended)
         yield
+    except KeyboardInterrupt:
+        if presence.excluded:
+            raise presence.excluded from None
+        raise
     finally:
         ended.set()
         renewing.join()
         with suppress(StoreError):  # the work itself is committed: an error here must not hide that
-            store.create(f"{FOLDER}{name}.ended.json", b"{}")
+            store.create(f"{FOLDER}{presence.name}.ended.json", b"{}")
+    if presence.excluded:
+        raise presence.excluded
 
 
-def _renew(store: Store, name: str, ended: threading.Event) -> None:
-    renewals = 0
-    while not ended.wait(RENEW_S):
-        renewals += 1
-        with suppress(StoreError):  # the next renewal may succeed, within LEASE_S
-            store.replace(f"{FOLDER}{name}.lease.json", json.dumps({"renewals": renewals}).encode())
+class _Presence:
+    """The records of a holder, under the name that it has at the time."""
+
+    def __init__(self, store: Store, kind: Kind) -> None:
+        self._store, self._kind = store, kind
+        self._works_in_main = threading.current_thread() is threading.main_thread()
+        self.excluded: RunLocked | None = None
+        """Why the holder must end, once it was taken for dead and another one excludes it."""
+        self.name = self._begin(store)
+
+    def renew(self, ended: threading.Event) -> None:
+        """Renew the lease until the holder ends. What excludes it meanwhile interrupts the main thread, as Ctrl-C does.
+
+        A holder in another thread, or a process that ignores SIGINT, learns of it at the end of its block.
+        """
+        store = self._store.hurried()
+        renewals, wait_s = 0, RENEW_S
+        while not ended.wait(wait_s):
+            renewals, wait_s = renewals + 1, RETRY_S
+            try:
+                store.replace(f"{FOLDER}{self.name}.lease.json", json.dumps({"renewals": renewals}).encode())
+                if store.exists(f"{FOLDER}{self.name}.ended.json"):
+                    self._begin_again(store)
+            except RunLocked as error:
+                self.excluded = error
+                if self._works_in_main and not ended.is_set():
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+            except StoreError:
+                continue  # a later try may succeed, within LEASE_S
+            wait_s = RENEW_S
+
+    def _begin(self, store: Store) -> str:
+        name = f"{self._kind}-{uuid.uuid4().hex}"
+        store.create(f"{FOLDER}{name}.began.json", _record(_this_process(name, self._kind)))
+        return name
+
+    def _begin_again(self, store: Store) -> None:
+        """Raises RunLocked where another holder, which may not see this one, excludes it."""
+        self.name = self._begin(store)
+        others = [holder for holder in _holders(store) if holder.name != self.name and not _is_gone(holder)]
+        for holder in others:
+            if self._kind != "job" or holder.kind != "job":
+                locked = _message(store, self._kind, holder)
+                raise RunLocked(f"this {self._kind} was taken for dead, its lease not renewed for a minute: {locked}")
 
 
 def _exclude(store: Store, kind: Kind, name: str, others_ended: bool) -> None:

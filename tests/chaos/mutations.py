@@ -256,7 +256,7 @@ MUTANTS = (
         "no-renewal",
         "a lease is not renewed",
         "rft_ray/store/run_lock.py",
-        "while not ended.wait(RENEW_S):",
+        "while not ended.wait(wait_s):",
         "while not ended.wait(3600):",
         (LOCK,),
     ),

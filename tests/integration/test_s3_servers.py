@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from botocore.config import Config
 
-from rft_ray.store import StoreError, open_store, prune
+from rft_ray.data.base_models import resolve
+from rft_ray.store import Store, StoreError, open_store, prune
 from rft_ray.store.backends import s3 as s3_module
 from rft_ray.store.backends.s3 import S3Store
-from rft_ray.store.base import check_create_only
+from rft_ray.store.base import StoreUnreachable, check_create_only
 from tests.integration.test_store_s3 import VARIABLES
 
 
@@ -70,6 +72,12 @@ def test_an_unreachable_endpoint_raises_one_clear_error_within_15_s(
         assert time.monotonic() - start < 15
         assert "hidden" not in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without boto3's own retries."""
+    monkeypatch.setattr(s3_module, "PATIENT", Config(retries={"total_max_attempts": 1}))
 
 
 class S3Handler(BaseHTTPRequestHandler):
@@ -206,6 +214,16 @@ def test_a_lost_answer_to_a_completion_is_a_commit(tmp_path: Path, monkeypatch: 
     assert LosesACompletion.completed
 
 
+@pytest.mark.usefixtures("dummy_credentials")
+def test_a_lost_answer_to_the_completion_of_a_view_is_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "SINGLE_PUT_BYTES", 1)
+    monkeypatch.setattr(LosesACompletion, "completed", False)
+    with serving(LosesACompletion) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        open_store("s3://bucket/run").replace("completions.jsonl", b"rows")
+    assert LosesACompletion.completed
+
+
 class AtOnce(S3Handler):
     """An S3 server that answers a part only when sixteen of them have arrived."""
 
@@ -238,6 +256,41 @@ def test_sixteen_parts_of_a_file_are_uploaded_at_once(tmp_path: Path, monkeypatc
         assert open_store("s3://bucket/run").create_file("weights", tmp_path / "file")
     assert [len(AtOnce.parts[number]) for number in range(1, 33)] == [1000] * 31 + [7]
     assert b"".join(AtOnce.parts[number] for number in range(1, 33)) == content
+
+
+class BreaksOff(S3Handler):
+    """An S3 server whose every body breaks off."""
+
+    def do_HEAD(self) -> None:
+        self.answer(200, b"weights")
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        for name, value in {"Content-Length": "7", "ETag": '"e"'}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"wei")
+        self.close_connection = True
+
+
+@pytest.mark.usefixtures("dummy_credentials", "one_try")
+@pytest.mark.parametrize("use", ["fetch", "read", "list", "a base model"])
+def test_a_body_that_breaks_off_each_time_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    """And no damaged file, bad model or place: what is tried again through outages, is tried again here."""
+    monkeypatch.setenv("RFT_CACHE", str(tmp_path / "cache"))
+    uses: dict[str, Callable[[Store], object]] = {
+        "fetch": lambda store: store.fetch("weights", tmp_path / "weights"),
+        "read": lambda store: store.read("weights"),
+        "list": lambda store: list(store.list()),
+        "a base model": lambda store: resolve(store.url),
+    }
+    with serving(BreaksOff) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(StoreUnreachable, match=r"S3 (is out of reach|failed) for .*s3://bucket/run"):
+            uses[use](open_store("s3://bucket/run"))
+    assert not (tmp_path / "weights").exists()
 
 
 class DeniesDeletes(S3Handler):

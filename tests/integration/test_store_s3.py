@@ -304,6 +304,26 @@ def test_files_in_parts_are_created_once(s3: S3Server, tmp_path: Path, monkeypat
 
 
 @pytest.mark.s3
+def test_views_and_tables_larger_than_one_put_are_written_in_parts(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_backend, "SINGLE_PUT_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_backend, "LARGEST_PUT_BYTES", 5 << 20, raising=False)
+    monkeypatch.setattr(s3_backend, "PART_BYTES", 5 << 20)
+    store, client = open_store(s3.url("large")), boto3.session.Session().client("s3")
+    contents = [os.urandom(11 << 20), os.urandom(12 << 20)]
+    for content in contents:
+        store.replace("completions.jsonl", content)
+        assert store.read("completions.jsonl") == content
+    assert [store.create("corpus/a.parquet", content) for content in contents] == [True, False]
+    assert store.read("corpus/a.parquet") == contents[0]
+    for key in ("completions.jsonl", "corpus/a.parquet"):
+        name = f"{store.url.removeprefix(f's3://{BUCKET}/')}/{key}"
+        assert client.head_object(Bucket=BUCKET, Key=name)["ETag"].endswith('-3"')  # three parts
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET)
+
+
+@pytest.mark.s3
 def test_unfinished_uploads_of_killed_writers_are_pruned_after_their_time(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,9 @@ class FaultyStore:
     def bind(self, run_id: str) -> None:
         self._store.bind(run_id)
 
+    def hurried(self) -> Store:
+        return FaultyStore(self._store.hurried(), self._injection)
+
     def local_path(self, key: str) -> Path | None:
         return self._store.local_path(key)
 

@@ -1,14 +1,16 @@
 """A store on local disk. A commit is a temporary file, fsync and a hard link, which fails where the name exists.
 
 The root can be a network file system that goes away: what is written to its mount point then lands on the disk of one
-node. So only the first write may create the root, and a store that is bound to a run checks before each write that the
-run's marker is still there.
+node. So only the first write may create the root, and a store that is bound to a run checks before each write, and
+where a file is missing, that the run's marker is still there. While it is not, or while the file system's server does
+not answer, the store is out of reach (StoreUnreachable), and holds no file less.
 
 Limits: the file system must have hard links.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -23,6 +25,7 @@ from rft_ray.store import marker
 from rft_ray.store.base import (
     NotFound,
     StoreError,
+    StoreUnreachable,
     check_create_only,
     checked_key,
     checked_removable,
@@ -35,6 +38,10 @@ from rft_ray.store.base import (
 )
 
 _TEMPORARY = ".tmp"
+_AWAY = frozenset(
+    {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+)
+"""What a network file system answers while its server does not."""
 _GONE = "Check that its file system is mounted, then run the same command again: what was committed stays"
 
 
@@ -76,7 +83,7 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         with self._explained(key):
-            return self.local_path(key).is_file()
+            return self._is_file(self.local_path(key))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         return (key for key, _ in self.sizes(prefix))
@@ -89,7 +96,12 @@ class LocalStore:
             parts = folder.split("/") if folder else []
             above = tuple(_identity(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
             # not from the root, which can have many folders
-            yield from self._walk(f"{folder}/" if folder else "", prefix, above)
+            found = self._walk(f"{folder}/" if folder else "", prefix, above)
+            if (first := next(found, None)) is None:
+                self._check_run()
+            else:
+                yield first
+                yield from found
 
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         path = self._root / checked_key(folder) if folder else self._root
@@ -129,6 +141,9 @@ class LocalStore:
     def bind(self, run_id: str) -> None:
         self._run_id, self._marker, self._was_open = run_id, None, True
 
+    def hurried(self) -> LocalStore:
+        return self
+
     def local_path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
@@ -139,9 +154,16 @@ class LocalStore:
 
     def _present(self, key: str) -> Path:
         path = self.local_path(key)
-        if not path.is_file():
+        if not self._is_file(path):
             raise NotFound(f"not found: {key} in {self.url}")
         return path
+
+    def _is_file(self, path: Path) -> bool:
+        """Raises StoreUnreachable where the file is missing with the whole run."""
+        there = path.is_file()
+        if not there:
+            self._check_run()
+        return there
 
     def _commit(self, key: str, fill: Callable[[BinaryIO], object]) -> bool:
         """Commit the file that `fill` writes. Returns whether this call committed it."""
@@ -175,18 +197,25 @@ class LocalStore:
 
     def _check_root(self) -> None:
         """Create the root before the first write. Raises StoreError where it went away since, or the run's marker."""
-        if self._run_id:
-            self._check_marker()
-        elif not self._was_open:
+        self._check_run()
+        if not self._was_open:
             new = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
             self._root.mkdir(parents=True, exist_ok=True)
             sync(folder.parent for folder in new)
             self._was_open = True
 
+    def _check_run(self) -> None:
+        """Raises StoreError where a run, or a root, that was there before is not."""
+        if self._run_id:
+            self._check_marker()
+        elif self._was_open and not os.path.isdir(self._root):  # False for any error
+            raise StoreUnreachable(f"the folder {self.url} went away while it was in use. {_GONE}")
+
     def _check_marker(self) -> None:
         """Raises StoreError unless the marker of this run is in the root. One `stat`, while it is the same file."""
         path = self._root / marker.KEY
-        with suppress(OSError, ValueError):
+        kind: type[StoreError] = StoreError
+        try:
             status = path.stat()
             place = status.st_dev, status.st_ino
             if place == self._marker:
@@ -194,7 +223,13 @@ class LocalStore:
             if marker.decode(path.read_bytes()).id == self._run_id:  # first seen, or mounted again
                 self._marker = place
                 return
-        raise StoreError(f"the run {self.url} went away: {marker.KEY} is missing, damaged or of another run. {_GONE}")
+        except FileNotFoundError:
+            kind = StoreUnreachable
+        except OSError as error:
+            kind = StoreUnreachable if error.errno in _AWAY else StoreError
+        except ValueError:
+            pass  # damaged
+        raise kind(f"the run {self.url} went away: {marker.KEY} is missing, damaged or of another run. {_GONE}")
 
     def _make_folder(self, folder: Path) -> None:
         """Create a folder below the root, and those on the way to it, but never the root."""
@@ -229,8 +264,9 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            if self._was_open and not self._root.is_dir():
-                raise StoreError(f"the folder {self.url} went away while it was in use. {_GONE}") from error
+            if error.errno in _AWAY:
+                raise StoreUnreachable(f"out of reach: {key} in {self.url} ({error.strerror}). {_GONE}") from error
+            self._check_run()
             raise explain_os_error(error, key, self.url) from error
 
 

@@ -7,7 +7,8 @@ it knows whether the object is the one that it sent.
 Endpoint, region and credentials come from boto3's usual chain (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, profiles, instance
 roles) in the process that uses the store; the store object keeps none of them.
 
-Files above SINGLE_PUT_BYTES (weights, training states) are uploaded in parts, PARTS_AT_ONCE of them at the same time.
+Files above SINGLE_PUT_BYTES (weights, training states), views above it, and whatever no PUT can hold, are uploaded in
+parts, PARTS_AT_ONCE of them at the same time.
 
 Limits: `check` refuses a server that ignores `If-None-Match` on a PUT. AWS completes uploads in parts create-only too,
 but SeaweedFS 4.48 checks and completes without a lock, so two completions at the same instant can both succeed there
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -39,6 +40,7 @@ from botocore.exceptions import (
     ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -62,7 +64,9 @@ if TYPE_CHECKING:
 
 
 SINGLE_PUT_BYTES = 64 << 20
-"""Larger files are uploaded in parts; S3 accepts no single PUT above 5 GiB."""
+"""Larger files and views are uploaded in parts."""
+LARGEST_PUT_BYTES = 5 << 30
+"""S3 accepts no larger PUT. Tables stay one PUT up to here: it is the surer way to create once (see Limits)."""
 PART_BYTES = 32 << 20
 PARTS_AT_ONCE = 16
 """Parts of one file that are uploaded at the same time, each held in memory meanwhile."""
@@ -79,16 +83,20 @@ PATIENT = Config(
 """How often and how long boto3 itself tries a request; `_create_only` tries `_ATTEMPTS` times around that."""
 _QUICK = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
 _ERRORS = (BotoCoreError, ClientError, Boto3Error)
+_BROKEN = (HTTPClientError, ConnectionError, IncompleteReadError, RetriesExceededError)
+"""No answer, or one that broke off; RetriesExceededError: each try of a download broke off inside the body."""
 
 
 class S3Store:
     """A prefix of a bucket as a store. Pickles as its URL alone; makes its client on first use."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, config: Config | None = None) -> None:
+        """`config`: time-outs and tries; None: PATIENT."""
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         prefix = prefix.strip("/")
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not (is_key(prefix) or not prefix):
             raise StoreError("bad S3 url: write s3://bucket/prefix, without credentials, query or empty parts")
+        self._config = config
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -97,11 +105,13 @@ class S3Store:
         return S3Store, (self.url,)
 
     def create(self, key: str, data: bytes) -> bool:
+        if len(data) > LARGEST_PUT_BYTES:
+            return self._create_only(key, lambda writer: self._put_parts(key, _of_bytes(data), len(data), writer))
         return self._create_only(key, lambda writer: self._put(key, data, writer))
 
     def create_file(self, key: str, path: Path) -> bool:
-        if path.stat().st_size > SINGLE_PUT_BYTES:
-            return self._create_only(key, lambda writer: self._put_parts(key, path, writer))
+        if (size := path.stat().st_size) > SINGLE_PUT_BYTES:
+            return self._create_only(key, lambda writer: self._put_parts(key, _of_file(path), size, writer))
 
         def put(writer: str) -> None:
             with open(path, "rb") as body:
@@ -110,13 +120,21 @@ class S3Store:
         return self._create_only(key, put)
 
     def replace(self, key: str, data: bytes) -> None:
-        with self._explained(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + checked_view(key), Body=data)
+        writer, name = uuid.uuid4().hex, self._name(checked_view(key))
+        try:
+            with self._explained(key):
+                if len(data) > SINGLE_PUT_BYTES:
+                    self._put_parts(key, _of_bytes(data), len(data), writer, create_only=False)
+                else:
+                    self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
+        except NotFound:  # the answer to a completion was lost, so that boto3 completed again: see _outcome_unknown
+            if self._writer(key) != writer:
+                raise
 
     def read(self, key: str) -> bytes:
         with self._explained(key):
             for _ in range(_ATTEMPTS - 1):
-                with suppress(HTTPClientError):  # the connection broke inside the body
+                with suppress(*_BROKEN):  # the connection broke inside the body
                     return self._get(key)
             return self._get(key)
 
@@ -136,7 +154,15 @@ class S3Store:
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         with self._explained(prefix):
-            yield from sorted(self._listed(prefix))  # not every S3 server lists in the order of keys
+            listed = ((key, entry["Size"]) for key, entry in self._listed(prefix))
+            yield from sorted(  # not every S3 server lists in the order of keys
+                (key, size) for key, size in listed if is_key(key) and not key.startswith(".")
+            )
+
+    def entity_tags(self) -> dict[str, str]:
+        """Name -> ETag of every object, whether or not its name is a key. The ETag changes with the content."""
+        with self._explained(""):
+            return {name: entry["ETag"] for name, entry in self._listed("")}
 
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         prefix = self._prefix + (f"{checked_key(folder)}/" if folder else "")
@@ -164,13 +190,16 @@ class S3Store:
     def bind(self, run_id: str) -> None:
         """Nothing to check: a bucket that goes away refuses each request."""
 
+    def hurried(self) -> S3Store:
+        return S3Store(self.url, _QUICK)
+
     def local_path(self, key: str) -> Path | None:
         checked_key(key)
         return None
 
     def check(self) -> None:
         with self._explained(""):
-            self._make_client(_QUICK).head_bucket(Bucket=self._bucket)
+            self.hurried()._client.head_bucket(Bucket=self._bucket)
         probes = check_create_only(self)
         with suppress(*_ERRORS):  # a user without the right to delete can still use the store
             for probe in probes:
@@ -178,11 +207,8 @@ class S3Store:
 
     @cached_property
     def _client(self) -> S3Client:
-        return self._make_client(PATIENT)
-
-    def _make_client(self, config: Config) -> S3Client:
         try:
-            client = boto3.session.Session().client("s3", config=config)
+            client = boto3.session.Session().client("s3", config=self._config or PATIENT)
         except ValueError as error:  # what botocore raises for an endpoint that is no URL
             raise StoreError(f"cannot use {self.url}: {error}: correct AWS_ENDPOINT_URL or AWS_REGION") from error
         if "RFT_STORE_FAULTS" in os.environ:
@@ -219,14 +245,12 @@ class S3Store:
     def _name(self, key: str) -> str:
         return self._prefix + checked_key(key)
 
-    def _listed(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Keys and sizes in the order of the server's pages."""
+    def _listed(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Names below the store's prefix and what the server says of each, in the order of its pages."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
             for entry in page.get("Contents", []):
-                key = entry["Key"].removeprefix(self._prefix)
-                if is_key(key) and not key.startswith("."):
-                    yield key, entry["Size"]
+                yield entry["Key"].removeprefix(self._prefix), entry
 
     def _get(self, key: str) -> bytes:
         return self._client.get_object(Bucket=self._bucket, Key=self._name(key))["Body"].read()
@@ -236,26 +260,27 @@ class S3Store:
             Bucket=self._bucket, Key=self._name(key), Body=body, IfNoneMatch="*", Metadata={_WRITER: writer}
         )
 
-    def _put_parts(self, key: str, path: Path, writer: str) -> None:
-        """Upload a file in parts at once; the completion is create-only. The parts of a failed upload are removed."""
+    def _put_parts(
+        self, key: str, body: Callable[[int, int], bytes], size: int, writer: str, *, create_only: bool = True
+    ) -> None:
+        """Upload `size` bytes in parts at once and complete them. The parts of a failed upload are removed.
+
+        `body`: the bytes from an offset, so many of them.
+        """
         to: Any = {"Bucket": self._bucket, "Key": self._name(key)}
         upload = self._client.create_multipart_upload(**to, Metadata={_WRITER: writer})["UploadId"]
-        size = path.stat().st_size
+        condition: Any = {"IfNoneMatch": "*"} if create_only else {}
         part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
 
         def send(number: int) -> Any:
-            with open(path, "rb") as file:
-                file.seek((number - 1) * part_bytes)
-                chunk = file.read(part_bytes)
+            chunk = body((number - 1) * part_bytes, part_bytes)
             sent = self._client.upload_part(**to, UploadId=upload, PartNumber=number, Body=chunk)
             return {"PartNumber": number, "ETag": sent["ETag"], **_checksum(sent)}
 
         try:
             with _pool(PARTS_AT_ONCE) as pool:
                 parts = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
-            self._client.complete_multipart_upload(
-                **to, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-            )
+            self._client.complete_multipart_upload(**to, UploadId=upload, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
             with suppress(*_ERRORS):  # after a completion that did succeed there is no upload to abort
                 self._client.abort_multipart_upload(**to, UploadId=upload)
@@ -308,6 +333,19 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
+def _of_bytes(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda offset, count: data[offset : offset + count]
+
+
+def _of_file(path: Path) -> Callable[[int, int], bytes]:
+    def read(offset: int, count: int) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(count)
+
+    return read
+
+
 def _checksum(sent: Any) -> dict[str, str]:
     """The checksum of an uploaded part, which S3 requires at the completion where the part had one."""
     return {name: sent[name] for name in sent if name.startswith("ChecksumCRC")}
@@ -323,17 +361,18 @@ def _outcome_unknown(error: BaseException | None) -> bool:
         code = error.response["Error"].get("Code", "")
         unknown = status in (408, 409, 412, 429) or (status >= 500 and status != 501)
         return unknown or code in ("RequestTimeout", "NoSuchUpload")
-    return isinstance(error, HTTPClientError | ConnectionError)
+    return isinstance(error, _BROKEN)
 
 
 def explain(error: Exception, what: str, bucket: str) -> StoreError:
     """The StoreError for an error of boto3: what it means and what to do."""
-    text = re.sub(r"://[^/@\s]*@", "://", str(error))
+    cause = getattr(error, "last_exception", error)
+    text = re.sub(r"://[^/@\s]*@", "://", str(cause))
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return StoreError(
             f"no S3 credentials for {what} ({text}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
-    if isinstance(error, HTTPClientError | ConnectionError):
+    if isinstance(error, _BROKEN):
         return StoreUnreachable(f"S3 is out of reach for {what} ({text}): check AWS_ENDPOINT_URL and the network")
     if not isinstance(error, ClientError):
         return StoreError(f"S3 failed for {what}: {text}")

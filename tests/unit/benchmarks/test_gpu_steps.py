@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import gpu_steps
+from benchmarks import gpu_smoke, gpu_steps
 from benchmarks.gpu_steps import Note, Place, Step
 
 CHILD = """
@@ -144,3 +144,24 @@ def test_every_step_of_both_lists_has_its_time_and_fits_the_time_for_all() -> No
 
     assert sum(step.seconds for step in STEPS.values()) <= 600
     assert sum(step.seconds for step in MEASUREMENTS.values()) <= 1200
+
+
+def test_only_a_folder_of_the_check_or_an_empty_one_is_kept_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check deletes `models` and `run` in it."""
+    weights = tmp_path / "demo" / "models" / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    begun: list[Path] = []
+    monkeypatch.setattr(gpu_smoke, "check", lambda _steps, _names, place, *_: begun.append(place.folder) or 0)
+
+    def call(folder: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["gpu_smoke", "--cpu", "--keep", str(tmp_path / folder)])
+        return gpu_smoke.main()
+
+    with pytest.raises(SystemExit, match="2"):
+        call("demo")
+    assert not begun
+    assert call("new") == 0
+    (tmp_path / "new" / "run").mkdir()
+    assert call("new") == 0
+    assert begun == [tmp_path / "new"] * 2

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rft_ray.config.hardware import BY_NAME
-from rft_ray.evaluation.gpu_use import Work, engine_work, most_at_once, one_after_another, training_work, use_of
+from rft_ray.evaluation.gpu_use import Work, engine_work, in_groups, most_at_once, training_work, use_of
 from rft_ray.evaluation.summary_records import GpuUse, ProblemCounts, Summary, parse_summary, summary_json
 from rft_ray.training.results import TrainingRecord
 
@@ -90,10 +90,20 @@ def test_an_engine_with_a_model_of_unknown_size_has_no_utilization() -> None:
 
 
 def test_the_trainings_of_a_stage_are_counted_one_after_another() -> None:
-    works = one_after_another([training_work(RECORD), None, training_work(RECORD)])
+    works = in_groups([training_work(RECORD), None, training_work(RECORD)], 2000.0)
     use = use_of("rft", 2000.0, works, None)
     assert use.gpus == 8
     assert use.idle == 0.1
+
+
+@pytest.mark.parametrize(("models", "seconds", "gpus"), [(2, 4200.0, 8), (3, 4200.0, 12), (3, 8000.0, 8), (2, 5.0, 8)])
+def test_trainings_side_by_side_hold_the_gpus_of_all_their_groups(models: int, seconds: float, gpus: int) -> None:
+    """Each trains for an hour on four workers; at last: two that an earlier plan of the same run has trained."""
+    hour = training_work(replace(RECORD, seconds=3600.0, settings={"workers": 4}))
+    use = use_of("rft", seconds, in_groups([hour] * models, seconds), None)
+    assert use.gpus == gpus
+    assert use.gpu_hours == pytest.approx(max(seconds * gpus, 4 * 3600 * models) / 3600, abs=1e-4)
+    assert use.idle == pytest.approx(1 - 4 * models / use.gpu_hours, abs=1e-4)
 
 
 def test_a_summary_keeps_the_use_and_one_without_gpus_says_nothing_of_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from rft_ray.records import Completion, to_table
-from rft_ray.store import StoreError, mark_run, open_run, open_store
+from rft_ray.store import StoreError, mark_run, open_run, open_store, outages
+from rft_ray.store.base import StoreUnreachable
 
 ROOT = Path(__file__).parents[3]
 TABLE = to_table([Completion("5f0c", i, f"3+{i} = <<3+{i}={3 + i}>>", "stop", 61, 24) for i in range(40)], Completion)
@@ -225,6 +227,46 @@ def test_a_run_that_comes_back_is_written_to_again(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "elsewhere", root)  # other inodes, as after a mount of the same run
     assert store.create("a/c", b"2")
     assert open_run(str(root)).read("a/b") == b"1"
+
+
+@pytest.mark.parametrize("how", ["removed", "empty", "another run"])
+def test_a_run_that_went_away_is_an_outage_unless_another_is_in_its_place(tmp_path: Path, how: str) -> None:
+    """Not a run without files, of which everything would be made again, or whose models and checkpoints are damaged."""
+    root = tmp_path / "mount"
+    mark_run(open_store(str(root)))
+    store = open_run(str(root))
+    store.create("a/b", b"1")
+    gone(root, how)
+    uses: list[Callable[[], object]] = [
+        lambda: store.create("a/c", b"2"),
+        lambda: store.read("a/b"),
+        lambda: store.fetch("a/b", tmp_path / "copy"),
+        lambda: store.exists("a/b"),
+        lambda: list(store.list("a/")),
+    ]
+    for use in uses:
+        with pytest.raises(StoreError, match="went away") as raised:
+            use()
+        assert isinstance(raised.value, StoreUnreachable) == (how != "another run")
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
+def test_a_server_of_the_file_system_that_does_not_answer_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store, failures = open_store(str(tmp_path)), [OSError(code, os.strerror(code))] * 2
+    store.create("a", b"1")
+    reads = Path.read_bytes
+    monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.0)
+
+    def read_bytes(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return reads(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert outages.through_outages(lambda: store.read("a"), "a") == b"1"
+    assert not failures
 
 
 def test_a_store_of_no_run_creates_its_root_once(tmp_path: Path) -> None:

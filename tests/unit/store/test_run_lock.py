@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from rft_ray.cli.store import main
 from rft_ray.store import Store, open_store
 from rft_ray.store import run_lock as run_lock_module
+from rft_ray.store.backends.local import LocalStore
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.run_lock import RunLocked, run_lock
 from tests.chaos.small_run import run
 
@@ -56,7 +60,7 @@ def test_a_job_of_another_machine_holds_the_lock_until_a_repair_states_that_it_e
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"RENEW_S": 0.1, "LEASE_S": 1.0, "POLL_S": 0.05}.items():
+    for name, seconds in {"RENEW_S": 0.1, "RETRY_S": 0.1, "LEASE_S": 1.0, "POLL_S": 0.05}.items():
         monkeypatch.setattr(run_lock_module, name, seconds)
 
 
@@ -92,6 +96,75 @@ def test_a_holder_elsewhere_whose_lease_runs_out_has_ended(tmp_path: Path, capsy
         assert "elsewhere still works" in capsys.readouterr().out
     with run_lock(store, "repair"):
         assert capsys.readouterr().out == ""
+
+
+def taken_for_dead(store: Store) -> None:
+    """What a repair on another machine records of the only holder, whose lease it has not seen renewed."""
+    store.create(f"present/{names(store)[0]}.ended.json", b"{}")
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_job_that_was_taken_for_dead_is_seen_again_by_the_next_repair(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with run_lock(store, "job"):
+        taken_for_dead(store)
+        wait_until(lambda: len(names(store)) == 2)
+        with pytest.raises(RunLocked, match=f"process {os.getpid()}"), run_lock(store, "repair"):
+            pass
+    with run_lock(store, "repair"):
+        pass
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_job_that_was_taken_for_dead_ends_where_a_repair_runs_meanwhile(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    far = {"kind": "repair", "host": "elsewhere", "pid": "1", "started": "5", "at_unix": "1.0", "leased": True}
+
+    def job() -> None:
+        with run_lock(store, "job"):
+            store.create("present/repair-far.began.json", json.dumps(far).encode())
+            taken_for_dead(store)
+            time.sleep(20)  # is interrupted
+            pytest.fail("the job was not interrupted")
+
+    with pytest.raises(RunLocked, match=r"this job was taken for dead.* locked: a repair .*process 1 on elsewhere"):
+        job()
+
+
+class Slow(LocalStore):
+    """A store whose answers come too late unless it is hurried, and whose first five hurried renewals fail."""
+
+    failures = 0
+
+    def hurried(self) -> Slow:
+        self.hurries = True
+        return self
+
+    def replace(self, key: str, data: bytes) -> None:
+        if not vars(self).get("hurries"):
+            time.sleep(20)
+        self.failures += 1
+        if self.failures <= 5:
+            raise StoreUnreachable("S3 is out of reach")
+        super().replace(key, data)
+
+
+def test_a_failed_renewal_is_tried_again_soon_and_never_waits_for_a_slow_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in {"RENEW_S": 1.0, "RETRY_S": 0.05}.items():
+        monkeypatch.setattr(run_lock_module, name, seconds)
+    store, began = Slow(tmp_path), time.monotonic()
+    with run_lock(store, "job"):
+        wait_until(lambda: any("lease" in key for key in store.list("present/")))
+    assert time.monotonic() - began < 4  # six tries, of which only the first waited for RENEW_S
 
 
 @pytest.mark.usefixtures("short_leases")

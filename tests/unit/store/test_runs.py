@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.store import NotARun, StoreError, mark_run, open_run, open_store
+from rft_ray.store import NotARun, StoreError, mark_run, open_run, open_store, outages
 from rft_ray.store.marker import FORMAT, KEY, RunMarker
 from tests.chaos.small_run import JOBS, run, sampler
 
@@ -97,8 +97,12 @@ def test_a_run_of_a_newer_version_is_refused_and_further_fields_are_not(tmp_path
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_a_worker_whose_mount_goes_away_commits_nothing(tmp_path: Path, left: bool) -> None:
-    """As a worker of a stage: it opened the run, and finds no shard committed once the mount is gone."""
+def test_a_worker_whose_mount_goes_away_commits_nothing(
+    tmp_path: Path, left: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a worker of a stage: it opened the run, and ends with an error when it has waited for the mount to return."""
+    for name, seconds in {"OUTAGE_S": 0.1, "OUTAGE_WAIT_S": 0.01}.items():
+        monkeypatch.setattr(outages, name, seconds)
     folder = tmp_path / "mount" / "run"
     run(str(folder))
     store = pickle.loads(pickle.dumps(open_run(str(folder))))  # as Ray hands it to a worker
@@ -108,4 +112,5 @@ def test_a_worker_whose_mount_goes_away_commits_nothing(tmp_path: Path, left: bo
         (tmp_path / "mount").mkdir()
     with pytest.raises(RuntimeError, match=f"the run {folder} went away"):
         worker(next(iter(JOBS[0].sampling.shards())))
+    assert "is tried again" in caplog.text
     assert not folder.exists()
