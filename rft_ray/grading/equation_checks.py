@@ -197,7 +197,8 @@ class Checker:
         def rough() -> bool:
             if not cached:
                 gap = (offset + left.end, offset + right.start)
-                cached.append(says_rounded(self._text, offset + left.start, gap, offset + right.end))
+                divisor = _divisor_of_more(left, right)
+                cached.append(says_rounded(self._text, offset + left.start, gap, offset + right.end, divisor))
             return cached[0]
 
         return rough
@@ -227,6 +228,15 @@ class Checker:
             ):
                 return "a rounded number stands for its exact value"
         return ""
+
+
+def _divisor_of_more(left: Field, right: Field) -> int:
+    """The divisor of a side that ends in a quotient by a whole number and is more than the other one; 0 if none is."""
+    for quotient, shown in ((left, right), (right, left)):
+        bare = [piece for piece in quotient.pieces if piece not in "()"]
+        if len(bare) > 2 and bare[-2] == "/" and bare[-1].isdecimal() and _value(quotient.source) > _value(shown.source):
+            return int(bare[-1])
+    return 0
 
 
 def _left_doubt(left: Field, right: Field) -> str:
