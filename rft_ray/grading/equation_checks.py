@@ -234,7 +234,8 @@ def _divisor_of_more(left: Field, right: Field) -> int:
     """The divisor of a side that ends in a quotient by a whole number and is more than the other one; 0 if none is."""
     for quotient, shown in ((left, right), (right, left)):
         bare = [piece for piece in quotient.pieces if piece not in "()"]
-        if len(bare) > 2 and bare[-2] == "/" and bare[-1].isdecimal() and _value(quotient.source) > _value(shown.source):
+        ends = len(bare) > 2 and bare[-2] == "/" and _SIMPLE.fullmatch(bare[-1])
+        if ends and _value(quotient.source) > _value(shown.source):
             return int(bare[-1])
     return 0
 

@@ -32,9 +32,9 @@ _WHOLE_RESULT = re.compile(rf"[\s*$\\(]{{0,8}}(\d[\d,]{{0,20}})(?:>>\W{{0,4}}\1)
 _WHOLE_LABEL = re.compile(r"\b(?:full|complete|whole) [^\W\d]+s[\s*]{0,3}[:=][\s*$\\(]{0,6}(?:<<)?\Z", re.IGNORECASE)
 """Before the equation: `Full boxes: 10 / 3 = 3`."""
 _REMAINS = re.compile(
-    r"\b(?:remainder|left ?over|remaining)(?: (?!(?:for|by|to|in|on|at|after|among|until)\b)[^\W\d]+)?"
+    r"\b(?:remainder|left[ -]?over|remaining)(?: (?!(?:for|by|to|in|on|at|after|among|until)\b)[^\W\d]+)?"
     r"(?: is| are| of| was| =|:)? (?:[\d $*x×+-]{1,20}= ?)?\$?(\d{1,15})\b"
-    r"|\b(\d{1,15})(?: [^\W\d]+){0,2} (?:left ?over|remaining)\b"
+    r"|\b(\d{1,15})(?: [^\W\d]+){0,2} (?:left[ -]?over|remaining)\b"
     r"|\bwith \$?(\d{1,15})(?: [^\W\d]+){0,2} left\b",
     re.IGNORECASE,
 )
@@ -54,7 +54,8 @@ _TAKEN_BACK = re.compile(
     rf"|{_IS} (?:\w+ )?(?:incorrect|not (?:right|correct))\b|\b(?:is|was)n['’]t (?:\w+ )?(?:right|correct)\b"
     rf"|(?:{_IT}(?: \w+)?|\b(?:equation|calculation|result)) should (?:\w+ )?(?:be|have been)\b"
     r"(?! (?:more than )?(?:enough|sufficient|plenty|fine|done|ready|able|good|fun|there)\b)"
-    rf"|{_IS} (?:an?|my|the) (?:\w+ )?mistake\b|\bmy (?:\w+ )?mistake\b|\b(?:i|we)(?:['’]ve| have)? made (?:an?|the) (?:\w+ )?mistake\b"
+    rf"|(?:{_IS} (?:an?|my|the)|\bmy) (?:\w+ )?mistake\b"
+    r"|\b(?:i|we)(?:['’]ve| have)? made (?:an?|the) (?:\w+ )?mistake\b"
     r"|\bmistake (?:here|above|in (?:the|my|this|that) (?:\w+ )?(?:calculation|equation|computation|step|line))\b"
     r"|\A\W{0,8}(?:(?:an? )?mistake|incorrect|wrong|not (?:right|correct)|should (?:be|have been) \W{0,4}\d)"
     r"|\b(?:miscalculat\w+|correction|let me (?:correct|redo|fix)|i must correct|oops|scratch that)\b",
@@ -71,7 +72,7 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor:
     """Whether the words at an equation say that its right side is rounded, or name what remains.
 
     `gap` is the text between its sides. A word in the same sentence may say so, or that one before or after it.
-    `divisor`: that of a quotient which is shown too small, and of which less than it may remain; 0 for no such quotient.
+    `divisor`: that of a quotient which is shown too small, so that less than it may remain; 0 where none is.
     """
     if _ROUGH_GAP.search(text, *gap) or _ROUGH_BEFORE.search(text[max(0, start - 30) : start]):
         return True
@@ -94,7 +95,7 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor:
 
 
 def _counts_whole_things(text: str, start: int, before: str) -> bool:
-    """Whether the result at a position, or the part of its sentence before the equation, says that it counts whole things."""
+    """Whether the result at a position counts whole things, as its words or those before the equation say."""
     if _WHOLE_LABEL.search(before):
         return True
     result = _WHOLE_RESULT.match(text, start)
