@@ -31,6 +31,7 @@ MAX_DENOMINATOR = 36
 
 _SIMPLE = re.compile(r"([1-9][0-9]{0,14})(?:([-+*/])([1-9][0-9]{0,14}))?")
 """The commonest sides, whose values are found without their syntax."""
+_DIVISOR = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 A_QUESTION = "a question"
 
@@ -230,14 +231,14 @@ class Checker:
         return ""
 
 
-def _divisor_of_more(left: Field, right: Field) -> int:
-    """The divisor of a side that ends in a quotient by a whole number and is more than the other one; 0 if none is."""
+def _divisor_of_more(left: Field, right: Field) -> Fraction:
+    """The divisor of a side that ends in a quotient by a number and is more than the other one; 0 if none is."""
     for quotient, shown in ((left, right), (right, left)):
         bare = [piece for piece in quotient.pieces if piece not in "()"]
-        ends = len(bare) > 2 and bare[-2] == "/" and _SIMPLE.fullmatch(bare[-1])
+        ends = len(bare) > 2 and bare[-2] == "/" and _DIVISOR.fullmatch(bare[-1])
         if ends and _value(quotient.source) > _value(shown.source):
-            return int(bare[-1])
-    return 0
+            return Fraction(bare[-1])
+    return Fraction()
 
 
 def _left_doubt(left: Field, right: Field) -> str:

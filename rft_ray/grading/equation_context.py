@@ -7,6 +7,7 @@ hold exactly.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 NEAR = 300
 """Characters that are looked at before and after an equation."""
@@ -31,11 +32,12 @@ _WHOLE_RESULT = re.compile(rf"[\s*$\\(]{{0,8}}(\d[\d,]{{0,20}})(?:>>\W{{0,4}}\1)
 """A result, and whether it counts whole things: `3 full boxes`."""
 _WHOLE_LABEL = re.compile(r"\b(?:full|complete|whole) [^\W\d]+s[\s*]{0,3}[:=][\s*$\\(]{0,6}(?:<<)?\Z", re.IGNORECASE)
 """Before the equation: `Full boxes: 10 / 3 = 3`."""
+_REST = r"\$?(\d{1,15}(?:\.\d{1,4})?)"
 _REMAINS = re.compile(
     r"\b(?:remainder|left[ -]?over|remaining)(?: (?!(?:for|by|to|in|on|at|after|among|until)\b)[^\W\d]+)?"
-    r"(?: is| are| of| was| =|:)? (?:[\d $*x×+-]{1,20}= ?)?\$?(\d{1,15})\b"
-    r"|\b(\d{1,15})(?: [^\W\d]+){0,2} (?:left[ -]?over|remaining)\b"
-    r"|\bwith \$?(\d{1,15})(?: [^\W\d]+){0,2} left\b",
+    rf"(?: is| are| of| was| =|:)? (?:[\d $*x×+-]{{1,20}}= ?)?{_REST}\b"
+    rf"|(?<![\d.]){_REST}(?: [^\W\d]+){{0,2}} (?:left[ -]?over|remaining)\b"
+    rf"|\bwith {_REST}(?: [^\W\d]+){{0,2}} left\b",
     re.IGNORECASE,
 )
 """A remainder with its number."""
@@ -54,9 +56,9 @@ _TAKEN_BACK = re.compile(
     rf"|{_IS} (?:\w+ )?(?:incorrect|not (?:right|correct))\b|\b(?:is|was)n['’]t (?:\w+ )?(?:right|correct)\b"
     rf"|(?:{_IT}(?: \w+)?|\b(?:equation|calculation|result)) should (?:\w+ )?(?:be|have been)\b"
     r"(?! (?:more than )?(?:enough|sufficient|plenty|fine|done|ready|able|good|fun|there)\b)"
-    rf"|(?:{_IS} (?:an?|my|the)|\bmy) (?:\w+ )?mistake\b"
+    rf"|(?:{_IS} (?:\w+ )?(?:an?|my|our|the)|\b(?:my|our)) (?:\w+ )?mistake\b"
     r"|\b(?:i|we)(?:['’]ve| have)? made (?:an?|the) (?:\w+ )?mistake\b"
-    r"|\bmistake (?:here|above|in (?:the|my|this|that) (?:\w+ )?(?:calculation|equation|computation|step|line))\b"
+    r"|\bmistake (?:here|above|in (?:the|my|our|this|that) (?:\w+ )?(?:calculation|equation|computation|step)s?)\b"
     r"|\A\W{0,8}(?:(?:an? )?mistake|incorrect|wrong|not (?:right|correct)|should (?:be|have been) \W{0,4}\d)"
     r"|\b(?:miscalculat\w+|correction|let me (?:correct|redo|fix)|i must correct|oops|scratch that)\b",
     re.IGNORECASE,
@@ -68,7 +70,7 @@ _SECOND_THOUGHT = re.compile(
 )
 
 
-def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor: int = 0) -> bool:
+def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor: Fraction = Fraction()) -> bool:
     """Whether the words at an equation say that its right side is rounded, or name what remains.
 
     `gap` is the text between its sides. A word in the same sentence may say so, or that one before or after it.
@@ -90,7 +92,7 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor:
         or _ROUGH_NEIGHBOUR.search(before[1])
         or _ROUGH_NEIGHBOUR.search(following)
         or _counts_whole_things(text, gap[1], before[0])
-        or any(0 < int(next(filter(None, named.groups()))) < divisor for named in _REMAINS.finditer(after[0]))
+        or any(0 < Fraction(next(filter(None, named.groups()))) < divisor for named in _REMAINS.finditer(after[0]))
     )
 
 
