@@ -12,7 +12,7 @@ from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
 from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.names import FIRST_SHOTS, FIRST_STRICT_RULES, VERSIONS, committed_files
+from rft_ray.store.names import FIRST_CHOICE_RULES, FIRST_SHOTS, FIRST_STRICT_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.plans import recipe_of, saved_plans
 from rft_ray.store.shards import Shard, committed_keys, read_ahead
@@ -72,7 +72,7 @@ def verified_blocks(
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     for used in [mode] if mode else MODES:
-        for version in rule_versions(used):
+        for version in rule_versions(used, rules):
             blocks = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
             if graded := [block for block in blocks if block]:
                 return used, graded
@@ -103,9 +103,14 @@ def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
     return next(iter(graded.values()), rules)
 
 
-def rule_versions(mode: Mode) -> range:
-    """The versions of the rules that verdicts of a mode can be made by, the newest first."""
-    return range(VERSIONS["strict_rules"] if mode == "strict" else FIRST_STRICT_RULES, FIRST_STRICT_RULES - 1, -1)
+def rule_versions(mode: Mode, rules: VerifierSpec = DEFAULT) -> range:
+    """The versions of the rules that verdicts can be made by, the newest first: of strict mode, or of `choice`."""
+    newest, first = FIRST_STRICT_RULES, FIRST_STRICT_RULES
+    if rules.is_choice:
+        newest, first = VERSIONS["choice_rules"], FIRST_CHOICE_RULES
+    elif mode == "strict":
+        newest = VERSIONS["strict_rules"]
+    return range(newest, first - 1, -1)
 
 
 def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]:

@@ -28,9 +28,10 @@ _QUESTION_WORDS = (
 )  # fmt: skip
 """One of these stands in every text that `_OTHER_QUESTION` finds something in."""
 _TAKEN_BACK = re.compile(
-    r"\b(?:wait|actually|correction|mistaken?|error|sorry|oops|apolog|on\s+second\s+thought|scratch\s+that|hmm"
-    r"|let\s+me\s+(?:re|double|correct|fix)|re-?(?:check|consider|calculat|evaluat|examin)|i\s+must\s+correct|(?:to\s+)?correct"
-    r"\s+(?:this|that|myself|it|my)|not\s+(?:right|correct)|(?:is|was)\s+wrong|incorrect|no,)",
+    r"\b(?:(?:wait|actually|correction|mistaken?|error|sorry|oops|on\s+second\s+thought|scratch\s+that|hmm+"
+    r"|let\s+me\s+(?:double|correct|fix)|i\s+must\s+correct|(?:to\s+)?correct\s+(?:this|that|myself|it|my)"
+    r"|not\s+(?:right|correct)|(?:is|was)\s+wrong|incorrect)\b"
+    r"|apolog|let\s+me\s+re|re-?(?:check|consider|calculat|evaluat|examin)|no,)",
     re.I,
 )
 _HESITATES = re.compile(

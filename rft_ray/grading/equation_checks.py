@@ -31,6 +31,7 @@ MAX_DENOMINATOR = 36
 
 _SIMPLE = re.compile(r"([1-9][0-9]{0,14})(?:([-+*/])([1-9][0-9]{0,14}))?")
 """The commonest sides, whose values are found without their syntax."""
+_DIVISOR = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _COMBINE: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 A_QUESTION = "a question"
 
@@ -197,7 +198,8 @@ class Checker:
         def rough() -> bool:
             if not cached:
                 gap = (offset + left.end, offset + right.start)
-                cached.append(says_rounded(self._text, offset + left.start, gap, offset + right.end))
+                divisor = _divisor_of_more(left, right)
+                cached.append(says_rounded(self._text, offset + left.start, gap, offset + right.end, divisor))
             return cached[0]
 
         return rough
@@ -227,6 +229,16 @@ class Checker:
             ):
                 return "a rounded number stands for its exact value"
         return ""
+
+
+def _divisor_of_more(left: Field, right: Field) -> Fraction:
+    """The divisor of a side that ends in a quotient by a number and is more than the other one; 0 if none is."""
+    for quotient, shown in ((left, right), (right, left)):
+        bare = [piece for piece in quotient.pieces if piece not in "()"]
+        ends = len(bare) > 2 and bare[-2] == "/" and _DIVISOR.fullmatch(bare[-1])
+        if ends and _value(quotient.source) > _value(shown.source):
+            return Fraction(bare[-1])
+    return Fraction()
 
 
 def _left_doubt(left: Field, right: Field) -> str:

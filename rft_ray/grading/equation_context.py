@@ -7,6 +7,7 @@ hold exactly.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 NEAR = 300
 """Characters that are looked at before and after an equation."""
@@ -21,13 +22,25 @@ _ROUGH_BEFORE = re.compile(
     r"(?:[≈~]|\b(?:about|around|approx\w*|roughly|nearly|almost))[\s*$\\(]{0,6}(?:<<)?\Z", re.IGNORECASE
 )
 _ROUGH_SENTENCE = re.compile(
-    r"≈|\\approx|\b(?:approx\w*|roughly|nearest|whole (?:numbers?|\w+)|full|complete|rounded|rounding|at most)\b"
+    r"≈|\\approx|\b(?:approx\w*|roughly|nearest|whole numbers?|rounded|rounding|at most)\b"
     r"|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b"
-    r"|\bremainder(?: is| of| =|:)? \$?\d"
-    r"|\bwith (?:a remainder of )?\$?\d+ (?:\w+ )?(?:remaining|left)|\b\d+ left ?over"
-    r"|\b(?:remainder|left ?over|remaining)\b(?=[^.\n]{0,40}\b\d)",
+    r"|\b(?:number of|how many|only) (?:full|complete|whole)\b(?![ -](?:price|time))",
     re.IGNORECASE,
 )
+_WHOLE_THINGS = r"[\s*$\\)]{0,4}(?:[^\W\d]+ )?(?:full|complete|whole)\b(?![ -](?:price|time))"
+_WHOLE_RESULT = re.compile(rf"[\s*$\\(]{{0,8}}(\d[\d,]{{0,20}})(?:>>\W{{0,4}}\1)?({_WHOLE_THINGS})?", re.IGNORECASE)
+"""A result, and whether it counts whole things: `3 full boxes`."""
+_WHOLE_LABEL = re.compile(r"\b(?:full|complete|whole) [^\W\d]+s[\s*]{0,3}[:=][\s*$\\(]{0,6}(?:<<)?\Z", re.IGNORECASE)
+"""Before the equation: `Full boxes: 10 / 3 = 3`."""
+_REST = r"\$?(\d{1,15}(?:\.\d{1,4})?)"
+_REMAINS = re.compile(
+    r"\b(?:remainder|left[ -]?over|remaining)(?: (?!(?:for|by|to|in|on|at|after|among|until)\b)[^\W\d]+)?"
+    rf"(?: is| are| of| was| =|:)? (?:[\d $*x×+-]{{1,20}}= ?)?{_REST}\b"
+    rf"|(?<![\d.]){_REST}(?: [^\W\d]+){{0,2}} (?:left[ -]?over|remaining)\b"
+    rf"|\bwith {_REST}(?: [^\W\d]+){{0,2}} left\b",
+    re.IGNORECASE,
+)
+"""A remainder with its number."""
 _ROUGH_NEIGHBOUR = re.compile(
     r"\b(?:nearest|whole numbers?|rounded|rounding)\b|\bround(?:s|ed|ing)?\s(?:\w+\s){0,4}(?:up|down|off|to)\b",
     re.IGNORECASE,
@@ -36,23 +49,32 @@ _ANNOTATED_DECIMAL = re.compile(r"\.\d+>>")
 _FRACTION_AFTER = re.compile(
     r"\s{0,2}(?:\w+\s)?(?:and (?:a (?:half|third|quarter)\b|\(?\$?\d+/\d)|r(?:emainder)? ?\d)", re.I
 )
+_IT = r"\b(?:that|this|which|it)"
+_IS = r"(?:\b(?:is|was|looks|seems)|['’]s)"
 _TAKEN_BACK = re.compile(
-    r"\b(?:(?:that|this|which|it)(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?"
-    r"(?:wrong|incorrect|not (?:right|correct)|mistaken)"
-    r"|mistake|miscalculat\w+|incorrect|correction"
-    r"|let me (?:correct|redo|fix)|i must correct|oops|(?<!answer )should be|should have been|scratch that"
-    r"|(?:not|isn['’]t) (?:right|correct))\b",
+    rf"{_IT}(?:['’]s| is| was| isn['’]t| looks| seems)? (?:\w+ )?(?:wrong|incorrect|not (?:right|correct)|mistaken)\b"
+    rf"|{_IS} (?:\w+ )?(?:incorrect|not (?:right|correct))\b|\b(?:is|was)n['’]t (?:\w+ )?(?:right|correct)\b"
+    rf"|(?:{_IT}(?: \w+)?|\b(?:equation|calculation|result)) should (?:\w+ )?(?:be|have been)\b"
+    r"(?! (?:more than )?(?:enough|sufficient|plenty|fine|done|ready|able|good|fun|there)\b)"
+    rf"|(?:{_IS} (?:\w+ )?(?:an?|my|our|the)|\b(?:my|our)) (?:\w+ )?mistake\b"
+    r"|\b(?:i|we)(?:['’]ve| have)? made (?:an?|the) (?:\w+ )?mistake\b"
+    r"|\bmistake (?:here|above|in (?:the|my|our|this|that) (?:\w+ )?(?:calculation|equation|computation|step)s?)\b"
+    r"|\A\W{0,8}(?:(?:an? )?mistake|incorrect|wrong|not (?:right|correct)|should (?:be|have been) \W{0,4}\d)"
+    r"|\b(?:miscalculat\w+|correction|let me (?:correct|redo|fix)|i must correct|oops|scratch that)\b",
     re.IGNORECASE,
 )
+"""Says of an equation that it is wrong; at the beginning also without naming it: `= 8 (incorrect)`."""
 _SECOND_THOUGHT = re.compile(
-    r"\b(?:wait|hold on|actually|hmm+|no,|sorry|let me (?:re\w+|check|double)|let['’]s (?:re\w+|check))", re.IGNORECASE
+    r"\b(?:(?:wait|hold on|actually|hmm+|sorry|let me (?:re\w+|check|double)|let['’]s (?:re\w+|check))\b|no,)",
+    re.IGNORECASE,
 )
 
 
-def says_rounded(text: str, start: int, gap: tuple[int, int], end: int) -> bool:
+def says_rounded(text: str, start: int, gap: tuple[int, int], end: int, divisor: Fraction = Fraction()) -> bool:
     """Whether the words at an equation say that its right side is rounded, or name what remains.
 
     `gap` is the text between its sides. A word in the same sentence may say so, or that one before or after it.
+    `divisor`: that of a quotient which is shown too small, so that less than it may remain; 0 where none is.
     """
     if _ROUGH_GAP.search(text, *gap) or _ROUGH_BEFORE.search(text[max(0, start - 30) : start]):
         return True
@@ -66,8 +88,22 @@ def says_rounded(text: str, start: int, gap: tuple[int, int], end: int) -> bool:
     sentence = f"{before[0]} {text[start:end]}{after[0]}"
     following = after[1].partition("=")[0]  # a word after an equation belongs to that one
     return bool(
-        _ROUGH_SENTENCE.search(sentence) or _ROUGH_NEIGHBOUR.search(before[1]) or _ROUGH_NEIGHBOUR.search(following)
+        _ROUGH_SENTENCE.search(sentence)
+        or _ROUGH_NEIGHBOUR.search(before[1])
+        or _ROUGH_NEIGHBOUR.search(following)
+        or _counts_whole_things(text, gap[1], before[0])
+        or any(0 < Fraction(next(filter(None, named.groups()))) < divisor for named in _REMAINS.finditer(after[0]))
     )
+
+
+def _counts_whole_things(text: str, start: int, before: str) -> bool:
+    """Whether the result at a position counts whole things, as its words or those before the equation say."""
+    if _WHOLE_LABEL.search(before):
+        return True
+    result = _WHOLE_RESULT.match(text, start)
+    if not result:
+        return False
+    return bool(result[2] or re.search(rf"(?<![\d.,]){result[1]}{_WHOLE_THINGS}", before, re.IGNORECASE))
 
 
 def is_asked(text: str, end: int) -> bool:

@@ -15,9 +15,17 @@ _OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _LETTER = r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$]|\Z|\n))|([B-HJ])(?![\w'’]))"
-_SAID_LETTER = re.compile(
-    r"(?:answer|option|choice)(?:\s{1,3}is)?\s{0,3}:?\s{0,3}(?:option\s{1,3})?[*$_]{0,3}" + _LETTER, re.IGNORECASE
+_LEADS = r"\s{0,3}(?:(?:option|choice)\s{1,3})?[*$_]{0,3}"
+_SAID_LETTERS = tuple(
+    re.compile(said + _LEADS + _LETTER, re.IGNORECASE)
+    for said in (
+        r"answer(?:\s{1,3}is(?:\s{0,3}:)?|\s{0,3}:)",
+        r"(?:option|choice)(?:\s{1,3}is(?:\s{0,3}:)?|\s{0,3}:)",
+        r"answer",
+    )
 )
+"""Words that say which letter is the answer; the first of these that a text has count."""
+_NAMED_LETTER = re.compile(rf"(?:option|choice){_LEADS}{_LETTER}", re.IGNORECASE)
 _GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|[).:]\s.*)", re.DOTALL)
 _SAID = re.compile(r"(?:answer\s{1,3}is|answer\s{0,3}:|####)[ \t*:]{0,4}([^\n]{1,2000})", re.IGNORECASE)
 _EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
@@ -49,11 +57,23 @@ def choice(text: str) -> str | None:
     """The letter from A to J that a completion chooses; None where it chooses none."""
     if (inside := boxed(text)) is not None and (letter := gold_choice(inside)):
         return letter
-    said = None
-    for match in _SAID_LETTER.finditer(text):
-        if letters := [group for group in match.groups() if group and (group.isupper() or match[1])]:
-            said = letters[0].upper()
-    return said or gold_choice(_last_line(text).removeprefix("####"))
+    for pattern in _SAID_LETTERS:
+        if said := _letters(pattern, text):
+            return said[-1]
+    last_line = _last_line(text)
+    if letter := gold_choice(last_line.removeprefix("####")):
+        return letter
+    named = set(_letters(_NAMED_LETTER, last_line) or _letters(_NAMED_LETTER, text))
+    return named.pop() if len(named) == 1 else None
+
+
+def _letters(pattern: re.Pattern[str], text: str) -> list[str]:
+    """The letters that a pattern finds; a small one counts in parentheses only."""
+    return [
+        letter.upper()
+        for match in pattern.finditer(text)
+        if (letter := match[1] or match[2] or match[3]) and (match[1] or letter.isupper())
+    ]
 
 
 def stated(text: str) -> str | None:

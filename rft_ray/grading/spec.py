@@ -47,6 +47,10 @@ class VerifierSpec:
         return self.name == GSM8K
 
     @property
+    def is_choice(self) -> bool:
+        return self.name == "choice"
+
+    @property
     def is_users(self) -> bool:
         """Whether it is a function of the user's own."""
         return ":" in self.name

@@ -15,6 +15,8 @@ import yaml
 from rft_ray.config import Config
 from rft_ray.evaluation.model_index import percent
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
+from rft_ray.grading.spec import GSM8K, distinct_by
+from rft_ray.report.method import method_of
 
 TAGS = ["rejection-sampling-fine-tuning", "rft"]
 
@@ -135,7 +137,7 @@ def _samplers(summary: Summary) -> str:
 
 
 def _settings(facts: CardFacts) -> str:
-    sampling, config = facts.config.sampling, facts.config
+    sampling, grading, corpus = facts.config.sampling, facts.config.grading, facts.config.corpus
     values = {
         "recipe": facts.trained.get("recipe"),
         "seed": facts.trained.get("seed"),
@@ -145,8 +147,10 @@ def _settings(facts: CardFacts) -> str:
         "top_p": sampling.top_p,
         **sampling.beyond_openai,
         "max_new_tokens": sampling.max_new_tokens,
-        "grading": config.grading.mode,
-        "distinct by": config.corpus.dedup,
+        "verifier": grading.verifier,
+        **({"grading": grading.mode} if grading.verifier == GSM8K else {}),
+        "distinct by": distinct_by(corpus.distinct_by, grading.verifier),
+        **({"dedup": corpus.dedup} if corpus.dedup != "equations" else {}),
     }
     return "\n".join(f"- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in values.items())
 
@@ -165,6 +169,7 @@ def corpus_card(facts: CardFacts, columns: Sequence[str]) -> str:
         "tags": TAGS,
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.parquet"}]}],
     }
+    same = method_of(facts.config.model_dump(mode="json")).same
     described = ", ".join(f"`{column}`" for column in columns)
     return "\n\n".join(
         [
@@ -172,7 +177,7 @@ def corpus_card(facts: CardFacts, columns: Sequence[str]) -> str:
             f"# Corpus of {facts.name}",
             _counts(facts),
             f"Columns: {described}. `gold` marks worked solutions of the data; for sampled paths, `model` and "
-            "`sample_index` name the sample, and `shared_by` counts the correct samples with the same equations.",
+            f"`sample_index` name the sample, and `shared_by` counts the correct samples with {same}.",
             "The problems have the licence of their source.\n",
         ]
     )

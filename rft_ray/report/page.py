@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -48,7 +49,7 @@ class Effect:
 def run_page(facts: RunFacts) -> Markup:
     """The whole report as one HTML file."""
     sections = [(name, label, make(facts)) for name, label, make in SECTIONS]
-    sentence, certainty = headline(facts.summary)
+    sentence, certainty = headline(facts.summary, facts.config)
     return page(
         "run.html",
         run=facts.summary.run,
@@ -61,8 +62,8 @@ def run_page(facts: RunFacts) -> Markup:
     )
 
 
-def headline(summary: Summary) -> tuple[Markup, str]:
-    """The result in one sentence, and how certain it is, as plain text."""
+def headline(summary: Summary, config: Mapping[str, Any]) -> tuple[Markup, str]:
+    """The result in one sentence, and how certain it is, as plain text. `config`: the run's, as a tree, or empty."""
     changes = _effects(summary)
     accounts = summary.ledger.values()
     gains = sorted(100 * change.difference.value for change in changes)
@@ -71,7 +72,7 @@ def headline(summary: Summary) -> tuple[Markup, str]:
         samples=several(sum(account.sampled for account in accounts), "sample"),
         accepted=f"{sum(account.accepted for account in accounts):,}",
         paths=several(summary.corpus.paths if summary.corpus else 0, "distinct correct path"),
-        source=_source(summary),
+        source=_source(summary, config),
         problems=several(summary.problems.test, "unseen problem"),
         verb=_verb(changes),
         changes=[
@@ -83,10 +84,14 @@ def headline(summary: Summary) -> tuple[Markup, str]:
     return sentence, _certainty(changes) if changes else ""
 
 
-def _source(summary: Summary) -> str:
+def _source(summary: Summary, config: Mapping[str, Any]) -> str:
     """Whose paths the models learned from; one without an accepted sample gave none."""
     if len(summary.ledger) == 1:
-        return "from the model itself"
+        [only] = summary.ledger
+        specs = [spec for spec in config.get("models") or () if spec["name"] == only]
+        other = next((place for spec in specs if (place := spec.get("sample_from")) not in (None, "sft", "base")), None)
+        itself = not other and {entry.model for entry in summary.models if entry.stage == "rft"} == {only}
+        return "from the model itself" if itself else f"from {other or only}"
     givers = [name for name, account in summary.ledger.items() if account.accepted]
     return f"from {givers[0]} alone" if len(givers) == 1 else f"from {len(givers) or len(summary.ledger)} models"
 

@@ -247,4 +247,5 @@ def settings(facts: RunFacts) -> Markup:
 
 def _stage(name: str) -> str:
     """What a version of `VERSIONS` is the version of."""
-    return "rules of strict grading" if name == "strict_rules" else f"stage {name}"
+    rules = {"strict_rules": "rules of strict grading", "choice_rules": "rules of the verifier choice"}
+    return rules.get(name, f"stage {name}")

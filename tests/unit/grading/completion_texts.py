@@ -189,6 +189,8 @@ def hostile_texts(size: int = 100_000) -> Iterator[tuple[str, str]]:
         "carriage returns": "\r" * n + "1 + 1 = 2\r#### 18",
         "combining marks": "1" + "\u0301" * n + " = 1\n#### 18",
         "right to left": "\u202e<<1+1=2>>\n#### 18",
+        "remainders": "7/2 = 3 x remaining " + "7/2 = 3 1 x x remaining * 1 " * (n // 28) + "\n#### 18",
+        "taken back": "3 + 4 = 8 that which it should x " * (n // 33) + "\n#### 18",
         "empty": "",
         "blank": " " * n,
         "new lines": "\n" * n + "#### 18",

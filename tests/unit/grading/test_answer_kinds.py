@@ -164,6 +164,10 @@ def test_a_percent_sign_after_a_box_belongs_to_its_number() -> None:
         ("#### 26\nActually, it is correct.", "26"),
         ("The answer is 26.\nThey wait 5 minutes.", "26"),
         ("The answer is 26. No, the answer is 27.", "27"),
+        ("The answer is 26. The waiter gets 2 more.\n#### 27", "?"),
+        ("The answer is 26. I recalculated it.\n#### 27", "27"),
+        ("The answer is 26. I apologize.\n#### 27", "27"),
+        ("The answer is 26. Hmmm.\n#### 27", "27"),
         ("#### 26\n\nQuestion: is it 3? Wait, 27.", "26"),
     ],
 )

@@ -103,6 +103,17 @@ def test_new_strict_verdicts_have_other_names_than_those_of_the_first_rules() ->
     assert names.VERSIONS["strict_rules"] > names.FIRST_STRICT_RULES
 
 
+def test_new_verdicts_of_choice_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = names_of(planned("--grading.verifier=choice"))
+    others = [names_of(planned(f"--grading.verifier={name}")) for name in ("gsm8k", "exact")]
+    monkeypatch.setitem(names.VERSIONS, "choice_rules", names.FIRST_CHOICE_RULES)
+    after = names_of(planned("--grading.verifier=choice"))
+    assert after["verdicts"] == ["0f6fe50dbf484733", "04095d1f2500a3cd"]
+    unchanged = {"problems", "completions", "gold corpus", "texts of gold", "sft"}
+    assert {kind for kind in before if before[kind] != after[kind]} == set(before) - unchanged
+    assert [names_of(planned(f"--grading.verifier={name}")) for name in ("gsm8k", "exact")] == others
+
+
 def test_verdicts_that_reject_what_is_unread_have_names_of_their_own_and_evaluations_do_not() -> None:
     accepting, rejecting = names_of(planned()), names_of(planned("--grading.unread=reject"))
     assert accepting["verdicts"] != rejecting["verdicts"]

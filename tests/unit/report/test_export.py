@@ -72,6 +72,19 @@ def test_the_card_has_base_evaluation_data_samplers_and_settings(run: Store, tmp
     assert f"| a | {summary.ledger['a'].sampled:,} |" in card
     assert '- recipe: `{"batch_size"' in card
     assert "names none: look it up before you pass this on" in card
+    assert '- verifier: `"gsm8k"`\n- grading: `"strict"`\n- distinct by: `"equations"`' in card
+    assert "correct samples with the same equations." in (folder / "corpus" / "README.md").read_text()
+
+
+def test_the_cards_of_another_verifier_name_it_and_what_its_equal_paths_share(tmp_path: Path) -> None:
+    _, other = make_run(tmp_path / "runs")
+    saved = yaml.safe_load(other.read("config.yaml"))
+    saved["grading"]["verifier"] = "math"
+    other.replace("config.yaml", yaml.safe_dump(saved).encode())
+    folder = exported(other, tmp_path / "mine")
+    card = (folder / "README.md").read_text()
+    assert '- verifier: `"math"`\n- distinct by: `"normalised_text"`\n' in card
+    assert "correct samples with the same words." in (folder / "corpus" / "README.md").read_text()
 
 
 def test_the_corpus_is_a_data_set_repository_with_the_rows_of_training(run: Store, tmp_path: Path) -> None:
