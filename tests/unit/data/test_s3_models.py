@@ -20,5 +20,5 @@ def test_an_outage_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setenv(name, value)
         for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
             monkeypatch.delenv(name, raising=False)
-        with pytest.raises(StoreUnreachable, match=r"^S3 is out of reach for the files of s3://bucket/model "):
+        with pytest.raises(StoreUnreachable, match=r"^S3 is out of reach for s3://bucket/model "):
             _entity_tags("s3://bucket/model")
