@@ -357,7 +357,7 @@ def test_the_use_of_the_gpus_is_in_the_summary_and_the_report(tmp_path: Path, pa
     table = re.search(r"Use of the GPUs.*?</table>", store.read("report.html").decode(), re.DOTALL)
     assert table
     cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
-    assert cells[:5] == ["8", "4.00", percent(0.0), percent(sft.mfu), "10.00"]
+    assert cells[:5] == ["16", "4.00", percent(0.0), percent(sft.mfu), "10.00"]
     hours, money = sft.gpu_hours + sample.gpu_hours, (sft.usd or 0.0) + (sample.usd or 0.0)
     assert [cell for cell in cells[-5:] if cell] == [f"{hours:,.2f}", f"{money:,.2f}"]
 
