@@ -9,9 +9,10 @@
 #   PYTHON=python3.12 cluster/setup.sh     another interpreter (3.11 or newer, with headers)
 #
 # Safe to run again at any time: a stamp marks a finished environment, which is left as it is, and an unfinished one is
-# created anew. A .venv that something else made is never removed. pip installs packages from its configured index; torch's CPU build comes from PyTorch's own index when
-# the configured one does not offer it. All CUDA packages are on pip's index: 4.4 GB to download, 9.5 GB on disk.
-# Wherever a file comes from, pip refuses it unless its SHA-256 is in a lock file.
+# created anew. A .venv that something else made is never removed. pip installs packages from its configured index;
+# torch's CPU build comes from PyTorch's own index when the configured one does not offer it. All CUDA packages are on
+# pip's index: 4.4 GB to download, 9.5 GB on disk. Wherever a file comes from, pip refuses it unless its SHA-256 is in a
+# lock file.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
