@@ -123,11 +123,10 @@ stamp() {
 
 make_venv() {
   local was=cpu
+  [[ ! -e .venv ]] || compgen -G '.venv/.rft-*' >/dev/null ||
+    die '.venv was not made by this set-up.' 'Move it away (mv .venv .venv.old), then run this again.'
   [[ ! -e $made_for_gpu ]] || was=gpu
   if [[ -e $unfinished || $was != "$device" ]] || ! "$venv_python" -m pip --version >/dev/null 2>&1; then
-    [[ ! -e .venv ]] || compgen -G '.venv/.rft-*' >/dev/null ||
-      die '.venv was not made by this set-up, and cannot be used: it has no pip, or is for other packages.' \
-        'Move it away (mv .venv .venv.old), then run this again.'
     if [[ -x $venv_python && ! -e $unfinished && $was != "$device" ]]; then
       say "replacing .venv, which has the packages for ${was^^}s"
     elif [[ -e .venv ]]; then
@@ -142,6 +141,7 @@ make_venv() {
     "$python" -m venv .venv
     rm "$unfinished"
   fi
+  : >".venv/.rft-$device" # which an earlier version of this script did not write
   rm -f .venv/.rft-lock-*
 }
 

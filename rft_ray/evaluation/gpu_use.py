@@ -111,6 +111,8 @@ def in_groups(works: Iterable[Work | None], seconds: float) -> list[Work]:
     busy = sum(work.busy * work.gpus for work in trained)
     room = seconds * max((work.gpus for work in trained), default=0.0)
     needed = math.ceil(busy / room - 0.01) if room else 1  # records and stages are rounded
+    if seconds < max((work.busy for work in trained), default=0.0):  # of a stage that found its trainings done
+        needed = 1
     free = [0.0] * max(1, min(needed, len(trained)))
     placed: list[Work] = []
     for work in trained:

@@ -247,5 +247,9 @@ def settings(facts: RunFacts) -> Markup:
 
 def _stage(name: str) -> str:
     """What a version of `VERSIONS` is the version of."""
-    rules = {"strict_rules": "rules of strict grading", "choice_rules": "rules of the verifier choice"}
+    rules = {
+        "strict_rules": "rules of strict grading",
+        "choice_rules": "rules of the verifier choice",
+        "shots": "choice of worked examples",
+    }
     return rules.get(name, f"stage {name}")

@@ -36,7 +36,7 @@ from rft_ray.sampling.sampler import Ask, Sampler
 from rft_ray.sampling.supervisor import flush_records, start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.sampling.vllm_arguments import process_environment
-from rft_ray.store import Store, mark_run
+from rft_ray.store import Store, StoreError, mark_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.outages import OUTAGE_S, through_outages
@@ -136,11 +136,13 @@ def _sampled(
                 for receipt in committed:
                     tracker.advance(receipt)
     except actor_pool.StageError as error:
-        flush_records(supervisor, LAST_FLUSH_S)
-        raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()})") from None
+        lost = f"; {unrecorded}" if (unrecorded := flush_records(supervisor, LAST_FLUSH_S)) else ""
+        raise actor_pool.StageError(f"{error} (unfinished: {tracker.unfinished()}){lost}") from None
     except sigterm.Preempted:
         flush_records(supervisor, LAST_FLUSH_S)
-        made = len(shards) - len(missing_shards(store, shards))  # receipts may still be on their way
+        made = f"{len(receipts)} or more"
+        with suppress(StoreError):  # receipts may still be on their way
+            made = str(len(shards) - len(missing_shards(store, shards)))
         raise sigterm.Preempted(f"sampling: {made} of {len(shards)} shards were committed") from None
     unrecorded = flush_records(supervisor, LAST_FLUSH_S)
     if unrecorded:

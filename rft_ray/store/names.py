@@ -45,7 +45,7 @@ of the files that these rules decide (`plan/jobs.py`). Paper mode's names never 
 the letter that the verifier `choice` reads: it enters the names of this verifier's verdicts alone.
 
 `shots` is none either: it is the version of which worked examples a problem is shown that is among them
-(`data/prompts.py`), and enters the names of the samples of such problems alone.
+(`data/prompts.py`), and enters the names of all samples of a model that is shown examples.
 """
 FIRST_STRICT_RULES = FIRST_CHOICE_RULES = 1
 """The versions whose files have no version of the rules in their names."""

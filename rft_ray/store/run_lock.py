@@ -102,6 +102,8 @@ class _Presence:
         self._works_in_main = threading.current_thread() is threading.main_thread()
         self.excluded: RunLocked | None = None
         """Why the holder must end, once it was taken for dead and another one excludes it."""
+        self._unchecked = False
+        """Whether it has a new name and has not looked yet for others that exclude it."""
         self.name = self._begin(store)
 
     def renew(self, ended: threading.Event) -> None:
@@ -115,7 +117,7 @@ class _Presence:
             renewals, wait_s = renewals + 1, RETRY_S
             try:
                 store.replace(f"{FOLDER}{self.name}.lease.json", json.dumps({"renewals": renewals}).encode())
-                if store.exists(f"{FOLDER}{self.name}.ended.json"):
+                if self._unchecked or store.exists(f"{FOLDER}{self.name}.ended.json"):
                     self._begin_again(store)
             except RunLocked as error:
                 self.excluded = error
@@ -133,8 +135,10 @@ class _Presence:
 
     def _begin_again(self, store: Store) -> None:
         """Raises RunLocked where another holder, which may not see this one, excludes it."""
-        self.name = self._begin(store)
+        if not self._unchecked:
+            self.name, self._unchecked = self._begin(store), True
         others = [holder for holder in _holders(store) if holder.name != self.name and not _is_gone(holder)]
+        self._unchecked = False
         for holder in others:
             if self._kind != "job" or holder.kind != "job":
                 locked = _message(store, self._kind, holder)

@@ -91,12 +91,25 @@ def upload(store: Store, folder: str, local: Path, names: Iterable[str]) -> dict
 
 
 def commit(store: Store, checkpoint: Checkpoint) -> None:
-    """Write the manifest, which commits the checkpoint."""
+    """Write the manifest, which commits the checkpoint.
+
+    Raises StoreError where a local store lacks one of the files: written while the store's disk was away, they lie
+    below its mount point.
+    """
     body = {"step": checkpoint.step, "seconds": checkpoint.seconds, "layout": dict(checkpoint.layout)}
     body |= {"files": dict(checkpoint.files)}
     manifest = json.dumps({**body, "sha256": digest_of(body)}, sort_keys=True, indent=1)
     key = f"{checkpoint.folder}/{MANIFEST}"
-    through_outages(partial(store.create, key, manifest.encode()), key)
+
+    def written() -> None:
+        folder = store.local_path(checkpoint.folder)
+        if folder and (gone := [name for name in checkpoint.files if not store.exists(f"{checkpoint.folder}/{name}")]):
+            raise StoreError(
+                f"{gone[0]} of the checkpoint is not in {folder}, where it was written: was its disk away?"
+            )
+        store.create(key, manifest.encode())
+
+    through_outages(written, key)
 
 
 def newest(
@@ -151,7 +164,8 @@ def local_folder(store: Store, folder: str, scratch: Path) -> Path:
 def _fetch_file(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) -> Path:
     path = local_folder(store, checkpoint.folder, scratch) / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if store.local_path(checkpoint.folder) is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         key = f"{checkpoint.folder}/{name}"
         through_outages(partial(store.fetch, key, path), key)
     return path
@@ -236,5 +250,17 @@ def damaged(store: Store, checkpoint: Checkpoint, names: Sequence[str], scratch:
         except StoreUnreachable:
             raise
         except (StoreError, OSError):
-            return name
+            through_outages(partial(store.read, f"{checkpoint.folder}/{MANIFEST}"), checkpoint.folder)  # is it away?
+            if not _is_whole(store, checkpoint, name, scratch):
+                return name
     return ""
+
+
+def _is_whole(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) -> bool:
+    """Whether a file that could not be read, matches the manifest now that the store answers."""
+    try:
+        return digest_of_file(_fetch_file(store, checkpoint, name, scratch)) == checkpoint.files[name]
+    except StoreUnreachable:
+        raise
+    except (StoreError, OSError):
+        return False

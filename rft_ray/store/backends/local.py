@@ -97,11 +97,8 @@ class LocalStore:
             above = tuple(_identity(self._root.joinpath(*parts[:depth])) for depth in range(len(parts)))
             # not from the root, which can have many folders
             found = self._walk(f"{folder}/" if folder else "", prefix, above)
-            if (first := next(found, None)) is None:
-                self._check_run()
-            else:
-                yield first
-                yield from found
+            yield from found
+            self._check_run()  # what went away meanwhile would end the listing early
 
     def entries(self, folder: str, most: int) -> tuple[str, ...]:
         path = self._root / checked_key(folder) if folder else self._root

@@ -320,7 +320,7 @@ class S3Store:
             yield
         except _ERRORS as error:
             what = f"{key} in {self.url}" if key else self.url
-            raise explain(error, what, self._bucket) from error
+            raise _explain(error, what, self._bucket) from error
 
 
 @contextmanager
@@ -364,7 +364,7 @@ def _outcome_unknown(error: BaseException | None) -> bool:
     return isinstance(error, _BROKEN)
 
 
-def explain(error: Exception, what: str, bucket: str) -> StoreError:
+def _explain(error: Exception, what: str, bucket: str) -> StoreError:
     """The StoreError for an error of boto3: what it means and what to do."""
     cause = getattr(error, "last_exception", error)
     text = re.sub(r"://[^/@\s]*@", "://", str(cause))

@@ -137,7 +137,11 @@ def fetch_files(store: Store, manifest: Manifest) -> Path:
     """As `fetch_model`, the files of this manifest."""
     folder = store.local_path(manifest.folder)
     if folder is not None:
-        _verify(folder, manifest, f"{manifest.folder} in {store.url}")
+        try:
+            _verify(folder, manifest, f"{manifest.folder} in {store.url}")
+        except (ModelError, OSError):
+            store.exists(_manifest_key(manifest.fingerprint))  # raises StoreUnreachable while the whole run is away
+            raise
         return folder
 
     def download(target: Path) -> None:

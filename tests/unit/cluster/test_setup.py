@@ -146,10 +146,13 @@ def test_a_setup_interrupted_while_unpacking_starts_again(setup: SetUp) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--gpu", "--force")])
-def test_an_environment_that_something_else_made_is_left_as_it_is(setup: SetUp, options: tuple[str, ...]) -> None:
-    """One of `uv venv`, which has no pip."""
+@pytest.mark.parametrize("python", ["false", "true"])
+def test_an_environment_that_something_else_made_is_left_as_it_is(
+    setup: SetUp, options: tuple[str, ...], python: str
+) -> None:
+    """One of `uv venv`, which has no pip, and one that has."""
     (setup.root / ".venv/bin").mkdir(parents=True)
-    (setup.root / ".venv/bin/python").symlink_to(path_of("false"))
+    (setup.root / ".venv/bin/python").symlink_to(path_of(python))
     (setup.root / ".venv/pyvenv.cfg").write_text("uv = 0.9\n")
     done = setup.run(*options)
     assert done.returncode == 1

@@ -96,9 +96,9 @@ def test_the_trainings_of_a_stage_are_counted_one_after_another() -> None:
     assert use.idle == 0.1
 
 
-@pytest.mark.parametrize(("models", "seconds", "gpus"), [(2, 4200.0, 8), (3, 4200.0, 12), (3, 8000.0, 8), (2, 5.0, 8)])
+@pytest.mark.parametrize(("models", "seconds", "gpus"), [(2, 4200.0, 8), (3, 4200.0, 12), (3, 8000.0, 8), (2, 5.0, 4)])
 def test_trainings_side_by_side_hold_the_gpus_of_all_their_groups(models: int, seconds: float, gpus: int) -> None:
-    """Each trains for an hour on four workers; at last: two that an earlier plan of the same run has trained."""
+    """Each trains for an hour on four workers; at last: two that the stage found done."""
     hour = training_work(replace(RECORD, seconds=3600.0, settings={"workers": 4}))
     use = use_of("rft", seconds, in_groups([hour] * models, seconds), None)
     assert use.gpus == gpus

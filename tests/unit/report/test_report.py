@@ -348,8 +348,7 @@ def test_the_use_of_the_gpus_is_in_the_summary_and_the_report(tmp_path: Path, pa
     assert "Use of the GPUs" not in page
     _, store = make_run(tmp_path, usd_per_gpu_hour=2.5)
     sft, sample = gather(store).summary.gpu_use
-    # two trainings of eight GPUs; the stage took less than both one after the other, so they ran side by side
-    assert (sft.stage, sft.gpus, sft.gpu_hours, sft.idle, sft.usd) == ("sft", 16, 4.0, 0.0, 10.0)
+    assert (sft.stage, sft.gpus, sft.gpu_hours, sft.idle, sft.usd) == ("sft", 8, 4.0, 0.0, 10.0)
     assert (sample.stage, sample.gpus) == ("sample", 2)
     assert sft.mfu is not None
     assert sample.mfu is not None
@@ -357,7 +356,7 @@ def test_the_use_of_the_gpus_is_in_the_summary_and_the_report(tmp_path: Path, pa
     table = re.search(r"Use of the GPUs.*?</table>", store.read("report.html").decode(), re.DOTALL)
     assert table
     cells = re.findall(r"<td[^>]*>\s*([^<]*?)\s*</td>", table[0])
-    assert cells[:5] == ["16", "4.00", percent(0.0), percent(sft.mfu), "10.00"]
+    assert cells[:5] == ["8", "4.00", percent(0.0), percent(sft.mfu), "10.00"]
     hours, money = sft.gpu_hours + sample.gpu_hours, (sft.usd or 0.0) + (sample.usd or 0.0)
     assert [cell for cell in cells[-5:] if cell] == [f"{hours:,.2f}", f"{money:,.2f}"]
 

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,33 @@ def test_a_job_that_was_taken_for_dead_ends_where_a_repair_runs_meanwhile(tmp_pa
 
     with pytest.raises(RunLocked, match=r"this job was taken for dead.* locked: a repair .*process 1 on elsewhere"):
         job()
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_job_that_was_taken_for_dead_looks_for_a_repair_until_the_store_answers(tmp_path: Path) -> None:
+    class Flickering(LocalStore):
+        looked = 0
+
+        def list(self, prefix: str = "") -> Iterator[str]:
+            if threading.current_thread() is not threading.main_thread():
+                self.looked += 1
+                if self.looked == 1:
+                    raise StoreUnreachable("S3 is out of reach")
+            return super().list(prefix)
+
+    store = Flickering(tmp_path)
+    far = {"kind": "repair", "host": "elsewhere", "pid": "1", "started": "5", "at_unix": "1.0", "leased": True}
+
+    def job() -> None:
+        with run_lock(store, "job"):
+            store.create("present/repair-far.began.json", json.dumps(far).encode())
+            taken_for_dead(store)
+            time.sleep(20)  # is interrupted
+            pytest.fail("the job was not interrupted")
+
+    with pytest.raises(RunLocked, match="this job was taken for dead"):
+        job()
+    assert len([key for key in store.list("present/") if key.startswith("present/job-") and "began" in key]) == 2
 
 
 class Slow(LocalStore):

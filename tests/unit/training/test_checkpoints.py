@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,29 @@ def test_the_manifest_of_a_checkpoint_outlasts_an_outage_as_its_files_do(
     monkeypatch.setattr(LocalStore, "create", flickering)
     assert newest(store, tmp_path) == (None, 0)
     complete = write(store, tmp_path, "a", 10)
+    assert newest(store, tmp_path) == (complete, 0)
+
+
+def test_files_that_were_written_while_the_disk_was_away_are_not_committed(store: LocalStore, tmp_path: Path) -> None:
+    complete = write(store, tmp_path, "a", 10)
+    away = replace(complete, folder=complete.folder.replace("-10", "-20"), step=20)
+    with pytest.raises(StoreError, match="was its disk away"):
+        checkpoints.commit(store, away)
+    assert newest(store, tmp_path) == (complete, 0)
+
+
+def test_a_file_that_cannot_be_read_while_the_disk_is_away_is_not_damaged(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = write(store, tmp_path, "a", 10)
+    failures, digest = [OSError(errno.ESTALE, "stale file handle")], checkpoints.digest_of_file
+
+    def flickering(path: Path) -> str:
+        if failures:
+            raise failures.pop()
+        return digest(path)
+
+    monkeypatch.setattr(checkpoints, "digest_of_file", flickering)
     assert newest(store, tmp_path) == (complete, 0)
 
 
