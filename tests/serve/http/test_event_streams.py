@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+import httpx
 import pytest
 from ray.exceptions import RayActorError
 
@@ -186,9 +188,8 @@ def test_a_stream_that_ends_with_the_engines_error_event_has_failed_and_is_not_c
     engine: Any = failing.engines["tiny-rft"]
     engine.at_once = at_once
     asking = {"prompt": "1 2"} if path == "/v1/completions" else chat()
-    failures = f'rft_requests_total{{outcome="failed",route="{path}"}} '
     with failing.client as client:
-        before = client.get("/metrics").text
+        before = failed(client, path)
         for _ in range(3):  # each one reserves the whole minute's tokens
             answer = client.post(path, json=asking | {"stream": True}, headers={"X-Request-Id": "mine"})
             assert answer.status_code == 200, answer.text
@@ -197,7 +198,14 @@ def test_a_stream_that_ends_with_the_engines_error_event_has_failed_and_is_not_c
             body = json.loads(error.removeprefix("data: "))
             assert (body["error"]["code"], body["request_id"]) == ("unavailable", "mine")
             assert "secret" not in answer.text
-        after = client.get("/metrics").text
-    counts = [float(line.removeprefix(failures)) for line in after.splitlines() if line.startswith(failures)]
-    earlier = [float(line.removeprefix(failures)) for line in before.splitlines() if line.startswith(failures)]
-    assert sum(counts) == sum(earlier) + 3
+        deadline = time.monotonic() + 10  # a request is counted when its answer has been sent
+        while (after := failed(client, path)) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert after == before + 3
+
+
+def failed(client: httpx.Client, path: str) -> float:
+    """How many requests of the route have failed, by the service's own metrics."""
+    name = f'rft_requests_total{{outcome="failed",route="{path}"}} '
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
