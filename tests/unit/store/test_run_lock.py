@@ -104,6 +104,16 @@ def taken_for_dead(store: Store) -> None:
     store.create(f"present/{names(store)[0]}.ended.json", b"{}")
 
 
+def job_beside_a_repair(store: Store) -> None:
+    """A job that is taken for dead by a repair on another machine, which goes on."""
+    far = {"kind": "repair", "host": "elsewhere", "pid": "1", "started": "5", "at_unix": "1.0", "leased": True}
+    with run_lock(store, "job"):
+        store.create("present/repair-far.began.json", json.dumps(far).encode())
+        taken_for_dead(store)
+        time.sleep(20)  # is interrupted
+        pytest.fail("the job was not interrupted")
+
+
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
@@ -126,17 +136,8 @@ def test_a_job_that_was_taken_for_dead_is_seen_again_by_the_next_repair(tmp_path
 @pytest.mark.usefixtures("short_leases")
 def test_a_job_that_was_taken_for_dead_ends_where_a_repair_runs_meanwhile(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    far = {"kind": "repair", "host": "elsewhere", "pid": "1", "started": "5", "at_unix": "1.0", "leased": True}
-
-    def job() -> None:
-        with run_lock(store, "job"):
-            store.create("present/repair-far.began.json", json.dumps(far).encode())
-            taken_for_dead(store)
-            time.sleep(20)  # is interrupted
-            pytest.fail("the job was not interrupted")
-
     with pytest.raises(RunLocked, match=r"this job was taken for dead.* locked: a repair .*process 1 on elsewhere"):
-        job()
+        job_beside_a_repair(store)
 
 
 @pytest.mark.usefixtures("short_leases")
@@ -152,17 +153,8 @@ def test_a_job_that_was_taken_for_dead_looks_for_a_repair_until_the_store_answer
             return super().list(prefix)
 
     store = Flickering(tmp_path)
-    far = {"kind": "repair", "host": "elsewhere", "pid": "1", "started": "5", "at_unix": "1.0", "leased": True}
-
-    def job() -> None:
-        with run_lock(store, "job"):
-            store.create("present/repair-far.began.json", json.dumps(far).encode())
-            taken_for_dead(store)
-            time.sleep(20)  # is interrupted
-            pytest.fail("the job was not interrupted")
-
     with pytest.raises(RunLocked, match="this job was taken for dead"):
-        job()
+        job_beside_a_repair(store)
     assert len([key for key in store.list("present/") if key.startswith("present/job-") and "began" in key]) == 2
 
 
