@@ -244,20 +244,16 @@ def damaged(store: Store, checkpoint: Checkpoint, names: Sequence[str], scratch:
     outage: that says nothing about the checkpoint.
     """
     for name in names:
-        try:
-            if digest_of_file(_fetch_file(store, checkpoint, name, scratch)) != checkpoint.files[name]:
-                return name
-        except StoreUnreachable:
-            raise
-        except (StoreError, OSError):
-            through_outages(partial(store.read, f"{checkpoint.folder}/{MANIFEST}"), checkpoint.folder)  # is it away?
-            if not _is_whole(store, checkpoint, name, scratch):
-                return name
+        if _is_whole(store, checkpoint, name, scratch):
+            continue
+        through_outages(partial(store.read, f"{checkpoint.folder}/{MANIFEST}"), checkpoint.folder)  # is it away?
+        if not _is_whole(store, checkpoint, name, scratch):
+            return name
     return ""
 
 
 def _is_whole(store: Store, checkpoint: Checkpoint, name: str, scratch: Path) -> bool:
-    """Whether a file that could not be read, matches the manifest now that the store answers."""
+    """Whether a file is there and matches the manifest."""
     try:
         return digest_of_file(_fetch_file(store, checkpoint, name, scratch)) == checkpoint.files[name]
     except StoreUnreachable:
