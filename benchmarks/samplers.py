@@ -164,7 +164,9 @@ def engine_env(task: Task) -> dict[str, str]:
 
 
 def engine_kwargs(task: Task) -> dict[str, Any]:
+    block = {"block_size": task.settings["block_size"]} if "block_size" in task.settings else {}
     return {
+        **block,
         "max_num_seqs": task.settings["max_num_seqs"],
         "enforce_eager": True,
         "kv_cache_memory_bytes": int(KV_CACHE_GIB * 2**30),

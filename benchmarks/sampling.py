@@ -38,7 +38,9 @@ ENGINES: tuple[dict[str, int], ...] = (
     {"max_num_seqs": 256, "threads": 2},
     {"max_num_seqs": 512, "threads": 1},
     {"max_num_seqs": 512, "threads": 2},
-    {"max_num_seqs": 1024, "threads": 1},
+    {"max_num_seqs": 512, "threads": 1, "block_size": 32},
+    {"max_num_seqs": 512, "threads": 2, "block_size": 32},
+    {"max_num_seqs": 1024, "threads": 2, "block_size": 32},
     {"max_num_seqs": 512, "threads": 1, "own_process": 1},
 )
 BATCHES: tuple[dict[str, int], ...] = (
@@ -128,7 +130,7 @@ def settings_of(names: Sequence[str], sizes: Sizes, *, tune: bool) -> tuple[dict
     """Name -> its settings, and name -> why it cannot run. `tune`: try all settings, not just the first ones."""
     count = None if tune else 1
     best = tuned(VLLM, ENGINES[:count], {}, sizes) if tune else ENGINES[0]
-    shared = {key: best[key] for key in ("max_num_seqs", "threads")}
+    shared = {key: best[key] for key in ("max_num_seqs", "threads", "block_size") if key in best}
     stage = tuned(STAGE, ACTORS, shared, sizes) if tune else shared | ACTORS[-1]
     chosen, failed = {VLLM: best, STAGE: stage}, {}
     for name, choices, fixed in (

@@ -37,7 +37,7 @@ SET = ProblemSet(tuple(PROBLEMS), 24, "6" * 16)
 GREEDY = SamplingSettings(
     0.0, 1.0, 24, 1, "Question: {query}\nAnswer:", shots=3, shots_from=SET.fingerprint, max_model_len=512
 )
-"""Three worked examples fill more than one block of the prefix cache, whose 128 tokens are otherwise never full."""
+"""Three worked examples fill several blocks of the prefix cache."""
 ENGINE = config.Engine(kv_cache_gib=0.1, shards_in_flight=3, threads_per_actor=1)
 
 

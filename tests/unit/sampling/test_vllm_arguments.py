@@ -13,7 +13,7 @@ from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, samp
 from tests.unit.config.test_engine_arguments import fields, source
 
 
-def test_the_default_engine_passes_what_it_always_did() -> None:
+def test_the_default_engine_on_cpus_has_short_blocks() -> None:
     assert engine_arguments(config.Engine(), gpu=False) == {
         "dtype": "auto",
         "max_num_seqs": 256,
@@ -21,7 +21,13 @@ def test_the_default_engine_passes_what_it_always_did() -> None:
         "enforce_eager": True,
         "enable_prefix_caching": True,
         "kv_cache_memory_bytes": 2**30,
+        "block_size": 32,
     }
+
+
+def test_blocks_are_vllms_own_on_gpus_and_the_users_where_given() -> None:
+    assert "block_size" not in engine_arguments(config.Engine(), gpu=True)
+    assert engine_arguments(config.Engine(extra={"block_size": 64}), gpu=False)["block_size"] == 64
 
 
 def test_every_setting_reaches_vllm_under_a_name_that_it_has() -> None:
