@@ -20,7 +20,6 @@ from ray.exceptions import TaskCancelledError
 from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
-from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
 
@@ -35,6 +34,7 @@ from serve.http import request_metrics
 from serve.http.disconnects import unless_disconnected
 from serve.http.event_streams import EventStream, openai_stream, request_usage, solve_stream
 from serve.http.head_requests import HeadRequests
+from serve.llm import OpenAiIngress, make_fastapi_ingress
 from serve.page import api_docs
 from serve.replicas.liveness import ENGINE_LOST, RETRIES, RETRY_AFTER_S, Liveness, ReadinessCheck
 from serve.runner import DRAIN_S, INGRESS

@@ -20,11 +20,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionResponse
 
 from serve.access.api_keys import Keys
 from serve.api import openai_bounds, schemas
 from serve.api.schemas import Event, SolveRequest
+from serve.llm import ChatCompletionResponse, CompletionResponse
 from serve.replicas.local_handle import LocalHandle
 from serve.solving.events import Piece, Pieces, solve_events
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.llm.ingress import make_fastapi_ingress
 
 from serve import ingress, ray_private
 from serve.access.api_keys import Keys
 from serve.access.rate_limiter import SharedCounter
 from serve.api import schemas
+from serve.llm import make_fastapi_ingress
 from serve.replicas.local_handle import LocalHandle
 from serve.runner import INGRESS
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError, model_validator
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
 
 from serve.api import fields, schemas
 from serve.api.errors import Refusal
+from serve.llm import ChatCompletionRequest, CompletionRequest
 from serve.vllm_private import VLLMClientError
 
 _SAMPLING = {

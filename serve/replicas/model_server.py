@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ray.serve.deployment import Application
-from ray.serve.llm import LLMConfig, build_llm_deployment
-from ray.serve.llm.deployment import LLMServer
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, ErrorResponse
 from transformers import AutoTokenizer, GenerationConfig
 
 from rft_ray import config
@@ -35,6 +32,7 @@ from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
 from serve import ray_private, vllm_private
 from serve.api.schemas import EngineRefusal, Event, SolveRequest
+from serve.llm import ChatCompletionRequest, ErrorResponse, LLMConfig, LLMServer, build_llm_deployment
 from serve.replicas.liveness import OTHER_REPLICA_S
 from serve.run_models import Resources, RunModel
 from serve.runner import DRAIN_S, ENGINE_PREFIX
