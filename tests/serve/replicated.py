@@ -19,6 +19,8 @@ from serve import runner
 
 MODEL = "scripted-rft"
 TOKEN_S = 0.08
+SERVE_API = threading.Lock()
+"""Held by the thread that calls Serve: its configs are serialized with a list of modules of the whole process."""
 
 
 def build() -> Any:
@@ -41,7 +43,8 @@ def print_running_replicas() -> None:
 
     printed = ""
     while True:
-        deployments = serve.status().applications[runner.APP].deployments
+        with SERVE_API:
+            deployments = serve.status().applications[runner.APP].deployments
         counts = {name: deployment.replica_states.get("RUNNING", 0) for name, deployment in deployments.items()}
         line = f"running: {json.dumps(counts, sort_keys=True)}"
         if line != printed:
@@ -54,12 +57,14 @@ def started(url: str) -> None:
     print(f"ready: {url}", flush=True)
 
 
-def redeploy(*_: object) -> None:
-    threading.Thread(target=lambda: (runner._deploy(build()), print("deployed again", flush=True))).start()
+def redeploy() -> None:
+    with SERVE_API:
+        runner._deploy(build())
+    print("deployed again", flush=True)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, redeploy)
+    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=redeploy).start())
     runner.run_until_stopped(
         build,
         host="127.0.0.1",
