@@ -285,7 +285,7 @@ def _verdicts(store: Store, completions_key: str, verdicts_key: str) -> tuple[li
     content = read_part(store, completions_key).content
     if verdicts.metadata["completions"] != content:
         raise StoreError(_other_completions(store, verdicts_key))
-    return from_table(verdicts.table, GradedCompletion), content, verdicts.content[:16]
+    return verdicts_in(verdicts.table), content, verdicts.content[:16]
 
 
 def _other_completions(store: Store, key: str) -> str:

@@ -96,7 +96,10 @@ def _alternate(samples: Sequence[GradedSample]) -> list[GradedSample]:
 
 def _unique(samples: Sequence[GradedSample]) -> list[GradedSample]:
     """The first sample of each text, ignoring white space around it."""
-    return list({sample.text.strip(): sample for sample in reversed(samples)}.values())[::-1]
+    first: dict[str, GradedSample] = {}
+    for sample in samples:
+        first.setdefault(sample.text.strip(), sample)
+    return list(first.values())
 
 
 def _of_model(samples: Sequence[GradedSample], completions: str) -> list[GradedSample]:
