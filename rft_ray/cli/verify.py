@@ -219,6 +219,7 @@ def run(
         gold=options.gold,
         problems=gold.problems.count,
         files=tuple(options.completions),
+        samplers={model: job.fingerprint for model, job in sampled.items()},
         unknown=dict(completions.unknown),
         unknown_questions=tuple(completions.unknown_questions),
         comparison=comparison,

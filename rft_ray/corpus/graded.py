@@ -227,12 +227,17 @@ def _committed(store: Store, shards: Sequence[Shard]) -> list[str]:
     return list(keys.values())
 
 
-def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
-    """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does."""
+def read_block(store: Store, block: Sequence[Source], samplers: Mapping[str, str]) -> dict[str, list[GradedSample]]:
+    """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does.
+
+    `samplers`: model -> fingerprint of its sampling job, by which the samples are named. A model may have had another
+    name when its samples were committed; that name is used for samplers that are not listed.
+    """
+    names = {fingerprint: model for model, fingerprint in samplers.items()}
     samples: dict[str, list[GradedSample]] = defaultdict(list)
     read = read_ahead(lambda source: _joined(store, source.completions_key, source.verdicts_key), block)
     for source, joined in zip(block, read, strict=True):
-        model = json.loads(joined.metadata["model"])["name"]
+        model = names.get(source.completions) or json.loads(joined.metadata["model"])["name"]
         settings = json.loads(joined.metadata["settings"])
         for row, verdict in joined.rows:
             sample = GradedSample(

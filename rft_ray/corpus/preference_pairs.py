@@ -12,7 +12,7 @@ Limits: the completions of one problem block are in memory at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Any
 
@@ -32,7 +32,7 @@ REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
 def export(
     store: Store,
     *,
-    samplers: Collection[str],
+    samplers: Mapping[str, str],
     mode: Mode | None = None,
     rules: VerifierSpec = DEFAULT,
     rejected: Collection[Status] = REJECTED,
@@ -41,15 +41,15 @@ def export(
 ) -> Iterator[dict[str, Any]]:
     """Yield the pairs of a run, problem by problem, with at most `most` pairs per problem.
 
-    `samplers`: fingerprints of the sampling jobs to include; empty: all in the store. `mode`: the mode of the verdicts;
-    None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError when there
-    are no verdicts.
+    `samplers`: model -> fingerprint of the sampling job to include; empty: all in the store. `mode`: the mode of the
+    verdicts; None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError
+    when there are no verdicts.
     """
-    mode, blocks = verified_blocks(store, mode, samplers, rules)
+    mode, blocks = verified_blocks(store, mode, samplers.values(), rules)
     for block in blocks:
         samples = {
             problem: sorted(rows, key=lambda row: (row.model, row.completions))
-            for problem, rows in read_block(store, block).items()
+            for problem, rows in read_block(store, block, samplers).items()
         }
         for problem in read_problems(store, block[0].problems_fingerprint):
             if problem.problem_id in samples:

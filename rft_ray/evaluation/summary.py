@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.config import Endpoint
 from rft_ray.corpus.builder import counts_of
+from rft_ray.corpus.verify_summary import JOB as VERIFY
 from rft_ray.evaluation.gpu_use import gpu_use, union_seconds
 from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
 from rft_ray.evaluation.model_index import write_index
@@ -64,17 +65,28 @@ def job_of(store: Store) -> str | None:
 
     None when there is no summary, or it is not a JSON object.
     """
+    tree = _tree(store)
+    return None if tree is None else str(tree.get("job", "pipeline"))
+
+
+def samplers_of(store: Store) -> dict[str, str]:
+    """Model -> fingerprint of its sampling job, of those that the summary of a run or of `rft-ray verify` counts.
+
+    Empty when there is no summary, or an earlier version of `rft-ray verify` wrote it.
+    """
+    if summary := read_summary(store):
+        return summary.samplers
+    tree = _tree(store) or {}
+    return dict(tree.get("samplers", {})) if tree.get("job") == VERIFY else {}
+
+
+def _tree(store: Store) -> dict[str, Any] | None:
+    """The JSON object in the store's summary; None where there is none."""
     try:
         tree: Any = json.loads(store.read(SUMMARY))
     except (NotFound, ValueError):
         return None
-    return str(tree.get("job", "pipeline")) if isinstance(tree, dict) else None
-
-
-def samplers_of(store: Store) -> list[str]:
-    """Fingerprints of the sampling jobs that the run's summary counts; empty when there is no summary."""
-    summary = read_summary(store)
-    return list(summary.samplers.values()) if summary else []
+    return tree if isinstance(tree, dict) else None
 
 
 def made_same_corpus(summary: Summary, plan: Plan) -> bool:

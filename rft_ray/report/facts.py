@@ -194,7 +194,7 @@ class _Reading:
 
     def _samples_of(self, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
         """problem_id -> its graded samples with an index below the run's k."""
-        samples = read_block(self._store, block)
+        samples = read_block(self._store, block, self._summary.samplers)
         return {problem: [row for row in rows if row.sample_index < self._k] for problem, rows in samples.items()}
 
     def _add(self, rows: Sequence[GradedSample]) -> None:

@@ -49,7 +49,9 @@ def graded_anew(plan: Plan, store: Store) -> None:
 
 def keys_of(store: Store) -> set[str]:
     return {
-        source.verdicts_key for block in verified_blocks(store, "strict", samplers_of(store))[1] for source in block
+        source.verdicts_key
+        for block in verified_blocks(store, "strict", samplers_of(store).values())[1]
+        for source in block
     }
 
 
@@ -94,7 +96,7 @@ def test_verdicts_of_choice_have_the_versions_of_its_rules() -> None:
 def test_verdicts_that_reject_what_is_unread_are_not_taken_for_others(old: tuple[set[str], Store]) -> None:
     _, store = old
     with pytest.raises(StoreError, match="no strict verdicts"):
-        verified_blocks(store, "strict", samplers_of(store), VerifierSpec(unread="reject"))
+        verified_blocks(store, "strict", samplers_of(store).values(), VerifierSpec(unread="reject"))
 
 
 def test_partly_read_verdicts_are_counted_in_the_metadata_of_their_shard(
