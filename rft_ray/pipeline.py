@@ -21,7 +21,7 @@ from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
-from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
+from rft_ray.evaluation.summary import CONFIG, complete, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
 from rft_ray.judging.asking import ask_about_rejects
@@ -78,6 +78,8 @@ def run(plan: Plan, store: Store) -> Summary:
     save(plan, store)
     before = read_summary(store)
     previous = before if before and before.fingerprint == plan.fingerprint else None
+    if previous or not before:  # while the summary of other settings stands, so does its config
+        store.replace(CONFIG, plan.config.to_yaml().encode())
     if previous and previous.finished and complete(store, plan):
         print(NOTHING_TO_DO, flush=True)
         return previous
@@ -111,8 +113,6 @@ def save(plan: Plan, store: Store) -> None:
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
     config, actors, form = plan.config, plan.config.grading.actors, stored(plan.config.prompt)
-    store.replace("config.yaml", config.to_yaml().encode())
-
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)

@@ -50,6 +50,8 @@ from rft_ray.store.names import split
 from rft_ray.store.shards import committed_keys, missing_shards, shard_metadata
 
 SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+"""The config of the plan that the summary is of."""
 
 
 def read_summary(store: Store) -> Summary | None:
@@ -99,8 +101,12 @@ def made_same_corpus(summary: Summary, plan: Plan) -> bool:
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> Summary:
-    """Rebuild `summary.json` from the store, and the index of models; replace each atomically; return the summary."""
+    """Rebuild `summary.json` from the store, its config and the index of models. Returns the summary.
+
+    Each file is replaced atomically.
+    """
     summary = summarize(store, plan, watch.stages, finished=finished)
+    store.replace(CONFIG, plan.config.to_yaml().encode())
     store.replace(SUMMARY, summary_json(summary))
     write_index(store, summary)
     return summary
