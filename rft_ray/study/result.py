@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from rft_ray.runtime.progress import StoredStageTime
 from rft_ray.store import Store
@@ -252,4 +252,9 @@ def write_study(store: Store, study: Study) -> None:
 
 def read_study(store: Store) -> Study:
     """The study as last written. Raises NotFound when there is none, ValueError when the file is not a study."""
-    return _JSON.validate_json(store.read(KEY))
+    try:
+        return _JSON.validate_json(store.read(KEY))
+    except ValidationError as error:
+        raise ValueError(
+            f"{store.url}/{KEY} is damaged, or of another version: run the study's command again, which rewrites it"
+        ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rft_ray.evaluation.summary import write_summary
+from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.facts import Check, gather
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.store import Store, open_store
@@ -31,6 +32,14 @@ def test_the_check_of_an_odd_k_compares_as_many_more_samples(tmp_path: Path) -> 
         checks[k] = check_of(store)
     assert checks[4].observed > 0
     assert checks[5] == checks[4]
+
+
+@pytest.mark.parametrize("k", [2, 4, 8])
+def test_no_new_paths_are_expected_where_every_sample_gave_the_same_one(k: int) -> None:
+    paths = Diversity(grid(k))
+    for _ in range(50):
+        paths.add(k, [{"a": k}])
+    assert paths.doubling == Doubling(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("distinct_by", ["equations", "normalised_text"])
