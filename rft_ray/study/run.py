@@ -34,7 +34,7 @@ from rft_ray.study.cost import training_seconds
 from rft_ray.study.findings import findings
 from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
 from rft_ray.study.points import read_evidence
-from rft_ray.study.result import Study, read_study, write_study
+from rft_ray.study.result import Study, StudyError, read_study, write_study
 from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
@@ -161,7 +161,7 @@ def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
     """A stopwatch that continues from the seconds of earlier runs of this study."""
     try:
         before = read_study(store)
-    except (NotFound, ValueError):  # study.json is a view: it is rewritten when it cannot be read
+    except (NotFound, StudyError):  # study.json is a view: it is rewritten when it cannot be read
         return Stopwatch()
     return Stopwatch(before.stages if before.fingerprint == plan.fingerprint else ())
 
