@@ -92,12 +92,13 @@ def _tree(store: Store) -> dict[str, Any] | None:
 
 
 def made_same_corpus(summary: Summary, plan: Plan) -> bool:
-    """Whether a summary's seconds per stage belong to this plan too, because it describes the same corpus.
+    """Whether a summary's seconds per stage belong to this plan too, because it describes the same run or corpus.
 
-    Controls that were added to a run, for example, do not change its corpus.
+    Controls that were added to a run, for example, do not change its corpus. A run that ended before it had a corpus is
+    known by its plan.
     """
     file = summary.corpus.file if summary.corpus else None
-    return split(file or "")[0] == split(plan.corpus.jsonl_key)[0]
+    return summary.fingerprint == plan.fingerprint or split(file or "")[0] == split(plan.corpus.jsonl_key)[0]
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> Summary:
