@@ -10,6 +10,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from rft_ray.config import Config
@@ -21,7 +22,7 @@ from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
-from rft_ray.evaluation.summary import CONFIG, complete, made_same_corpus, read_summary, write_summary
+from rft_ray.evaluation.summary import CONFIG, complete, keep_seconds, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
 from rft_ray.judging.asking import ask_about_rejects
@@ -38,7 +39,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store import Store, StoreError, mark_run, open_store
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
@@ -85,7 +86,12 @@ def run(plan: Plan, store: Store) -> Summary:
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"):
-        return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        try:
+            return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        except BaseException:
+            with suppress(StoreError):
+                keep_seconds(store, plan, watch.stages)
+            raise
 
 
 def finished(plan: Plan, store: Store) -> bool:

@@ -113,6 +113,17 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
     return summary
 
 
+def keep_seconds(store: Store, plan: Plan, stages: Sequence[StageTime]) -> None:
+    """Write the times of a run that ends early into its summary, if it has one, and leave the rest as it is."""
+    summary = read_summary(store)
+    if summary and made_same_corpus(summary, plan):
+        store.replace(SUMMARY, summary_json(replace(summary, stages=tuple(stages), seconds=_total(stages))))
+
+
+def _total(stages: Sequence[StageTime]) -> float:
+    return round(sum(stage.seconds for stage in stages), 3)
+
+
 def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, finished: bool = False) -> Summary:
     """The summary of the committed files, with the given times of the stages."""
     overlaps = complementarity(store, plan)
@@ -137,7 +148,7 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         paired=_paired(store, plan),
         finished=finished,
         stages=tuple(stages),
-        seconds=round(sum(stage.seconds for stage in stages), 3),
+        seconds=_total(stages),
         gpu_use=gpu_use(store, plan, stages) if finished and _may_use_gpus(plan) else (),
         bad_places=bad_places(store, plan.samplings),
     )
