@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 from rft_ray import paths
@@ -76,14 +76,18 @@ def make_pairs(
     selected = {id(correct[at]) for at in paths.select_distinct([sample.text for sample in correct], mode)}
     not_rejected = {"", *(sample.text.strip() for sample in correct)}
     good = _alternate([sample for sample in correct if id(sample) in selected])
-    good = _unique([*good, *_alternate([sample for sample in correct if id(sample) not in selected])])
+    good += _alternate([sample for sample in correct if id(sample) not in selected])
     wrong = [sample for sample in samples if sample.status in rejected and sample.text.strip() not in not_rejected]
-    bad = _unique(_alternate(wrong))
+    bad = _alternate(wrong)
     if not same_model:
         return list(_round_robin(good, bad))[:most]
     models = dict.fromkeys(sample.completions for sample in samples)
     turns = zip_longest(*(_round_robin(_of_model(good, model), _of_model(bad, model)) for model in models))
-    return list(islice((pair for pair in chain.from_iterable(turns) if pair), most))
+    first: dict[tuple[str, str], tuple[GradedSample, GradedSample]] = {}
+    for pair in chain.from_iterable(turns):
+        if pair:
+            first.setdefault((pair[0].text.strip(), pair[1].text.strip()), pair)
+    return list(first.values())[:most]
 
 
 def _alternate(samples: Sequence[GradedSample]) -> list[GradedSample]:
@@ -109,6 +113,8 @@ def _of_model(samples: Sequence[GradedSample], completions: str) -> list[GradedS
 def _round_robin(
     good: Sequence[GradedSample], bad: Sequence[GradedSample]
 ) -> Iterator[tuple[GradedSample, GradedSample]]:
+    """Pairs of the texts of both sides, each text once on its side until the other side has no more."""
+    good, bad = _unique(good), _unique(bad)
     if good and bad:
         for turn in range(max(len(good), len(bad))):
             yield good[turn % len(good)], bad[turn % len(bad)]

@@ -99,5 +99,14 @@ def test_same_model_pairs_are_of_one_model() -> None:
     assert [(good.model, bad.model) for good, bad in pairs] == [("a", "a"), ("b", "b")]
 
 
+def test_same_model_pairs_of_a_model_do_not_depend_on_the_texts_of_others() -> None:
+    samples = [right(1, 2), wrong("#### 1"), right(1, 2, model="b"), wrong("#### 2", model="b")]
+    pairs = make_pairs(samples, "strict", same_model=True)
+    assert [(good.model, bad.model, bad.text) for good, bad in pairs] == [("a", "a", "#### 1"), ("b", "b", "#### 2")]
+    again = [*samples, wrong("#### 1", model="b")]
+    texts = [(good.text, bad.text) for good, bad in make_pairs(again, "strict", same_model=True)]
+    assert len(texts) == len(set(texts)) == 2
+
+
 def test_a_problem_without_a_wrong_path_has_no_pairs() -> None:
     assert make_pairs([right(1, 2), right(2, 1)], "strict") == []
