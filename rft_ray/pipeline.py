@@ -40,6 +40,7 @@ from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, StoreError, mark_run, open_store
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
@@ -88,6 +89,8 @@ def run(plan: Plan, store: Store) -> Summary:
     with run_lock(store, "job"):
         try:
             return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        except StoreUnreachable:
+            raise
         except BaseException:
             with suppress(StoreError):
                 keep_seconds(store, plan, watch.stages)

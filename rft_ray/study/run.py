@@ -27,6 +27,7 @@ from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, StoreError, mark_run, open_store, present
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
@@ -72,6 +73,8 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
     with run_lock(store, "job"):
         try:
             return _run(plan, store, watch, command, on_answer)
+        except StoreUnreachable:
+            raise
         except BaseException:
             with suppress(StoreError):
                 if before := earlier(plan, store):
