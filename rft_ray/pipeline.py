@@ -10,6 +10,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from rft_ray.config import Config
@@ -21,7 +22,7 @@ from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
-from rft_ray.evaluation.summary import complete, made_same_corpus, read_summary, write_summary
+from rft_ray.evaluation.summary import CONFIG, complete, keep_seconds, made_same_corpus, read_summary, write_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
 from rft_ray.judging.asking import ask_about_rejects
@@ -38,7 +39,8 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store import Store, StoreError, mark_run, open_store
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
@@ -78,12 +80,21 @@ def run(plan: Plan, store: Store) -> Summary:
     save(plan, store)
     before = read_summary(store)
     previous = before if before and before.fingerprint == plan.fingerprint else None
+    if previous or not before:  # while the summary of other settings stands, so does its config
+        store.replace(CONFIG, plan.config.to_yaml().encode())
     if previous and previous.finished and complete(store, plan):
         print(NOTHING_TO_DO, flush=True)
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"):
-        return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        try:
+            return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        except StoreUnreachable:
+            raise
+        except BaseException:
+            with suppress(StoreError):
+                keep_seconds(store, plan, watch.stages)
+            raise
 
 
 def finished(plan: Plan, store: Store) -> bool:
@@ -111,8 +122,6 @@ def save(plan: Plan, store: Store) -> None:
 
 def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
     config, actors, form = plan.config, plan.config.grading.actors, stored(plan.config.prompt)
-    store.replace("config.yaml", config.to_yaml().encode())
-
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
         problems.commit_problems(store, plan.test)

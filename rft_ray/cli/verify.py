@@ -23,6 +23,7 @@ from rft_ray.config import ALPACA
 from rft_ray.grading import MODES, Mode
 from rft_ray.grading.grader import UNREAD
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
+from rft_ray.grading.unicode_forms import visible
 from rft_ray.paths import NORMAL_FORMS
 from rft_ray.plan.jobs import CorpusJob, PathJob, SamplingJob, VerdictJob
 from rft_ray.records import Status
@@ -219,6 +220,7 @@ def run(
         gold=options.gold,
         problems=gold.problems.count,
         files=tuple(options.completions),
+        samplers={model: job.fingerprint for model, job in sampled.items()},
         unknown=dict(completions.unknown),
         unknown_questions=tuple(completions.unknown_questions),
         comparison=comparison,
@@ -232,21 +234,21 @@ def run(
 def show(summary: VerifySummary) -> None:
     """Print the summary as tables."""
     comparison = summary.comparison
-    width = max(len("model"), *map(len, comparison.ledger))
+    width = max(len("model"), *(len(_shown(model)) for model in comparison.ledger))
     shown = [str(status) for status in Status]
     print(f"\n{'model':<{width}}  {'mode':<6}  {'completions':>11}", *(f"{name:>12}" for name in shown), end="")
     print(f"  {'accepted':>8}  {'distinct paths':>14}")
     partly_read: Counter[str] = Counter()
     for model, entry in comparison.ledger.items():
         for mode, counts in entry.modes.items():
-            print(f"{model:<{width}}  {mode:<6}  {entry.completions:>11,}", end=" ")
+            print(f"{_shown(model):<{width}}  {mode:<6}  {entry.completions:>11,}", end=" ")
             print(*(f"{counts.status[name]:>12,}" for name in shown), end="")
             print(f"  {counts.accepted_share:>8.2%}  {counts.distinct_paths:>14,}")
             partly_read[mode] += counts.partly_read
     for graded_by, count in (+partly_read).items():
         print(f"{graded_by}: {count:,} right answers whose equations cannot all be read (partly_read)")
     for model, count in summary.unknown.items():
-        print(f"left out: {count:,} completions of {model}: their question is not in {summary.gold}")
+        print(f"left out: {count:,} completions of {_shown(model)}: their question is not in {summary.gold}")
     for mode, corpus in summary.corpora.items():
         paths = comparison.distinct_paths[mode]
         under = ", ".join(f"{form} {count:,}" for form, count in paths.under.items())
@@ -262,8 +264,13 @@ def show_differences(differences: Differences) -> None:
     for kind, count in differences.by_status.items():
         print(f"  {kind}: {count:,}")
     for example in differences.examples:
-        print(f"\n  {example.model}, sample {example.sample_index} of: {example.question[:90]!r}")
+        print(f"\n  {_shown(example.model)}, sample {example.sample_index} of: {example.question[:90]!r}")
         for mode, verdict in example.verdicts.items():
-            detail = f" ({verdict.reason})" if verdict.reason else ""
+            detail = f" ({_shown(verdict.reason)})" if verdict.reason else ""
             print(f"    {mode + ':':<7} {verdict.status}, answer {verdict.answer}{detail}")
         print(f"    text:   {example.text[-160:]!r}")
+
+
+def _shown(text: str) -> str:
+    """A text of a file or of a completion as a part of one line, without what acts on a terminal."""
+    return visible(" ".join(text.split("\n")))

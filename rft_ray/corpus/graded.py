@@ -227,12 +227,17 @@ def _committed(store: Store, shards: Sequence[Shard]) -> list[str]:
     return list(keys.values())
 
 
-def read_block(store: Store, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
-    """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does."""
+def read_block(store: Store, block: Sequence[Source], samplers: Mapping[str, str]) -> dict[str, list[GradedSample]]:
+    """problem_id -> its graded samples, in the order of the block. Raises StoreError as `read_graded` does.
+
+    `samplers`: model -> fingerprint of its sampling job, by which the samples are named. A model may have had another
+    name when its samples were committed; that name is used for samplers that are not listed.
+    """
+    names = {fingerprint: model for model, fingerprint in samplers.items()}
     samples: dict[str, list[GradedSample]] = defaultdict(list)
     read = read_ahead(lambda source: _joined(store, source.completions_key, source.verdicts_key), block)
     for source, joined in zip(block, read, strict=True):
-        model = json.loads(joined.metadata["model"])["name"]
+        model = names.get(source.completions) or json.loads(joined.metadata["model"])["name"]
         settings = json.loads(joined.metadata["settings"])
         for row, verdict in joined.rows:
             sample = GradedSample(
@@ -285,7 +290,7 @@ def _verdicts(store: Store, completions_key: str, verdicts_key: str) -> tuple[li
     content = read_part(store, completions_key).content
     if verdicts.metadata["completions"] != content:
         raise StoreError(_other_completions(store, verdicts_key))
-    return from_table(verdicts.table, GradedCompletion), content, verdicts.content[:16]
+    return verdicts_in(verdicts.table), content, verdicts.content[:16]
 
 
 def _other_completions(store: Store, key: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rft_ray.grading import Mode
 from rft_ray.grading.child import Child, Limits, NoAnswer
 from rft_ray.grading.equations import equations_of
 from rft_ray.grading.verifiers import check_source, problem_data
+from rft_ray.paths import NormalForm
 from rft_ray.paths.normal_forms import normalise
 from rft_ray.paths.text_forms import answer_and_length, normalised_text
 from rft_ray.plan.jobs import PathJob
@@ -21,6 +23,17 @@ LIMITS = Limits(10.0, 4.0)
 
 Read = Callable[[Problem, str, str], str]
 """(problem, text without reasoning, answer) -> key."""
+
+
+def equations_or_words(text: str, mode: Mode, normal_form: NormalForm) -> str:
+    """The key of a text by its equations, or by its words where it has none or one that does not hold.
+
+    That of `distinct_by: equations` with another verifier than gsm8k.
+    """
+    equations = equations_of(text, mode)
+    if equations.hold and equations.listed:
+        return "|".join(normalise(equations.listed, normal_form))
+    return normalised_text(text)
 
 
 class PathKeys:
@@ -50,9 +63,7 @@ class PathKeys:
         if self._job.distinct_by == "answer_and_length":
             return answer_and_length(answer, text)
         if self._job.distinct_by == "equations":
-            equations = equations_of(text, self._job.mode)
-            if equations.hold and equations.listed:
-                return "|".join(normalise(equations.listed, self._job.normal_form))
+            return equations_or_words(text, self._job.mode, self._job.normal_form)
         return normalised_text(text)
 
     def _own_key(self, child: Child, problem: Problem, text: str) -> str:

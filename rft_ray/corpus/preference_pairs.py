@@ -12,8 +12,8 @@ Limits: the completions of one problem block are in memory at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from itertools import chain, islice, zip_longest
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 from rft_ray import paths
@@ -32,7 +32,7 @@ REJECTED = frozenset({Status.WRONG_ANSWER, Status.BAD_EQUATION})
 def export(
     store: Store,
     *,
-    samplers: Collection[str],
+    samplers: Mapping[str, str],
     mode: Mode | None = None,
     rules: VerifierSpec = DEFAULT,
     rejected: Collection[Status] = REJECTED,
@@ -41,15 +41,15 @@ def export(
 ) -> Iterator[dict[str, Any]]:
     """Yield the pairs of a run, problem by problem, with at most `most` pairs per problem.
 
-    `samplers`: fingerprints of the sampling jobs to include; empty: all in the store. `mode`: the mode of the verdicts;
-    None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError when there
-    are no verdicts.
+    `samplers`: model -> fingerprint of the sampling job to include; empty: all in the store. `mode`: the mode of the
+    verdicts; None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError
+    when there are no verdicts.
     """
-    mode, blocks = verified_blocks(store, mode, samplers, rules)
+    mode, blocks = verified_blocks(store, mode, samplers.values(), rules)
     for block in blocks:
         samples = {
             problem: sorted(rows, key=lambda row: (row.model, row.completions))
-            for problem, rows in read_block(store, block).items()
+            for problem, rows in read_block(store, block, samplers).items()
         }
         for problem in read_problems(store, block[0].problems_fingerprint):
             if problem.problem_id in samples:
@@ -76,14 +76,18 @@ def make_pairs(
     selected = {id(correct[at]) for at in paths.select_distinct([sample.text for sample in correct], mode)}
     not_rejected = {"", *(sample.text.strip() for sample in correct)}
     good = _alternate([sample for sample in correct if id(sample) in selected])
-    good = _unique([*good, *_alternate([sample for sample in correct if id(sample) not in selected])])
+    good += _alternate([sample for sample in correct if id(sample) not in selected])
     wrong = [sample for sample in samples if sample.status in rejected and sample.text.strip() not in not_rejected]
-    bad = _unique(_alternate(wrong))
+    bad = _alternate(wrong)
     if not same_model:
         return list(_round_robin(good, bad))[:most]
     models = dict.fromkeys(sample.completions for sample in samples)
     turns = zip_longest(*(_round_robin(_of_model(good, model), _of_model(bad, model)) for model in models))
-    return list(islice((pair for pair in chain.from_iterable(turns) if pair), most))
+    first: dict[tuple[str, str], tuple[GradedSample, GradedSample]] = {}
+    for pair in chain.from_iterable(turns):
+        if pair:
+            first.setdefault((pair[0].text.strip(), pair[1].text.strip()), pair)
+    return list(first.values())[:most]
 
 
 def _alternate(samples: Sequence[GradedSample]) -> list[GradedSample]:
@@ -96,7 +100,10 @@ def _alternate(samples: Sequence[GradedSample]) -> list[GradedSample]:
 
 def _unique(samples: Sequence[GradedSample]) -> list[GradedSample]:
     """The first sample of each text, ignoring white space around it."""
-    return list({sample.text.strip(): sample for sample in reversed(samples)}.values())[::-1]
+    first: dict[str, GradedSample] = {}
+    for sample in samples:
+        first.setdefault(sample.text.strip(), sample)
+    return list(first.values())
 
 
 def _of_model(samples: Sequence[GradedSample], completions: str) -> list[GradedSample]:
@@ -106,6 +113,8 @@ def _of_model(samples: Sequence[GradedSample], completions: str) -> list[GradedS
 def _round_robin(
     good: Sequence[GradedSample], bad: Sequence[GradedSample]
 ) -> Iterator[tuple[GradedSample, GradedSample]]:
+    """Pairs of the texts of both sides, each text once on its side until the other side has no more."""
+    good, bad = _unique(good), _unique(bad)
     if good and bad:
         for turn in range(max(len(good), len(bad))):
             yield good[turn % len(good)], bad[turn % len(bad)]

@@ -20,8 +20,8 @@ JOB = "verify"
 class VerifySummary:
     """What `rft-ray verify` read and made.
 
-    Example: VerifySummary("gsm8k:train", 7473, ("mistral.jsonl",), {"mistral": 2}, ("Who …?",), Comparison(…),
-    {"strict": MergedCorpus(…)}, (StageTime("verify", 9.36, {"new_shards": 4}), …))
+    Example: VerifySummary("gsm8k:train", 7473, ("mistral.jsonl",), {"mistral": "9c3f…"}, {"mistral": 2}, ("Who …?",),
+    Comparison(…), {"strict": MergedCorpus(…)}, (StageTime("verify", 9.36, {"new_shards": 4}), …))
     """
 
     gold: str
@@ -29,6 +29,8 @@ class VerifySummary:
     problems: int
     """Number of gold problems."""
     files: tuple[str, ...]
+    samplers: dict[str, str]
+    """Model -> fingerprint of the sampling job that stands for its completions in the files."""
     unknown: dict[str, int]
     """Model -> completions whose question is not a gold problem."""
     unknown_questions: tuple[str, ...]
@@ -43,6 +45,7 @@ class VerifySummary:
             "job": JOB,
             "gold": {"source": self.gold, "problems": self.problems},
             "files": self.files,
+            "samplers": self.samplers,
             "unknown": {"completions": self.unknown, "questions": self.unknown_questions},
             **asdict(self.comparison),
             "corpus": {mode: corpus.as_data() for mode, corpus in self.corpora.items()},

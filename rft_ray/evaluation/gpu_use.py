@@ -60,9 +60,10 @@ def gpu_use(store: Store, plan: Plan, stages: Sequence[StageTime]) -> tuple[GpuU
     }
     used = []
     for stage in stages:
-        done = (training_work(record) for job, record in records if job in trained.get(stage.name, ()))
-        work = in_groups(done, stage.seconds)
-        jobs = sampled.get(stage.name, [])
+        # by fingerprint: what two models of a config share is done once
+        done = {job.fingerprint: record for job, record in records if job in trained.get(stage.name, ())}
+        work = in_groups(map(training_work, done.values()), stage.seconds)
+        jobs = {job.fingerprint: job for job in sampled.get(stage.name, [])}.values()
         work += list(
             engine_work((sizes.get(job.model.name, 0), metadata) for job in jobs for metadata in _on_gpus(store, job))
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from rft_ray.config import Endpoint
 from rft_ray.corpus.builder import counts_of
+from rft_ray.corpus.verify_summary import JOB as VERIFY
 from rft_ray.evaluation.gpu_use import gpu_use, union_seconds
 from rft_ray.evaluation.metrics import Difference, metrics, paired_difference
 from rft_ray.evaluation.model_index import write_index
@@ -49,6 +50,8 @@ from rft_ray.store.names import split
 from rft_ray.store.shards import committed_keys, missing_shards, shard_metadata
 
 SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+"""The config of the plan that the summary is of."""
 
 
 def read_summary(store: Store) -> Summary | None:
@@ -64,34 +67,61 @@ def job_of(store: Store) -> str | None:
 
     None when there is no summary, or it is not a JSON object.
     """
+    tree = _tree(store)
+    return None if tree is None else str(tree.get("job", "pipeline"))
+
+
+def samplers_of(store: Store) -> dict[str, str]:
+    """Model -> fingerprint of its sampling job, of those that the summary of a run or of `rft-ray verify` counts.
+
+    Empty when there is no summary, or an earlier version of `rft-ray verify` wrote it.
+    """
+    if summary := read_summary(store):
+        return summary.samplers
+    tree = _tree(store) or {}
+    return dict(tree.get("samplers", {})) if tree.get("job") == VERIFY else {}
+
+
+def _tree(store: Store) -> dict[str, Any] | None:
+    """The JSON object in the store's summary; None where there is none."""
     try:
         tree: Any = json.loads(store.read(SUMMARY))
     except (NotFound, ValueError):
         return None
-    return str(tree.get("job", "pipeline")) if isinstance(tree, dict) else None
-
-
-def samplers_of(store: Store) -> list[str]:
-    """Fingerprints of the sampling jobs that the run's summary counts; empty when there is no summary."""
-    summary = read_summary(store)
-    return list(summary.samplers.values()) if summary else []
+    return tree if isinstance(tree, dict) else None
 
 
 def made_same_corpus(summary: Summary, plan: Plan) -> bool:
-    """Whether a summary's seconds per stage belong to this plan too, because it describes the same corpus.
+    """Whether a summary's seconds per stage belong to this plan too, because it describes the same run or corpus.
 
-    Controls that were added to a run, for example, do not change its corpus.
+    Controls that were added to a run, for example, do not change its corpus. A run that ended before it had a corpus is
+    known by its plan.
     """
     file = summary.corpus.file if summary.corpus else None
-    return split(file or "")[0] == split(plan.corpus.jsonl_key)[0]
+    return summary.fingerprint == plan.fingerprint or split(file or "")[0] == split(plan.corpus.jsonl_key)[0]
 
 
 def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool) -> Summary:
-    """Rebuild `summary.json` from the store, and the index of models; replace each atomically; return the summary."""
+    """Rebuild `summary.json` from the store, its config and the index of models. Returns the summary.
+
+    Each file is replaced atomically.
+    """
     summary = summarize(store, plan, watch.stages, finished=finished)
+    store.replace(CONFIG, plan.config.to_yaml().encode())
     store.replace(SUMMARY, summary_json(summary))
     write_index(store, summary)
     return summary
+
+
+def keep_seconds(store: Store, plan: Plan, stages: Sequence[StageTime]) -> None:
+    """Write the times of a run that ends early into its summary, if it has one, and leave the rest as it is."""
+    summary = read_summary(store)
+    if summary and made_same_corpus(summary, plan):
+        store.replace(SUMMARY, summary_json(replace(summary, stages=tuple(stages), seconds=_total(stages))))
+
+
+def _total(stages: Sequence[StageTime]) -> float:
+    return round(sum(stage.seconds for stage in stages), 3)
 
 
 def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, finished: bool = False) -> Summary:
@@ -118,7 +148,7 @@ def summarize(store: Store, plan: Plan, stages: Sequence[StageTime] = (), *, fin
         paired=_paired(store, plan),
         finished=finished,
         stages=tuple(stages),
-        seconds=round(sum(stage.seconds for stage in stages), 3),
+        seconds=_total(stages),
         gpu_use=gpu_use(store, plan, stages) if finished and _may_use_gpus(plan) else (),
         bad_places=bad_places(store, plan.samplings),
     )

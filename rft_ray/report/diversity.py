@@ -72,7 +72,7 @@ class Diversity:
         mean = self.gain / count
         variance = max(0.0, self.gain_squared / count - mean * mean)
         half = Z95 * math.sqrt(variance / count)
-        return Doubling(mean, max(0.0, mean - half), mean + half)
+        return Doubling(*(max(0.0, value) for value in (mean, mean - half, mean + half)))  # no count is below 0
 
 
 def grid(k: int, points: int = 14) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from rft_ray.report.examples import Example, Shown
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import STATUSES, several
 from rft_ray.report.html import marked, paragraph, quoted, render, section
-from rft_ray.report.method import method_of
+from rft_ray.report.method import Method, method_of
 
 SOLVED = {"never": "by no sample", "sometimes": "by some samples", "always": "by every sample"}
 _ANSWER = re.compile(r"####\s*\S")
@@ -38,13 +38,13 @@ def examples(facts: RunFacts) -> Markup:
             reasons=[status for status in REJECTIONS if status in reasons],
             statuses=STATUSES,
             solved=SOLVED,
-            problems=[_problem(example, method_of(facts.config).same) for example in facts.examples],
+            problems=[_problem(example, method_of(facts.config)) for example in facts.examples],
         ),
     )
 
 
-def _problem(example: Example, same: str) -> dict[str, object]:
-    """What the template shows of one problem. `same`: what samples of one path have in common."""
+def _problem(example: Example, method: Method) -> dict[str, object]:
+    """What the template shows of one problem. `method`: the run's."""
     right, total = example.counts.get(Status.CORRECT, 0), sum(example.counts.values())
     reasons = [status for status in REJECTIONS if example.counts.get(status)]
     return {
@@ -55,8 +55,8 @@ def _problem(example: Example, same: str) -> dict[str, object]:
         "total": total,
         "width": f"{100 * right / max(total, 1):.0f}",
         "gold": marked(example.gold, example.gold_marks) if example.gold_marks else quoted(example.gold),
-        "kept": [_kept(shown, same) for shown in example.kept],
-        "kept_count": several(example.kept_in_all, "distinct path"),
+        "kept": [_kept(shown, method.same) for shown in example.kept],
+        "kept_count": several(example.kept_in_all, method.path),
         "kept_more": example.kept_in_all - len(example.kept),
         "rejected": [_rejected(shown) for shown in example.rejected],
         "rejected_count": ", ".join(f"{STATUSES[status]} {example.counts[status]}" for status in reasons) or "none",

@@ -9,12 +9,13 @@ completions have changed since are refused.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rft_ray.config.loading import saved_tree
 from rft_ray.corpus.graded import GradedSample, Source, read_block, recorded_rules, verified_blocks
+from rft_ray.corpus.path_keys import equations_or_words
 from rft_ray.data.problems import read_problems
 from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import Summary
@@ -46,13 +47,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The doubling estimate checked on the run itself: made from the first half of the samples, compared with the rest.
+    """The doubling estimate checked on the run itself: made from the first k samples, compared with the next k.
 
     Example: Check(4, 0.61, 0.58)
     """
 
     k: int
-    """Samples per problem and model in the first half."""
+    """Half of the run's samples per problem and model, rounded down."""
     expected: float
     observed: float
 
@@ -165,7 +166,7 @@ class _Reading:
         self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), self._rules)
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
         chosen = config["corpus"].get("distinct_by") if config else None
-        self._by_words = distinct_by(chosen, self._rules.name) != "equations"
+        self._distinct_by = distinct_by(chosen, self._rules.name)
         self._models = list(summary.ledger)
         self._count = summary.problems.train
         planned = max(account.planned for account in summary.ledger.values())
@@ -194,15 +195,16 @@ class _Reading:
 
     def _samples_of(self, block: Sequence[Source]) -> dict[str, list[GradedSample]]:
         """problem_id -> its graded samples with an index below the run's k."""
-        samples = read_block(self._store, block)
+        samples = read_block(self._store, block, self._summary.samplers)
         return {problem: [row for row in rows if row.sample_index < self._k] for problem, rows in samples.items()}
 
     def _add(self, rows: Sequence[GradedSample]) -> None:
         """Count one problem's samples."""
         self.seen += 1
         right: Counter[str] = Counter()
-        hits: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        early: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        hits: dict[Hashable, Counter[str]] = defaultdict(Counter)
+        early: dict[Hashable, Counter[str]] = defaultdict(Counter)
+        half, by_twice = self._k // 2, set[Hashable]()
         for row in rows:
             mine = self.samples[row.model]
             mine.lengths[row.status][row.tokens] += 1
@@ -210,21 +212,28 @@ class _Reading:
             if row.status is Status.CORRECT:
                 right[row.model] += 1
                 read = Reasoning.after(row.prompt, self._rules.reasoning_tags).removed(row.text)
-                path = (normalised_text(read),) if self._by_words else self._equations(read)
+                path = self._path(read)
                 hits[path][row.model] += 1
-                if row.sample_index < self._k // 2:
+                if row.sample_index < half:
                     early[path][row.model] += 1
+                if row.sample_index < 2 * half:
+                    by_twice.add(path)
         self.unsolved += not hits
         for model in {row.model for row in rows}:
             self.samples[model].right_of_k[right[model]] += 1
         for model in self._models:
             self._own[model].add(self._k, [{model: by[model]} for by in hits.values() if by[model]])
         self._union.add(self._k, hits.values())
-        self._half.add(max(self._k // 2, 1), early.values())
-        self._after_half += len(hits) - len(early)
+        self._half.add(max(half, 1), early.values())
+        self._after_half += len(by_twice) - len(early)
 
-    def _equations(self, text: str) -> tuple[str, ...]:
-        return normalise(equation_list(text, self._mode), self._form)
+    def _path(self, text: str) -> Hashable:
+        """What equal paths share; their words, where it is neither equations nor words."""
+        if self._distinct_by != "equations":
+            return normalised_text(text)
+        if self._rules.is_gsm8k:
+            return normalise(equation_list(text, self._mode), self._form)
+        return equations_or_words(text, self._mode, self._form)
 
     def _paths(self) -> PathFacts:
         named = {**self._own, "": self._union}

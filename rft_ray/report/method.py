@@ -32,6 +32,8 @@ class Method:
     """Two samples are the same path when they have …"""
     gold: bool
     """Whether the gold solutions are in the corpus."""
+    path: str = "distinct path"
+    """What a row of the corpus is that is not gold."""
 
 
 def method_of(config: Mapping[str, Any]) -> Method:
@@ -43,4 +45,5 @@ def method_of(config: Mapping[str, Any]) -> Method:
         _ACCEPTED.get(verifier, f"the verifier {verifier} finds its answer right"),
         _SAME.get(shared, f"the same value of {shared}"),
         bool(corpus.get("gold", True)),
+        "distinct path" if corpus.get("dedup", "equations") == "equations" else "path",
     )

@@ -14,6 +14,7 @@ from rft_ray.report import accuracy, example_section, run_details, sections
 from rft_ray.report.facts import RunFacts
 from rft_ray.report.formatting import duration, listed, percent, points, setting_name, several, signed
 from rft_ray.report.html import page, render
+from rft_ray.report.method import method_of
 
 NAMED = 3
 """The most models that the headline names; for more it gives the range of their gains."""
@@ -71,7 +72,9 @@ def headline(summary: Summary, config: Mapping[str, Any]) -> tuple[Markup, str]:
         "run_headline.html",
         samples=several(sum(account.sampled for account in accounts), "sample"),
         accepted=f"{sum(account.accepted for account in accounts):,}",
-        paths=several(summary.corpus.paths if summary.corpus else 0, "distinct correct path"),
+        paths=several(
+            summary.corpus.paths if summary.corpus else 0, method_of(config).path.replace("path", "correct path")
+        ),
         source=_source(summary, config),
         problems=several(summary.problems.test, "unseen problem"),
         verb=_verb(changes),
@@ -158,6 +161,6 @@ def _tiles(facts: RunFacts) -> list[tuple[str, str, str]]:
         ("Training problems", f"{train:,}", f"{summary.problems.test:,} to test on"),
         ("Samples", f"{sampled:,}", k),
         ("Accepted", percent(accepted / max(sampled, 1)), f"{accepted:,} samples"),
-        ("Distinct paths", f"{paths:,}", f"{paths / max(train, 1):.2f} a problem"),
+        (f"{method_of(facts.config).path.capitalize()}s", f"{paths:,}", f"{paths / max(train, 1):.2f} a problem"),
         ("Time", duration(summary.seconds), "summed over stages"),
     ]

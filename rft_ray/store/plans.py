@@ -2,8 +2,8 @@
 
 In: a plan of any job. Out: create-only files `plans/<name>.json` with the recipes that the plan names, and for readers
 the config, the fingerprints of the data and models, and the time. A plan depends on data and models outside the run,
-which can change; so what a run needs is read from its saved plans and not planned again. `config.yaml` is a view of the
-last job's config.
+which can change; so what a run needs is read from its saved plans and not planned again. `config.yaml` is a view:
+the config that `summary.json` is of.
 
 The name of a plan is a hash of its recipes: plans that need the same files are one plan, and a damaged file does not
 match its name. Where such a plan pins further sources of the hub to commits (`hub:a/b` after `hub:a/b@main`), it is

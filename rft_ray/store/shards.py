@@ -76,8 +76,8 @@ def shard_metadata(store: Store, shards: Iterable[Shard]) -> Iterator[dict[str, 
 
 
 def missing_shards(store: Store, shards: Iterable[Shard]) -> list[Shard]:
-    """The shards that are not committed, in order. One paged listing per folder."""
-    shards = list(shards)
+    """The shards that are not committed, in order, each once. One paged listing per folder."""
+    shards = list(dict.fromkeys(shards))
     committed = committed_keys(store, shards)
     return [shard for shard in shards if shard.stem not in committed]
 

@@ -221,11 +221,14 @@ def best_single(evidence: Evidence, model: str) -> Series | None:
 def _compare(
     evidence: Evidence, question: int, name: str, first: str, second: str, pairs: Mapping[str, _Pair]
 ) -> Iterator[Comparison]:
-    """One comparison per model, and for several models the mean over models per test problem."""
+    """One comparison per model, and for several models the mean over models per test problem.
+
+    None where fewer than two problems are shared: their mean has no interval.
+    """
     by_model = {
         model: differences
         for model, pair in pairs.items()
-        if pair.first and pair.second and (differences := _paired(evidence, pair.first, pair.second))
+        if pair.first and pair.second and len(differences := _paired(evidence, pair.first, pair.second)) > 1
     }
     for model, differences in by_model.items():
         of_model = mean_difference(list(differences.values()))

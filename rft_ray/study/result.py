@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from rft_ray.config.errors import RunError
 from rft_ray.runtime.progress import StoredStageTime
 from rft_ray.store import Store
 
@@ -34,6 +35,10 @@ Selection = Literal["gold", "equations", "none", "random", "thinned"]
 random choice of as many correct paths as it has distinct lists. `thinned`: a random choice from the correct paths of
 all problems, as many as `equations` has.
 """
+
+
+class StudyError(RunError, ValueError):
+    """A study.json that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -251,5 +256,10 @@ def write_study(store: Store, study: Study) -> None:
 
 
 def read_study(store: Store) -> Study:
-    """The study as last written. Raises NotFound when there is none, ValueError when the file is not a study."""
-    return _JSON.validate_json(store.read(KEY))
+    """The study as last written. Raises NotFound when there is none, StudyError when the file is not a study."""
+    try:
+        return _JSON.validate_json(store.read(KEY))
+    except ValidationError as error:
+        raise StudyError(
+            f"{store.url}/{KEY} is damaged, or of another version: run the study's command again, which rewrites it"
+        ) from error

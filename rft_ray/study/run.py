@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from rft_ray.config import Config
@@ -25,7 +26,8 @@ from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
-from rft_ray.store import NotFound, Store, mark_run, open_store, present
+from rft_ray.store import NotFound, Store, StoreError, mark_run, open_store, present
+from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
@@ -34,7 +36,7 @@ from rft_ray.study.cost import training_seconds
 from rft_ray.study.findings import findings
 from rft_ray.study.plan import PlannedPoint, StudyPlan, facts_of, make_study_plan
 from rft_ray.study.points import read_evidence
-from rft_ray.study.result import Study, read_study, write_study
+from rft_ray.study.result import Study, StudyError, read_study, write_study
 from rft_ray.study.tables import tables
 from rft_ray.training.results import TrainingProgress
 from rft_ray.training.stage import train
@@ -67,8 +69,17 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
     """
     mark_run(store)
     save(plan, store)
+    watch = stopwatch(plan, store)
     with run_lock(store, "job"):
-        return _run(plan, store, command, on_answer)
+        try:
+            return _run(plan, store, watch, command, on_answer)
+        except StoreUnreachable:
+            raise
+        except BaseException:
+            with suppress(StoreError):
+                if before := earlier(plan, store):
+                    write_study(store, replace(before, stages=watch.stages))
+            raise
 
 
 def save(plan: StudyPlan, store: Store) -> None:
@@ -80,9 +91,8 @@ def save(plan: StudyPlan, store: Store) -> None:
     save_plan(store, plan, job="study", config=plan.config.to_yaml(), data=data)
 
 
-def _run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:
+def _run(plan: StudyPlan, store: Store, watch: Stopwatch, command: str, on_answer: OnAnswer) -> Study:
     config = plan.config
-    watch = stopwatch(plan, store)
     store.replace("config.yaml", config.to_yaml().encode())
 
     with watch.stage("problems"):
@@ -159,11 +169,17 @@ def missing(plan: StudyPlan, store: Store, *, late: bool) -> list[PlannedPoint]:
 
 def stopwatch(plan: StudyPlan, store: Store) -> Stopwatch:
     """A stopwatch that continues from the seconds of earlier runs of this study."""
+    before = earlier(plan, store)
+    return Stopwatch(before.stages if before else ())
+
+
+def earlier(plan: StudyPlan, store: Store) -> Study | None:
+    """The study as an earlier run wrote it; None where there is none, or it is of another plan or cannot be read."""
     try:
         before = read_study(store)
-    except (NotFound, ValueError):  # study.json is a view: it is rewritten when it cannot be read
-        return Stopwatch()
-    return Stopwatch(before.stages if before.fingerprint == plan.fingerprint else ())
+    except (NotFound, StudyError):  # study.json is a view: it is rewritten when it cannot be read
+        return None
+    return before if before.fingerprint == plan.fingerprint else None
 
 
 def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pytest
 from rft_ray import pipeline
 from rft_ray.cli import run, study
 from rft_ray.config import load
-from rft_ray.evaluation.summary import SUMMARY
+from rft_ray.config.loading import saved_config
+from rft_ray.evaluation.summary import CONFIG, SUMMARY, read_summary, write_summary
 from rft_ray.evaluation.summary_records import ProblemCounts, Summary, summary_json
 from rft_ray.plan.run_plan import Plan, verdicts_of
-from rft_ray.store import Store, commit_table
+from rft_ray.runtime.progress import Stopwatch
+from rft_ray.store import Store, StoreError, commit_table
 from rft_ray.store.models.committed import commit_model
 from rft_ray.study import run as study_run
 from tests.unit.cli.test_mistakes import problem_file
@@ -85,6 +88,50 @@ def test_a_finished_run_is_not_refused_and_has_no_time_left(
     assert "left: about 0 s on two CPU cores, 0 s of it start-up" in shown
     assert not [line for line in shown if line.startswith(("note:", "warning:"))]
     assert callable(run.prepare(*run.arguments([config_file, *settings], "rft-ray run")))
+
+
+def test_the_config_of_a_finished_run_stays_until_another_plan_has_a_summary(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Report, pairs, export and service read both, and other settings may be stopped midway."""
+
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    plan, store = pipeline.prepare(load(None, settings))
+    finish(plan, store, tmp_path / "model")
+    other, _ = pipeline.prepare(load(None, [*settings, "--run.seed=1", "--grading.mode=paper"]))
+    monkeypatch.setattr(pipeline, "fine_tune", stop)
+    store.replace(CONFIG, other.config.to_yaml().encode())  # as an earlier version left it
+    assert pipeline.run(plan, store).fingerprint == plan.fingerprint
+    assert saved_config(store.read(CONFIG), CONFIG) == plan.config
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(other, store)
+    assert saved_config(store.read(CONFIG), CONFIG) == plan.config
+    write_summary(store, other, Stopwatch(), finished=False)
+    assert saved_config(store.read(CONFIG), CONFIG) == other.config
+
+
+def test_the_time_of_a_stage_that_fails_is_in_the_summary(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        time.sleep(0.05)
+        raise StoreError("out of order")
+
+    plan, store = pipeline.prepare(load(None, settings))
+    finish(plan, store, tmp_path / "model")
+    path = store.local_path(plan.evaluations[0].key)
+    assert path is not None
+    path.unlink()
+    monkeypatch.setattr(pipeline.problems, "commit_problems", fail)
+    for times in (1, 2):
+        with pytest.raises(StoreError, match="out of order"):
+            pipeline.run(plan, store)
+        summary = read_summary(store)
+        assert summary
+        assert [stage.name for stage in summary.stages] == ["problems"]
+        assert summary.seconds == summary.stages[0].seconds >= times * 0.05
 
 
 def test_a_run_that_lacks_a_file_is_not_finished(settings: list[str], config_file: str, tmp_path: Path) -> None:

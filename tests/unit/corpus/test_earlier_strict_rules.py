@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rft_ray.corpus import preference_pairs
-from rft_ray.corpus.graded import rule_versions, verified_blocks
+from rft_ray.corpus.graded import read_verdicts, rule_versions, verified_blocks
+from rft_ray.corpus.mode_comparison import account
 from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import prepare
 from rft_ray.evaluation.summary import samplers_of
@@ -48,7 +49,9 @@ def graded_anew(plan: Plan, store: Store) -> None:
 
 def keys_of(store: Store) -> set[str]:
     return {
-        source.verdicts_key for block in verified_blocks(store, "strict", samplers_of(store))[1] for source in block
+        source.verdicts_key
+        for block in verified_blocks(store, "strict", samplers_of(store).values())[1]
+        for source in block
     }
 
 
@@ -93,7 +96,7 @@ def test_verdicts_of_choice_have_the_versions_of_its_rules() -> None:
 def test_verdicts_that_reject_what_is_unread_are_not_taken_for_others(old: tuple[set[str], Store]) -> None:
     _, store = old
     with pytest.raises(StoreError, match="no strict verdicts"):
-        verified_blocks(store, "strict", samplers_of(store), VerifierSpec(unread="reject"))
+        verified_blocks(store, "strict", samplers_of(store).values(), VerifierSpec(unread="reject"))
 
 
 def test_partly_read_verdicts_are_counted_in_the_metadata_of_their_shard(
@@ -110,6 +113,22 @@ def test_partly_read_verdicts_are_counted_in_the_metadata_of_their_shard(
         assert {row.reason for row in partly} == {"equations partly_read: 3 and a bit = 4"}
         assert metadata["partly_read"] == str(len(partly)) != "0"
         assert {row.status for row in partly} == {Status.CORRECT}
+
+
+def test_partly_read_verdicts_are_counted_with_their_column_and_without(
+    old: tuple[set[str], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store = old
+    plan = current(tmp_path)
+    job = plan.collected[0]
+    monkeypatch.setattr(grader, "equations_of", lambda text, mode: Equations((), unread="3 and a bit = 4"))
+    monkeypatch.setattr(grader, "_judge_cached", grader._judge)
+    graded_anew(plan, store)
+    counted = account({"strict": job}, store)
+    assert counted.partly_read["strict"] == counted.status["strict"][Status.CORRECT] > 0
+    assert [row.reason for row in read_verdicts(store, job)] == [
+        row.reason for shard in job.shards() for row in verdicts_in(read_table(store, shard.key())[0])
+    ]
 
 
 def test_rows_without_the_column_say_in_their_detail_that_they_are_partly_read() -> None:

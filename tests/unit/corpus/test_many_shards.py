@@ -102,7 +102,7 @@ READS: dict[str, Callable[[Any], object]] = {
     "evaluate": lambda store: evaluate(EVALUATION, store),
     "build_corpus": lambda store: build_corpus(CorpusJob(PROBLEMS.fingerprint, BLOCKS, PATHS), store, PROBLEMS, "x"),
     "merge": lambda store: external.merge(PATHS, Gold(PROBLEMS, solved=False), store, "x"),
-    "read_block": lambda store: read_block(store, verified_blocks(store, "paper", [])[1][0]),
+    "read_block": lambda store: read_block(store, verified_blocks(store, "paper", [])[1][0], {}),
     "read_verdicts": lambda store: list(read_verdicts(store, VERDICTS)),
     "read_graded_shards": lambda store: list(read_graded_shards(store, VERDICTS, VERDICTS.shards())),
     "shard_metadata": lambda store: list(shard_metadata(store, SAMPLING.shards())),

@@ -23,7 +23,7 @@ def pairs(folder: Path, *models: str) -> tuple[Plan, list[tuple[dict[str, Any], 
     plan = plan_with("tiny:train:10", "{verifier: gsm8k}", f"--models=[{', '.join(models)}]")
     carried_out(plan, folder)
     problems = {problem.problem_id: problem for problem in plan.train.problems}
-    rows = list(preference_pairs.export(open_store(str(folder)), samplers=[]))
+    rows = list(preference_pairs.export(open_store(str(folder)), samplers={}))
     assert rows
     return plan, [(json.loads(json.dumps(row)), problems[row["problem_id"]]) for row in rows]
 

@@ -50,6 +50,18 @@ def test_representatives_are_chosen_before_other_paths_of_their_equation_list() 
     assert len(set(chosen)) == 4
 
 
+def test_a_representative_that_was_sampled_again_is_chosen_first_all_the_same() -> None:
+    kept, other = right(1, 2), right(1, 2, "I say ")
+    assert [good.text for good, _ in make_pairs([kept, other, wrong("#### 4")], "strict", most=1)] == [kept.text]
+    again = [kept, other, right(1, 2), wrong("#### 4")]
+    assert [good.text for good, _ in make_pairs(again, "strict", most=1)] == [kept.text]
+
+
+def test_the_first_samples_of_repeated_texts_keep_their_order() -> None:
+    samples = [right(1, 2), wrong("#### 4"), wrong("#### 5"), wrong("#### 4")]
+    assert [bad.text for _, bad in make_pairs(samples, "strict")] == ["#### 4", "#### 5"]
+
+
 @pytest.mark.parametrize("most", [1, 3, 5, 100])
 def test_numbers_of_uses_of_the_paths_of_one_side_differ_by_at_most_one(most: int) -> None:
     pairs = make_pairs(MANY, "strict", most=most)
@@ -85,6 +97,15 @@ def test_same_model_pairs_are_of_one_model() -> None:
     samples = [right(1, 2), wrong("#### 1"), wrong("#### 2", model="b"), right(2, 1, model="b"), right(0, 3, model="c")]
     pairs = make_pairs(samples, "strict", same_model=True)
     assert [(good.model, bad.model) for good, bad in pairs] == [("a", "a"), ("b", "b")]
+
+
+def test_same_model_pairs_of_a_model_do_not_depend_on_the_texts_of_others() -> None:
+    samples = [right(1, 2), wrong("#### 1"), right(1, 2, model="b"), wrong("#### 2", model="b")]
+    pairs = make_pairs(samples, "strict", same_model=True)
+    assert [(good.model, bad.model, bad.text) for good, bad in pairs] == [("a", "a", "#### 1"), ("b", "b", "#### 2")]
+    again = [*samples, wrong("#### 1", model="b")]
+    texts = [(good.text, bad.text) for good, bad in make_pairs(again, "strict", same_model=True)]
+    assert len(texts) == len(set(texts)) == 2
 
 
 def test_a_problem_without_a_wrong_path_has_no_pairs() -> None:

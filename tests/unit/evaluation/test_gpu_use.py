@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from rft_ray.config import load
 from rft_ray.config.hardware import BY_NAME
-from rft_ray.evaluation.gpu_use import Work, engine_work, in_groups, most_at_once, training_work, use_of
+from rft_ray.data.problems import prepare_sets
+from rft_ray.evaluation.gpu_use import Work, engine_work, gpu_use, in_groups, most_at_once, training_work, use_of
 from rft_ray.evaluation.summary_records import GpuUse, ProblemCounts, Summary, parse_summary, summary_json
+from rft_ray.grading.spec import spec_of
+from rft_ray.plan.run_plan import make_plan
+from rft_ray.runtime.progress import StageTime
+from rft_ray.store import commit_table, mark_run, open_store
+from rft_ray.store.models.committed import commit_model
+from rft_ray.store.shards import missing_shards
 from rft_ray.training.results import TrainingRecord
+from tests.unit.store.test_models import model_files
 
 RECORD = TrainingRecord(
     examples=1000,
@@ -104,6 +115,35 @@ def test_trainings_side_by_side_hold_the_gpus_of_all_their_groups(models: int, s
     assert use.gpus == gpus
     assert use.gpu_hours == pytest.approx(max(seconds * gpus, 4 * 3600 * models) / 3600, abs=1e-4)
     assert use.idle == pytest.approx(1 - 4 * models / use.gpu_hours, abs=1e-4)
+
+
+def test_what_two_models_of_a_config_share_is_counted_once(tmp_path: Path) -> None:
+    """One base under two names, of which another model samples for one: one evaluation of the base, one RFT model."""
+    problems = "{train: {source: 'tiny:train:20'}, test: {source: 'tiny:test:20'}, per_block: 20}"
+    models = "[{name: a, source: x}, {name: b, source: x, sample_from: y}]"
+    settings = load(None, [f"--problems={problems}", f"--models={models}", "--sft=null", "--engine.device=gpu"])
+    bases = {"a": "0" * 16, "b": "0" * 16, "b samples from": "1" * 16}
+    plan = make_plan(settings, *prepare_sets(settings.problems, spec_of(settings)), bases)
+    first, second = plan.rft
+    assert first.fingerprint == second.fingerprint
+    store = open_store(str(tmp_path / "run"))
+    mark_run(store)
+    (tmp_path / "files").mkdir()
+    for name, content in model_files().items():
+        (tmp_path / "files" / name).write_bytes(content)
+    commit_model(store, first.fingerprint, tmp_path / "files", {"training": asdict(RECORD)})
+    evaluations = [job.sampling for job in plan.evaluation_verdicts("base")]
+    shards = missing_shards(store, [shard for job in evaluations for shard in job.shards()])
+    assert (
+        len(shards)
+        == len({shard.stem for shard in shards})
+        == len([*evaluations[0].shards(), *evaluations[1].shards()])
+    )
+    for shard_ in shards:
+        commit_table(store, shard_.key(), pa.table({"row": [1]}), shard("e", 1000.0, 100.0, 10**6, card="A100-80GB"))
+    rft, sample = gpu_use(store, plan, [StageTime("rft", 900.0), StageTime("sample", 100.0)])
+    assert (rft.gpus, rft.gpu_hours) == (8, 2.0)
+    assert sample.mfu == pytest.approx(2 * 7e9 * len(shards) * 10**6 / (100 * 2 * PEAK), abs=1e-4)
 
 
 def test_a_summary_keeps_the_use_and_one_without_gpus_says_nothing_of_it() -> None:

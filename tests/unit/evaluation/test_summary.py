@@ -10,7 +10,7 @@ import pytest
 
 from rft_ray.config.endpoint import Endpoint, TokenPrice
 from rft_ray.evaluation.metrics import Metric
-from rft_ray.evaluation.summary import charged_for, job_of, read_summary, samplers_of, summarize
+from rft_ray.evaluation.summary import charged_for, job_of, made_same_corpus, read_summary, samplers_of, summarize
 from rft_ray.evaluation.summary_records import BadPlace, Charged, Complementarity, Corpus, parse_summary, summary_json
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import StageTime
@@ -209,7 +209,17 @@ def test_a_summary_that_was_written_is_read_as_the_same(tmp_path: Path) -> None:
     summary = read_summary(store)
     assert summary is not None
     assert summary_json(summary) == data
-    assert samplers_of(store) == list(summary.samplers.values())
+    assert samplers_of(store) == summary.samplers
+
+
+def test_the_seconds_of_a_run_that_ended_before_its_corpus_are_carried_over(tmp_path: Path) -> None:
+    """A run that ended with quarantined shards writes its summary while sampling."""
+    plan, store = make_run(tmp_path)
+    summary = summarize(store, plan)
+    other = replace(summary, fingerprint="0" * 16)
+    assert made_same_corpus(replace(summary, corpus=None), plan)
+    assert made_same_corpus(other, plan)
+    assert not made_same_corpus(replace(other, corpus=None), plan)
 
 
 def test_a_bad_place_is_in_the_summary_where_others_have_sampled_with_the_model(tmp_path: Path) -> None:
@@ -240,7 +250,7 @@ def test_what_is_no_summary_of_a_run_counts_as_none(tmp_path: Path, data: bytes,
     store = open_store(str(tmp_path))
     store.replace("summary.json", data)
     assert read_summary(store) is None
-    assert samplers_of(store) == []
+    assert samplers_of(store) == {}
     assert job_of(store) == job
     with pytest.raises(StoreError, match="is not a run of" if job else r"no summary\.json"):
         write_report(store)

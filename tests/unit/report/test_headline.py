@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.report.facts import RunFacts, gather
-from rft_ray.report.page import headline
+from rft_ray.report.page import headline, run_page
 from tests.report_run import make_run
 
 
@@ -52,3 +53,14 @@ def test_the_paths_of_a_teacher_are_not_from_the_model_itself(facts: RunFacts) -
 
 def test_samples_from_another_source_are_that_sources(facts: RunFacts) -> None:
     assert " from hub:x/y " in headline(of(facts.summary, ("a",), ("a",)), config(a="hub:x/y"))[0]
+
+
+@pytest.mark.parametrize("dedup", ["none", "random"])
+def test_paths_that_are_not_selected_by_their_equations_are_not_called_distinct(facts: RunFacts, dedup: str) -> None:
+    repeated = {**facts.config, "corpus": {**facts.config["corpus"], "dedup": dedup}}
+    assert "distinct correct paths" in headline(facts.summary, facts.config)[0]
+    assert " correct paths" in headline(facts.summary, repeated)[0]
+    assert "distinct" not in headline(facts.summary, repeated)[0]
+    page = run_page(replace(facts, config=repeated))
+    assert "<dt>Paths</dt>" in page
+    assert not re.search(r"Kept: [\d,]+ distinct", page)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.cli import report, study
 from rft_ray.report.study_page import band, headline, study_page
 from rft_ray.report.write import write_study_report
-from rft_ray.store import NotFound, open_store
+from rft_ray.store import NotFound, mark_run, open_store
 from rft_ray.study.result import Estimate, Fit, write_study
 from tests.study_result import STUDY
 
@@ -70,6 +71,18 @@ def test_cells_are_escaped(page: str) -> None:
     assert "&lt;b&gt;" in page
     assert "x &amp; more" in page
     assert "&lt;mine&gt;.yaml" in page
+
+
+def test_a_damaged_study_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(f"{tmp_path}/rft")
+    mark_run(store)
+    store.replace("study.json", b'{"run": 3}')
+    (tmp_path / "own.yaml").write_text("models: [{name: a, source: 'tiny:tiny-xs'}]")
+    markdown = [f"{tmp_path}/own.yaml", f"--run.store={tmp_path}", "--markdown", f"{tmp_path}/study.md"]
+    for command, arguments in ((report.main, [store.url]), (study.main, markdown)):
+        assert command(arguments) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "study.json is damaged, or of another version" in line
 
 
 def test_the_page_is_written_next_to_study_json(tmp_path: Path, page: str) -> None:

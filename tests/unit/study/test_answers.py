@@ -237,3 +237,9 @@ def test_the_papers_own_figures_confirm_its_findings() -> None:
     assert {finding.key: finding.holds for finding in judged} == dict.fromkeys(
         ("loss", "weaker", "data", "data-better", "k", "paths"), "yes"
     )
+
+
+def test_one_test_problem_gives_no_comparison_and_no_error() -> None:
+    points = evidence(rising)
+    right = {name: {"0": problems["0"]} for name, problems in points.right.items()}
+    assert comparisons(replace(points, right=right)) == []

@@ -1,16 +1,23 @@
-"""The progress lines of a long study, and the estimate of its time."""
+"""The progress lines of a long study, the estimate of its time, and the time that it took."""
 
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rft_ray.plan.cost import Left
+from rft_ray.store import StoreError, open_store
+from rft_ray.study import run
 from rft_ray.study.cost import describe, sampling_jobs, training_seconds
 from rft_ray.study.plan import PlannedPoint
+from rft_ray.study.result import read_study, write_study
 from rft_ray.study.run import Ticker
 from rft_ray.training.results import TrainingProgress
+from tests.study_result import STUDY
 from tests.unit.study.test_plan import planned
 
 
@@ -52,3 +59,20 @@ def test_the_estimate_counts_every_training_and_what_is_missing() -> None:
 def test_of_a_finished_study_no_time_is_left() -> None:
     shown = describe(planned(), gpu=False, left=Left(frozenset(), frozenset()))
     assert shown.splitlines()[-1].endswith("left: about 0 s on two CPU cores")
+
+
+def test_the_time_of_a_stage_that_fails_is_in_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        time.sleep(0.05)
+        raise StoreError("out of order")
+
+    plan, store = planned(), open_store(str(tmp_path))
+    write_study(store, replace(STUDY, fingerprint=plan.fingerprint, stages=()))
+    monkeypatch.setattr(run, "save", lambda *_: None)
+    monkeypatch.setattr(run.problems, "commit_problems", fail)
+    for times in (1, 2):
+        with pytest.raises(StoreError, match="out of order"):
+            run.run(plan, store, "study", lambda _: None)
+        [stage] = read_study(store).stages
+        assert stage.name == "problems"
+        assert stage.seconds >= times * 0.05
