@@ -86,6 +86,14 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
         print(line)
 
 
+def for_gpus(config: Config, *, asked: bool) -> bool:
+    """Whether a dry run estimates for GPUs: it is asked to, or the config says which or that there are some."""
+    from rft_ray.plan.memory import planned_card
+
+    devices = {config.training.device, config.engine.device}
+    return asked or "gpu" in devices or (devices != {"cpu"} and planned_card(config) is not None)
+
+
 def show_memory(needed: Needs, *, gpu: bool) -> None:
     """Print the memory of each stage on the config's card, or the host's memory. Raises ConfigError as `check` does.
 
@@ -118,7 +126,7 @@ def check_memory_here(config: Config, needs: Callable[[], Needs]) -> None:
     if card_of_type(config.engine.accelerator_type or ""):
         return
     planned = memory.planned_card(config)
-    if here := [card for card in cards(ray.cluster_resources()) if card != planned]:
+    if here := [card for card in cards(ray.cluster_resources(), planned) if card != planned]:
         needed = needs()
         for card in here:
             memory_plan.check(needed, card)
@@ -160,6 +168,9 @@ def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
     except RftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while models and data are read, which takes minutes from the hub
+        print("stopped before the work began", file=sys.stderr)
+        return 130
     return _exit_code(work) if work else 0
 
 

@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit code; 2 when there is no such subcommand."""
+    """Run a subcommand and return its exit code; 2 when there is no such subcommand, 130 after Ctrl-C."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -34,8 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"{_help()}\n\nrft-ray: error: there is no command {name!r}", file=sys.stderr)
         return 2
-    command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
-    return command(rest)
+    try:
+        command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
+        return command(rest)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _help() -> str:

@@ -35,7 +35,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, whose errors in values have a place: the library's for the date 2026-02-30 is a bare ValueError."""
+    """The safe loader, with a place in each error of a value: the library's for the date 2026-02-30 is a ValueError."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

@@ -48,10 +48,13 @@ def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, floa
     return device == "gpu" or (device == "auto" and resources.get("GPU", 0) >= 1)
 
 
-def cards(resources: Mapping[str, float]) -> list[Card]:
-    """The kinds of GPUs on a cluster with these total resources, as far as the table of cards has them."""
+def cards(resources: Mapping[str, float], planned: Card | None) -> list[Card]:
+    """The kinds of GPUs on a cluster with these total resources, as far as the table of cards has them.
+
+    `planned`: the card that the run is planned for, which is taken for its type of Ray's.
+    """
     types = (name.removeprefix(_CARD) for name, count in resources.items() if name.startswith(_CARD) and count)
-    return sorted({card for card in map(card_of_type, types) if card}, key=lambda card: card.name)
+    return sorted({card for name in types if (card := card_of_type(name, planned))}, key=lambda card: card.name)
 
 
 _CARD = "accelerator_type:"

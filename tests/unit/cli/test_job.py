@@ -66,6 +66,8 @@ def test_an_unknown_name_lists_the_shipped_configs() -> None:
         ([], ["L4"], ["L4"]),  # planned for another card than the cluster's
         (["--engine.accelerator_type=A100"], ["A100", "L4"], []),  # engines stay off the L4
         (["--hardware.gpu=null"], [], []),
+        (["--hardware.gpu=H100-NVL"], ["H100"], []),  # which Ray's name does not tell from an H100 with less memory
+        (["--hardware.gpu=A100-40GB"], ["A100", "A40"], ["A40"]),
     ],
 )
 def test_the_cards_that_are_there_are_checked_whatever_card_is_planned(
@@ -113,6 +115,14 @@ def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert carry_out(lambda: work) == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_work_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare() -> None:
+        raise KeyboardInterrupt
+
+    assert carry_out(prepare) == 130
+    assert capsys.readouterr().err == "stopped before the work began\n"
 
 
 def test_a_defect_keeps_its_traceback() -> None:
