@@ -47,13 +47,15 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 def _without_credentials(url: str) -> str:
+    if not url:
+        raise ValueError("is empty: a variable of the shell may be unset")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError(f"{SECRET}: credentials come from the environment")
     return url
 
 
 Place = Annotated[str, AfterValidator(_without_credentials)]
-"""A path or URL without credentials: a config is saved with the run and shown in reports."""
+"""A path or URL, not empty and without credentials: a config is saved with the run and shown in reports."""
 
 
 def _plain(name: str) -> str:

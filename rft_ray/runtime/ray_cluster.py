@@ -36,6 +36,7 @@ def start_ray() -> None:
         log_to_driver=False,
         **gpus.ray_options(),
         **ray_private.LOOPBACK,
+        **ray_private.temp_folder(),
     )
 
 

@@ -101,6 +101,13 @@ def test_a_pair_of_escapes_of_json_is_one_character(tmp_path: Path) -> None:
     assert load(tmp_path / "c.json").prompt.system == "😀"
 
 
+@pytest.mark.parametrize("key", ["run.store", "models.0.source", "problems.train.source"])
+def test_an_empty_address_is_refused(tmp_path: Path, key: str) -> None:
+    """As of an unset variable of the shell: `--run.store=$STORE` meant the root of the file system."""
+    message = refused(tmp_path, MODELS + "problems: {test: {source: x}}\n", f"--{key}=")
+    assert message.startswith(f"the command line: {key}: is empty: a variable of the shell may be unset")
+
+
 @pytest.mark.parametrize("value", ["true", "yes", "on", "false"])
 @pytest.mark.parametrize(
     "key", ["training.workers", "training.zero_stage", "problems.train.limit", "run.seed", "engine.kv_cache_gib"]
