@@ -37,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
         return command(rest)
+    except OSError as error:
+        from rft_ray.cli.job import path_error
+
+        print(path_error(error), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,6 +28,10 @@ def start_ray() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # engines and trainers are what the cores are for: Ray's own processes and this one must not go before them
     os.environ.setdefault(ray_private.WORKER_NICENESS, "0")
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not _keeps_token(
+        Path(os.path.expanduser("~/.ray"))
+    ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
     ray.init(
         address="local",
@@ -38,6 +43,12 @@ def start_ray() -> None:
         **ray_private.LOOPBACK,
         **ray_private.temp_folder(),
     )
+
+
+def _keeps_token(folder: Path) -> bool:
+    """Whether Ray finds its token in this folder, or can write one there. A home may be missing or read-only."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return os.access(folder / "auth_token", os.R_OK) or (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK))
 
 
 def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, float]) -> bool:

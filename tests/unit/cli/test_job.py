@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from pathlib import Path
 
 import pytest
 import ray
 
 from rft_ray.cli.job import CONFIGS, carry_out, check_memory_here, config_file, parse, shipped_configs
+from rft_ray.cli.main import main
 from rft_ray.config import ConfigError, load
 from rft_ray.config.errors import InputError, RftError, RunError
 from rft_ray.data.hub import HubError
@@ -125,7 +127,19 @@ def test_ctrl_c_before_the_work_exits_with_130(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "stopped before the work began\n"
 
 
+def test_a_path_that_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a folder of another user, which only root may read."""
+    assert carry_out(lambda: fails(PermissionError(errno.EACCES, "Permission denied", "/home/other/x"))) == 2
+    assert "error: /home/other/x cannot be used (Permission denied): check the path" in capsys.readouterr().err
+    long = 5000 * "x"
+    assert main(["grade", f"{long}.jsonl", "--gold", "tiny:train:50"]) == 2
+    assert main(["verify", f"{long}.jsonl", "--gold", "tiny:train:50", "--out", long]) == 2
+    assert capsys.readouterr().err.count("File name too long") == 2
+
+
 def test_a_defect_keeps_its_traceback() -> None:
     assert not issubclass(ZeroDivisionError, RftError)
     with pytest.raises(ZeroDivisionError):
         carry_out(lambda: lambda: fails(ZeroDivisionError()))
+    with pytest.raises(OSError, match="no file"):
+        carry_out(lambda: fails(OSError("no file")))

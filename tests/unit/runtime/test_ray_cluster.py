@@ -68,3 +68,18 @@ def test_workers_of_a_local_ray_are_as_nice_as_the_driver_unless_the_user_says_o
         monkeypatch.delenv(ray_private.WORKER_NICENESS)
     ray_cluster.start_ray()
     assert os.environ[ray_private.WORKER_NICENESS] == niceness
+
+
+def test_a_home_that_cannot_hold_rays_token_is_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray, "init", lambda **arguments: None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # to be put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ray_cluster.start_ray()
+    assert "RAY_AUTH_TOKEN" not in os.environ  # Ray's own file
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    ray_cluster.start_ray()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
