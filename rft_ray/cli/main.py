@@ -5,6 +5,7 @@ So `rft-ray --help` loads no subcommand, and an unknown config key is refused be
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
-        return command(rest)
+        code = command(rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as of `| head`; what Python still has to write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         from rft_ray.cli.job import path_error
 

@@ -153,3 +153,14 @@ def test_engines_of_another_card_sample_at_its_speed() -> None:
     assert all("sample" in line or "GPU" in line for line in differ)
     assert sum("sample (" in line for line in differ) > 2
     assert "GPU-hours of A100-80GB and L4" in "\n".join(lines[1])
+
+
+def test_a_stage_on_cpus_is_estimated_for_cpus() -> None:
+    sizes = {"a": 7 * 10**9, "b": 7 * 10**9}
+    shown = {}
+    for device in ("gpu", "cpu"):
+        plan = planned("--engine.device=gpu", f"--training.device={device}")
+        shown[device] = describe(plan, sizes, all_of(plan), gpu=True)
+    assert "on 1 GPUs to sample and two CPU cores to train" in shown["cpu"]
+    lines = zip(*(text.splitlines() for text in shown.values()), strict=True)
+    assert {line.split()[1] for line, other in lines if line != other} >= {"train"}
