@@ -355,8 +355,9 @@ def test_a_head_counts_gpus_only_where_the_packages_can_use_them(
 # --- Makefile, .ci/run, local.sh
 
 
-def make(*arguments: str) -> str:
+def make(*arguments: str, **variables: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment |= variables
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
@@ -378,6 +379,25 @@ def test_a_demo_target_names_a_config_that_exists(target: str) -> None:
 def test_arguments_reach_the_commands() -> None:
     assert "--run.name=mine" in make("-n", "demo", "ARGS=--run.name=mine")
     assert make("-n", "test", 'ARGS=-k "one or two"').rstrip().endswith('-k "one or two"')
+
+
+def test_a_device_of_the_shell_for_other_programs_means_nothing() -> None:
+    assert make("-n", "setup", DEVICE="cuda").rstrip() == "bash cluster/setup.sh"
+    assert make("-n", "setup", DEVICE="gpu").rstrip() == "bash cluster/setup.sh --gpu"
+    assert make("-n", "setup", "DEVICE=cuda").rstrip() == "bash cluster/setup.sh --cuda"  # which it refuses
+
+
+def test_a_search_path_of_cd_does_not_lead_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    environment = os.environ | {"CDPATH": str(tmp_path)}
+    shown = subprocess.run(
+        ["bash", "cluster/local.sh", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "cluster/local.sh up 2" in shown.stdout
+    assert str(tmp_path) not in shown.stdout + shown.stderr
+    (tmp_path / "Makefile").write_text(f"include {ROOT}/Makefile\nprint-cdpath:\n\t@echo path=$$CDPATH\n")
+    printed = ["make", "--no-print-directory", "-s", "-f", str(tmp_path / "Makefile"), "print-cdpath"]
+    assert subprocess.check_output(printed, cwd=ROOT, env=environment, text=True) == "path=\n"
 
 
 def test_make_test_runs_every_folder_quick_ones_first() -> None:
