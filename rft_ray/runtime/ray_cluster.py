@@ -12,6 +12,7 @@ from typing import Any, Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rft_ray.config.errors import ConfigError
 from rft_ray.config.hardware import Card, card_of_type
 from rft_ray.runtime import gpus, ray_private
 from rft_ray.runtime.actor_pool import StageError
@@ -19,9 +20,18 @@ from rft_ray.store import Store
 
 
 def start_ray() -> None:
-    """Connect to the cluster that RAY_ADDRESS names, as a submitted job's does, or start one on loopback."""
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+    """Connect to the cluster that RAY_ADDRESS names, as a submitted job's does, or start one on loopback.
+
+    Raises ConfigError where RAY_ADDRESS is no address of a cluster.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=False)
+        except ValueError:  # as for http://HEAD:8265, which `ray job submit` takes
+            raise ConfigError(
+                f"RAY_ADDRESS={address} is no address of a cluster: write HOST:6379 of its head, or unset it for a Ray "
+                "on this machine; http://HEAD:8265 is for `ray job submit`"
+            ) from None
         return
     # a checkout that is not installed: workers import this package whatever folder the job was started in
     root = str(Path(__file__).resolve().parents[2])

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 import rft_ray
+from rft_ray.config import ConfigError
 from rft_ray.runtime import ray_cluster, ray_private
 
 
@@ -83,3 +84,10 @@ def test_a_home_that_cannot_hold_rays_token_is_not_needed(monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     ray_cluster.start_ray()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1"])
+def test_an_address_that_is_none_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"RAY_ADDRESS={address} is no address of a cluster: write HOST:6379"):
+        ray_cluster.start_ray()
