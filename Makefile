@@ -7,6 +7,12 @@ SHELL := /bin/bash
 PYTHON_IN_VENV := .venv/bin/python
 CLUSTER := $(PYTHON_IN_VENV) cluster/demo.py
 ARGS ?=
+# `cd cluster` of a script must not go to a folder of that name elsewhere.
+unexport CDPATH
+# Of the shell's own variable, as of DEVICE=cuda for other programs, only the words that mean something here.
+ifeq ($(origin DEVICE),environment)
+override DEVICE := $(filter gpu cpu,$(DEVICE))
+endif
 
 FIRST := tests/unit tests/integration tests/serve
 TESTS := $(FIRST) $(filter-out $(FIRST) %__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))

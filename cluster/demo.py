@@ -38,8 +38,8 @@ PASSED_ON = ("RFT_GSM8K_DIR", "HF_HOME", "HF_HUB_OFFLINE")
 
 The dashboard shows the variables of a job, so they must not hold secrets.
 """
-SETTING = re.compile(r"--\w+\.[\w.]+=")
-"""Matches `--section.key=value`, a setting of the config; other options are for the job itself."""
+OPTION = re.compile(r"--(limit|gpu|dry-run|config)\b")
+"""Matches an option of the job itself; others with `=` are settings of the config: `--section.key=value`."""
 STOPPED = 130
 """Exit status after Ctrl-C."""
 SERVE_PORT = 8000
@@ -56,7 +56,8 @@ def run(start: Callable[[], Cluster], config: str, options: Sequence[str]) -> in
 
     try:
         file = config_file(config)
-        settings = load(file, [option for option in options if SETTING.match(option)]).run
+        given = [option for option in options if option.startswith("--") and "=" in option]
+        settings = load(file, [option for option in given if not OPTION.match(option)]).run
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@
 #   cluster/local.sh status
 #   cluster/local.sh down          end it, by pid
 set -euo pipefail
-root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
+root=$(unset CDPATH && cd "${BASH_SOURCE[0]%/*}/.." && pwd)
 python=$root/.venv/bin/python
 [[ -x $python ]] || { echo 'No .venv yet: run `make setup` first.' >&2; exit 1; }
 

@@ -92,7 +92,8 @@ class Cluster:
     @property
     def variables(self) -> dict[str, str]:
         """Environment variables that a process needs to connect to this cluster."""
-        direct = ",".join(dict.fromkeys([*filter(None, os.environ.get("NO_PROXY", "").split(",")), "127.0.0.1"]))
+        given = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+        direct = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1"]))
         return LOOPBACK | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
@@ -239,7 +240,7 @@ def _start_head(state: Path, cpus: int) -> Cluster:
     log = state / "head.log"
     for defaults in (PORTS, dict.fromkeys(PORTS, 0)):
         ports = {name: free_port(port) for name, port in defaults.items()}
-        temp = Path(tempfile.mkdtemp(prefix="rft-ray-"))  # short: a socket path has at most 107 characters
+        temp = _temp_folder()
         cluster = Cluster(secrets.token_hex(8), boot_id(), state, temp, ports)
         cluster.save()
         print(f"Starting a Ray head (dashboard {cluster.dashboard}, log {log})", flush=True)
@@ -249,6 +250,13 @@ def _start_head(state: Path, cpus: int) -> Cluster:
         _end(cluster)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise ClusterError(f"the Ray head did not start within {START_S} s; the end of {log}:\n{tail}")
+
+
+def _temp_folder() -> Path:
+    """A new folder for the sockets of all nodes, in /tmp where TMPDIR is long: a path of a socket has 107 bytes."""
+    folder = tempfile.gettempdir()
+    socket = "/rft-ray-abcdefgh/w99/session_2026-11-30_19-47-01_323580_4194304/sockets/plasma_store"
+    return Path(tempfile.mkdtemp(prefix="rft-ray-", dir="/tmp" if len(os.fsencode(folder + socket)) > 107 else folder))
 
 
 def _head_command(cluster: Cluster, cpus: int) -> list[str]:
@@ -346,8 +354,11 @@ def _end(cluster: Cluster) -> list[str]:
 
 
 def _make_token(path: Path) -> None:
-    """Create the token file, readable only by its owner, unless it exists."""
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+    """Create the token file, readable only by its owner, unless it has a token. An interrupted call leaves none."""
+    if not path.exists() or not path.read_text().strip():
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
             handle.write(secrets.token_hex(32))
+        draft.replace(path)
     path.chmod(0o600)

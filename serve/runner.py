@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rft_ray.config.errors import RunError
 from rft_ray.runtime.gpus import ray_options
+from rft_ray.runtime.ray_private import temp_folder
 from serve import ray_private
 from serve.http import listening, proxy_middleware
 
@@ -148,7 +149,7 @@ def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterat
 
     options: dict[str, Any] = {"address": address}
     if not address:
-        options = {"address": "local", "include_dashboard": False, **ray_options()}
+        options = {"address": "local", "include_dashboard": False, **ray_options(), **temp_folder()}
     options["runtime_env"] = {"env_vars": SERVE_SETTINGS | settings}
     try:
         ray.init(**options, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)

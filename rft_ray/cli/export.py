@@ -24,6 +24,9 @@ from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.report import export
 from rft_ray.store import Store, open_run
 
+REMOTE = ("hub:", "s3://")
+"""What targets that are no folders begin with."""
+
 
 def main(argv: Sequence[str], prog: str = "rft-ray export") -> int:
     """Export the model and return the exit code."""
@@ -51,6 +54,8 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add("--to", required=True, metavar="DIR|hub:OWNER/NAME|s3://BUCKET/PREFIX", help="where to write it; must be empty")
     add("--dry-run", action="store_true", help="for hub and S3: write the folder ./NAME and upload nothing")
     options = parser.parse_args(argv)
+    if options.dry_run and not options.to.startswith(REMOTE):
+        parser.error(f"--dry-run is for hub: and s3:// targets: without it, --to {options.to} writes the same folder")
     options.run = run_of(parser, options, "summary.json", finished=True)
     return options
 
@@ -60,7 +65,7 @@ def run(options: argparse.Namespace) -> list[str]:
     store = open_run(options.run)
     summary, entry = export.choose(store, options.model, options.stage)
     target = options.to.rstrip("/")
-    if not target.startswith(("hub:", "s3://")):
+    if not target.startswith(REMOTE):
         return [_write(store, summary, entry, Path(target).expanduser().absolute())]
     name = target.removeprefix("hub:").rpartition("/")[2]
     if options.dry_run:

@@ -86,6 +86,14 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
         print(line)
 
 
+def for_gpus(config: Config, *, asked: bool) -> bool:
+    """Whether a dry run estimates for GPUs: it is asked to, or the config says which or that there are some."""
+    from rft_ray.plan.memory import planned_card
+
+    devices = {config.training.device, config.engine.device}
+    return asked or "gpu" in devices or (devices != {"cpu"} and planned_card(config) is not None)
+
+
 def show_memory(needed: Needs, *, gpu: bool) -> None:
     """Print the memory of each stage on the config's card, or the host's memory. Raises ConfigError as `check` does.
 
@@ -118,7 +126,7 @@ def check_memory_here(config: Config, needs: Callable[[], Needs]) -> None:
     if card_of_type(config.engine.accelerator_type or ""):
         return
     planned = memory.planned_card(config)
-    if here := [card for card in cards(ray.cluster_resources()) if card != planned]:
+    if here := [card for card in cards(ray.cluster_resources(), planned) if card != planned]:
         needed = needs()
         for card in here:
             memory_plan.check(needed, card)
@@ -132,7 +140,7 @@ def check_writable(store: Store) -> None:
 
 def check_out(option: str, file: Path) -> None:
     """Raises InputError unless a file can be written at this path. Writes nothing; missing folders can be made."""
-    if file.is_dir():
+    if os.path.isdir(file):
         raise InputError(
             f"{option} {file} is a folder: give a file in it, as in {file / 'result'}{file.suffix or '.jsonl'}"
         )
@@ -141,7 +149,7 @@ def check_out(option: str, file: Path) -> None:
 
 def check_folder(option: str, folder: Path) -> None:
     """Raises InputError where the folder cannot be made or written."""
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not nearest.is_dir():
         raise InputError(f"{option}: {folder} cannot be made, since {nearest} is a file: choose another path")
     if not os.access(nearest, os.W_OK | os.X_OK):
@@ -160,7 +168,23 @@ def carry_out(prepare: Callable[[], Callable[[], None] | None]) -> int:
     except RftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(path_error(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while models and data are read, which takes minutes from the hub
+        print("stopped before the work began", file=sys.stderr)
+        return 130
     return _exit_code(work) if work else 0
+
+
+def path_error(error: OSError) -> str:
+    """The line for a path that the system refuses, as in a folder of another user. Raises an error that names none.
+
+    `Path.exists` and `Path.is_dir` raise for such a path.
+    """
+    if error.filename is None:
+        raise error
+    return f"error: {error.filename} cannot be used ({error.strerror}): check the path and its permissions"
 
 
 def start(store: Store) -> None:

@@ -5,6 +5,7 @@ So `rft-ray --help` loads no subcommand, and an unknown config key is refused be
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,7 +27,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit code; 2 when there is no such subcommand."""
+    """Run a subcommand and return its exit code; 2 when there is no such subcommand, 130 after Ctrl-C."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -34,8 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"{_help()}\n\nrft-ray: error: there is no command {name!r}", file=sys.stderr)
         return 2
-    command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
-    return command(rest)
+    try:
+        command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
+        code = command(rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as of `| head`; what Python still has to write at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        from rft_ray.cli.job import path_error
+
+        print(path_error(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _help() -> str:

@@ -29,12 +29,13 @@ from rft_ray.cli.job import (
     check_memory_here,
     check_writable,
     config_file,
+    for_gpus,
     parse,
     shipped_configs,
     show_memory,
     start,
 )
-from rft_ray.config import Config, load
+from rft_ray.config import ENDPOINT, Config, load
 
 if TYPE_CHECKING:
     from rft_ray.plan.memory_plan import Needs
@@ -60,6 +61,8 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
     parser.add_argument("--limit", type=int, metavar="N", help="use the first N training problems, whole blocks")
     parser.add_argument("--gpu", action="store_true", help="with --dry-run: estimate for GPUs")
     options, settings = parse(parser, argv)
+    if options.gpu and not options.dry_run:
+        parser.error("--gpu belongs to --dry-run: a run uses GPUs by --training.device and --engine.device")
     if options.limit is not None:
         settings += [f"--problems.train.limit={options.limit}", "--problems.train.fraction=null"]
     return options, settings
@@ -108,16 +111,16 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     """Print the resolved config, the plan of shards, and an estimate. Starts neither Ray nor an engine."""
     from rft_ray import pipeline
     from rft_ray.data import base_models
-    from rft_ray.plan import cost, memory
+    from rft_ray.plan import cost, samplers
 
-    gpu = gpu or memory.planned_card(config) is not None
+    gpu = for_gpus(config, asked=gpu)
     plan, store = pipeline.prepare(config)
     check_writable(store)
     plan = pipeline.to_run(plan, store)
     shards = list(plan.completion_shards())
     left = cost.work_left(store, shards, [job.fingerprint for job in plan.trainings])  # an error is the first line
-    models = plan.config.models
-    sizes = {model.name: 0 if model.is_endpoint else base_models.size(model.source) for model in models}
+    sources = samplers.sources(plan.config)
+    sizes = {name: 0 if source.startswith(ENDPOINT) else base_models.size(source) for name, source in sources.items()}
     estimate = cost.describe(plan, sizes, left, gpu=gpu)
     print(config.to_yaml())
     if pipeline.finished(plan, store):

@@ -55,8 +55,11 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
     for setting in settings:
         if not setting.startswith(SECTIONS) or "=" not in setting:
             parser.error(f"unknown argument {setting!r}; settings are written --engine.key=value, --endpoint.key=value")
-    if options.n < 1 or options.prompts_per_block < 1:
-        parser.error("--n and --prompts-per-block must be at least 1")
+    block = 1 if options.samples_per_block is None else options.samples_per_block
+    if min(options.n, options.prompts_per_block, block) < 1:
+        parser.error("--n, --prompts-per-block and --samples-per-block must be at least 1")
+    if options.template is not None and options.kind not in (None, "template"):
+        parser.error(f"--template belongs to --kind template, not to --kind {options.kind}")
     if options.name is None:
         last = re.split("[/:]", options.model.rstrip("/"))[-1].partition("@")[0]
         options.name = re.sub("[^A-Za-z0-9._-]+", "-", last)[:64].strip("-.")
@@ -216,14 +219,15 @@ def prompt_of(options: argparse.Namespace) -> dict[str, str]:
 
     kind = options.kind
     if kind is None:
-        kind = "template" if options.template else "chat" if options.system or has_chat() else "template"
+        kind = "template" if options.template is not None else "chat" if options.system or has_chat() else "template"
     if kind == "chat":
         if not has_chat():
             raise ConfigError(f"{options.model} has no chat template: use --kind template or --kind raw")
         return {"kind": "chat", "system": options.system}
     if options.system:
         raise ConfigError(f"--system belongs to --kind chat: put the text into --template instead (kind: {kind})")
-    return {"kind": "template", "template": "{query}" if kind == "raw" else options.template or ALPACA}
+    given = ALPACA if options.template is None else options.template
+    return {"kind": "template", "template": "{query}" if kind == "raw" else given}
 
 
 def check_other_run(store: Store) -> None:

@@ -31,6 +31,7 @@ from rft_ray.cli.job import (
     check_out,
     check_writable,
     config_file,
+    for_gpus,
     parse,
     show_memory,
     start,
@@ -64,7 +65,12 @@ def arguments(argv: Sequence[str], prog: str) -> tuple[argparse.Namespace, list[
     parser.add_argument(
         "--markdown", metavar="FILE", type=Path, help="write the last study.json as a Markdown page; run nothing"
     )
-    return parse(parser, argv)
+    options, settings = parse(parser, argv)
+    if options.gpu and not options.dry_run:
+        parser.error("--gpu belongs to --dry-run: a study uses GPUs by --training.device and --engine.device")
+    if options.markdown and options.dry_run:
+        parser.error("--markdown writes the page of a study that has run: leave out --dry-run")
+    return options, settings
 
 
 def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: str) -> Callable[[], None] | None:
@@ -121,6 +127,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     from rft_ray.study import cost
     from rft_ray.study import run as study_run
 
+    gpu = for_gpus(config, asked=gpu)
     plan, store = study_run.prepare(config)
     check_writable(store)
     points = [point for late in (False, True) for point in plan.of(late=late)]

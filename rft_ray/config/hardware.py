@@ -30,7 +30,7 @@ class Card:
     tflops: float
     """Dense bfloat16 TFLOP/s."""
     ray: tuple[str, ...] = ()
-    """Ray's accelerator types for this card; the first card of the table that has a type is taken for it."""
+    """Ray's accelerator types for this card, by its device's name. Cards share some: an H100 may be any of three."""
     words: tuple[str, ...] = ()
     """Words that the device's name has, as PyTorch gives it (`NVIDIA A100-SXM4-80GB`)."""
 
@@ -47,25 +47,28 @@ CARDS = (
     Card("B200", 180, 2250, ("B200",), ("B200",)),
     Card("H200", 141, 989.4, ("H200",), ("H200",)),
     Card("H100-80GB", 80, 989.4, ("H100",), ("H100", "HBM3")),
-    Card("H100-PCIe", 80, 756, (), ("H100", "PCIe")),
-    Card("H100-NVL", 94, 835, (), ("H100", "NVL")),
+    Card("H100-PCIe", 80, 756, ("H100",), ("H100", "PCIe")),
+    Card("H100-NVL", 94, 835, ("H100",), ("H100", "NVL")),
     Card("A100-80GB", 80, 312, ("A100", "A100-80G"), ("A100", "80GB")),
-    Card("A100-40GB", 40, 312, ("A100-40G",), ("A100", "40GB")),
+    Card("A100-40GB", 40, 312, ("A100-40G", "A100"), ("A100", "40GB")),
     Card("L40S", 48, 362, ("L40S",), ("L40S",)),
-    Card("A40", 48, 149.7, (), ("A40",)),
-    Card("A6000", 48, 154.8, ("A6000",), ("RTX", "A6000")),
+    Card("A40", 48, 149.7, ("A40",), ("A40",)),
+    Card("A6000", 48, 154.8, ("RTX-A6000", "A6000"), ("RTX", "A6000")),
     Card("A10G", 24, 70, ("A10G",), ("A10G",)),
-    Card("A10", 24, 125, (), ("A10",)),
+    Card("A10", 24, 125, ("A10",), ("A10",)),
     Card("L4", 24, 121, ("L4",), ("L4",)),
-    Card("RTX-4090", 24, 165.2, (), ("RTX", "4090")),
-    Card("RTX-3090", 24, 71, (), ("RTX", "3090")),
+    Card("RTX-4090", 24, 165.2, ("GeForce-RTX-4090",), ("RTX", "4090")),
+    Card("RTX-3090", 24, 71, ("GeForce-RTX-3090",), ("RTX", "3090")),
 )
 BY_NAME = {card.name: card for card in CARDS}
 
 
-def card_of_type(ray_type: str) -> Card | None:
-    """The card of one of Ray's accelerator types; None for a type without one. `A100` is taken for 80 GB."""
-    return next((card for card in CARDS if ray_type in card.ray), None)
+def card_of_type(ray_type: str, planned: Card | None = None) -> Card | None:
+    """The card of one of Ray's accelerator types; None for a type without one.
+
+    Of several it is `planned`, if that has the type, else the first of the table: `A100` is taken for 80 GB.
+    """
+    return next((card for card in (planned, *CARDS) if card and ray_type in card.ray), None)
 
 
 def card_of_device(device: str) -> Card | None:

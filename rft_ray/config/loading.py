@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -34,8 +34,8 @@ PLAIN = {
     "string_type": "must be a text: put it in quotes",
 }
 """Kinds of pydantic's errors whose own messages speak of types -> what to say."""
-
-
+NULL = ("null", "Null", "NULL", "~", "")
+"""YAML's words for no value."""
 _BRANCH = re.compile(r"literal\[.*\]|constrained-\w+|int|bool")
 """What pydantic adds to the place of a problem where a key has several kinds of value."""
 
@@ -43,7 +43,8 @@ _BRANCH = re.compile(r"literal\[.*\]|constrained-\w+|int|bool")
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `section.key=value` overrides (`models.0.source=…` works).
 
-    The value of a text field is taken as it is, or without its quotes where it is all in quotes; other values are YAML.
+    The value of a text field is taken as it is, or without its quotes where it is all in quotes, and `null` is no text
+    where the field may be null; other values are YAML.
     Prints a note to stderr for each old key (`moved_keys.py`). Raises ConfigError with one line per problem, which
     names the file or the command line, and the key.
     """
@@ -122,12 +123,13 @@ def _value(key: str, text: str) -> Any:
     """The value of an override. Raises ConfigError where the text is no YAML and the field is no text field."""
     quoted = len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]
     pattern = _pattern(key)
-    if pattern in _text_keys() and not quoted:
+    is_text = pattern in _text_keys()
+    if is_text and not quoted and not (_text_keys()[pattern] and text in NULL):
         return text
     try:
         return yaml_reader.read(text)
     except yaml_reader.YamlError as error:
-        if pattern in _text_keys():
+        if is_text:
             return text
         raise ConfigError(f"{COMMAND_LINE}: --{key}={text}: not a YAML value, at {error}") from None
 
@@ -223,9 +225,11 @@ def _blamed(where: str, key: str, line: str, given: Sequence[str]) -> str:
 
 
 @cache
-def _text_keys() -> frozenset[str]:
-    """The known keys whose value is a text."""
-    return frozenset(key for key, field in known_fields() if field.annotation is str)
+def _text_keys() -> dict[str, bool]:
+    """The known keys whose value is a text -> whether it may be null instead."""
+    kinds = {key: get_args(field.annotation) or (field.annotation,) for key, field in known_fields()}
+    plain = {key: {str if get_origin(kind) is Annotated else kind for kind in of_key} for key, of_key in kinds.items()}
+    return {key: type(None) in of_key for key, of_key in plain.items() if of_key - {type(None)} == {str}}
 
 
 def known_keys() -> Iterator[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 SECRET = "the URL holds a user or a password"
 NOT_A_NAME = "must be the name of an environment variable, not a key"
@@ -25,15 +26,36 @@ class Section(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True, allow_inf_nan=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true, which is also YAML's `yes` and `on`, for the number 1."""
+        if isinstance(value, bool):
+            kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError("must be a number, not true or false")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation consists of; of a Literal, the types of its values."""
+    parts = get_args(annotation)
+    for part in parts:
+        yield from _kinds(part) if isinstance(part, type) or get_args(part) else [type(part)]
+    if not parts:
+        yield annotation
+
 
 def _without_credentials(url: str) -> str:
+    if not url:
+        raise ValueError("is empty: a variable of the shell may be unset")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError(f"{SECRET}: credentials come from the environment")
     return url
 
 
 Place = Annotated[str, AfterValidator(_without_credentials)]
-"""A path or URL without credentials: a config is saved with the run and shown in reports."""
+"""A path or URL, not empty and without credentials: a config is saved with the run and shown in reports."""
 
 
 def _plain(name: str) -> str:

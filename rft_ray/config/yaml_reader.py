@@ -1,11 +1,13 @@
 """YAML text -> its tree, or one line that says what is wrong, where and what to do.
 
 As `yaml.safe_load`, but a key that comes twice in one mapping is refused: YAML libraries keep the last one silently.
+A character that JSON writes as a pair of escapes (`\\ud83d\\ude00`) is one character.
 Raises YamlError, whose message starts with `line:column`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,10 +34,31 @@ class YamlError(ValueError):
     """A text that is no YAML, or repeats a key. Example: YamlError("3:1: 'run' is given twice, …")"""
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with a place in each error of a value: the library's for the date 2026-02-30 is a ValueError."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, str) and _SURROGATE.search(value):
+                return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except ValueError:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} is no {KINDS.get(kind, kind)}", node.start_mark
+            ) from None
+        return value
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+KINDS = {"timestamp": "date: put a text in quotes", "int": "number", "float": "number", "str": "text"}
+"""What a value of this tag is to be, for a message."""
+
+
 def read(text: str) -> Any:
     """The tree of a YAML text. Raises YamlError."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:

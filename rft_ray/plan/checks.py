@@ -6,11 +6,13 @@ where the run could only fail. Numbers of tokens in notes are estimates, from ch
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Iterator, Sequence
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Endpoint, Recipe
+from rft_ray.config.hardware import BY_NAME, CARDS, card_of_type
 from rft_ray.data import base_models, prompts
 from rft_ray.data.model_checks import RunTexts, check_model
 from rft_ray.data.problems import ProblemSet
@@ -18,7 +20,9 @@ from rft_ray.grading import extract_answer, judging
 from rft_ray.grading.answers import Answer
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
+from rft_ray.plan.model_shape import shape_of
 from rft_ray.plan.samplers import prompt_of
+from rft_ray.store.models.folder import read_json
 
 MOST_CHARACTERS_PER_TOKEN = 12
 """No tokenizer packs a whole text of words and numbers more densely."""
@@ -39,6 +43,7 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
             )
         if config.grading.mode == "paper" and config.grading.verifier == "gsm8k":
             yield from _misread(name, problems)
+    yield from _accelerator(config.engine.accelerator_type)
     yield from _endpoints(config)
     yield from _starts(config)
     yield from _inside_reasoning(config)
@@ -66,11 +71,29 @@ def check_models(config: Config, train: ProblemSet) -> None:
         questions = [prompts.build(form, row.question) for row in checked]
         texts = RunTexts(prompts=questions, responses=responses, context=config.sampling.max_model_len)
         check_model(source, base_models.metadata(source), texts)
-    if (judge := config.grading.judge) and not judge.is_endpoint:
+    judge = config.grading.judge
+    asked = [judge.source] if judge and not judge.is_endpoint else []
+    _check_heads(config, sorted({*(source for source, _ in pairs), *asked}))
+    if judge and asked:
         form = prompts.stored(judge.prompt)
         questions = [prompts.build(form, judging.question(row, row.solution, "0" * 12)) for row in checked]
         texts = RunTexts(prompts=questions, responses=(), context=config.sampling.max_model_len)
         check_model(judge.source, base_models.metadata(judge.source), texts)
+
+
+def _check_heads(config: Config, sources: Sequence[str]) -> None:
+    """Raises ConfigError where vLLM cannot divide the attention heads of a model among the GPUs of an engine."""
+    gpus = config.engine.tensor_parallel_size
+    if gpus == 1 or config.sampling.engine != "vllm":
+        return
+    for source in sources:
+        shape = shape_of(read_json(base_models.metadata(source) / "config.json", source), 1)
+        if shape and not shape.divides_by(gpus):
+            fitting = ", ".join(str(n) for n in range(1, shape.heads + 1) if shape.divides_by(n))
+            raise ConfigError(
+                f"engine.tensor_parallel_size={gpus} cannot divide the {shape.heads} attention heads of {source} "
+                f"evenly: use {fitting}; engine.pipeline_parallel_size divides layers instead"
+            )
 
 
 def _read_by(model: BaseModelSpec) -> list[str]:
@@ -79,6 +102,19 @@ def _read_by(model: BaseModelSpec) -> list[str]:
     if model.sample_from in (None, "sft", "base") or model.samples_from_endpoint:
         return own
     return [*own, str(model.sample_from)]
+
+
+def _accelerator(name: str | None) -> Iterator[str]:
+    """One line where no card of the table has this type of Ray's: engines may wait for it for ever."""
+    if name is None or card_of_type(name):
+        return
+    types = [name for card in CARDS for name in card.ray]
+    near = BY_NAME[name].ray[:1] if name in BY_NAME else difflib.get_close_matches(name.upper(), types, 1, 0.8)
+    yield (
+        f"engine.accelerator_type={name} is none of Ray's types of the cards in docs/cost.md"
+        + (f", did you mean {near[0]}?" if near else ":")
+        + " Engines wait for a node of this type, and whether models fit it is not checked"
+    )
 
 
 def _endpoints(config: Config) -> Iterator[str]:

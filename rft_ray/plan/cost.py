@@ -17,8 +17,9 @@ from rft_ray.config.hardware import BY_NAME, Card
 from rft_ray.data import prompts
 from rft_ray.data.problems import ProblemSet
 from rft_ray.plan.jobs import SamplingJob, TrainingJob
-from rft_ray.plan.memory import planned_card
+from rft_ray.plan.memory import engine_card, planned_card
 from rft_ray.plan.run_plan import Plan, verdicts_of
+from rft_ray.plan.samplers import sources
 from rft_ray.store import Store
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.shards import Shard, missing_shards
@@ -64,21 +65,25 @@ def work_left(store: Store, shards: Iterable[Shard], models: Iterable[str]) -> L
 
 
 def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str:
-    """The plan and the cost of what is left of it, as a table. `sizes`: model name -> parameters, 0 where unknown.
+    """The plan and the cost of what is left of it, as a table.
 
+    `sizes`: names of `samplers.sources` -> parameters, 0 where unknown; of the models at least.
     The time of models behind endpoints is not estimated.
     """
     config, card = plan.config, planned_card(plan.config)
-    engines, workers = math.ceil(config.engine.max_actors * config.engine.gpus), config.training.workers
+    sampling_card = card and engine_card(config, card)
+    of_source = {source: sizes[name] for name, source in sources(config).items() if name in sizes}
+    engines = math.ceil(config.engine.max_actors * config.engine.gpus) * (gpu and config.engine.device != "cpu")
+    workers = config.training.workers * (gpu and config.training.device != "cpu")
     prompt, response = map(int, mean_tokens(config, plan.train))
     lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]
     seconds = gpu_hours = 0.0
     for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
         sampling = job.sampling
         stems = [shard.stem for shard in sampling.shards()]
-        flops = 2 * sizes[sampling.model.name]
+        flops = 2 * of_source.get(sampling.model.source, sizes[sampling.model.name])
         missing = 0 if sampling.settings.engine == "openai" else left.samples(sampling)
-        took = missing * response / sampling_rate(flops, engines if gpu else 0, card)
+        took = missing * response / sampling_rate(flops, engines, sampling_card)
         work = f"sample ({sampling.model.stage}, {job.purpose})"
         lines.append(
             _line(
@@ -94,7 +99,7 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
     for training in plan.trainings:
         count, missing = _examples(plan, training), training.fingerprint in left.models
         tokens = count * (prompt + response)
-        took = missing * tokens / training_rate(6 * sizes[training.model], workers if gpu else 0, card)
+        took = missing * tokens / training_rate(6 * sizes[training.model], workers, card)
         lines.append(_line((training.model, f"train {training.stage}"), (1, int(missing)), count, tokens, took))
         seconds += took
         gpu_hours += took * workers / 3600
@@ -105,15 +110,15 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
             f"the judge {judge.source} is asked once for each sample that is graded as {', '.join(judge.statuses)}: "
             "how many these are is not known, so they are not in the estimate"
         )
-    if gpu:
+    if engines or workers:
         price_of_hour = config.cost.usd_per_gpu_hour
         money = (
             "" if price_of_hour is None else f", {gpu_hours * price_of_hour:,.2f} US dollars by cost.usd_per_gpu_hour"
         )
-        lines.append(
-            f"about {gpu_hours:,.1f} GPU-hours of {card.name if card else 'A100-80GB'}{money}, without start-up"
-        )
-    where = f"{engines} GPUs to sample and {workers} to train" if gpu else "two CPU cores"
+        used = dict.fromkeys(kind.name if kind else "A100-80GB" for kind in (card, sampling_card))
+        lines.append(f"about {gpu_hours:,.1f} GPU-hours of {' and '.join(used)}{money}, without start-up")
+    places = [f"{gpus} GPUs" if gpus else "two CPU cores" for gpus in (engines, workers)]
+    where = f"{places[0]} to sample and {places[1]} to train" if engines or workers else "two CPU cores"
     lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
 

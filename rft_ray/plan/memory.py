@@ -37,6 +37,11 @@ def planned_card(config: Config) -> Card | None:
     return config.hardware.card or card_of_type(config.engine.accelerator_type or "")
 
 
+def engine_card(config: Config, card: Card) -> Card:
+    """The card that engines run on in a run on `card`: that of `engine.accelerator_type`, where it is known."""
+    return card_of_type(config.engine.accelerator_type or "", card) or card
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
     """What decides the memory of a training worker.
@@ -228,6 +233,7 @@ class EngineSettings:
     gpus: int
     """GPUs over which the weights are divided."""
     utilization: float
+    """Share of each GPU's memory that the engine takes."""
     sequences: int
     """At once, at most."""
     context: int
@@ -237,6 +243,10 @@ class EngineSettings:
     eager: bool
     weight_bytes: int = 0
     """0: the model's own. Of quantized weights 1, an upper bound; keys and values then have 2."""
+    pipeline: int = 1
+    """Groups of GPUs that hold the layers one after another."""
+    batched_tokens: int = 0
+    """Tokens of one forward pass at most; 0: vLLM's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,12 +284,13 @@ def engine_memory(shape: ModelShape, settings: EngineSettings, card: Card) -> En
     """The memory of an engine on each of its GPUs."""
     size = settings.weight_bytes or shape.stored_bytes
     weights = _share(shape.parameters * size, settings.gpus)
-    tokens = min(BATCHED_TOKENS, max(settings.context, 2048))
+    tokens = settings.batched_tokens or min(BATCHED_TOKENS, max(settings.context, 2048))
     widest = 2 * shape.hidden + _share(2 * shape.intermediate + shape.queries + 2 * shape.keys, settings.gpus)
     logits = settings.sequences * shape.vocabulary * 4 * 3  # float32, a copy that is sampled from, and sorted indices
     activations = tokens * widest * max(size, 2) + logits
     graphs = 0 if settings.eager else GRAPHS
-    per_token = 2 * shape.layers * _share(shape.keys, settings.gpus) * max(size, 2)
+    keys = shape.keys_on_each(settings.gpus // settings.pipeline)
+    per_token = 2 * _share(shape.layers, settings.pipeline) * keys * max(size, 2)
     room = int(settings.utilization * card.memory_gib * GIB) - weights - activations - graphs - OVERHEAD // 2
     return EngineMemory(
         weights=weights,
@@ -293,5 +304,6 @@ def engine_memory(shape: ModelShape, settings: EngineSettings, card: Card) -> En
 
 def fewest_gpus(shape: ModelShape, settings: EngineSettings, card: Card) -> int:
     """The smallest tensor parallelism with room for one sequence of the whole context; 0 where 64 GPUs are too few."""
-    sizes = (1, 2, 4, 8, 16, 32, 64)
-    return next((n for n in sizes if engine_memory(shape, replace(settings, gpus=n), card).fits), 0)
+    sizes = (n for n in (1, 2, 4, 8, 16, 32, 64) if shape.divides_by(n))
+    choices = {n: replace(settings, gpus=n * settings.pipeline) for n in sizes}
+    return next((n for n, choice in choices.items() if engine_memory(shape, choice, card).fits), 0)

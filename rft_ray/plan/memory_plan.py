@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rft_ray.config import ENDPOINT, Config, ConfigError, Recipe, Training
 from rft_ray.config.hardware import Card
@@ -22,6 +22,7 @@ from rft_ray.plan.memory import (
     TrainingMemory,
     TrainingSettings,
     alternatives,
+    engine_card,
     engine_memory,
     fewest_gpus,
     fits,
@@ -95,12 +96,14 @@ def engine_settings(needed: Needs, job: SamplingJob, shape: ModelShape) -> Engin
     tokens = needed.prompt_tokens * (1 + settings.shots) + settings.max_new_tokens
     return EngineSettings(
         gpus=max(1, math.ceil(engine.gpus)),
-        utilization=engine.gpu_memory_utilization,
+        utilization=engine.gpu_memory_utilization * min(engine.gpus, 1),
         sequences=engine.max_num_seqs,
         context=context or tokens,
         tokens=min(tokens, context or tokens),
         eager=engine.enforce_eager is True,
         weight_bytes=1 if engine.quantization else _DTYPE_BYTES[engine.dtype],
+        pipeline=engine.pipeline_parallel_size,
+        batched_tokens=engine.max_num_batched_tokens or 0,
     )
 
 
@@ -113,12 +116,15 @@ def table(needed: Needs, card: Card) -> str:
         f"{'activations':>15} {'buffers':>8} {'logits':>7} {'total':>7}",
     ]
     lines += [_training_line(needed, job, shape, card) for job, shape in needed.trainings]
+    used = engine_card(needed.config, card)
+    if needed.samplings and used != card:
+        lines.append(f"engines are on {used.name}, in GiB of {used.memory_gib:.1f} ({used.memory_gb} GB)")
     if needed.samplings:
         lines.append(
             f"{'sample':<22} {'GPUs':>4} {'weights':>8} {'activations':>12} {'graphs':>7} {'KV cache':>9} "
             f"{'KV MiB/sequence':>16} {'sequences':>10}"
         )
-    lines += [_engine_line(needed, job, shape, card) for job, shape in needed.samplings]
+    lines += [_engine_line(needed, job, shape, used) for job, shape in needed.samplings]
     lines += [f"memory of {source} is not known: its config.json does not state its shape" for source in needed.unknown]
     return "\n".join(lines)
 
@@ -210,24 +216,35 @@ def _proposal(shape: ModelShape, settings: TrainingSettings, other: TrainingSett
 def _engine_refusals(needed: Needs, card: Card) -> Iterator[str]:
     if needed.config.engine.device == "cpu":
         return
+    card = engine_card(needed.config, card)
     for job, shape in needed.samplings:
         settings = engine_settings(needed, job, shape)
         memory = engine_memory(shape, settings, card)
         if memory.fits:
             continue
+        share = needed.config.engine.gpus_per_engine
+        gpus = f"{settings.gpus} {card.name} have" if share is None else f"{share:g} of a {card.name} has"
         yield (
-            f"sampling with {job.model.name}: {settings.gpus} {card.name} have no room for keys and values of one "
+            f"sampling with {job.model.name}: {gpus} no room for keys and values of one "
             f"sequence of {settings.context:,} tokens ({_gib(memory.kv_per_context)} GiB on each) beside "
-            f"{_gib(memory.weights)} GiB of weights: {_engine_remedy(shape, settings, memory, card)}"
+            f"{_gib(memory.weights)} GiB of weights: {_engine_remedy(shape, settings, memory, card, share=share)}"
         )
 
 
-def _engine_remedy(shape: ModelShape, settings: EngineSettings, memory: EngineMemory, card: Card) -> str:
+def _engine_remedy(
+    shape: ModelShape, settings: EngineSettings, memory: EngineMemory, card: Card, *, share: float | None
+) -> str:
+    """`share`: the part of a GPU that the engine has; None: whole GPUs."""
     proposals = []
     if longest := max(0, memory.kv_cache) * settings.context // max(memory.kv_per_context, 1) // 64 * 64:
         proposals.append(f"sampling.max_model_len={longest} or less")
-    if gpus := fewest_gpus(shape, settings, card):
-        proposals.append(f"engine.tensor_parallel_size={gpus}")
+    whole = settings.utilization / (share or 1)
+    larger = {part: replace(settings, utilization=whole * part) for part in (0.25, 0.5, 1) if part > (share or 1)}
+    if part := next((part for part, choice in larger.items() if engine_memory(shape, choice, card).fits), None):
+        proposals.append(f"engine.gpus_per_engine={part:g}")
+    elif gpus := fewest_gpus(shape, replace(settings, utilization=whole), card):
+        alone = " with engine.gpus_per_engine=null" if share else ""
+        proposals.append(f"engine.tensor_parallel_size={gpus}{alone}")
     return f"would fit: {', or '.join(proposals)}" if proposals else "no number of these GPUs up to 64 would do"
 
 

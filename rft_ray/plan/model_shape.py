@@ -43,6 +43,17 @@ class ModelShape:
     """Tokens; 0 where the model states none."""
     stored_bytes: int = 2
     """Bytes per weight where the model's own data type is used."""
+    heads: int = 1
+    """Heads of queries, as wide as those of keys."""
+
+    def divides_by(self, gpus: int) -> bool:
+        """Whether so many GPUs can share each layer in vLLM: whole heads on each, of keys the same one on several."""
+        of_keys = self.keys * self.heads // self.queries
+        return self.heads % gpus == 0 and (of_keys % gpus == 0 or gpus % of_keys == 0)
+
+    def keys_on_each(self, gpus: int) -> int:
+        """Width of the heads of keys on each of so many GPUs that share a layer."""
+        return max(-(-self.keys // gpus), self.queries // self.heads)
 
     def adapter_parameters(self, rank: int) -> int:
         """Weights of low-rank adapters of this rank on every linear layer but the output embedding."""
@@ -78,6 +89,7 @@ def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape | None:
         vocabulary=sizes["vocabulary"],
         context=_first(tree, ("max_position_embeddings", "n_positions")),
         stored_bytes=_STORED.get(str(config.get("dtype") or config.get("torch_dtype")), 2),
+        heads=heads,
     )
 
 

@@ -6,13 +6,27 @@ where it is asked to, a stage that asked for one of them would fail.
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
+
+NO_DEVICE = ("", "-1", "NoDevFiles")
+"""Words of CUDA_VISIBLE_DEVICES for no device; those after such a one do not count."""
 
 
 def usable_gpus() -> int:
-    """The number of NVIDIA GPUs of this machine, by its device files; 0 where torch is built for CPUs only."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*"))) if built_for_gpus() else 0
+    """The NVIDIA GPUs of this machine that this process may use; 0 where torch is built for CPUs only.
+
+    By the device files and CUDA_VISIBLE_DEVICES, in which Ray names the GPUs of a job that has asked for some.
+    """
+    if not built_for_gpus():
+        return 0
+    here = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return here
+    return min(here, len(list(takewhile(lambda device: device not in NO_DEVICE, visible.replace(" ", "").split(",")))))
 
 
 def built_for_gpus() -> bool:

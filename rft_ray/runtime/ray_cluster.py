@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rft_ray.config.errors import ConfigError
 from rft_ray.config.hardware import Card, card_of_type
 from rft_ray.runtime import gpus, ray_private
 from rft_ray.runtime.actor_pool import StageError
@@ -18,15 +20,28 @@ from rft_ray.store import Store
 
 
 def start_ray() -> None:
-    """Connect to the cluster that RAY_ADDRESS names, as a submitted job's does, or start one on loopback."""
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+    """Connect to the cluster that RAY_ADDRESS names, as a submitted job's does, or start one on loopback.
+
+    Raises ConfigError where RAY_ADDRESS is no address of a cluster.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=False)
+        except ValueError:  # as for http://HEAD:8265, which `ray job submit` takes
+            raise ConfigError(
+                f"RAY_ADDRESS={address} is no address of a cluster: write HOST:6379 of its head, or unset it for a Ray "
+                "on this machine; http://HEAD:8265 is for `ray job submit`"
+            ) from None
         return
     # a checkout that is not installed: workers import this package whatever folder the job was started in
     root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # engines and trainers are what the cores are for: Ray's own processes and this one must not go before them
     os.environ.setdefault(ray_private.WORKER_NICENESS, "0")
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ) and not _keeps_token(
+        Path(os.path.expanduser("~/.ray"))
+    ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
     ray.init(
         address="local",
@@ -36,7 +51,14 @@ def start_ray() -> None:
         log_to_driver=False,
         **gpus.ray_options(),
         **ray_private.LOOPBACK,
+        **ray_private.temp_folder(),
     )
+
+
+def _keeps_token(folder: Path) -> bool:
+    """Whether Ray finds its token in this folder, or can write one there. A home may be missing or read-only."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return os.access(folder / "auth_token", os.R_OK) or (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK))
 
 
 def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, float]) -> bool:
@@ -48,10 +70,13 @@ def uses_gpu(device: Literal["auto", "cpu", "gpu"], resources: Mapping[str, floa
     return device == "gpu" or (device == "auto" and resources.get("GPU", 0) >= 1)
 
 
-def cards(resources: Mapping[str, float]) -> list[Card]:
-    """The kinds of GPUs on a cluster with these total resources, as far as the table of cards has them."""
+def cards(resources: Mapping[str, float], planned: Card | None) -> list[Card]:
+    """The kinds of GPUs on a cluster with these total resources, as far as the table of cards has them.
+
+    `planned`: the card that the run is planned for, which is taken for its type of Ray's.
+    """
     types = (name.removeprefix(_CARD) for name, count in resources.items() if name.startswith(_CARD) and count)
-    return sorted({card for card in map(card_of_type, types) if card}, key=lambda card: card.name)
+    return sorted({card for name in types if (card := card_of_type(name, planned))}, key=lambda card: card.name)
 
 
 _CARD = "accelerator_type:"

@@ -20,6 +20,8 @@ LOOPBACK = {"_node_ip_address": "127.0.0.1"}
 """Argument of `ray.init`: a local Ray listens on loopback only. No public argument sets a node's address."""
 TEMP_FOLDER = "_temp_dir"
 """Argument of `ray.init`: the folder of Ray's sockets and logs, to keep the paths of sockets short."""
+SOCKET = "session_2026-11-30_19-47-01_323580_4194304/sockets/plasma_store"
+"""The longest path of a socket in the folder of Ray's sockets and logs; a whole path has 107 bytes at most."""
 KEEP_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable: with "0", Ray does not replace 127.0.0.1 by the machine's outward address."""
 WORKER_NICENESS = "RAY_worker_niceness"
@@ -36,6 +38,12 @@ POOL_LOGGERS = (
     "ray.data._internal.execution.resource_manager",
 )
 """Loggers of Ray Data's warnings that an actor pool cannot grow, and that no node has room for an actor."""
+
+
+def temp_folder() -> dict[str, str]:
+    """Arguments of `ray.init`: Ray's default folder for sockets where that of RAY_TMPDIR or TMPDIR is too long."""
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    return {TEMP_FOLDER: "/tmp/ray"} if len(os.fsencode(f"{folder}/ray/{SOCKET}")) > 107 else {}
 
 
 def start_node(**parameters: Any) -> Node:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from pathlib import Path
 
 import pytest
 import ray
 
 from rft_ray.cli.job import CONFIGS, carry_out, check_memory_here, config_file, parse, shipped_configs
+from rft_ray.cli.main import main
 from rft_ray.config import ConfigError, load
 from rft_ray.config.errors import InputError, RftError, RunError
 from rft_ray.data.hub import HubError
@@ -66,6 +68,8 @@ def test_an_unknown_name_lists_the_shipped_configs() -> None:
         ([], ["L4"], ["L4"]),  # planned for another card than the cluster's
         (["--engine.accelerator_type=A100"], ["A100", "L4"], []),  # engines stay off the L4
         (["--hardware.gpu=null"], [], []),
+        (["--hardware.gpu=H100-NVL"], ["H100"], []),  # which Ray's name does not tell from an H100 with less memory
+        (["--hardware.gpu=A100-40GB"], ["A100", "A40"], ["A40"]),
     ],
 )
 def test_the_cards_that_are_there_are_checked_whatever_card_is_planned(
@@ -115,7 +119,27 @@ def test_ctrl_c_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run the same command again" in capsys.readouterr().err
 
 
+def test_ctrl_c_before_the_work_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare() -> None:
+        raise KeyboardInterrupt
+
+    assert carry_out(prepare) == 130
+    assert capsys.readouterr().err == "stopped before the work began\n"
+
+
+def test_a_path_that_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a folder of another user, which only root may read."""
+    assert carry_out(lambda: fails(PermissionError(errno.EACCES, "Permission denied", "/home/other/x"))) == 2
+    assert "error: /home/other/x cannot be used (Permission denied): check the path" in capsys.readouterr().err
+    long = 5000 * "x"
+    assert main(["grade", f"{long}.jsonl", "--gold", "tiny:train:50"]) == 2
+    assert main(["verify", f"{long}.jsonl", "--gold", "tiny:train:50", "--out", long]) == 2
+    assert capsys.readouterr().err.count("File name too long") == 2
+
+
 def test_a_defect_keeps_its_traceback() -> None:
     assert not issubclass(ZeroDivisionError, RftError)
     with pytest.raises(ZeroDivisionError):
         carry_out(lambda: lambda: fails(ZeroDivisionError()))
+    with pytest.raises(OSError, match="no file"):
+        carry_out(lambda: fails(OSError("no file")))

@@ -84,3 +84,19 @@ def test_help_of_verify_and_grade_names_every_accepted_column(command: str, caps
     shown = capsys.readouterr().out
     columns = (external.QUESTION_COLUMNS, external.COMPLETION_COLUMNS, external.GOLD_COLUMNS)
     assert all(", ".join(names) in shown for names in columns)
+
+
+def test_a_reader_that_leaves_early_is_no_defect() -> None:
+    """As `rft-ray run CONFIG --dry-run | head -1`."""
+    for output in ("'x\\n' * 100_000", "'x'"):
+        code = (
+            "import sys, time, types; from rft_ray.cli import main; module = types.ModuleType('rft_ray.cli.report');"
+            f"module.main = lambda argv: (time.sleep(0.2), print({output}), 0)[-1];"
+            "sys.modules['rft_ray.cli.report'] = module; sys.exit(main.main(['report']))"
+        )
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.close()
+        assert (child.wait(), child.stderr.read() if child.stderr else None) == (141, b"")
+        assert child.stderr is not None
+        child.stderr.close()

@@ -138,6 +138,43 @@ def test_absent_gpus_are_noted_in_a_dry_run(
     assert lines[1].startswith("note: training.device=gpu needs 2 GPUs, and this machine has none: ")
 
 
+@pytest.mark.parametrize(("name", "meant"), [("a100", "A100"), ("A100-80GB", "A100"), ("RTX-4090", "GeForce-RTX-4090")])
+def test_a_type_of_card_that_ray_does_not_know_is_noted(
+    name: str, meant: str, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = noted([*data, f"--engine.accelerator_type={name}"], capsys)
+    assert line.startswith(f"note: engine.accelerator_type={name} is none of Ray's types of the cards in docs/cost.md")
+    assert f"did you mean {meant}?" in line
+    assert not noted([*data, f"--engine.accelerator_type={meant}"], capsys)
+
+
+def test_more_gpus_than_heads_divide_by_are_refused(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*data, "--engine.tensor_parallel_size=3", "--dry-run"]) == 2
+    line = capsys.readouterr().err
+    assert "engine.tensor_parallel_size=3 cannot divide the 2 attention heads of tiny:tiny-xs evenly: use 1, 2;" in line
+
+
+@pytest.mark.parametrize("settings", [["--engine.device=gpu"], ["--training.device=gpu"], ["--hardware.gpu=L4"]])
+def test_a_config_for_gpus_is_estimated_for_gpus(
+    settings: list[str], data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main([*data, *settings, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "GPU-hours" in shown
+    assert "two CPU cores" not in shown
+    assert run.main([*data, "--hardware.gpu=L4", "--engine.device=cpu", "--training.device=cpu", "--dry-run"]) == 0
+    assert "two CPU cores" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [run, study])
+def test_an_estimate_for_gpus_is_asked_of_a_dry_run_only(
+    command: type, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main([*data, "--gpu"])  # type: ignore[attr-defined]
+    assert "--gpu belongs to --dry-run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("source", ["huggingface:some/base", "hf:some/base", "https://huggingface.co/some/base"])
 def test_another_prefix_of_the_hub_suggests_a_valid_source(
     source: str, data: list[str], capsys: pytest.CaptureFixture[str]

@@ -194,7 +194,10 @@ def test_the_run_of_another_job_is_refused(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--n", "0"], "--n and --prompts-per-block must be at least 1"),
+        (["--n", "0"], "--n, --prompts-per-block and --samples-per-block must be at least 1"),
+        (["--samples-per-block", "0"], "--n, --prompts-per-block and --samples-per-block must be at least 1"),
+        (["--kind", "raw", "--template", "Q: {query}"], "--template belongs to --kind template, not to --kind raw"),
+        (["--template", ""], "the template must contain {query} exactly once"),
         (["--n", "4", "--samples-per-block", "3"], "--n 4 must be a multiple of --samples-per-block 3: use 3"),
         (["--endpoint.base_ulr=x"], "unknown key 'endpoint.base_ulr'; nearest known key: 'endpoint.base_url'"),
         (["--engine.max_actor=2"], "unknown key 'engine.max_actor'; nearest known key: 'engine.max_actors'"),
@@ -257,3 +260,10 @@ def test_a_temperature_of_zero_is_greedy(command: list[str]) -> None:
 
     file = read_prompts(options.prompts, column=None, per_block=2)
     assert sampling_job(options, config_of(options, settings), file).settings.temperature == 0.0
+
+
+def test_characters_beyond_16_bits_are_sampled_as_they_are(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--template", "😀 {query}", "--dry-run"]) == 0
+    assert "\n😀 " in capsys.readouterr().out

@@ -95,7 +95,7 @@ def test_engines_get_gpus_where_this_machine_has_some(
     run: list[str], device: str, gpus: int, size: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "usable_gpus", lambda: gpus)
-    settings = [f"--engine.device={device}", f"--engine.tensor_parallel_size={size}"]
+    settings = [f"--engine.device={device}", f"--engine.pipeline_parallel_size={size}"]
     tuning = tune.prepare(*tune.arguments([*run, *settings], "tune"))
     assert tuning.task.gpu is expected
     assert ("kv_cache_dtype" in [axis.key for axis in tuning.varied]) is expected

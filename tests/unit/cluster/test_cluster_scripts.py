@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -27,6 +28,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "cluster"))
 
+import demo  # noqa: E402
 import local_cluster  # noqa: E402
 import lock  # noqa: E402
 import processes  # noqa: E402
@@ -158,6 +160,44 @@ def test_down_ends_the_recorded_process_and_no_recycled_one(tmp_path: Path, star
     assert ours.wait(5) == -signal.SIGTERM
     assert other.poll() is None
     assert not (tmp_path / "temp").exists()
+
+
+def test_a_token_file_that_an_interrupted_call_left_empty_gets_a_token(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    local_cluster._make_token(tmp_path / "token")
+    token = (tmp_path / "token").read_text()
+    assert len(token) == 64
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    local_cluster._make_token(tmp_path / "token")
+    assert (tmp_path / "token").read_text() == token
+
+
+def test_the_users_own_exceptions_of_a_proxy_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "hub.corp,127.0.0.1")
+    variables = recorded(tmp_path).variables
+    assert variables["no_proxy"] == variables["NO_PROXY"] == "hub.corp,127.0.0.1"
+
+
+def test_sockets_are_in_a_short_folder_whatever_tmpdir_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr(local_cluster.tempfile, "tempdir", str(long))
+    folder = local_cluster._temp_folder()
+    folder.rmdir()
+    assert folder.parent == Path("/tmp")
+
+
+def test_a_config_may_get_its_models_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text("run: {name: mine}\n")
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        demo.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+    )
+    options = ["--models=[{name: a, source: x}]", "--limit=5", "--dry-run"]
+    assert demo.run(pytest.fail, str(tmp_path / "mine.yaml"), options) == 0
+    assert started[0][-3:] == options
+    assert demo.run(pytest.fail, str(tmp_path / "mine.yaml"), [*options, "--model=1"]) == 2
 
 
 @contextlib.contextmanager
@@ -315,8 +355,9 @@ def test_a_head_counts_gpus_only_where_the_packages_can_use_them(
 # --- Makefile, .ci/run, local.sh
 
 
-def make(*arguments: str) -> str:
+def make(*arguments: str, **variables: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment |= variables
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
@@ -338,6 +379,25 @@ def test_a_demo_target_names_a_config_that_exists(target: str) -> None:
 def test_arguments_reach_the_commands() -> None:
     assert "--run.name=mine" in make("-n", "demo", "ARGS=--run.name=mine")
     assert make("-n", "test", 'ARGS=-k "one or two"').rstrip().endswith('-k "one or two"')
+
+
+def test_a_device_of_the_shell_for_other_programs_means_nothing() -> None:
+    assert make("-n", "setup", DEVICE="cuda").rstrip() == "bash cluster/setup.sh"
+    assert make("-n", "setup", DEVICE="gpu").rstrip() == "bash cluster/setup.sh --gpu"
+    assert make("-n", "setup", "DEVICE=cuda").rstrip() == "bash cluster/setup.sh --cuda"  # which it refuses
+
+
+def test_a_search_path_of_cd_does_not_lead_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    environment = os.environ | {"CDPATH": str(tmp_path)}
+    shown = subprocess.run(
+        ["bash", "cluster/local.sh", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "cluster/local.sh up 2" in shown.stdout
+    assert str(tmp_path) not in shown.stdout + shown.stderr
+    (tmp_path / "Makefile").write_text(f"include {ROOT}/Makefile\nprint-cdpath:\n\t@echo path=$$CDPATH\n")
+    printed = ["make", "--no-print-directory", "-s", "-f", str(tmp_path / "Makefile"), "print-cdpath"]
+    assert subprocess.check_output(printed, cwd=ROOT, env=environment, text=True) == "path=\n"
 
 
 def test_make_test_runs_every_folder_quick_ones_first() -> None:

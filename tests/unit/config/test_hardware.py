@@ -45,6 +45,36 @@ def test_rays_types_stand_for_cards() -> None:
     ]
 
 
+RAYS_NAMES = {
+    "NVIDIA B200": "B200",
+    "NVIDIA H200": "H200",
+    "NVIDIA H100 80GB HBM3": "H100-80GB",
+    "NVIDIA H100 PCIe": "H100-PCIe",
+    "NVIDIA H100 NVL": "H100-NVL",
+    "NVIDIA A100-SXM4-80GB": "A100-80GB",
+    "NVIDIA A100-SXM4-40GB": "A100-40GB",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA A40": "A40",
+    "NVIDIA RTX A6000": "A6000",
+    "NVIDIA A10G": "A10G",
+    "NVIDIA A10": "A10",
+    "NVIDIA L4": "L4",
+    "NVIDIA GeForce RTX 4090": "RTX-4090",
+    "NVIDIA GeForce RTX 3090": "RTX-3090",
+}
+"""Name of a device, as its driver gives it -> the card."""
+
+
+def test_ray_finds_every_card_of_the_table_by_its_devices_name() -> None:
+    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+
+    assert set(RAYS_NAMES.values()) == set(BY_NAME)
+    for device, name in RAYS_NAMES.items():
+        ray_type = NvidiaGPUAcceleratorManager._gpu_name_to_accelerator_type(device)
+        assert card_of_type(ray_type, BY_NAME[name]) is BY_NAME[name]
+        assert card_of_type(ray_type) is not None
+
+
 def test_an_unknown_card_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="nearest: H100-80GB"):
         load(None, [MODEL, "--hardware.gpu=H100-80"])

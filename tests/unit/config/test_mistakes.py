@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,9 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
         ("run:\n    name: a\n  seed: 1\n", "c.yaml:3:3: the indentation does not fit the lines above"),
         ("run: {name: a\n" + MODELS, "c.yaml:2:7: a section in { } lacks a comma or its '}'"),
         ("run: {name: 'a}\n", "c.yaml:2:1: a quote is not closed"),
+        ("run: {name: 2026-02-30}\n", "c.yaml:1:13: '2026-02-30' is no date: put a text in quotes"),
+        ("run: {seed: 0x_}\n", "c.yaml:1:13: '0x_' is no number"),
+        ('run: {name: "\\ud83d"}\n', "c.yaml:1:13: "),
     ],
 )
 def test_bad_yaml_is_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -80,6 +84,38 @@ def test_a_text_on_the_command_line_is_not_parsed(text: str) -> None:
     assert load(None, [models, f"--prompt.template={text}"]).prompt.template == text
     assert load(None, [models, "--run.name=2024", "--models.0.source=007"]).models[0].source == "007"
     assert load(None, [models, '--prompt.template="Q: {query}\\n"']).prompt.template == "Q: {query}\n"
+
+
+@pytest.mark.parametrize("pattern", ["#### (\\d+)", "(\\d+) # (x)", "[0-9]+(x)", "answer: (.*)", "(1)"])
+def test_a_text_that_may_be_null_is_not_parsed_either(pattern: str) -> None:
+    regex = ["--models=[{name: a, source: x}]", "--grading.verifier=regex"]
+    assert load(None, [*regex, f"--grading.pattern={pattern}"]).grading.pattern == pattern
+    columns = load(None, [*regex, "--grading.pattern=(x)", "--problems.train.question=Question #1"]).problems.train
+    assert columns.question == "Question #1"
+    for null in ("null", "~", ""):
+        assert load(None, [regex[0], f"--models.0.endpoint.key_env={null}"]).models[0].endpoint.key_env is None
+
+
+def test_a_pair_of_escapes_of_json_is_one_character(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({"models": [{"name": "a", "source": "x"}], "prompt": {"system": "😀"}}))
+    assert load(tmp_path / "c.json").prompt.system == "😀"
+
+
+@pytest.mark.parametrize("key", ["run.store", "models.0.source", "problems.train.source"])
+def test_an_empty_address_is_refused(tmp_path: Path, key: str) -> None:
+    """As of an unset variable of the shell: `--run.store=$STORE` meant the root of the file system."""
+    message = refused(tmp_path, MODELS + "problems: {test: {source: x}}\n", f"--{key}=")
+    assert message.startswith(f"the command line: {key}: is empty: a variable of the shell may be unset")
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "on", "false"])
+@pytest.mark.parametrize(
+    "key", ["training.workers", "training.zero_stage", "problems.train.limit", "run.seed", "engine.kv_cache_gib"]
+)
+def test_a_truth_value_is_no_number(tmp_path: Path, key: str, value: str) -> None:
+    assert refused(tmp_path, MODELS, f"--{key}={value}").startswith(
+        f"the command line: {key}: must be a number, not true or false"
+    )
 
 
 def test_an_own_training_set_needs_a_test_set_by_name(tmp_path: Path) -> None:

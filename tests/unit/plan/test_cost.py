@@ -14,7 +14,7 @@ from rft_ray.plan.cost import Left, describe, paths_guess, sampling_rate, traini
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard
-from tests.unit.plan.test_run_plan import planned
+from tests.unit.plan.test_run_plan import BASES, TEST, TRAIN, config, planned
 
 DEMO = Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml"
 SIZES = {"a": 328_224, "b": 724_608}
@@ -36,9 +36,9 @@ def minutes(shown: str) -> float:
 
 def test_the_estimate_of_the_demo_is_near_the_measured_times() -> None:
     """14 to 21 minutes on two idle cores, 30 on two loaded ones."""
-    config = load(DEMO, [])
+    demo = load(DEMO, [])
     train, test = (prepare(ProblemSet(source=source), 0, 50) for source in ("tiny:train:500", "tiny:test:1000"))
-    plan = make_plan(config, train, test, {model.name: model.name for model in config.models})
+    plan = make_plan(demo, train, test, {model.name: model.name for model in demo.models})
     sizes = {"tiny-s": 328_224, "tiny-m": 328_224, "tiny-l": 724_608}
     assert 14 <= minutes(describe(plan, sizes, all_of(plan), gpu=False)) <= 25
 
@@ -132,3 +132,35 @@ def test_an_estimate_for_gpus_has_hours_and_money() -> None:
     assert found
     assert float(found[2]) == pytest.approx(2 * float(found[1]), abs=0.11)
     assert "GPU-hours" not in describe(plan, sizes, all_of(plan), gpu=False)
+
+
+def test_samples_are_estimated_with_the_model_that_draws_them() -> None:
+    name = "a samples from"
+    plan = make_plan(config("--models.0.sample_from=hub:own/large"), TRAIN, TEST, {**BASES, name: "c0ffee"})
+    large, small = (
+        describe(plan, {**SIZES, name: size}, all_of(plan), gpu=True).splitlines() for size in (7 * 10**10, 10**5)
+    )
+    changed = [line for line, other in zip(large, small, strict=True) if line != other]
+    assert [line.split()[0] for line in changed] == ["a", "left:"]
+    assert "collect" in changed[0]
+
+
+def test_engines_of_another_card_sample_at_its_speed() -> None:
+    fast, slow = (planned("--hardware.gpu=A100-80GB", *other) for other in ([], ["--engine.accelerator_type=L4"]))
+    sizes = {"a": 7 * 10**9, "b": 7 * 10**9}
+    lines = [describe(plan, sizes, all_of(plan), gpu=True).splitlines() for plan in (fast, slow)]
+    differ = [line for line, other in zip(*lines, strict=True) if line != other]
+    assert all("sample" in line or "GPU" in line for line in differ)
+    assert sum("sample (" in line for line in differ) > 2
+    assert "GPU-hours of A100-80GB and L4" in "\n".join(lines[1])
+
+
+def test_a_stage_on_cpus_is_estimated_for_cpus() -> None:
+    sizes = {"a": 7 * 10**9, "b": 7 * 10**9}
+    shown = {}
+    for device in ("gpu", "cpu"):
+        plan = planned("--engine.device=gpu", f"--training.device={device}")
+        shown[device] = describe(plan, sizes, all_of(plan), gpu=True)
+    assert "on 1 GPUs to sample and two CPU cores to train" in shown["cpu"]
+    lines = zip(*(text.splitlines() for text in shown.values()), strict=True)
+    assert {line.split()[1] for line, other in lines if line != other} >= {"train"}

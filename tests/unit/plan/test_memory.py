@@ -214,7 +214,7 @@ def test_a_config_without_sizes_has_no_shape(config: dict[str, object]) -> None:
 def test_the_sizes_of_the_text_model_and_of_older_names_are_read() -> None:
     text = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 128}
     made = shape_of({"text_config": text, "vision_config": {"hidden_size": 9}}, 5000)
-    assert made == ModelShape(5000, 64, 2, 256, 64, 64, 100, 128)
+    assert made == ModelShape(5000, 64, 2, 256, 64, 64, 100, 128, heads=4)
 
 
 def test_the_accelerator_type_of_the_engines_names_a_card_too() -> None:
@@ -222,3 +222,54 @@ def test_the_accelerator_type_of_the_engines_names_a_card_too() -> None:
     assert planned_card(typed) is BY_NAME["L4"]
     assert planned_card(shipped("qwen", "--engine.accelerator_type=L4")) is A100
     assert planned_card(shipped("demo")) is None
+
+
+def test_an_engine_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
+    """As the sampler opens it: `engine_arguments` of sampling/vllm_arguments.py."""
+    small = '--models=[{name: s, source: "hub:Qwen/Qwen2.5-1.5B-Instruct"}]'
+    large = '--models=[{name: l, source: "hub:Qwen/Qwen2.5-7B-Instruct"}]'
+    check(needed(shipped("qwen", small, "--engine.gpus_per_engine=0.25")), A100)
+    misfit = needed(shipped("qwen", large, "--engine.gpus_per_engine=0.1"))
+    with pytest.raises(
+        ConfigError, match=r"0\.1 of a A100-80GB has no room .*: would fit: engine\.gpus_per_engine=0\.5"
+    ):
+        check(misfit, A100)
+    assert "DOES NOT FIT" in table(misfit, A100)
+    with pytest.raises(ConfigError, match=r"engine\.tensor_parallel_size=2 with engine\.gpus_per_engine=null"):
+        check(needed(shipped("paper", "--engine.gpus_per_engine=0.5", "--training.device=cpu")), BY_NAME["L4"])
+
+
+def test_engines_of_one_type_are_checked_on_its_card() -> None:
+    typed = shipped("paper", "--engine.accelerator_type=L4")
+    with pytest.raises(ConfigError, match="sampling with llama-13b: 1 L4 have no room"):
+        check(needed(typed), A100)
+    shown = table(needed(typed), A100)
+    assert "memory of each A100-80GB" in shown
+    assert "engines are on L4, in GiB of 22.4" in shown
+    forty = shipped("paper", "--engine.accelerator_type=A100", "--hardware.gpu=A100-40GB", "--training.device=cpu")
+    assert "engines are on" not in table(needed(forty), BY_NAME["A100-40GB"])  # Ray has one name for both
+
+
+QWEN_7B = SHAPES["hub:Qwen/Qwen2.5-7B-Instruct"]
+
+
+def test_a_head_of_keys_is_whole_on_each_of_its_gpus() -> None:
+    four, eight = (replace(ENGINE, gpus=n) for n in (4, 8))
+    by_four, by_eight = (engine_memory(LLAMA_70B, engine, A100).kv_per_sequence for engine in (four, eight))
+    assert by_eight == by_four // 2  # 8 heads of keys
+    assert engine_memory(QWEN_7B, eight, A100).kv_per_sequence == engine_memory(QWEN_7B, four, A100).kv_per_sequence
+    layers = engine_memory(QWEN_7B, replace(eight, pipeline=2), A100).kv_per_sequence
+    assert layers == engine_memory(QWEN_7B, four, A100).kv_per_sequence // 2
+
+
+def test_only_parallelism_that_divides_the_heads_is_proposed() -> None:
+    assert [n for n in range(1, 65) if QWEN_7B.divides_by(n)] == [1, 2, 4, 28]
+    assert [n for n in range(1, 65) if LLAMA_70B.divides_by(n)] == [1, 2, 4, 8, 16, 32, 64]
+    small = replace(BY_NAME["L4"], memory_gb=6)
+    assert fewest_gpus(replace(QWEN_7B, queries=4096, heads=64), ENGINE, small) == 8
+    assert fewest_gpus(QWEN_7B, ENGINE, small) == 0
+
+
+def test_longer_steps_of_an_engine_take_more_memory() -> None:
+    longer = engine_memory(LLAMA_7B, replace(ENGINE, batched_tokens=32768), A100)
+    assert longer.activations > 8 * engine_memory(LLAMA_7B, ENGINE, A100).activations

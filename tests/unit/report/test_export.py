@@ -208,6 +208,13 @@ def test_a_failed_upload_ends_with_1_and_one_line(
     assert "could not be uploaded (RuntimeError: 403 Forbidden): check HF_TOKEN" in capsys.readouterr().err
 
 
+def test_a_dry_run_to_a_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "runs/demo", "--to", str(tmp_path / "mine"), "--dry-run"])
+    assert "--dry-run is for hub: and s3:// targets" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_dry_run_for_the_hub_writes_the_folder_here_and_asks_no_hub(
     run: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,20 @@ def test_a_rays_gpus_count_only_where_torch_can_use_them(
     assert gpus.ray_options() == options
 
 
+@pytest.mark.parametrize(
+    ("visible", "count"), [("", 0), ("-1", 0), ("NoDevFiles", 0), ("1", 1), ("0, 1", 2), ("0,-1,1", 1), ("0,1,2,3", 2)]
+)
+def test_gpus_that_the_environment_hides_are_not_usable(
+    visible: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / "nvidia0", folder / "nvidia1"]))
+    monkeypatch.setattr(gpus, "version", lambda package: "2.13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus.usable_gpus() == count
+
+
 def test_a_machine_with_cpu_packages_has_no_usable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / "nvidia0", folder / "nvidia1"]))
     monkeypatch.setattr(gpus, "version", lambda package: "2.13.0+cpu")
     assert gpus.usable_gpus() == 0

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 import rft_ray
+from rft_ray.config import ConfigError
 from rft_ray.runtime import ray_cluster, ray_private
 
 
@@ -68,3 +69,25 @@ def test_workers_of_a_local_ray_are_as_nice_as_the_driver_unless_the_user_says_o
         monkeypatch.delenv(ray_private.WORKER_NICENESS)
     ray_cluster.start_ray()
     assert os.environ[ray_private.WORKER_NICENESS] == niceness
+
+
+def test_a_home_that_cannot_hold_rays_token_is_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray, "init", lambda **arguments: None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # to be put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ray_cluster.start_ray()
+    assert "RAY_AUTH_TOKEN" not in os.environ  # Ray's own file
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    ray_cluster.start_ray()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1"])
+def test_an_address_that_is_none_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"RAY_ADDRESS={address} is no address of a cluster: write HOST:6379"):
+        ray_cluster.start_ray()

@@ -28,6 +28,16 @@ from ray.train.v2._internal.execution.worker_group import poll
 from rft_ray.runtime import ray_private
 
 
+def test_a_long_temporary_folder_is_left_for_rays_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        for folder in (f"/{'x' * 20}", f"/{'x' * 60}"):
+            monkeypatch.setenv(name, folder)
+            chosen = ray_private.temp_folder().get(ray_private.TEMP_FOLDER, f"{folder}/ray")
+            assert len(f"{chosen}/{ray_private.SOCKET}") <= 107
+    assert ray_private.temp_folder() == {ray_private.TEMP_FOLDER: "/tmp/ray"}
+
+
 def test_ray_init_takes_a_node_address_and_a_temporary_folder() -> None:
     source = inspect.getsource(ray_worker.init)
     assert all(f'kwargs.pop("{name}"' in source for name in (*ray_private.LOOPBACK, ray_private.TEMP_FOLDER))

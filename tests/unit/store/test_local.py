@@ -170,6 +170,16 @@ def test_relative_paths_mean_the_same_folder_in_every_process(tmp_path: Path, mo
     assert pickle.loads(pickle.dumps(store)).url == store.url
 
 
+@pytest.mark.parametrize("url", ["", "s3:/bucket/prefix", "gs:/bucket/prefix", "file:/tmp/runs"])
+def test_an_address_that_a_shell_or_a_path_has_spoilt_is_no_local_folder(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"is empty|write two slashes, as in s3://bucket/prefix"):
+        open_store(url)
+    assert open_store("C:/x").url == str(tmp_path / "C:" / "x")  # a folder may have a colon
+
+
 def test_unknown_schemes_are_refused() -> None:
     with pytest.raises(StoreError, match="gs://"):
         open_store("gs://bucket/prefix")
