@@ -20,11 +20,12 @@ import os
 import re
 import select
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import NoReturn
 
 from rft_ray.grading import sandbox
@@ -164,11 +165,13 @@ def _sandboxed(
 def _outcome(code: str, tests: str) -> _Outcome:
     """Run the code and then each test, up to the first failure.
 
-    The code may replace the functions of Python and of its library, so none of them is looked up once it has run.
+    The code is a module like any other: `dataclasses` and `pickle` look it up by its name. It may replace the functions
+    of Python and of its library, so none of them is looked up once it has run.
     """
-    execute, names, running = exec, {"__name__": "completion"}, "the code"
+    module = sys.modules["completion"] = ModuleType("completion")
+    execute, names, running = exec, module.__dict__, "the code"
     try:
-        compiled = compile(code, "<completion>", "exec")
+        compiled = compile(code, "<completion>", "exec", dont_inherit=True)
         running = "the tests"
         steps = (("the code", compiled), *_compiled(tests))
         for running, step in steps:  # noqa: B007  # it is read where a step raises
@@ -183,7 +186,10 @@ def _outcome(code: str, tests: str) -> _Outcome:
 def _compiled(tests: str) -> list[tuple[str, CodeType]]:
     """Each statement of the tests, as text and compiled."""
     statements = ast.parse(tests).body
-    return [(ast.unparse(test)[:120], compile(ast.Module([test], []), "<tests>", "exec")) for test in statements]
+    return [
+        (ast.unparse(test)[:120], compile(ast.Module([test], []), "<tests>", "exec", dont_inherit=True))
+        for test in statements
+    ]
 
 
 def _described(error: BaseException) -> str:

@@ -38,6 +38,22 @@ def test_code_that_passes_its_tests_is_correct(verifier: Verifier, code: str) ->
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\ndef f(n): return 2 * Point(n).x",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n"
+        "def f(n): return 2 * Point(n).x",
+        "class Point:\n    x: int\ndef f(n): return 2 * n if Point.__annotations__ == {'x': int} else None",
+        "import pickle\nclass Box: pass\ndef f(n): return 2 * n if pickle.loads(pickle.dumps(Box())) else None",
+        "import asyncio\nasync def double(n): return 2 * n\ndef f(n): return asyncio.run(double(n))",
+    ],
+    ids=["dataclass", "dataclass with postponed annotations", "annotations", "pickle", "asyncio"],
+)
+def test_code_runs_as_a_module_of_its_own(verifier: Verifier, code: str) -> None:
+    assert run(verifier, code) == Verdict(Status.CORRECT, None, "")
+
+
+@pytest.mark.parametrize(
     ("code", "detail"),
     [
         ("def f(n): return n", "assert f(2) == 4: AssertionError"),
@@ -112,6 +128,8 @@ BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
     "code",
     [
         "import socket\nsocket.socket()",
+        "import socket\nsocket.socket(socket.AF_UNIX)",
+        "import socket\nsocket.socketpair()[0].bind('{outside}')",
         "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')",
         "import subprocess\nsubprocess.run(['true'])",
         "import os\nos.fork()",
