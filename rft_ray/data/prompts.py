@@ -130,8 +130,8 @@ def encode_response(tokenizer: Any, response: str, end: int) -> list[int]:
 def end_of_response(tokenizer: Any, form: str) -> int:
     """The token that ends a response: in a chat the one that the chat template writes after it, otherwise EOS.
 
-    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`). It is one that was
-    added to the vocabulary, and need not be among the special tokens that the tokenizer names (Phi-3: `<|end|>`).
+    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`). It is one that
+    was added to the vocabulary, and need not be among the special tokens that the tokenizer names (Phi-3: `<|end|>`).
     """
     eos: int = tokenizer.eos_token_id
     if not is_chat(form):

@@ -40,6 +40,7 @@ _GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|(?:\)|[.:](?:\s|\\[ ,;
 _SAID = re.compile(r"(?:answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
 _EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
 _SAYS = re.compile(rf"[^\s#{re.escape(_EDGES)}]")
+_LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
 _MOST_CHARS = 2_000
 """So much of an answer, and of what may stand before it, is read."""
 _MOST_MARKS = 100
@@ -59,6 +60,11 @@ def boxed(text: str) -> str | None:
         if depth == 0:
             return text[last.end() : brace.start()].strip()
     return None
+
+
+def bare_latex(gold: str) -> str:
+    """A gold answer in LaTeX without its box or the signs of maths around it: `\\[3\\]` is `3`."""
+    return boxed(gold) or _LATEX_EDGES.sub("", gold.strip())
 
 
 def gold_choice(gold: str) -> str | None:

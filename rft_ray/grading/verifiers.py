@@ -214,7 +214,7 @@ def _from_gold(name: str, problems: Sequence[Problem]) -> Iterator[KnownRight]:
     """Gold as completions: the worked solution, or the answer where a solution need not contain it."""
     for problem in problems:
         if name == "math":
-            yield problem, f"The answer is $\\boxed{{{problem.answer}}}$."
+            yield problem, f"The answer is $\\boxed{{{final_answers.bare_latex(problem.answer)}}}$."
         elif problem.solution:
             yield problem, problem.solution
         elif name not in ("regex", "python"):

@@ -306,6 +306,22 @@ def test_canaries_are_correct(name: str) -> None:
         verifier.close()
 
 
+def test_any_gold_answer_that_math_reads_is_a_canary_that_is_correct() -> None:
+    verifier, answers = (
+        open_verifier(spec("math")),
+        ["\\[3\\]", "\\(3\\)", "$3$", "\\boxed{3}", "\\$3", "(1,2)", "90^\\circ"],
+    )
+    try:
+        with GoldReader(spec("math")) as golds:
+            problems = [Problem(answer, "?", "", answer) for answer in answers if golds.read(answer) == answer]
+        assert [problem.answer for problem in problems] == answers
+        for problem in problems:
+            [(_, text)] = verifier.known_right([problem])
+            assert verifier.grade(problem, text, truncated=False).status is Status.CORRECT, problem.answer
+    finally:
+        verifier.close()
+
+
 def test_a_process_that_the_first_list_of_proc_misses_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
     env = {**os.environ, MARK: "missed"}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=env) as process:
