@@ -35,6 +35,8 @@ _ARROW = (".arrow", ".feather", ".ipc")
 ROW_FILES = (*_TEXT, *(text + packed for text in _TEXT for packed in _PACKED), ".parquet", *_ARROW)
 KINDS = ".jsonl, .json, .csv or .tsv (also with .gz or .zst), .parquet, .arrow or .feather"
 """ROW_FILES as messages list them."""
+METADATA = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
+"""Files that `datasets` writes beside the rows."""
 MISSING_TEXTS = frozenset({"", "nan", "NaN", "null", "NULL"})
 """The cells of a CSV that hold no value."""
 MAX_CELL_CHARS = 16 << 20
@@ -84,7 +86,8 @@ def files_of(source: str) -> list[str]:
 
 
 def _with_rows(source: str, files: Iterable[str]) -> list[str]:
-    if chosen := sorted(file for file in files if file.endswith(ROW_FILES)):
+    with_rows = sorted(file for file in files if file.endswith(ROW_FILES))
+    if chosen := [file for file in with_rows if file.rpartition("/")[2] not in METADATA] or with_rows:
         return chosen
     raise DataError(f"{source}: there is no file of rows: give {KINDS}")
 

@@ -156,6 +156,20 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, name: str, cont
     assert str(refusal.value).startswith(path + said)
 
 
+@pytest.mark.parametrize("make", [str, lambda folder: f"{folder}/*.json*"])
+def test_what_datasets_writes_beside_the_rows_of_a_folder_is_not_read(
+    tmp_path: Path, make: Callable[[Path], str]
+) -> None:
+    file(tmp_path, b'{"question": "first"}\n', "a.jsonl")
+    file(tmp_path, b'{\n  "citation": ""\n}', "dataset_info.json")
+    file(tmp_path, b'{"_split": "train"}', "state.json")
+    assert [row["question"] for _, row in rows(make(tmp_path))] == ["first"]
+    (tmp_path / "a.jsonl").unlink()
+    file(tmp_path, b'[{"question": "named so"}]', "state.json")
+    (tmp_path / "dataset_info.json").unlink()
+    assert [row["question"] for _, row in rows(make(tmp_path))] == ["named so"]
+
+
 def test_a_folder_without_files_of_rows_is_refused(tmp_path: Path) -> None:
     file(tmp_path, b"text", "README.md")
     for source in (str(tmp_path), f"{tmp_path}/*.csv"):
