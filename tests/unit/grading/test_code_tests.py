@@ -178,6 +178,15 @@ def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
     assert not [name for name in left if name.startswith("rft-code-")]
 
 
+def test_sets_of_texts_have_the_same_order_in_every_process() -> None:
+    details = set()
+    for _ in range(2):
+        verifier = open_verifier(SPEC)
+        details.add(run(verifier, "def f(n): raise ValueError(hash('a'))").detail)
+        verifier.close()
+    assert len(details) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
