@@ -21,7 +21,7 @@ _LETTER = (
 _MARKS = r"[\s*_$\"'“‘`\[]{0,6}"
 _LEADS = rf"{_MARKS}(?:(?:option|choice)\s{{1,3}})?{_MARKS}"
 _GIVES = (
-    r"[*_]{0,3}(?:\s{1,3}(?:is|was|(?:should|must|would|will)\s{1,3}be)(?:\s{1,3}(?:therefore|thus|hence|then))?[*_]{0,3}"
+    r"[*_]{0,3}(?:\s{1,3}(?:is|was|(?:should|must|will)\s{1,3}be)(?:\s{1,3}(?:therefore|thus|hence|then))?[*_]{0,3}"
     r"(?:\s{0,3}:)?|\s{0,3}[:=])"
 )
 _SAID_LETTERS = tuple(
@@ -30,7 +30,7 @@ _SAID_LETTERS = tuple(
 )
 """Words that say which letter is the answer; the first of these that a text has count."""
 _LETTER_SAID = re.compile(
-    r"(?:\(([A-Ja-j])\)|(?<![\w'’])([A-J])())[*_$)\"'”`]{0,4}\s{1,3}(?:is|was|(?:should|must|would)\s{1,3}be)"
+    r"(?:\(([A-Ja-j])\)|(?<![\w'’])([A-J])())[*_$)\"'”`]{0,4}\s{1,3}(?:is|was|(?:should|must)\s{1,3}be)"
     r"\s{1,3}(?:the|my|our)\s{1,3}(?:(?:best|correct|final|only|right)\s{1,3}){0,2}(?:answer|option|choice)\b",
     re.IGNORECASE,
 )

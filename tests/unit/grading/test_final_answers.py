@@ -48,6 +48,7 @@ from rft_ray.grading.final_answers import boxed, choice, gold_choice, normalised
         ("Option B is smaller than option C, so C is our answer.", "C"),
         ("The answer: A = 12 is the area.", None),
         ("B is not the correct answer.", None),
+        ("With 3 pens the answer would be C.\nSo:\n(B)", "B"),
         ("I think that my answer: I am right.", None),
         ("Option B is smaller than option C.", None),
         ("The answer is a dog.", None),
