@@ -193,6 +193,11 @@ def test_sets_of_texts_have_the_same_order_in_every_process() -> None:
         ("```python\ndef f(): pass\n```", "def f(): pass\n"),
         ("```\ndef f(): pass\n```\nUse it:\n```python\nf()\n```", "def f(): pass\n"),
         ("```python\nprint(1)\n```", "print(1)\n"),
+        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
+        ("```python\ndef f(): pass\n```\n```python\ndef test():\n  assert f()\n```", "def f(): pass\n"),
+        ("```python\nf = abs\n```\n```python\ndef main():\n  f = 2\n```", "f = abs\n"),
+        ("```python\ndef f(): pass\n```\nBetter:\n```python\ndef f(): 1\n```", "def f(): 1\n"),
+        ("```python\ndef g(): pass\n```\n```python\ndef h(): pass\n```", "def h(): pass\n"),
         ("def f():\n    return 1\n", "def f():\n    return 1\n"),
         ("```python\ndef f():", None),
         ("```bash\nls\n```", None),
@@ -201,13 +206,13 @@ def test_sets_of_texts_have_the_same_order_in_every_process() -> None:
     ],
 )
 def test_the_code_of_a_text(text: str, code: str | None) -> None:
-    assert read_code(text) == code
+    assert read_code(text, "n = 2\nassert f(n) == 4") == code
 
 
 @pytest.mark.parametrize("text", ["```" + " " * 90_000, "```" + "a" * 90_000, " " * 90_000 + "```"])
 def test_the_code_of_a_hostile_text_is_read_within_a_second(text: str) -> None:
     start = time.monotonic()
-    read_code(text)
+    read_code(text, "assert f(2) == 4")
     assert time.monotonic() - start < 1
 
 
