@@ -1,8 +1,8 @@
 """Final answers that are no numbers: text -> the letter or the words that it ends in. Pure, and linear in the text.
 
 `choice` reads a letter, `stated` the words of a final answer, in the forms in which models write them: `\\boxed{…}`,
-`The answer is …`, `#### …`, and else the last line. Of several forms the first of this list counts, and of several
-answers of one form the last.
+`<answer>…</answer>`, `The answer is …`, `#### …`, and else the last line. Of several forms the first of this list
+counts, and of several answers of one form the last.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _LETTER_SAID = re.compile(
 _NAMED_LETTER = re.compile(rf"(?:option|choice){_LEADS}{_LETTER}", re.IGNORECASE)
 _GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|(?:\)|[.:](?:\s|\\[ ,;:!])).*)", re.DOTALL)
 _SAID = re.compile(r"(?:answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
 _SAYS = re.compile(rf"[^\s#{re.escape(_EDGES)}]")
 _LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
@@ -105,12 +106,23 @@ def stated(text: str) -> str | None:
 
     After a mark with nothing behind it, as in the heading `**Answer:**`, they are the next line that says something.
     """
-    if (answer := boxed(text)) is not None:
+    if (answer := boxed(text)) is not None or (answer := _tagged(text)) is not None:
         return answer.strip() or None
     for said in [*_SAID.finditer(text)][: -_MOST_MARKS - 1 : -1]:
         if answer := _said_after(text, said.end()):
             return answer
     return _last_line(text) or None
+
+
+def _tagged(text: str) -> str | None:
+    """What the last `<answer>` that is closed holds; None where there is none."""
+    opened, held = None, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened = tag.end()
+        elif opened is not None:
+            held, opened = text[opened : tag.start()], None
+    return held
 
 
 def _said_after(text: str, start: int) -> str:

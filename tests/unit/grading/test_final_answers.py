@@ -93,6 +93,8 @@ def test_a_gold_letter_may_have_marks_and_its_text(gold: str, letter: str | None
         ("**Answer:**\n\nParis\n\nIt is the capital.", "Paris"),
         ("**Answer**: Paris\nIt is the capital.", "Paris"),
         ("#### Answer: Paris", "Paris"),
+        ("<answer>Rome</answer> No.\n<answer>\nParis\n</answer>", "Paris"),
+        ("The answer is Paris.\n<answer>open", "Paris."),
         ("The answer is Paris.\n####", "Paris."),
         ("  \n", None),
     ],
