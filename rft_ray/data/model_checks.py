@@ -81,9 +81,14 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> list[str]:
 
 
 def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) -> Iterator[str]:
-    """One line where the prompts of a chat template differ by the day, and one where they end inside reasoning."""
+    """One line where a chat template loses the system text, writes the date, or ends inside reasoning."""
 
     text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
+    if chat.messages[0].role == "system" and chat.messages[0].content.strip() not in text:
+        yield (
+            f"{source}: its chat template leaves out prompt.system, so that the model does not see it: set "
+            "prompt.kind=template and write the text into prompt.template, or leave prompt.system out"
+        )
     if any(datetime.now().strftime(form) in text for form in _DATES.findall(tokenizer.get_chat_template())):
         yield (
             f"{source}: its chat template writes today's date, so that the prompts of a run that goes on tomorrow are "

@@ -104,6 +104,17 @@ def test_a_chat_template_that_ends_inside_reasoning_is_noted_with_a_template_of_
     assert check_model("my-model", folder, RunTexts(prompts=[chat()], reasoning_tags=["draft"])) == []
 
 
+def test_a_chat_template_that_leaves_out_the_system_text_is_noted(folder: Path) -> None:
+    """As that of Phi-3-mini did."""
+    asked = Chat((Message("system", " Be brief. "), *chat().messages), {})
+    template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    [note] = check_model("my-model", folder, RunTexts(prompts=[asked]))
+    assert note.startswith("my-model: its chat template leaves out prompt.system")
+    edit(folder / "tokenizer_config.json", chat_template="{% for m in messages %}{{ m['content'] | trim }}{% endfor %}")
+    assert check_model("my-model", folder, RunTexts(prompts=[asked])) == []
+
+
 def test_a_chat_template_with_the_date_of_today_is_noted_unless_it_is_fixed(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", chat_template=DATED)
     [note] = check_model("my-model", folder, RunTexts(prompts=[chat()]))
