@@ -76,8 +76,7 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
 
     leaks = problems.leaks(config.problems, train, test)
     problems.check_separate(test, leaks)
-    lines = list(checks.notes(config, train, test))
-    checks.check_models(config, train)
+    lines = [*checks.notes(config, train, test), *checks.check_models(config, train)]
     if not os.environ.get("RAY_ADDRESS"):
         lines += checks.missing_gpus(config, usable_gpus())
     for line in lines:

@@ -12,7 +12,7 @@ from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
 from rft_ray.store import Store, StoreError, read_table
-from rft_ray.store.names import FIRST_CHOICE_RULES, FIRST_SHOTS, FIRST_STRICT_RULES, VERSIONS, committed_files
+from rft_ray.store.names import FIRST_SHOTS, FIRST_STRICT_RULES, FIRST_VERIFIER_RULES, VERSIONS, committed_files
 from rft_ray.store.parquet import content_hash
 from rft_ray.store.plans import recipe_of, saved_plans
 from rft_ray.store.shards import Shard, committed_keys, read_ahead
@@ -104,10 +104,10 @@ def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
 
 
 def rule_versions(mode: Mode, rules: VerifierSpec = DEFAULT) -> range:
-    """The versions of the rules that verdicts can be made by, the newest first: of strict mode, or of `choice`."""
+    """The versions of the rules that verdicts can be made by, the newest first: of strict mode, or of the verifier."""
     newest, first = FIRST_STRICT_RULES, FIRST_STRICT_RULES
-    if rules.is_choice:
-        newest, first = VERSIONS["choice_rules"], FIRST_CHOICE_RULES
+    if rules.versioned in VERSIONS:
+        newest, first = VERSIONS[rules.versioned], FIRST_VERIFIER_RULES
     elif mode == "strict":
         newest = VERSIONS["strict_rules"]
     return range(newest, first - 1, -1)

@@ -197,7 +197,8 @@ def problem_of(row: GoldRow, golds: GoldReader | None = None) -> Problem:
     """The problem of a row. Raises DataError when the grader cannot read its answer.
 
     `golds`: the verifier that reads gold answers; None: gsm8k. For gsm8k, a solution is left as it is where it ends in
-    `#### <number>`; else that line is added. An answer in GSM8K's form is the solution, whatever other columns hold.
+    `#### <number>`; else that line is added, also below headings `#### …`. An answer in GSM8K's form is the solution,
+    whatever other columns hold.
     """
     if golds is not None:
         return _problem_with(golds, row)
@@ -208,16 +209,28 @@ def problem_of(row: GoldRow, golds: GoldReader | None = None) -> Problem:
     if row.solution is None:
         return Problem(problem_id(row.question), row.question, "", _bare_answer(row, answer))
     solution = _text(row.where, row.solution_column, row.solution)
-    if "####" in solution:
-        problem = _marked(row, row.solution_column, solution)
-        if answer is not None and read_answer(problem.answer) != read_answer(_bare_answer(row, answer)):
-            raise DataError(
-                f"{row.where}: {row.answer_column!r} is {str(answer)[:40]!r}, but {row.solution_column!r} ends in "
-                f"'#### {problem.answer[:40]}': correct one of them"
-            )
-        return problem
-    final = _bare_answer(row, answer) if answer is not None else _stated(row, solution)
-    return Problem(problem_id(row.question), row.question, f"{solution}\n{MARK}{final}", final)
+    marked = _marked(row, row.solution_column, solution) if _ends_marked(solution) else None
+    final = _bare_answer(row, answer) if answer is not None else marked.answer if marked else _stated(row, solution)
+    said = marked.answer if marked else _said_in_headings(solution)
+    if said is not None and read_answer(said) != read_answer(final):
+        end = f"ends in '{MARK}{said[:40]}'" if marked else f"states {said[:40]!r}"
+        raise DataError(
+            f"{row.where}: {row.answer_column!r} is {str(answer)[:40]!r}, but {row.solution_column!r} {end}: correct "
+            "one of them"
+        )
+    return marked or Problem(problem_id(row.question), row.question, f"{solution}\n{MARK}{final}", final)
+
+
+def _ends_marked(solution: str) -> bool:
+    """Whether a solution ends in a line `#### …`, or what is there is meant as one: other `####` are headings."""
+    last_line = solution.rpartition("\n")[2]
+    return marked_answer(solution) is not None or ("####" in last_line and _said_in_headings(solution) is None)
+
+
+def _said_in_headings(solution: str) -> str | None:
+    """The final answer that a solution with `####` in it states; None for other solutions."""
+    answer = extract_answer(solution) if "####" in solution else None
+    return None if answer is None else written(answer)
 
 
 def _problem_with(golds: GoldReader, row: GoldRow) -> Problem:

@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from rft_ray.data import hub
-from rft_ray.data.row_files import KINDS, ROW_FILES, Choose, DataError, Row, rows
+from rft_ray.data.row_files import KINDS, METADATA, ROW_FILES, Choose, DataError, Row, rows
 
 _SPLIT_NAME = re.compile(r"(?P<split>\w+?)(?:-\d[\w-]*)?")
 _PARTS = re.compile(r"-of-(\d+)")
 _USUAL_FOLDERS = ("main", "default", "data", "")
-_METADATA = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
 _KINDS = sorted(ROW_FILES, key=lambda kind: (kind != ".parquet", ROW_FILES.index(kind)))
 """Parquet first: where the hub's own conversion stands next to the original files, it is complete."""
 
@@ -51,7 +50,7 @@ def hub_rows(
 
 def files_of_split(source: str, files: Sequence[str], split: str, folders: Sequence[str] = ()) -> list[str]:
     """The files of one split among those of a repository, folder by folder. Raises DataError where there are none."""
-    data = [file for file in sorted(files) if file.endswith(ROW_FILES) and PurePosixPath(file).name not in _METADATA]
+    data = [file for file in sorted(files) if file.endswith(ROW_FILES) and PurePosixPath(file).name not in METADATA]
     placed = [_placed(file) for file in data]
     of_split = [place for place in placed if place[1] == split]
     if not of_split and split == "train" and len(data) == 1 and not folders:

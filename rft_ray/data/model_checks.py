@@ -1,20 +1,26 @@
 """Models that could only fail later -> one line before any long work.
 
-In: a folder with config.json and the tokenizer's files, and texts of the run. Out: nothing, or a ModelError. Weights
-are not read, so the folder can lack them.
+In: a folder with config.json and the tokenizer's files, and texts of the run. Out: notes on its chat template, or a
+ModelError. Weights are not read, so the folder can lack them.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
 from rft_ray.data import chat_rendering
-from rft_ray.data.prompts import Chat, Prompt, encode_prompt
+from rft_ray.data.prompts import Chat, Prompt, encode_prompt, render
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.store.models.folder import ModelError
 
 PROBE = "A box has 12 pens, 3.5 kg and $40: 12 * 3 = <<12*3=36>>36 (90%).\n#### 36"
@@ -30,12 +36,15 @@ class RunTexts:
     """Worked solutions."""
     context: int | None = None
     """The run's bound of prompt and completion, in tokens; None: the model's own context."""
+    reasoning_tags: Sequence[str] = ("think",)
 
 
-def check_model(source: str, folder: Path, texts: RunTexts) -> None:
-    """Raises ModelError where the model in `folder` cannot be trained or sampled with these texts.
+def check_model(source: str, folder: Path, texts: RunTexts) -> list[str]:
+    """A line for each thing about the model's chat template that the user should know, where the prompts are chats.
 
-    It has no EOS token, its chat template raises, its tokenizer loses characters or has tokens that the embedding
+    Raises ModelError where the model in `folder` cannot be trained or sampled with these texts:
+
+    it has no EOS token, its chat template raises, its tokenizer loses characters or has tokens that the embedding
     lacks, or not even the shortest prompt fits into its context.
     """
     config, tokenizer = _load(source, folder)
@@ -46,9 +55,19 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> None:
         )
     if chats := [prompt for prompt in texts.prompts if isinstance(prompt, Chat)]:
         _check_chat_template(source, tokenizer, chats)
-    _check_vocabulary(source, tokenizer, getattr(config, "vocab_size", None))
+    rows = getattr(config, "vocab_size", None)
+    _check_vocabulary(source, tokenizer, rows)
+    written = [prompt for prompt in texts.prompts if isinstance(prompt, str)]
+    of_template = _tokens_of_template(tokenizer, written)
+    if rows is not None and any(token >= rows for token in of_template):
+        raise ModelError(f"{source}: prompt.template has special tokens that the embedding lacks: leave them out")
+    if of_template and encode_prompt(tokenizer, written[0])[:2] == [tokenizer.bos_token_id] * 2:
+        raise ModelError(
+            f"{source}: prompt.template begins with {tokenizer.bos_token}, which the tokenizer adds by itself, so that "
+            "prompts begin with two: leave it out of the template"
+        )
     for text in (*texts.prompts, *texts.responses):
-        _check_round_trip(source, tokenizer, str(text))
+        _check_round_trip(source, tokenizer, str(text), of_template if text in texts.prompts else Counter())
     own = getattr(config, "max_position_embeddings", None)
     context = min(filter(None, (own, texts.context)), default=None)
     if context is not None:
@@ -58,6 +77,47 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> None:
                 f"{source}: the shortest prompt has {shortest:,} tokens and the context {context:,}, so nothing can be "
                 "sampled: shorten the prompt, raise sampling.max_model_len where it is set, or choose another model"
             )
+    return [*_chat_notes(source, tokenizer, chats[0], texts.reasoning_tags)] if chats else []
+
+
+def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) -> Iterator[str]:
+    """One line where a chat template loses the system text, writes the date, or ends inside reasoning."""
+
+    text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
+    if chat.messages[0].role == "system" and chat.messages[0].content.strip() not in text:
+        yield (
+            f"{source}: its chat template leaves out prompt.system, so that the model does not see it: set "
+            "prompt.kind=template and write the text into prompt.template, or leave prompt.system out"
+        )
+    if any(datetime.now().strftime(form) in text for form in _DATES.findall(tokenizer.get_chat_template())):
+        yield (
+            f"{source}: its chat template writes today's date, so that the prompts of a run that goes on tomorrow are "
+            "others: fix it (Llama 3: prompt.chat_kwargs={date_string: 26 Jul 2024}), or set prompt.system where the "
+            "date is in the template's own system text"
+        )
+    if Reasoning.after(text, tags).begins_inside:
+        same = _as_template(tokenizer, chat)
+        with_it = f" and prompt.template={json.dumps(same, ensure_ascii=False)}, the same tokens" if same else ""
+        yield (
+            f"{source}: its chat template ends in <{text.rstrip().rpartition('<')[2]}, and a completion that is cut "
+            f"before the closing tag is graded as if it had none: set prompt.kind=template{with_it}"
+        )
+
+
+_DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]+)['\"]")
+"""The formats in which a chat template writes the time."""
+
+
+def _as_template(tokenizer: Any, chat: Chat) -> str:
+    """A prompt template that gives the same tokens as the chat; empty where there is none."""
+    *before, asked = chat.messages
+    slot = replace(chat, messages=(*before, replace(asked, content="{query}")))
+    text = chat_rendering.render(tokenizer, slot.as_data(), add_generation_prompt=True, **slot.kwargs)
+    wanted = encode_prompt(tokenizer, chat)
+    for template in (text.removeprefix(tokenizer.bos_token or ""), text):  # most tokenizers add BOS to a text
+        if template.count("{query}") == 1 and encode_prompt(tokenizer, render(template, asked.content)) == wanted:
+            return template
+    return ""
 
 
 def _load(source: str, folder: Path) -> tuple[Any, Any]:
@@ -111,11 +171,31 @@ def _check_vocabulary(source: str, tokenizer: Any, rows: int | None) -> None:
         )
 
 
-def _check_round_trip(source: str, tokenizer: Any, text: str) -> None:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    back = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    lost = Counter(unicodedata.normalize("NFKC", text)) - Counter(unicodedata.normalize("NFKC", back))
-    del lost[" "]  # some tokenizers add one in front, and drop it again
+def _read(tokenizer: Any, text: str) -> tuple[list[int], Counter[int]]:
+    """The token ids of a text without those for what the tokenizer does not know, and the special tokens written in it.
+
+    A special token that is not written in the text stands for unknown characters, whatever its name.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    known = [number for number in ids if number not in special or special[number] in text]
+    return known, Counter(number for number in known if number in special)
+
+
+def _tokens_of_template(tokenizer: Any, prompts: Sequence[str]) -> Counter[int]:
+    """The special tokens that all prompts of a template have: those that are written in it, as `<|im_start|>`."""
+    return reduce(and_, (_read(tokenizer, prompt)[1] for prompt in prompts)) if prompts else Counter()
+
+
+def _check_round_trip(source: str, tokenizer: Any, text: str, of_template: Counter[int]) -> None:
+    """Special tokens are those of the template only: of a question or solution, they are no characters of its."""
+    ids, special = _read(tokenizer, text)
+    if beyond := special - of_template:
+        lost = Counter(tokenizer.convert_ids_to_tokens(list(beyond)))
+    else:
+        back = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        lost = Counter(unicodedata.normalize("NFKC", text)) - Counter(unicodedata.normalize("NFKC", back))
+        del lost[" "]  # some tokenizers add one in front, and drop it again
     if lost:
         shown = " ".join(repr(character) for character in list(lost)[:5])
         raise ModelError(

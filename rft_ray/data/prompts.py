@@ -130,7 +130,8 @@ def encode_response(tokenizer: Any, response: str, end: int) -> list[int]:
 def end_of_response(tokenizer: Any, form: str) -> int:
     """The token that ends a response: in a chat the one that the chat template writes after it, otherwise EOS.
 
-    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`).
+    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`). It is one that
+    was added to the vocabulary, and need not be among the special tokens that the tokenizer names (Phi-3: `<|end|>`).
     """
     eos: int = tokenizer.eos_token_id
     if not is_chat(form):
@@ -141,7 +142,7 @@ def end_of_response(tokenizer: Any, form: str) -> int:
     turns = [*chat.as_data(), {"role": "assistant", "content": answer}]
     text = chat_rendering.render(tokenizer, turns, **chat.kwargs)
     after = tokenizer(text.rpartition(answer)[2].strip(), add_special_tokens=False)["input_ids"]
-    return after[0] if after and after[0] in tokenizer.all_special_ids else eos
+    return after[0] if after and after[0] in tokenizer.added_tokens_decoder else eos
 
 
 def ends_of_response(tokenizer: Any, form: str) -> list[int]:

@@ -5,7 +5,8 @@ Parquet, Arrow IPC (Feather). Out: (place, row), read lazily, files by name. A p
 lines and `data.parquet: row 3` in the others. Every error names the file and, where there is one, the line or row and
 the column.
 
-An empty cell of a CSV, and one that spells a missing value (NaN, null), is None; its other cells are text.
+An empty cell of a CSV, and one that spells a missing value (NaN, null), is None; its other cells are text. A class
+label of a table that `datasets` wrote is its name, as B for the 1 of MMLU's answers.
 Limits: an S3 object and a JSON array are held in memory; of a folder, the files directly in it are read.
 """
 
@@ -35,6 +36,8 @@ _ARROW = (".arrow", ".feather", ".ipc")
 ROW_FILES = (*_TEXT, *(text + packed for text in _TEXT for packed in _PACKED), ".parquet", *_ARROW)
 KINDS = ".jsonl, .json, .csv or .tsv (also with .gz or .zst), .parquet, .arrow or .feather"
 """ROW_FILES as messages list them."""
+METADATA = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
+"""Files that `datasets` writes beside the rows."""
 MISSING_TEXTS = frozenset({"", "nan", "NaN", "null", "NULL"})
 """The cells of a CSV that hold no value."""
 MAX_CELL_CHARS = 16 << 20
@@ -84,7 +87,8 @@ def files_of(source: str) -> list[str]:
 
 
 def _with_rows(source: str, files: Iterable[str]) -> list[str]:
-    if chosen := sorted(file for file in files if file.endswith(ROW_FILES)):
+    with_rows = sorted(file for file in files if file.endswith(ROW_FILES))
+    if chosen := [file for file in with_rows if file.rpartition("/")[2] not in METADATA] or with_rows:
         return chosen
     raise DataError(f"{source}: there is no file of rows: give {KINDS}")
 
@@ -288,9 +292,10 @@ def _parquet_rows(name: str, content: BinaryIO, choose: Choose | None) -> Iterat
     number = 0
     try:
         file = pq.ParquetFile(content)
+        labels = _class_labels(file.schema_arrow)
         columns = choose(name, file.schema_arrow.names) if choose else None
         for batch in file.iter_batches(columns=columns):
-            yield from _batch_rows(name, batch, number)
+            yield from _batch_rows(name, batch, number, labels)
             number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(name, "Parquet", number, error) from None
@@ -303,7 +308,7 @@ def _arrow_rows(name: str, content: BinaryIO, choose: Choose | None) -> Iterator
         schema, batches = _batches(content)
         columns = choose(name, schema.names) if choose else schema.names
         for batch in batches:
-            yield from _batch_rows(name, batch.select(list(columns)), number)
+            yield from _batch_rows(name, batch.select(list(columns)), number, _class_labels(schema))
             number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(name, "Arrow", number, error) from None
@@ -319,11 +324,28 @@ def _batches(content: BinaryIO) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return file.schema, (file.get_batch(index) for index in range(file.num_record_batches))
 
 
-def _batch_rows(name: str, batch: pa.RecordBatch, before: int) -> Iterator[Row]:
+_Labels = Mapping[str, Sequence[str]]
+"""Column -> the names of its classes, which it holds as numbers from 0 on."""
+
+
+def _class_labels(schema: pa.Schema) -> _Labels:
+    """The columns of class labels, as `datasets` describes them in a table's metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if feature.get("_type") == "ClassLabel"
+        }
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # no metadata, or of another form
+        return {}
+
+
+def _batch_rows(name: str, batch: pa.RecordBatch, before: int, labels: _Labels) -> Iterator[Row]:
     """The rows of one batch, with `before` rows of the file before it."""
     for number, cells in enumerate(zip(*batch.columns, strict=True), start=before + 1):
         where = f"{name}: row {number}"
-        yield where, _TableRow(where, dict(zip(batch.schema.names, cells, strict=True)))
+        yield where, _TableRow(where, dict(zip(batch.schema.names, cells, strict=True)), labels)
 
 
 def _unreadable(name: str, kind: str, number: int, error: Exception) -> DataError:
@@ -334,13 +356,17 @@ def _unreadable(name: str, kind: str, number: int, error: Exception) -> DataErro
 class _TableRow(Mapping[str, Any]):
     """One row. A cell is converted when it is read, so the contents of unused columns cannot cause an error."""
 
-    def __init__(self, where: str, cells: Mapping[str, Any]) -> None:
+    def __init__(self, where: str, cells: Mapping[str, Any], labels: _Labels) -> None:
         self._where = where
         self._cells = cells
+        self._labels = labels
 
     def __getitem__(self, column: str) -> Any:
         try:
-            return self._cells[column].as_py()
+            value = self._cells[column].as_py()
+            if column in self._labels and isinstance(value, int):  # -1 is no label
+                return self._labels[column][value] if 0 <= value < len(self._labels[column]) else None
+            return value
         except UnicodeDecodeError:
             raise DataError(f"{self._where}: {column!r} is not UTF-8: write the file again from UTF-8 text") from None
 

@@ -2,7 +2,8 @@
 
 In: a task of `child_tasks.py` by name, and requests as JSON. Out: answers as JSON, or why there is none. The child has
 a session and a process group of its own, talks over two pipes that are not its standard streams, and is limited in
-memory, CPU time and processes. Whatever a request does to the child costs that request only.
+memory, CPU time and processes. Whatever a request does to the child costs that request only. Sets of texts have one
+order in all children, so that what code or a user's function makes of them does not differ from process to process.
 
 Limits: Linux. Use a `Child` from one thread.
 """
@@ -100,7 +101,7 @@ class Child:
         inherited = os.environ if self._own_environment else {k: os.environ[k] for k in _KEPT if k in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE.format(path=[*sys.path], requests=requests, answers=answers)],
-            env={**inherited, MARK: self._mark, "OMP_NUM_THREADS": "1"},
+            env={"PYTHONHASHSEED": "0", **inherited, MARK: self._mark, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -20,18 +20,22 @@ import os
 import re
 import select
 import signal
+import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import NoReturn
 
 from rft_ray.grading import sandbox
 from rft_ray.grading.equations import MAX_TEXT_CHARS
 from rft_ray.records import Problem, Status, Verdict
 
-_FENCED = re.compile(r"^[ \t]*+```[ \t]*+(\w*+)[^\n]*+\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^([ \t]*+)```[ \t]*+(\w*+)[^\n]*+\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_DEFINED = re.compile(r"^(?:(?:(?:async[ \t]+)?def|class)[ \t]+(\w++)|(\w++)[ \t]*=(?!=))", re.MULTILINE)
+"""A name that code defines at its outer level, as a function, a class or a value."""
 _LANGUAGES = ("", "python", "py", "python3")
 _MOST_REPORT_BYTES = 4_096
 _Outcome = tuple[str, str]
@@ -39,11 +43,21 @@ _Outcome = tuple[str, str]
 _STATUSES = {"passed": Status.CORRECT, "failed": Status.WRONG_ANSWER}
 
 
-def read_code(text: str) -> str | None:
-    """The last block of Python code with a definition in it, else the last block, else a text that is all code."""
-    blocks: list[str] = [code for language, code in _FENCED.findall(text) if language.lower() in _LANGUAGES]
+def read_code(text: str, tests: str = "") -> str | None:
+    """The last block of Python code that defines a name of the tests, and not an example or tests of its own.
+
+    Else the last block with a definition in it, else the last block, else a text that is all code. A block in a list is
+    indented with it.
+    """
+    blocks: list[str] = [
+        textwrap.dedent(code) if indent else code
+        for indent, language, code in _FENCED.findall(text)
+        if language.lower() in _LANGUAGES
+    ]
     if blocks:
-        return next((code for code in reversed(blocks) if "def " in code), blocks[-1])
+        wanted = _names_in(tests)
+        tested = [code for code in blocks if any(name in wanted for names in _DEFINED.findall(code) for name in names)]
+        return (tested or [code for code in blocks if "def " in code] or blocks)[-1]
     if "```" in text or "def " not in text:
         return None
     try:
@@ -53,11 +67,21 @@ def read_code(text: str) -> str | None:
     return text
 
 
+def _names_in(tests: str) -> set[str]:
+    """The names that tests read and do not define."""
+    try:
+        nodes = [*ast.walk(ast.parse(tests))]
+    except (SyntaxError, ValueError):
+        return set()
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return read - {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
 def grade_code(problem: Problem, text: str, truncated: bool, *, seconds: float) -> Verdict:
     """Verdict on one completion: correct when its code passes all tests. Raises OSError without a sandbox."""
     if len(text) > MAX_TEXT_CHARS:
         return Verdict(Status.UNDECIDED, None, f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
-    code = read_code(text)
+    code = read_code(text, problem.answer)
     if code is None:
         return Verdict(Status.TRUNCATED if truncated else Status.NO_ANSWER, None, "")
     with _temporary_folder() as folder:
@@ -164,11 +188,13 @@ def _sandboxed(
 def _outcome(code: str, tests: str) -> _Outcome:
     """Run the code and then each test, up to the first failure.
 
-    The code may replace the functions of Python and of its library, so none of them is looked up once it has run.
+    The code is a module like any other: `dataclasses` and `pickle` look it up by its name. It may replace the functions
+    of Python and of its library, so none of them is looked up once it has run.
     """
-    execute, names, running = exec, {"__name__": "completion"}, "the code"
+    module = sys.modules["completion"] = ModuleType("completion")
+    execute, names, running = exec, module.__dict__, "the code"
     try:
-        compiled = compile(code, "<completion>", "exec")
+        compiled = compile(code, "<completion>", "exec", dont_inherit=True)
         running = "the tests"
         steps = (("the code", compiled), *_compiled(tests))
         for running, step in steps:  # noqa: B007  # it is read where a step raises
@@ -183,7 +209,10 @@ def _outcome(code: str, tests: str) -> _Outcome:
 def _compiled(tests: str) -> list[tuple[str, CodeType]]:
     """Each statement of the tests, as text and compiled."""
     statements = ast.parse(tests).body
-    return [(ast.unparse(test)[:120], compile(ast.Module([test], []), "<tests>", "exec")) for test in statements]
+    return [
+        (ast.unparse(test)[:120], compile(ast.Module([test], []), "<tests>", "exec", dont_inherit=True))
+        for test in statements
+    ]
 
 
 def _described(error: BaseException) -> str:

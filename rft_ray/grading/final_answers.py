@@ -1,8 +1,8 @@
 """Final answers that are no numbers: text -> the letter or the words that it ends in. Pure, and linear in the text.
 
 `choice` reads a letter, `stated` the words of a final answer, in the forms in which models write them: `\\boxed{…}`,
-`The answer is …`, `#### …`, and else the last line. Of several forms the first of this list counts, and of several
-answers of one form the last.
+`<answer>…</answer>`, `The answer is …`, `#### …`, and else the last line. Of several forms the first of this list
+counts, and of several answers of one form the last.
 """
 
 from __future__ import annotations
@@ -13,22 +13,39 @@ from rft_ray.grading.unicode_forms import compatible
 
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
-_LETTER = r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$]|\Z|\n))|([B-HJ])(?![\w'’]))"
-_LEADS = r"\s{0,3}(?:(?:option|choice)\s{1,3})?[*$_]{0,3}"
+_WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname)\s?\{([^{}]*)\}")
+_LETTER = (
+    r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$\"”`]|['’](?!\w)|\Z|\n)"
+    r"|\s{1,3}(?:(?:because|since|as|which|due|given)\b|[(–—-]))|([B-HJ])(?![\w'’]))"
+)
+_MARKS = r"[\s*_$\"'“‘`\[]{0,6}"
+_LEADS = rf"{_MARKS}(?:(?:option|choice)\s{{1,3}})?{_MARKS}"
+_GIVES = (
+    r"[*_]{0,3}(?:\s{1,3}(?:is|was|(?:should|must|will)\s{1,3}be)(?:\s{1,3}(?:therefore|thus|hence|then))?[*_]{0,3}"
+    r"(?:\s{0,3}:)?|\s{0,3}[:=])"
+)
 _SAID_LETTERS = tuple(
     re.compile(said + _LEADS + _LETTER, re.IGNORECASE)
-    for said in (
-        r"answer(?:\s{1,3}is(?:\s{0,3}:)?|\s{0,3}:)",
-        r"(?:option|choice)(?:\s{1,3}is(?:\s{0,3}:)?|\s{0,3}:)",
-        r"answer",
-    )
+    for said in (rf"(?<!/)answer(?:{_GIVES}|>)", rf"(?:option|choice){_GIVES}", r"(?<!/)answer")
 )
 """Words that say which letter is the answer; the first of these that a text has count."""
+_LETTER_SAID = re.compile(
+    r"(?:\(([A-Ja-j])\)|(?<![\w'’])([A-J])())[*_$)\"'”`]{0,4}\s{1,3}(?:is|was|(?:should|must)\s{1,3}be)"
+    r"\s{1,3}(?:the|my|our)\s{1,3}(?:(?:best|correct|final|only|right)\s{1,3}){0,2}(?:answer|option|choice)\b",
+    re.IGNORECASE,
+)
+"""A letter of which the text says that it is the answer."""
 _NAMED_LETTER = re.compile(rf"(?:option|choice){_LEADS}{_LETTER}", re.IGNORECASE)
-_GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|[).:]\s.*)", re.DOTALL)
-_SAID = re.compile(r"(?:answer\s{1,3}is|answer\s{0,3}:|####)[ \t*:]{0,4}([^\n]{1,2000})", re.IGNORECASE)
+_GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|(?:\)|[.:](?:\s|\\[ ,;:!])).*)", re.DOTALL)
+_SAID = re.compile(r"(?:answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
+_SAYS = re.compile(rf"[^\s#{re.escape(_EDGES)}]")
+_LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
+_MOST_CHARS = 2_000
+"""So much of an answer, and of what may stand before it, is read."""
+_MOST_MARKS = 100
+"""So many of the last marks with nothing after them are looked at."""
 
 
 def boxed(text: str) -> str | None:
@@ -46,6 +63,11 @@ def boxed(text: str) -> str | None:
     return None
 
 
+def bare_latex(gold: str) -> str:
+    """A gold answer in LaTeX without its box or the signs of maths around it: `\\[3\\]` is `3`."""
+    return boxed(gold) or _LATEX_EDGES.sub("", gold.strip())
+
+
 def gold_choice(gold: str) -> str | None:
     """The letter of a gold answer: `C`, `(C)`, `c.`, `\\boxed{C}`, `C) 12 apples`; None for all else."""
     written = _WRAPPED.sub(r"\1", boxed(gold) or gold).strip()
@@ -57,12 +79,15 @@ def choice(text: str) -> str | None:
     """The letter from A to J that a completion chooses; None where it chooses none."""
     if (inside := boxed(text)) is not None and (letter := gold_choice(inside)):
         return letter
+    text = _WRAPPED.sub(r"\1", text)
     for pattern in _SAID_LETTERS:
         if said := _letters(pattern, text):
             return said[-1]
     last_line = _last_line(text)
     if letter := gold_choice(last_line.removeprefix("####")):
         return letter
+    if said := _letters(_LETTER_SAID, text):
+        return said[-1]
     named = set(_letters(_NAMED_LETTER, last_line) or _letters(_NAMED_LETTER, text))
     return named.pop() if len(named) == 1 else None
 
@@ -77,12 +102,36 @@ def _letters(pattern: re.Pattern[str], text: str) -> list[str]:
 
 
 def stated(text: str) -> str | None:
-    """The words of the final answer as written; None for a text without words."""
-    answer = boxed(text)
-    if answer is None:
-        said = [match[1] for match in _SAID.finditer(text)]
-        answer = said[-1] if said else _last_line(text)
-    return answer.strip() or None
+    """The words of the final answer as written; None for a text without words.
+
+    After a mark with nothing behind it, as in the heading `**Answer:**`, they are the next line that says something.
+    """
+    if (answer := boxed(text)) is not None or (answer := _tagged(text)) is not None:
+        return answer.strip() or None
+    for said in [*_SAID.finditer(text)][: -_MOST_MARKS - 1 : -1]:
+        if answer := _said_after(text, said.end()):
+            return answer
+    return _last_line(text) or None
+
+
+def _tagged(text: str) -> str | None:
+    """What the last `<answer>` that is closed holds; None where there is none."""
+    opened, held = None, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            opened = tag.end()
+        elif opened is not None:
+            held, opened = text[opened : tag.start()], None
+    return held
+
+
+def _said_after(text: str, start: int) -> str:
+    """The rest of the line from `start`, or the first line after it that says something; empty where none does."""
+    says = _SAYS.search(text, start, start + _MOST_CHARS)
+    if says is None:
+        return ""
+    start = max(start, text.rfind("\n", start, says.start()) + 1)
+    return text[start : start + _MOST_CHARS].partition("\n")[0].strip()
 
 
 def normalised(answer: str) -> str:

@@ -7,20 +7,17 @@ Here its timeouts are off: `child.py` ends the whole process at the deadline ins
 from __future__ import annotations
 
 import logging
-import re
 from functools import lru_cache
 from typing import Any
 
 from math_verify import parse, verify
 
 from rft_ray.grading.equations import MAX_TEXT_CHARS
-from rft_ray.grading.final_answers import boxed
+from rft_ray.grading.final_answers import bare_latex, boxed
 from rft_ray.records import Problem, Status, Verdict
 
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.ERROR)  # it warns that its timeouts are off
-
-_LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
 
 
 def is_readable(gold: str) -> bool:
@@ -46,8 +43,7 @@ def grade_math(problem: Problem, text: str, truncated: bool) -> Verdict:
 
 @lru_cache(maxsize=1_024)
 def _gold(gold: str) -> Any:
-    bare = boxed(gold) or _LATEX_EDGES.sub("", gold.strip())
-    return parse(f"\\boxed{{{bare}}}", parsing_timeout=None, raise_on_error=True)
+    return parse(f"\\boxed{{{bare_latex(gold)}}}", parsing_timeout=None, raise_on_error=True)
 
 
 def _equal(gold: Any, answer: Any) -> bool:

@@ -47,8 +47,9 @@ class VerifierSpec:
         return self.name == GSM8K
 
     @property
-    def is_choice(self) -> bool:
-        return self.name == "choice"
+    def versioned(self) -> str:
+        """The name that a version of the verifier's rules has in `VERSIONS`, if it has one. Not for gsm8k."""
+        return f"{self.name}_rules"
 
     @property
     def is_users(self) -> bool:

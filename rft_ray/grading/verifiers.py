@@ -109,8 +109,9 @@ class AnswerKind:
 
 
 def _words(gold: str) -> str | None:
-    """A gold answer in words: one line, of which something is left without marks."""
-    return gold.strip() if "\n" not in gold.strip() and final_answers.normalised(gold) else None
+    """A gold answer in words, read as in a completion: one line, of which something is left without marks."""
+    words = final_answers.stated(gold) if "\n" not in gold.strip() else None
+    return words if words and final_answers.normalised(words) else None
 
 
 ANSWERS = {
@@ -213,7 +214,7 @@ def _from_gold(name: str, problems: Sequence[Problem]) -> Iterator[KnownRight]:
     """Gold as completions: the worked solution, or the answer where a solution need not contain it."""
     for problem in problems:
         if name == "math":
-            yield problem, f"The answer is $\\boxed{{{problem.answer}}}$."
+            yield problem, f"The answer is $\\boxed{{{final_answers.bare_latex(problem.answer)}}}$."
         elif problem.solution:
             yield problem, problem.solution
         elif name not in ("regex", "python"):
@@ -270,7 +271,7 @@ class GoldReader:
             "choice": "a letter from A to J",
             "exact": "one line of text",
             "math": "an answer in LaTeX",
-            "python": "unit tests in Python, with at least one assert",
+            "python": "unit tests in Python that run at least one assert (after `def check` comes a call, `check(f)`)",
         }
         return kinds.get(self.name, "text")
 
@@ -298,7 +299,24 @@ class GoldReader:
 
 
 def _has_tests(tests: str) -> bool:
+    """Whether the tests run an assert: outside of functions, or in a function of theirs that they call."""
     try:
-        return any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(tests)))
+        tree = ast.parse(tests)
     except (SyntaxError, ValueError):
         return False
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
+    waiting: list[ast.AST] = [tree]
+    for node in waiting:  # it grows
+        if isinstance(node, ast.Assert):
+            return True
+        if isinstance(node, ast.Call) and (called := functions.pop(_name_of(node.func), None)):
+            waiting += called.body
+        waiting += [] if isinstance(node, _FUNCTIONS) else ast.iter_child_nodes(node)
+    return False
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _name_of(called: ast.expr) -> str:
+    return called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""

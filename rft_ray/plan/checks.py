@@ -62,15 +62,24 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
         )
 
 
-def check_models(config: Config, train: ProblemSet) -> None:
-    """Raises ModelError where a base model cannot be used. Its config and tokenizer are loaded, and no weights."""
+def check_models(config: Config, train: ProblemSet) -> list[str]:
+    """One line for each doubtful chat template. A base model's config and tokenizer are loaded, and no weights.
+
+    Raises ModelError where a model cannot be used.
+    """
+    lines: list[str] = []
     checked = train.problems[: train.count : max(1, train.count // CHECKED_PROBLEMS)]
     responses = [row.solution for row in checked if row.solution]
     pairs = {(source, prompt_of(config, model)): None for model in config.models for source in _read_by(model)}
     for source, form in pairs:
         questions = [prompts.build(form, row.question) for row in checked]
-        texts = RunTexts(prompts=questions, responses=responses, context=config.sampling.max_model_len)
-        check_model(source, base_models.metadata(source), texts)
+        texts = RunTexts(
+            prompts=questions,
+            responses=responses,
+            context=config.sampling.max_model_len,
+            reasoning_tags=config.corpus.reasoning_tags,
+        )
+        lines += check_model(source, base_models.metadata(source), texts)
     judge = config.grading.judge
     asked = [judge.source] if judge and not judge.is_endpoint else []
     _check_heads(config, sorted({*(source for source, _ in pairs), *asked}))
@@ -79,6 +88,7 @@ def check_models(config: Config, train: ProblemSet) -> None:
         questions = [prompts.build(form, judging.question(row, row.solution, "0" * 12)) for row in checked]
         texts = RunTexts(prompts=questions, responses=(), context=config.sampling.max_model_len)
         check_model(judge.source, base_models.metadata(judge.source), texts)
+    return lines
 
 
 def _check_heads(config: Config, sources: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.paths import NormalForm
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.store.names import FIRST_CHOICE_RULES, FIRST_STRICT_RULES, VERSIONS, fingerprint_of
+from rft_ray.store.names import FIRST_STRICT_RULES, FIRST_VERIFIER_RULES, VERSIONS, fingerprint_of
 from rft_ray.store.shards import Shard
 
 
@@ -174,15 +174,15 @@ def verdicts_fingerprint(
 ) -> str:
     """Fingerprint of the verdicts on the samples with the fingerprint `completions`.
 
-    `version`: that of the strict rules, which decide the verdicts of gsm8k in strict mode alone, or of the rules of
-    `choice`; None: the current one.
+    `version`: that of the strict rules, which decide the verdicts of gsm8k in strict mode alone, or of another
+    verifier's own rules; None: the current one.
     """
     others: dict[str, object] = {"verifier": identity} if (identity := rules.identity()) else {}
     if rules.is_gsm8k:
         others |= strict_rules(mode, version)
-    if rules.is_choice:
-        version = VERSIONS["choice_rules"] if version is None else version
-        others |= {} if version == FIRST_CHOICE_RULES else {"choice_rules": version}
+    if rules.versioned in VERSIONS:
+        version = VERSIONS[rules.versioned] if version is None else version
+        others |= {} if version == FIRST_VERIFIER_RULES else {rules.versioned: version}
     return fingerprint_of("verdicts", completions=completions, mode=mode, purpose=purpose, **others)
 
 

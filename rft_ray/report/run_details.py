@@ -249,7 +249,7 @@ def _stage(name: str) -> str:
     """What a version of `VERSIONS` is the version of."""
     rules = {
         "strict_rules": "rules of strict grading",
-        "choice_rules": "rules of the verifier choice",
+        **{f"{name}_rules": f"rules of the verifier {name}" for name in ("choice", "exact", "python")},
         "shots": "choice of worked examples",
     }
     return rules.get(name, f"stage {name}")

@@ -35,19 +35,22 @@ VERSIONS = {
     "corpus": 1,
     "evaluation": 1,
     "strict_rules": 5,
-    "choice_rules": 2,
+    "choice_rules": 3,
+    "exact_rules": 2,
+    "python_rules": 2,
     "shots": 2,
 }
 """Version of each stage, raised by hand when its meaning changes: results of the old one keep their names.
 
 `strict_rules` is no stage: it is the version of what strict mode reads as answers and equations, and enters the names
-of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it. `choice_rules` is the same for
-the letter that the verifier `choice` reads: it enters the names of this verifier's verdicts alone.
+of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it. `choice_rules`,
+`exact_rules` and `python_rules` are the same for what the verifier of this name accepts: each enters the names of this
+verifier's verdicts alone.
 
 `shots` is none either: it is the version of which worked examples a problem is shown that is among them
 (`data/prompts.py`), and enters the names of all samples of a model that is shown examples.
 """
-FIRST_STRICT_RULES = FIRST_CHOICE_RULES = 1
+FIRST_STRICT_RULES = FIRST_VERIFIER_RULES = 1
 """The versions whose files have no version of the rules in their names."""
 FIRST_SHOTS = 1
 """The version that shows a problem among the worked examples its own solution. It is in no name."""

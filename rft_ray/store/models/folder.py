@@ -77,7 +77,9 @@ def parameters(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in model_files(folder):
+        if path.suffix != ".safetensors":
+            continue
         with safe_open(path, "np") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total

@@ -88,9 +88,10 @@ def test_paper_verdicts_have_one_version(tmp_path: Path) -> None:
     assert rule_versions("strict")[0] == names.VERSIONS["strict_rules"]
 
 
-def test_verdicts_of_choice_have_the_versions_of_its_rules() -> None:
-    versions = rule_versions("strict", VerifierSpec("choice"))
-    assert (versions[0], versions[-1]) == (names.VERSIONS["choice_rules"], names.FIRST_CHOICE_RULES)
+@pytest.mark.parametrize("verifier", ["choice", "exact", "python"])
+def test_verdicts_of_a_verifier_have_the_versions_of_its_rules(verifier: str) -> None:
+    versions = rule_versions("strict", VerifierSpec(verifier))
+    assert (versions[0], versions[-1]) == (names.VERSIONS[f"{verifier}_rules"], names.FIRST_VERIFIER_RULES)
 
 
 def test_verdicts_that_reject_what_is_unread_are_not_taken_for_others(old: tuple[set[str], Store]) -> None:

@@ -141,6 +141,14 @@ def test_pickles_next_to_safetensors_are_ignored(tmp_path: Path) -> None:
 # --- Adapters -------------------------------------------------------------------------------------
 
 
+def test_the_same_weights_in_another_layout_are_not_counted(tmp_path: Path) -> None:
+    """Mistral's repositories hold them as consolidated.safetensors too."""
+    folder = shutil.copytree(model_dir("tiny-s"), tmp_path / "twice")
+    shutil.copyfile(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert size(str(folder)) == size("tiny:tiny-s")
+    assert fingerprint(str(folder)) == fingerprint("tiny:tiny-s")
+
+
 def test_an_adapter_is_merged_into_the_base_that_it_names(tmp_path: Path) -> None:
     base = safetensors_folder(tmp_path / "base", random_model())
     adapter, merged = adapter_folder(tmp_path / "adapter", str(base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from rft_ray.config import Prompt
@@ -68,6 +69,19 @@ def test_a_response_ends_with_the_token_that_the_chat_template_writes(tokenizer:
     assert prompts.end_of_response(tokenizer, FORM) == end
     assert prompts.ends_of_response(tokenizer, FORM) == sorted([end, tokenizer.eos_token_id])
     assert prompts.end_of_response(tokenizer, "Q: {query}") == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_token_that_ends_a_response_need_not_be_among_the_named_special_tokens(special: bool) -> None:
+    """Phi-3 names EOS, padding and no more, and some ChatML models have a normal token `<|im_end|>`."""
+    plain = AutoTokenizer.from_pretrained(model_dir("tiny-s"))
+    plain.add_tokens([AddedToken("<|im_end|>", special=special, normalized=False)], special_tokens=special)
+    plain.chat_template = CHATML
+    end = plain.convert_tokens_to_ids("<|im_end|>")
+    assert end not in plain.all_special_ids
+    assert prompts.end_of_response(plain, FORM) == end
+    [example], _ = encode(plain, FORM, [("2+3?", "5")], 100)
+    assert example.tokens[-1] == end
 
 
 @pytest.mark.parametrize("after", ["", "\n", " over"])

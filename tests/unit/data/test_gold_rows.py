@@ -80,6 +80,19 @@ def test_a_row_with_a_bare_answer_has_no_solution(jsonl: Write, answer: object, 
         assert grade(f"So.\n#### {read}", problem.answer, "paper").status is Status.CORRECT
 
 
+HEADINGS = "#### Step 1: Add\n3+2 = 5\n#### Step 2: Check\n5-2 = 3, so the answer is 5."
+
+
+@pytest.mark.parametrize(
+    "solution", [HEADINGS, "3+2 = 5\n####5", "3+2 = 5\n#### Answer: 5", "3+2 = 5\n#### 5\n\nThat is all."]
+)
+def test_a_solution_with_headings_of_hashes_gets_the_line_of_its_answer(jsonl: Write, solution: str) -> None:
+    (problem,) = load_problems(jsonl({"question": "Why?", "answer": 5, "solution": solution}))
+    assert problem == Problem(problem_id("Why?"), "Why?", f"{solution}\n#### 5", "5")
+    assert load_problems(jsonl({"question": "Why?", "solution": solution})) == [problem]
+    assert grade(problem.solution, problem.answer).status is Status.CORRECT
+
+
 def test_a_set_may_mix_rows_with_and_without_a_solution(jsonl: Write) -> None:
     problems = prepare(config.ProblemSet(source=jsonl(row(1), row(2, answer=3), row(3, answer="4"))), 0, 10)
     assert (problems.count, problems.solved) == (3, 1)

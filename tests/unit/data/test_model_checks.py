@@ -12,10 +12,13 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from rft_ray.data.model_checks import RunTexts, check_model
-from rft_ray.data.prompts import Chat, Message
+from rft_ray.data.prompts import Chat, Message, build, encode_prompt
 from rft_ray.data.tiny import MODELS, model_dir
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.store.models.folder import ModelError
 
 
@@ -82,6 +85,43 @@ def test_arguments_reach_the_chat_template(folder: Path) -> None:
     assert "TemplateError: off" in refusal(folder, RunTexts(prompts=[chat(thinking=False)]))
 
 
+R1 = (
+    "{{ bos_token }}{% for m in messages %}<User>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<Bot><think>\n{% endif %}"
+)
+DATED = "{{ date_string or strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}"
+
+
+def test_a_chat_template_that_ends_inside_reasoning_is_noted_with_a_template_of_the_same_tokens(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template=R1)
+    [note] = check_model("my-model", folder, RunTexts(prompts=[chat()]))
+    assert note.startswith("my-model: its chat template ends in <think>, and a completion that is cut")
+    template = json.loads(note.partition("prompt.template=")[2].removesuffix(", the same tokens"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert encode_prompt(tokenizer, build(template, "Tom has 3 pens.")) == encode_prompt(tokenizer, chat())
+    assert Reasoning.after(template, ["think"]).begins_inside
+    assert check_model("my-model", folder, RunTexts(prompts=[build(template, "Tom has 3 pens.")])) == []
+    assert check_model("my-model", folder, RunTexts(prompts=[chat()], reasoning_tags=["draft"])) == []
+
+
+def test_a_chat_template_that_leaves_out_the_system_text_is_noted(folder: Path) -> None:
+    """As that of Phi-3-mini did."""
+    asked = Chat((Message("system", " Be brief. "), *chat().messages), {})
+    template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    [note] = check_model("my-model", folder, RunTexts(prompts=[asked]))
+    assert note.startswith("my-model: its chat template leaves out prompt.system")
+    edit(folder / "tokenizer_config.json", chat_template="{% for m in messages %}{{ m['content'] | trim }}{% endfor %}")
+    assert check_model("my-model", folder, RunTexts(prompts=[asked])) == []
+
+
+def test_a_chat_template_with_the_date_of_today_is_noted_unless_it_is_fixed(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template=DATED)
+    [note] = check_model("my-model", folder, RunTexts(prompts=[chat()]))
+    assert note.startswith("my-model: its chat template writes today's date")
+    assert check_model("my-model", folder, RunTexts(prompts=[chat(date_string="26 Jul 2024")])) == []
+
+
 def test_a_tokenizer_that_loses_characters_is_refused_with_them(folder: Path) -> None:
     words = {"<unk>": 0, "</s>": 1, "Tom": 2, "has": 3, "3": 4}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -92,6 +132,29 @@ def test_a_tokenizer_that_loses_characters_is_refused_with_them(folder: Path) ->
     message = refusal(folder, RunTexts(prompts=["Tom has 3"], responses=["Tom has $3"]))
     assert "its tokenizer loses '$'" in message
     assert "of 'Tom has $3'" in message
+
+
+def test_a_prompt_template_may_hold_special_tokens_and_a_question_may_not(folder: Path) -> None:
+    prompts = [f"<s>{question}</s>" for question in ("Tom has 3", "Ann has 4")]
+    check_model("my-model", folder, RunTexts(prompts=prompts))
+    assert "its tokenizer loses '</s>' of" in refusal(folder, RunTexts(prompts=[*prompts, "<s>Tom</s> has 3</s>"]))
+    assert "its tokenizer loses '</s>' of" in refusal(folder, RunTexts(prompts=prompts, responses=["So.</s>"]))
+    assert "its tokenizer loses '</s>' of" in refusal(folder, RunTexts(prompts=["Tom</s>", "Ann"]))
+
+
+def test_a_prompt_template_with_the_bos_that_the_tokenizer_adds_is_refused(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    check_model("my-model", folder, RunTexts(prompts=["[INST] Tom"]))
+    assert "prompt.template begins with <s>" in refusal(folder, RunTexts(prompts=["<s>[INST] Tom"]))
+
+
+def test_a_prompt_template_with_a_token_beyond_the_embedding_is_refused(folder: Path) -> None:
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    image = {**tree["added_tokens"][0], "id": 532, "content": "<image>"}
+    edit(folder / "tokenizer.json", added_tokens=[*tree["added_tokens"], image])
+    assert "special tokens that the embedding lacks" in refusal(folder, RunTexts(prompts=["<image>Tom has 3"]))
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(folder: Path) -> None:

@@ -156,6 +156,45 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, name: str, cont
     assert str(refusal.value).startswith(path + said)
 
 
+@pytest.mark.parametrize("make", [str, lambda folder: f"{folder}/*.json*"])
+def test_what_datasets_writes_beside_the_rows_of_a_folder_is_not_read(
+    tmp_path: Path, make: Callable[[Path], str]
+) -> None:
+    file(tmp_path, b'{"question": "first"}\n', "a.jsonl")
+    file(tmp_path, b'{\n  "citation": ""\n}', "dataset_info.json")
+    file(tmp_path, b'{"_split": "train"}', "state.json")
+    assert [row["question"] for _, row in rows(make(tmp_path))] == ["first"]
+    (tmp_path / "a.jsonl").unlink()
+    file(tmp_path, b'[{"question": "named so"}]', "state.json")
+    (tmp_path / "dataset_info.json").unlink()
+    assert [row["question"] for _, row in rows(make(tmp_path))] == ["named so"]
+
+
+LABELS = {"info": {"features": {"answer": {"names": ["A", "B", "C"], "_type": "ClassLabel"}, "n": {"_type": "Value"}}}}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("about", "read"),
+    [
+        (json.dumps(LABELS), ["B", "A", None, None]),
+        ("{}", [1, 0, -1, None]),
+        ('{"info": []}', [1, 0, -1, None]),
+        ('{"info": {"features": {"answer": {"_type": "ClassLabel"}}}}', [1, 0, -1, None]),
+    ],
+)
+def test_a_class_label_is_read_as_its_name(tmp_path: Path, kind: str, about: str, read: list[object]) -> None:
+    table = pa.table({"answer": [1, 0, -1, None], "n": [1, 2, 3, 4]}).replace_schema_metadata({"huggingface": about})
+    path = tmp_path / f"test.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    assert [row["answer"] for _, row in rows(str(path))] == read
+    assert [row["n"] for _, row in rows(str(path))] == [1, 2, 3, 4]
+
+
 def test_a_folder_without_files_of_rows_is_refused(tmp_path: Path) -> None:
     file(tmp_path, b"text", "README.md")
     for source in (str(tmp_path), f"{tmp_path}/*.csv"):

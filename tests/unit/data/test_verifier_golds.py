@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rft_ray import config
@@ -65,6 +70,17 @@ def test_a_letter_is_read_from_a_solution_and_conflicts_are_seen(jsonl: Write) -
     rows = [{"question": "Why?", "answer": "A"}, {"question": "Why?", "answer": "B"}, {"question": "x", "answer": "C"}]
     conflicting = prepare(config.ProblemSet(source=jsonl(*rows)), 0, 10, rules=rules, drop=True)
     assert conflicting.dropped.conflicting == 2
+
+
+def test_the_class_labels_of_mmlu_are_letters(tmp_path: Path) -> None:
+    features = {"answer": {"names": ["A", "B", "C", "D"], "_type": "ClassLabel"}}
+    table = pa.table({"question": ["2+3?"], "subject": ["x"], "choices": [["4", "5", "6", "7"]], "answer": [1]})
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(about), tmp_path / "test.parquet")
+    section = config.ProblemSet(source=str(tmp_path / "test.parquet"))
+    [problem] = prepare(section, 0, 10, rules=spec_with(Grading(verifier="choice"))).problems
+    assert problem.question == "2+3?\n(A) 4\n(B) 5\n(C) 6\n(D) 7"
+    assert problem.answer == "B"
 
 
 GOLDS = {

@@ -38,6 +38,22 @@ def test_code_that_passes_its_tests_is_correct(verifier: Verifier, code: str) ->
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\ndef f(n): return 2 * Point(n).x",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n"
+        "def f(n): return 2 * Point(n).x",
+        "class Point:\n    x: int\ndef f(n): return 2 * n if Point.__annotations__ == {'x': int} else None",
+        "import pickle\nclass Box: pass\ndef f(n): return 2 * n if pickle.loads(pickle.dumps(Box())) else None",
+        "import asyncio\nasync def double(n): return 2 * n\ndef f(n): return asyncio.run(double(n))",
+    ],
+    ids=["dataclass", "dataclass with postponed annotations", "annotations", "pickle", "asyncio"],
+)
+def test_code_runs_as_a_module_of_its_own(verifier: Verifier, code: str) -> None:
+    assert run(verifier, code) == Verdict(Status.CORRECT, None, "")
+
+
+@pytest.mark.parametrize(
     ("code", "detail"),
     [
         ("def f(n): return n", "assert f(2) == 4: AssertionError"),
@@ -112,6 +128,8 @@ BY_C = "import ctypes\nc = ctypes.CDLL(None)\n"
     "code",
     [
         "import socket\nsocket.socket()",
+        "import socket\nsocket.socket(socket.AF_UNIX)",
+        "import socket\nsocket.socketpair()[0].bind('{outside}')",
         "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')",
         "import subprocess\nsubprocess.run(['true'])",
         "import os\nos.fork()",
@@ -160,12 +178,26 @@ def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
     assert not [name for name in left if name.startswith("rft-code-")]
 
 
+def test_sets_of_texts_have_the_same_order_in_every_process() -> None:
+    details = set()
+    for _ in range(2):
+        verifier = open_verifier(SPEC)
+        details.add(run(verifier, "def f(n): raise ValueError(hash('a'))").detail)
+        verifier.close()
+    assert len(details) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("```python\ndef f(): pass\n```", "def f(): pass\n"),
         ("```\ndef f(): pass\n```\nUse it:\n```python\nf()\n```", "def f(): pass\n"),
         ("```python\nprint(1)\n```", "print(1)\n"),
+        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
+        ("```python\ndef f(): pass\n```\n```python\ndef test():\n  assert f()\n```", "def f(): pass\n"),
+        ("```python\nf = abs\n```\n```python\ndef main():\n  f = 2\n```", "f = abs\n"),
+        ("```python\ndef f(): pass\n```\nBetter:\n```python\ndef f(): 1\n```", "def f(): 1\n"),
+        ("```python\ndef g(): pass\n```\n```python\ndef h(): pass\n```", "def h(): pass\n"),
         ("def f():\n    return 1\n", "def f():\n    return 1\n"),
         ("```python\ndef f():", None),
         ("```bash\nls\n```", None),
@@ -174,13 +206,13 @@ def test_no_process_or_folder_is_left(verifier: Verifier) -> None:
     ],
 )
 def test_the_code_of_a_text(text: str, code: str | None) -> None:
-    assert read_code(text) == code
+    assert read_code(text, "n = 2\nassert f(n) == 4") == code
 
 
 @pytest.mark.parametrize("text", ["```" + " " * 90_000, "```" + "a" * 90_000, " " * 90_000 + "```"])
 def test_the_code_of_a_hostile_text_is_read_within_a_second(text: str) -> None:
     start = time.monotonic()
-    read_code(text)
+    read_code(text, "assert f(2) == 4")
     assert time.monotonic() - start < 1
 
 

@@ -265,9 +265,19 @@ def test_the_spec_holds_what_decides_verdicts() -> None:
         ("math", "\\frac{1}{2}", "\\frac{1}{2}"),
         ("math", "x^2+1", "x^2+1"),
         ("math", "", None),
+        ("exact", "\\boxed{New York}", "New York"),
+        ("exact", "The answer is New York", "New York"),
         ("python", "assert f(1) == 2", "assert f(1) == 2"),
         ("python", "f(1)", None),
         ("python", "assert f(1", None),
+        ("python", "def check(f):\n    assert f(1) == 2", None),
+        (
+            "python",
+            "def check(f):\n    assert f(1) == 2\n\ncheck(g)",
+            "def check(f):\n    assert f(1) == 2\n\ncheck(g)",
+        ),
+        ("python", "class Test:\n    def test(self):\n        assert f(1) == 2", None),
+        ("python", "for n in (1, 2):\n    assert f(n)", "for n in (1, 2):\n    assert f(n)"),
     ],
 )
 def test_a_gold_answer_is_one_that_the_verifier_reads(name: str, written: str, gold: str | None) -> None:
@@ -292,6 +302,22 @@ def test_canaries_are_correct(name: str) -> None:
         canaries = verifier.known_right(problems)
         assert canaries
         assert {verifier.grade(problem, text, truncated=False).status for problem, text in canaries} == {Status.CORRECT}
+    finally:
+        verifier.close()
+
+
+def test_any_gold_answer_that_math_reads_is_a_canary_that_is_correct() -> None:
+    verifier, answers = (
+        open_verifier(spec("math")),
+        ["\\[3\\]", "\\(3\\)", "$3$", "\\boxed{3}", "\\$3", "(1,2)", "90^\\circ"],
+    )
+    try:
+        with GoldReader(spec("math")) as golds:
+            problems = [Problem(answer, "?", "", answer) for answer in answers if golds.read(answer) == answer]
+        assert [problem.answer for problem in problems] == answers
+        for problem in problems:
+            [(_, text)] = verifier.known_right([problem])
+            assert verifier.grade(problem, text, truncated=False).status is Status.CORRECT, problem.answer
     finally:
         verifier.close()
 

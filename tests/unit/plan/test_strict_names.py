@@ -79,7 +79,8 @@ def test_the_names_of_paper_mode_are_those_of_earlier_versions() -> None:
     assert plan.fingerprint == "25f4c5edc7bc21d2"
 
 
-def test_the_models_of_other_verifiers_have_the_names_of_earlier_versions() -> None:
+def test_the_models_of_other_verifiers_have_the_names_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(names.VERSIONS, "exact_rules", names.FIRST_VERIFIER_RULES)
     plan = planned("--grading.verifier=exact")
     assert [job.fingerprint for job in plan.collected] == ["6a3ffccd78400c8f", "63e20161affa5d13"]
     assert plan.corpus.fingerprint == "836741bd673d176d"
@@ -103,15 +104,24 @@ def test_new_strict_verdicts_have_other_names_than_those_of_the_first_rules() ->
     assert names.VERSIONS["strict_rules"] > names.FIRST_STRICT_RULES
 
 
-def test_new_verdicts_of_choice_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = names_of(planned("--grading.verifier=choice"))
-    others = [names_of(planned(f"--grading.verifier={name}")) for name in ("gsm8k", "exact")]
-    monkeypatch.setitem(names.VERSIONS, "choice_rules", names.FIRST_CHOICE_RULES)
-    after = names_of(planned("--grading.verifier=choice"))
-    assert after["verdicts"] == ["0f6fe50dbf484733", "04095d1f2500a3cd"]
+FIRST_RULES = {
+    "choice": ["0f6fe50dbf484733", "04095d1f2500a3cd"],
+    "exact": ["6a3ffccd78400c8f", "63e20161affa5d13"],
+    "python": ["01c9f26335f5739e", "6d255ff5ac9ca21d"],
+}
+"""Verifier -> the names of the verdicts that its first rules made."""
+
+
+@pytest.mark.parametrize("verifier", FIRST_RULES)
+def test_new_verdicts_of_a_verifier_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch, verifier: str) -> None:
+    others = ["gsm8k", "math", *(name for name in FIRST_RULES if name != verifier)]
+    before, *rest = (names_of(planned(f"--grading.verifier={name}")) for name in (verifier, *others))
+    monkeypatch.setitem(names.VERSIONS, f"{verifier}_rules", names.FIRST_VERIFIER_RULES)
+    after = names_of(planned(f"--grading.verifier={verifier}"))
+    assert after["verdicts"] == FIRST_RULES[verifier]
     unchanged = {"problems", "completions", "gold corpus", "texts of gold", "sft"}
     assert {kind for kind in before if before[kind] != after[kind]} == set(before) - unchanged
-    assert [names_of(planned(f"--grading.verifier={name}")) for name in ("gsm8k", "exact")] == others
+    assert [names_of(planned(f"--grading.verifier={name}")) for name in others] == rest
 
 
 def test_verdicts_that_reject_what_is_unread_have_names_of_their_own_and_evaluations_do_not() -> None:
