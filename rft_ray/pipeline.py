@@ -10,8 +10,8 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 
 from rft_ray.config import Config
 from rft_ray.config.errors import RunError
@@ -39,8 +39,8 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, StoreError, mark_run, open_store
-from rft_ray.store.base import StoreUnreachable
+from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store.outages import kept_on_failure
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.stage import train
@@ -86,15 +86,8 @@ def run(plan: Plan, store: Store) -> Summary:
         print(NOTHING_TO_DO, flush=True)
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
-    with run_lock(store, "job"):
-        try:
-            return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
-        except StoreUnreachable:
-            raise
-        except BaseException:
-            with suppress(StoreError):
-                keep_seconds(store, plan, watch.stages)
-            raise
+    with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
+        return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
 
 
 def finished(plan: Plan, store: Store) -> bool:

@@ -113,11 +113,11 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
     return summary
 
 
-def keep_seconds(store: Store, plan: Plan, stages: Sequence[StageTime]) -> None:
+def keep_seconds(store: Store, plan: Plan, watch: Stopwatch) -> None:
     """Write the times of a run that ends early into its summary, if it has one, and leave the rest as it is."""
     summary = read_summary(store)
     if summary and made_same_corpus(summary, plan):
-        store.replace(SUMMARY, summary_json(replace(summary, stages=tuple(stages), seconds=_total(stages))))
+        store.replace(SUMMARY, summary_json(replace(summary, stages=tuple(watch.stages), seconds=_total(watch.stages))))
 
 
 def _total(stages: Sequence[StageTime]) -> float:

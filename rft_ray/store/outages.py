@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from rft_ray.store.base import StoreUnreachable
+from rft_ray.store.base import StoreError, StoreUnreachable
 
 T = TypeVar("T")
 
@@ -34,3 +35,19 @@ def through_outages(act: Callable[[], T], key: str) -> T:
                 raise
             logger.warning("%s; %s is tried again for %.0f s", error, key, left_s)
             time.sleep(min(left_s, OUTAGE_WAIT_S * (1 + random.random())))
+
+
+@contextmanager
+def kept_on_failure(keep: Callable[[], object]) -> Iterator[None]:
+    """Where the block raises, `keep` is called once before the exception goes on, whose place no StoreError takes.
+
+    Not after an outage, which the block has waited out: `keep` would wait for the store once more.
+    """
+    try:
+        yield
+    except StoreUnreachable:
+        raise
+    except BaseException:
+        with suppress(StoreError):
+            keep()
+        raise

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from rft_ray.config import Config
 from rft_ray.corpus.builder import build_corpus
@@ -26,9 +26,9 @@ from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
-from rft_ray.store import NotFound, Store, StoreError, mark_run, open_store, present
-from rft_ray.store.base import StoreUnreachable
+from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
+from rft_ray.store.outages import kept_on_failure
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
@@ -70,16 +70,8 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
     mark_run(store)
     save(plan, store)
     watch = stopwatch(plan, store)
-    with run_lock(store, "job"):
-        try:
-            return _run(plan, store, watch, command, on_answer)
-        except StoreUnreachable:
-            raise
-        except BaseException:
-            with suppress(StoreError):
-                if before := earlier(plan, store):
-                    write_study(store, replace(before, stages=watch.stages))
-            raise
+    with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
+        return _run(plan, store, watch, command, on_answer)
 
 
 def save(plan: StudyPlan, store: Store) -> None:
@@ -180,6 +172,12 @@ def earlier(plan: StudyPlan, store: Store) -> Study | None:
     except (NotFound, StudyError):  # study.json is a view: it is rewritten when it cannot be read
         return None
     return before if before.fingerprint == plan.fingerprint else None
+
+
+def keep_seconds(store: Store, plan: StudyPlan, watch: Stopwatch) -> None:
+    """Write the times of a study that ends early into its result, if it has one, and leave the rest as it is."""
+    if before := earlier(plan, store):
+        write_study(store, replace(before, stages=watch.stages))
 
 
 def fine_tune(plan: StudyPlan, store: Store, *, late: bool) -> int:
