@@ -178,6 +178,7 @@ def _attention(group: Group, config: Any, dtype: str) -> str:
 def _train_one(group: Group, job: TrainingJob) -> None:
     if from_rank_0(group, lambda: committed_through_outages(group.store, job.fingerprint) is not None):
         return
+    began = time.time()
     _mark_started(group, job)
     group = replace(group, made_from=inputs.made_from(group, job))
     task = _prepare(group, job)
@@ -201,7 +202,9 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         own = final_weights.export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
-            metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over, watch.stalled)
+            metadata = _account(
+                group, task, trainer.state.log_history, began, seconds, start, passed_over, watch.stalled
+            )
         final_weights.commit(group, job.fingerprint, own, metadata)
     writer.finish()
     if group.rank == 0:
@@ -257,6 +260,7 @@ def _account(
     group: Group,
     task: Task,
     history: Sequence[dict[str, Any]],
+    began_unix: float,
     seconds: float,
     start: Checkpoint | None,
     passed_over: int,
@@ -272,6 +276,8 @@ def _account(
         steps=len(task.plan.steps),
         tokens=tokens,
         seconds=seconds,
+        began_unix=began_unix,
+        ended_unix=time.time(),
         tokens_per_s=new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
         final_loss=curve[-1][1],
         resumed_at_step=start.step if start else 0,

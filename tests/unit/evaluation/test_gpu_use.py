@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rft_ray.config.hardware import BY_NAME
-from rft_ray.evaluation.gpu_use import Work, engine_work, in_groups, most_at_once, training_work, use_of
+from rft_ray.evaluation.gpu_use import Work, engine_work, in_groups, most_at_once, training_work, trainings, use_of
 from rft_ray.evaluation.summary_records import GpuUse, ProblemCounts, Summary, parse_summary, summary_json
 from rft_ray.training.results import TrainingRecord
 
@@ -104,6 +104,31 @@ def test_trainings_side_by_side_hold_the_gpus_of_all_their_groups(models: int, s
     assert use.gpus == gpus
     assert use.gpu_hours == pytest.approx(max(seconds * gpus, 4 * 3600 * models) / 3600, abs=1e-4)
     assert use.idle == pytest.approx(1 - 4 * models / use.gpu_hours, abs=1e-4)
+
+
+NOON = 1_790_000_000.0
+HOUR = replace(RECORD, seconds=3500.0, settings={"workers": 4})
+
+
+def at(began: float, hours: float = 1.0) -> TrainingRecord:
+    return replace(HOUR, began_unix=NOON + 3600 * began, ended_unix=NOON + 3600 * (began + hours))
+
+
+@pytest.mark.parametrize(
+    ("records", "gpus"),
+    [
+        ([at(0), at(1)], 4),
+        ([at(0), at(0.1), at(1)], 8),  # their seconds alone would fit one group of a stage that took 3 hours
+        ([at(0), at(0.2), at(0.4)], 12),
+        ([at(0), at(0.1), HOUR], 8),  # one of an earlier version: a lower bound
+        ([HOUR, HOUR, HOUR], 4),
+    ],
+)
+def test_trainings_with_a_time_of_day_hold_the_gpus_that_worked_at_once(
+    records: list[TrainingRecord], gpus: int
+) -> None:
+    use = use_of("rft", 3 * 3600.0, trainings(records, 3 * 3600.0), None)
+    assert (use.gpus, use.gpu_hours) == (gpus, 3 * gpus)
 
 
 def test_a_summary_keeps_the_use_and_one_without_gpus_says_nothing_of_it() -> None:
