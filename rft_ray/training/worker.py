@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import time
 import warnings
@@ -124,7 +123,7 @@ def _join(config: dict[str, Any]) -> Group:
 def _mark_started(group: Group, job: TrainingJob) -> None:
     """Record in the work folder that this attempt has started the job, and on which host and process."""
     if group.rank == 0:
-        origin = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **group.layout}
+        origin = {**checkpoints.this_process(), "time": time.time(), **group.layout}
         key = f"{checkpoints.work_folder(job.fingerprint, group.attempt)}/{STARTED}"
         through_outages(partial(group.store.create, key, json.dumps(origin).encode()), key)
 
