@@ -94,7 +94,7 @@ def newer_commit(name: str, kind: Kind, commit: str) -> str:
     if name.endswith(f"@{commit}"):
         return ""
     try:
-        there = _asked(name, kind).commit
+        there = _commits.get((kind, name)) or _asked(name, kind).commit
     except Exception:  # the client's HTTP library is not the same in all of its versions
         return ""
     return "" if there == commit else there
