@@ -35,9 +35,13 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of_file(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hex digits, by reading it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, 64 hex digits, by reading it. Raises OSError, which names the file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed read has none
+        raise
 
 
 @lru_cache(maxsize=1024)
