@@ -31,7 +31,7 @@ def _read_and_written() -> int:
     with suppress(psutil.Error, OSError):
         here = psutil.Process()
         for process in (here, *here.children(recursive=True)):
-            with suppress(psutil.Error, OSError, AttributeError):  # ended meanwhile, or not counted
+            with suppress(psutil.Error, OSError, AttributeError, RuntimeError):  # ended meanwhile, or not counted
                 counts = process.io_counters()
                 total += counts.read_chars + counts.write_chars + counts.read_bytes
     return total

@@ -41,6 +41,9 @@ KEPT = 2
 _OF_RANK = re.compile(r"(?:zero_pp_rank_|rng_state_)(\d+)")
 """The rank that DeepSpeed and transformers write into the names of the files of one rank."""
 
+_CHECKPOINT = re.compile(r"work/[^/]+/[^/]+/checkpoint-\d+(?=/)")
+"""The folder of a checkpoint, at the beginning of the keys of its files."""
+
 logger = logging.getLogger(__name__)
 _undeletable: set[str] = set()
 """URLs of the stores whose refusal to delete has been reported."""
@@ -199,7 +202,7 @@ def discard_unfinished(store: Store, fingerprint: str, ended: str = "") -> None:
     with _reported(store):
         keys = [*store.list(root)]
         complete = {key.rpartition("/")[0] for key in keys if key.endswith(f"/{MANIFEST}")}
-        left = {"/".join(key.split("/")[:4]) for key in keys if key.split("/")[3].startswith("checkpoint-")} - complete
+        left = {place[0] for place in map(_CHECKPOINT.match, keys) if place} - complete
         for folder in sorted(left):
             attempt = folder.split("/")[2]
             if attempt == ended or _has_ended(store, f"{root}{attempt}"):

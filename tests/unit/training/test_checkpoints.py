@@ -258,6 +258,7 @@ def test_only_what_attempts_that_have_ended_left_of_half_written_checkpoints_is_
         write(there, tmp_path, attempt, 10 + step)
         half = write(there, tmp_path, attempt, 20 + step)
         store.local_path(f"{half.folder}/{MANIFEST}").unlink()
+    there.create(f"work/{JOB}/notes", b"a user's")
     whole = checkpoints.committed(there, JOB)
     checkpoints.discard_unfinished(there, JOB, "failed")
     left = {key.split("/")[2] for key in there.list("work/") if "/checkpoint-2" in key}
