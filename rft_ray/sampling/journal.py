@@ -39,8 +39,8 @@ class Journal:
 
         def write() -> None:
             record.write(store)
-            if path:
-                path.unlink(missing_ok=True)
+            if path:  # after it is there: one thread does both
+                self._writer.add(str(path), partial(path.unlink, missing_ok=True), needed=False)
 
         return write
 

@@ -237,11 +237,16 @@ def test_a_failure_that_another_driver_has_recorded_or_still_holds_is_recorded_o
     assert recorded(tmp_path / "run") == {A: 1}
 
 
-def test_what_is_recorded_is_kept_no_longer(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor = Supervisor(LocalStore(tmp_path / "run"), max_failures=2, max_quarantined=9, journal=tmp_path / "kept")
-    fail_exclusively(supervisor, A, "p1", "it broke")
-    assert recorded(tmp_path / "run") == {A: 1}
-    assert not list((tmp_path / "kept").iterdir())
+@pytest.mark.parametrize("background", [False, True])
+def test_what_is_recorded_is_kept_no_longer(tmp_path: Path, background: bool) -> None:
+    store, kept = LocalStore(tmp_path / "run"), tmp_path / "kept"
+    supervisor = Supervisor(store, max_failures=9, max_quarantined=9, background=background, journal=kept)
+    for process in range(8):
+        fail_exclusively(supervisor, A, str(process), "it broke")
+    assert supervisor.flush(10) == {}
+    assert recorded(tmp_path / "run") == {A: 8}
+    supervisor._journal._writer.flush(10)
+    assert not list(kept.iterdir())
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
