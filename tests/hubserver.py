@@ -12,10 +12,12 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+PART_BYTES = 8 << 20
 COMMIT = "c0ffee" + "0" * 34
 Repositories = Mapping[str, Mapping[str, bytes]]
 """`owner/name` for models and `datasets/owner/name` for datasets -> file name -> content."""
@@ -28,11 +30,17 @@ _FILE = re.compile(r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>\
 
 @contextmanager
 def hub_server(
-    repositories: Repositories, asked: list[str] | None = None, *, commit: str = COMMIT, sent: list[str] | None = None
+    repositories: Repositories,
+    asked: list[str] | None = None,
+    *,
+    commit: str = COMMIT,
+    sent: list[str] | None = None,
+    pause_s: float = 0.0,
 ) -> Iterator[str]:
     """Serve repositories until the block ends. Yields the address for HF_ENDPOINT.
 
     `asked`: gets the paths asked. `sent`: gets the names of the files sent. `commit`: the only one, at which main is.
+    `pause_s`: between parts of a file of PART_BYTES.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -53,7 +61,9 @@ def hub_server(
                 self.send_header(name, value)
             self.end_headers()
             if body:
-                self.wfile.write(content)
+                for start in range(0, len(content), PART_BYTES):
+                    self.wfile.write(content[start : start + PART_BYTES])
+                    time.sleep(pause_s if start + PART_BYTES < len(content) else 0)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

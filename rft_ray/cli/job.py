@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,12 +66,12 @@ def shipped_configs() -> list[str]:
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 
 
-def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
+def check_before(config: Config, train: ProblemSet, test: ProblemSet, sources: Mapping[str, str]) -> None:
     """Print a note for each doubtful setting of a job. Raises an InputError where it could only fail.
 
-    `config` is that of the plan, whose hub models have a commit.
+    `config` is that of the plan, whose hub models have a commit; `sources`: how it was given -> with the commit.
     """
-    from rft_ray.data import problems
+    from rft_ray.data import hub_records, problems
     from rft_ray.plan import checks
 
     leaks = problems.leaks(config.problems, train, test)
@@ -79,6 +79,7 @@ def check_before(config: Config, train: ProblemSet, test: ProblemSet) -> None:
     lines = [*checks.notes(config, train, test), *checks.check_models(config, train)]
     if not os.environ.get("RAY_ADDRESS"):
         lines += checks.missing_gpus(config, usable_gpus())
+    lines += hub_records.moved(sources)
     for line in lines:
         print(f"note: {line}")
     for line in problems.describe(train, test, leaks, config.problems.overlap_threshold):

@@ -82,7 +82,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     plan, store = pipeline.prepare(config)
     finished = pipeline.finished(plan, store)
     if not finished:  # before anything is written
-        check_before(plan.config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test, plan.sources)
         if card := memory.planned_card(config):
             memory_plan.check(memory_needs(plan), card)
     store.check()
@@ -126,7 +126,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     if pipeline.finished(plan, store):
         print(pipeline.NOTHING_TO_DO)
     else:
-        check_before(plan.config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test, plan.sources)
     print(estimate)
     if not pipeline.finished(plan, store):
         show_memory(memory_needs(plan), gpu=gpu)

@@ -108,6 +108,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
     job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
     check_other_run(store)
+    for line in hub_records.moved(pins):
+        print(f"note: {line}")
     if options.dry_run:
         check_writable(store)
         show_plan(job, file, store)

@@ -91,7 +91,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     plan, store = study_run.prepare(config)
     complete = study_run.complete(plan, store)
     if not complete:  # before anything is written
-        check_before(plan.config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test, plan.sources)
         if card := memory.planned_card(config):
             memory_plan.check(memory_needs(plan), card)
     store.check()
@@ -136,7 +136,7 @@ def dry_run(config: Config, *, gpu: bool) -> None:
     if study_run.complete(plan, store):
         print(study_run.NOTHING_TO_DO)
     else:
-        check_before(plan.config, plan.train, plan.test)
+        check_before(plan.config, plan.train, plan.test, plan.sources)
     for point in plan.points:
         print(f"  {point.spec.name}")
     for skip in plan.skipped:

@@ -142,8 +142,9 @@ class Engine(Section):
     max_restarts: int = Field(3, ge=0)
     """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
     stall_seconds: float = Field(1800, gt=0, le=LONGEST_SECONDS)
-    """The process of an engine that makes no step for so long (an endpoint: no answer), or loads a model for so long,
-    is ended."""
+    """The process of an engine that makes no step for so long (an endpoint: no answer) is ended; while it loads a
+    model, one that receives no byte and reads less than 16 MiB for so long. It need not cover a download or a slow
+    disk, but compiling and capturing graphs."""
     lost_node_minutes: float = Field(5, gt=0, le=LONGEST_MINUTES)
     """How long sampling waits for the replacement of a lost node, once all other shards are sampled; then other engines
     sample its shards."""

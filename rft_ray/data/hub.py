@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rft_ray.config.errors import InputError
+from rft_ray.store.models.arrivals import arriving
 
 Choice = Callable[[Sequence[str]], Sequence[str]]
 Kind = Literal["model", "dataset"]
@@ -93,7 +94,7 @@ def newer_commit(name: str, kind: Kind, commit: str) -> str:
     if name.endswith(f"@{commit}"):
         return ""
     try:
-        there = _asked(name, kind).commit
+        there = _commits.get((kind, name)) or _asked(name, kind).commit
     except Exception:  # the client's HTTP library is not the same in all of its versions
         return ""
     return "" if there == commit else there
@@ -127,7 +128,7 @@ def snapshot(name: str, kind: Kind, choose: Choice) -> list[Path]:
 
     `choose` runs before the download, and its exceptions pass through. Raises HubError.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     repo, _, revision = name.partition("@")
@@ -146,8 +147,10 @@ def snapshot(name: str, kind: Kind, choose: Choice) -> list[Path]:
     if there and all((there / file).is_file() for file in chosen):
         folder = there
     else:
+        blobs = Path(constants.HF_HUB_CACHE, f"{kind}s--{repo.replace('/', '--')}", "blobs")
         try:
-            folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
+            with arriving(blobs, "*"):
+                folder = Path(snapshot_download(**place, allow_patterns=[glob.escape(file) for file in chosen]))
         except Exception as error:
             raise HubError(_unreachable(error, kind)) from error
         _folders[kind, found.pinned] = folder

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -76,6 +77,30 @@ def recall(store: Store, *, data: bool = True) -> None:
         if key.endswith(f"/{LISTING}") and (data or not key.startswith(DATA_SETS)):
             repository, hashes = _read(store, key)
             hub.remember(repository, _fetched(store, repository, hashes))
+
+
+def moved(pins: Mapping[str, str]) -> list[str]:
+    """A line for each hub model whose branch or tag is at another commit now. `pins`: source -> pinned source.
+
+    Of an adapter's base, only where the source names it. A hub that does not answer is asked once for each model, all
+    at the same time.
+    """
+
+    def line(name: str, commit: str) -> str:
+        newer = hub.newer_commit(name, "model", commit)
+        return newer and (
+            f"hub:{name} is at commit {newer} by now: this run goes on with {commit}, which it was planned with; name "
+            "the new commit, or start a run under another name, to use it"
+        )
+
+    named = [
+        pair
+        for source, pin in pins.items()
+        for pair in zip(base_models.hub_names(source), base_models.hub_names(pin), strict=False)
+    ]
+    asked = {name: place.partition("@")[2] for name, place in named}
+    with ThreadPoolExecutor(max(1, len(asked))) as pool:
+        return list(filter(None, pool.map(line, asked, asked.values())))
 
 
 def _folder_of(repository: Repository) -> str:

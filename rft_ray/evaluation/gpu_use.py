@@ -4,8 +4,9 @@ In: manifests of models and metadata of shards, the seconds of the stages, and t
 that used GPUs. Arithmetic is 6 FLOPs per weight and trained token, 2 per weight and sampled token; prompts are not
 counted, since a prompt of many samples is computed once.
 
-Limits: the record of a training holds no time of day, so the trainings of a stage are counted in as few worker groups
-as their seconds need; groups that shared less work than that for a time are not seen. Adapters (LoRA) are counted as if
+Limits: of a training that was resumed the time of day is known of its last attempt only. Records of earlier versions
+hold no time of day: such trainings of a stage are counted in as few worker groups as their seconds need, a lower bound
+of the GPUs that worked at once. Adapters (LoRA) are counted as if
 all weights were trained. A model that the run does not train has no known number of weights: its samples are left out
 of the utilization.
 """
@@ -62,7 +63,7 @@ def gpu_use(store: Store, plan: Plan, stages: Sequence[StageTime]) -> tuple[GpuU
     for stage in stages:
         # by fingerprint: what two models of a config share is done once
         done = {job.fingerprint: record for job, record in records if job in trained.get(stage.name, ())}
-        work = in_groups(map(training_work, done.values()), stage.seconds)
+        work = trainings([*done.values()], stage.seconds)
         jobs = {job.fingerprint: job for job in sampled.get(stage.name, [])}.values()
         work += list(
             engine_work((sizes.get(job.model.name, 0), metadata) for job in jobs for metadata in _on_gpus(store, job))
@@ -87,6 +88,12 @@ def _on_gpus(store: Store, job: SamplingJob) -> Iterator[Mapping[str, str]]:
         yield metadata
 
 
+def trainings(records: Sequence[TrainingRecord], seconds: float) -> list[Work]:
+    """What the trainings of a stage that took `seconds` did, each at its time, where the records have one."""
+    dated = [work for record in records if record.ended_unix and (work := training_work(record))]
+    return dated + in_groups((training_work(record) for record in records if not record.ended_unix), seconds)
+
+
 def training_work(record: TrainingRecord) -> Work | None:
     """What a training did; None where it ran on CPUs."""
     if record.device != "gpu":
@@ -94,8 +101,8 @@ def training_work(record: TrainingRecord) -> Work | None:
     card = BY_NAME.get(record.card)
     known = card is not None and record.parameters > 0
     return Work(
-        started=0.0,
-        ended=record.seconds,
+        started=record.began_unix,
+        ended=record.ended_unix or record.seconds,
         gpus=int(record.settings.get("workers", 1)),
         busy=record.seconds,
         flops=float(TRAINED_FLOPS * record.parameters * record.tokens),

@@ -38,6 +38,7 @@ from rft_ray.sampling.engine import (
 )
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.group_lock import GroupLock
+from rft_ray.sampling.loading import moved
 from rft_ray.sampling.openai_engine import OpenAIEngine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
 from rft_ray.sampling.supervisor import SupervisorClient
@@ -97,14 +98,16 @@ class EngineHost:
         run_seed: int,
         on_leave: Callable[[ModelRef], object],
     ) -> None:
-        """`needs_folder`: whether engines of this kind read a model's files; `stall_s`: seconds without an answer after
-        which an engine is taken to hang; `on_leave`: called with the model that the engine holds before it changes.
+        """`needs_folder`: whether engines of this kind read a model's files; `stall_s`: seconds without progress
+        after which an engine is taken to hang; `on_leave`: called with the model that the engine holds before it
+        changes.
         """
         self._store, self._supervisor, self._needs_folder = store, supervisor, needs_folder
         self._open_engine, self._run_seed, self._on_leave = open_engine, run_seed, on_leave
         self._engine: Engine | None = None
         self._source: RandomSource | None = None
         self._model: ModelRef | None = None
+        self._is_loading = False
         self._lock: GroupLock[tuple[ModelRef, str]] = GroupLock(lambda key: self._load(key[0]))
         """By model, and by shard where one has the engine to itself."""
         self._watchdog = Watchdog(stall_s, self._progress, self._stalled, hard=supervisor.is_remote)
@@ -144,8 +147,9 @@ class EngineHost:
         self._supervisor.died(str(death), stem if isinstance(death, Misbehaved) else "")
         _end_process(f"{label_of(model)}: {death}")
 
-    def _progress(self) -> int:
-        return self._engine.progress if self._engine else 0
+    def _progress(self) -> object:
+        """A value that changes while the engine steps, and while bytes of the model move that it loads."""
+        return self._engine.progress if self._engine else 0, moved() if self._is_loading else None
 
     def _stalled(self, reason: str, in_progress: list[str]) -> None:
         """Called by the watchdog: the engine no longer returns."""
@@ -167,6 +171,7 @@ class EngineHost:
         if self._model is not None:
             self._on_leave(self._model)
         self._supervisor.load_began(model.fingerprint)
+        self._is_loading = True
         try:
             with self._watchdog.during(model.fingerprint):
                 folder, weights = model_folder(self._store, model) if self._needs_folder else (None, "")
@@ -185,6 +190,8 @@ class EngineHost:
                 _end_process(f"{label_of(model)}: {in_one_line(failure)}")
             self._check_loadable(model)
             raise
+        finally:
+            self._is_loading = False
         self._supervisor.loaded(model.fingerprint)
         self._model = model
 

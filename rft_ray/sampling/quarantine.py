@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.plan.run_plan import Plan, verdicts_of
@@ -65,28 +65,31 @@ def failures(store: Store) -> dict[str, int]:
     return {stem: past.failures for stem, past in histories(store).items() if past.failures}
 
 
+@dataclass(frozen=True, slots=True)
 class Record:
-    """A record that is written once, however often `write` is called.
+    """A record that is written once, however often and by whichever process `write` is called.
 
     Example: Record(shard.stem, FAILED, "out of memory").write(store)
     """
 
-    def __init__(self, stem: str, kind: str, reason: str) -> None:
-        """`kind`: FAILED or RETRIED."""
-        self._stem, self._kind = stem, kind
-        body = {"reason": reason, "at_unix": round(time.time(), 3), "id": uuid.uuid4().hex}  # like no other record's
-        self._data = json.dumps(body, ensure_ascii=False).encode()
-        self._key = ""
-        """Where it is to be; empty before that is known."""
+    stem: str
+    kind: str
+    """FAILED or RETRIED."""
+    reason: str
+    at_unix: float = field(default_factory=lambda: round(time.time(), 3))
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """No other record's."""
 
     def write(self, store: Store) -> None:
-        """Write the record after those that the shard has, unless a call that raised StoreError has written it."""
-        while not self._key or not self._is_written(store):  # until no other writer has taken the number
-            number = histories(store, f"{self._stem}.a").get(self._stem, History()).next_number
-            self._key = f"{FOLDER}{self._stem}.a{number:03d}.{self._kind}.json"
-
-    def _is_written(self, store: Store) -> bool:
-        return store.create(self._key, self._data) or store.read(self._key) == self._data
+        """Write the record after those that the shard has, unless one of them is it: an answer may have been lost."""
+        body = {"reason": self.reason, "at_unix": self.at_unix, "id": self.id}
+        data = json.dumps(body, ensure_ascii=False).encode()
+        written = False
+        while not written:  # until no other writer has taken the number
+            past = list(filter(None, map(_RECORD.fullmatch, store.list(f"{FOLDER}{self.stem}.a"))))
+            number = max((int(record["number"]) + 1 for record in past), default=0)
+            key = f"{FOLDER}{self.stem}.a{number:03d}.{self.kind}.json"
+            written = any(store.read(record.string) == data for record in past) or store.create(key, data)
 
 
 def held(store: Store, jobs: Iterable[SamplingJob], missing: Sequence[Shard], limit: int) -> list[Held]:

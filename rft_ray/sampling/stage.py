@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import ray
 
@@ -30,6 +31,7 @@ from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.assignment import Work
+from rft_ray.sampling.journal import journal_folder, replay
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
@@ -64,7 +66,8 @@ def sample(
     or asked and a shard that is quarantined are printed at once, and raised as StageError after the other shards are
     sampled. Raises StageError, and Preempted after SIGTERM.
     """
-    mark_run(store)
+    kept = journal_folder(mark_run(store).id)
+    replay(kept, store)
     jobs = by_model(jobs, store)
     job_of = {job.fingerprint: job for job in jobs}
     missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])
@@ -79,7 +82,9 @@ def sample(
     for group in by_engine(jobs):
         make = partial(Sampler, store, group, engine, run_seed=run_seed, endpoints=endpoints, ask=ask)
         try:
-            receipts += _sampled(group, [s for s in shards if job_of[s.fingerprint] in group], store, engine, make)
+            receipts += _sampled(
+                group, [s for s in shards if job_of[s.fingerprint] in group], store, engine, make, kept
+            )
         except actor_pool.StageError as error:
             errors.append(str(error))
     if errors:
@@ -105,15 +110,19 @@ def _sampled(
     store: Store,
     engine: config.Engine,
     sampler: Callable[..., Sampler],
+    kept: Path | None,
 ) -> list[SampleReceipt]:
-    """Sample these shards of jobs of one engine. Returns one receipt per shard; fewer where some are quarantined."""
+    """Sample these shards of jobs of one engine. Returns one receipt per shard; fewer where some are quarantined.
+
+    `kept`: the folder of failures that are not recorded yet.
+    """
     if not shards:
         return []
     job_of = {job.fingerprint: job for job in jobs}
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
     pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
-    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, quarantine.failures(store))
+    supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, kept)
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
     tracker = ShardTracker(shards, job_of)
     stays = jobs[0].settings.engine == "openai"

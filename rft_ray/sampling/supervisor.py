@@ -16,7 +16,8 @@ none of the models that are left. When nobody else works any more, the stage run
 It decides by counts in its memory, which begin with the recorded failures, and records others in a thread of their own
 (`record_writer.py`): no call of a sampler waits for the store.
 
-Limits: it runs on the driver's node and lives as long as the stage; only the recorded failures outlive it.
+Limits: it runs on the driver's node and lives as long as the stage; only failures outlive it, recorded or in files of
+that node (`journal.py`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from rft_ray.runtime.actor_pool import in_one_line
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Assignment, Pace, Work
+from rft_ray.sampling.journal import Journal
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
 from rft_ray.sampling.record_writer import RecordWriter
 from rft_ray.store import Store
@@ -89,12 +92,13 @@ class Supervisor:
         failures: Mapping[str, int] | None = None,
         is_lost: Callable[[str], bool] = lambda host: False,
         background: bool = False,
+        journal: Path | None = None,
     ) -> None:
         """`failures`: those on record, by shard. `is_lost`: whether a host, as Place names it, is no longer part of the
-        cluster. `background`: whether a thread writes records; otherwise the call does whose failure it is.
+        cluster. `background`: whether a thread writes records, and otherwise the call. `journal`: folder of its files.
         """
         self._store, self._is_lost = store, is_lost
-        self._records = RecordWriter(background=background)
+        self._records, self._journal = RecordWriter(background=background), Journal(journal, background=background)
         self._max_failures, self._max_quarantined = max_failures, max_quarantined
         self._failures = Counter(failures)
         self._suspects = set(self._failures)
@@ -256,7 +260,7 @@ class Supervisor:
         if self._failures[stem] >= self._max_failures:
             self._quarantined[stem] = reason
         record = quarantine.Record(stem, quarantine.FAILED, reason)
-        self._records.add(f"failure {self._failures[stem]} of {stem}", partial(record.write, self._store))
+        self._records.add(f"failure {self._failures[stem]} of {stem}", self._journal.kept(record, self._store))
 
     def load_verdict(self, model: str, place: Place) -> tuple[Verdict, str]:
         """Whether an engine at the place is to load the model, and the reason where it is not."""
@@ -359,7 +363,7 @@ class SupervisorClient:
         return ray.get(call.remote(*arguments), timeout=self._timeout_s)
 
 
-def start_supervisor(store: Store, max_failures: int, max_quarantined: int, failures: Mapping[str, int]) -> Any:
+def start_supervisor(store: Store, max_failures: int, max_quarantined: int, journal: Path | None) -> Any:
     """Start a Supervisor as an actor on this node. It ends when the last handle to it is deleted."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -367,7 +371,8 @@ def start_supervisor(store: Store, max_failures: int, max_quarantined: int, fail
     # hard: a raylet that has just started does not know this node yet, and would keep the actor with a soft affinity
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Supervisor).options(num_cpus=0, scheduling_strategy=here)
-    return actor.remote(store, max_failures, max_quarantined, dict(failures), _is_lost_node, background=True)
+    failures = quarantine.failures(store)
+    return actor.remote(store, max_failures, max_quarantined, failures, _is_lost_node, background=True, journal=journal)
 
 
 def flush_records(supervisor: Any, timeout_s: float) -> str:

@@ -51,12 +51,17 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
     }
 
 
+READY_S = 24 * 3600
+"""How long vLLM waits for its own process to load a model, instead of ten minutes: ours ends one that stands still."""
+
+
 def process_environment(engine: config.Engine, *, gpu: bool) -> dict[str, str]:
     """The environment variables of an engine's process, with a bounded number of threads where it has no GPU."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
     variables["VLLM_LOGGING_STREAM"] = (
         "ext://sys.stderr"  # where `child_errors` reads why an engine's process has ended
     )
+    variables["VLLM_ENGINE_READY_TIMEOUT_S"] = str(READY_S)
     if not gpu:
         variables |= {
             "OMP_NUM_THREADS": str(engine.threads_per_actor),

@@ -1,9 +1,9 @@
 """A thread that notices when an engine hangs, since a hung call does not return.
 
-In: the operations in progress, and a number that grows while the engine works. Out: a call of `stalled` after `limit_s`
-without a change of either; it is expected to end the process. Where no Python thread can run, because a library hangs
-while it holds the interpreter's lock, a timer of `faulthandler` ends the process and writes the stack of every thread
-to its log.
+In: the operations in progress, and a value that changes while the engine works. Out: a call of `stalled` after
+`limit_s` without a change of either; it is expected to end the process. Where no Python thread can run, because a
+library hangs while it holds the interpreter's lock, a timer of `faulthandler` ends the process and writes the stack of
+every thread to its log.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Watchdog:
     """Calls `stalled` with a reason and the operations in progress when none of them makes progress."""
 
     def __init__(
-        self, limit_s: float, progress: Callable[[], int], stalled: Callable[[str, list[str]], None], *, hard: bool
+        self, limit_s: float, progress: Callable[[], object], stalled: Callable[[str, list[str]], None], *, hard: bool
     ) -> None:
-        """`progress`: a number that grows while the engine works. `hard`: whether the timer may end this process."""
+        """`progress`: a value that changes while the engine works. `hard`: whether the timer may end this process."""
         self._limit_s, self._progress, self._stalled, self._hard = limit_s, progress, stalled, hard
         self._lock = threading.Lock()
         self._in_progress: list[str] = []
@@ -51,10 +51,12 @@ class Watchdog:
                 self._in_progress.remove(operation)
 
     def _watch(self) -> None:
-        seen, since = (-1, -1), time.monotonic()
+        seen: object = None
+        since = time.monotonic()
         while True:
+            progress = self._progress()
             with self._lock:
-                now, in_progress = (self._changes, self._progress()), list(self._in_progress)
+                now, in_progress = (self._changes, progress), list(self._in_progress)
                 self._arm(bool(in_progress))
             if now != seen or not in_progress:
                 seen, since = now, time.monotonic()

@@ -187,6 +187,11 @@ def explain_os_error(error: OSError, key: str, url: str) -> StoreError:
         return StoreError(f"disk full: {what}: free some space and run the same command again; nothing was lost")
     if error.errno == errno.EROFS:
         return StoreError(f"read-only disk: {what}: mount it writable and run the same command again; nothing was lost")
+    if error.errno == errno.EIO:
+        return StoreError(
+            f"defective disk: {what}: the kernel's log says which; copy the run to a sound disk and run the same "
+            "command there, which makes again what cannot be copied"
+        )
     return StoreError(f"cannot use {what}: choose a writable folder on a file system with hard links")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import socket
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -38,6 +40,9 @@ KEPT = 2
 
 _OF_RANK = re.compile(r"(?:zero_pp_rank_|rng_state_)(\d+)")
 """The rank that DeepSpeed and transformers write into the names of the files of one rank."""
+
+_CHECKPOINT = re.compile(r"work/[^/]+/[^/]+/checkpoint-\d+(?=/)")
+"""The folder of a checkpoint, at the beginning of the keys of its files."""
 
 logger = logging.getLogger(__name__)
 _undeletable: set[str] = set()
@@ -187,6 +192,40 @@ def remove(store: Store, fingerprint: str, attempt: str) -> None:
             folder.rmdir()
 
 
+def discard_unfinished(store: Store, fingerprint: str, ended: str = "") -> None:
+    """Delete what attempts that have ended left of checkpoints without a manifest, such as on a full disk.
+
+    `ended`: an attempt that is known to have ended; of others, those whose process of this host has. Complete
+    checkpoints stay, and so does whatever an attempt may still be writing.
+    """
+    root = f"{work_folder(fingerprint)}/"
+    with _reported(store):
+        keys = [*store.list(root)]
+        complete = {key.rpartition("/")[0] for key in keys if key.endswith(f"/{MANIFEST}")}
+        left = {place[0] for place in map(_CHECKPOINT.match, keys) if place} - complete
+        for folder in sorted(left):
+            attempt = folder.split("/")[2]
+            if attempt == ended or _has_ended(store, f"{root}{attempt}"):
+                _delete_folder(store, folder, [key for key in keys if key.startswith(f"{folder}/")])
+
+
+def this_process() -> dict[str, Any]:
+    """What the record of an attempt says of its process: the host, the id there, and in which namespace of ids."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "namespace": namespace}
+
+
+def _has_ended(store: Store, attempt: str) -> bool:
+    """Whether it is certain that the process that an attempt has recorded has ended."""
+    with suppress(NotFound, ValueError, KeyError, TypeError):
+        origin, here = json.loads(store.read(f"{attempt}/{STARTED}")), this_process()
+        same = here["namespace"] and (origin["host"], origin["namespace"]) == (here["host"], here["namespace"])
+        return bool(same and not psutil.pid_exists(int(origin["pid"])))
+    return False
+
+
 def _may_run(store: Store, attempt: str) -> bool:
     """Whether an attempt is recorded as started by a process of another host, or by one of this host that runs."""
     try:
@@ -207,9 +246,13 @@ def prune(store: Store, fingerprint: str, step: int, keep: int = KEPT) -> None:
     with _reported(store):
         passed = [checkpoint for checkpoint in committed(store, fingerprint) if checkpoint.step <= step]
         for checkpoint in sorted(passed, key=lambda c: c.step, reverse=True)[keep:]:
-            _delete(store, store.list(f"{checkpoint.folder}/"))
-            if folder := store.local_path(checkpoint.folder):
-                shutil.rmtree(folder, ignore_errors=True)
+            _delete_folder(store, checkpoint.folder, store.list(f"{checkpoint.folder}/"))
+
+
+def _delete_folder(store: Store, folder: str, keys: Iterable[str]) -> None:
+    _delete(store, keys)
+    if local := store.local_path(folder):  # what is no key, such as an empty folder
+        shutil.rmtree(local, ignore_errors=True)
 
 
 def _delete(store: Store, keys: Iterable[str]) -> None:

@@ -95,18 +95,17 @@ class WeightFiles:
 def files_of(model: Any) -> WeightFiles | None:
     """The files that `save_pretrained` would write of a model, without memory for them; the same on every rank.
 
-    None where a stored tensor is not a tensor of the model but made of such. As Trainer's export does, parameters that
-    are one are stored under each of their names, and under one name only with ZeRO 3.
+    None where a stored tensor is not a tensor of the model but made of such. Parameters that are one are stored once,
+    as in the files of bases, so that an engine can swap one for the other. Trainer's export does so with ZeRO 3 only.
     """
     import torch
     from huggingface_hub import split_torch_state_dict_into_shards
 
     held = model.state_dict(keep_vars=True)
-    partitioned = any(hasattr(tensor, "ds_id") for tensor in held.values())
     shapes = {name: _whole_shape(tensor) for name, tensor in held.items()}
     hollow = {name: torch.empty(shapes[name], dtype=held[name].dtype, device="meta") for name in held}
     sources = {id(tensor): held[name] for name, tensor in hollow.items()}
-    stored = transformers_private.stored_tensors(model, hollow, ties_once=partitioned)
+    stored = transformers_private.stored_tensors(model, hollow)
     if any(id(tensor) not in sources for tensor in stored.values()):
         return None
     split = split_torch_state_dict_into_shards(stored, max_shard_size=FILE_SIZE)

@@ -34,6 +34,10 @@ class TrainingRecord:
     """Time spent on training steps and checkpoints, over the attempts that led to the model."""
     tokens_per_s: float
     final_loss: float
+    began_unix: float = 0.0
+    ended_unix: float = 0.0
+    """When the last attempt began with the model, and when it had its final weights, by the clock of its first worker;
+    0 in manifests of earlier versions."""
     resumed_at_step: int = 0
     """Step of the checkpoint that the last attempt started from; 0 when it started from the base model."""
     resumed_from: str = ""

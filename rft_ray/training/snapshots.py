@@ -22,9 +22,10 @@ class Snapshot:
     """The state of one file, as it was when this was made: nothing that the training changes later is in it."""
 
     def __init__(self, state: Any, path: Path) -> None:
-        tensors = {id(tensor): tensor for tensor in _tensors(state)}
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        self._state = deepcopy(state, copies)  # takes these for the tensors
+        tensors = list(_tensors(state))
+        places = {_place(tensor): tensor for tensor in tensors}
+        copies = {place: tensor.detach().to("cpu", copy=True) for place, tensor in places.items()}
+        self._state = deepcopy(state, {id(tensor): copies[_place(tensor)] for tensor in tensors})
         self._path = path
 
     def write(self) -> None:
@@ -56,8 +57,14 @@ class Snapshots:
 
 
 def bytes_of(state: Any) -> int:
-    """Bytes of the tensors in a state; one that is there twice counts once."""
-    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in _tensors(state)}.values())
+    """Bytes of the tensors in a state; one that is there twice, as of tied weights, counts once."""
+    return sum(tensor.nbytes for tensor in {_place(tensor): tensor for tensor in _tensors(state)}.values())
+
+
+def _place(tensor: Any) -> tuple[Any, ...]:
+    """What tensors of the same memory have in common: a state names tied weights by a tensor each."""
+    storage = tensor.untyped_storage().data_ptr() or id(tensor)  # none: an empty tensor
+    return storage, tensor.device, tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def _tensors(state: Any) -> Iterator[Any]:

@@ -29,6 +29,7 @@ from rft_ray.runtime.ray_cluster import uses_gpu
 from rft_ray.store import Store, open_run
 from rft_ray.store.models.committed import committed_through_outages
 from rft_ray.store.outages import through_outages
+from rft_ray.training import checkpoints
 from rft_ray.training.ray_group import one_line_of, refused_by, reporting
 from rft_ray.training.results import TrainingError, TrainingProgress, TrainingResult, training_record
 from rft_ray.training.side_by_side import Groups, RunningGroup
@@ -78,6 +79,8 @@ def _train_missing(jobs: Sequence[TrainingJob], groups: Groups, store: Store, se
     """
     queue, attempts, failures = groups.divide(jobs), set[str](), Counter[str]()
     error: RftError | None = None
+    for job in jobs:
+        checkpoints.discard_unfinished(store, job.fingerprint)
     while groups.running or (queue and not error):
         while queue and not error and groups.may_start():
             groups.start(queue.pop(0))
@@ -87,6 +90,8 @@ def _train_missing(jobs: Sequence[TrainingJob], groups: Groups, store: Store, se
         attempts.add(group.attempt)
         if failure is None:
             continue
+        for job in group.jobs:
+            checkpoints.discard_unfinished(store, job.fingerprint, group.attempt)
         try:
             _judge(group, failure, groups, failures, settings)
             left = _missing(store, group.jobs)

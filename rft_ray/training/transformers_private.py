@@ -136,21 +136,20 @@ def load_cpu_adam(file: Path) -> None:
     ctypes.CDLL(str(file)).omp_set_num_threads(torch.get_num_threads())  # of the OpenMP that the operator is linked to
 
 
-def stored_tensors(model: Any, tensors: dict[str, Any], *, ties_once: bool) -> dict[str, Any]:
+def stored_tensors(model: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     """The tensors that `save_pretrained` stores for a model's `tensors`, by the names it gives them.
 
-    Tensors on the device "meta" will do: then nothing is read or copied.
-    `ties_once`: of parameters that are one, only the one that the model names. Uses what `save_pretrained` uses, and
-    what is not documented: the model's `_keys_to_ignore_on_save`, `remove_tied_weights_from_state_dict` of
-    transformers.modeling_utils and `revert_weight_conversion` of transformers.core_model_loading.
+    Of parameters that are one, only the one that the model names. Tensors on the device "meta" will do: then nothing is
+    read or copied. Uses what `save_pretrained` uses, and what is not documented: the model's `_keys_to_ignore_on_save`,
+    `remove_tied_weights_from_state_dict` of transformers.modeling_utils and `revert_weight_conversion` of
+    transformers.core_model_loading.
     """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
     ignored = set(model._keys_to_ignore_on_save or ())
     tensors = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-    if ties_once:
-        tensors = remove_tied_weights_from_state_dict(tensors, model)
+    tensors = remove_tied_weights_from_state_dict(tensors, model)
     stored: dict[str, Any] = revert_weight_conversion(model, tensors)
     return stored
 

@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import time
 import warnings
@@ -124,7 +123,7 @@ def _join(config: dict[str, Any]) -> Group:
 def _mark_started(group: Group, job: TrainingJob) -> None:
     """Record in the work folder that this attempt has started the job, and on which host and process."""
     if group.rank == 0:
-        origin = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **group.layout}
+        origin = {**checkpoints.this_process(), "time": time.time(), **group.layout}
         key = f"{checkpoints.work_folder(job.fingerprint, group.attempt)}/{STARTED}"
         through_outages(partial(group.store.create, key, json.dumps(origin).encode()), key)
 
@@ -178,6 +177,7 @@ def _attention(group: Group, config: Any, dtype: str) -> str:
 def _train_one(group: Group, job: TrainingJob) -> None:
     if from_rank_0(group, lambda: committed_through_outages(group.store, job.fingerprint) is not None):
         return
+    began = time.time()
     _mark_started(group, job)
     group = replace(group, made_from=inputs.made_from(group, job))
     task = _prepare(group, job)
@@ -201,7 +201,9 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         own = final_weights.export(group, task, trainer, Path(folder))
         metadata = {}
         if group.rank == 0:
-            metadata = _account(group, task, trainer.state.log_history, seconds, start, passed_over, watch.stalled)
+            metadata = _account(
+                group, task, trainer.state.log_history, began, seconds, start, passed_over, watch.stalled
+            )
         final_weights.commit(group, job.fingerprint, own, metadata)
     writer.finish()
     if group.rank == 0:
@@ -257,6 +259,7 @@ def _account(
     group: Group,
     task: Task,
     history: Sequence[dict[str, Any]],
+    began_unix: float,
     seconds: float,
     start: Checkpoint | None,
     passed_over: int,
@@ -272,6 +275,8 @@ def _account(
         steps=len(task.plan.steps),
         tokens=tokens,
         seconds=seconds,
+        began_unix=began_unix,
+        ended_unix=time.time(),
         tokens_per_s=new_tokens / max(seconds - (start.seconds if start else 0.0), 1e-9),
         final_loss=curve[-1][1],
         resumed_at_step=start.step if start else 0,

@@ -207,6 +207,7 @@ def test_the_loss_falls_and_its_curve_is_kept(trained: Trained) -> None:
         curve = trained.training(fingerprint)["curve"]
         assert [point[0] for point in curve] == list(range(1, result.record.steps + 1))
         assert curve[-1][1] == result.record.final_loss < curve[0][1]
+        assert result.record.began_unix + result.record.seconds <= result.record.ended_unix <= time.time()
     rates = [point[2] for point in trained.training(PLAIN)["curve"]]
     assert max(rates) == pytest.approx(RECIPE.learning_rate)
     assert rates[-1] < 0.05 * RECIPE.learning_rate

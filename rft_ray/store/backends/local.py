@@ -3,7 +3,8 @@
 The root can be a network file system that goes away: what is written to its mount point then lands on the disk of one
 node. So only the first write may create the root, and a store that is bound to a run checks before each write, and
 where a file is missing, that the run's marker is still there. While it is not, or while the file system's server does
-not answer, the store is out of reach (StoreUnreachable), and holds no file less.
+not answer, the store is out of reach (StoreUnreachable), and holds no file less. A disk of this machine has no server:
+its EIO is a defect.
 
 Limits: the file system must have hard links.
 """
@@ -20,6 +21,8 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+import psutil
 
 from rft_ray.store import marker
 from rft_ray.store.base import (
@@ -42,6 +45,8 @@ _AWAY = frozenset(
     {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ESHUTDOWN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 )
 """What a network file system answers while its server does not."""
+_ON_DISK = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "jfs", "bcachefs", "overlay", "tmpfs"})
+"""File systems without a server."""
 _GONE = "Check that its file system is mounted, then run the same command again: what was committed stays"
 
 
@@ -223,7 +228,9 @@ class LocalStore:
         except FileNotFoundError:
             kind = StoreUnreachable
         except OSError as error:
-            kind = StoreUnreachable if error.errno in _AWAY else StoreError
+            if error.errno == errno.EIO and not self._is_away(error):
+                raise explain_os_error(error, marker.KEY, self.url) from error
+            kind = StoreUnreachable if self._is_away(error) else StoreError
         except ValueError:
             pass  # damaged
         raise kind(f"the run {self.url} went away: {marker.KEY} is missing, damaged or of another run. {_GONE}")
@@ -261,10 +268,21 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            if error.errno in _AWAY:
+            if self._is_away(error):
                 raise StoreUnreachable(f"out of reach: {key} in {self.url} ({error.strerror}). {_GONE}") from error
             self._check_run()
             raise explain_os_error(error, key, self.url) from error
+
+    def _is_away(self, error: OSError) -> bool:
+        """Whether an error says that the server of the file system does not answer."""
+        return error.errno in _AWAY and not (error.errno == errno.EIO and _file_system(self._root) in _ON_DISK)
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path, as in `mount`; empty where it is not known."""
+    real = os.path.realpath(path)
+    mounts = [part for part in psutil.disk_partitions(all=True) if Path(real).is_relative_to(part.mountpoint)]
+    return max(reversed(mounts), key=lambda part: len(part.mountpoint)).fstype if mounts else ""  # the last one on top
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

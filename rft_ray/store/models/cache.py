@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rft_ray.store.models.arrivals import arriving
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.models.node import CACHE, cache_root, locked
 
@@ -26,12 +28,13 @@ def cached(name: str, build: Callable[[Path], None], check: Callable[[Path], obj
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with locked(final.with_name(f".{final.name}.lock")) as is_locked:
+        parts = f".{glob.escape(final.name)}.*.part"
+        with arriving(final.parent, f"{parts}/**/*"), locked(final.with_name(f".{final.name}.lock")) as is_locked:
             with suppress(ModelError, OSError):
                 check(final)  # another process has built it while this one waited
                 return final
             if is_locked:  # no other process builds it: these were left by killed ones
-                for stale in final.parent.glob(f".{final.name}.*.part"):
+                for stale in final.parent.glob(parts):
                     shutil.rmtree(stale, ignore_errors=True)
             _build(final, build)
     except OSError as error:

@@ -145,9 +145,10 @@ def fetch_files(store: Store, manifest: Manifest) -> Path:
         return folder
 
     def download(target: Path) -> None:
-        for name in manifest.files:
+        for name, entry in manifest.files.items():
             store.fetch(f"{manifest.folder}/{name}", target / name)
-        _verify(target, manifest, f"{manifest.folder} in {store.url}")
+            only = replace(manifest, files={name: entry})
+            _verify(target, only, f"{manifest.folder} in {store.url}")  # now: the system still has it in memory
 
     return cached(manifest.folder, download, lambda copy: _verify(copy, manifest, str(copy)))
 

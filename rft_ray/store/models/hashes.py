@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from rft_ray.store.models.arrivals import checked
 from rft_ray.store.models.node import cache_root, locked
 
 LARGE = 64 * 2**20
@@ -28,13 +29,19 @@ def sha256_of(path: Path) -> str:
     status = path.stat()
     identity = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
     known = _remembered if status.st_size < LARGE else _recorded
-    return known(str(path.absolute()), *identity)
+    digest = known(str(path.absolute()), *identity)
+    checked(status.st_size)
+    return digest
 
 
 def digest_of_file(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hex digits, by reading it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file, 64 hex digits, by reading it. Raises OSError, which names the file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed read has none
+        raise
 
 
 @lru_cache(maxsize=1024)

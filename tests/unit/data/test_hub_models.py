@@ -61,6 +61,21 @@ def test_the_hub_base_of_an_adapter_is_pinned_too(tmp_path: Path) -> None:
         )
 
 
+def test_the_bytes_of_a_download_are_seen_while_it_lasts(tmp_path: Path) -> None:
+    """The client writes 10 MiB at a time, into its cache; another process that waits for it sees them there."""
+    arrivals = (
+        "import threading, time; from rft_ray.data import hub; from rft_ray.store.models.arrivals import arrived\n"
+        "fetch = threading.Thread(target=hub.snapshot, args=(sys.argv[1], 'model', lambda files: files))\n"
+        "fetch.start()\n"
+        "seen = {0}\n"
+        "while fetch.is_alive(): seen.add(arrived()); time.sleep(0.01)\n"
+        "print(len(seen) > 2)"
+    )
+    files = {"model.safetensors": bytes(24 << 20)}
+    with hub_server({"meta/llama": files}, pause_s=0.2) as endpoint:
+        assert ask(arrivals, "meta/llama", tmp_path, endpoint)[0] == "True"
+
+
 def test_the_size_of_a_hub_model_is_that_of_its_files(tmp_path: Path) -> None:
     files = model_files() | {"config.json": b'{"dtype": "float32"}', "model.safetensors": bytes(4000)}
     with hub_server({"meta/llama": files}) as endpoint:

@@ -31,6 +31,13 @@ from rft_ray.data.base_models import documents, size
 source = plan.config.models[0].source
 print(source, plan.bases["a"], size(source), [path.name for path in documents(source)])
 """
+NOTES = f"""{RUN}
+import contextlib, io
+from rft_ray.cli.job import check_before
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    check_before(plan.config, plan.train, plan.test, plan.sources)
+print([line for line in printed.getvalue().splitlines() if "hub:" in line])
+"""
 FETCH = """
 from rft_ray.data.base_weights import commit_base, fetch_base
 from rft_ray.store import mark_run, open_store
@@ -66,6 +73,21 @@ def test_a_run_resumes_when_its_branch_has_moved_and_its_commit_is_gone(run: tup
     folder, first = run
     with hub_server({"meta/llama": tiny_files() | {"config.json": b"{}"}}, commit=MOVED) as endpoint:
         assert on(folder / "b", RUN, str(folder / "runs"), endpoint) == first
+
+
+def test_a_line_says_that_the_branch_of_a_model_has_moved_and_what_the_run_keeps(tmp_path: Path) -> None:
+    argument, moved = str(tmp_path / "runs"), tiny_files() | {"config.json": b"{}"}
+    asked: list[str] = []
+    with hub_server({"meta/llama": tiny_files()}, asked) as endpoint:
+        assert on(tmp_path / "a", NOTES, argument, endpoint) == "[]"
+    assert sum("blobs=true" in path for path in asked) == 1, "the hub is asked for a model once"
+    with hub_server({"meta/llama": moved}, commit=MOVED) as endpoint:
+        assert on(tmp_path / "a", NOTES, argument, endpoint) == (
+            f"['note: hub:meta/llama is at commit {MOVED} by now: this run goes on with {COMMIT}, which it was planned "
+            "with; name the new commit, or start a run under another name, to use it']"
+        )
+    with closed_port() as endpoint:
+        assert on(tmp_path / "a", NOTES, argument, endpoint) == "[]"
 
 
 @pytest.mark.parametrize("machine", ["a", "c"])

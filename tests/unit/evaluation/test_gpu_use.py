@@ -12,7 +12,16 @@ import pytest
 from rft_ray.config import load
 from rft_ray.config.hardware import BY_NAME
 from rft_ray.data.problems import prepare_sets
-from rft_ray.evaluation.gpu_use import Work, engine_work, gpu_use, in_groups, most_at_once, training_work, use_of
+from rft_ray.evaluation.gpu_use import (
+    Work,
+    engine_work,
+    gpu_use,
+    in_groups,
+    most_at_once,
+    training_work,
+    trainings,
+    use_of,
+)
 from rft_ray.evaluation.summary_records import GpuUse, ProblemCounts, Summary, parse_summary, summary_json
 from rft_ray.grading.spec import spec_of
 from rft_ray.plan.run_plan import make_plan
@@ -144,6 +153,31 @@ def test_what_two_models_of_a_config_share_is_counted_once(tmp_path: Path) -> No
     rft, sample = gpu_use(store, plan, [StageTime("rft", 900.0), StageTime("sample", 100.0)])
     assert (rft.gpus, rft.gpu_hours) == (8, 2.0)
     assert sample.mfu == pytest.approx(2 * 7e9 * len(shards) * 10**6 / (100 * 2 * PEAK), abs=1e-4)
+
+
+NOON = 1_790_000_000.0
+HOUR = replace(RECORD, seconds=3500.0, settings={"workers": 4})
+
+
+def at(began: float, hours: float = 1.0) -> TrainingRecord:
+    return replace(HOUR, began_unix=NOON + 3600 * began, ended_unix=NOON + 3600 * (began + hours))
+
+
+@pytest.mark.parametrize(
+    ("records", "gpus"),
+    [
+        ([at(0), at(1)], 4),
+        ([at(0), at(0.1), at(1)], 8),  # their seconds alone would fit one group of a stage that took 3 hours
+        ([at(0), at(0.2), at(0.4)], 12),
+        ([at(0), at(0.1), HOUR], 8),  # one of an earlier version: a lower bound
+        ([HOUR, HOUR, HOUR], 4),
+    ],
+)
+def test_trainings_with_a_time_of_day_hold_the_gpus_that_worked_at_once(
+    records: list[TrainingRecord], gpus: int
+) -> None:
+    use = use_of("rft", 3 * 3600.0, trainings(records, 3 * 3600.0), None)
+    assert (use.gpus, use.gpu_hours) == (gpus, 3 * gpus)
 
 
 def test_a_summary_keeps_the_use_and_one_without_gpus_says_nothing_of_it() -> None:

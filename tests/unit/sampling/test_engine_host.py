@@ -56,7 +56,12 @@ class Opened:
 
 
 def host_of(
-    tmp_path: Path, opened: Opened, left: list[ModelRef] | None = None, *, needs_folder: bool = False
+    tmp_path: Path,
+    opened: Opened,
+    left: list[ModelRef] | None = None,
+    *,
+    needs_folder: bool = False,
+    stall_s: float = 60,
 ) -> EngineHost:
     store = open_store(str(tmp_path))
     supervisor = SupervisorClient(Supervisor(store, max_failures=3, max_quarantined=10), "s", "p", HERE)
@@ -66,7 +71,7 @@ def host_of(
         supervisor,
         opened,
         needs_folder=needs_folder,
-        stall_s=60,
+        stall_s=stall_s,
         run_seed=0,
         on_leave=leave,
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ import pytest
 
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Work
+from rft_ray.sampling.journal import replay
 from rft_ray.sampling.places import LoadFailure, Place, Sites
 from rft_ray.sampling.record_writer import RecordWriter
 from rft_ray.sampling.supervisor import Supervisor
@@ -178,3 +182,76 @@ def test_a_record_is_given_up_after_the_bound_of_an_outage_and_the_next_one_is_w
     writer.add("b", lambda: written.append("b"))
     assert writer.flush(10) == {"a": "503"}
     assert written == ["b"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from rft_ray.sampling import journal
+from rft_ray.sampling.supervisor import Supervisor
+from tests.unit.sampling.test_store_outages import A, B, Weather, WeatheredStore, fail_exclusively, journal_files
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+supervisor = Supervisor(WeatheredStore(folder / "run", Weather(kind)), 2, 9, background=True, journal=folder / "kept")
+fail_exclusively(supervisor, A, "p1", "it broke")
+supervisor.failed(B, "s", "p2", "an empty sample")
+journal_files(folder / "kept", 2)
+os.kill(os.getpid(), 9)
+"""
+
+
+def journal_files(folder: Path, count: int) -> None:
+    """Wait until the folder has so many files."""
+    deadline = time.monotonic() + 30
+    while len(list(folder.glob("*.json"))) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["out", "hangs"])
+def test_failures_outlive_a_driver_that_is_killed_in_an_outage(tmp_path: Path, kind: str) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path), kind]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert recorded(tmp_path / "run") == {}
+    for _ in range(2):
+        replay(tmp_path / "kept", LocalStore(tmp_path / "run"))
+        assert recorded(tmp_path / "run") == {A: 1, B: 1}
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_failure_that_another_driver_has_recorded_or_still_holds_is_recorded_once(
+    weather: Weather, tmp_path: Path
+) -> None:
+    weather.kind = "out"
+    store, kept = WeatheredStore(tmp_path / "run", weather), tmp_path / "kept"
+    supervisor = Supervisor(store, max_failures=2, max_quarantined=9, background=True, journal=kept)
+    fail_exclusively(supervisor, A, "p1", "it broke")
+    journal_files(kept, 1)
+    [copy] = [path.read_bytes() for path in kept.glob("*.json")]
+    replay(kept, LocalStore(tmp_path / "run"))  # by another driver, which reaches the store
+    assert recorded(tmp_path / "run") == {A: 1}
+    weather.over.set()
+    assert supervisor.flush(10) == {}
+    (kept / "again.json").write_bytes(copy)  # as if killed before it was deleted
+    (kept / "half.json").write_bytes(copy[:20])
+    replay(kept, LocalStore(tmp_path / "run"))
+    assert recorded(tmp_path / "run") == {A: 1}
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_is_recorded_is_kept_no_longer(tmp_path: Path, background: bool) -> None:
+    store, kept = LocalStore(tmp_path / "run"), tmp_path / "kept"
+    supervisor = Supervisor(store, max_failures=9, max_quarantined=9, background=background, journal=kept)
+    for process in range(8):
+        fail_exclusively(supervisor, A, str(process), "it broke")
+    assert supervisor.flush(10) == {}
+    assert recorded(tmp_path / "run") == {A: 8}
+    supervisor._journal._writer.flush(10)
+    assert not list(kept.iterdir())
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_bytes(b"")
+    supervisor = Supervisor(LocalStore(tmp_path / "run"), max_failures=2, max_quarantined=9, journal=file / "kept")
+    fail_exclusively(supervisor, A, "p1", "it broke")
+    replay(file / "kept", LocalStore(tmp_path / "run"))
+    assert recorded(tmp_path / "run") == {A: 1}

@@ -9,7 +9,7 @@ import pytest
 
 from rft_ray import config
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, sampling_arguments
+from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, process_environment, sampling_arguments
 from tests.unit.config.test_engine_arguments import fields, source
 
 
@@ -106,3 +106,11 @@ def test_an_engine_on_a_gpu_of_its_own_waits_for_no_other(monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-8")
     with opened_alone(0.5), opened_alone(1.0):
         pass
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_vllm_leaves_it_to_the_watchdog_how_long_a_model_may_load(gpu: bool) -> None:
+    """vLLM itself ends after ten minutes, whether or not bytes move."""
+    variable = "VLLM_ENGINE_READY_TIMEOUT_S"
+    assert int(process_environment(config.Engine(), gpu=gpu)[variable]) >= 12 * 3600
+    assert variable in {node.id for node in ast.walk(source("v1/engine/core_client.py")) if isinstance(node, ast.Name)}

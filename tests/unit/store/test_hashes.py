@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -109,3 +110,13 @@ def test_a_user_without_a_home_needs_no_cache(
     monkeypatch.delenv("RFT_CACHE")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user id without an entry, and no HOME
     assert by_another_process(file(tmp_path)) == hashlib.sha256(b"weights!").hexdigest()
+
+
+def test_a_file_with_a_broken_sector_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(hashlib, "file_digest", broken)
+    path = file(tmp_path)
+    with pytest.raises(OSError, match=f"Input/output error: '{path}'"):
+        hashes.digest_of_file(path)

@@ -15,11 +15,13 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rft_ray.records import Completion, to_table
 from rft_ray.store import StoreError, mark_run, open_run, open_store, outages
+from rft_ray.store.backends import local
 from rft_ray.store.base import StoreUnreachable
 
 ROOT = Path(__file__).parents[3]
@@ -260,10 +262,52 @@ def test_a_run_that_went_away_is_an_outage_unless_another_is_in_its_place(tmp_pa
         assert isinstance(raised.value, StoreUnreachable) == (how != "another run")
 
 
+def mounted(monkeypatch: pytest.MonkeyPatch, mounts: list[tuple[str, str]]) -> None:
+    """The file systems of this machine, where and of which type."""
+    parts = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
+    monkeypatch.setattr(local.psutil, "disk_partitions", lambda all: parts)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "waits"),
+    [
+        ([("/", "nfs4"), ("{}", "ext4")], False),
+        ([("/", "ext4"), ("{}", "nfs4")], True),
+        ([("{}", "nfs4"), ("{}", "xfs")], False),  # mounted over the other one
+        ([("/", "ext4"), ("{}x", "nfs4")], False),
+        ([("/", "fuse.gcsfuse")], True),
+        ([], True),
+    ],
+)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_broken_sector_is_an_error_at_once_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: list[tuple[str, str]], waits: bool, known: bool
+) -> None:
+    """`known`: whether the run's marker has been read before; otherwise it lies on the sector itself."""
+    mounted(monkeypatch, [(point.format(tmp_path), kind) for point, kind in mounts])
+    mark_run(open_store(str(tmp_path)))
+    store = open_run(str(tmp_path))
+    store.create("a/b", b"1")
+    if not known:
+        store = pickle.loads(pickle.dumps(store))
+
+    def broken(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(StoreError) as raised:
+        store.read("a/b")
+    assert isinstance(raised.value, StoreUnreachable) == waits
+    if not waits:
+        file = "a/b" if known else "run.json"
+        assert str(raised.value).startswith(f"defective disk: {file} in {tmp_path} (Input/output error): ")
+
+
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN])
 def test_a_server_of_the_file_system_that_does_not_answer_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
+    mounted(monkeypatch, [("/", "ext4"), (str(tmp_path), "nfs4")])
     store, failures = open_store(str(tmp_path)), [OSError(code, os.strerror(code))] * 2
     store.create("a", b"1")
     reads = Path.read_bytes

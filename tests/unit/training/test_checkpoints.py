@@ -232,6 +232,41 @@ def test_a_finished_job_leaves_the_folder_of_another_that_may_train_the_same_mod
     assert {key.split("/")[2] for key in store.list(f"work/{JOB}/")} == {"live", "far"}
 
 
+def begin(store: Any, attempt: str, **origin: Any) -> None:
+    """The record that an attempt writes when it starts."""
+    content = json.dumps({**checkpoints.this_process(), **origin}).encode()
+    store.create(f"{work_folder(JOB, attempt)}/{STARTED}", content)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_only_what_attempts_that_have_ended_left_of_half_written_checkpoints_is_deleted(
+    store: LocalStore, tmp_path: Path, remote: bool
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    there: Any = DistantStore(tmp_path / "store") if remote else store
+    origins: dict[str, dict[str, Any]] = {
+        "live": {},
+        "failed": {},
+        "killed": {"pid": ended.pid},
+        "far": {"host": "elsewhere", "pid": ended.pid},
+        "container": {"namespace": "pid:[1]", "pid": ended.pid},
+        "earlier": {"namespace": None, "pid": ended.pid},
+    }
+    for step, (attempt, origin) in enumerate(origins.items()):
+        begin(there, attempt, **origin)
+        write(there, tmp_path, attempt, 10 + step)
+        half = write(there, tmp_path, attempt, 20 + step)
+        store.local_path(f"{half.folder}/{MANIFEST}").unlink()
+    there.create(f"work/{JOB}/notes", b"a user's")
+    whole = checkpoints.committed(there, JOB)
+    checkpoints.discard_unfinished(there, JOB, "failed")
+    left = {key.split("/")[2] for key in there.list("work/") if "/checkpoint-2" in key}
+    assert left == set(origins) - {"failed", "killed"}
+    assert checkpoints.committed(there, JOB) == whole
+    assert all(not checkpoints.damaged(there, checkpoint, [*checkpoint.files], tmp_path) for checkpoint in whole)
+
+
 def test_a_checkpoint_is_uploaded_to_a_remote_store_and_fetched_back(tmp_path: Path) -> None:
     distant: Any = DistantStore(tmp_path / "bucket")
     written = write(distant, tmp_path / "node-1", "a", 10)

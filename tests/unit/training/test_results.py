@@ -31,10 +31,10 @@ def test_a_record_is_read_as_it_was_written() -> None:
 
 def test_a_record_of_another_version_is_read() -> None:
     stored = asdict(RECORD) | {"a_newer_key": 1}
-    del stored["versions"], stored["device"]
+    del stored["versions"], stored["device"], stored["ended_unix"]
     record = training_record({"training": stored})
     assert record is not None
-    assert (record.tokens, record.versions, record.device) == (69000, {}, "")
+    assert (record.tokens, record.versions, record.device, record.ended_unix) == (69000, {}, "", 0.0)
 
 
 def test_a_user_is_told_of_skipped_examples_and_of_what_a_training_went_on_from() -> None:

@@ -33,6 +33,24 @@ def test_a_snapshot_is_of_its_moment(tmp_path: Path) -> None:
     assert kept.take() == [], "each is written once"
 
 
+def test_tied_weights_are_copied_and_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state's dictionary has a tensor of its own for each name, with the same memory."""
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(1000, 64), "head": torch.nn.Linear(64, 1000, bias=False)})
+    model["head"].weight = model["embed"].weight
+    module = {**model.state_dict(), "turned": model["embed"].weight.detach().t(), "empty": torch.empty(0)}
+    size = 1000 * 64 * 4
+    monkeypatch.setattr(snapshots, "host_memory_left", lambda: 4 * size)  # half of it for both views
+    kept = Snapshots(1)
+    assert kept.keep({"module": module}, str(tmp_path / "state.pt"))
+    kept.take()[0].write()
+    assert size < (tmp_path / "state.pt").stat().st_size < 2.1 * size
+    read = torch.load(tmp_path / "state.pt", weights_only=False)["module"]
+    assert {name: torch.equal(read[name], module[name]) for name in module} == dict.fromkeys(module, True)
+    again = torch.nn.ModuleDict({"embed": torch.nn.Embedding(1000, 64), "head": torch.nn.Linear(64, 1000, bias=False)})
+    again.load_state_dict({name: read[name] for name in model.state_dict()})
+    assert torch.equal(again["head"].weight, model["head"].weight)
+
+
 def test_without_memory_for_all_workers_of_the_host_nothing_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,22 @@ def test_a_group_that_fails_in_an_outage_is_started_again_next_to_the_others(sto
     with Scripted(store, [("tiny-s", LOST), ("tiny-m", None), ("tiny-s", None)]) as groups:
         attempts = _train_missing([JOB, OTHER], groups, store, SIDE_BY_SIDE)
     assert len(attempts) == 3
-    assert [operation for operation, _ in store.met] == ["exists", "list"], "the driver has met the outage twice"
+    assert [operation for operation, _ in store.met] == ["list", "list", "exists", "list"]
+
+
+def test_what_failed_attempts_left_of_checkpoints_is_deleted_before_the_next_one(store: FlickeringStore) -> None:
+    found: list[int] = []
+
+    class Filling(Scripted):
+        """Each attempt leaves a file of a checkpoint, as on a full disk."""
+
+        def begin(self, jobs: Sequence[TrainingJob], attempt: str, *_: object, **__: object) -> None:
+            found.append(sum("/checkpoint-" in key for key in store.there.list("work/")))
+            store.there.create(f"{work_folder(jobs[0].fingerprint, attempt)}/checkpoint-8/latest", b"")
+
+    with Filling(store, [("tiny-s", LOST), ("tiny-s", None)]) as groups:
+        _train_missing([JOB], groups, store, SIDE_BY_SIDE)
+    assert found == [0, 0]
 
 
 def test_failures_in_an_outage_are_counted_all_the_same(store: FlickeringStore) -> None:
