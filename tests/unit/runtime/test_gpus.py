@@ -29,7 +29,7 @@ def test_the_demo_samples_and_trains_on_a_gpu_where_the_cluster_has_one(demo: Co
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in pool.env  # the engine has a process of its own
 
 
-def test_the_demo_without_a_gpu_has_the_engines_that_it_always_had(demo: Config) -> None:
+def test_the_demo_without_a_gpu_has_one_engine_for_two_cores(demo: Config) -> None:
     assert not uses_gpu(demo.training.device, NO_GPU)
     pool = pool_of(demo.engine, uses_gpu(demo.engine.device, NO_GPU), cores=2)
     assert (pool.min_actors, pool.max_actors, pool.gpus) == (1, 1, 0)
@@ -37,6 +37,7 @@ def test_the_demo_without_a_gpu_has_the_engines_that_it_always_had(demo: Config)
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_ENGINE_READY_TIMEOUT_S": "86400",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "OMP_NUM_THREADS": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
