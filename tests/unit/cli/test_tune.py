@@ -36,7 +36,7 @@ def test_a_dry_run_says_what_would_be_tried_and_writes_nothing(
         "20 prompts x 16 samples of tiny-m (its base's weights: the run has not fine-tuned it yet), on CPU, for 20 "
         "minutes at most",
         "first the config's own settings, then from the fastest:",
-        "  max_num_seqs: 16, 32, 64, 128, 256 (own: 256)",
+        "  max_num_seqs: 16, 32, 64, 128, 256 (own: 512)",
         "  max_num_batched_tokens: 4096, 8192, 16384 (own: null)",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -24,22 +24,22 @@ def test_the_demo_samples_and_trains_on_a_gpu_where_the_cluster_has_one(demo: Co
     assert uses_gpu(demo.training.device, ONE_GPU)
     assert demo.training.workers == 1
     pool = pool_of(demo.engine, uses_gpu(demo.engine.device, ONE_GPU), cores=2)
-    assert (pool.min_actors, pool.max_actors, pool.gpus) == (1, 1, 1)
+    assert (pool.min_actors, pool.max_actors, pool.gpus) == (1, 2, 1)  # which grows with the cluster's GPUs
     assert "OMP_NUM_THREADS" not in pool.env
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in pool.env  # the engine has a process of its own
 
 
-def test_the_demo_without_a_gpu_has_one_engine_for_two_cores(demo: Config) -> None:
+def test_the_demo_without_a_gpu_has_an_engine_for_each_of_two_cores(demo: Config) -> None:
     assert not uses_gpu(demo.training.device, NO_GPU)
     pool = pool_of(demo.engine, uses_gpu(demo.engine.device, NO_GPU), cores=2)
-    assert (pool.min_actors, pool.max_actors, pool.gpus) == (1, 1, 0)
+    assert (pool.min_actors, pool.max_actors, pool.gpus) == (1, 2, 0)
     assert pool.env == {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_ENGINE_READY_TIMEOUT_S": "86400",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
