@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rft_ray.cli.store import main
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, open_store, processes
 from rft_ray.store import run_lock as run_lock_module
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable
@@ -192,8 +192,9 @@ def test_a_process_that_proc_hides_is_judged_by_its_lease(tmp_path: Path, monkey
     """With `hidepid=2`, another user's process has no folder in /proc, as the first process has none."""
     store = open_store(str(tmp_path))
     with run_lock(store, "job"):
-        monkeypatch.setattr(run_lock_module, "_started", lambda _: "")
-        monkeypatch.setattr(run_lock_module, "_shows_all_processes", lambda: False)
+        for module in (run_lock_module, processes):
+            monkeypatch.setattr(module, "started", lambda _: "")
+        monkeypatch.setattr(processes, "_shows_all_processes", lambda: False)
         with pytest.raises(RunLocked, match=str(os.getpid())), run_lock(store, "repair"):
             pass
 
