@@ -172,7 +172,7 @@ def test_what_datasets_writes_beside_the_rows_of_a_folder_is_not_read(
 
 FEATURES = {"answer": {"names": ["A", "B", "C"], "_type": "ClassLabel"}, "n": {"_type": "Value"}}
 LABELS = {"info": {"features": FEATURES}}
-LISTS = {"info": {"features": {"choices": [{"_type": "Value"}], "n": {"_type": "ClassLabel"}, **FEATURES}}}
+LISTS = {"info": {"features": {"choices": [{"_type": "Value"}], **FEATURES, "n": {"_type": "ClassLabel"}}}}
 """`datasets` before 4.0 writes the feature of a list as a list."""
 
 
