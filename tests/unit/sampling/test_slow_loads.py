@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rft_ray.data.tiny import model_dir
@@ -162,6 +163,24 @@ def test_an_engine_that_neither_reads_nor_writes_while_it_opens_is_ended(tmp_pat
     with host_of(tmp_path, Opened(hang), stall_s=STALL_S).holding(A):
         pass
     assert len(ended) == 1
+
+
+def test_what_the_look_at_the_processes_of_a_large_machine_reads_is_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few hundred bytes of each, which is 16 MiB for 6,500 processes in the ten looks of a limit."""
+    (stats := tmp_path / "stats").write_bytes(bytes(loading.STEP_BYTES))
+    children = psutil.Process.children
+
+    def of_many(self: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+        assert stats.read_bytes()
+        return children(self, recursive)
+
+    monkeypatch.setattr(psutil.Process, "children", of_many)
+    before = loading.moved()
+    assert loading.moved() == before
+    stats.read_bytes()
+    assert loading.moved() != before
 
 
 def test_a_cached_folder_counts_while_it_is_made_and_not_afterwards(
