@@ -16,6 +16,7 @@ import pytest
 from rft_ray.data.tiny import model_dir
 from rft_ray.sampling import engine_host, loading
 from rft_ray.sampling.scripted_engine import ScriptedEngine
+from rft_ray.sampling.vllm_arguments import opened_alone
 from rft_ray.store import open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models import cache, hashes
@@ -163,6 +164,31 @@ def test_an_engine_that_neither_reads_nor_writes_while_it_opens_is_ended(tmp_pat
     with host_of(tmp_path, Opened(hang), stall_s=STALL_S).holding(A):
         pass
     assert len(ended) == 1
+
+
+def test_an_engine_that_waits_for_another_to_open_on_its_gpu_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: list[str]
+) -> None:
+    """The other one has a watchdog too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-9")
+    others = threading.Event()
+
+    def open_other() -> None:
+        with opened_alone(0.5):
+            others.set()
+            time.sleep(LOAD_S)
+
+    def open_alone(seed: int) -> ScriptedEngine:
+        with opened_alone(0.5):
+            return ScriptedEngine(seed)
+
+    other = threading.Thread(target=open_other)
+    other.start()
+    assert others.wait(WAIT_S)
+    with host_of(tmp_path, Opened(open_alone), stall_s=STALL_S).holding(A):
+        pass
+    other.join()
+    assert ended == []
 
 
 def test_what_the_look_at_the_processes_of_a_large_machine_reads_is_no_progress(
