@@ -1,7 +1,7 @@
 """Processes as records name them, so that one which has ended is told from one which lives, or may live elsewhere.
 
 In: what a process said of itself: its machine, its id there, and when it started. Out: whether it is certain that it
-has ended. Limits: Linux; elsewhere no process of another machine, and none of an earlier boot, is seen to have ended.
+has ended. Limits: Linux; elsewhere, and of an earlier boot, no process is seen to have ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def machine() -> str:
 
     Machines may have one host name, and the first namespace has the same number on every machine.
     """
-    parts = [socket.gethostname()]
+    parts = [socket.gethostname()]  # alone where the system does not tell the others
     with suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
     return " ".join(parts)
@@ -46,7 +46,7 @@ def has_ended(place: str, pid: int, since: str) -> bool:
     `place`, `since`: as its own `machine` and `started` were. Where `/proc` hides other users' processes (`hidepid`),
     the absence of one shows nothing.
     """
-    if place != machine():
+    if place != machine() or len(place.split()) != 3:
         return False
     now = started(pid)
     return now != since if now else _shows_all_processes()

@@ -199,6 +199,22 @@ def test_a_process_that_proc_hides_is_judged_by_its_lease(tmp_path: Path, monkey
             pass
 
 
+@pytest.mark.usefixtures("short_leases")
+def test_where_the_system_names_neither_boot_nor_namespace_a_host_name_shows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in some sandboxes, of which two may have one host name."""
+    for module in (run_lock_module, processes):
+        monkeypatch.setattr(module, "machine", lambda: "node")
+    store = open_store(str(tmp_path))
+    with run_lock(store, "job"):
+        [began] = [key for key in store.list("present/") if key.endswith(".began.json")]
+        record = json.loads(store.read(began)) | {"pid": "4194304"}  # in the other one
+        (tmp_path / began).write_text(json.dumps(record))
+        with pytest.raises(RunLocked, match="4194304"), run_lock(store, "repair"):
+            pass
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"kind": "job", "host": "", "pid": "x"}'])
 def test_a_damaged_record_excludes_a_repair_and_its_message_names_the_file(tmp_path: Path, data: bytes) -> None:
     store = open_store(str(tmp_path))
