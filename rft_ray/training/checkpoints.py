@@ -203,15 +203,14 @@ def discard_unfinished(store: Store, fingerprint: str, ended: str = "") -> None:
     """
     root = f"{work_folder(fingerprint)}/"
     with _reported(store):
-        keys = [*store.list(root)]
+        attempts = {key.split("/")[2] for key in store.list(root) if _CHECKPOINT.match(key)}
+        over = {name for name in attempts if name == ended or _has_ended(store, f"{root}{name}")}
+        keys = [*store.list(root)] if over else []  # what they had completed before they ended is among these
         complete = {key.rpartition("/")[0] for key in keys if key.endswith(f"/{MANIFEST}")}
         left = {place[0] for place in map(_CHECKPOINT.match, keys) if place} - complete
-        attempts = {folder.split("/")[2] for folder in left}
-        over = {name for name in attempts if name == ended or _has_ended(store, f"{root}{name}")}
-        for folder in sorted(folder for folder in left if folder.split("/")[2] in over):
-            files = [*store.list(f"{folder}/")]  # again: it may have been completed before its attempt ended
-            if f"{folder}/{MANIFEST}" not in files:
-                _delete_folder(store, folder, files)
+        for folder in sorted(left):
+            if folder.split("/")[2] in over:
+                _delete_folder(store, folder, [key for key in keys if key.startswith(f"{folder}/")])
 
 
 def this_process() -> dict[str, Any]:
