@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import reduce
@@ -82,14 +83,13 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> list[str]:
 
 def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) -> Iterator[str]:
     """One line where a chat template loses the system text, writes the date, or ends inside reasoning."""
-
     text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
     if chat.messages[0].role == "system" and chat.messages[0].content.strip() not in text:
         yield (
             f"{source}: its chat template leaves out prompt.system, so that the model does not see it: set "
             "prompt.kind=template and write the text into prompt.template, or leave prompt.system out"
         )
-    if any(datetime.now().strftime(form) in text for form in _DATES.findall(tokenizer.get_chat_template())):
+    if any(now in text for form in _DATES.findall(tokenizer.get_chat_template()) if (now := _now(form))):
         yield (
             f"{source}: its chat template writes today's date, so that the prompts of a run that goes on tomorrow are "
             "others: fix it (Llama 3: prompt.chat_kwargs={date_string: 26 Jul 2024}), or set prompt.system where the "
@@ -106,6 +106,13 @@ def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) ->
 
 _DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]+)['\"]")
 """The formats in which a chat template writes the time."""
+
+
+def _now(form: str) -> str:
+    """The time in this format; empty where it is the format of none."""
+    with suppress(ValueError):
+        return datetime.now().strftime(form)
+    return ""
 
 
 def _as_template(tokenizer: Any, chat: Chat) -> str:

@@ -130,8 +130,9 @@ def encode_response(tokenizer: Any, response: str, end: int) -> list[int]:
 def end_of_response(tokenizer: Any, form: str) -> int:
     """The token that ends a response: in a chat the one that the chat template writes after it, otherwise EOS.
 
-    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`). It is one that
-    was added to the vocabulary, and need not be among the special tokens that the tokenizer names (Phi-3: `<|end|>`).
+    A template may write another token than EOS after an assistant's message (Gemma: `<end_of_turn>`). It is the first
+    special one there, which the tokenizer need not name (Phi-3: `<|end|>`); else what stands first, where it was added
+    to the vocabulary.
     """
     eos: int = tokenizer.eos_token_id
     if not is_chat(form):
@@ -141,8 +142,11 @@ def end_of_response(tokenizer: Any, form: str) -> int:
     answer = "The answer is 2."
     turns = [*chat.as_data(), {"role": "assistant", "content": answer}]
     text = chat_rendering.render(tokenizer, turns, **chat.kwargs)
-    after = tokenizer(text.rpartition(answer)[2].strip(), add_special_tokens=False)["input_ids"]
-    return after[0] if after and after[0] in tokenizer.added_tokens_decoder else eos
+    _, found, rest = text.rpartition(answer)
+    after = tokenizer(rest.strip(), add_special_tokens=False)["input_ids"] if found else []
+    added = tokenizer.added_tokens_decoder
+    special = [token for token in after if token in added and added[token].special]
+    return next(iter(special or [token for token in after[:1] if token in added]), eos)
 
 
 def ends_of_response(tokenizer: Any, form: str) -> list[int]:

@@ -331,14 +331,16 @@ _Labels = Mapping[str, Sequence[str]]
 def _class_labels(schema: pa.Schema) -> _Labels:
     """The columns of class labels, as `datasets` describes them in a table's metadata."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            column: [str(name) for name in feature["names"]]
-            for column, feature in features.items()
-            if feature.get("_type") == "ClassLabel"
-        }
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # no metadata, or of another form
         return {}
+    return {
+        column: [*map(str, feature["names"])]
+        for column, feature in features
+        if isinstance(feature, dict)  # a list's can be a list
+        and feature.get("_type") == "ClassLabel"
+        and isinstance(feature.get("names"), list)
+    }
 
 
 def _batch_rows(name: str, batch: pa.RecordBatch, before: int, labels: _Labels) -> Iterator[Row]:

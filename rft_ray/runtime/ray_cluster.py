@@ -56,7 +56,12 @@ def start_ray() -> None:
 
 
 def _keeps_token(folder: Path) -> bool:
-    """Whether Ray finds its token in this folder, or can write one there. A home may be missing or read-only."""
+    """Whether Ray finds its token in this folder, or can write one there. A home may be unknown, missing or read-only.
+
+    `folder`: below the home, or below `~` where that is not known.
+    """
+    if not folder.is_absolute():
+        return False
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return os.access(folder / "auth_token", os.R_OK) or (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK))
 

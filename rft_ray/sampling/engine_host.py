@@ -149,7 +149,8 @@ class EngineHost:
 
     def _progress(self) -> object:
         """A value that changes while the engine steps, and while bytes of the model move that it loads."""
-        return self._engine.progress if self._engine else 0, moved() if self._is_loading else None
+        engine = self._engine  # which the thread that loads may close meanwhile
+        return engine.progress if engine else 0, moved() if self._is_loading else None
 
     def _stalled(self, reason: str, in_progress: list[str]) -> None:
         """Called by the watchdog: the engine no longer returns."""

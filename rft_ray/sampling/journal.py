@@ -46,9 +46,9 @@ class Journal:
 
 
 def journal_folder(run_id: str) -> Path | None:
-    """The folder of a run's journal on this machine; None where there is no cache."""
+    """The folder of a run's journal on this machine; None where there is no cache, or the id could lead elsewhere."""
     try:
-        return cache_root() / "failures" / run_id
+        return cache_root() / "failures" / run_id if run_id.isalnum() else None
     except OSError:
         return None
 

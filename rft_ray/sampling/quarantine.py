@@ -81,7 +81,10 @@ class Record:
     """No other record's."""
 
     def write(self, store: Store) -> None:
-        """Write the record after those that the shard has, unless one of them is it: an answer may have been lost."""
+        """Write the record after those that the shard has, unless one of them is it: an answer may have been lost.
+
+        Raises ValueError where the record could not be found again, because its stem or kind is none.
+        """
         body = {"reason": self.reason, "at_unix": self.at_unix, "id": self.id}
         data = json.dumps(body, ensure_ascii=False).encode()
         written = False
@@ -89,6 +92,8 @@ class Record:
             past = list(filter(None, map(_RECORD.fullmatch, store.list(f"{FOLDER}{self.stem}.a"))))
             number = max((int(record["number"]) + 1 for record in past), default=0)
             key = f"{FOLDER}{self.stem}.a{number:03d}.{self.kind}.json"
+            if not _RECORD.fullmatch(key):
+                raise ValueError(f"{key!r} names no record")
             written = any(store.read(record.string) == data for record in past) or store.create(key, data)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rft_ray import config
 from rft_ray.plan.sampling_settings import SamplingSettings
+from rft_ray.sampling import loading
 
 CPU_BLOCK_SIZE = 32
 """Tokens of a block of the key-value cache on CPUs: the least that vLLM's kernels there take.
@@ -82,6 +84,10 @@ def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
     }
 
 
+TURN_S = 0.2
+"""Time between two looks at whether it is this engine's turn to open."""
+
+
 @contextmanager
 def opened_alone(share: float) -> Iterator[None]:
     """Inside the block no other engine opens on this process's GPU, where engines have a share of one.
@@ -96,7 +102,17 @@ def opened_alone(share: float) -> Iterator[None]:
     path = Path(tempfile.gettempdir(), f"rft-gpu-{os.getuid()}-{gpus}.lock")
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _locked(file):
+            loading.waits()
+            time.sleep(TURN_S)
         yield
     finally:
         os.close(file)  # which releases the lock, as the end of the process does
+
+
+def _locked(file: int) -> bool:
+    """Whether this process has the lock of a file now."""
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False

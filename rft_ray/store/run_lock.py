@@ -20,22 +20,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from rft_ray.store.base import NotFound, Store, StoreError
+from rft_ray.store.processes import has_ended, machine, started
 
 FOLDER = "present/"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 RENEW_S, RETRY_S = 15.0, 3.0
 """Time from a renewal to the next, and from one that failed to the next try."""
 LEASE_S = 60.0
@@ -150,7 +146,7 @@ def _exclude(store: Store, kind: Kind, name: str, others_ended: bool) -> None:
     others = [holder for holder in _holders(store) if holder.name != name and not _is_gone(holder)]
     rivals = [holder for holder in others if others_ended or kind != "job" or holder.kind != "job"]
     for holder in rivals:
-        if _is_this_machines(holder) and _started(int(holder.pid)):
+        if _is_this_machines(holder) and started(int(holder.pid)):
             raise RunLocked(_message(store, kind, holder))
     leased = [holder for holder in rivals if holder.leased]
     if renewed := _first_renewed(store, leased):
@@ -206,9 +202,9 @@ def _holders(store: Store) -> list[Holder]:
 def _holder(store: Store, name: str) -> Holder:
     try:
         record = json.loads(store.read(f"{FOLDER}{name}.began.json"))
-        kind, host, pid, started, at_unix = (str(record[key]) for key in ("kind", "host", "pid", "started", "at_unix"))
+        kind, host, pid, since, at_unix = (str(record[key]) for key in ("kind", "host", "pid", "started", "at_unix"))
         int(pid), float(at_unix)
-        return Holder(name, kind, host or "?", pid, started, at_unix, leased="leased" in record)
+        return Holder(name, kind, host or "?", pid, since, at_unix, leased="leased" in record)
     except (ValueError, KeyError, TypeError):
         return Holder(name, name.partition("-")[0], "?", "0", "", "0")
 
@@ -219,46 +215,14 @@ def _record(holder: Holder) -> bytes:
 
 def _this_process(name: str, kind: Kind) -> Holder:
     pid = os.getpid()
-    return Holder(name, kind, _host(), str(pid), _started(pid), f"{time.time():.3f}", leased=True)
+    return Holder(name, kind, machine(), str(pid), started(pid), f"{time.time():.3f}", leased=True)
 
 
 def _is_this_machines(holder: Holder) -> bool:
     """Whether this process and the holder are on one machine, in one PID namespace."""
-    return holder.host == _host()
+    return holder.host == machine()
 
 
 def _is_gone(holder: Holder) -> bool:
-    """Whether this machine shows that the holder has ended: its process id belongs to another process, or to none.
-
-    Where `/proc` hides other users' processes (`hidepid`), the absence of one shows nothing.
-    """
-    if not _is_this_machines(holder):
-        return False
-    started = _started(int(holder.pid))
-    return started != holder.started if started else _shows_all_processes()
-
-
-def _shows_all_processes() -> bool:
-    """Whether `/proc` shows the first process of this PID namespace, which belongs to root."""
-    return os.path.isdir("/proc/1")
-
-
-def _host() -> str:
-    """Host name, boot id and PID namespace: a process id identifies a process only within all three."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return " ".join(parts)
-
-
-def _started(pid: int) -> str:
-    """When a process started, in clock ticks since boot (field 22 of /proc/<pid>/stat); empty where there is none.
-
-    A process id is used again after its process has ended; the pair of id and start time is not. psutil adds the boot
-    time, which moves when the clock is set, so it is subtracted again: stored records hold ticks since boot.
-    """
-    try:
-        since_boot_s = psutil.Process(pid).create_time() - psutil.boot_time()
-    except psutil.Error:
-        return ""
-    return str(round(since_boot_s * TICKS_PER_S))
+    """Whether this machine shows that the holder has ended."""
+    return has_ended(holder.host, int(holder.pid), holder.started)

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from rft_ray.store import NotFound, Store, StoreError
+from rft_ray.store import NotFound, Store, StoreError, processes
 from rft_ray.store.base import StoreUnreachable, sync
 from rft_ray.store.models.folder import digest_of
 from rft_ray.store.models.hashes import digest_of_file
@@ -43,6 +43,9 @@ _OF_RANK = re.compile(r"(?:zero_pp_rank_|rng_state_)(\d+)")
 
 _CHECKPOINT = re.compile(r"work/[^/]+/[^/]+/checkpoint-\d+(?=/)")
 """The folder of a checkpoint, at the beginning of the keys of its files."""
+
+_DAMAGED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a record raises that is not as an attempt has written it."""
 
 logger = logging.getLogger(__name__)
 _undeletable: set[str] = set()
@@ -195,46 +198,46 @@ def remove(store: Store, fingerprint: str, attempt: str) -> None:
 def discard_unfinished(store: Store, fingerprint: str, ended: str = "") -> None:
     """Delete what attempts that have ended left of checkpoints without a manifest, such as on a full disk.
 
-    `ended`: an attempt that is known to have ended; of others, those whose process of this host has. Complete
+    `ended`: an attempt that is known to have ended; of others, those whose process of this machine has. Complete
     checkpoints stay, and so does whatever an attempt may still be writing.
     """
     root = f"{work_folder(fingerprint)}/"
     with _reported(store):
-        keys = [*store.list(root)]
+        attempts = {key.split("/")[2] for key in store.list(root) if _CHECKPOINT.match(key)}
+        over = {name for name in attempts if name == ended or _has_ended(store, f"{root}{name}")}
+        keys = [*store.list(root)] if over else []  # what they had completed before they ended is among these
         complete = {key.rpartition("/")[0] for key in keys if key.endswith(f"/{MANIFEST}")}
         left = {place[0] for place in map(_CHECKPOINT.match, keys) if place} - complete
         for folder in sorted(left):
-            attempt = folder.split("/")[2]
-            if attempt == ended or _has_ended(store, f"{root}{attempt}"):
+            if folder.split("/")[2] in over:
                 _delete_folder(store, folder, [key for key in keys if key.startswith(f"{folder}/")])
 
 
 def this_process() -> dict[str, Any]:
-    """What the record of an attempt says of its process: the host, the id there, and in which namespace of ids."""
-    namespace = ""
-    with suppress(OSError):
-        namespace = os.readlink("/proc/self/ns/pid")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "namespace": namespace}
+    """What the record of an attempt says of its process."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "machine": processes.machine(),
+        "pid": pid,
+        "started": processes.started(pid),
+    }
 
 
 def _has_ended(store: Store, attempt: str) -> bool:
     """Whether it is certain that the process that an attempt has recorded has ended."""
-    with suppress(NotFound, ValueError, KeyError, TypeError):
-        origin, here = json.loads(store.read(f"{attempt}/{STARTED}")), this_process()
-        same = here["namespace"] and (origin["host"], origin["namespace"]) == (here["host"], here["namespace"])
-        return bool(same and not psutil.pid_exists(int(origin["pid"])))
+    with suppress(NotFound, *_DAMAGED):
+        origin = json.loads(store.read(f"{attempt}/{STARTED}"))
+        return processes.has_ended(origin["machine"], int(origin["pid"]), origin["started"])
     return False
 
 
 def _may_run(store: Store, attempt: str) -> bool:
     """Whether an attempt is recorded as started by a process of another host, or by one of this host that runs."""
-    try:
+    with suppress(NotFound, *_DAMAGED):  # an attempt writes its record first
         origin = json.loads(store.read(f"{attempt}/{STARTED}"))
         return bool(origin["host"] != socket.gethostname() or psutil.pid_exists(int(origin["pid"])))
-    except NotFound:
-        return False  # an attempt writes its record first
-    except (ValueError, KeyError, TypeError):
-        return False
+    return False
 
 
 def prune(store: Store, fingerprint: str, step: int, keep: int = KEPT) -> None:

@@ -239,17 +239,17 @@ MUTANTS = (
     Mutant(
         "hidden-is-dead",
         "a process that /proc hides counts as ended",
-        "rft_ray/store/run_lock.py",
-        "return started != holder.started if started else _shows_all_processes()",
-        "return started != holder.started",
+        "rft_ray/store/processes.py",
+        "return now != since if now else _shows_all_processes()",
+        "return now != since",
         (LOCK,),
     ),
     Mutant(
         "flag-ends-living",
         "--no-job-runs ends jobs that are seen to work",
         "rft_ray/store/run_lock.py",
-        "if _is_this_machines(holder) and _started(int(holder.pid)):",
-        "if _is_this_machines(holder) and _started(int(holder.pid)) and not others_ended:",
+        "if _is_this_machines(holder) and started(int(holder.pid)):",
+        "if _is_this_machines(holder) and started(int(holder.pid)) and not others_ended:",
         (LOCK,),
     ),
     Mutant(

@@ -84,6 +84,26 @@ def test_the_token_that_ends_a_response_need_not_be_among_the_named_special_toke
     assert example.tokens[-1] == end
 
 
+@pytest.mark.parametrize("before", ["\n", "</answer>", "\n</answer>\n", " over"])
+def test_what_a_template_writes_before_the_ending_token_does_not_end_a_response(before: str) -> None:
+    """Words in tags are tokens of their own in many vocabularies, and no special ones."""
+    tokenizer = AutoTokenizer.from_pretrained(model_dir("tiny-s"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.add_tokens([AddedToken("</answer>", special=False, normalized=False)])
+    tokenizer.chat_template = CHATML.replace("'<|im_end|>", f"{before!r} + '<|im_end|>")
+    assert f"5{before}<|im_end|>" in tokenizer.apply_chat_template(
+        [{"role": "assistant", "content": "5"}], tokenize=False
+    )
+    assert prompts.end_of_response(tokenizer, FORM) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_template_that_leaves_out_the_response_does_not_say_how_it_ends() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir("tiny-s"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = "{%- for m in messages if m.role == 'user' %}<|im_start|>{{ m.content }}{%- endfor %}"
+    assert prompts.end_of_response(tokenizer, FORM) == tokenizer.eos_token_id
+
+
 @pytest.mark.parametrize("after", ["", "\n", " over"])
 def test_a_template_without_an_ending_token_ends_with_eos(tokenizer: Any, after: str) -> None:
     plain = AutoTokenizer.from_pretrained(model_dir("tiny-s"))

@@ -134,6 +134,14 @@ def test_a_tokenizer_that_loses_characters_is_refused_with_them(folder: Path) ->
     assert "of 'Tom has $3'" in message
 
 
+@pytest.mark.parametrize("form", ["%Z", "\ud800", "%Y\0"])
+def test_a_format_of_no_date_is_not_noted(folder: Path, form: str) -> None:
+    """A local time has no zone's name, and the others are no text for the system's clock."""
+    template = "{{ no_date or strftime_now('" + form + "') }}: {{ messages[0]['content'] }}"
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    assert check_model("my-model", folder, RunTexts(prompts=[chat(no_date="x")])) == []
+
+
 def test_a_prompt_template_may_hold_special_tokens_and_a_question_may_not(folder: Path) -> None:
     prompts = [f"<s>{question}</s>" for question in ("Tom has 3", "Ann has 4")]
     check_model("my-model", folder, RunTexts(prompts=prompts))

@@ -170,7 +170,10 @@ def test_what_datasets_writes_beside_the_rows_of_a_folder_is_not_read(
     assert [row["question"] for _, row in rows(make(tmp_path))] == ["named so"]
 
 
-LABELS = {"info": {"features": {"answer": {"names": ["A", "B", "C"], "_type": "ClassLabel"}, "n": {"_type": "Value"}}}}
+FEATURES = {"answer": {"names": ["A", "B", "C"], "_type": "ClassLabel"}, "n": {"_type": "Value"}}
+LABELS = {"info": {"features": FEATURES}}
+LISTS = {"info": {"features": {"choices": [{"_type": "Value"}], **FEATURES, "n": {"_type": "ClassLabel"}}}}
+"""`datasets` before 4.0 writes the feature of a list as a list."""
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
@@ -178,6 +181,7 @@ LABELS = {"info": {"features": {"answer": {"names": ["A", "B", "C"], "_type": "C
     ("about", "read"),
     [
         (json.dumps(LABELS), ["B", "A", None, None]),
+        (json.dumps(LISTS), ["B", "A", None, None]),
         ("{}", [1, 0, -1, None]),
         ('{"info": []}', [1, 0, -1, None]),
         ('{"info": {"features": {"answer": {"_type": "ClassLabel"}}}}', [1, 0, -1, None]),

@@ -71,7 +71,11 @@ def test_workers_of_a_local_ray_are_as_nice_as_the_driver_unless_the_user_says_o
     assert os.environ[ray_private.WORKER_NICENESS] == niceness
 
 
-def test_a_home_that_cannot_hold_rays_token_is_not_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_home_that_cannot_hold_rays_token_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unknown: bool
+) -> None:
+    """`unknown`: the user id has no entry, as in a container, and HOME is not set."""
     monkeypatch.setattr(ray, "init", lambda **arguments: None)
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # to be put back
@@ -82,6 +86,9 @@ def test_a_home_that_cannot_hold_rays_token_is_not_needed(monkeypatch: pytest.Mo
     assert "RAY_AUTH_TOKEN" not in os.environ  # Ray's own file
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    if unknown:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     ray_cluster.start_ray()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 

@@ -103,6 +103,18 @@ def test_a_refused_swap_reopens_with_another_seed(tmp_path: Path) -> None:
     assert second.swaps == 0
 
 
+def test_an_engine_that_is_closed_while_the_watchdog_looks_at_it_does_not_end_the_watch(tmp_path: Path) -> None:
+    class ClosedMeanwhile(ScriptedEngine):
+        def __bool__(self) -> bool:
+            host._engine = None
+            return True
+
+    opened = Opened(ClosedMeanwhile)
+    host = host_of(tmp_path, opened)
+    with host.holding(A):
+        assert host._progress() == (opened.engines[0].progress, None)
+
+
 def test_a_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path) -> None:
     opened = Opened(lambda seed: ScriptedEngine(seed, "open-refuse:"))
     host = host_of(tmp_path, opened)

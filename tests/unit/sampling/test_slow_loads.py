@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rft_ray.data.tiny import model_dir
 from rft_ray.sampling import engine_host, loading
 from rft_ray.sampling.scripted_engine import ScriptedEngine
+from rft_ray.sampling.vllm_arguments import opened_alone
 from rft_ray.store import open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models import cache, hashes
@@ -162,6 +164,49 @@ def test_an_engine_that_neither_reads_nor_writes_while_it_opens_is_ended(tmp_pat
     with host_of(tmp_path, Opened(hang), stall_s=STALL_S).holding(A):
         pass
     assert len(ended) == 1
+
+
+def test_an_engine_that_waits_for_another_to_open_on_its_gpu_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: list[str]
+) -> None:
+    """The other one has a watchdog too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-9")
+    others = threading.Event()
+
+    def open_other() -> None:
+        with opened_alone(0.5):
+            others.set()
+            time.sleep(LOAD_S)
+
+    def open_alone(seed: int) -> ScriptedEngine:
+        with opened_alone(0.5):
+            return ScriptedEngine(seed)
+
+    other = threading.Thread(target=open_other)
+    other.start()
+    assert others.wait(WAIT_S)
+    with host_of(tmp_path, Opened(open_alone), stall_s=STALL_S).holding(A):
+        pass
+    other.join()
+    assert ended == []
+
+
+def test_what_the_look_at_the_processes_of_a_large_machine_reads_is_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few hundred bytes of each, which is 16 MiB for 6,500 processes in the ten looks of a limit."""
+    (stats := tmp_path / "stats").write_bytes(bytes(loading.STEP_BYTES))
+    children = psutil.Process.children
+
+    def of_many(self: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+        assert stats.read_bytes()
+        return children(self, recursive)
+
+    monkeypatch.setattr(psutil.Process, "children", of_many)
+    before = loading.moved()
+    assert loading.moved() == before
+    stats.read_bytes()
+    assert loading.moved() != before
 
 
 def test_a_cached_folder_counts_while_it_is_made_and_not_afterwards(

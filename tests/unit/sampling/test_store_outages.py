@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Work
-from rft_ray.sampling.journal import replay
+from rft_ray.sampling.journal import journal_folder, replay
 from rft_ray.sampling.places import LoadFailure, Place, Sites
 from rft_ray.sampling.record_writer import RecordWriter
 from rft_ray.sampling.supervisor import Supervisor
@@ -247,6 +247,28 @@ def test_what_is_recorded_is_kept_no_longer(tmp_path: Path, background: bool) ->
     assert recorded(tmp_path / "run") == {A: 8}
     supervisor._journal._writer.flush(10)
     assert not list(kept.iterdir())
+
+
+@pytest.mark.parametrize("other", [{"kind": "postponed"}, {"stem": "a\nb"}, {"stem": "../../a"}, {"at": 1}])
+def test_a_file_of_the_journal_that_is_no_failure_of_a_shard_is_passed_over(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
+    store, kept = LocalStore(tmp_path / "run"), tmp_path / "kept"
+    record = asdict(quarantine.Record("completions/x", quarantine.FAILED, "it broke", 1.0, "5f0c"))
+    kept.mkdir()
+    for name in ("a.json", "b.json"):  # as if one could not be deleted
+        (kept / name).write_text(json.dumps(record | other))
+    replay(kept, store)
+    assert [*store.list("")] == []
+
+
+@pytest.mark.parametrize("run", ["/etc", "../../x", ""])
+def test_a_run_that_was_given_the_name_of_a_folder_has_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str
+) -> None:
+    monkeypatch.setenv("RFT_CACHE", str(tmp_path))
+    assert journal_folder("5f0c") == tmp_path / "failures" / "5f0c"
+    assert journal_folder(run) is None
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rft_ray.cli.store import main
-from rft_ray.store import Store, open_store
+from rft_ray.store import Store, open_store, processes
 from rft_ray.store import run_lock as run_lock_module
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable
@@ -192,9 +192,26 @@ def test_a_process_that_proc_hides_is_judged_by_its_lease(tmp_path: Path, monkey
     """With `hidepid=2`, another user's process has no folder in /proc, as the first process has none."""
     store = open_store(str(tmp_path))
     with run_lock(store, "job"):
-        monkeypatch.setattr(run_lock_module, "_started", lambda _: "")
-        monkeypatch.setattr(run_lock_module, "_shows_all_processes", lambda: False)
+        for module in (run_lock_module, processes):
+            monkeypatch.setattr(module, "started", lambda _: "")
+        monkeypatch.setattr(processes, "_shows_all_processes", lambda: False)
         with pytest.raises(RunLocked, match=str(os.getpid())), run_lock(store, "repair"):
+            pass
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_where_the_system_names_neither_boot_nor_namespace_a_host_name_shows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in some sandboxes, of which two may have one host name."""
+    for module in (run_lock_module, processes):
+        monkeypatch.setattr(module, "machine", lambda: "node")
+    store = open_store(str(tmp_path))
+    with run_lock(store, "job"):
+        [began] = [key for key in store.list("present/") if key.endswith(".began.json")]
+        record = json.loads(store.read(began)) | {"pid": "4194304"}  # in the other one
+        (tmp_path / began).write_text(json.dumps(record))
+        with pytest.raises(RunLocked, match="4194304"), run_lock(store, "repair"):
             pass
 
 

@@ -18,6 +18,7 @@ import pytest
 from rft_ray.store import StoreError, outages
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable
+from rft_ray.store.processes import machine
 from rft_ray.training import checkpoints
 from rft_ray.training.checkpoints import MANIFEST, Checkpoint, work_folder
 from rft_ray.training.results import STARTED
@@ -249,9 +250,12 @@ def test_only_what_attempts_that_have_ended_left_of_half_written_checkpoints_is_
         "live": {},
         "failed": {},
         "killed": {"pid": ended.pid},
-        "far": {"host": "elsewhere", "pid": ended.pid},
-        "container": {"namespace": "pid:[1]", "pid": ended.pid},
-        "earlier": {"namespace": None, "pid": ended.pid},
+        "reused": {"started": "1"},  # its id is another process's by now
+        "far": {"host": "elsewhere", "machine": "elsewhere", "pid": ended.pid},
+        "namesake": {"machine": f"{socket.gethostname()} another-boot pid:[4026531836]", "pid": ended.pid},
+        "container": {"machine": f"{machine().rpartition(' ')[0]} pid:[1]", "pid": ended.pid},
+        "earlier": {"machine": None, "pid": ended.pid},
+        "absurd": {"pid": 1e999},
     }
     for step, (attempt, origin) in enumerate(origins.items()):
         begin(there, attempt, **origin)
@@ -262,9 +266,36 @@ def test_only_what_attempts_that_have_ended_left_of_half_written_checkpoints_is_
     whole = checkpoints.committed(there, JOB)
     checkpoints.discard_unfinished(there, JOB, "failed")
     left = {key.split("/")[2] for key in there.list("work/") if "/checkpoint-2" in key}
-    assert left == set(origins) - {"failed", "killed"}
+    assert left == set(origins) - {"failed", "killed", "reused"}
+    assert not checkpoints._may_run(there, work_folder(JOB, "absurd"))
     assert checkpoints.committed(there, JOB) == whole
     assert all(not checkpoints.damaged(there, checkpoint, [*checkpoint.files], tmp_path) for checkpoint in whole)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_checkpoint_that_is_committed_while_its_attempt_is_looked_at_stays(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    """Its process ends right after."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    there: Any = DistantStore(tmp_path / "store") if remote else store
+    begin(there, "a", pid=ended.pid)
+    half = write(there, tmp_path, "a", 10)
+    manifest = store.local_path(f"{half.folder}/{MANIFEST}")
+    content = manifest.read_bytes()
+    manifest.unlink()
+    read = LocalStore.read
+
+    def commits(self: LocalStore, key: str) -> bytes:
+        if key.endswith(STARTED):
+            manifest.write_bytes(content)
+        return read(self, key)
+
+    monkeypatch.setattr(LocalStore, "read", commits)
+    checkpoints.discard_unfinished(there, JOB)
+    assert checkpoints.committed(there, JOB) == [half]
+    assert not checkpoints.damaged(there, half, [*half.files], tmp_path)
 
 
 def test_a_checkpoint_is_uploaded_to_a_remote_store_and_fetched_back(tmp_path: Path) -> None:
