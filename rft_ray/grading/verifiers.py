@@ -295,7 +295,7 @@ class GoldReader:
 
 
 def _has_tests(tests: str) -> bool:
-    """Whether the tests run an assert: outside of functions, or in a function of theirs that they name, as in a call."""
+    """Whether the tests run an assert: outside of functions, or in a function that they name."""
     try:
         tree = ast.parse(tests)
     except (SyntaxError, ValueError):
