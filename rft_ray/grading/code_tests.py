@@ -73,7 +73,7 @@ def _names_in(tests: str) -> frozenset[str]:
     """The names that tests read and do not define, such as that of the function that they test."""
     try:
         nodes = [*ast.walk(ast.parse(tests))]
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return frozenset()
     names = [node for node in nodes if isinstance(node, ast.Name)]
     defined = {node.id for node in names if not isinstance(node.ctx, ast.Load)}

@@ -298,7 +298,7 @@ def _has_tests(tests: str) -> bool:
     """Whether the tests run an assert: outside of functions, or in a function that they name."""
     try:
         tree = ast.parse(tests)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
     waiting: list[ast.AST] = [tree]

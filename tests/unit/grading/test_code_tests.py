@@ -199,6 +199,14 @@ def test_tests_below_a_check_for_the_main_program_run(verifier: Verifier, test: 
     assert wrong.status is Status.WRONG_ANSWER
 
 
+@pytest.mark.parametrize("depth", [5_000, 50_000])
+def test_tests_that_are_nested_too_deeply_are_refused(depth: int) -> None:
+    tests = f"assert f(2) == {'-' * depth}4"
+    with GoldReader(SPEC) as golds:
+        assert golds.read(tests) is None
+    assert read_code(f"```python\n{RIGHT}\n```", tests) == f"{RIGHT}\n"
+
+
 @pytest.mark.parametrize("own", ["def check(candidate):\n    assert candidate(2) == 4\ncheck(f)", "candidate = f"])
 def test_what_the_tests_define_is_not_the_code_that_they_test(own: str) -> None:
     tests = "def check(candidate):\n    assert candidate(2) == 4\ncheck(f)"
