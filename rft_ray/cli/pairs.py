@@ -25,7 +25,7 @@ from rft_ray.config.errors import RftError
 from rft_ray.config.loading import saved_tree
 from rft_ray.corpus import preference_pairs
 from rft_ray.corpus.graded import recorded_rules
-from rft_ray.evaluation.summary import samplers_of
+from rft_ray.evaluation.summary import read_summary, samplers_of
 from rft_ray.grading import MODES
 from rft_ray.grading.grader import UNREAD, Unread
 from rft_ray.grading.spec import DEFAULT, VerifierSpec, saved_spec
@@ -110,7 +110,9 @@ def rules_of(store: Store, unread: Unread | None) -> VerifierSpec:
     except NotFound:
         rules = DEFAULT
     else:
-        rules = recorded_rules(store, saved_spec(saved_tree(content, f"{store.url}/config.yaml")))
+        summary = read_summary(store)
+        spec = saved_spec(saved_tree(content, f"{store.url}/config.yaml"))
+        rules = recorded_rules(store, spec, summary.fingerprint if summary else "")
     return replace(rules, unread=unread) if unread else rules
 
 

@@ -81,11 +81,11 @@ def verified_blocks(
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
 
 
-def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
+def recorded_rules(store: Store, rules: VerifierSpec, plan: str) -> VerifierSpec:
     """The rules with the hash of the user's module that the run's verdicts were made with; other rules as they are.
 
-    Of several hashes, that of the newest plan counts. The module itself may be absent, or another one by now. Raises
-    StoreError where a table or a plan is damaged.
+    Of several hashes, that of the plan with the fingerprint `plan` counts, else that of the newest plan. The module
+    itself may be absent, or another one by now. Raises StoreError where a table or a plan is damaged.
     """
     if not rules.is_users:
         return rules
@@ -97,8 +97,8 @@ def recorded_rules(store: Store, rules: VerifierSpec) -> VerifierSpec:
         made_by = replace(rules, source_sha256=str(identity.get("source_sha256", "")))
         if metadata.get("purpose") == "collect" and identity == json.loads(json.dumps(made_by.identity())):
             graded[name] = made_by
-    for plan in reversed(saved_plans(store)):
-        if planned := graded.keys() & plan.recipes:
+    for saved in sorted(saved_plans(store), key=lambda saved: (plan in saved.recipes, saved.saved_unix), reverse=True):
+        if planned := graded.keys() & saved.recipes:
             return graded[min(planned)]
     return next(iter(graded.values()), rules)
 

@@ -25,6 +25,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NoReturn
@@ -67,14 +68,18 @@ def read_code(text: str, tests: str = "") -> str | None:
     return text
 
 
-def _names_in(tests: str) -> set[str]:
-    """The names that tests read and do not define."""
+@lru_cache(maxsize=1_024)
+def _names_in(tests: str) -> frozenset[str]:
+    """The names that tests read and do not define, such as that of the function that they test."""
     try:
         nodes = [*ast.walk(ast.parse(tests))]
-    except (SyntaxError, ValueError):
-        return set()
-    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return read - {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset()
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    defined = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    defined |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    defined |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return frozenset(node.id for node in names) - defined
 
 
 def grade_code(problem: Problem, text: str, truncated: bool, *, seconds: float) -> Verdict:
@@ -188,15 +193,17 @@ def _sandboxed(
 def _outcome(code: str, tests: str) -> _Outcome:
     """Run the code and then each test, up to the first failure.
 
-    The code is a module like any other: `dataclasses` and `pickle` look it up by its name. It may replace the functions
-    of Python and of its library, so none of them is looked up once it has run.
+    The code is a module like any other: `dataclasses` and `pickle` look it up by its name. The tests are a program that
+    goes on in it, so what they have below `if __name__ == "__main__"` runs. The code may replace the functions of
+    Python and of its library, so none of them is looked up once it has run.
     """
-    module = sys.modules["completion"] = ModuleType("completion")
+    module = sys.modules["completion"] = sys.modules["__main__"] = ModuleType("completion")
     execute, names, running = exec, module.__dict__, "the code"
     try:
         compiled = compile(code, "<completion>", "exec", dont_inherit=True)
         running = "the tests"
-        steps = (("the code", compiled), *_compiled(tests))
+        as_program = compile("__name__ = '__main__'", "<tests>", "exec")
+        steps = (("the code", compiled), (running, as_program), *_compiled(tests))
         for running, step in steps:  # noqa: B007  # it is read where a step raises
             execute(step, names)  # in the sandbox
     except MemoryError:

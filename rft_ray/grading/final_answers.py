@@ -14,32 +14,48 @@ from rft_ray.grading.unicode_forms import compatible
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname)\s?\{([^{}]*)\}")
+_ASSERTED = (
+    r"(?![*_$)\"'”’`]{0,4}(?:\s{0,3}\?|\+|#|-\w"  # or the beginning of a word: C++, C#, B-2
+    r"|\s{0,3}(?:(?:,|/|&|,?\s?\bor\b|,?\s?\band\b)\s{0,3}(?:(?:option|choice)\s{1,3})?[*_$(]{0,4}[A-J]\)?[*_$]{0,3}"
+    r"(?:\s{0,3}[.,;:<]|\s{0,3}\Z|\n|\s{1,3}(?:and|or)\b))"
+    r"|\s{1,3}(?:is|was)\s{1,3}(?:not|wrong|incorrect|false|too)\b|\s{1,3}(?:isn|wasn)['’]t\b))"
+)
+"""After a letter that is neither asked about, nor the first of several, nor said to be wrong."""
 _LETTER = (
-    r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$\"”`]|['’](?!\w)|\Z|\n)"
-    r"|\s{1,3}(?:(?:because|since|as|which|due|given)\b|[(–—-]))|([B-HJ])(?![\w'’]))"
+    r"(?:\(([A-Ja-j])\)|([A-J])(?=\s{0,3}(?:[).:,;*\]}$\"”`\\<]|['’](?!\w)|\Z|\n)"
+    rf"|\s{{1,3}}(?:(?:because|since|as|which|due|given)\b|[(–—-]))|([B-HJ])(?![\w'’])){_ASSERTED}"
 )
 _MARKS = r"[\s*_$\"'“‘`\[]{0,6}"
-_LEADS = rf"{_MARKS}(?:(?:option|choice)\s{{1,3}})?{_MARKS}"
+_LEADS = rf"{_MARKS}(?:(?:option|choice)\s{{1,3}})?{_MARKS}(?:\\[(\[]\s{{0,3}})?"
 _GIVES = (
-    r"[*_]{0,3}(?:\s{1,3}(?:is|was|(?:should|must|will)\s{1,3}be)(?:\s{1,3}(?:therefore|thus|hence|then))?[*_]{0,3}"
-    r"(?:\s{0,3}:)?|\s{0,3}[:=])"
+    r"(?:\s{1,3}(?:to|for)\s{1,3}(?:(?:the|this|that|your)\s{1,3})?(?:question|problem)(?:\s{1,3}\d{1,4})?)?[*_]{0,3}"
+    r"(?:\s{1,3}(?:is|was|(?:should|must|will)\s{1,3}be)(?:\s{1,3}(?:therefore|thus|hence|then|clearly|definitely))?"
+    r"[*_]{0,3}(?:\s{0,3}:)?|\s{0,3}[:=])"
 )
+_RIGHT = r"(?<!/)(?<!wrong )(?<!incorrect )"
 _SAID_LETTERS = tuple(
     re.compile(said + _LEADS + _LETTER, re.IGNORECASE)
-    for said in (rf"(?<!/)answer(?:{_GIVES}|>)", rf"(?:option|choice){_GIVES}", r"(?<!/)answer")
+    for said in (rf"{_RIGHT}answer(?:{_GIVES}|>)", rf"{_RIGHT}(?:option|choice){_GIVES}", rf"{_RIGHT}answer")
 )
 """Words that say which letter is the answer; the first of these that a text has count."""
 _LETTER_SAID = re.compile(
-    r"(?:\(([A-Ja-j])\)|(?<![\w'’])([A-J])())[*_$)\"'”`]{0,4}\s{1,3}(?:is|was|(?:should|must)\s{1,3}be)"
-    r"\s{1,3}(?:the|my|our)\s{1,3}(?:(?:best|correct|final|only|right)\s{1,3}){0,2}(?:answer|option|choice)\b",
-    re.IGNORECASE,
+    r"(?:(?:^|[.;:!?]\s|(?<![A-J)]),\s|\b(?:so|thus|therefore|hence|then|means|conclude)\s)\s{0,3}"
+    r"(?:(?:option|choice)\s{1,3})?)[*_$\"“`]{0,4}"
+    r"(?:\(([A-Ja-j])\)|([A-J])())[*_$)\"'”`]{0,4}\s{1,3}(?:is|was|(?:should|must)\s{1,3}be)"
+    r"\s{1,3}(?:the|my|our)\s{1,3}(?:(?:best|correct|final|only|right)\s{1,3}){0,2}(?:answer|option|choice)\b(?!\s?\?)",
+    re.IGNORECASE | re.MULTILINE,
 )
-"""A letter of which the text says that it is the answer."""
-_NAMED_LETTER = re.compile(rf"(?:option|choice){_LEADS}{_LETTER}", re.IGNORECASE)
+"""A letter of which a clause says that it is the answer, and not whether or that it is one of several."""
+_NAMED_LETTER = re.compile(
+    rf"(?:option|choice){_LEADS}(?:\(([A-Ja-j])\)|([A-J])()(?![\w'’])){_ASSERTED}", re.IGNORECASE
+)
 _GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|(?:\)|[.:](?:\s|\\[ ,;:!])).*)", re.DOTALL)
-_SAID = re.compile(r"(?:answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
+_SAID = re.compile(r"(?:(?<!\bno )answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
+_SAID_FIRST = re.compile(rf"\A[*_\s]*(?:(?:the|final|correct)\s)*{_SAID.pattern}", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
+_LEADING = re.compile(rf"\A(?:(?!\.\d)[{re.escape(_EDGES)}])+")
+"""Marks before an answer; the point of .5 is none."""
 _SAYS = re.compile(rf"[^\s#{re.escape(_EDGES)}]")
 _LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
 _MOST_CHARS = 2_000
@@ -83,8 +99,9 @@ def choice(text: str) -> str | None:
     for pattern in _SAID_LETTERS:
         if said := _letters(pattern, text):
             return said[-1]
-    last_line = _last_line(text)
-    if letter := gold_choice(last_line.removeprefix("####")):
+    before, last_line = _last_lines(text)
+    letter = gold_choice(last_line.removeprefix("####"))
+    if letter and gold_choice(before) != chr(ord(letter) - 1):  # else it is the last of listed options
         return letter
     if said := _letters(_LETTER_SAID, text):
         return said[-1]
@@ -101,6 +118,17 @@ def _letters(pattern: re.Pattern[str], text: str) -> list[str]:
     ]
 
 
+def gold_words(gold: str) -> str | None:
+    """A gold answer of one line as a completion states it: without a box, tags, or `The answer is` before it.
+
+    None for several lines, and where nothing is left without marks.
+    """
+    written = gold.strip()
+    if (words := boxed(written)) is None and (words := _tagged(written)) is None:
+        words = _SAID_FIRST.sub("", written)
+    return words.strip() if "\n" not in written and normalised(words) else None
+
+
 def stated(text: str) -> str | None:
     """The words of the final answer as written; None for a text without words.
 
@@ -111,7 +139,7 @@ def stated(text: str) -> str | None:
     for said in [*_SAID.finditer(text)][: -_MOST_MARKS - 1 : -1]:
         if answer := _said_after(text, said.end()):
             return answer
-    return _last_line(text) or None
+    return _last_lines(text)[1] or None
 
 
 def _tagged(text: str) -> str | None:
@@ -137,8 +165,10 @@ def _said_after(text: str, start: int) -> str:
 def normalised(answer: str) -> str:
     """An answer without what does not matter: case, width, white space, and marks around it."""
     plain = compatible(_WRAPPED.sub(r"\1", answer)).casefold()
-    return " ".join(plain.split()).strip(_EDGES)
+    return _LEADING.sub("", " ".join(plain.split()).rstrip(_EDGES))
 
 
-def _last_line(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2].strip()
+def _last_lines(text: str) -> tuple[str, str]:
+    """The last two lines that are not empty."""
+    before, _, last_line = text.rstrip().rpartition("\n")
+    return before.rstrip().rpartition("\n")[2].strip(), last_line.strip()

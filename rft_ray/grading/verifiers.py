@@ -108,15 +108,11 @@ class AnswerKind:
     """A completion with `{}` in the place of the answer."""
 
 
-def _words(gold: str) -> str | None:
-    """A gold answer in words, read as in a completion: one line, of which something is left without marks."""
-    words = final_answers.stated(gold) if "\n" not in gold.strip() else None
-    return words if words and final_answers.normalised(words) else None
-
-
 ANSWERS = {
     "choice": AnswerKind(final_answers.choice, final_answers.gold_choice, str, "The answer is ({})."),
-    "exact": AnswerKind(final_answers.stated, _words, final_answers.normalised, "{}"),
+    "exact": AnswerKind(
+        final_answers.stated, final_answers.gold_words, final_answers.normalised, "<answer>{}</answer>"
+    ),
 }
 
 
@@ -299,24 +295,21 @@ class GoldReader:
 
 
 def _has_tests(tests: str) -> bool:
-    """Whether the tests run an assert: outside of functions, or in a function of theirs that they call."""
+    """Whether the tests run an assert: outside of functions, or in a function that they name."""
     try:
         tree = ast.parse(tests)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)}
     waiting: list[ast.AST] = [tree]
     for node in waiting:  # it grows
         if isinstance(node, ast.Assert):
             return True
-        if isinstance(node, ast.Call) and (called := functions.pop(_name_of(node.func), None)):
-            waiting += called.body
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        if named := functions.pop(name, None):
+            waiting += named.body
         waiting += [] if isinstance(node, _FUNCTIONS) else ast.iter_child_nodes(node)
     return False
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def _name_of(called: ast.expr) -> str:
-    return called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""

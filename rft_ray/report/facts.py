@@ -161,7 +161,7 @@ class _Reading:
     def __init__(self, store: Store, summary: Summary, config: dict[str, Any]) -> None:
         self._store, self._summary = store, summary
         mode = config["grading"]["mode"] if config else None
-        self._rules = recorded_rules(store, saved_spec(config))
+        self._rules = recorded_rules(store, saved_spec(config), summary.fingerprint)
         self._mode: Mode
         self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), self._rules)
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"

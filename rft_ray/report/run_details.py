@@ -247,9 +247,6 @@ def settings(facts: RunFacts) -> Markup:
 
 def _stage(name: str) -> str:
     """What a version of `VERSIONS` is the version of."""
-    rules = {
-        "strict_rules": "rules of strict grading",
-        **{f"{name}_rules": f"rules of the verifier {name}" for name in ("choice", "exact", "python")},
-        "shots": "choice of worked examples",
-    }
-    return rules.get(name, f"stage {name}")
+    known = {"strict_rules": "rules of strict grading", "shots": "choice of worked examples"}
+    other = f"rules of the verifier {name.removesuffix('_rules')}" if name.endswith("_rules") else f"stage {name}"
+    return known.get(name, other)

@@ -187,6 +187,32 @@ def test_sets_of_texts_have_the_same_order_in_every_process() -> None:
     assert len(details) == 1
 
 
+@pytest.mark.parametrize("test", ["check(f)", "[run(f) for run in [check]]"])
+def test_tests_below_a_check_for_the_main_program_run(verifier: Verifier, test: str) -> None:
+    tests = f"def check(candidate):\n    assert candidate(2) == 4\nif __name__ == '__main__':\n    {test}"
+    with GoldReader(SPEC) as golds:
+        assert golds.read(tests) == tests
+    problem = Problem("p", "?", "", tests)
+    main = "if __name__ == '__main__':\n    input()"
+    assert verifier.grade(problem, f"```python\n{RIGHT}\n{main}\n```", truncated=False).status is Status.CORRECT
+    wrong = verifier.grade(problem, "```python\ndef f(n): return n\n```", truncated=False)
+    assert wrong.status is Status.WRONG_ANSWER
+
+
+@pytest.mark.parametrize("depth", [5_000, 50_000])
+def test_tests_that_are_nested_too_deeply_are_refused(depth: int) -> None:
+    tests = f"assert f(2) == {'-' * depth}4"
+    with GoldReader(SPEC) as golds:
+        assert golds.read(tests) is None
+    assert read_code(f"```python\n{RIGHT}\n```", tests) == f"{RIGHT}\n"
+
+
+@pytest.mark.parametrize("own", ["def check(candidate):\n    assert candidate(2) == 4\ncheck(f)", "candidate = f"])
+def test_what_the_tests_define_is_not_the_code_that_they_test(own: str) -> None:
+    tests = "def check(candidate):\n    assert candidate(2) == 4\ncheck(f)"
+    assert read_code(f"```python\n{RIGHT}\n```\nFor example:\n```python\n{own}\n```", tests) == f"{RIGHT}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

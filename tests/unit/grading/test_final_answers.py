@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rft_ray.grading.final_answers import boxed, choice, gold_choice, normalised, stated
+from rft_ray.grading.final_answers import boxed, choice, gold_choice, gold_words, normalised, stated
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,28 @@ from rft_ray.grading.final_answers import boxed, choice, gold_choice, normalised
         ("With 3 pens the answer would be C.\nSo:\n(B)", "B"),
         ("I think that my answer: I am right.", None),
         ("Option B is smaller than option C.", None),
+        ("So the answer is \\( \\text{D} \\).", "D"),
+        ("The correct answer to this question is B.", "B"),
+        ("The answer is clearly (D).", "D"),
+        ("Wrong answer: A. Right answer: B.", "B"),
+        ("Answer B is right. Answer C is wrong.", "B"),
+        ("Option A is wrong. Option B is right.", "B"),
+        ("The answer is B, and A is wrong.", "B"),
+        ("The answer is (A) or (B).", None),
+        ("Answer: B, C", None),
+        ("<answer>(B) and (C)</answer>", None),
+        ("Is the answer (A)? No, it is not.", None),
+        ("The incorrect answer is A.", None),
+        ("Either A or B is the answer.", None),
+        ("Neither option A nor option B is the answer.", None),
+        ("It is unlikely that C is the answer.", None),
+        ("Let us see whether C is the correct answer.", None),
+        ("Option A gives 3 and option B gives 4.", None),
+        ("If B is the answer, x = 2.", None),
+        ("Is (B) the best? Vitamin C is the answer to colds.", None),
+        ("The answer is C++.", None),
+        ("The answer is B-2 bombers", None),
+        ("Which one is it?\nA. 3\nB. 4\nC. 5\nD. 6", None),
         ("The answer is a dog.", None),
         ("The answer is A dog", None),
         ("The answer is 12.", None),
@@ -105,6 +127,30 @@ def test_the_words_of_a_final_answer(text: str, answer: str | None) -> None:
 
 def test_answers_are_equal_but_for_case_space_and_marks() -> None:
     assert normalised("  **New\u00a0 York.** ") == normalised("new york") == "new york"
+
+
+def test_a_point_before_digits_is_no_mark() -> None:
+    assert normalised("(.5)") != normalised("(5)")
+    assert normalised("$.5$.") == ".5"
+    assert normalised("...Paris") == "paris"
+
+
+@pytest.mark.parametrize(
+    ("gold", "words"),
+    [
+        ("**Answer:** blue", "blue"),
+        ("The final answer is: blue", "blue"),
+        ("#### blue", "blue"),
+        ("<answer> blue </answer>", "blue"),
+        ("$\\boxed{blue}$", "blue"),
+        ("No answer is possible", "No answer is possible"),
+        ("It depends: the answer is in the text", "It depends: the answer is in the text"),
+        ("\\boxed{}", None),
+        ("two\nlines", None),
+    ],
+)
+def test_a_gold_answer_loses_only_what_is_written_around_it(gold: str, words: str | None) -> None:
+    assert gold_words(gold) == words
 
 
 def test_a_box_that_is_not_closed_is_none() -> None:

@@ -83,7 +83,17 @@ def test_exact_compares_words() -> None:
         Status.CORRECT, "new york", ""
     )
     assert grade(verifier, "#### York", "New York").status is Status.WRONG_ANSWER
+    assert grade(verifier, "#### 5", ".5").status is Status.WRONG_ANSWER
     assert grade(verifier, "#### New York", "New York", truncated=True).status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize("gold", ["No answer is possible", "my answer: unknown", "#4", "{", "<b>"])
+def test_a_gold_answer_in_words_is_right_as_its_canary_and_in_a_box(gold: str) -> None:
+    verifier, problem = open_verifier(spec("exact")), Problem("p", "?", "", gold)
+    (canary,) = verifier.known_right([problem])
+    assert verifier.grade(*canary, truncated=False).status is Status.CORRECT
+    assert gold == "{" or grade(verifier, f"\\boxed{{{gold}}}", gold).status is Status.CORRECT
+    assert grade(verifier, "The answer is possible.", gold).status is Status.WRONG_ANSWER
 
 
 @pytest.mark.parametrize("name", ["choice", "exact"])

@@ -16,7 +16,8 @@ from rft_ray.plan.run_plan import Plan
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.store import Store, open_store
-from tests.unit.corpus.test_verifiers_through_the_stages import WORDS, carried_out, jsonl, plan_with
+from rft_ray.store.plans import save_plan
+from tests.unit.corpus.test_verifiers_through_the_stages import WORDS, carried_out, grade, jsonl, plan_with
 
 MODULE = """\
 def grade(problem, completion):
@@ -57,3 +58,18 @@ def test_pairs_are_read_without_the_module(run: tuple[Plan, Store, Path, str]) -
     rules = rules_of(store, None)
     assert rules.source_sha256 == sha256
     assert verified_blocks(store, None, [job.sampling.fingerprint for job in plan.collected], rules)[1]
+
+
+def test_a_run_is_read_by_the_module_of_its_summary(run: tuple[Plan, Store, Path, str], tmp_path: Path) -> None:
+    """A job with another module that was stopped midway has graded too, and left the summary as it was."""
+    plan, store, module, sha256 = run
+    save_plan(store, plan, job="run", config="", data={})
+    module.write_text(MODULE + "# later\n")
+    later = plan_with(jsonl(tmp_path, WORDS), "{verifier: 'own_rules:grade'}")
+    save_plan(store, later, job="run", config="", data={})
+    grade(later, store)
+    assert rules_of(store, None).source_sha256 == sha256
+    write_report(store)
+    assert sha256 in store.read("report.html").decode()
+    write_summary(store, later, Stopwatch(), finished=False)
+    assert rules_of(store, None).source_sha256 != sha256
