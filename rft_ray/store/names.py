@@ -38,14 +38,15 @@ VERSIONS = {
     "choice_rules": 3,
     "exact_rules": 2,
     "python_rules": 2,
+    "regex_rules": 2,
     "shots": 2,
 }
 """Version of each stage, raised by hand when its meaning changes: results of the old one keep their names.
 
 `strict_rules` is no stage: it is the version of what strict mode reads as answers and equations, and enters the names
 of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it. `choice_rules`,
-`exact_rules` and `python_rules` are the same for what the verifier of this name accepts: each enters the names of this
-verifier's verdicts alone.
+`exact_rules`, `python_rules` and `regex_rules` are the same for what the verifier of this name accepts: each enters the
+names of this verifier's verdicts alone.
 
 `shots` is none either: it is the version of which worked examples a problem is shown that is among them
 (`data/prompts.py`), and enters the names of all samples of a model that is shown examples.

@@ -108,20 +108,25 @@ FIRST_RULES = {
     "choice": ["0f6fe50dbf484733", "04095d1f2500a3cd"],
     "exact": ["6a3ffccd78400c8f", "63e20161affa5d13"],
     "python": ["01c9f26335f5739e", "6d255ff5ac9ca21d"],
+    "regex": ["d48f050f71de1afe", "511d5308717cf52c"],
 }
 """Verifier -> the names of the verdicts that its first rules made."""
 
 
 @pytest.mark.parametrize("verifier", FIRST_RULES)
 def test_new_verdicts_of_a_verifier_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch, verifier: str) -> None:
+    def named(name: str) -> dict[str, list[str]]:
+        pattern = ["--grading.pattern='= *(.+)'"] if name == "regex" else []
+        return names_of(planned(f"--grading.verifier={name}", *pattern))
+
     others = ["gsm8k", "math", *(name for name in FIRST_RULES if name != verifier)]
-    before, *rest = (names_of(planned(f"--grading.verifier={name}")) for name in (verifier, *others))
+    before, *rest = map(named, (verifier, *others))
     monkeypatch.setitem(names.VERSIONS, f"{verifier}_rules", names.FIRST_VERIFIER_RULES)
-    after = names_of(planned(f"--grading.verifier={verifier}"))
+    after = named(verifier)
     assert after["verdicts"] == FIRST_RULES[verifier]
     unchanged = {"problems", "completions", "gold corpus", "texts of gold", "sft"}
     assert {kind for kind in before if before[kind] != after[kind]} == set(before) - unchanged
-    assert [names_of(planned(f"--grading.verifier={name}")) for name in others] == rest
+    assert [*map(named, others)] == rest
 
 
 def test_verdicts_that_reject_what_is_unread_have_names_of_their_own_and_evaluations_do_not() -> None:
