@@ -20,7 +20,8 @@ def without_rows(data_key: str) -> str:
     """Why nothing can be trained on a training table that has no rows."""
     return (
         f"no example is left to train on: {data_key} has no rows, since no sample was accepted (rft-ray report shows "
-        "rejected samples): give a stronger sampler, more samples, or gold solutions"
+        "rejected samples): give a stronger sampler, more samples, or gold solutions; after many no_answer, ask for "
+        "a form of the answer (docs/your-data.md)"
     )
 
 
