@@ -9,13 +9,13 @@ running the same config again resumes the run, and a finished run has nothing le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
 from rft_ray.config import Config
 from rft_ray.config.errors import RunError
-from rft_ray.corpus.builder import build_corpus
+from rft_ray.corpus.builder import CorpusCounts, build_corpus
 from rft_ray.corpus.selector import select_paths
 from rft_ray.corpus.verifier import verify
 from rft_ray.data import base_models, hub_records, problems
@@ -43,6 +43,7 @@ from rft_ray.store import Store, mark_run, open_store
 from rft_ray.store.outages import kept_on_failure
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
+from rft_ray.training.results import TrainingError, without_rows
 from rft_ray.training.stage import train
 
 NOTHING_TO_DO = "nothing to do: every shard, model and evaluation of this run is committed"
@@ -146,10 +147,12 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
         counts["blocks"] = len(select_paths(plan.path_jobs, store, actors))
 
     with watch.stage("corpus") as counts:
-        for corpus in reversed(plan.corpora):  # the union comes last, so its counts are the ones shown
-            counts |= asdict(build_corpus(corpus, store, plan.train, form))
+        built = {corpus.key: build_corpus(corpus, store, plan.train, form) for corpus in reversed(plan.corpora)}
+        counts |= asdict(list(built.values())[-1])  # the union comes last, so its counts are the ones shown
     if not was_finished:
-        write_summary(store, plan, watch, finished=False)
+        for name, account in write_summary(store, plan, watch, finished=False).ledger.items():
+            print(f"  {name}: {account.in_words()}", flush=True)
+    check_rows([*plan.rft, *plan.controls], built)
 
     with watch.stage("rft") as counts:
         counts["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
@@ -195,6 +198,13 @@ def sample_all(
     plan = past_quarantine(plan, store)
     save(plan, store)
     return plan, len(receipts)
+
+
+def check_rows(jobs: Sequence[TrainingJob], corpora: Mapping[str, CorpusCounts]) -> None:
+    """Raises TrainingError, before workers start, where a corpus of a job has no rows. `corpora`: by their keys."""
+    for job in jobs:
+        if (counts := corpora.get(job.data_key)) and not counts.gold + counts.paths:
+            raise TrainingError(f"{job.stage} of {job.model}: {without_rows(job.data_key)}")
 
 
 def fine_tune(jobs: Sequence[TrainingJob], store: Store, config: Config) -> int:

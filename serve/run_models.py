@@ -93,8 +93,6 @@ class _CorpusCounts(BaseModel):
 
 
 class _Summary(BaseModel):
-    job: str = "run"
-    """`sample` or `verify` for the folder of such a job, which has no models."""
     finished: bool = False
     models: list[RunModel] = []
     corpus: _CorpusCounts | None = None
@@ -107,8 +105,6 @@ def choose(run: str, model: str | None, stage: str) -> list[RunModel]:
     `compare`: RFT, SFT and base of one model: the named one, or by default the most accurate one.
     """
     summary = _summary(run)
-    if summary.job != "run":
-        raise RunModelsError(f"{run} is of `rft-ray {summary.job}`, which trains no models: name the folder of a run")
     if not summary.finished:
         raise RunModelsError(f"{run} is not finished: run its pipeline again, it continues where it stopped")
     if not summary.models:
@@ -252,11 +248,14 @@ def _summary(run: str) -> _Summary:
     store = _open(run)
     try:
         tree: Any = json.loads(store.read("summary.json"))
-        return _Summary.model_validate(tree)
+        job = tree.get("job") if isinstance(tree, dict) else None
+        if not job:
+            return _Summary.model_validate(tree)
     except NotFound:
         raise RunModelsError(f"{run} has no summary.json: give the folder or s3:// address of a finished run") from None
     except (StoreError, ValueError) as error:
         raise RunModelsError(f"{run}/summary.json cannot be used: {_first_line(error)}") from None
+    raise RunModelsError(f"{run} is of `rft-ray {job}`, which trains no models: name the folder of a run")
 
 
 def _check_committed(run: str, entries: Iterable[RunModel]) -> None:

@@ -89,8 +89,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     mark_run(store)
 
     def work() -> None:
-        start(store)
-        if not finished:
+        if not finished:  # else there is nothing to start Ray for
+            start(store)
             check_memory_here(config, lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")

@@ -30,8 +30,10 @@ from rft_ray.config.training import Training
 def _check_whole_blocks(k: int, per: int) -> None:
     if k % per:
         nearest = " or ".join(str(n) for n in (k - k % per, k - k % per + per) if n)
+        divisor = next(block for block in range(min(k, per), 0, -1) if not k % block)
         raise ValueError(
-            f"samples_per_problem={k} must be a multiple of samples_per_block={per}: use {nearest}, or other blocks"
+            f"samples_per_problem={k} must be a multiple of samples_per_block={per}: use {nearest}, or "
+            f"samples_per_block={divisor}"
         )
 
 

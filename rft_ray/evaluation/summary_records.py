@@ -106,6 +106,12 @@ class Account:
     judge_charged: Charged | None = None
     """What the judge's endpoint charged for them."""
 
+    def in_words(self) -> str:
+        """What became of the samples. Example: `6 of 8 samples accepted (2 wrong_answer)`"""
+        others = {**self.rejected, "ungraded": self.ungraded, "skipped": self.skipped, "missing": self.missing}
+        counts = ", ".join(f"{count:,} {name}" for name, count in others.items() if count)
+        return f"{self.accepted:,} of {self.planned:,} samples accepted" + (f" ({counts})" if counts else "")
+
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedShard:

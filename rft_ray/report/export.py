@@ -23,7 +23,7 @@ from rft_ray.config.errors import InputError, RunError
 from rft_ray.config.loading import saved_config
 from rft_ray.corpus.builder import jsonl_line
 from rft_ray.data.licences import licence_of
-from rft_ray.evaluation.summary import read_summary
+from rft_ray.evaluation.summary import job_of, read_summary
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.records import paths_in
 from rft_ray.report.model_card import CardFacts, corpus_card, model_card
@@ -50,6 +50,9 @@ def choose(store: Store, model: str | None, stage: str) -> tuple[Summary, ModelE
     """
     summary = read_summary(store)
     if summary is None:
+        job = job_of(store)
+        if job not in (None, "pipeline"):
+            raise ExportError(f"{store.url} is of `rft-ray {job}`, which trains no models: name the folder of a run")
         raise ExportError(f"{store.url} has no summary.json of a run: give the folder or s3:// address of such a run")
     staged = [entry for entry in summary.models if entry.stage == stage]
     chosen = [entry for entry in staged if model in (None, entry.model)]

@@ -133,12 +133,12 @@ def gather(store: Store) -> RunFacts:
 
 
 def _no_summary(store: Store) -> str:
-    if job_of(store) is None:
+    job = job_of(store)
+    if job is None:
         return f"{store.url} has no summary.json: pass the folder of a run that has built its corpus"
-    return (
-        f"{store.url} is not a run of jobs/rft_pipeline.py, or its summary.json is damaged: pass the folder of such a "
-        "run, or run its command again, which rebuilds the summary"
-    )
+    if job != "pipeline":
+        return f"{store.url} is of `rft-ray {job}`, which has no report: its figures are in its summary.json"
+    return f"{store.url}/summary.json is damaged: run the run's command again, which rebuilds it"
 
 
 def _config_data(store: Store) -> bytes:

@@ -4,7 +4,7 @@ In: a store, from which only committed data is read (`facts.py`). Out: one file 
 SVG, a bounded number of examples, and every text of a model escaped (`html.py`). The file is a view: it is replaced
 atomically, can be rebuilt at any time, and is the same for the same data.
 
-    python jobs/report.py --run runs/demo
+    rft-ray report runs/demo
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _tried(what: str, write: Callable[[Store], str], store: Store) -> str:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:600]
         return (
             f"warning: the {what} could not be written ({why}); everything else is done and committed. To write it: "
-            f"python jobs/report.py --run {store.url}"
+            f"rft-ray report {store.url}"
         )
 
 

@@ -67,16 +67,30 @@ class Stopwatch:
         """Time a stage. What the caller puts into the yielded dictionary is recorded next to the seconds."""
         print(f"{name} …", flush=True)
         values: dict[str, Any] = {}
-        started = time.monotonic()
+        started, ending = time.monotonic(), "failed after "
         try:
             yield values
+            ending = ""
+        except KeyboardInterrupt:
+            ending = "stopped after "
+            raise
         finally:
-            self._note(name, time.monotonic() - started, values)
+            seconds = time.monotonic() - started
+            self._stages[name] = self._stages.get(name, StageTime(name)).resumed(seconds, values)
+            print(f"{name}: {ending}{seconds:.1f} s{_shown(values)}", flush=True)
 
-    def _note(self, name: str, seconds: float, values: dict[str, Any]) -> None:
-        self._stages[name] = self._stages.get(name, StageTime(name)).resumed(seconds, values)
-        shown = ", ".join(f"{key} {value}" for key, value in values.items())
-        print(f"{name}: {seconds:.1f} s" + (f" ({shown})" if shown else ""), flush=True)
+
+def _shown(values: Mapping[str, Any]) -> str:
+    """What a stage reports, for its line. Example: ` (gold 24, paths 11, 11 of tiny-m)`"""
+    parts: list[str] = []
+    for name, value in values.items():
+        counted = isinstance(value, Mapping)
+        parts += (
+            [f"{count:,} of {whose}" for whose, count in value.items()]
+            if counted
+            else [f"{name.replace('_', ' ')} {value:,}"]
+        )
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class Progress:

@@ -42,6 +42,7 @@ def start_ray() -> None:
         Path(os.path.expanduser("~/.ray"))
     ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray_private.without_token_notice()
     # logical CPUs: actors are few and bound their own threads, so there may be more of them than cores
     ray.init(
         address="local",

@@ -6,6 +6,7 @@ those of `serve/`.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -38,6 +39,18 @@ POOL_LOGGERS = (
     "ray.data._internal.execution.resource_manager",
 )
 """Loggers of Ray Data's warnings that an actor pool cannot grow, and that no node has room for an actor."""
+
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+"""Logger of Ray's warning that a local Ray asks for a token, which is as intended, or that it asks for none."""
+
+
+def without_token_notice() -> None:
+    """Leave out the warning of TOKEN_LOGGER that a Ray which this process starts asks for a token."""
+    logging.getLogger(TOKEN_LOGGER).addFilter(_is_no_token_notice)
+
+
+def _is_no_token_notice(record: logging.LogRecord) -> bool:
+    return "authentication is enabled" not in record.getMessage()
 
 
 def temp_folder() -> dict[str, str]:

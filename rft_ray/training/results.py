@@ -16,6 +16,15 @@ class TrainingError(RunError, RuntimeError):
     """A model could not be trained. The message is one line: the model, the number of attempts and the last cause."""
 
 
+def without_rows(data_key: str) -> str:
+    """Why nothing can be trained on a training table that has no rows."""
+    return (
+        f"no example is left to train on: {data_key} has no rows, since no sample was accepted (rft-ray report shows "
+        "rejected samples): give a stronger sampler, more samples, or gold solutions; after many no_answer, ask for "
+        "a form of the answer (docs/your-data.md)"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """How a model was trained: the `training` entry in the metadata of its manifest.

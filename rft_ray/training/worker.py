@@ -49,7 +49,7 @@ from rft_ray.training.device_memory import card_here, checkpoints_activations, c
 from rft_ray.training.master_weights import take_from_base
 from rft_ray.training.packing import divide
 from rft_ray.training.preemption import PreemptionNotice
-from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord
+from rft_ray.training.results import STARTED, TrainingError, TrainingProgress, TrainingRecord, without_rows
 from rft_ray.training.scratch import claim, release
 from rft_ray.training.snapshots import Snapshots
 from rft_ray.training.trainer import (
@@ -146,10 +146,7 @@ def _prepare(group: Group, job: TrainingJob) -> Task:
     limit = min(job.recipe.max_tokens, context)
     examples, skipped = encode(tokenizer, job.template, inputs.rows(group, job.data_key), limit)
     if not examples and not skipped:
-        raise TrainingError(
-            f"no example is left to train on: {job.data_key} has no rows, since no sample was accepted (the report "
-            "says why samples were rejected): give a stronger sampler, more samples, or gold solutions"
-        )
+        raise TrainingError(without_rows(job.data_key))
     if not examples:
         raise TrainingError(
             f"no example is left to train on: {job.data_key} has {skipped} rows, all {skipped} of them longer than "

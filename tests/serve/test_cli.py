@@ -139,6 +139,7 @@ def test_a_folder_without_summary_is_refused(tmp_path: Path, capsys: pytest.Capt
     [
         ({"finished": False}, "not finished"),
         ({"job": "sample"}, "is of `rft-ray sample`, which trains no models"),
+        ({"job": "verify", "corpus": {"strict": {}}}, "r is of `rft-ray verify`, which trains no models"),
         ({"models": []}, "lists no models"),
         ({"models": [{"model": "m"}]}, "stage"),
         ({"models": 5}, "models"),

@@ -90,6 +90,19 @@ def test_a_finished_run_is_not_refused_and_has_no_time_left(
     assert callable(run.prepare(*run.arguments([config_file, *settings], "rft-ray run")))
 
 
+def test_a_finished_run_says_so_without_starting_ray(
+    settings: list[str],
+    config_file: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish(*pipeline.prepare(load(None, settings)), tmp_path / "model")
+    monkeypatch.setattr(run, "start", lambda store: pytest.fail("Ray was started"))
+    assert run.main([config_file, *settings]) == 0
+    assert pipeline.NOTHING_TO_DO in capsys.readouterr().out.splitlines()
+
+
 def test_the_config_of_a_finished_run_stays_until_another_plan_has_a_summary(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,10 @@ def test_the_run_of_another_job_is_refused(
         (["--samples-per-block", "0"], "--n, --prompts-per-block and --samples-per-block must be at least 1"),
         (["--kind", "raw", "--template", "Q: {query}"], "--template belongs to --kind template, not to --kind raw"),
         (["--template", ""], "the template must contain {query} exactly once"),
-        (["--n", "4", "--samples-per-block", "3"], "--n 4 must be a multiple of --samples-per-block 3: use 3"),
+        (
+            ["--n", "4", "--samples-per-block", "3"],
+            "--n 4 must be a multiple of --samples-per-block 3: use 3 or 6, or --samples-per-block 2",
+        ),
         (["--endpoint.base_ulr=x"], "unknown key 'endpoint.base_ulr'; nearest known key: 'endpoint.base_url'"),
         (["--engine.max_actor=2"], "unknown key 'engine.max_actor'; nearest known key: 'engine.max_actors'"),
         (["--run.name=x"], "unknown argument '--run.name=x'"),

@@ -48,7 +48,11 @@ def test_unknown_key_of_a_model_names_the_nearest_known_one() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("--sampling.samples_per_problem=30", "multiple of samples_per_block=20"),
+        (
+            "--sampling.samples_per_problem=30",
+            "multiple of samples_per_block=20: use 20 or 40, or samples_per_block=15",
+        ),
+        ("--sampling.samples_per_problem=8", "multiple of samples_per_block=20: use 20, or samples_per_block=8"),
         ("--sampling.temperature=-1", "sampling.temperature"),
         ("--problems.train={limit: 5, fraction: 0.5}", "not both"),
         ("--prompt.template=hello", "{query}"),

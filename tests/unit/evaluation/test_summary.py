@@ -11,7 +11,16 @@ import pytest
 from rft_ray.config.endpoint import Endpoint, TokenPrice
 from rft_ray.evaluation.metrics import Metric
 from rft_ray.evaluation.summary import charged_for, job_of, made_same_corpus, read_summary, samplers_of, summarize
-from rft_ray.evaluation.summary_records import BadPlace, Charged, Complementarity, Corpus, parse_summary, summary_json
+from rft_ray.evaluation.summary_records import (
+    Account,
+    BadPlace,
+    Charged,
+    Complementarity,
+    Corpus,
+    parse_summary,
+    summary_json,
+)
+from rft_ray.report.export import ExportError, choose
 from rft_ray.report.write import write_report
 from rft_ray.runtime.progress import StageTime
 from rft_ray.sampling.engine_load import EngineLoad
@@ -252,8 +261,12 @@ def test_what_is_no_summary_of_a_run_counts_as_none(tmp_path: Path, data: bytes,
     assert read_summary(store) is None
     assert samplers_of(store) == {}
     assert job_of(store) == job
-    with pytest.raises(StoreError, match="is not a run of" if job else r"no summary\.json"):
+    words = {None: r"no summary\.json", "verify": "`rft-ray verify`, which has no report"}.get(job, "is damaged")
+    with pytest.raises(StoreError, match=words):
         write_report(store)
+    words = "`rft-ray verify`, which trains no models" if job == "verify" else r"no summary\.json of a run"
+    with pytest.raises(ExportError, match=words):
+        choose(store, "a", "rft")
 
 
 def test_only_a_model_behind_an_endpoint_has_what_was_charged() -> None:
@@ -292,3 +305,21 @@ def test_a_cost_is_counted_by_the_price_of_both_kinds_of_tokens() -> None:
     counts = {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}
     assert charged_for(counts, endpoint) == Charged(1_000_000, 500_000, 5.0)
     assert charged_for(counts, Endpoint()).cost is None
+
+
+def test_an_account_in_words_names_every_sample_that_was_not_accepted() -> None:
+    counts = {"wrong_answer": 1200, "no_answer": 0, "truncated": 3}
+    account = Account(
+        planned=2000,
+        skipped=4,
+        missing=0,
+        sampled=1996,
+        accepted=793,
+        rejected=counts,
+        ungraded=0,
+        distinct_paths=3,
+        tokens=412,
+        tokens_per_s=96.1,
+    )
+    assert account.in_words() == "793 of 2,000 samples accepted (1,200 wrong_answer, 3 truncated, 4 skipped)"
+    assert account.planned == account.accepted + 1200 + 3 + 4

@@ -214,7 +214,7 @@ def test_a_report_that_cannot_be_written_is_a_warning_and_the_run_is_done(
     assert pipeline.run(plan, store).finished
     shown = capsys.readouterr().out
     assert "warning: the report could not be written (" in shown
-    assert f"python jobs/report.py --run {store.url}" in shown
+    assert f"rft-ray report {store.url}" in shown
 
 
 def test_a_run_without_a_summary_is_refused(tmp_path: Path) -> None:

@@ -36,6 +36,30 @@ def test_a_stage_that_fails_is_timed() -> None:
     assert [stage.name for stage in watch.stages] == ["corpus"]
 
 
+@pytest.mark.parametrize(
+    ("ending", "line"),
+    [(OSError("disk"), "sft: failed after 0.0 s"), (KeyboardInterrupt(), "sft: stopped after 0.0 s")],
+)
+def test_a_stage_that_ends_early_is_not_shown_as_done(
+    ending: BaseException, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(ending)), Stopwatch().stage("sft"):
+        raise ending
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_a_stages_counts_are_shown_as_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with Stopwatch().stage("corpus") as counts:
+        counts |= {"gold": 1500, "paths": 0, "by_model": {}}
+    with Stopwatch().stage("corpus") as counts:
+        counts |= {"gold": 0, "paths": 2042, "by_model": {"a": 2000, "b": 42}}
+    lines = [line for line in capsys.readouterr().out.splitlines() if "s (" in line]
+    assert lines == [
+        "corpus: 0.0 s (gold 1,500, paths 0)",
+        "corpus: 0.0 s (gold 0, paths 2,042, 2,000 of a, 42 of b)",
+    ]
+
+
 def test_in_json_the_counts_are_next_to_the_seconds() -> None:
     stored: TypeAdapter[StageTime] = TypeAdapter(StoredStageTime)
     data = {"name": "sft", "seconds": 71.2, "trained": 3}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import pickle
 from types import SimpleNamespace
 
 import pytest
 from ray._private import internal_api, ray_constants
 from ray._private import worker as ray_worker
+from ray._private.authentication import authentication_token_setup
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray.data import DataContext
@@ -49,6 +51,23 @@ def test_a_node_takes_the_parameters_of_a_worker_on_loopback() -> None:
     assert {"min_worker_port", "max_worker_port", "dashboard_agent_listen_port", "object_store_memory"} <= set(fields)
     assert {"head", "shutdown_at_exit", "spawn_reaper"} <= set(inspect.signature(Node).parameters)
     assert callable(Node.dead_processes)
+
+
+def test_that_a_local_ray_asks_for_a_token_is_no_warning_and_that_it_asks_for_none_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_logger = logging.getLogger(ray_private.TOKEN_LOGGER)
+    monkeypatch.setattr(token_logger, "filters", [])
+    monkeypatch.setattr(token_logger, "propagate", True)
+    token_logger.addHandler(caplog.handler)
+    ray_private.without_token_notice()
+    try:
+        authentication_token_setup._warn_token_auth_enabled()
+        assert not caplog.records
+        authentication_token_setup._warn_token_auth_disabled()
+        assert caplog.records
+    finally:
+        token_logger.removeHandler(caplog.handler)
 
 
 def test_environment_variables_have_these_names() -> None:

@@ -8,6 +8,8 @@ import pytest
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from rft_ray.config import ALPACA, ConfigError, Recipe, Training
+from rft_ray.corpus.builder import CorpusCounts
+from rft_ray.pipeline import check_rows
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store.models.folder import ModelError
 from rft_ray.training.results import TrainingError, TrainingProgress
@@ -59,6 +61,12 @@ def test_an_error_outside_the_workers_is_reported_too() -> None:
 def test_impossible_settings_are_refused_before_ray_starts(tmp_path: object) -> None:
     with pytest.raises(ConfigError, match="cannot share batch_size=128"):
         train([JOB], str(tmp_path), Training(workers=3))
+
+
+def test_a_corpus_without_rows_is_refused_before_workers_start() -> None:
+    check_rows([JOB], {JOB.data_key: CorpusCounts(0, 1, {"tiny-s": 1})})
+    with pytest.raises(TrainingError, match=r"^sft of tiny-s: no example is left .* training/x.parquet has no rows"):
+        check_rows([JOB], {JOB.data_key: CorpusCounts(0, 0, {})})
 
 
 def test_progress_is_one_line() -> None:
