@@ -22,7 +22,14 @@ from rft_ray.data import base_models, hub_records, problems
 from rft_ray.data.prompts import stored
 from rft_ray.evaluation.metrics import describe
 from rft_ray.evaluation.stage import evaluate
-from rft_ray.evaluation.summary import CONFIG, complete, keep_seconds, made_same_corpus, read_summary, write_summary
+from rft_ray.evaluation.summary import (
+    complete,
+    keep_seconds,
+    made_same_corpus,
+    read_summary,
+    write_config,
+    write_summary,
+)
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading.spec import spec_of
 from rft_ray.judging.asking import ask_about_rejects
@@ -82,7 +89,7 @@ def run(plan: Plan, store: Store) -> Summary:
     before = read_summary(store)
     previous = before if before and before.fingerprint == plan.fingerprint else None
     if previous or not before:  # while the summary of other settings stands, so does its config
-        store.replace(CONFIG, plan.config.to_yaml().encode())
+        write_config(store, plan)
     if previous and previous.finished and complete(store, plan):
         print(NOTHING_TO_DO, flush=True)
         return previous

@@ -107,10 +107,17 @@ def write_summary(store: Store, plan: Plan, watch: Stopwatch, *, finished: bool)
     Each file is replaced atomically.
     """
     summary = summarize(store, plan, watch.stages, finished=finished)
-    store.replace(CONFIG, plan.config.to_yaml().encode())
+    write_config(store, plan)
     store.replace(SUMMARY, summary_json(summary))
     write_index(store, summary)
     return summary
+
+
+def write_config(store: Store, plan: Plan) -> None:
+    """Write the plan's config as that of the run's summary, unless it is that already."""
+    config = plan.config.to_yaml().encode()
+    if not store.exists(CONFIG) or store.read(CONFIG) != config:
+        store.replace(CONFIG, config)
 
 
 def keep_seconds(store: Store, plan: Plan, watch: Stopwatch) -> None:

@@ -125,7 +125,7 @@ def test_a_second_run_commits_nothing_and_needs_no_ray(job: Job, capsys: pytest.
     assert verify.main(job.command[2:]) == 0  # in this process, which cannot start a second Ray
     assert committed(job.run) == before
     assert {**job.summary, "stages": 0} == {**summary, "stages": 0}
-    assert "new_shards 0" in capsys.readouterr().out
+    assert "new shards 0" in capsys.readouterr().out
 
 
 def test_a_malformed_row_is_refused_before_anything_is_committed(
