@@ -59,11 +59,13 @@ READY_S = 24 * 3600
 
 def process_environment(engine: config.Engine, *, gpu: bool) -> dict[str, str]:
     """The environment variables of an engine's process, with a bounded number of threads where it has no GPU."""
-    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    variables["VLLM_LOGGING_STREAM"] = (
-        "ext://sys.stderr"  # where `child_errors` reads why an engine's process has ended
-    )
-    variables["VLLM_ENGINE_READY_TIMEOUT_S"] = str(READY_S)
+    variables = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # where `child_errors` reads why an engine's process has ended
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(READY_S),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     if not gpu:
         variables |= {
             "OMP_NUM_THREADS": str(engine.threads_per_actor),
