@@ -191,7 +191,9 @@ def _same(paper: Answer, strict: Answer) -> bool:
 
 
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
-    """One line for each section that asks for more GPUs than this machine has."""
+    """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do."""
+    if config.engine.speculative and (config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)):
+        yield "engine.speculative has no effect on CPUs, where vLLM draws wrong tokens with it: engines do without"
     sampling = math.ceil(config.engine.min_actors * config.engine.gpus)
     for section, device, needed in (
         ("engine", config.engine.device, sampling),

@@ -28,12 +28,16 @@ over partly filled blocks is wasted too. SmolLM2-135M makes 1.26 times the token
 
 
 def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) -> dict[str, Any]:
-    """The arguments of one engine. `share`: the part of a GPU that it has, which bounds its share of the memory."""
+    """The arguments of one engine. `share`: the part of a GPU that it has, which bounds its share of the memory.
+
+    On CPUs there is no speculative decoding: vLLM 0.29 divides the logits of drafted tokens by memory that nothing has
+    written there (`expand_kernel` of vllm/utils/cpu_triton_utils.py fills a copy), and samples are noise.
+    """
     chosen = {
         "quantization": engine.quantization,
         "kv_cache_dtype": None if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype,
         "max_num_batched_tokens": engine.max_num_batched_tokens,
-        "speculative_config": dict(engine.speculative) or None,
+        "speculative_config": dict(engine.speculative) if gpu and engine.speculative else None,
         "pipeline_parallel_size": engine.pipeline_parallel_size if engine.pipeline_parallel_size > 1 else None,
     }
     memory = (

@@ -30,6 +30,11 @@ def test_blocks_are_vllms_own_on_gpus_and_the_users_where_given() -> None:
     assert engine_arguments(config.Engine(extra={"block_size": 64}), gpu=False)["block_size"] == 64
 
 
+def test_engines_on_cpus_do_without_speculative_decoding() -> None:
+    engine = config.Engine(speculative={"method": "ngram", "num_speculative_tokens": 2})
+    assert "speculative_config" not in engine_arguments(engine, gpu=False)
+
+
 def test_every_setting_reaches_vllm_under_a_name_that_it_has() -> None:
     speculative = {"method": "ngram", "num_speculative_tokens": 2}
     engine = config.Engine(
