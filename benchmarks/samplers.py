@@ -22,21 +22,29 @@ from typing import Any
 
 import psutil
 
-MODEL = "tiny:tiny-m"
 TEMPLATE = "Question: {query}\nAnswer:"
 TEMPERATURE, MAX_NEW_TOKENS, N = 0.7, 256, 16
-KV_CACHE_GIB, DTYPE = 0.5, "float32"
 WARM_UP = 5
 """Problems of the first start of `ray.data.llm`, which does not count."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is sampled from, the same for all. Example: Model("tiny:tiny-m", "float32", 0.5)"""
+
+    source: str
+    dtype: str
+    kv_cache_gib: float
 
 
 @dataclass(frozen=True)
 class Task:
     """What one process samples, and the settings that are tuned.
 
-    Example: Task((50, 250), 50, {"max_num_seqs": 512, "threads": 1})
+    Example: Task(Model("tiny:tiny-m", "float32", 0.5), (50, 250), 50, {"max_num_seqs": 512, "threads": 1})
     """
 
+    model: Model
     problems: tuple[int, int]
     """Problems of the small and of the large part."""
     per_shard: int
@@ -139,7 +147,7 @@ def vllm(task: Task) -> Turn:
 
     from rft_ray.data.base_models import resolve
 
-    llm = LLM(model=str(resolve(MODEL)), seed=0, **engine_kwargs(task))
+    llm = LLM(model=str(resolve(task.model.source)), seed=0, **engine_kwargs(task))
     params = SamplingParams(n=N, temperature=TEMPERATURE, max_tokens=MAX_NEW_TOKENS)
 
     def generate(texts: Sequence[str]) -> int:
@@ -169,8 +177,8 @@ def engine_kwargs(task: Task) -> dict[str, Any]:
         **block,
         "max_num_seqs": task.settings["max_num_seqs"],
         "enforce_eager": True,
-        "kv_cache_memory_bytes": int(KV_CACHE_GIB * 2**30),
-        "dtype": DTYPE,
+        "kv_cache_memory_bytes": int(task.model.kv_cache_gib * 2**30),
+        "dtype": task.model.dtype,
         "disable_log_stats": True,
     }
 
@@ -208,15 +216,15 @@ def _job(task: Task, start: int, count: int) -> tuple[float, Part]:
     chosen = tuple(problems_of(task)[start : start + count])
     problems = ProblemSet(chosen, count, f"{start:016x}")
     settings = SamplingSettings(TEMPERATURE, 1.0, MAX_NEW_TOKENS, N, TEMPLATE)
-    model = ModelRef("tiny-m", "base", fingerprint(MODEL), MODEL)
+    model = ModelRef("sampled", "base", fingerprint(task.model.source), task.model.source)
     job = SamplingJob(model, problems.fingerprint, count, task.per_shard, settings, N, 0)
     engine = Engine(
         min_actors=task.settings["actors"],
         max_actors=task.settings["actors"],
         threads_per_actor=task.settings["threads"],
         max_num_seqs=task.settings["max_num_seqs"],
-        kv_cache_gib=KV_CACHE_GIB,
-        dtype=DTYPE,
+        kv_cache_gib=task.model.kv_cache_gib,
+        dtype=task.model.dtype,
     )
     with tempfile.TemporaryDirectory() as folder, metered(ending=True) as cpu_s:
         store = open_store(folder)
@@ -262,7 +270,7 @@ def _rows_of(task: Task, texts: Sequence[str], began: float) -> tuple[float, Par
 
     params = {"temperature": TEMPERATURE, "max_tokens": MAX_NEW_TOKENS}
     config = vLLMEngineProcessorConfig(
-        model_source=str(resolve(MODEL)),
+        model_source=str(resolve(task.model.source)),
         engine_kwargs=engine_kwargs(task),
         batch_size=task.settings["batch_size"],
         max_concurrent_batches=task.settings["batches"],
@@ -301,10 +309,11 @@ def hugging_face(task: Task) -> Turn:
 
     from rft_ray.data.base_models import resolve
 
-    folder = resolve(MODEL)
+    folder = resolve(task.model.source)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    eos, size = tokenizer.eos_token_id, task.settings["batch_size"]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, task.model.dtype))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    eos, size = model.generation_config.eos_token_id, task.settings["batch_size"]
     passes = task.settings.get("passes")
 
     def generate(texts: Sequence[str]) -> int:
@@ -320,6 +329,7 @@ def hugging_face(task: Task) -> Turn:
                     top_k=0,
                     max_new_tokens=MAX_NEW_TOKENS,
                     num_return_sequences=1 if passes else N,
+                    pad_token_id=tokenizer.pad_token_id,
                 )[:, batch["input_ids"].shape[1] :]
             ended = (answers == eos).int().cumsum(1)
             tokens += int((ended - (answers == eos).int() == 0).sum())
@@ -344,7 +354,8 @@ SAMPLERS: dict[str, Callable[[Task], Turn]] = {
 def main() -> None:
     name, data, result = sys.argv[1:]
     read = json.loads(data)
-    task = Task((read["problems"][0], read["problems"][1]), read["per_shard"], read["settings"])
+    problems = (read["problems"][0], read["problems"][1])
+    task = Task(Model(**read["model"]), problems, read["per_shard"], read["settings"])
     Path(result).write_text(json.dumps(asdict(SAMPLERS[name](task))))
 
 

