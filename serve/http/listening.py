@@ -1,4 +1,4 @@
-"""The addresses that the service listens at: its processes on this machine -> one line for each address.
+"""The addresses that the service listens at: its processes on this machine -> a line for each that others may call.
 
 A Ray that the service starts listens on loopback, and so does everything in it but HTTP with `--host`. In a cluster
 that the service joins, Serve's replicas listen at their nodes' addresses for Ray and Serve; Ray's token guards these
@@ -17,6 +17,7 @@ from serve.access.guard import is_loopback
 
 SERVE_TITLES = ("ray::ServeReplica", "ray::ProxyActor", "ray::ServeController")
 """How Ray names the processes of Serve."""
+SERVICE = "HTTP: the service"
 GUARDED = "Ray's token guards the ports that are not HTTP; API keys guard HTTP."
 
 
@@ -41,10 +42,13 @@ class Listener:
 
 
 def describe(listeners: Iterable[Listener]) -> str:
-    """Lines for all listeners, those beyond loopback first."""
+    """A line for each listener beyond loopback and for the service, and one for the others, which are on loopback."""
     ordered = sorted(listeners, key=lambda listener: (not listener.beyond_loopback, listener))
-    lines = ["listening:", *(f"  {listener}" for listener in ordered)]
-    return "\n".join([*lines, GUARDED] if any(listener.beyond_loopback for listener in ordered) else lines)
+    shown = [listener for listener in ordered if listener.beyond_loopback or listener.purpose == SERVICE]
+    lines = ["listening:", *(f"  {listener}" for listener in shown)]
+    if others := len(ordered) - len(shown):
+        lines.append(f"  {others} port{'s' * (others > 1)} of Ray, Serve and vLLM on loopback")
+    return "\n".join([*lines, GUARDED] if any(listener.beyond_loopback for listener in shown) else lines)
 
 
 def listeners(http_port: int, *, joined: bool) -> set[Listener]:
@@ -76,7 +80,7 @@ def _addresses(process: psutil.Process) -> list[tuple[str, int]]:
 def _purpose(process: psutil.Process, port: int, http_port: int) -> str:
     """What a process listens for at a port."""
     if port == http_port:
-        return "HTTP: the service"
+        return SERVICE
     title = _title(process)
     if title.startswith("ray::ServeReplica"):
         return f"gRPC of Ray and Serve: replica of {title.partition(':rft:')[2]}"

@@ -41,13 +41,16 @@ def test_the_sockets_of_started_processes_are_listed_and_those_beyond_loopback_m
     assert (listed[exposed].host, listed[exposed].beyond_loopback) == ("0.0.0.0", True)
 
 
-def test_one_line_an_address_and_what_guards_those_beyond_loopback() -> None:
-    loopback = Listener("127.0.0.1", 8000, "HTTP: the service"), Listener("::1", 9, "vLLM's engine")
-    assert listening.describe(loopback).splitlines() == [
-        "listening:",
+def test_a_line_an_address_of_use_one_for_the_others_and_what_guards_those_beyond_loopback() -> None:
+    service, engine = Listener("127.0.0.1", 8000, "HTTP: the service"), Listener("::1", 9, "vLLM's engine")
+    assert listening.describe([service]).splitlines() == ["listening:", "  127.0.0.1:8000         HTTP: the service"]
+    loopback = [service, engine]
+    assert listening.describe(loopback).splitlines()[2:] == ["  1 port of Ray, Serve and vLLM on loopback"]
+    replica = Listener("10.1.2.3", 7, "gRPC of Ray and Serve: replica of limits")
+    lines = listening.describe([*loopback, Listener("127.0.0.1", 11, "Ray: gcs_server"), replica]).splitlines()
+    assert lines[1].endswith("replica of limits (reachable from other machines)")
+    assert lines[2:] == [
         "  127.0.0.1:8000         HTTP: the service",
-        "  [::1]:9                vLLM's engine",
+        "  2 ports of Ray, Serve and vLLM on loopback",
+        GUARDED,
     ]
-    lines = listening.describe([*loopback, Listener("10.1.2.3", 7, "gRPC of Ray and Serve: replica of limits")])
-    assert lines.splitlines()[1].endswith("replica of limits (reachable from other machines)")
-    assert lines.splitlines()[-1] == GUARDED
