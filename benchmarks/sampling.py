@@ -120,7 +120,7 @@ SUBJECTS = {
         tuning=Sizes((8, 24), (1, 5), (8, 16), 2),
         quick=Sizes((1, 2), (1, 2), (1, 2), 1),
         choices={
-            VLLM: [each for each in ENGINES if each["threads"] == 2],
+            VLLM: [ENGINES[5], ENGINES[1], ENGINES[3], ENGINES[6]],
             STAGE: ACTORS,
             RAY_DATA_LLM: BATCHES[1:],
             LOOP: [LOOPS[1] | {"passes": 2}],

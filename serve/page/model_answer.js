@@ -131,8 +131,8 @@ export class ModelAnswer {
 
   /** Shows the votes. A bar keeps its element from event to event, so that its growth is animated. */
   showVotes(vote) {
-    const most = Math.max(1, vote.votes[0]?.count ?? 1);
-    for (const { answer, count } of vote.votes.slice(0, 8)) {
+    const most = Math.max(1, vote.votes[0]?.count ?? 1), shown = vote.votes.slice(0, 8);
+    for (const { answer, count } of shown) {
       if (!this.bars.has(answer)) {
         const bar = el("span", "bar"), times = el("span", "count");
         this.bars.set(answer, { root: el("li", "", el("span", "label", answer), el("span", "track", bar), times), bar, times });
@@ -143,6 +143,7 @@ export class ModelAnswer {
       times.textContent = count;
       this.votes.append(root);
     }
+    for (const [answer, { root }] of this.bars) if (!shown.some((own) => own.answer === answer)) root.remove();
     const rest = vote.votes.slice(8).reduce((sum, { count }) => sum + count, 0);
     const withoutVote = Object.keys(NO_VOTE).filter((kind) => vote[kind]).map((kind) => `${vote[kind]} ${NO_VOTE[kind]}`);
     this.notVoting.textContent = [rest && `${rest} for other answers`, withoutVote.length && `not voting: ${withoutVote.join(", ")}`].filter(Boolean).join(" · ");

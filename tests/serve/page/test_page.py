@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def script(question: str, index: int) -> tuple[str, str]:
+    if question == "disputed":
+        return f"#### {90 - index}", "stop"
     fixed = {"hostile": HOSTILE, "twice": TWICE}.get(question)
     return (fixed, "stop") if fixed else arithmetic(question, index)
 
@@ -90,6 +92,14 @@ def test_asking_shows_paths_votes_and_the_answer_as_the_service_gives_them(page:
     marks = page.tab.locator(".winner .equation")
     assert marks.count() >= 2
     assert page.tab.locator(".confidence").inner_text().startswith(f"{int(100 * solved['confidence'] + 0.5)} % ")
+
+
+def test_of_many_answers_eight_have_a_bar_and_the_others_are_counted_once(page: Page) -> None:
+    page.tab.locator("#early").uncheck()
+    page.ask("disputed")
+    page.finished()
+    assert page.tab.locator(".votes .label").all_inner_texts() == [str(79 + place) for place in range(8)]
+    assert page.tab.locator(".not-voting").inner_text() == "4 for other answers"
 
 
 def test_wrong_equations_are_marked_on_screen_and_for_screen_readers(page: Page) -> None:
