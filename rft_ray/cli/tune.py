@@ -103,6 +103,8 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Tuning:
 
     asked = [tuning.asked_axis(text) for text in options.tried]
     for axis in asked:
+        if axis.key.startswith("speculative") and not gpu:
+            raise ConfigError(f"--try {axis.key}: engines on CPUs do without speculative decoding")
         for value in axis.values:
             tuning.with_value(config.engine, axis.key, value)
     plan, store = pipeline.prepare(config)

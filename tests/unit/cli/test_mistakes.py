@@ -138,6 +138,15 @@ def test_absent_gpus_are_noted_in_a_dry_run(
     assert lines[1].startswith("note: training.device=gpu needs 2 GPUs, and this machine has none: ")
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_speculative_decoding_is_noted_where_engines_do_without(
+    data: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr("rft_ray.cli.job.usable_gpus", lambda: 0)
+    speculative = "--engine.speculative={method: ngram, num_speculative_tokens: 2}"
+    assert noted([*data, speculative, f"--engine.device={device}"], capsys)[0].startswith("note: engine.speculative has")
+
+
 @pytest.mark.parametrize(("name", "meant"), [("a100", "A100"), ("A100-80GB", "A100"), ("RTX-4090", "GeForce-RTX-4090")])
 def test_a_type_of_card_that_ray_does_not_know_is_noted(
     name: str, meant: str, data: list[str], capsys: pytest.CaptureFixture[str]

@@ -73,6 +73,7 @@ def test_asked_keys_replace_the_others(run: list[str], capsys: pytest.CaptureFix
         (["--sampling.engine=scripted"], "not sampled by vLLM on this machine"),
         (["--try=max_seqs=3"], "has no key 'max_seqs'"),
         (["--try=max_num_seqs=0"], "engine.max_num_seqs=0: "),
+        (["--try=speculative.num_speculative_tokens=2,4"], "engines on CPUs do without speculative decoding"),
         (["--engine.max_num_seq=3"], "max_num_seq"),
         (["--engine.device=gpu"], "an engine takes 1 GPUs"),
     ],
