@@ -144,7 +144,8 @@ def test_speculative_decoding_is_noted_where_engines_do_without(
 ) -> None:
     monkeypatch.setattr("rft_ray.cli.job.usable_gpus", lambda: 0)
     speculative = "--engine.speculative={method: ngram, num_speculative_tokens: 2}"
-    assert noted([*data, speculative, f"--engine.device={device}"], capsys)[0].startswith("note: engine.speculative has")
+    lines = noted([*data, speculative, f"--engine.device={device}"], capsys)
+    assert lines[0].startswith("note: engine.speculative has no effect on CPUs")
 
 
 @pytest.mark.parametrize(("name", "meant"), [("a100", "A100"), ("A100-80GB", "A100"), ("RTX-4090", "GeForce-RTX-4090")])
