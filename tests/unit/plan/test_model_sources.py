@@ -117,15 +117,14 @@ def test_a_chat_template_that_opens_reasoning_is_noted_for_the_model_that_learns
     (reasons / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
     chat = {"source": str(reasons), "prompt": {"kind": "chat"}}
 
+    train = pipeline.prepare(config(tmp_path))[0].train
+
     def noted(**changes: object) -> bool:
-        chosen = config(tmp_path, **changes)
-        lines = check_models(chosen, pipeline.prepare(chosen)[0].train)
+        lines = check_models(config(tmp_path, **changes), train)
         return any("ends in <think>, and it learns from texts that do not close it" in line for line in lines)
 
-    assert noted(models=[{"name": "a", **chat}])
     assert noted(models=[{"name": "b", **chat, "shots": 1, "rft": False}, {"name": "a", **chat}], sft=None)
-    assert not noted(models=[{"name": "a", **chat}], sft=None, corpus={"gold": False})
-    assert not noted(models=[{"name": "a", **chat, "source": "tiny:tiny-s", "sample_from": str(reasons), "rft": False}])
+    assert not noted(models=[{"name": "a", **chat, "rft": False}], sft=None)
 
 
 def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) -> None:
