@@ -38,7 +38,7 @@ from rft_ray.plan import prompt_kinds
 from rft_ray.plan.jobs import JudgementJob, TrainingJob, VerdictJob
 from rft_ray.plan.judges import judge_endpoints
 from rft_ray.plan.run_plan import BEFORE_RFT, CONTROLS, Plan, make_plan
-from rft_ray.plan.samplers import learns_gold, sources
+from rft_ray.plan.samplers import learns_gold, reasoning_openers, sources
 from rft_ray.report.write import try_report
 from rft_ray.runtime import actor_pool
 from rft_ray.runtime.base_weights import commit_bases
@@ -74,7 +74,8 @@ def prepare(config: Config) -> tuple[Plan, Store]:
     config, pins = base_models.pin(config, recorded_sources(store))
     config = prompt_kinds.resolved(config, base_models.has_chat_template)
     bases = {name: base_models.fingerprint(source) for name, source in sources(config).items()}
-    return replace(make_plan(config, train_set, test_set, bases), sources=pins), store
+    openers = reasoning_openers(config, base_models.opens_reasoning)
+    return replace(make_plan(config, train_set, test_set, bases, openers=openers), sources=pins), store
 
 
 def run(plan: Plan, store: Store) -> Summary:

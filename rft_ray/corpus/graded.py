@@ -57,6 +57,8 @@ class GradedSample:
     """Worked examples before the question, as in `SamplingSettings`."""
     shots_from: str = ""
     shots_version: int = FIRST_SHOTS
+    opens_reasoning: bool = False
+    """As in `VerdictJob`."""
 
 
 def verified_blocks(
@@ -136,8 +138,13 @@ def _sources(
         if samplers and sampled not in samplers:
             continue  # sampled with earlier settings of this run
         mode, rules, version = graded_by
-        graded = verdicts_fingerprint(sampled, mode, "collect", rules, version)
-        if verdict := verdicts.get(block, {}).get(f"{graded}.{sample_block}"):
+        # verdicts that know that the chat template opens reasoning replace those of an earlier version, which did not
+        names = [
+            verdicts_fingerprint(sampled, mode, "collect", rules, version, opens_reasoning=opens)
+            for opens in (True, False)
+        ]
+        shards = (verdicts.get(block, {}).get(f"{graded}.{sample_block}") for graded in names)
+        if verdict := next(filter(None, shards), None):
             sources.append(Source(*block, sampled, key, verdict))
     return sources
 
@@ -253,6 +260,7 @@ def read_block(store: Store, block: Sequence[Source], samplers: Mapping[str, str
                 settings.get("shots", 0),
                 settings.get("shots_from", ""),
                 settings.get("shots_version", FIRST_SHOTS),
+                joined.opens_reasoning,
             )
             samples[row.problem_id].append(sample)
     return samples
@@ -267,6 +275,7 @@ class _Joined:
     """Identity of the verdicts' table."""
     metadata: dict[str, str]
     """Metadata of the completions."""
+    opens_reasoning: bool
 
 
 def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
@@ -278,7 +287,7 @@ def _joined(store: Store, completions_key: str, verdicts_key: str) -> _Joined:
         raise StoreError(_other_completions(store, verdicts_key))
     sampled = [row for row in from_table(completions, Completion) if row.finish_reason != SKIPPED]
     rows = list(zip(sampled, verdicts_in(verdicts), strict=True))
-    return _Joined(rows, content, identity(verdicts), metadata)
+    return _Joined(rows, content, identity(verdicts), metadata, "opens_reasoning" in about)
 
 
 def _verdicts(store: Store, completions_key: str, verdicts_key: str) -> tuple[list[GradedCompletion], str, str]:

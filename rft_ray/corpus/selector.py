@@ -121,7 +121,7 @@ class Selector:
                     by_judge = (row.problem_id, row.sample_index) in right
                     if (verdict.status is Status.CORRECT or by_judge) and (job.k is None or row.sample_index < job.k):
                         text = texts.setdefault(row.text, row.text)
-                        rest = verdicts.reasoning.removed(text)
+                        rest = verdicts.reasoning.removed(text, cut=row.finish_reason == "length")
                         read = None if rest == text else rest
                         rejected_as = str(verdict.status) if by_judge else ""
                         candidate = Candidate(model, row.sample_index, text, read, verdict.answer or "", rejected_as)

@@ -76,6 +76,8 @@ class Verifier:
         metadata = {"mode": job.mode, "purpose": job.purpose, "counts": json.dumps(counts), "completions": content}
         if partly_read := sum(row.is_partly_read for row in rows):
             metadata["partly_read"] = str(partly_read)
+        if job.opens_reasoning:
+            metadata["opens_reasoning"] = "true"
         if not job.rules.is_gsm8k:
             metadata["verifier"] = json.dumps(job.rules.identity())
         metadata |= noted({replace(shard, stage="completions", fingerprint=job.sampling.fingerprint).stem: content})
@@ -112,6 +114,7 @@ def grade_row(
     kind: type[GradedCompletion] = GradedCompletion,
 ) -> GradedCompletion:
     """Grade one completion, without its reasoning. `kind`: of its row; strict verdicts say how equations were read."""
-    verdict = grader.grade(problem, reasoning.removed(row.text), truncated=row.finish_reason == "length")
+    cut = row.finish_reason == "length"
+    verdict = grader.grade(problem, reasoning.removed(row.text, cut=cut), truncated=cut)
     graded = (row.problem_id, row.sample_index, verdict.status, verdict.answer, verdict.detail)
     return kind(*graded, verdict.equations) if issubclass(kind, CheckedCompletion) else kind(*graded)

@@ -160,6 +160,13 @@ def has_chat_template(source: str) -> bool:
     return settings.is_file() and bool(read_json(settings, source).get("chat_template"))
 
 
+def opens_reasoning(source: str, form: str, tags: Sequence[str]) -> bool:
+    """`model_checks.opens_reasoning` of a base model. Raises as `metadata` does, and ModelError."""
+    from rft_ray.data import model_checks
+
+    return model_checks.opens_reasoning(source, metadata(source), form, tags)
+
+
 def documents(source: str) -> list[Path]:
     """The card, licence and notice files of a base model, or its GGUF file. Downloads no weights from the hub.
 

@@ -1,7 +1,7 @@
 """Models that could only fail later -> one line before any long work.
 
-In: a folder with config.json and the tokenizer's files, and texts of the run. Out: notes on its chat template, or a
-ModelError. Weights are not read, so the folder can lack them.
+In: a folder with config.json and the tokenizer's files, and texts of the run. Out: notes on its chat template, whether
+that opens reasoning, or a ModelError. Weights are not read, so the folder can lack them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from operator import and_
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.data import chat_rendering
-from rft_ray.data.prompts import Chat, Prompt, encode_prompt, render
+from rft_ray.data.prompts import Chat, Prompt, build, encode_prompt, is_chat
 from rft_ray.grading.reasoning import Reasoning
-from rft_ray.store.models.folder import ModelError
+from rft_ray.store.models.folder import ModelError, read_json
 
 PROBE = "A box has 12 pens, 3.5 kg and $40: 12 * 3 = <<12*3=36>>36 (90%).\n#### 36"
 
@@ -37,7 +37,37 @@ class RunTexts:
     """Worked solutions."""
     context: int | None = None
     """The run's bound of prompt and completion, in tokens; None: the model's own context."""
-    reasoning_tags: Sequence[str] = ("think",)
+    unclosed: Sequence[str] = ()
+    """Tags of reasoning that the texts which the model learns do not close; empty where they do, or it learns none."""
+
+
+def opens_reasoning(source: str, folder: Path, form: str, tags: Sequence[str]) -> bool:
+    """Whether a model's chat template ends in an opening tag of reasoning, as that of DeepSeek-R1 does.
+
+    `form`: the prompt in its stored form; a template shows by itself how it ends, so of one it is False. Loads the
+    tokenizer only where the chat template, or an argument of it, has the name of a tag. Raises ModelError where the
+    chat template cannot render a question.
+    """
+    templates = [*_chat_templates(folder, source)] if is_chat(form) else []
+    if not templates or not any(tag in text for text in (form, *templates) for tag in tags):
+        return False
+    chat, tokenizer = build(form, "1+1?"), _load(source, folder)[1]
+    assert isinstance(chat, Chat)
+    _check_chat_template(source, tokenizer, [chat])
+    return Reasoning.after(_rendered(tokenizer, chat), tags).begins_inside
+
+
+def _chat_templates(folder: Path, source: str) -> Iterator[str]:
+    """The texts in which a model's files have its chat templates."""
+    for file in (*folder.glob("*.jinja"), *folder.glob("additional_chat_templates/*.jinja")):
+        yield file.read_text(encoding="utf-8", errors="replace")
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and (template := read_json(settings, source).get("chat_template")):
+        yield json.dumps(template, ensure_ascii=False)
+
+
+def _rendered(tokenizer: Any, chat: Chat) -> str:
+    return chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
 
 
 def check_model(source: str, folder: Path, texts: RunTexts) -> list[str]:
@@ -78,12 +108,12 @@ def check_model(source: str, folder: Path, texts: RunTexts) -> list[str]:
                 f"{source}: the shortest prompt has {shortest:,} tokens and the context {context:,}, so nothing can be "
                 "sampled: shorten the prompt, raise sampling.max_model_len where it is set, or choose another model"
             )
-    return [*_chat_notes(source, tokenizer, chats[0], texts.reasoning_tags)] if chats else []
+    return [*_chat_notes(source, tokenizer, chats[0], texts.unclosed)] if chats else []
 
 
-def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) -> Iterator[str]:
-    """One line where a chat template loses the system text, writes the date, or ends inside reasoning."""
-    text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
+def _chat_notes(source: str, tokenizer: Any, chat: Chat, unclosed: Sequence[str]) -> Iterator[str]:
+    """One line where a chat template loses the system text, writes the date, or opens reasoning that stays open."""
+    text = _rendered(tokenizer, chat)
     if chat.messages[0].role == "system" and chat.messages[0].content.strip() not in text:
         yield (
             f"{source}: its chat template leaves out prompt.system, so that the model does not see it: set "
@@ -95,12 +125,11 @@ def _chat_notes(source: str, tokenizer: Any, chat: Chat, tags: Sequence[str]) ->
             "others: fix it (Llama 3: prompt.chat_kwargs={date_string: 26 Jul 2024}), or set prompt.system where the "
             "date is in the template's own system text"
         )
-    if Reasoning.after(text, tags).begins_inside:
-        same = _as_template(tokenizer, chat)
-        with_it = f" and prompt.template={json.dumps(same, ensure_ascii=False)}, the same tokens" if same else ""
+    if Reasoning.after(text, unclosed).begins_inside:
         yield (
-            f"{source}: its chat template ends in <{text.rstrip().rpartition('<')[2]}, and a completion that is cut "
-            f"before the closing tag is graded as if it had none: set prompt.kind=template{with_it}"
+            f"{source}: its chat template ends in <{text.rstrip().rpartition('<')[2]}, and it learns from texts that "
+            "do not close it, so that a server which separates reasoning takes the trained model's answers for "
+            "reasoning: set sft=null, corpus.gold=false and corpus.reasoning=keep, as the preset self_improve does"
         )
 
 
@@ -112,18 +141,6 @@ def _now(form: str) -> str:
     """The time in this format; empty where it is the format of none."""
     with suppress(ValueError):
         return datetime.now().strftime(form)
-    return ""
-
-
-def _as_template(tokenizer: Any, chat: Chat) -> str:
-    """A prompt template that gives the same tokens as the chat; empty where there is none."""
-    *before, asked = chat.messages
-    slot = replace(chat, messages=(*before, replace(asked, content="{query}")))
-    text = chat_rendering.render(tokenizer, slot.as_data(), add_generation_prompt=True, **slot.kwargs)
-    wanted = encode_prompt(tokenizer, chat)
-    for template in (text.removeprefix(tokenizer.bos_token or ""), text):  # most tokenizers add BOS to a text
-        if template.count("{query}") == 1 and encode_prompt(tokenizer, render(template, asked.content)) == wanted:
-            return template
     return ""
 
 
@@ -152,7 +169,7 @@ def _check_chat_template(source: str, tokenizer: Any, chats: Sequence[Chat]) -> 
     try:
         chat_rendering.check_bounds(source, tokenizer, [(chat.as_data(), chat.kwargs) for chat in chats])
         for chat in chats:
-            text = chat_rendering.render(tokenizer, chat.as_data(), add_generation_prompt=True, **chat.kwargs)
+            text = _rendered(tokenizer, chat)
             if chat.messages[-1].content.strip() not in text:
                 raise ModelError(
                     f"{source}: its chat template leaves out the question: correct it, or set prompt.kind=template"

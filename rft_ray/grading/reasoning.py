@@ -3,6 +3,10 @@
 Reasoning is a draft, with false starts and several answers: neither answers nor equations are read from it. A text may
 begin inside it, where the opening tag is the end of the prompt, and then has a closing tag only. A text whose reasoning
 is not closed, as it is cut at the token limit, has nothing to grade.
+
+A model's own chat template may end in the opening tag whatever the model learns: one that is fine-tuned on gold
+solutions answers without closing it. So after such a template a text that ends by itself and closes nothing is an
+answer, and one that is cut before it closes anything is a draft.
 """
 
 from __future__ import annotations
@@ -22,19 +26,21 @@ class Reasoning:
 
     tags: tuple[str, ...]
     begins_inside: bool = False
+    cut_inside: bool = False
+    """Whether a text that is cut before a closing tag is a draft: the chat template ends in the opening tag."""
 
     @classmethod
-    def after(cls, prompt: str, tags: Sequence[str]) -> Reasoning:
+    def after(cls, prompt: str, tags: Sequence[str], cut_inside: bool = False) -> Reasoning:
         """The reasoning of texts that follow this prompt, or this template of prompts."""
         end = prompt.rstrip()
-        return cls(tuple(tags), any(end.endswith(f"<{tag}>") for tag in tags))
+        return cls(tuple(tags), any(end.endswith(f"<{tag}>") for tag in tags), cut_inside)
 
-    def removed(self, text: str) -> str:
-        """The text without its reasoning."""
-        if not self.begins_inside and not any(f"{tag}>" in text for tag in self.tags):
+    def removed(self, text: str, *, cut: bool = False) -> str:
+        """The text without its reasoning. `cut`: whether it was cut at the token limit."""
+        inside, start = self.begins_inside or (self.cut_inside and cut), 0
+        if not inside and not any(f"{tag}>" in text for tag in self.tags):
             return text
         kept: list[str] = []
-        inside, start = self.begins_inside, 0
         for tag in _pattern(self.tags).finditer(text):
             if tag[1]:  # of a closing tag outside of reasoning, the opening one was in the prompt
                 kept = kept if inside else []
@@ -49,6 +55,20 @@ _DRAFT_TAG = re.compile(
     r"<(/?)(?i:think(?:ing)?|thought|scratchpad)>|\[(/?)THINK\]|◁(/?)think▷|<\|(?:begin|(end))_of_thought\|>"
 )
 """The tags of drafts that strict mode leaves out of any text, whatever a configuration names."""
+_LONGEST_TAG = 24
+"""Characters of the longest of them, and more."""
+
+
+def opens_draft(prompt: str) -> bool:
+    """Whether the prompt ends in the opening tag of a draft."""
+    end = prompt.rstrip()
+    tags = _DRAFT_TAG.finditer(end, max(0, len(end) - _LONGEST_TAG))
+    return any(tag.end() == len(end) and not any(tag.groups()) for tag in tags)
+
+
+def closes_draft(text: str) -> bool:
+    """Whether the text has the closing tag of a draft."""
+    return any(any(tag.groups()) for tag in _DRAFT_TAG.finditer(text))
 
 
 def without_drafts(text: str) -> str:

@@ -47,7 +47,7 @@ def rejects(store: Store, job: JudgeSampling, shard: Shard, made_from: dict[str,
     reasoning = job.judged.reasoning
     for row, verdict in read_graded(store, job.judged, verdicts, made_from):
         if verdict.status in job.statuses:
-            problem, text = problems[row.problem_id], reasoning.removed(row.text)
+            problem, text = problems[row.problem_id], reasoning.removed(row.text, cut=row.finish_reason == "length")
             marker = judging.marker_of(problem, text)
             yield Reject(problem, row.sample_index, text, verdict.status, marker)
 

@@ -21,7 +21,7 @@ from rft_ray.grading.answers import Answer
 from rft_ray.grading.reasoning import Reasoning
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
 from rft_ray.plan.model_shape import shape_of
-from rft_ray.plan.samplers import prompt_of
+from rft_ray.plan.samplers import learns_gold, prompt_of
 from rft_ray.store.models.folder import read_json
 
 MOST_CHARACTERS_PER_TOKEN = 12
@@ -46,7 +46,7 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
     yield from _accelerator(config.engine.accelerator_type)
     yield from _endpoints(config)
     yield from _starts(config)
-    yield from _inside_reasoning(config)
+    yield from _inside_reasoning(config, train)
     template = len(prompts.stored(config.prompt))
     used = train.problems[: train.count]
     examples = [template + len(row.question) + len(row.solution) for row in used]
@@ -70,14 +70,19 @@ def check_models(config: Config, train: ProblemSet) -> list[str]:
     lines: list[str] = []
     checked = train.problems[: train.count : max(1, train.count // CHECKED_PROBLEMS)]
     responses = [row.solution for row in checked if row.solution]
-    pairs = {(source, prompt_of(config, model)): None for model in config.models for source in _read_by(model)}
-    for source, form in pairs:
+    pairs: dict[tuple[str, str], Sequence[str]] = {}
+    for model in config.models:
+        for source in _read_by(model):
+            learns = source == model.source and _leaves_open(config, model, train)
+            pair = source, prompt_of(config, model)
+            pairs[pair] = config.corpus.reasoning_tags if learns else pairs.get(pair, ())
+    for (source, form), unclosed in pairs.items():
         questions = [prompts.build(form, row.question) for row in checked]
         texts = RunTexts(
             prompts=questions,
             responses=responses,
             context=config.sampling.max_model_len,
-            reasoning_tags=config.corpus.reasoning_tags,
+            unclosed=unclosed,
         )
         lines += check_model(source, base_models.metadata(source), texts)
     judge = config.grading.judge
@@ -155,16 +160,26 @@ def _starts(config: Config) -> Iterator[str]:
             )
 
 
-def _inside_reasoning(config: Config) -> Iterator[str]:
-    """One line for each prompt that ends inside reasoning, where training texts have lost the tag that closes it."""
-    if config.corpus.reasoning == "keep":
-        return
+def _inside_reasoning(config: Config, train: ProblemSet) -> Iterator[str]:
+    """One line for each template of prompts that ends inside reasoning, where training texts do not close it."""
     for model in config.models:
-        if Reasoning.after(prompt_of(config, model), config.corpus.reasoning_tags).begins_inside:
+        opens = Reasoning.after(prompt_of(config, model), config.corpus.reasoning_tags).begins_inside
+        if opens and (texts := _leaves_open(config, model, train)):
             yield (
-                f"the prompt of {model.name!r} ends inside reasoning, and with corpus.reasoning=drop no training text "
-                "closes it, so that answers of the trained model are not graded: end the template before the tag"
+                f"the prompt of {model.name!r} ends inside reasoning, and {texts} do not close it, so that answers of "
+                "the trained model are not graded: end the template before the tag"
             )
+
+
+def _leaves_open(config: Config, model: BaseModelSpec, train: ProblemSet) -> str:
+    """What the model learns that has no closing tag of reasoning, in words; empty where it learns no such texts."""
+    gold = learns_gold(config, model) or (model.rft and config.corpus.gold)
+    used, tags = train.problems[: train.count], config.corpus.reasoning_tags
+    if gold and any(row.solution and not any(f"</{tag}>" in row.solution for tag in tags) for row in used):
+        return "the gold solutions that it learns"
+    return (
+        "with corpus.reasoning=drop the paths that it learns" if model.rft and config.corpus.reasoning == "drop" else ""
+    )
 
 
 def _misread(name: str, problems: ProblemSet) -> Iterator[str]:

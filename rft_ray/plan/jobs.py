@@ -170,14 +170,21 @@ def strict_rules(mode: str, version: int | None = None) -> dict[str, object]:
 
 
 def verdicts_fingerprint(
-    completions: str, mode: str, purpose: str, rules: VerifierSpec = DEFAULT, version: int | None = None
+    completions: str,
+    mode: str,
+    purpose: str,
+    rules: VerifierSpec = DEFAULT,
+    version: int | None = None,
+    *,
+    opens_reasoning: bool = False,
 ) -> str:
-    """Fingerprint of the verdicts on the samples with the fingerprint `completions`.
+    """Fingerprint of the verdicts on the samples with the fingerprint `completions`. `opens_reasoning`: of VerdictJob.
 
     `version`: that of the strict rules, which decide the verdicts of gsm8k in strict mode alone, or of another
     verifier's own rules; None: the current one.
     """
-    others: dict[str, object] = {"verifier": identity} if (identity := rules.identity()) else {}
+    others: dict[str, object] = {"opens_reasoning": True} if opens_reasoning else {}
+    others |= {"verifier": identity} if (identity := rules.identity()) else {}
     if rules.is_gsm8k:
         others |= strict_rules(mode, version)
     if rules.versioned in VERSIONS:
@@ -246,15 +253,18 @@ class VerdictJob:
     """Stems of quarantined completions that the run does without: what is made from the others has other names."""
     rules: VerifierSpec = DEFAULT
     """The verifier; `mode` is the mode of gsm8k."""
+    opens_reasoning: bool = False
+    """Whether the chat template of what samples opens reasoning, which the prompt in its stored form does not show."""
 
     @property
     def fingerprint(self) -> str:
-        return verdicts_fingerprint(self.sampling.fingerprint, self.mode, self.purpose, self.rules)
+        graded = self.sampling.fingerprint, self.mode, self.purpose, self.rules
+        return verdicts_fingerprint(*graded, opens_reasoning=self.opens_reasoning)
 
     @property
     def reasoning(self) -> Reasoning:
         """The reasoning of the job's samples, which is not graded."""
-        return Reasoning.after(self.sampling.settings.prompt, self.rules.reasoning_tags)
+        return Reasoning.after(self.sampling.settings.prompt, self.rules.reasoning_tags, self.opens_reasoning)
 
     def shards(self) -> list[Shard]:
         pairs = zip(self.sampling.shards(), self.sampling.shards("verdicts", self.fingerprint), strict=True)

@@ -25,7 +25,7 @@ from rft_ray.plan.jobs import (
     VerdictJob,
 )
 from rft_ray.plan.judges import judgement_jobs
-from rft_ray.plan.samplers import learns_gold, prompt_of, sampler_of, trained_model
+from rft_ray.plan.samplers import learns_gold, opens_reasoning, prompt_of, sampler_of, trained_model, with_openers
 from rft_ray.plan.sampling_settings import SamplingSettings, settings_of
 from rft_ray.store.names import FIRST_SHOTS, VERSIONS, fingerprint_of
 from rft_ray.store.shards import Shard
@@ -58,6 +58,7 @@ class Plan:
     """Controls only: `rft_self` on `own`, and `sft_same_steps` on gold. Evaluated greedily only."""
     evaluations: tuple[EvaluationJob, ...]
     bases: Mapping[str, str]
+    openers: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
     """Stems of quarantined completions that the run does without."""
     left_out: tuple[EvaluationJob, ...] = ()
@@ -70,7 +71,8 @@ class Plan:
         without = self.without.union(quarantined)
         if without == self.without:
             return self
-        return replace(make_plan(self.config, self.train, self.test, self.bases, without), sources=self.sources)
+        plan = make_plan(self.config, self.train, self.test, self.bases, without, self.openers)
+        return replace(plan, sources=self.sources)
 
     @property
     def fingerprint(self) -> str:
@@ -124,12 +126,17 @@ def verdicts_of(evaluations: Sequence[EvaluationJob]) -> list[VerdictJob]:
 
 
 def make_plan(
-    config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], without: Collection[str] = ()
+    config: Config,
+    train: ProblemSet,
+    test: ProblemSet,
+    bases: Mapping[str, str],
+    without: Collection[str] = (),
+    openers: Collection[str] = (),
 ) -> Plan:
     """The plan of a run. Raises ConfigError.
 
     `bases`: model name -> fingerprint of its base, and `sampler_name` -> that of the model that samples for it.
-    `without`: as in Plan.
+    `without`: as in Plan. `openers`: those of these names whose chat template opens reasoning (`reasoning_openers`).
     """
     gold = gold_corpus(config, train)
     sft = tuple(
@@ -137,7 +144,7 @@ def make_plan(
     )
     by_name = {job.model: job for job in sft}
     collected = tuple(
-        collecting(config, model, sampler_of(model, by_name.get(model.name), bases), train).past(without)
+        collecting(config, model, sampler_of(model, by_name.get(model.name), bases), train, openers).past(without)
         for model in config.models
         if model.samples
     )
@@ -150,12 +157,13 @@ def make_plan(
     rft = tuple(training_job(config, model, "rft", bases, corpus, start=starts.get(model.name)) for model in trained)
     own = _own_corpora(config, train, collected, judged, trained) if config.controls else {}
     controls = tuple(_controls(config, trained, bases, gold, corpus, own, starts)) if config.controls else ()
-    evaluations = (
+    planned = (
         *_icl(config, train, test, bases),
         *(base_evaluation(config, model, test, bases) for model in trained if model.name not in by_name),
         *(evaluation_job(config, job, test) for job in (*sft, *rft)),
         *(evaluation_job(config, job, test, samples=False) for job in controls),
     )
+    evaluations = [with_openers(job, openers) for job in planned]
     left_out = tuple(
         job for job in evaluations if any(verdicts.past(without).without for verdicts in verdicts_of([job]))
     )
@@ -174,6 +182,7 @@ def make_plan(
         controls=controls,
         evaluations=tuple(job for job in evaluations if job not in left_out),
         bases=bases,
+        openers=frozenset(openers),
         without=frozenset(without),
         left_out=left_out,
     )
@@ -296,13 +305,16 @@ def corpus_job(config: Config, train: ProblemSet, paths: PathJob) -> CorpusJob:
     )
 
 
-def collecting(config: Config, model: BaseModelSpec, ref: ModelRef, train: ProblemSet) -> VerdictJob:
+def collecting(
+    config: Config, model: BaseModelSpec, ref: ModelRef, train: ProblemSet, openers: Collection[str] = ()
+) -> VerdictJob:
     """The verdicts on a model's samples of the training problems, graded to collect paths. `ref`: what samples."""
     settings = settings_of(config, prompt_of(config, model), endpoint=ref.source.startswith(ENDPOINT))
     if model.shots:
         version = VERSIONS["shots"]
         settings = replace(settings, shots=model.shots, shots_from=train.fingerprint, shots_version=version)
-    return _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
+    job = _verdicts(config, ref, train, (settings, config.sampling.samples_per_problem), "collect")
+    return replace(job, opens_reasoning=opens_reasoning(model, openers))
 
 
 def _verdicts(

@@ -1,15 +1,16 @@
 """What each model of a config does: whether it learns gold, what samples for it, and how it is asked.
 
-In: a config and its models. Out: the choices that `run_plan.py` makes jobs of. Pure.
+In: a config and its models. Out: the choices that `run_plan.py` makes jobs of. Pure, but for `reasoning_openers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
-from rft_ray.config import BaseModelSpec, Config
+from rft_ray.config import ENDPOINT, BaseModelSpec, Config
 from rft_ray.data import prompts
-from rft_ray.plan.jobs import ModelRef, TrainingJob
+from rft_ray.plan.jobs import EvaluationJob, ModelRef, TrainingJob
 from rft_ray.plan.judges import JUDGE
 
 
@@ -41,6 +42,35 @@ def sources(config: Config) -> dict[str, str]:
         if model.sample_from not in (None, "sft", "base")
     }
     return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()} | judge
+
+
+def reasoning_openers(config: Config, opens: Callable[[str, str, Sequence[str]], bool]) -> frozenset[str]:
+    """The names, as in `sources`, of models whose chat template opens reasoning after their prompt.
+
+    `opens`: source, prompt in its stored form, and tags -> whether it does (`base_models.opens_reasoning`). It is not
+    asked of a model behind an endpoint, whose answers have the opening tag where they have reasoning.
+    """
+    asked = {}
+    for model in config.models:
+        asked[model.name] = (model.source, prompt_of(config, model))
+        if model.sample_from not in (None, "sft", "base"):
+            asked[sampler_name(model)] = (str(model.sample_from), prompt_of(config, model))
+    chats = {pair for pair in asked.values() if prompts.is_chat(pair[1]) and not pair[0].startswith(ENDPOINT)}
+    opening = {pair for pair in sorted(chats) if opens(*pair, config.corpus.reasoning_tags)}
+    return frozenset(name for name, pair in asked.items() if pair in opening)
+
+
+def opens_reasoning(model: BaseModelSpec, openers: Collection[str]) -> bool:
+    """Whether the chat template of what samples for the model opens reasoning. `openers`: as in `make_plan`."""
+    other = model.sample_from not in (None, "sft", "base")
+    return (sampler_name(model) if other else model.name) in openers
+
+
+def with_openers(job: EvaluationJob, openers: Collection[str]) -> EvaluationJob:
+    """The evaluation, graded as that of a model whose chat template opens reasoning where its name is in `openers`."""
+    opens = job.model.name in openers
+    samples = job.samples and replace(job.samples, opens_reasoning=opens)
+    return replace(job, greedy=replace(job.greedy, opens_reasoning=opens), samples=samples)
 
 
 def prompt_of(config: Config, model: BaseModelSpec) -> str:

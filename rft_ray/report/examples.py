@@ -71,9 +71,12 @@ class Marker:
     decimal_comma: bool = False
     """Whether the gold answer is written with a comma as the decimal sign."""
 
-    def __call__(self, text: str) -> Marks:
-        """The marks of a text after its reasoning; none where reasoning is between graded parts."""
-        graded = Reasoning(self.reasoning_tags).removed(text)
+    def __call__(self, text: str, *, draft: bool = False) -> Marks:
+        """The marks of a text after its reasoning; none where reasoning is between graded parts.
+
+        `draft`: whether the text is reasoning up to its first closing tag.
+        """
+        graded = Reasoning(self.reasoning_tags, draft).removed(text)
         if not text.endswith(graded):
             return Marks()
         at = len(text) - len(graded)
@@ -206,7 +209,13 @@ def _rejected(rows: Sequence[GradedSample], marker: Marker | None = None) -> lis
             excerpt(row.detail, 300),
             excerpt(row.text),
             0,
-            marker(row.text) if marker else None,
+            marker(row.text, draft=_begins_in_draft(row, marker)) if marker else None,
         )
         for row in turns[:REJECTED]
     ]
+
+
+def _begins_in_draft(row: GradedSample, marker: Marker) -> bool:
+    """Whether the sample was graded as one that begins inside reasoning."""
+    cut = row.opens_reasoning and row.finish_reason == "length"
+    return cut or Reasoning.after(row.prompt, marker.reasoning_tags).begins_inside

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from rft_ray.plan.run_plan import (
     refuse_twins,
     training_job,
 )
-from rft_ray.plan.samplers import learns_gold, sampler_of
+from rft_ray.plan.samplers import learns_gold, sampler_of, with_openers
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped
 
@@ -145,15 +145,20 @@ def _check_method(config: Config) -> None:
 
 
 def make_study_plan(
-    config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], models: Sequence[Model]
+    config: Config,
+    train: ProblemSet,
+    test: ProblemSet,
+    bases: Mapping[str, str],
+    models: Sequence[Model],
+    openers: Collection[str] = (),
 ) -> StudyPlan:
-    """`bases`: model name -> fingerprint of its files. Raises ConfigError when the study cannot run."""
+    """`bases`: model name -> fingerprint of its files; `openers`: as in `make_plan`. Raises ConfigError."""
     _check_method(config)
     if train.count >> config.study.halvings < 1:
         raise ConfigError(
             f"study.halvings={config.study.halvings} leaves none of {train.count} training problems: lower it"
         )
-    maker = _Maker(config, train, test, bases)
+    maker = _Maker(config, train, test, bases, openers)
     collected = tuple(maker.collected[model.name] for model in models if model.sampler)
     refuse_twins(collected)
     wanted = dict.fromkeys([*(Spec(model.name, "sft") for model in models if model.sampler), *specs(config, models)])
@@ -241,12 +246,14 @@ def skipped(config: Config, models: Sequence[Model]) -> Iterator[Skipped]:
 class _Maker:
     """Turns specs into jobs; holds what the jobs share."""
 
-    def __init__(self, config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str]) -> None:
-        self._config, self._train, self._test, self._bases = config, train, test, bases
+    def __init__(
+        self, config: Config, train: ProblemSet, test: ProblemSet, bases: Mapping[str, str], openers: Collection[str]
+    ) -> None:
+        self._config, self._train, self._test, self._bases, self._openers = config, train, test, bases, openers
         self._specs = {model.name: model for model in config.models}
         self._gold = gold_corpus(config, train)
         self.collected = {
-            name: collecting(config, model, sampler_of(model, self._sft(model), bases), train)
+            name: collecting(config, model, sampler_of(model, self._sft(model), bases), train, openers)
             for name, model in self._specs.items()
         }
 
@@ -269,7 +276,8 @@ class _Maker:
             same_steps_as=steps,
             seed=model.seed + spec.seed,
         )
-        return PlannedPoint(spec, corpus, training, evaluation_job(self._config, training, self._test, samples=False))
+        evaluation = evaluation_job(self._config, training, self._test, samples=False)
+        return PlannedPoint(spec, corpus, training, with_openers(evaluation, self._openers))
 
     def _corpus(self, spec: Spec) -> CorpusJob:
         if spec.selection == "gold":

@@ -23,6 +23,7 @@ from rft_ray.grading.spec import spec_of
 from rft_ray.plan import prompt_kinds
 from rft_ray.plan.cost import duration
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
+from rft_ray.plan.samplers import reasoning_openers
 from rft_ray.runtime.base_weights import commit_bases
 from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
@@ -59,7 +60,8 @@ def prepare(config: Config) -> tuple[StudyPlan, Store]:
     bases = {name: base_models.fingerprint(source) for name, source in named.items()}
     folders = {name: base_models.metadata(source) for name, source in named.items()}
     facts = facts_of(config, folders, {name: base_models.size(source) for name, source in named.items()})
-    return replace(make_study_plan(config, train_set, test_set, bases, facts), sources=sources), store
+    openers = reasoning_openers(config, base_models.opens_reasoning)
+    return replace(make_study_plan(config, train_set, test_set, bases, facts, openers), sources=sources), store
 
 
 def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Study:

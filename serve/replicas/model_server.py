@@ -25,8 +25,9 @@ from ray.serve.deployment import Application
 from transformers import AutoTokenizer, GenerationConfig
 
 from rft_ray import config
-from rft_ray.data import prompts
+from rft_ray.data import chat_rendering, prompts
 from rft_ray.data.base_weights import fetch_recorded
+from rft_ray.grading.reasoning import opens_draft
 from rft_ray.sampling.vllm_arguments import engine_arguments
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -61,6 +62,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._sampled = sampled
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
+        self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths
         llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
@@ -146,7 +148,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         pieces = _pieces(
             ray_private.engine_client(self.engine).generate(prompt, params, f"solve-{secrets.token_hex(8)}")
         )
-        async with aclosing(solve_events(pieces, asked, self._llm_config.model_id, params.max_tokens)) as events:
+        events = solve_events(pieces, asked, self._llm_config.model_id, params.max_tokens, opened=self._opened)
+        async with aclosing(events):
             async for event in events:
                 yield event
 
@@ -175,6 +178,15 @@ def _chat(form: str, question: str) -> dict[str, Any]:
     if isinstance(prompt, prompts.Chat):
         return {"messages": prompt.as_data(), "chat_template_kwargs": dict(prompt.kwargs)}
     return {"messages": [{"role": "user", "content": question}]}  # the model's chat template holds the run's template
+
+
+def opens_reasoning(folder: Path, form: str) -> bool:
+    """Whether the prompt of a question ends in an opening tag of reasoning. `form`: the run's prompt, as stored."""
+    prompt = prompts.build(form, "1+1?")
+    if isinstance(prompt, str):
+        return opens_draft(prompt)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return opens_draft(chat_rendering.render(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs))
 
 
 def _fetch(store: Store, entry: RunModel) -> tuple[Path, str]:

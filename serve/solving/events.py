@@ -65,8 +65,13 @@ class _Samples:
         return schemas.Saved(paths=len(cancelled), tokens=round(saved))
 
 
-async def solve_events(pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int) -> AsyncGenerator[Event, None]:
-    """`start`, then `path` and `vote` for each finished path, with `deltas` also `text`, and the result at the end."""
+async def solve_events(
+    pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int, *, opened: bool = False
+) -> AsyncGenerator[Event, None]:
+    """`start`, then `path` and `vote` for each finished path, with `deltas` also `text`, and the result at the end.
+
+    `opened`: whether the prompt opens reasoning.
+    """
     began = time.monotonic()
     samples, tally = _Samples(asked.k), Tally(asked.k)
     unsent, sent = dict[int, str](), began
@@ -78,7 +83,7 @@ async def solve_events(pieces: Pieces, asked: SolveRequest, model: str, max_toke
                     unsent[piece.index] = unsent.get(piece.index, "") + piece.text
                     continue
                 unsent.pop(piece.index, None)
-                path = Path(samples.texts[piece.index], str(piece.finish_reason))
+                path = Path(samples.texts[piece.index], str(piece.finish_reason), opened)
                 ballot = tally.add(path)
                 yield _path_event(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
                 yield _vote_event(tally)

@@ -2,9 +2,9 @@
 
 Pure functions without Ray. A path votes for the canonical form of its final answer, as the strict grader extracts it.
 Three kinds of paths do not vote and are counted separately: truncated (the token limit was reached before or within the
-final answer), without a final answer, and undecided (several different final answers, or a text beyond the grader's
-bounds). So votes + truncated + no_answer + undecided = paths. Equations do not influence the votes; they are checked
-for display, and to choose the path to show.
+final answer, or within reasoning that the prompt opens), without a final answer, and undecided (several different final
+answers, or a text beyond the grader's bounds). So votes + truncated + no_answer + undecided = paths. Equations do not
+influence the votes; they are checked for display, and to choose the path to show.
 
 The outcome depends on the multiset of paths, not on their order. The answer with most votes wins; a tie goes to the
 answer whose canonical text comes first in Unicode order.
@@ -20,6 +20,7 @@ from functools import lru_cache
 from rft_ray import grading, paths
 from rft_ray.evaluation.metrics import wilson
 from rft_ray.grading.explain import readings_of
+from rft_ray.grading.reasoning import closes_draft
 from rft_ray.records import Status
 
 _ANY_GOLD = "0"
@@ -38,6 +39,8 @@ class Path:
     text: str
     finish_reason: str
     """`stop` or `length`, from the engine."""
+    opened: bool = False
+    """Whether the prompt opens reasoning, in which the text begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +199,10 @@ def marked(text: str) -> tuple[Marked, ...]:
 
 def _answer(path: Path) -> str | Status:
     """The canonical answer that a path votes for, or the status of a path that does not vote."""
-    verdict = grading.grade(
-        path.text, _ANY_GOLD, "strict", truncated=path.finish_reason == "length", check_equations=False
-    )
+    cut = path.finish_reason == "length"
+    if cut and path.opened and not closes_draft(path.text):
+        return Status.TRUNCATED
+    verdict = grading.grade(path.text, _ANY_GOLD, "strict", truncated=cut, check_equations=False)
     read = verdict.status in (Status.CORRECT, Status.WRONG_ANSWER)
     return verdict.answer if read and verdict.answer is not None else verdict.status
 

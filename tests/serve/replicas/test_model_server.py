@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -12,6 +13,9 @@ import pytest
 from ray.llm._internal.serve.core.configs.openai_api_models import ErrorResponse
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from rft_ray import config
+from rft_ray.data.prompts import stored
+from rft_ray.data.tiny import model_dir
 from serve.replicas import model_server
 from serve.replicas.model_server import InProcessModelServer, ModelServer
 
@@ -120,3 +124,16 @@ def test_an_error_before_a_streams_first_event_is_answered_with_its_status(route
         assert isinstance(refused, ErrorResponse)
         assert refused.error.code == code
     assert streamed(TOKEN, failed(500), DONE, dead=False, route=route) == [TOKEN, failed(500), DONE]
+
+
+def test_a_replica_knows_whether_its_prompt_opens_reasoning(tmp_path: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((model_dir("tiny-s") / file).read_bytes())
+    template = "{{ messages[0]['content'] }}{{ '<think>' if thinking is not false else '<think></think>' }}"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    assert model_server.opens_reasoning(tmp_path, stored(config.Prompt(kind="chat")))
+    assert not model_server.opens_reasoning(
+        tmp_path, stored(config.Prompt(kind="chat", chat_kwargs={"thinking": False}))
+    )
+    assert model_server.opens_reasoning(tmp_path, "{query} <think>\n")
+    assert not model_server.opens_reasoning(tmp_path, "{query}")

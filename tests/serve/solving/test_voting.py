@@ -49,6 +49,14 @@ def test_an_answer_that_touches_the_token_limit_does_not_vote() -> None:
     assert vote([Path("#### 12\nTom has a dog", "length")]).answer == "12"
 
 
+def test_a_path_that_is_cut_in_the_reasoning_that_the_prompt_opened_does_not_vote() -> None:
+    draft = "#### 12\nOr is it 13? Let us see"
+    assert vote([Path(draft, "length")]).answer == "12"
+    assert vote([Path(draft, "length", opened=True)]).truncated == 1
+    assert vote([Path(f"{draft}</think>#### 5\nSo", "length", opened=True)]).answer == "5"
+    assert vote([Path("#### 12", "stop", opened=True)]).answer == "12"
+
+
 def test_no_votes_give_no_answer() -> None:
     outcome = vote(sampled(SILENT, TORN))
     assert (outcome.answer, outcome.path, outcome.votes) == (None, None, ())

@@ -13,12 +13,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer
 
-from rft_ray.data.model_checks import RunTexts, check_model
-from rft_ray.data.prompts import Chat, Message, build, encode_prompt
+from rft_ray import config
+from rft_ray.data.model_checks import RunTexts, check_model, opens_reasoning
+from rft_ray.data.prompts import Chat, Message, stored
 from rft_ray.data.tiny import MODELS, model_dir
-from rft_ray.grading.reasoning import Reasoning
 from rft_ray.store.models.folder import ModelError
 
 
@@ -92,16 +91,51 @@ R1 = (
 DATED = "{{ date_string or strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}"
 
 
-def test_a_chat_template_that_ends_inside_reasoning_is_noted_with_a_template_of_the_same_tokens(folder: Path) -> None:
+def test_a_chat_template_that_opens_reasoning_is_noted_where_the_texts_do_not_close_it(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", chat_template=R1)
-    [note] = check_model("my-model", folder, RunTexts(prompts=[chat()]))
-    assert note.startswith("my-model: its chat template ends in <think>, and a completion that is cut")
-    template = json.loads(note.partition("prompt.template=")[2].removesuffix(", the same tokens"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert encode_prompt(tokenizer, build(template, "Tom has 3 pens.")) == encode_prompt(tokenizer, chat())
-    assert Reasoning.after(template, ["think"]).begins_inside
-    assert check_model("my-model", folder, RunTexts(prompts=[build(template, "Tom has 3 pens.")])) == []
-    assert check_model("my-model", folder, RunTexts(prompts=[chat()], reasoning_tags=["draft"])) == []
+    [note] = check_model("my-model", folder, RunTexts(prompts=[chat()], unclosed=["think"]))
+    assert note.startswith("my-model: its chat template ends in <think>, and it learns from texts that do not close it")
+    assert check_model("my-model", folder, RunTexts(prompts=[chat()])) == []
+    assert check_model("my-model", folder, RunTexts(prompts=[chat()], unclosed=["draft"])) == []
+    assert check_model("my-model", folder, RunTexts(prompts=["Tom <think>"], unclosed=["think"])) == []
+
+
+def test_a_chat_template_opens_reasoning_where_it_ends_in_the_tag(folder: Path) -> None:
+    template = R1.replace("<think>\n", "{{ '<think>' if thinking is not false else '<think></think>' }}")
+    edit(folder / "tokenizer_config.json", chat_template=template)
+
+    def opens(form: str, *tags: str) -> bool:
+        return opens_reasoning("my-model", folder, form, tags)
+
+    asked = stored(config.Prompt(kind="chat"))
+    assert opens(asked, "plan", "think")
+    assert not opens(stored(config.Prompt(kind="chat", chat_kwargs={"thinking": False})), "think")
+    assert not opens(asked, "plan")
+    assert not opens(asked)
+    assert not opens("{query}<think>", "think")
+
+
+def test_a_chat_template_in_a_file_of_its_own_is_read(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(R1)
+    assert opens_reasoning("my-model", folder, stored(config.Prompt(kind="chat", system="Be brief.")), ("think",))
+
+
+def test_the_tag_may_come_from_an_argument_of_the_chat_template(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template="{{ messages[0]['content'] }}{{ end }}")
+    form = stored(config.Prompt(kind="chat", chat_kwargs={"end": "<think>"}))
+    assert opens_reasoning("my-model", folder, form, ("think",))
+
+
+def test_a_chat_template_that_cannot_be_rendered_is_refused_before_it_is_asked(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template="{{ raise_exception('no <think>') }}")
+    with pytest.raises(ModelError, match="my-model: its chat template cannot render a question"):
+        opens_reasoning("my-model", folder, stored(config.Prompt(kind="chat")), ("think",))
+
+
+def test_without_a_chat_template_nothing_opens_reasoning(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template=None)
+    form = stored(config.Prompt(kind="chat", chat_kwargs={"enable_thinking": False}))
+    assert not opens_reasoning("my-model", folder, form, ("think",))
 
 
 def test_a_chat_template_that_leaves_out_the_system_text_is_noted(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rft_ray.grading.reasoning import Reasoning, without_drafts
+from rft_ray.grading.reasoning import Reasoning, closes_draft, opens_draft, without_drafts
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,43 @@ def test_reasoning_is_removed(text: str, graded: str) -> None:
 )
 def test_a_text_begins_inside_where_the_prompt_ends_in_the_tag(text: str, graded: str) -> None:
     assert Reasoning.after("Question: {query}\n<think>\n", ("think",)).removed(text) == graded
+
+
+@pytest.mark.parametrize(
+    ("text", "cut", "graded"),
+    [
+        ("is it 4?</think>3+2=5", True, "3+2=5"),
+        ("is it 4?</think>3+2=5", False, "3+2=5"),
+        ("is it 4? #### 4", True, ""),
+        ("is it 4? #### 4", False, "is it 4? #### 4"),
+        ("", True, ""),
+    ],
+)
+def test_after_a_chat_template_that_opens_reasoning_a_text_that_is_cut_in_it_is_a_draft(
+    text: str, cut: bool, graded: str
+) -> None:
+    assert Reasoning.after('{"chat": {}}', ("think",), True).removed(text, cut=cut) == graded
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opens"),
+    [
+        ("Q<think>\n", True),
+        ("Q<|begin_of_thought|>", True),
+        ("Q[THINK] ", True),
+        ("Q<think>\n\n</think>\n\n", False),
+        ("<think>Q", False),
+        ("Q", False),
+        ("", False),
+    ],
+)
+def test_a_prompt_opens_a_draft_where_it_ends_in_its_tag(prompt: str, opens: bool) -> None:
+    assert opens_draft(prompt) == opens
+
+
+def test_a_closing_tag_of_any_draft_is_found() -> None:
+    assert all(map(closes_draft, ("a</think>b", "a[/THINK]b", "a<|end_of_thought|>")))
+    assert not any(map(closes_draft, ("a<think>b", "think>", "")))
 
 
 def test_tags_have_names_of_ones_own() -> None:

@@ -97,6 +97,36 @@ def test_a_choice_that_has_no_effect_or_a_bad_one_is_noted(tmp_path: Path) -> No
     assert list(notes(usual.config, usual.train, usual.test)) == []
 
 
+def test_a_prompt_that_opens_reasoning_is_noted_where_the_model_learns_texts_that_do_not_close_it(
+    tmp_path: Path,
+) -> None:
+    def noted(**changes: object) -> bool:
+        plan, _ = pipeline.prepare(config(tmp_path, prompt={"template": "{query} <think>"}, **changes))
+        return any("ends inside reasoning" in line for line in notes(plan.config, plan.train, plan.test))
+
+    assert noted()
+    assert noted(sft=None)
+    assert not noted(sft=None, corpus={"gold": False})
+    assert noted(sft=None, corpus={"gold": False, "reasoning": "drop"})
+
+
+def test_a_chat_template_that_opens_reasoning_is_noted_for_the_model_that_learns(tmp_path: Path) -> None:
+    reasons = shutil.copytree(model_dir("tiny-s"), tmp_path / "reasons")
+    settings = json.loads((reasons / "tokenizer_config.json").read_text())
+    template = "{{ messages[0]['content'] }}<think>"
+    (reasons / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
+    chat = {"source": str(reasons), "prompt": {"kind": "chat"}}
+
+    train = pipeline.prepare(config(tmp_path))[0].train
+
+    def noted(**changes: object) -> bool:
+        lines = check_models(config(tmp_path, **changes), train)
+        return any("ends in <think>, and it learns from texts that do not close it" in line for line in lines)
+
+    assert noted(models=[{"name": "b", **chat, "shots": 1, "rft": False}, {"name": "a", **chat}], sft=None)
+    assert not noted(models=[{"name": "a", **chat, "rft": False}], sft=None)
+
+
 def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) -> None:
     for name in ("train", "test"):
         rows = [json.dumps({"question": f"What is 3 + {n} in {name}?", "answer": 3 + n}) for n in range(20)]
