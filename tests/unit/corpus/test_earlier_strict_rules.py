@@ -88,7 +88,7 @@ def test_paper_verdicts_have_one_version(tmp_path: Path) -> None:
     assert rule_versions("strict")[0] == names.VERSIONS["strict_rules"]
 
 
-@pytest.mark.parametrize("verifier", ["choice", "exact", "python"])
+@pytest.mark.parametrize("verifier", ["choice", "exact", "math", "python"])
 def test_verdicts_of_a_verifier_have_the_versions_of_its_rules(verifier: str) -> None:
     versions = rule_versions("strict", VerifierSpec(verifier))
     assert (versions[0], versions[-1]) == (names.VERSIONS[f"{verifier}_rules"], names.FIRST_VERIFIER_RULES)
