@@ -142,10 +142,11 @@ def test_of_a_text_that_is_cut_a_closed_box_or_tag_counts() -> None:
 
 
 REPEATED = (
-    "\\boxed{", "\\boxed{3}, ", "\\boxed{3} or ", "\\boxed{3} is wrong ", "<answer>", "<answer>3?</answer>", "the answer is ",
-    "answer: 3? ", "the answer is not 3 ", "the answer isn't 3, but ", "not ", "$", "$1$ and ", "\\(", "\\[", "{", "}",
-    "3 1/2 ", "x ", "\\text{1}", "\\text", "1.", "? ", "is wrong ", "\n", " ", "####", "5 ft 3 in ",
-)  # fmt: skip
+    *("\\boxed{", "\\boxed{3}, ", "\\boxed{3} or ", "\\boxed{3} is wrong ", "<answer>", "<answer>3?</answer>"),
+    *("the answer is ", "answer: 3? ", "the answer is not 3 ", "the answer isn't 3, but ", "not ", "is wrong ", "####"),
+    *("$", "$1$ and ", "\\(", "\\[", "{", "}", "\\text{1}", "\\text", "x ", "1.", "? ", "\n", " "),
+    *("3 1/2 ", "5 ft 3 in "),
+)
 
 
 @pytest.mark.parametrize("piece", REPEATED)
