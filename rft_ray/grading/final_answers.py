@@ -56,7 +56,7 @@ SAID = re.compile(r"(?:(?<!\bno )answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ 
 SAID_FIRST = re.compile(rf"\A[*_\s]*(?:(?:the|final|correct)\s)*{SAID.pattern}", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
-_LEADING = re.compile(rf"\A(?:(?!\.\d)[{re.escape(EDGES)}])+")
+LEADING = re.compile(rf"\A(?:(?!\.\d)[{re.escape(EDGES)}])+")
 """Marks before an answer; the point of .5 is none."""
 _SAYS = re.compile(rf"[^\s#{re.escape(EDGES)}]")
 _LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
@@ -173,7 +173,7 @@ def said_after(text: str, start: int) -> str:
 def normalised(answer: str) -> str:
     """An answer without what does not matter: case, width, white space, and marks around it."""
     plain = compatible(WRAPPED.sub(r"\1", answer)).casefold()
-    return _LEADING.sub("", " ".join(plain.split()).rstrip(EDGES))
+    return LEADING.sub("", " ".join(plain.split()).rstrip(EDGES))
 
 
 def _last_lines(text: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from rft_ray.grading.answer_marks import NOT_AN_ANSWER
 from rft_ray.grading.answer_units import in_two_units
 from rft_ray.grading.final_answers import (
     EDGES,
+    LEADING,
     MOST_CHARS,
     MOST_MARKS,
     SAID,
@@ -47,7 +48,12 @@ _DENIES_ANSWER = re.compile(rf"\banswer(?=[^\d\n.,;:$\\]{{0,40}}?{_NOT}\b)", re.
 _DENIES_BOX = re.compile(
     r"(?:\bnot|n['’]t|\bneither|\bnever|\bcannot)(?:\s+(?:be|equal\s+to|the|just))?[\s$(\[*]{0,6}\Z", re.I
 )
-_DENIED_WITHIN = re.compile(r"\s{0,3}(?:(?:\\text\{)?\s{0,3}not\b|\\(?:neq?|not)\b|≠)", re.I)
+_DENIED_WITHIN = re.compile(
+    r"\s{0,3}(?:(?:\\text\{)?\s{0,3}(?:not|(?:less|more|greater|fewer|other)\s+than|at\s+(?:least|most)|between)\b"
+    r"|\\(?:neq?|not)\b|≠)",
+    re.I,
+)
+"""How an answer begins that is no value."""
 _ENDS = re.compile(r"(?:\s{0,2}[$*_)\]\"'”’`}\\]){0,6}")
 _WRONG = rf",?(?:\s{{1,3}}(?:which|that))?{SAID_WRONG}(?!\s{{1,3}}{_VALUE})"
 _WRONG_NEXT = re.compile(rf"(?:\s{{0,2}}\?|{_WRONG})", re.I)
@@ -65,15 +71,25 @@ _SPAN = (
 _SPANS = re.compile(
     rf"[\s*_:]{{0,6}}{_SPAN}(?:\s{{0,3}}(?:,?\s{{0,3}}(?:and|or)\b|,)\s{{0,3}}{_SPAN}){{0,5}}(?:\s?\\?%)?"
 )
-_MATHS = re.compile(r"\$|\\[(\[]")
+_CLOSED = re.compile(r"</answer>", re.I)
+_MATHS = re.compile(r"(?<!\\)\$|\\[(\[]")
 _DISPLAY = re.compile(r"\\\[|\\begin\{")
 _DISPLAY_ENDS = re.compile(r"\\\]|\\end\{[^{}\n]{1,30}\}")
 _MIXED = re.compile(r"(?<![\w.,/^}])(\d{1,20})\s{1,2}(\d{1,9})\s?/\s?(\d{1,9})(?![\d.,]?\d|/|!)")
 _OR = re.compile(r"\s{0,3},?\s{1,3}(?:or|and)\s{1,3}")
 _PLAIN = re.compile(
     r"(?:\\text\{[^{}]{0,80}\}|[\d\s+\-−*/^=<>≤≥()\[\]{},.!|%°π√∞∪×÷·:_']|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])"
-    r"|\\[A-Za-z]{1,20}|\\[{},;:!|% ]|(?<![A-Za-z\\])(?:sin|cos|tan|log|ln|exp|sqrt|pi)(?![A-Za-z]))++"
+    r"|\\[A-Za-z]{1,20}|\\[{},;:!|%$ ]|(?<![A-Za-z\\])(?:sin|cos|tan|log|ln|exp|sqrt|pi)(?![A-Za-z]))++"
 )
+_SIGNS = (
+    (re.compile(r"√\s?(\w+)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|log|ln|exp|sqrt|pi)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile("π"), r"\\pi "),
+    (re.compile("∞"), r"\\infty "),
+    (re.compile("°"), r"^\\circ "),
+    (re.compile("∪"), r"\\cup "),
+)
+"""Signs and names of plain mathematics, and what LaTeX has for them."""
 _SAYS_VALUE = re.compile(r"[\dA-Za-z\\π∞]")
 
 
@@ -101,15 +117,16 @@ def stated_latex(text: str) -> Stated | None:
         return boxes
     if (inside := tagged(text)) is not None:
         inside = SAID_FIRST.sub("", inside.strip())
-        return _read(inside, closed=True) if len(inside) <= MOST_CHARS else None
+        taken_back = any(_WRONG_NEXT.match(text, closing.end()) for closing in [*_CLOSED.finditer(text)][-1:])
+        return _read(inside, closed=True) if len(inside) <= MOST_CHARS and not taken_back else None
     for said in [*SAID.finditer(text)][: -MOST_MARKS - 1 : -1]:
         if NOT_AN_ANSWER.search(text[max(0, said.start() - _NEAR) : said.start()].rpartition("\n")[2]):
             denied = denied or _SUPPOSED.match(text[said.end() : said.end() + _NEAR]) is not None
             continue
         rest = _display(text, said.end()) or said_after(text, said.end())
-        denied = denied or _DENIED.match(rest) is not None
         if rest and (answer := _read(rest, closed=False)):
             return answer
+        denied = denied or _SAYS_VALUE.search(rest) is not None
     return None if denied or _denies_value(text) else _at_the_end(text)
 
 
@@ -154,6 +171,13 @@ def _boxes(text: str) -> tuple[Stated | None, bool]:
     return Stated(latex, ", ".join(held), True), False
 
 
+def _latex(plain: str) -> str:
+    """Plain mathematics as LaTeX."""
+    for sign, latex in _SIGNS:
+        plain = sign.sub(latex, plain)
+    return _MIXED.sub(_latex_mixed, plain)
+
+
 def _latex_mixed(mixed: re.Match[str]) -> str:
     return f"{mixed[1]}\\frac{{{mixed[2]}}}{{{mixed[3]}}}"
 
@@ -188,9 +212,11 @@ def _read(said: str, *, closed: bool) -> Stated | None:
         return None
     aside = _ASIDE.search(first)
     for shown in (first, first[: aside.start()]) if aside else (first,):
-        plain = _OR.sub(", ", shown.strip(EDGES.replace("!", "").replace("'", "")))
+        plain = _OR.sub(", ", LEADING.sub("", shown).rstrip(EDGES.replace("!", "").replace("'", "")))
         if _PLAIN.fullmatch(plain):
-            return Stated(f"\\boxed{{{_MIXED.sub(_latex_mixed, plain)}}}", plain, closed)
+            return Stated(f"\\boxed{{{_latex(plain)}}}", plain, closed)
+    if mixed := _MIXED.match(LEADING.sub("", first)):
+        return Stated(f"\\boxed{{{_latex_mixed(mixed)}}}", first.strip(EDGES), closed)
     return Stated(f"The answer is {first}", first.strip(EDGES), closed)
 
 

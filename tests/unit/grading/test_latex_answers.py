@@ -68,6 +68,16 @@ RIGHT = [
     ("3 + 4 = 7, so there are 7 of them.", "7"),
     ("We get 4. Is that it? No, x = 3", "3"),
     ("The answer must be 3.", "3"),
+    ("The answer is 30°.", "30"),
+    ("The answer is .5", "0.5"),
+    ("The answer is π/2.", "\\frac{\\pi}{2}"),
+    ("The answer is pi/2.", "\\frac{\\pi}{2}"),
+    ("The answer is 2√3.", "2\\sqrt{3}"),
+    ("The answer is (-∞, 3].", "(-\\infty,3]"),
+    ("The answer is 2 1/2 hours.", "2.5"),
+    ("The answer is \\$5.", "5"),
+    ("The answer is 5:00 pm.", "5"),
+    ("The answer is $5 per day.", "5"),
 ]
 
 
@@ -106,6 +116,10 @@ NOT_RIGHT = [
     ("<answer>not 3</answer>", "3"),
     ("<answer>3?</answer>", "3"),
     ("<answer></answer>", "3"),
+    ("<answer>3</answer> is wrong", "3"),
+    ("<answer>3</answer>?", "3"),
+    ("The answer is ≠ 3.", "3"),
+    ("The answer is less than 3.", "3"),
     ("\\boxed{}", "3"),
     ("\\boxed{3 \\text{ or } 4}", "3"),
     ("\\boxed{3} or \\boxed{4}", "3"),
