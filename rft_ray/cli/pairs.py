@@ -58,7 +58,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument
     add_run(parser, "a run with verdicts")
     add("--out", required=True, type=Path, metavar="FILE.jsonl", help="local file to write or replace")
-    add("--mode", choices=MODES, help="which verdicts to use (default: strict when the run has them, otherwise paper)")
+    add("--mode", choices=MODES, help="which verdicts to use (default: strict, or paper where more samples have them)")
     add(
         "--max-per-problem",
         type=int,
@@ -95,6 +95,7 @@ def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
         rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
         most=options.max_per_problem,
         same_model=options.same_model,
+        note=lambda line: print(f"note: {line}", file=sys.stderr),
     )
     with partial_file(options.out) as partial, partial.open("w", encoding="utf-8") as file:
         counts, problems = write(rows, file)

@@ -150,12 +150,15 @@ def gold_path(problem: Problem, sampled: Sequence[ReasoningPath], mode: Mode, fo
 
 
 def limit_paths(candidates: Sequence[ReasoningPath], most: int | None) -> list[ReasoningPath]:
-    """At most `most` of one problem's paths, taken from each model in turn, in the original order."""
+    """At most `most` of one problem's paths, taken from each model in turn, in the original order.
+
+    Paths that only the judge calls right are taken where correct ones leave room.
+    """
     if most is None or len(candidates) <= most:
         return list(candidates)
     taken: Counter[str] = Counter()
     ranked = []
     for position, path in enumerate(candidates):
-        ranked.append((taken[path.model], position))
+        ranked.append((isinstance(path, JudgedPath) and path.rejected_as != "", taken[path.model], position))
         taken[path.model] += 1
-    return [candidates[position] for position in sorted(position for _, position in sorted(ranked)[:most])]
+    return [candidates[position] for position in sorted(position for *_, position in sorted(ranked)[:most])]

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rft_ray.grading import MODES, Mode
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
@@ -61,23 +62,51 @@ class GradedSample:
     """As in `VerdictJob`."""
 
 
+class Verified(NamedTuple):
+    """The verdicts of one mode and one version of the rules on the samples of training problems.
+
+    Example: Verified("strict", [[<Source>, <Source>], [<Source>]], 4): one of four shards is not graded.
+    """
+
+    mode: Mode
+    blocks: list[list[Source]]
+    """For each problem block, in order, the completion shards that have such verdicts."""
+    sampled: int
+    """Completion shards of these problems and sampling jobs, graded or not."""
+
+    @property
+    def note(self) -> str:
+        """One line that says that verdicts are missing, and what to do; empty where all shards have theirs."""
+        graded = sum(map(len, self.blocks))
+        if graded >= self.sampled:
+            return ""
+        return (
+            f"{graded:,} of {self.sampled:,} shards of completions are graded by the rules in use, and the others are "
+            "left out: run the command that grades this run again, which goes on where it stopped"
+        )
+
+
 def verified_blocks(
     store: Store, mode: Mode | None, samplers: Collection[str], rules: VerifierSpec = DEFAULT
-) -> tuple[Mode, list[list[Source]]]:
-    """The mode in use, and for each problem block, in order, the completion shards that have verdicts of this mode.
+) -> Verified:
+    """The verdicts to read: of all modes and versions of the rules in question, those on the most shards.
 
-    `mode` None: strict if the run has strict verdicts, otherwise paper. Strict verdicts are those of the current rules
-    or, in a run that has none, of the newest rules that it has. `samplers`: fingerprints of the sampling jobs
-    to include (a run's summary lists them); empty: all. `rules`: the verifier. Raises StoreError when there are no such
-    verdicts.
+    So a grading by new rules that has stopped midway does not hide the complete one before it. Of several, the newest
+    rules count. `mode` None: strict or paper; of both, strict. `samplers`: fingerprints of the sampling jobs to include
+    (a run's summary lists them); empty: all. `rules`: the verifier. Raises StoreError when there are no such verdicts.
     """
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
+    most: Verified | None = None
     for used in [mode] if mode else MODES:
         for version in rule_versions(used, rules):
-            blocks = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
-            if graded := [block for block in blocks if block]:
-                return used, graded
+            every = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
+            blocks = [block for block in every if block]
+            if sum(map(len, blocks)) > (sum(map(len, most.blocks)) if most else 0):
+                sets = {block[0].problems_fingerprint for block in blocks}
+                most = Verified(used, blocks, _shards_of(completions, sets, samplers))
+    if most:
+        return most
     modes = mode or " or ".join(MODES)
     kind = modes if rules.is_gsm8k else rules.name
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
@@ -122,6 +151,14 @@ def _by_block(store: Store, stage: str) -> dict[tuple[str, int], dict[str, str]]
         _, problems_fingerprint, block, name = stem.split("/")
         blocks[problems_fingerprint, int(block.removeprefix("p"))][name] = key
     return dict(blocks)
+
+
+def _shards_of(
+    completions: Mapping[tuple[str, int], Mapping[str, str]], problem_sets: Collection[str], samplers: Collection[str]
+) -> int:
+    """How many completion shards there are of these problem sets; only those of `samplers`, unless it is empty."""
+    names = [name for (problems, _), block in completions.items() if problems in problem_sets for name in block]
+    return sum(not samplers or name.partition(".")[0] in samplers for name in names)
 
 
 def _sources(

@@ -12,7 +12,7 @@ Limits: the completions of one problem block are in memory at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -38,14 +38,18 @@ def export(
     rejected: Collection[Status] = REJECTED,
     most: int = 8,
     same_model: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the pairs of a run, problem by problem, with at most `most` pairs per problem.
 
     `samplers`: model -> fingerprint of the sampling job to include; empty: all in the store. `mode`: the mode of the
-    verdicts; None: strict if the run has strict verdicts, otherwise paper. `rules`: their verifier. Raises StoreError
-    when there are no verdicts.
+    verdicts; None: strict, or paper if more samples have such verdicts. `rules`: their verifier. `note`: called with
+    a line where samples have no verdicts yet, and so give no pairs. Raises StoreError when there are no verdicts.
     """
-    mode, blocks = verified_blocks(store, mode, samplers.values(), rules)
+    verified = verified_blocks(store, mode, samplers.values(), rules)
+    mode, blocks, _ = verified
+    if note and verified.note:
+        note(verified.note)
     for block in blocks:
         samples = {
             problem: sorted(rows, key=lambda row: (row.model, row.completions))

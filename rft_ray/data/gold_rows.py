@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from rft_ray.data.choice_options import option_columns, with_options
 from rft_ray.data.row_files import DataError, Row
 from rft_ray.grading import extract_answer
+from rft_ray.grading.answer_values import canonical
 from rft_ray.grading.answers import Answer, ConflictError, gold_answer, read_number
 from rft_ray.grading.verifiers import GoldReader
 from rft_ray.records import Problem, problem_id
@@ -193,12 +194,16 @@ def _text(where: str, column: str, value: Any) -> str:
 # --- Problems -------------------------------------------------------------------------------------
 
 
-def problem_of(row: GoldRow, golds: GoldReader | None = None) -> Problem:
+Note = Callable[[str], None]
+"""Called with a line about a gold answer of which a problem cannot hold all: its place, the answer, and what counts."""
+
+
+def problem_of(row: GoldRow, golds: GoldReader | None = None, note: Note | None = None) -> Problem:
     """The problem of a row. Raises DataError when the grader cannot read its answer.
 
     `golds`: the verifier that reads gold answers; None: gsm8k. For gsm8k, a solution is left as it is where it ends in
     `#### <number>`; else that line is added, also below headings `#### …`. An answer in GSM8K's form is the solution,
-    whatever other columns hold.
+    whatever other columns hold. `note`: see `Note`; called for gsm8k alone.
     """
     if golds is not None:
         return _problem_with(golds, row)
@@ -207,10 +212,13 @@ def problem_of(row: GoldRow, golds: GoldReader | None = None) -> Problem:
     if isinstance(answer, str) and "####" in answer:
         return _marked(row, row.answer_column, answer)
     if row.solution is None:
-        return Problem(problem_id(row.question), row.question, "", _bare_answer(row, answer))
+        return Problem(problem_id(row.question), row.question, "", _bare_answer(row, answer, note))
     solution = _text(row.where, row.solution_column, row.solution)
     marked = _marked(row, row.solution_column, solution) if _ends_marked(solution) else None
-    final = _bare_answer(row, answer) if answer is not None else marked.answer if marked else _stated(row, solution)
+    if answer is not None:
+        final = _bare_answer(row, answer, note)
+    else:
+        final = marked.answer if marked else _stated(row, solution, note)
     said = marked.answer if marked else _said_in_headings(solution)
     if said is not None and read_answer(said) != read_answer(final):
         end = f"ends in '{MARK}{said[:40]}'" if marked else f"states {said[:40]!r}"
@@ -302,7 +310,7 @@ def _reads_as(plain: str, gold: Answer) -> bool:
         return False
 
 
-def _stated(row: GoldRow, solution: str) -> str:
+def _stated(row: GoldRow, solution: str, note: Note | None) -> str:
     """The final answer that a solution without `####` states (`\\boxed{5}`, "The answer is 5")."""
     answer = extract_answer(solution)
     if answer is None:
@@ -310,10 +318,11 @@ def _stated(row: GoldRow, solution: str) -> str:
             f"{row.where}: no answer, and the grader reads none at the end of {row.solution_column!r} "
             f"({solution[-40:]!r}): give a column of answers, or end it in '#### <number>'"
         )
+    _tell(note, row, row.solution_column, solution[-40:], answer)
     return written(answer)
 
 
-def _bare_answer(row: GoldRow, value: Any) -> str:
+def _bare_answer(row: GoldRow, value: Any, note: Note | None) -> str:
     """A final answer as the grader reads it. Raises DataError when it reads none."""
     text = number_text(value) if not isinstance(value, str) else value
     answer = read_answer(text) if text is not None else None
@@ -324,7 +333,22 @@ def _bare_answer(row: GoldRow, value: Any) -> str:
             "correct or remove the row; a worked solution ends in '#### <number>', or is in a column of its own; "
             "letters, formulas or words need another grading.verifier (docs/verifiers.md)"
         )
+    _tell(note, row, row.answer_column, str(value), answer)
     return written(answer)
+
+
+def _tell(note: Note | None, row: GoldRow, column: str, said: str, answer: Answer) -> None:
+    """Call `note` where the answer says more than the number that a problem holds."""
+    if answer.timed:
+        counts = "grading.mode=strict reads all of it, and grading.mode=paper the hour alone"
+    elif answer.also is not None:
+        counts = f"the same in its other unit, {canonical(answer.also)}, is wrong"
+    elif answer.hour is not None:
+        counts = "am or pm does not count"
+    else:
+        return
+    if note:
+        note(f"{row.where}: {column!r} is {said.strip()[:40]!r}, graded as {written(answer)!r}: {counts}")
 
 
 def number_text(value: Any) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray.data import hub
-from rft_ray.data.gold_rows import USUAL, Columns, GoldRow, gold_rows, problem_of, same_gold
+from rft_ray.data.gold_rows import USUAL, Columns, GoldRow, Note, gold_rows, problem_of, same_gold
 from rft_ray.data.hub_rows import hub_rows
 from rft_ray.data.named_sets import NAMED_SETS, NamedSet, hub_dataset, named_rows
 from rft_ray.data.row_files import KINDS, DataError, Row, names_rows, rows
@@ -156,31 +156,38 @@ def deduplicated(
 
 
 def placed_problems(
-    source: str, columns: Columns = USUAL, golds: GoldReader | None = None, *, commit: str = ""
+    source: str,
+    columns: Columns = USUAL,
+    golds: GoldReader | None = None,
+    *,
+    commit: str = "",
+    note: Note | None = None,
 ) -> Iterator[Placed]:
     """(place, problem) of each row of a source, in order; sources as in `load_problems`. Raises as it does.
 
-    `golds`: as in `problem_of`. `commit`: of the hub's data set, to be read instead of the source's revision.
+    `golds`, `note`: as in `problem_of`. `commit`: of the hub's data set, to be read instead of the source's revision.
     """
     kind, colon, rest = source.partition(":")
     if colon and kind == "tiny":
         return ((f"{source}: problem {number}", made) for number, made in enumerate(_generated(source, rest), start=1))
     if colon and kind in NAMED_SETS:
-        return _named_problems(gold_rows(named_rows(source, commit), columns), NAMED_SETS[kind], golds)
+        return _named_problems(gold_rows(named_rows(source, commit), columns), NAMED_SETS[kind], golds, note)
     if colon and kind == "hub":
         rows = _hub_rows(source, rest, columns, commit)
     elif colon and kind == "code":
         rows = _code_rows(source, rest)
     else:
         rows = _file_rows(source, columns)
-    return ((row.where, problem_of(row, golds)) for row in gold_rows(rows, columns))
+    return ((row.where, problem_of(row, golds, note)) for row in gold_rows(rows, columns))
 
 
-def _named_problems(rows: Iterable[GoldRow], named: NamedSet, golds: GoldReader | None) -> Iterator[Placed]:
+def _named_problems(
+    rows: Iterable[GoldRow], named: NamedSet, golds: GoldReader | None, note: Note | None
+) -> Iterator[Placed]:
     used = golds.name if golds else "gsm8k"
     for row in rows:
         try:
-            yield row.where, problem_of(row, golds)
+            yield row.where, problem_of(row, golds, note)
         except DataError as error:
             if named.verifier == used:
                 raise

@@ -74,7 +74,8 @@ class ProblemSet:
     dataset: str = ""
     """`owner/name` of this data set."""
     note: str = ""
-    """A line that says that the branch has moved since the run was planned; empty where it has not."""
+    """A line that says that the branch has moved since the run was planned, or which gold answers say more than the
+    number that they are graded by; empty where there is nothing to say."""
 
     @property
     def solved(self) -> int:
@@ -102,7 +103,8 @@ def prepare(
     commit = (commits or {}).get(section.source, "") if dataset else ""
     columns = Columns.named(section.question, section.answer, section.solution, options=rules.name == "choice")
     with nullcontext() if rules.is_gsm8k else GoldReader(rules) as golds:
-        placed = placed_problems(section.source, columns, golds, commit=commit)
+        partly: list[str] = []
+        placed = placed_problems(section.source, columns, golds, commit=commit, note=partly.append)
         read = deduplicated(section.source, placed, drop=drop, golds=golds)
     leaked = {leak.train.problem_id for leak in not_in.leaks(read.problems)} if not_in else set()
     kept = [problem for problem in read.problems if problem.problem_id not in leaked]
@@ -112,7 +114,7 @@ def prepare(
     count = subset_count(problems.count, limit=section.limit, fraction=section.fraction, per_block=per_block)
     dropped = Dropped(read.repeated, read.conflicting, len(leaked))
     newer = hub.newer_commit(dataset, "dataset", commit) if commit else ""
-    note = (
+    moved = (
         f"{section.source} is at commit {newer} by now: this run goes on with {commit}, which it was planned with; "
         "start another one to read the new data"
     )
@@ -122,7 +124,17 @@ def prepare(
         dropped=dropped,
         commit=commit or commit_of(section.source),
         dataset=dataset.partition("@")[0],
-        note=note if newer else "",
+        note="; ".join(filter(None, [moved if newer else "", _partly_held(partly)])),
+    )
+
+
+def _partly_held(notes: Sequence[str]) -> str:
+    """A line about the gold answers of which problems cannot hold all; empty where there are none."""
+    if not notes:
+        return ""
+    return (
+        f"gold answers that are times of day or in two units, and graded as one number each: {len(notes):,} "
+        f"(first: {notes[0]}): write the number that the question asks for"
     )
 
 

@@ -81,7 +81,7 @@ _BEFORE = re.compile(
     rf"\s{{0,4}}{_ADJECTIVES}\Z",
     re.I | re.M,
 )
-_NOT_AN_ANSWER = re.compile(
+NOT_AN_ANSWER = re.compile(
     r"\b(?:if|suppose|whether|each|per|every|any|wrong|incorrect|thought|guessed|assumed)\s[^.\n]{0,20}\Z", re.I
 )
 _CLAUSE = (
@@ -215,7 +215,7 @@ def _said(text: str, before: str, start: int, end: int) -> Mark | None:
     if (
         end - start == len("answer")
         and text[start:end].isascii()
-        and (not _BEFORE.search(before) or _NOT_AN_ANSWER.search(line))
+        and (not _BEFORE.search(before) or NOT_AN_ANSWER.search(line))
     ):
         return None
     return _on_line_or_next(text, start, after.end(), ":" if after["sign"] else "is")

@@ -11,14 +11,16 @@ import re
 
 from rft_ray.grading.unicode_forms import compatible
 
-_OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+OPENING = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname)\s?\{([^{}]*)\}")
+WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|operatorname)\s?\{([^{}]*)\}")
+SAID_WRONG = r"(?:\s{1,3}(?:is|was)\s{1,3}(?:not|wrong|incorrect|false|too)\b|\s{1,3}(?:isn|wasn)['’]t\b)"
+"""After an answer that is said to be none."""
 _ASSERTED = (
     r"(?![*_$)\"'”’`]{0,4}(?:\s{0,3}\?|\+|#|-\w"  # or the beginning of a word: C++, C#, B-2
     r"|\s{0,3}(?:(?:,|/|&|,?\s?\bor\b|,?\s?\band\b)\s{0,3}(?:(?:option|choice)\s{1,3})?[*_$(]{0,4}[A-J]\)?[*_$]{0,3}"
     r"(?:\s{0,3}[.,;:<]|\s{0,3}\Z|\n|\s{1,3}(?:and|or)\b))"
-    r"|\s{1,3}(?:is|was)\s{1,3}(?:not|wrong|incorrect|false|too)\b|\s{1,3}(?:isn|wasn)['’]t\b))"
+    rf"|{SAID_WRONG}))"
 )
 """After a letter that is neither asked about, nor the first of several, nor said to be wrong."""
 _LETTER = (
@@ -50,24 +52,30 @@ _NAMED_LETTER = re.compile(
     rf"(?:option|choice){_LEADS}(?:\(([A-Ja-j])\)|([A-J])()(?![\w'’])){_ASSERTED}", re.IGNORECASE
 )
 _GOLD_LETTER = re.compile(r"[^\w]{0,4}([A-Ja-j])(?:[^\w]*|(?:\)|[.:](?:\s|\\[ ,;:!])).*)", re.DOTALL)
-_SAID = re.compile(r"(?:(?<!\bno )answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
-_SAID_FIRST = re.compile(rf"\A[*_\s]*(?:(?:the|final|correct)\s)*{_SAID.pattern}", re.IGNORECASE)
+SAID = re.compile(r"(?:(?<!\bno )answer\s{1,3}is|answer[*_]{0,3}\s{0,3}:|####)[ \t*:]{0,4}", re.IGNORECASE)
+SAID_FIRST = re.compile(rf"\A[*_\s]*(?:(?:the|final|correct)\s)*{SAID.pattern}", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
-_EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
-_LEADING = re.compile(rf"\A(?:(?!\.\d)[{re.escape(_EDGES)}])+")
+EDGES = " \t\n.,;:!?*_`\"'“”‘’$"
+LEADING = re.compile(rf"\A(?:(?!\.\d)[{re.escape(EDGES)}])+")
 """Marks before an answer; the point of .5 is none."""
-_SAYS = re.compile(rf"[^\s#{re.escape(_EDGES)}]")
+_SAYS = re.compile(rf"[^\s#{re.escape(EDGES)}]")
 _LATEX_EDGES = re.compile(r"\A(?:\$+|\\[(\[])|(?:\$+|\\[)\]])\Z")
-_MOST_CHARS = 2_000
+MOST_CHARS = 2_000
 """So much of an answer, and of what may stand before it, is read."""
-_MOST_MARKS = 100
+MOST_MARKS = 100
 """So many of the last marks with nothing after them are looked at."""
 
 
 def boxed(text: str) -> str | None:
     """What the last `\\boxed{…}` that is closed holds; None where there is none."""
+    box = last_box(text)
+    return None if box is None else text[box[1] : box[2]].strip()
+
+
+def last_box(text: str) -> tuple[int, int, int] | None:
+    """Where the last box begins, and where what it holds begins and ends; None where it is not closed, or none is."""
     last = None
-    for opening in _OPENING.finditer(text):
+    for opening in OPENING.finditer(text):
         last = opening
     if last is None:
         return None
@@ -75,7 +83,7 @@ def boxed(text: str) -> str | None:
     for brace in _BRACE.finditer(text, last.end()):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[last.end() : brace.start()].strip()
+            return last.start(), last.end(), brace.start()
     return None
 
 
@@ -86,7 +94,7 @@ def bare_latex(gold: str) -> str:
 
 def gold_choice(gold: str) -> str | None:
     """The letter of a gold answer: `C`, `(C)`, `c.`, `\\boxed{C}`, `C) 12 apples`; None for all else."""
-    written = _WRAPPED.sub(r"\1", boxed(gold) or gold).strip()
+    written = WRAPPED.sub(r"\1", boxed(gold) or gold).strip()
     letter = _GOLD_LETTER.fullmatch(written)
     return letter[1].upper() if letter else None
 
@@ -95,7 +103,7 @@ def choice(text: str) -> str | None:
     """The letter from A to J that a completion chooses; None where it chooses none."""
     if (inside := boxed(text)) is not None and (letter := gold_choice(inside)):
         return letter
-    text = _WRAPPED.sub(r"\1", text)
+    text = WRAPPED.sub(r"\1", text)
     for pattern in _SAID_LETTERS:
         if said := _letters(pattern, text):
             return said[-1]
@@ -124,8 +132,8 @@ def gold_words(gold: str) -> str | None:
     None for several lines, and where nothing is left without marks.
     """
     written = gold.strip()
-    if (words := boxed(written)) is None and (words := _tagged(written)) is None:
-        words = _SAID_FIRST.sub("", written)
+    if (words := boxed(written)) is None and (words := tagged(written)) is None:
+        words = SAID_FIRST.sub("", written)
     return words.strip() if "\n" not in written and normalised(words) else None
 
 
@@ -134,15 +142,15 @@ def stated(text: str) -> str | None:
 
     After a mark with nothing behind it, as in the heading `**Answer:**`, they are the next line that says something.
     """
-    if (answer := boxed(text)) is not None or (answer := _tagged(text)) is not None:
+    if (answer := boxed(text)) is not None or (answer := tagged(text)) is not None:
         return answer.strip() or None
-    for said in [*_SAID.finditer(text)][: -_MOST_MARKS - 1 : -1]:
-        if answer := _said_after(text, said.end()):
+    for said in [*SAID.finditer(text)][: -MOST_MARKS - 1 : -1]:
+        if answer := said_after(text, said.end()):
             return answer
     return _last_lines(text)[1] or None
 
 
-def _tagged(text: str) -> str | None:
+def tagged(text: str) -> str | None:
     """What the last `<answer>` that is closed holds; None where there is none."""
     opened, held = None, None
     for tag in _TAG.finditer(text):
@@ -153,19 +161,19 @@ def _tagged(text: str) -> str | None:
     return held
 
 
-def _said_after(text: str, start: int) -> str:
+def said_after(text: str, start: int) -> str:
     """The rest of the line from `start`, or the first line after it that says something; empty where none does."""
-    says = _SAYS.search(text, start, start + _MOST_CHARS)
+    says = _SAYS.search(text, start, start + MOST_CHARS)
     if says is None:
         return ""
     start = max(start, text.rfind("\n", start, says.start()) + 1)
-    return text[start : start + _MOST_CHARS].partition("\n")[0].strip()
+    return text[start : start + MOST_CHARS].partition("\n")[0].strip()
 
 
 def normalised(answer: str) -> str:
     """An answer without what does not matter: case, width, white space, and marks around it."""
-    plain = compatible(_WRAPPED.sub(r"\1", answer)).casefold()
-    return _LEADING.sub("", " ".join(plain.split()).rstrip(_EDGES))
+    plain = compatible(WRAPPED.sub(r"\1", answer)).casefold()
+    return LEADING.sub("", " ".join(plain.split()).rstrip(EDGES))
 
 
 def _last_lines(text: str) -> tuple[str, str]:

@@ -13,7 +13,8 @@ from typing import Any
 from math_verify import parse, verify
 
 from rft_ray.grading.equations import MAX_TEXT_CHARS
-from rft_ray.grading.final_answers import bare_latex, boxed
+from rft_ray.grading.final_answers import bare_latex
+from rft_ray.grading.latex_answers import Stated, stated_latex
 from rft_ray.records import Problem, Status, Verdict
 
 for _name in ("math_verify.parser", "math_verify.grader"):
@@ -21,7 +22,9 @@ for _name in ("math_verify.parser", "math_verify.grader"):
 
 
 def is_readable(gold: str) -> bool:
-    """Whether the gold answer is read as something that equals itself."""
+    """Whether the gold answer is read as something that equals itself, and as a whole."""
+    if Stated("", bare_latex(gold), closed=True).in_two_units:
+        return False
     parsed = _gold(gold)
     return bool(parsed) and _equal(parsed, parsed)
 
@@ -30,12 +33,15 @@ def grade_math(problem: Problem, text: str, truncated: bool) -> Verdict:
     """Verdict on one completion. Raises what the library raises."""
     if len(text) > MAX_TEXT_CHARS:
         return Verdict(Status.UNDECIDED, None, f"text of {len(text)} characters, bound {MAX_TEXT_CHARS}")
-    answer = parse(text, parsing_timeout=None, raise_on_error=True)
-    if not answer:
+    stated = stated_latex(text)
+    answer = stated and parse(stated.latex, parsing_timeout=None, raise_on_error=True)
+    if not stated or not answer:
         return Verdict(Status.NO_ANSWER, None, "")
     written = str(answer[-1])
-    if truncated and boxed(text) is None:
+    if truncated and not stated.closed:
         return Verdict(Status.TRUNCATED, written, "the text is cut before it boxes its final answer")
+    if stated.in_two_units:
+        return Verdict(Status.UNDECIDED, written, f"answer {stated.written[:60]} is in two units")
     if _equal(_gold(problem.answer), answer):
         return Verdict(Status.CORRECT, written, "")
     return Verdict(Status.WRONG_ANSWER, written, f"answer {written[:60]}, gold {problem.answer[:60]}")

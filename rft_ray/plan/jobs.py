@@ -63,6 +63,11 @@ class CorpusJob:
             "count": self.problems,
             "paths": self.paths.texts_fingerprint if self.paths else None,
             "max_paths": self.max_paths,
+            **(
+                {"limited": "correct first"}
+                if self.max_paths is not None and self.paths and self.paths.accepted
+                else {}
+            ),
             **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
             **({} if self.gold else {"gold": False}),
         }

@@ -99,6 +99,8 @@ class RunFacts:
     """Of each committed model, in the summary's order."""
     module_sha256: str = ""
     """Of the module of a user's verifier, as it was when it graded; empty for other verifiers."""
+    partly_verified: str = ""
+    """A line that says how many samples have no verdicts of the rules in use; empty where all have."""
 
 
 def gather(store: Store) -> RunFacts:
@@ -110,12 +112,12 @@ def gather(store: Store) -> RunFacts:
     config = saved_tree(text, f"{store.url}/config.yaml")
     samples: dict[str, Samples] = {}
     examples: list[Example] = []
-    paths, seen, unsolved, module = None, 0, 0, ""
+    paths, seen, unsolved, module, note = None, 0, 0, "", ""
     if any(account.sampled - account.ungraded for account in summary.ledger.values()):
         reading = _Reading(store, summary, config)
         paths, examples = reading.read()
         samples, seen, unsolved = reading.samples, reading.seen, reading.unsolved
-        module = reading.module
+        module, note = reading.module, reading.note
     trainings = list(_trainings(store, summary))
     return RunFacts(
         url=store.url,
@@ -129,6 +131,7 @@ def gather(store: Store) -> RunFacts:
         unsolved=unsolved,
         trainings=trainings,
         module_sha256=module,
+        partly_verified=note,
     )
 
 
@@ -163,7 +166,9 @@ class _Reading:
         mode = config["grading"]["mode"] if config else None
         self._rules = recorded_rules(store, saved_spec(config), summary.fingerprint)
         self._mode: Mode
-        self._mode, self._blocks = verified_blocks(store, mode, summary.samplers.values(), self._rules)
+        verified = verified_blocks(store, mode, summary.samplers.values(), self._rules)
+        self._mode, self._blocks, _ = verified
+        self.note = verified.note
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
         chosen = config["corpus"].get("distinct_by") if config else None
         self._distinct_by = distinct_by(chosen, self._rules.name)

@@ -44,6 +44,11 @@ def verdicts(facts: RunFacts) -> Markup:
             f"A sample is accepted when {method_of(facts.config).accepted}. The counts add up: "
             "planned = sampled + skipped + missing, sampled = accepted + rejected + ungraded."
         ),
+        *(
+            [paragraph(f"In the figures below and the examples, {facts.partly_verified}.", "note")]
+            if facts.partly_verified
+            else []
+        ),
         *_partly_read(ledger),
         figure(
             "verdict-chart",

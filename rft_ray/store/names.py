@@ -37,6 +37,7 @@ VERSIONS = {
     "strict_rules": 5,
     "choice_rules": 3,
     "exact_rules": 2,
+    "math_rules": 2,
     "python_rules": 2,
     "regex_rules": 2,
     "shots": 2,
@@ -44,8 +45,8 @@ VERSIONS = {
 """Version of each stage, raised by hand when its meaning changes: results of the old one keep their names.
 
 `strict_rules` is no stage: it is the version of what strict mode reads as answers and equations, and enters the names
-of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it. `choice_rules`,
-`exact_rules`, `python_rules` and `regex_rules` are the same for what the verifier of this name accepts: each enters the
+of the files that these rules decide (`plan/jobs.py`). Paper mode's names never hold it. `choice_rules`, `exact_rules`,
+`math_rules`, `python_rules` and `regex_rules` are the same for what the verifier of this name accepts: each enters the
 names of this verifier's verdicts alone.
 
 `shots` is none either: it is the version of which worked examples a problem is shown that is among them

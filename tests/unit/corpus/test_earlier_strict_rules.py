@@ -18,6 +18,7 @@ from rft_ray.grading.spec import VerifierSpec
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.records import GradedCompletion, Status, to_table, verdicts_in
 from rft_ray.report.facts import gather
+from rft_ray.report.sections import verdicts as verdict_section
 from rft_ray.store import Store, StoreError, names, read_table, repair
 from tests.report_run import config, make_run
 
@@ -39,11 +40,11 @@ def current(folder: Path, mode: str = "strict") -> Plan:
     return make_plan(settings, train, test, {name: name * 16 for name in ("a", "b")})
 
 
-def graded_anew(plan: Plan, store: Store) -> None:
+def graded_anew(plan: Plan, store: Store, most: int | None = None) -> None:
+    """Grade the shards, or the first `most` of them, as where grading is stopped."""
     work = Verifier(store, plan.collected)
-    for job in plan.collected:
-        for shard in job.shards():
-            work(shard)
+    for shard in [shard for job in plan.collected for shard in job.shards()][:most]:
+        work(shard)
     work.close()
 
 
@@ -67,6 +68,43 @@ def test_its_verdicts_are_read_until_it_is_graded_anew(old: tuple[set[str], Stor
     assert keys <= set(store.list("verdicts/"))
 
 
+def test_a_new_grading_that_has_stopped_midway_does_not_hide_the_complete_one(
+    old: tuple[set[str], Store], tmp_path: Path
+) -> None:
+    keys, store = old
+    samplers = samplers_of(store)
+    figures, pairs = gather(store), list(preference_pairs.export(store, samplers=samplers))
+    graded_anew(current(tmp_path), store, 1)
+    assert keys_of(store) == keys
+    after, notes = gather(store), list[str]()
+    assert (after.samples, after.problems_seen) == (figures.samples, figures.problems_seen)
+    assert list(preference_pairs.export(store, samplers=samplers, note=notes.append)) == pairs
+    assert not notes
+    assert not after.partly_verified
+
+
+def test_a_strict_grading_of_a_paper_run_that_has_stopped_midway_gives_the_pairs_of_the_paper_mode(
+    tmp_path: Path,
+) -> None:
+    plan, store = make_run(tmp_path)
+    graded_anew(current(tmp_path, "paper"), store)
+    assert verified_blocks(store, None, samplers_of(store).values()).mode == "strict"
+    for shard in list(plan.collected[0].shards())[:1]:
+        store.remove([shard.key()])
+    assert verified_blocks(store, None, samplers_of(store).values()).mode == "paper"
+
+
+def test_report_and_pairs_say_that_only_a_part_of_the_samples_is_graded(tmp_path: Path) -> None:
+    plan, store = make_run(tmp_path)
+    shards = [shard for job in plan.collected for shard in job.shards()]
+    store.remove([shards[0].key()])
+    notes: list[str] = []
+    assert list(preference_pairs.export(store, samplers=samplers_of(store), note=notes.append))
+    assert notes == [gather(store).partly_verified]
+    assert notes[0].startswith(f"{len(shards) - 1} of {len(shards)} shards of completions are graded")
+    assert notes[0] in str(verdict_section(gather(store)))
+
+
 def test_it_is_reported_and_gives_pairs(old: tuple[set[str], Store]) -> None:
     _, store = old
     assert sum(sum(samples.right_of_k.values()) for samples in gather(store).samples.values()) > 0
@@ -88,7 +126,7 @@ def test_paper_verdicts_have_one_version(tmp_path: Path) -> None:
     assert rule_versions("strict")[0] == names.VERSIONS["strict_rules"]
 
 
-@pytest.mark.parametrize("verifier", ["choice", "exact", "python"])
+@pytest.mark.parametrize("verifier", ["choice", "exact", "math", "python"])
 def test_verdicts_of_a_verifier_have_the_versions_of_its_rules(verifier: str) -> None:
     versions = rule_versions("strict", VerifierSpec(verifier))
     assert (versions[0], versions[-1]) == (names.VERSIONS[f"{verifier}_rules"], names.FIRST_VERIFIER_RULES)

@@ -74,6 +74,13 @@ def test_accepted_opinions_rename_paths_and_what_is_made_from_them() -> None:
     assert not {job.fingerprint for job in accepting.rft} & {job.fingerprint for job in plain.rft}
 
 
+def test_a_limit_of_paths_renames_the_corpus_with_accepted_opinions_alone() -> None:
+    limit = "--corpus.max_paths_per_problem=3"
+    assert planned(JUDGE, limit).corpus.fingerprint == planned(limit).corpus.fingerprint == "41a8963461b26c7c"
+    assert planned(JUDGE, "--corpus.judge=accept").corpus.fingerprint == "11ff292e3e0d5f22"
+    assert planned(JUDGE, "--corpus.judge=accept", limit).corpus.fingerprint != "01b99b502265c14e"
+
+
 def test_the_self_control_accepts_opinions_on_its_own_samples_only() -> None:
     plan = planned(JUDGE, "--corpus.judge=accept", "--controls=true")
     own = [job.paths for job in plan.own if job.paths]
