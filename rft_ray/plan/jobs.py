@@ -63,11 +63,7 @@ class CorpusJob:
             "count": self.problems,
             "paths": self.paths.texts_fingerprint if self.paths else None,
             "max_paths": self.max_paths,
-            **(
-                {"limited": "correct first"}
-                if self.max_paths is not None and self.paths and self.paths.accepted
-                else {}
-            ),
+            **({"limited": "correct first"} if self.max_paths and self.paths and self.paths.accepted else {}),
             **({"as_many_as": self.as_many_as.fingerprint} if self.as_many_as else {}),
             **({} if self.gold else {"gold": False}),
         }
@@ -202,14 +198,8 @@ def path_shards(jobs: Sequence[SamplingJob], name: str) -> Iterator[Shard]:
     """One path-selection shard per problem block, over all samples of all jobs."""
     for shard in jobs[0].shards("paths", name):
         if shard.sample_block == 0:
-            yield Shard(
-                "paths",
-                shard.problems_fingerprint,
-                name,
-                shard.problem_block,
-                shard.problem_start,
-                shard.problem_stop,
-            )
+            block = shard.problem_block, shard.problem_start, shard.problem_stop
+            yield Shard("paths", shard.problems_fingerprint, name, *block)
 
 
 @dataclass(frozen=True)
