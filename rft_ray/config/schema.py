@@ -236,7 +236,7 @@ class Corpus(Section):
     normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
     """Paths are equal if their equations are: as written (paper), with sorted operands of + and *, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
-    """At most so many paths per problem, without gold, taken from the models in turn, the first one first; null: all."""
+    """At most so many paths per problem, without gold, taken from the models in turn, the first first; null: all."""
     reasoning: Literal["keep", "drop"] = "keep"
     """Whether training texts keep the reasoning of the paths. It is never graded, nor read for equations."""
     reasoning_tags: tuple[str, ...] = ("think",)
