@@ -131,7 +131,8 @@ class Engine(Section):
     quantization: str | None = None
     """vLLM's method of quantization, such as fp8 or awq; null: as the model's files are."""
     kv_cache_dtype: str = "auto"
-    """Data type of the key-value cache, such as fp8; `auto`: that of the model."""
+    """Data type of the key-value cache, such as fp8; `auto`: that of the model. On CPUs only `auto`, fp8, fp8_e4m3 and
+    fp8_e5m2: vLLM samples noise there with any other."""
     speculative: dict[str, Any] = Field({})
     """Speculative decoding: vLLM's `speculative_config`, such as `{method: ngram, num_speculative_tokens: 4,
     prompt_lookup_max: 4}`. The samples' distribution stays as it is. On GPUs only: on CPUs vLLM draws wrong tokens with
