@@ -29,15 +29,7 @@ PROMPT = render(TEMPLATE, PROBLEM.question)
 SAMPLES, REQUESTS, TOKENS = 500, 24, 2
 SPECULATIVE = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 """With it vLLM draws noise on CPUs, so that engines must do without."""
-ENGINE = config.Engine(
-    kv_cache_gib=0.1,
-    threads_per_actor=1,
-    dtype="float32",
-    max_num_batched_tokens=256,
-    speculative=SPECULATIVE,
-    extra={"long_prefill_token_threshold": 16, "block_size": 64, "max_num_scheduled_tokens": 200},
-)
-"""Prompts are read in pieces, and shorter steps than sequences."""
+ENGINE = config.Engine(kv_cache_gib=0.1, threads_per_actor=1, dtype="float32", speculative=SPECULATIVE)
 FEWEST = 8
 """Samples expected of a text that is counted by itself; rarer ones are counted together."""
 CHANCE = 1e-6
