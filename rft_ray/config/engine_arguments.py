@@ -13,6 +13,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rft_ray.config.errors import ConfigError
+
 
 def _words(text: str) -> list[str]:
     return text.split()
@@ -154,6 +156,8 @@ CACHE_DTYPES = tuple(
         """
     )
 )
+CPU_CACHE_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+"""Those of vLLM's attention on CPUs. vLLM opens an engine there with any other too, and its samples are noise."""
 SPECULATIVE = frozenset(
     _words(
         """
@@ -203,6 +207,15 @@ def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.5)
             raise ValueError(f"{name!r} is no {kind}" + (f": did you mean {near[0]}?" if near else ""))
+
+
+def check_on_cpus(kv_cache_dtype: str) -> None:
+    """Raises ConfigError for a data type of the cache with which engines without a GPU sample noise."""
+    if kv_cache_dtype not in CPU_CACHE_DTYPES:
+        raise ConfigError(
+            f"engine.kv_cache_dtype={kv_cache_dtype}: on CPUs vLLM samples noise with it: use one of "
+            f"{', '.join(CPU_CACHE_DTYPES)}; auto is the model's own"
+        )
 
 
 def deciding(quantization: str | None, kv_cache_dtype: str, extra: Mapping[str, Any]) -> str:

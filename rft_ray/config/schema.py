@@ -131,7 +131,8 @@ class Engine(Section):
     quantization: str | None = None
     """vLLM's method of quantization, such as fp8 or awq; null: as the model's files are."""
     kv_cache_dtype: str = "auto"
-    """Data type of the key-value cache, such as fp8; `auto`: that of the model."""
+    """Data type of the key-value cache, such as fp8; `auto`: that of the model. On CPUs only `auto`, fp8, fp8_e4m3 and
+    fp8_e5m2: vLLM samples noise there with any other."""
     speculative: dict[str, Any] = Field({})
     """Speculative decoding: vLLM's `speculative_config`, such as `{method: ngram, num_speculative_tokens: 4,
     prompt_lookup_max: 4}`. The samples' distribution stays as it is. On GPUs only: on CPUs vLLM draws wrong tokens with
@@ -236,7 +237,7 @@ class Corpus(Section):
     normal_form: Literal["as_written", "sorted_operands", "multiset"] = "as_written"
     """Paths are equal if their equations are: as written (paper), with sorted operands of + and *, or in any order."""
     max_paths_per_problem: int | None = Field(None, ge=1)
-    """At most so many paths per problem, without gold, the same share for each model; null: all."""
+    """At most so many paths per problem, without gold, taken from the models in turn, the first first; null: all."""
     reasoning: Literal["keep", "drop"] = "keep"
     """Whether training texts keep the reasoning of the paths. It is never graded, nor read for equations."""
     reasoning_tags: tuple[str, ...] = ("think",)

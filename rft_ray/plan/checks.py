@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError, Endpoint, Recipe
+from rft_ray.config.engine_arguments import check_on_cpus
 from rft_ray.config.hardware import BY_NAME, CARDS, card_of_type
 from rft_ray.data import base_models, prompts
 from rft_ray.data.model_checks import RunTexts, check_model
@@ -206,8 +207,14 @@ def _same(paper: Answer, strict: Answer) -> bool:
 
 
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
-    """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do."""
-    if config.engine.speculative and (config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)):
+    """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do.
+
+    Raises ConfigError where engines without a GPU would sample noise.
+    """
+    on_cpus = config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)
+    if on_cpus and config.sampling.engine == "vllm":
+        check_on_cpus(config.engine.kv_cache_dtype)
+    if config.engine.speculative and on_cpus:
         yield "engine.speculative has no effect on CPUs, where vLLM draws wrong tokens with it: engines do without"
     sampling = math.ceil(config.engine.min_actors * config.engine.gpus)
     for section, device, needed in (

@@ -26,6 +26,7 @@ from pathlib import Path
 import ray
 
 from rft_ray import config
+from rft_ray.config.engine_arguments import check_on_cpus
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
@@ -64,7 +65,7 @@ def sample(
     Jobs of different engines (`SamplingSettings.engine`, `max_model_len`) are sampled one kind after another.
     `endpoints`: name -> endpoint of the models that are behind one. `ask`: as in Sampler. A model that cannot be loaded
     or asked and a shard that is quarantined are printed at once, and raised as StageError after the other shards are
-    sampled. Raises StageError, and Preempted after SIGTERM.
+    sampled. Raises StageError, Preempted after SIGTERM, and ConfigError for what engines on CPUs cannot do.
     """
     kept = journal_folder(mark_run(store).id)
     replay(kept, store)
@@ -120,6 +121,8 @@ def _sampled(
         return []
     job_of = {job.fingerprint: job for job in jobs}
     gpu = uses_gpu(engine.device, ray.cluster_resources())
+    if jobs[0].settings.engine == "vllm" and not gpu:
+        check_on_cpus(engine.kv_cache_dtype)
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
     pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, kept)

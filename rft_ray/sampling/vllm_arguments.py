@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import config
+from rft_ray.config.engine_arguments import check_on_cpus
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import loading
 
@@ -32,7 +33,11 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
 
     On CPUs there is no speculative decoding: vLLM 0.29 divides the logits of drafted tokens by memory that nothing has
     written there (`expand_kernel` of vllm/utils/cpu_triton_utils.py fills a copy), and samples are noise.
+
+    Raises ConfigError for a data type of the cache that CPUs have not.
     """
+    if not gpu:
+        check_on_cpus(engine.kv_cache_dtype)
     chosen = {
         "quantization": engine.quantization,
         "kv_cache_dtype": None if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype,

@@ -3,7 +3,8 @@
     python -m tests.integration.precision_driver FOLDER RANK PORT
 
 In: a folder with `base/`. Out, by rank 0: `result.json` with the losses of each case, and how far the float32 weights
-are from the base's before the first step.
+are from the base's before the first step. Of the cases in `KEPT` also the trained weights before and after the
+training, as `<case> begin.safetensors` and `<case> end.safetensors`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 from array import array
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,12 @@ CASES: dict[str, tuple[int, dict[str, Any], bool]] = {
     **{f"packed, stage {stage}": (stage, FLOAT32, False) for stage in range(4)},
     **{f"packed, adapters, stage {stage}": (stage, ADAPTERS, False) for stage in (2, 3)},
     "packed, checkpointing": (2, FLOAT32, True),
+    "whole": (2, {**FLOAT32, "weight_decay": 0.5, "warmup_ratio": 0.4}, False),
+    "whole, stage 0": (0, {**FLOAT32, "weight_decay": 0.5, "warmup_ratio": 0.4}, False),
+    "adapters": (2, {**ADAPTERS, "lora_alpha": 12, "weight_decay": 0.5}, False),
 }
 """Name -> ZeRO stage, what is added to the recipe, and whether activations are computed again."""
+KEPT = ("whole", "whole, stage 0", "adapters")
 
 
 class Tokenizer:
@@ -69,20 +75,38 @@ def main(folder: Path, rank: int, port: int) -> None:
     store = LocalStore(folder / "store")
     if rank == 0:
         mark_run(store)
-    results = {name: trained(folder / "base", store, rank, name) for name in CASES}
+    results = {name: trained(folder, store, rank, name) for name in CASES}
     if rank == 0:
         (folder / "result.json").write_text(json.dumps(results))
 
 
-def trained(base: Path, store: LocalStore, rank: int, name: str) -> dict[str, Any]:
+def recipe_of(name: str) -> Recipe:
+    return Recipe(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=32, **CASES[name][1])
+
+
+def made_examples() -> list[Example]:
+    return [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 3 + i % 3) for i in range(21)]
+
+
+def kept(model: Any, folder: Path | None, name: str, when: str) -> None:
+    """Write the weights that are trained, unless there is no folder."""
+    from safetensors.torch import save_file
+
+    if folder:
+        trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(trained, folder / f"{name} {when}.safetensors")
+
+
+def trained(folder: Path, store: LocalStore, rank: int, name: str) -> dict[str, Any]:
     """Losses of a case, and the largest distance of a float32 weight from the base's at the start."""
     from transformers import TrainerCallback
 
-    stage, more, checkpointing = CASES[name]
-    recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=32, **more)
+    base = folder / "base"
+    stage, _, checkpointing = CASES[name]
+    recipe = recipe_of(name)
     settings = Training(workers=WORLD, zero_stage=stage, micro_batch_size=1, device="cpu")
     job = TrainingJob("small", "sft", "a" * 16, str(base), "training/none.parquet", recipe, "{query}", 0)
-    examples = [Example(array("I", [2 + (7 * i + j) % 60 for j in range(12 + i % 5)]), 3 + i % 3) for i in range(21)]
+    examples = made_examples()
     lengths = [len(example.tokens) for example in examples]
     batches = plan(lengths, recipe.epochs, recipe.batch_size, 0)
     division = divide(batches, lengths, settings, recipe, rank=rank, attention=BY_EXAMPLE if "packed" in name else "")
@@ -98,7 +122,10 @@ def trained(base: Path, store: LocalStore, rank: int, name: str) -> dict[str, An
                 seen["distance"] = distance(model, base)
 
     trainer.add_callback(Distance())
+    keep = partial(kept, trainer.model, folder if rank == 0 and name in KEPT else None, name)
+    keep("begin")
     trainer.train()
+    keep("end")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     trainer.deepspeed.destroy()
     forget_deepspeed()

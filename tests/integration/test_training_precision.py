@@ -1,8 +1,9 @@
-"""Kept activations, gradient sums, master weights and packed rows, on two gloo ranks with DeepSpeed, without Ray."""
+"""What the keys of a recipe do, and packed rows, on two gloo ranks with DeepSpeed, without Ray."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -12,18 +13,25 @@ from typing import Any
 
 import pytest
 
+from rft_ray.training.batches import plan
+from tests.integration.precision_driver import KEPT, made_examples, recipe_of
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("precision")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
     """Case -> losses and `distance`; the base is stored in float16, as Llama is."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("precision")
     torch.manual_seed(0)
     shape = {"hidden_size": 36, "intermediate_size": 75, "num_hidden_layers": 3, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=67, max_position_embeddings=64, **shape))
@@ -72,3 +80,70 @@ def test_packed_rows_train_adapters_to_the_losses_of_padded_ones(results: dict[s
     losses = results["padded, adapters"]["losses"]
     assert losses[-1] < losses[0]
     assert results[f"packed, adapters, stage {stage}"]["losses"] == pytest.approx(losses, rel=1e-5)
+
+
+def step_by_step(folder: Path, case: str, weights: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+    """Losses and weights of a training that is written out: one example after another, PyTorch's AdamW alone.
+
+    `weights`: those that are trained, as they begin. Adapters are added to the weights of their layers.
+    """
+    import torch
+    from torch.func import functional_call
+    from transformers import AutoModelForCausalLM
+
+    recipe = recipe_of(case)
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    trained = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+
+    def whole() -> dict[str, Any]:
+        if not recipe.lora_rank:
+            return trained
+        own = dict(model.named_parameters())
+        for name in (name for name in trained if "lora_A" in name):
+            layer = name.removeprefix("base_model.model.").replace("lora_A.default.weight", "weight")
+            added = trained[name.replace("lora_A", "lora_B")] @ trained[name]
+            own[layer] = own[layer].detach() + recipe.lora_alpha / recipe.lora_rank * added
+        return own
+
+    matrices = [weight for weight in trained.values() if weight.dim() > 1]
+    others = [weight for weight in trained.values() if weight.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.999), eps=1e-8)
+    examples = made_examples()
+    steps = plan([len(example.tokens) for example in examples], recipe.epochs, recipe.batch_size, 0).steps
+    rises = math.ceil(len(steps) * recipe.warmup_ratio)
+    losses = []
+    for number, step in enumerate(steps):
+        falls = (number - rises) / (len(steps) - rises)
+        share = number / rises if number < rises else (1 + math.cos(math.pi * falls)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = share * recipe.learning_rate
+        answers = [(examples[at].tokens.tolist(), examples[at].prompt_tokens) for at in step]
+        total = torch.zeros(())
+        for tokens, prompt in answers:
+            logits = functional_call(model, whole(), (torch.tensor([tokens[:-1]]),)).logits[0, prompt - 1 :]
+            total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[prompt:]), reduction="sum")
+        loss = total / sum(len(tokens) - prompt for tokens, prompt in answers)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, {name: weight.detach() for name, weight in trained.items()}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_a_recipe_trains_to_the_weights_of_the_same_training_written_out(
+    results: dict[str, Any], folder: Path, case: str
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    begin, end = (load_file(folder / f"{case} {when}.safetensors") for when in ("begin", "end"))
+    losses, weights = step_by_step(folder, case, begin)
+    assert results[case]["losses"] == pytest.approx(losses, rel=1e-5)
+    assert weights.keys() == end.keys()
+    moved = max(float((end[name] - begin[name]).abs().max()) for name in end)
+    assert moved > 1e-3, "as far as the learning rate says"
+    for name, weight in weights.items():
+        torch.testing.assert_close(end[name], weight, rtol=0, atol=1e-5)

@@ -89,6 +89,18 @@ def test_the_values_are_those_of_the_installed_vllm(module: str, alias: str, kno
     assert tuple(item.value for item in ast.walk(values) if isinstance(item, ast.Constant)) == known
 
 
+def test_the_data_types_of_the_cache_on_cpus_are_those_of_the_installed_vllms_attention_there() -> None:
+    [values] = [
+        node.value
+        for node in ast.walk(source("v1/attention/backends/cpu_attn.py"))
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and node.target.id == "supported_kv_cache_dtypes"
+    ]
+    assert values is not None
+    assert tuple(ast.literal_eval(values)) == engine_arguments.CPU_CACHE_DTYPES
+
+
 def fields(module: str, name: str) -> list[str]:
     [body] = [node.body for node in source(module).body if isinstance(node, ast.ClassDef) and node.name == name]
     named = [node.target for node in body if isinstance(node, ast.AnnAssign)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rft_ray import pipeline
-from rft_ray.config import Config
+from rft_ray.config import Config, ConfigError
 from rft_ray.data import base_models
 from rft_ray.data.row_files import DataError
 from rft_ray.data.tiny import model_dir
-from rft_ray.plan.checks import check_models, notes
+from rft_ray.plan.checks import check_models, missing_gpus, notes
 from rft_ray.store import mark_run
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.plans import _name_of, recorded_sources, saved_plans
@@ -135,3 +135,21 @@ def test_answers_alone_are_refused_with_sft_and_planned_without(tmp_path: Path) 
     with pytest.raises(DataError, match=r"problems.train: none of 20 .* --sft=null, or the preset self_improve"):
         pipeline.prepare(config(tmp_path, problems=sets))
     assert pipeline.prepare(config(tmp_path, problems=sets, sft=None))[0].train.solved == 0
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_what_only_gpus_sample_with_is_refused_before_a_run_on_cpus(tmp_path: Path, device: str) -> None:
+    engine = {"kv_cache_dtype": "int8_per_token_head", "device": device}
+    with pytest.raises(ConfigError, match="kv_cache_dtype=int8_per_token_head: on CPUs vLLM samples noise"):
+        list(missing_gpus(config(tmp_path, engine=engine), gpus=0))
+    scripted = {"samples_per_problem": 4, "samples_per_block": 4, "engine": "scripted"}
+    assert list(missing_gpus(config(tmp_path, engine=engine, sampling=scripted), gpus=0)) == []
+    if device == "auto":
+        assert list(missing_gpus(config(tmp_path, engine=engine), gpus=1)) == []
+
+
+def test_speculative_decoding_has_no_effect_on_cpus_and_the_user_reads_so(tmp_path: Path) -> None:
+    engine = {"speculative": {"method": "ngram", "num_speculative_tokens": 2}}
+    (line,) = missing_gpus(config(tmp_path, engine=engine), gpus=0)
+    assert line.startswith("engine.speculative has no effect on CPUs")
+    assert list(missing_gpus(config(tmp_path, engine=engine), gpus=1)) == []

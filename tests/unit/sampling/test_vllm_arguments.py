@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from rft_ray import config
+from rft_ray.config.engine_arguments import CACHE_DTYPES, CPU_CACHE_DTYPES
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, process_environment, sampling_arguments
 from tests.unit.config.test_engine_arguments import fields, source
@@ -33,6 +34,14 @@ def test_blocks_are_vllms_own_on_gpus_and_the_users_where_given() -> None:
 def test_engines_on_cpus_do_without_speculative_decoding() -> None:
     engine = config.Engine(speculative={"method": "ngram", "num_speculative_tokens": 2})
     assert "speculative_config" not in engine_arguments(engine, gpu=False)
+
+
+@pytest.mark.parametrize("dtype", sorted({*CACHE_DTYPES} - {*CPU_CACHE_DTYPES}))
+def test_a_data_type_of_the_cache_with_which_vllm_samples_noise_on_cpus_is_refused_there(dtype: str) -> None:
+    engine = config.Engine(kv_cache_dtype=dtype)
+    with pytest.raises(config.ConfigError, match=rf"^engine\.kv_cache_dtype={dtype}: on CPUs .* use one of auto, fp8"):
+        engine_arguments(engine, gpu=False)
+    assert engine_arguments(engine, gpu=True)["kv_cache_dtype"] == dtype
 
 
 def test_every_setting_reaches_vllm_under_a_name_that_it_has() -> None:
