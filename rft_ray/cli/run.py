@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from rft_ray.cli.job import (
     carry_out,
     check_before,
+    check_engines_here,
     check_memory_here,
     check_writable,
     config_file,
@@ -91,6 +92,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     def work() -> None:
         if not finished:  # else there is nothing to start Ray for
             start(store)
+            check_engines_here(config)
             check_memory_here(config, lambda: memory_needs(plan))
         summary = pipeline.run(plan, store)
         print(f"finished: {store.url}/summary.json ({summary.seconds:.0f} s of work)")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from rft_ray.cli.job import (
     carry_out,
     check_before,
+    check_engines_here,
     check_memory_here,
     check_out,
     check_writable,
@@ -104,6 +105,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
 
     def work() -> None:
         start(store)
+        check_engines_here(config)
         check_memory_here(config, lambda: memory_needs(plan))
         show(study_run.run(plan, store, command, write_page), store)
 

@@ -209,11 +209,16 @@ def _same(paper: Answer, strict: Answer) -> bool:
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
     """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do.
 
-    Raises ConfigError where engines without a GPU would sample noise.
+    Raises ConfigError where engines that are to have no GPU would sample noise.
     """
     on_cpus = config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)
     if on_cpus and config.sampling.engine == "vllm":
-        check_on_cpus(config.engine.kv_cache_dtype)
+        try:
+            check_on_cpus(config.engine.kv_cache_dtype)
+        except ConfigError as error:
+            if config.engine.device == "cpu":
+                raise
+            yield f"{error}, or run it where there are GPUs"
     if config.engine.speculative and on_cpus:
         yield "engine.speculative has no effect on CPUs, where vLLM draws wrong tokens with it: engines do without"
     sampling = math.ceil(config.engine.min_actors * config.engine.gpus)

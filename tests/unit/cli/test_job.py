@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import ray
 
-from rft_ray.cli.job import CONFIGS, carry_out, check_memory_here, config_file, parse, shipped_configs
+from rft_ray.cli.job import (
+    CONFIGS,
+    carry_out,
+    check_engines_here,
+    check_memory_here,
+    config_file,
+    parse,
+    shipped_configs,
+)
 from rft_ray.cli.main import main
 from rft_ray.config import ConfigError, load
 from rft_ray.config.errors import InputError, RftError, RunError
@@ -81,6 +89,17 @@ def test_the_cards_that_are_there_are_checked_whatever_card_is_planned(
     monkeypatch.setattr(memory_plan, "check", lambda needed, card: seen.append(card.name))
     check_memory_here(load(config_file("qwen"), settings), lambda: None)
     assert seen == checked
+
+
+def test_a_cache_with_which_engines_on_cpus_sample_noise_is_refused_where_the_ray_has_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = load(config_file("demo"), ["--engine.kv_cache_dtype=int8_per_token_head"])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    check_engines_here(config)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(ConfigError, match="on CPUs vLLM samples noise"):
+        check_engines_here(config)
 
 
 @pytest.mark.parametrize("error", INPUT_ERRORS + RUN_ERRORS)
