@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -100,7 +100,8 @@ def verified_blocks(
     most: Verified | None = None
     for used in [mode] if mode else MODES:
         for version in rule_versions(used, rules):
-            every = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
+            names = _verdicts_of(completions, verdicts, (used, rules, version))
+            every = [_sources(key, completions, verdicts, samplers, names) for key in completions]
             blocks = [block for block in every if block]
             if sum(map(len, blocks)) > (sum(map(len, most.blocks)) if most else 0):
                 sets = {block[0].problems_fingerprint for block in blocks}
@@ -161,27 +162,45 @@ def _shards_of(
     return sum(not samplers or name.partition(".")[0] in samplers for name in names)
 
 
+def _verdicts_of(
+    completions: Mapping[tuple[str, int], Mapping[str, str]],
+    verdicts: Mapping[tuple[str, int], Mapping[str, str]],
+    graded_by: tuple[Mode, VerifierSpec, int],
+) -> dict[str, str]:
+    """Fingerprint of each sampling job -> that of its verdicts: of two, those on the most shards.
+
+    There are two where an earlier version, which did not know that the chat template opens reasoning, graded it too;
+    on as many shards, the newer ones count.
+    """
+    mode, rules, version = graded_by
+    shards = Counter(name.partition(".")[0] for block in verdicts.values() for name in block)
+    sampled = {name.partition(".")[0] for block in completions.values() for name in block}
+    names = {
+        job: [
+            verdicts_fingerprint(job, mode, "collect", rules, version, opens_reasoning=opens) for opens in (True, False)
+        ]
+        for job in sampled
+    }
+    return {job: max(both, key=shards.__getitem__) for job, both in names.items()}
+
+
 def _sources(
     block: tuple[str, int],
     completions: Mapping[tuple[str, int], Mapping[str, str]],
     verdicts: Mapping[tuple[str, int], Mapping[str, str]],
     samplers: Collection[str],
-    graded_by: tuple[Mode, VerifierSpec, int],
+    names: Mapping[str, str],
 ) -> list[Source]:
-    """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty."""
+    """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty.
+
+    `names`: sampling job -> the fingerprint of its verdicts.
+    """
     sources = []
     for name, key in completions[block].items():
         sampled, _, sample_block = name.partition(".")
         if samplers and sampled not in samplers:
             continue  # sampled with earlier settings of this run
-        mode, rules, version = graded_by
-        # verdicts that know that the chat template opens reasoning replace those of an earlier version, which did not
-        names = [
-            verdicts_fingerprint(sampled, mode, "collect", rules, version, opens_reasoning=opens)
-            for opens in (True, False)
-        ]
-        shards = (verdicts.get(block, {}).get(f"{graded}.{sample_block}") for graded in names)
-        if verdict := next(filter(None, shards), None):
+        if verdict := verdicts.get(block, {}).get(f"{names[sampled]}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
     return sources
 

@@ -111,17 +111,32 @@ def test_verdicts_of_an_earlier_version_are_read_until_there_are_new_ones(opened
     assert job.opens_reasoning
     for graded, cut_draft in ((earlier, Status.CORRECT), (job, Status.TRUNCATED)):
         work(Verifier(store, [graded]), [graded.shards()])
-        _, blocks = verified_blocks(store, "strict", [job.sampling.fingerprint])
+        blocks = verified_blocks(store, "strict", [job.sampling.fingerprint]).blocks
         rows = [rows for block in blocks for rows in read_block(store, block, {}).values()]
         assert {row.status for samples in rows for row in samples if row.sample_index == 0} == {cut_draft}
         assert {row.opens_reasoning for samples in rows for row in samples} == {graded.opens_reasoning}
+
+
+def test_a_new_grading_that_has_stopped_midway_is_not_mixed_with_the_complete_one_before_it(
+    opened: tuple[Plan, Store],
+) -> None:
+    plan, store = opened
+    [job] = plan.collected
+    earlier = replace(job, opens_reasoning=False)
+    work(Verifier(store, [earlier]), [earlier.shards()])
+    work(Verifier(store, [job]), [job.shards()[:1]])
+    verified = verified_blocks(store, "strict", [job.sampling.fingerprint])
+    rows = [rows for block in verified.blocks for samples in read_block(store, block, {}).values() for rows in samples]
+    assert len(rows) == plan.train.count * 4
+    assert {row.status for row in rows if row.sample_index == 0} == {Status.CORRECT}
+    assert not verified.note
 
 
 def test_a_report_marks_no_equation_of_a_cut_draft(opened: tuple[Plan, Store]) -> None:
     plan, store = opened
     [job] = plan.collected
     work(Verifier(store, [job]), [job.shards()])
-    _, blocks = verified_blocks(store, "strict", [job.sampling.fingerprint])
+    blocks = verified_blocks(store, "strict", [job.sampling.fingerprint]).blocks
     gallery = Gallery(plan.train.problems, 4, None, Marker("strict", ("think",)))
     sampled = read_block(store, blocks[0], {})
     for problem in plan.train.problems[:10]:
