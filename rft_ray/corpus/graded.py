@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rft_ray.grading import MODES, Mode
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
@@ -60,6 +61,12 @@ class GradedSample:
     shots_version: int = FIRST_SHOTS
     opens_reasoning: bool = False
     """As in `VerdictJob`."""
+
+    def begins_in_draft(self, tags: Sequence[str]) -> bool:
+        """Whether it was graded as a text that begins inside reasoning. `tags`: of reasoning."""
+        return Reasoning.after(self.prompt, tags).begins_inside or (
+            self.opens_reasoning and self.finish_reason == "length"
+        )
 
 
 class Verified(NamedTuple):
