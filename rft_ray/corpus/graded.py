@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rft_ray.grading import MODES, Mode
+from rft_ray.grading.reasoning import Reasoning
 from rft_ray.grading.spec import DEFAULT, VerifierSpec
 from rft_ray.plan.jobs import JudgementJob, SamplingJob, VerdictJob, verdicts_fingerprint
 from rft_ray.records import SKIPPED, Completion, GradedCompletion, Judgement, Opinion, Status, from_table, verdicts_in
@@ -61,6 +62,12 @@ class GradedSample:
     opens_reasoning: bool = False
     """As in `VerdictJob`."""
 
+    def begins_in_draft(self, tags: Sequence[str]) -> bool:
+        """Whether it was graded as a text that begins inside reasoning. `tags`: of reasoning."""
+        return Reasoning.after(self.prompt, tags).begins_inside or (
+            self.opens_reasoning and self.finish_reason == "length"
+        )
+
 
 class Verified(NamedTuple):
     """The verdicts of one mode and one version of the rules on the samples of training problems.
@@ -100,7 +107,8 @@ def verified_blocks(
     most: Verified | None = None
     for used in [mode] if mode else MODES:
         for version in rule_versions(used, rules):
-            every = [_sources(key, completions, verdicts, samplers, (used, rules, version)) for key in completions]
+            names = _verdicts_of(completions, verdicts, (used, rules, version))
+            every = [_sources(key, completions, verdicts, samplers, names) for key in completions]
             blocks = [block for block in every if block]
             if sum(map(len, blocks)) > (sum(map(len, most.blocks)) if most else 0):
                 sets = {block[0].problems_fingerprint for block in blocks}
@@ -161,27 +169,45 @@ def _shards_of(
     return sum(not samplers or name.partition(".")[0] in samplers for name in names)
 
 
+def _verdicts_of(
+    completions: Mapping[tuple[str, int], Mapping[str, str]],
+    verdicts: Mapping[tuple[str, int], Mapping[str, str]],
+    graded_by: tuple[Mode, VerifierSpec, int],
+) -> dict[str, str]:
+    """Fingerprint of each sampling job -> that of its verdicts: of two, those on the most shards.
+
+    There are two where an earlier version, which did not know that the chat template opens reasoning, graded it too;
+    on as many shards, the newer ones count.
+    """
+    mode, rules, version = graded_by
+    shards = Counter(name.partition(".")[0] for block in verdicts.values() for name in block)
+    sampled = {name.partition(".")[0] for block in completions.values() for name in block}
+    names = {
+        job: [
+            verdicts_fingerprint(job, mode, "collect", rules, version, opens_reasoning=opens) for opens in (True, False)
+        ]
+        for job in sampled
+    }
+    return {job: max(both, key=shards.__getitem__) for job, both in names.items()}
+
+
 def _sources(
     block: tuple[str, int],
     completions: Mapping[tuple[str, int], Mapping[str, str]],
     verdicts: Mapping[tuple[str, int], Mapping[str, str]],
     samplers: Collection[str],
-    graded_by: tuple[Mode, VerifierSpec, int],
+    names: Mapping[str, str],
 ) -> list[Source]:
-    """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty."""
+    """The shards of one block that were graded to collect paths; only those of `samplers`, unless it is empty.
+
+    `names`: sampling job -> the fingerprint of its verdicts.
+    """
     sources = []
     for name, key in completions[block].items():
         sampled, _, sample_block = name.partition(".")
         if samplers and sampled not in samplers:
             continue  # sampled with earlier settings of this run
-        mode, rules, version = graded_by
-        # verdicts that know that the chat template opens reasoning replace those of an earlier version, which did not
-        names = [
-            verdicts_fingerprint(sampled, mode, "collect", rules, version, opens_reasoning=opens)
-            for opens in (True, False)
-        ]
-        shards = (verdicts.get(block, {}).get(f"{graded}.{sample_block}") for graded in names)
-        if verdict := next(filter(None, shards), None):
+        if verdict := verdicts.get(block, {}).get(f"{names[sampled]}.{sample_block}"):
             sources.append(Source(*block, sampled, key, verdict))
     return sources
 

@@ -209,13 +209,7 @@ def _rejected(rows: Sequence[GradedSample], marker: Marker | None = None) -> lis
             excerpt(row.detail, 300),
             excerpt(row.text),
             0,
-            marker(row.text, draft=_begins_in_draft(row, marker)) if marker else None,
+            marker(row.text, draft=row.begins_in_draft(marker.reasoning_tags)) if marker else None,
         )
         for row in turns[:REJECTED]
     ]
-
-
-def _begins_in_draft(row: GradedSample, marker: Marker) -> bool:
-    """Whether the sample was graded as one that begins inside reasoning."""
-    cut = row.opens_reasoning and row.finish_reason == "length"
-    return cut or Reasoning.after(row.prompt, marker.reasoning_tags).begins_inside

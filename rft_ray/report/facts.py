@@ -216,7 +216,8 @@ class _Reading:
             mine.cut += row.finish_reason == "length"
             if row.status is Status.CORRECT:
                 right[row.model] += 1
-                read = Reasoning.after(row.prompt, self._rules.reasoning_tags).removed(row.text)
+                tags = self._rules.reasoning_tags
+                read = Reasoning(tags, row.begins_in_draft(tags)).removed(row.text)
                 path = self._path(read)
                 hits[path][row.model] += 1
                 if row.sample_index < half:

@@ -12,16 +12,20 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.config import Config
+from rft_ray.corpus.builder import build_corpus
 from rft_ray.corpus.graded import read_block, read_verdicts, verified_blocks
 from rft_ray.corpus.selector import Selector
 from rft_ray.corpus.verifier import Verifier
 from rft_ray.data.problems import commit_problems
 from rft_ray.data.tiny import model_dir
+from rft_ray.evaluation.summary import write_summary
 from rft_ray.judging.asking import rejects
 from rft_ray.plan.jobs import JudgeSampling, VerdictJob
 from rft_ray.plan.run_plan import Plan
 from rft_ray.records import Completion, Problem, Status, to_table
 from rft_ray.report.examples import Gallery, Marker
+from rft_ray.report.facts import gather
+from rft_ray.runtime.progress import Stopwatch
 from rft_ray.store import Store, commit_table, mark_run, read_table
 from rft_ray.store.shards import Shard
 from tests.unit.config.test_identity import work
@@ -60,7 +64,9 @@ def opened(tmp_path: Path) -> tuple[Plan, Store]:
     [job] = plan.collected
     for shard in job.sampling.shards():
         rows = [row for problem in problems(plan, shard) for row in texts(problem)]
+        counts = {"sampled": len(rows), "tokens": 30 * len(rows)}
         about = {"model": json.dumps(asdict(job.sampling.model)), "settings": json.dumps(asdict(job.sampling.settings))}
+        about |= {"counts": json.dumps(counts), "ended_unix": "1.0", "seconds": "1.0"}
         commit_table(store, shard.key(), to_table(rows, Completion), about)
     return plan, store
 
@@ -72,7 +78,7 @@ def problems(plan: Plan, shard: Shard) -> tuple[Problem, ...]:
 def texts(problem: Problem) -> Iterator[Completion]:
     """A cut draft with the right number, an answer after a draft, an answer without a draft, and a cut answer."""
     right = problem.solution
-    drafts = [f"{right}\nWait, is it so?", f"#### 987</think>{right}", right, f"hm</think>{right}\nSo they have"]
+    drafts = [f"{right}\nWait, is it so?", f"#### 987</think>{right}", right, f"<<3+3=6>>6<think></think>{right}\nSo"]
     for index, (text, reason) in enumerate(zip(drafts, ("length", "stop", "stop", "length"), strict=True)):
         yield Completion(problem.problem_id, index, text, reason, 30, 9)
 
@@ -111,17 +117,32 @@ def test_verdicts_of_an_earlier_version_are_read_until_there_are_new_ones(opened
     assert job.opens_reasoning
     for graded, cut_draft in ((earlier, Status.CORRECT), (job, Status.TRUNCATED)):
         work(Verifier(store, [graded]), [graded.shards()])
-        _, blocks = verified_blocks(store, "strict", [job.sampling.fingerprint])
+        blocks = verified_blocks(store, "strict", [job.sampling.fingerprint]).blocks
         rows = [rows for block in blocks for rows in read_block(store, block, {}).values()]
         assert {row.status for samples in rows for row in samples if row.sample_index == 0} == {cut_draft}
         assert {row.opens_reasoning for samples in rows for row in samples} == {graded.opens_reasoning}
+
+
+def test_a_new_grading_that_has_stopped_midway_is_not_mixed_with_the_complete_one_before_it(
+    opened: tuple[Plan, Store],
+) -> None:
+    plan, store = opened
+    [job] = plan.collected
+    earlier = replace(job, opens_reasoning=False)
+    work(Verifier(store, [earlier]), [earlier.shards()])
+    work(Verifier(store, [job]), [job.shards()[:1]])
+    verified = verified_blocks(store, "strict", [job.sampling.fingerprint])
+    rows = [rows for block in verified.blocks for samples in read_block(store, block, {}).values() for rows in samples]
+    assert len(rows) == plan.train.count * 4
+    assert {row.status for row in rows if row.sample_index == 0} == {Status.CORRECT}
+    assert not verified.note
 
 
 def test_a_report_marks_no_equation_of_a_cut_draft(opened: tuple[Plan, Store]) -> None:
     plan, store = opened
     [job] = plan.collected
     work(Verifier(store, [job]), [job.shards()])
-    _, blocks = verified_blocks(store, "strict", [job.sampling.fingerprint])
+    blocks = verified_blocks(store, "strict", [job.sampling.fingerprint]).blocks
     gallery = Gallery(plan.train.problems, 4, None, Marker("strict", ("think",)))
     sampled = read_block(store, blocks[0], {})
     for problem in plan.train.problems[:10]:
@@ -129,6 +150,19 @@ def test_a_report_marks_no_equation_of_a_cut_draft(opened: tuple[Plan, Store]) -
     drafts = [sample for example in gallery.examples for sample in example.rejected]
     assert drafts
     assert all(sample.marks and not sample.marks.readings and not sample.marks.claims for sample in drafts)
+
+
+def test_a_report_counts_the_paths_of_the_corpus(opened: tuple[Plan, Store]) -> None:
+    plan, store = opened
+    work(Verifier(store, plan.collected), [job.shards() for job in plan.collected])
+    work(Selector(store, plan.path_jobs), [plan.paths.shards()])
+    build_corpus(plan.corpus, store, plan.train, plan.config.prompt.template)
+    store.replace("config.yaml", plan.config.to_yaml().encode())
+    summary = write_summary(store, plan, Stopwatch(), finished=False)
+    paths = gather(store).paths
+    assert paths
+    assert summary.corpus
+    assert paths.curves[""][-1] == (4, pytest.approx(summary.corpus.paths / plan.train.count))
 
 
 def test_the_plan_knows_whose_chat_template_opens_reasoning(tmp_path: Path) -> None:
