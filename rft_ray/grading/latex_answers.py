@@ -130,29 +130,35 @@ class Stated(NamedTuple):
 
 def stated_latex(text: str) -> Stated | None:
     """The final answer of a completion; None where it states none."""
-    boxes, denied = _boxes(text)
+    boxes, refused = _boxes(text)
     if boxes is not None:
         return boxes
     if (inside := tagged(text)) is not None:
         inside = SAID_FIRST.sub("", inside.strip())
         taken_back = any(_WRONG_NEXT.match(text, closing.end()) for closing in [*_CLOSED.finditer(text)][-1:])
         return _read(inside, closed=True) if len(inside) <= MOST_CHARS and not taken_back else None
+    denied = [_last_denial(text)]
     for said in [*SAID.finditer(text)][: -MOST_MARKS - 1 : -1]:
         if NOT_AN_ANSWER.search(text[max(0, said.start() - _NEAR) : said.start()].rpartition("\n")[2]):
-            denied = denied or _SUPPOSED.match(text[said.end() : said.end() + _NEAR]) is not None
+            if _SUPPOSED.match(text[said.end() : said.end() + _NEAR]):
+                denied.append(said.end())
             continue
         rest = _display(text, said.end()) or said_after(text, said.end())
         if rest and (answer := _read(rest, closed=False)):
             return answer
         of_kind = None if _DENIED.match(rest) else _NOT_OF_KIND.match(rest)
-        denied = denied or _SAYS_VALUE.search(rest, of_kind.end() if of_kind else 0) is not None
-    return None if denied or _denies_value(text) else _at_the_end(text)
+        if _SAYS_VALUE.search(rest, of_kind.end() if of_kind else 0):
+            denied.append(said.end())
+    if last := max(denied):
+        sentence = _SENTENCE.match(text, text.find(rest := said_after(text, last), last))
+        last = sentence.end() if rest and sentence else len(text)
+    return None if refused else _at_the_end(text[last:])
 
 
-def _denies_value(text: str) -> bool:
-    """Whether the text says of a value that it is not the answer."""
-    denials = _DENIES_ANSWER.finditer(text)
-    return any(_DENIED.match(text[denial.end() : denial.end() + 2 * _NEAR]) for denial in denials)
+def _last_denial(text: str) -> int:
+    """Where the text last says of a value that it is not the answer; 0 where it nowhere does."""
+    denials = [denial.end() for denial in _DENIES_ANSWER.finditer(text)]
+    return max((end for end in denials if _DENIED.match(text[end : end + 2 * _NEAR])), default=0)
 
 
 def _boxes(text: str) -> tuple[Stated | None, bool]:

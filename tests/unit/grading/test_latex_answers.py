@@ -87,6 +87,9 @@ RIGHT = [
     ("The answer is not an integer, it is $\\frac{7}{2}$.", "3.5"),
     ("The answer is not an integer. So $x = \\frac{7}{2}$.", "3.5"),
     ("$x = 4$. The answer is not unique.", "4"),
+    ("If the answer is $5$, we are done. But $n = 12$.", "12"),
+    ("The answer is not $-4$, as lengths are positive.\nSo the length is $4$.", "4"),
+    ("The answer cannot be 5. So $x = 4$.", "4"),
     ("Is it \\boxed{3}? Yes.", "3"),
     ("$\\boxed{-1} \\text{ or } \\boxed{4}$", "\\{-1,4\\}"),
     ("$x=\\boxed{-1}$ or $x=\\boxed{4}$", "\\{-1,4\\}"),
@@ -162,6 +165,8 @@ NOT_RIGHT = [
     ("$x=\\boxed{-1}$ or $x=\\boxed{4}$", "4"),
     ("\\boxed{\\text{less than }3}", "3"),
     ("The answer is not unique, not 3.", "3"),
+    ("The answer cannot be 3. Hence it is unknown.", "3"),
+    ("$x = 3$. If the answer is\n3", "3"),
 ]
 
 
