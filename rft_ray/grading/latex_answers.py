@@ -20,7 +20,6 @@ from rft_ray.grading.final_answers import (
     MOST_MARKS,
     SAID,
     SAID_FIRST,
-    SAID_WRONG,
     WRAPPED,
     last_box,
     said_after,
@@ -54,16 +53,35 @@ _DENIED_WITHIN = re.compile(
     re.I,
 )
 """How an answer begins that is no value."""
+_NOT_OF_KIND = re.compile(r"\s{0,3}not\s(?:[^\d$\\.,;:\n]){1,60}(?:[.,;]\s|[.,;]?\Z)", re.I)
+"""How a statement begins that says of what kind the answer is not: "not an integer, it is …"."""
+_OPTION = re.compile(r"\A(?:\([A-J]\)|[A-J][.)])\s{1,3}(?=[-−\d\\])")
+_POINT = re.compile(r"(?<![.\s])\.\Z")
+_NAMES_VALUE = re.compile(r"[\d\\≠]|\b[b-zB-HJ-Z]\b")
 _ENDS = re.compile(r"(?:\s{0,2}[$*_)\]\"'”’`}\\]){0,6}")
-_WRONG = rf",?(?:\s{{1,3}}(?:which|that))?{SAID_WRONG}(?!\s{{1,3}}{_VALUE})"
-_WRONG_NEXT = re.compile(rf"(?:\s{{0,2}}\?|{_WRONG})", re.I)
+_RIGHT = (
+    r"(?:\s{1,3}(?:an?|the|our|my|quite))?(?:\s{1,3}(?:correct|right|final))?(?:\s{1,3}(?:correct|right|true|it|so"
+    r"|answer|solution|valid|possible|allowed|acceptable|admissible)\b|[\s$*_)\]\"'”’`]{0,6}(?:[.,;!]|\Z))"
+)
+_SAID_WRONG = (
+    rf"\s{{1,3}}(?:(?:is|was)\s{{1,3}}(?:wrong\b|incorrect\b|false\b|not{_RIGHT}"
+    rf"|too\s{{1,3}}\w{{1,20}}+(?!\s{{1,3}}to\b))|(?:isn|wasn)['’]t{_RIGHT})"
+)
+"""After an answer that is said to be none; of one that is said not to be prime, it is not said."""
+_WRONG = rf",?(?:\s{{1,3}}(?:which|that))?{_SAID_WRONG}"
+_WRONG_NEXT = re.compile(rf"(?:\s{{0,2}}\?(?!\s{{1,3}}yes\b)|{_WRONG})", re.I)
 _REJECTED = re.compile(rf"(?:[^\s?]{{1,80}}?|\$[^$\n]{{1,200}}\$[.,]?){_WRONG}", re.I)
 _ASIDE = re.compile(r",?\s{1,3}(?:which|because|since|not|so|where|as)\b")
-_JOINED = re.compile(r"[\s$]{0,4}(?:,?\s{0,3}\b(?:and|or)\b|,)[\s$]{0,4}\Z")
+_JOINED = re.compile(
+    r"(?:\\q?quad(?![a-z])|[\s$]){0,8}(?:[,;，；、]?\s{0,3}(?:\\text\{\s{0,3})?\b(?:and|or|und|oder|et|ou|y)\b(?:\s{0,3}\})?|[,;，；、]|和|或)?"
+    r"(?:\\q?quad(?![a-z])|[\s$]){0,8}(?:[A-Za-z](?:_\w)?\s{0,3}=[\s$]{0,4})?\Z",
+    re.I,
+)
+"""What stands between two boxes that hold one answer."""
 _PERCENT = re.compile(r"\s{0,2}\\?%")
 _SENTENCE = re.compile(r"(?:[^.!?\n]|\.(?=[\d.])|[!?](?!\s|\Z)){0,2000}[.!?]?")
 _CLAUSE = re.compile(r"(?:[^.!?;\n]|[.!?;](?![\s.!?;]|\Z)){1,2000}[.!?;]*\s*|[.!?;\s]+")
-_REJECTS = re.compile(rf".*{SAID_WRONG}|.*?\b(?:wrong|incorrect)\s+(?:final\s+)?answer\b.*", re.I | re.DOTALL)
+_REJECTS = re.compile(rf".*{_SAID_WRONG}|.*?\b(?:wrong|incorrect)\s+(?:final\s+)?answer\b.*", re.I | re.DOTALL)
 _SPAN = (
     r"(?:\$\$[^$\n]{1,1000}\$\$|\$(?![\s$])[^$\n]{0,1000}[^\s$\\]\$(?!\d)|\$\w\$"
     r"|\\\((?:[^\\\n]|\\(?!\))){1,1000}\\\)|\\\[(?:[^\\\n]|\\(?!\])){1,1000}\\\])"
@@ -112,28 +130,35 @@ class Stated(NamedTuple):
 
 def stated_latex(text: str) -> Stated | None:
     """The final answer of a completion; None where it states none."""
-    boxes, denied = _boxes(text)
+    boxes, refused = _boxes(text)
     if boxes is not None:
         return boxes
     if (inside := tagged(text)) is not None:
         inside = SAID_FIRST.sub("", inside.strip())
         taken_back = any(_WRONG_NEXT.match(text, closing.end()) for closing in [*_CLOSED.finditer(text)][-1:])
         return _read(inside, closed=True) if len(inside) <= MOST_CHARS and not taken_back else None
+    denied = [_last_denial(text)]
     for said in [*SAID.finditer(text)][: -MOST_MARKS - 1 : -1]:
         if NOT_AN_ANSWER.search(text[max(0, said.start() - _NEAR) : said.start()].rpartition("\n")[2]):
-            denied = denied or _SUPPOSED.match(text[said.end() : said.end() + _NEAR]) is not None
+            if _SUPPOSED.match(text[said.end() : said.end() + _NEAR]):
+                denied.append(said.end())
             continue
         rest = _display(text, said.end()) or said_after(text, said.end())
         if rest and (answer := _read(rest, closed=False)):
             return answer
-        denied = denied or _SAYS_VALUE.search(rest) is not None
-    return None if denied or _denies_value(text) else _at_the_end(text)
+        of_kind = None if _DENIED.match(rest) else _NOT_OF_KIND.match(rest)
+        if _SAYS_VALUE.search(rest, of_kind.end() if of_kind else 0):
+            denied.append(said.end())
+    if last := max(denied):
+        sentence = _SENTENCE.match(text, text.find(rest := said_after(text, last), last))
+        last = sentence.end() if rest and sentence else len(text)
+    return None if refused else _at_the_end(text[last:])
 
 
-def _denies_value(text: str) -> bool:
-    """Whether the text says of a value that it is not the answer."""
-    denials = _DENIES_ANSWER.finditer(text)
-    return any(_DENIED.match(text[denial.end() : denial.end() + 2 * _NEAR]) for denial in denials)
+def _last_denial(text: str) -> int:
+    """Where the text last says of a value that it is not the answer; 0 where it nowhere does."""
+    denials = [denial.end() for denial in _DENIES_ANSWER.finditer(text)]
+    return max((end for end in denials if _DENIED.match(text[end : end + 2 * _NEAR])), default=0)
 
 
 def _boxes(text: str) -> tuple[Stated | None, bool]:
@@ -150,8 +175,10 @@ def _boxes(text: str) -> tuple[Stated | None, bool]:
         after = text[closes + 1 : closes + 1 + _NEAR]
         if held and not _JOINED.fullmatch(text[closes + 1 : end]):
             break
-        inside = text[opens:closes].strip()
-        denied = _DENIES_BOX.search(text[max(0, start - _NEAR) : start]) or _DENIED_WITHIN.match(inside)
+        inside = _POINT.sub("", text[opens:closes].strip())
+        denied = _DENIES_BOX.search(text[max(0, start - _NEAR) : start]) or (
+            _DENIED_WITHIN.match(inside) and _NAMES_VALUE.search(WRAPPED.sub(r" \1 ", inside))
+        )
         ended = _ENDS.match(after)
         asked = ended is not None and _WRONG_NEXT.match(after, ended.end())
         end = start
@@ -197,6 +224,8 @@ def _read(said: str, *, closed: bool) -> Stated | None:
         if instead is None:
             return None
         said = said[instead.end() :]
+    elif of_kind := _NOT_OF_KIND.match(said):
+        said = said[of_kind.end() :]
     if _DENIED_WITHIN.match(said) or not _SAYS_VALUE.search(said):
         return None
     if spans := _SPANS.match(said):
@@ -212,7 +241,7 @@ def _read(said: str, *, closed: bool) -> Stated | None:
         return None
     aside = _ASIDE.search(first)
     for shown in (first, first[: aside.start()]) if aside else (first,):
-        plain = _OR.sub(", ", LEADING.sub("", shown).rstrip(EDGES.replace("!", "").replace("'", "")))
+        plain = _OR.sub(", ", _OPTION.sub("", LEADING.sub("", shown)).rstrip(EDGES.replace("!", "").replace("'", "")))
         if _PLAIN.fullmatch(plain):
             return Stated(f"\\boxed{{{_latex(plain)}}}", plain, closed)
     if mixed := _MIXED.match(LEADING.sub("", first)):

@@ -78,6 +78,29 @@ RIGHT = [
     ("The answer is \\$5.", "5"),
     ("The answer is 5:00 pm.", "5"),
     ("The answer is $5 per day.", "5"),
+    ("The answer is 12, which is not prime.", "12"),
+    ("The answer is $12$, which isn't surprising.", "12"),
+    ("The answer is $12$, which is too large to list.", "12"),
+    ("The value of $x$ is $\\boxed{4}$, which is not a multiple of 3.", "4"),
+    ("The number $\\boxed{12}$ isn't prime.", "12"),
+    ("The sum is 12, which is not prime.", "12"),
+    ("The answer is not an integer, it is $\\frac{7}{2}$.", "3.5"),
+    ("The answer is not an integer. So $x = \\frac{7}{2}$.", "3.5"),
+    ("$x = 4$. The answer is not unique.", "4"),
+    ("If the answer is $5$, we are done. But $n = 12$.", "12"),
+    ("The answer is not $-4$, as lengths are positive.\nSo the length is $4$.", "4"),
+    ("The answer cannot be 5. So $x = 4$.", "4"),
+    ("Is it \\boxed{3}? Yes.", "3"),
+    ("$\\boxed{-1} \\text{ or } \\boxed{4}$", "\\{-1,4\\}"),
+    ("$x=\\boxed{-1}$ or $x=\\boxed{4}$", "\\{-1,4\\}"),
+    ("$$\\boxed{-1} \\quad \\text{and} \\quad \\boxed{4}$$", "-1,4"),
+    ("\\boxed{x=-1} oder \\boxed{x=4}", "-1,4"),
+    ("\\boxed{-1}; \\boxed{4}", "-1,4"),
+    ("$a=\\boxed{3}$, $b=\\boxed{4}$, so $a+b=\\boxed{7}$.", "7"),
+    ("\\boxed{\\text{Not enough information}}", "\\text{Not enough information}"),
+    ("\\boxed{\\text{less than}}", "\\text{less than}"),
+    ("The answer is (C) 12.", "12"),
+    ("$$\\boxed{7.}$$", "7"),
 ]
 
 
@@ -134,6 +157,16 @@ NOT_RIGHT = [
     ("<answer>2 hours 15 minutes</answer>", "2"),
     ("\\boxed{3" + " " * 3_000 + "+ 1}", "3"),
     ("\\boxed{3", "3"),
+    ("$\\boxed{3}$ is not the correct answer.", "3"),
+    ("$\\boxed{3}$ is not a valid solution.", "3"),
+    ("$\\boxed{3}$ isn't.", "3"),
+    ("The answer is 3, which is too small.", "3"),
+    ("The answer is not 3, which is prime.", "3"),
+    ("$x=\\boxed{-1}$ or $x=\\boxed{4}$", "4"),
+    ("\\boxed{\\text{less than }3}", "3"),
+    ("The answer is not unique, not 3.", "3"),
+    ("The answer cannot be 3. Hence it is unknown.", "3"),
+    ("$x = 3$. If the answer is\n3", "3"),
 ]
 
 
@@ -159,7 +192,7 @@ REPEATED = (
     *("\\boxed{", "\\boxed{3}, ", "\\boxed{3} or ", "\\boxed{3} is wrong ", "<answer>", "<answer>3?</answer>"),
     *("the answer is ", "answer: 3? ", "the answer is not 3 ", "the answer isn't 3, but ", "not ", "is wrong ", "####"),
     *("$", "$1$ and ", "\\(", "\\[", "{", "}", "\\text{1}", "\\text", "x ", "1.", "? ", "\n", " "),
-    *("3 1/2 ", "5 ft 3 in "),
+    *("3 1/2 ", "5 ft 3 in ", "\\boxed{3}\\quad\n", "not a ", "is not a valid ", "is too ", "(A) "),
 )
 
 
