@@ -80,11 +80,18 @@ class Verified(NamedTuple):
     """For each problem block, in order, the completion shards that have such verdicts."""
     sampled: int
     """Completion shards of these problems and sampling jobs, graded or not."""
+    passed_over: int = 0
+    """Shards with verdicts of strict mode, where those of paper mode are on more."""
 
     @property
     def note(self) -> str:
-        """One line that says that verdicts are missing, and what to do; empty where all shards have theirs."""
+        """One line that says which verdicts are missing or passed over, and what to do; empty where none are."""
         graded = sum(map(len, self.blocks))
+        if self.passed_over:
+            return (
+                f"mode {self.mode} is in use, as {graded:,} of {self.sampled:,} shards of completions are graded in it "
+                f"and {self.passed_over:,} in mode strict: finish the strict grading, or name the mode"
+            )
         if graded >= self.sampled:
             return ""
         return (
@@ -105,16 +112,19 @@ def verified_blocks(
     completions = _by_block(store, "completions")
     verdicts = _by_block(store, "verdicts")
     most: Verified | None = None
+    strict = 0
     for used in [mode] if mode else MODES:
         for version in rule_versions(used, rules):
             names = _verdicts_of(completions, verdicts, (used, rules, version))
             every = [_sources(key, completions, verdicts, samplers, names) for key in completions]
             blocks = [block for block in every if block]
-            if sum(map(len, blocks)) > (sum(map(len, most.blocks)) if most else 0):
+            graded = sum(map(len, blocks))
+            strict = max(strict, graded) if used == "strict" else strict
+            if graded > (sum(map(len, most.blocks)) if most else 0):
                 sets = {block[0].problems_fingerprint for block in blocks}
                 most = Verified(used, blocks, _shards_of(completions, sets, samplers))
     if most:
-        return most
+        return most if most.mode == "strict" else most._replace(passed_over=strict)
     modes = mode or " or ".join(MODES)
     kind = modes if rules.is_gsm8k else rules.name
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")

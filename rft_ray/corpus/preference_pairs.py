@@ -47,7 +47,7 @@ def export(
     a line where samples have no verdicts yet, and so give no pairs. Raises StoreError when there are no verdicts.
     """
     verified = verified_blocks(store, mode, samplers.values(), rules)
-    mode, blocks, _ = verified
+    mode, blocks = verified.mode, verified.blocks
     if note and verified.note:
         note(verified.note)
     for block in blocks:

@@ -167,7 +167,7 @@ class _Reading:
         self._rules = recorded_rules(store, saved_spec(config), summary.fingerprint)
         self._mode: Mode
         verified = verified_blocks(store, mode, summary.samplers.values(), self._rules)
-        self._mode, self._blocks, _ = verified
+        self._mode, self._blocks = verified.mode, verified.blocks
         self.note = verified.note
         self._form: NormalForm = config["corpus"]["normal_form"] if config else "as_written"
         chosen = config["corpus"].get("distinct_by") if config else None

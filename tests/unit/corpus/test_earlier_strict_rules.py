@@ -91,7 +91,11 @@ def test_a_strict_grading_of_a_paper_run_that_has_stopped_midway_gives_the_pairs
     assert verified_blocks(store, None, samplers_of(store).values()).mode == "strict"
     for shard in list(plan.collected[0].shards())[:1]:
         store.remove([shard.key()])
-    assert verified_blocks(store, None, samplers_of(store).values()).mode == "paper"
+    verified = verified_blocks(store, None, samplers_of(store).values())
+    assert verified.mode == "paper"
+    assert verified.note.startswith("mode paper is in use, as 12 of 12 shards")
+    assert "11 in mode strict" in verified.note
+    assert not verified_blocks(store, "paper", samplers_of(store).values()).note
 
 
 def test_report_and_pairs_say_that_only_a_part_of_the_samples_is_graded(tmp_path: Path) -> None:
