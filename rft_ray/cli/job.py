@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rft_ray.config.engine_arguments import check_on_cpus
 from rft_ray.config.errors import ConfigError, InputError, RftError
 from rft_ray.config.hardware import card_of_type
 from rft_ray.runtime.gpus import usable_gpus
@@ -115,12 +114,9 @@ def show_memory(needed: Needs, *, gpu: bool) -> None:
 
 def check_engines_here(config: Config) -> None:
     """Raises ConfigError where engines on the CPUs of the Ray that this process has joined would sample noise."""
-    import ray
+    from rft_ray.sampling.stage import on_gpus
 
-    from rft_ray.runtime.ray_cluster import uses_gpu
-
-    if config.sampling.engine == "vllm" and not uses_gpu(config.engine.device, ray.cluster_resources()):
-        check_on_cpus(config.engine.kv_cache_dtype)
+    on_gpus(config.engine, config.sampling.engine)
 
 
 def check_memory_here(config: Config, needs: Callable[[], Needs]) -> None:

@@ -120,9 +120,7 @@ def _sampled(
     if not shards:
         return []
     job_of = {job.fingerprint: job for job in jobs}
-    gpu = uses_gpu(engine.device, ray.cluster_resources())
-    if jobs[0].settings.engine == "vllm" and not gpu:
-        check_on_cpus(engine.kv_cache_dtype)
+    gpu = on_gpus(engine, jobs[0].settings.engine)
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
     pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, kept)
@@ -209,6 +207,17 @@ def work_of(shards: Sequence[Shard], jobs: Sequence[SamplingJob], store: Store) 
         samples = (shard.problem_stop - shard.problem_start) * job.settings.samples_per_block
         work[shard.stem] = Work(shard, job.model.fingerprint, known[job.model], samples)
     return work
+
+
+def on_gpus(engine: config.Engine, kind: str) -> bool:
+    """Whether engines of this kind have GPUs of the cluster. Raises ConfigError where those on CPUs would sample noise.
+
+    `kind`: as `SamplingSettings.engine`.
+    """
+    gpu = uses_gpu(engine.device, ray.cluster_resources())
+    if kind == "vllm" and not gpu:
+        check_on_cpus(engine.kv_cache_dtype)
+    return gpu
 
 
 def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
