@@ -47,7 +47,7 @@ from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
 from rft_ray.store import Store, mark_run, open_store
-from rft_ray.store.outages import kept_on_failure
+from rft_ray.store.outages import kept_on_failure, through_outages
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.training.results import TrainingError, without_rows
@@ -96,7 +96,8 @@ def run(plan: Plan, store: Store) -> Summary:
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
-        return _run(plan, store, watch, was_finished=bool(previous and previous.finished))
+        stages = partial(_run, plan, store, watch, was_finished=bool(previous and previous.finished))
+        return through_outages(stages, f"the run {plan.config.run.name}", resumes=True)
 
 
 def finished(plan: Plan, store: Store) -> bool:

@@ -24,6 +24,7 @@ from rft_ray.runtime import ray_private
 from rft_ray.runtime.progress import Progress
 from rft_ray.runtime.ray_private import PoolState, StopCheck
 from rft_ray.store import Store, mark_run
+from rft_ray.store.outages import through_outages
 from rft_ray.store.shards import Shard, missing_shards
 
 MAX_BLOCKS = 4096
@@ -221,17 +222,23 @@ def run_missing(
 ) -> list[ShardReceipt]:
     """Make the missing shards of the jobs in up to `actors` single-threaded actors, with lines of progress.
 
-    The store becomes a run. Each actor calls `worker(store, jobs)` once. Returns one receipt per shard made. Raises
-    StageError.
+    The store becomes a run. Each actor calls `worker(store, jobs)` once, and tries a shard again while the store is out
+    of reach. Returns one receipt per shard made. Raises StageError.
     """
     shards = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     if not shards:
         return []
     mark_run(store)
-    make = partial(worker, store, tuple(jobs))
+    make = partial(_patient, partial(worker, store, tuple(jobs)), label)
     progress = Progress(label, len(shards), "shards")
     receipts = []
     for receipt in run_actors(label, make, shards, Pool(1, actors, env=VERIFIER_ENV), ShardReceipt):
         receipts.append(receipt)
         progress.advance(1)
     return receipts
+
+
+def _patient(make: Callable[[], Worker[R]], label: str) -> Worker[R]:
+    """The worker that `make` makes, which waits for a store that is out of reach. A shard is tried again as a whole."""
+    worker = through_outages(make, label)
+    return lambda shard: through_outages(lambda: worker(shard), shard.stem)

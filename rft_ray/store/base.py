@@ -42,6 +42,9 @@ class StoreError(RunError, RuntimeError):
 class StoreUnreachable(StoreError):
     """The store did not answer, or answered that it is not available: the same operation may succeed later."""
 
+    waited_out = False
+    """Whether the operation was tried again for as long as an outage may last."""
+
 
 class NotFound(StoreError):
     """The store can be reached and has no file under this key."""

@@ -19,19 +19,24 @@ OUTAGE_S, OUTAGE_WAIT_S = 600.0, 5.0
 logger = logging.getLogger(__name__)
 
 
-def through_outages(act: Callable[[], T], key: str) -> T:
+def through_outages(act: Callable[[], T], key: str, *, resumes: bool = False) -> T:
     """The result of `act()` on `key`, tried again for OUTAGE_S from its first failure on.
 
-    Raises StoreUnreachable after that.
+    `resumes`: whether each call goes on where the last one ended. One that ran for longer than OUTAGE_S has then met
+    another outage. Raises StoreUnreachable after OUTAGE_S, and at once where `act` itself has waited for so long.
     """
     deadline: float | None = None
     while True:
+        began = time.monotonic()
         try:
             return act()
         except StoreUnreachable as error:
-            deadline = deadline or time.monotonic() + OUTAGE_S
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            now = time.monotonic()
+            if deadline is None or (resumes and now - began > OUTAGE_S):
+                deadline = now + OUTAGE_S
+            left_s = deadline - now
+            if error.waited_out or left_s <= 0:
+                error.waited_out = True
                 raise
             logger.warning("%s; %s is tried again for %.0f s", error, key, left_s)
             time.sleep(min(left_s, OUTAGE_WAIT_S * (1 + random.random())))

@@ -29,7 +29,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.stage import sample
 from rft_ray.store import NotFound, Store, mark_run, open_store, present
 from rft_ray.store.models.committed import committed_model
-from rft_ray.store.outages import kept_on_failure
+from rft_ray.store.outages import kept_on_failure, through_outages
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
 from rft_ray.study.answers import comparisons, fits, slopes
@@ -73,7 +73,8 @@ def run(plan: StudyPlan, store: Store, command: str, on_answer: OnAnswer) -> Stu
     save(plan, store)
     watch = stopwatch(plan, store)
     with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
-        return _run(plan, store, watch, command, on_answer)
+        stages = partial(_run, plan, store, watch, command, on_answer)
+        return through_outages(stages, f"the study {plan.config.run.name}", resumes=True)
 
 
 def save(plan: StudyPlan, store: Store) -> None:

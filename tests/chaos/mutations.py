@@ -288,7 +288,7 @@ MUTANTS = (
         "no-patience",
         "an outage of the store throws a sampled shard away",
         "rft_ray/store/outages.py",
-        "if left_s <= 0:",
+        "if error.waited_out or left_s <= 0:",
         "if True:",
         ("tests/unit/store/test_tables.py",),
     ),

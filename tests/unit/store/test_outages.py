@@ -50,3 +50,29 @@ def test_an_outage_without_end_is_an_error(clock: Clock) -> None:
     with pytest.raises(StoreUnreachable):
         through_outages(read, "models/x")
     assert clock.now - began == pytest.approx(OUTAGE_S)
+
+
+def test_what_goes_on_where_it_was_waits_for_each_outage(clock: Clock) -> None:
+    """A run that has worked for hours since an outage waits for the next one as long as for the first."""
+    works_s = [0.0, 0.0, 8 * OUTAGE_S, 0.0]
+
+    def run() -> str:
+        clock.sleep(works_s.pop(0))
+        if works_s:
+            raise StoreUnreachable("S3 is out of reach")
+        return "finished"
+
+    assert through_outages(run, "the run", resumes=True) == "finished"
+
+
+def test_what_has_waited_for_an_outage_is_not_tried_again_around_it(clock: Clock) -> None:
+    tries = []
+
+    def read() -> None:
+        tries.append(clock.now)
+        raise StoreUnreachable("S3 is out of reach")
+
+    began = clock.now
+    with pytest.raises(StoreUnreachable):
+        through_outages(lambda: through_outages(read, "models/x"), "the run", resumes=True)
+    assert clock.now - began == pytest.approx(OUTAGE_S)
