@@ -94,6 +94,7 @@ def speed(place: Place, note: Note, *, sequences: int, eager: bool) -> None:
     """Start and tokens/s of a model of 7B with random weights, which are not read from a disk."""
     from rft_ray.data.tiny.generator import generate
     from rft_ray.plan.sampling_settings import SamplingSettings
+    from rft_ray.sampling.in_flight import least_in_flight
     from rft_ray.sampling.tuning_child import Task, measure
 
     shape = gpu_shapes.SEVEN if place.gpus else gpu_shapes.SMALL
@@ -109,7 +110,7 @@ def speed(place: Place, note: Note, *, sequences: int, eager: bool) -> None:
         gpu=bool(place.gpus),
         problems=tuple(problems),
         shots=(),
-        per_block=math.ceil(2 * sequences / SAMPLES / engine.shards_in_flight),  # twice what runs at once
+        per_block=math.ceil(2 * sequences / SAMPLES / least_in_flight(engine)),  # twice what runs at once
     )
     note(parameters=shape.parameters, sequences=sequences, prompts=len(problems), tokens_each=tokens)
     measured = measure(task, lambda event: note(progress=event))

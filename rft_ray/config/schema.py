@@ -120,8 +120,10 @@ class Engine(Section):
     """Sequences that one engine generates at once."""
     max_num_batched_tokens: int | None = Field(None, ge=1)
     """Tokens that one step of an engine computes, of prompts and samples; null: vLLM's default."""
-    shards_in_flight: int = Field(4, ge=1)
-    """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done."""
+    shards_in_flight: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done.
+    `auto`: 4, and more of small ones, up to 32, until the engine has twice the sequences that it generates at once
+    (`max_num_seqs`, or `max_concurrency` of an endpoint), where that leaves the other engines their share."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Key-value cache of an engine without a GPU, in GiB."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)

@@ -3,9 +3,10 @@
 In: the shards of an execution with their models, and what samplers do: they take shards, load models and answer. Out:
 the next shard of a sampler. An engine keeps its model while it has shards that nobody has taken. Then it goes to a
 model that no engine holds, and where there is none, to one whose engines have so much left that a load pays. Otherwise
-it waits, no longer than such a load takes, for the others to take what is left.
+it waits, no longer than such a load takes, for the others to take what is left. An engine that has as many sequences as
+would be each one's share of what is left takes no further shard either, so that the last ones are spread.
 
-Pure: no Ray. Limits: it knows what a load and a sample cost from those that it has seen in this stage.
+Pure: no Ray. Limits: it knows what a load and a sequence cost from those that it has seen in this stage.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from rft_ray.sampling.in_flight import LEAST
 from rft_ray.store.shards import Shard
 
 WORTH = 2.0
@@ -31,11 +33,12 @@ class Work:
     """The model's fingerprint."""
     architecture: str
     """Equal for models that an engine swaps fast."""
-    samples: int
+    sequences: int
+    """As `in_flight.sequences_of`."""
 
 
 class Pace:
-    """What a load of a model and a sample cost, by those that have ended. Times are in seconds."""
+    """What a load of a model and a sequence cost, by those that have ended. Times are in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,8 +48,8 @@ class Pace:
         self._inside: dict[str, dict[str, float]] = {}
         """Sampler -> the shards in its engine, and when they entered it."""
         self._engine_s: dict[str, float] = defaultdict(float)
-        """Model -> seconds of engines that its samples took."""
-        self._samples: Counter[str] = Counter()
+        """Model -> seconds of engines that its sequences took."""
+        self._sequences: Counter[str] = Counter()
 
     def load_began(self, sampler: str) -> None:
         self._loading[sampler] = self._clock()
@@ -65,7 +68,7 @@ class Pace:
         together = len(inside)
         if (began := inside.pop(work.shard.stem, None)) is not None:
             self._engine_s[work.model] += (self._clock() - began) / together
-            self._samples[work.model] += work.samples
+            self._sequences[work.model] += work.sequences
 
     def ended(self, sampler: str) -> None:
         """Note that the sampler's process has ended."""
@@ -77,31 +80,36 @@ class Pace:
         """Mean of a load; None before one has ended."""
         return self._load_s / self._loads if self._loads else None
 
-    def engine_s(self, model: str, samples: int) -> float | None:
-        """How long one engine takes for so many samples; None before a shard, of any model, is answered."""
-        of = [model] if self._samples[model] else list(self._samples)
-        known = sum(self._samples[name] for name in of)
-        return samples * sum(self._engine_s[name] for name in of) / known if known else None
+    def engine_s(self, model: str, sequences: int) -> float | None:
+        """How long one engine takes for so many sequences; None before a shard, of any model, is answered."""
+        of = [model] if self._sequences[model] else list(self._sequences)
+        known = sum(self._sequences[name] for name in of)
+        return sequences * sum(self._engine_s[name] for name in of) / known if known else None
 
 
 class Assignment:
     """Gives out the shards of one execution. Samplers are names of actors."""
 
-    def __init__(self, work: Iterable[Work], pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pace, self._clock = pace, clock
+    def __init__(
+        self, work: Iterable[Work], pace: Pace, clock: Callable[[], float] = time.monotonic, least: int = LEAST
+    ) -> None:
+        """`least`: shards that a sampler may have, however little is left for others."""
+        self._pace, self._least, self._clock = pace, least, clock
         self._left: dict[str, deque[Work]] = {}
         """Model -> its shards that nobody has taken, in order."""
-        self._samples: Counter[str] = Counter()
-        """Model -> samples of these shards."""
+        self._sequences: Counter[str] = Counter()
+        """Model -> sequences of these shards."""
         self._architectures: dict[str, str] = {}
         self._holds: dict[str, str] = {}
         """Sampler -> the model of the shard that it took last."""
         self._taken: dict[str, dict[str, Work]] = {}
         """Sampler -> the shards that it has taken and not finished, by stem."""
         self._waits_since: dict[str, float] = {}
+        self._here: set[str] = set()
+        """Samplers that have asked for shards, and whose processes have not ended."""
         for entry in work:
             self._left.setdefault(entry.model, deque()).append(entry)
-            self._samples[entry.model] += entry.samples
+            self._sequences[entry.model] += entry.sequences
             self._architectures[entry.model] = entry.architecture
 
     @property
@@ -112,20 +120,22 @@ class Assignment:
     def take(self, sampler: str, may_load: Callable[[str], bool]) -> Work | Literal["none", "wait", "stuck"]:
         """The sampler's next shard.
 
-        `none`: every shard is taken; `wait`: no load pays yet; `stuck`: `may_load` refuses all models that are left.
+        `none`: every shard is taken; `wait`: no load pays yet, or the sampler has its share; `stuck`: `may_load`
+        refuses all models that are left.
         """
+        self._here.add(sampler)
         left = [model for model, shards in self._left.items() if shards]
         if not left:
             return "none"
         left = [model for model in left if may_load(model)]
         if not left:
             return "stuck"
-        model = self._next(sampler, left)
+        model = None if self._has_its_share(sampler) else self._next(sampler, left)
         if model is None:
             return "wait"
         self._waits_since.pop(sampler, None)
         work = self._left[model].popleft()
-        self._samples[model] -= work.samples
+        self._sequences[model] -= work.sequences
         self._holds[sampler] = model
         self._taken.setdefault(sampler, {})[work.shard.stem] = work
         return work
@@ -142,7 +152,7 @@ class Assignment:
         """Leave a shard whose model the sampler cannot load to others."""
         if work := self._taken.get(sampler, {}).pop(stem, None):
             self._left[work.model].appendleft(work)
-            self._samples[work.model] += work.samples
+            self._sequences[work.model] += work.sequences
         self._holds.pop(sampler, None)
 
     def ended(self, sampler: str) -> None:
@@ -150,6 +160,16 @@ class Assignment:
         for stem in list(self._taken.get(sampler, {}))[::-1]:
             self.give_back(sampler, stem)
         self._holds.pop(sampler, None)
+        self._here.discard(sampler)
+
+    def _has_its_share(self, sampler: str) -> bool:
+        """Whether the sampler has as many sequences as each would have of all that are not answered."""
+        own = self._taken.get(sampler, {})
+        if len(own) < self._least:
+            return False
+        taken = {name: sum(work.sequences for work in shards.values()) for name, shards in self._taken.items()}
+        unanswered = self._sequences.total() + sum(taken.values())
+        return taken[sampler] * len(self._here) >= unanswered
 
     def _next(self, sampler: str, left: list[str]) -> str | None:
         """The model among `left` that the sampler is to work on; None where it is to wait."""
@@ -164,9 +184,9 @@ class Assignment:
         return most if self._pays(sampler, self._remaining(most) / engines[most]) else None
 
     def _remaining(self, model: str) -> float:
-        """Seconds of one engine that the shards that nobody has taken need; samples, before that is known."""
-        seconds = self._pace.engine_s(model, self._samples[model])
-        return self._samples[model] if seconds is None else seconds
+        """Seconds of one engine that the shards that nobody has taken need; sequences, before that is known."""
+        seconds = self._pace.engine_s(model, self._sequences[model])
+        return self._sequences[model] if seconds is None else seconds
 
     def _pays(self, sampler: str, without_s: float) -> bool:
         """Whether the sampler is to load a model whose engines need so many seconds without it."""

@@ -19,6 +19,7 @@ import ray
 
 from rft_ray.runtime.actor_pool import MAX_BLOCKS, Pool, StageError, run_actors
 from rft_ray.sampling.assignment import Work
+from rft_ray.sampling.in_flight import InFlight
 from rft_ray.sampling.places import LoadFailure, Sites, sites_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
@@ -39,15 +40,18 @@ class Rounds:
         supervisor: Any,
         pool: Pool,
         tracker: ShardTracker,
+        bounds: Callable[[Sequence[int], int], InFlight],
         *,
         work: Mapping[str, Work],
         lost_s: float,
         stays: bool,
     ) -> None:
-        """`work`: by stem, of every shard. `lost_s`: how long to wait for a lost node's replacement. `stays`: whether
-        no other place is to be tried.
+        """`pool`: its actors have the least shards in flight. `bounds`: what each of so many engines may have at once, by
+        the sizes of the shards that are left. `work`: by stem, of every shard. `lost_s`: how long to wait for a lost
+        node's replacement. `stays`: whether no other place is to be tried.
         """
         self._supervisor, self._pool, self._work, self._stays = supervisor, pool, work, stays
+        self._bounds = bounds
         self._standstill = Standstill(self._status, lost_s, tracker.report)
         self._number, self._fruitless = 0, 0
         self._begun: Any = None
@@ -63,13 +67,15 @@ class Rounds:
         pool = first_pool(self._pool, len(shards))
         sites = Sites() if self._stays else sites_of(ray.nodes(), pool.gpus, pool.accelerator_type)
         work = [self._work[shard.stem] for shard in shards]
+        bounds = self._bounds([entry.sequences for entry in work], pool.max_actors)
         # not waited for: the supervisor's process and the samplers' start at the same time
-        self._begun = self._supervisor.begin_round.remote(self._number, work, sites)
+        self._begun = self._supervisor.begin_round.remote(self._number, work, sites, bounds.least)
         if self._number > 1:
             print(f"  sample: {len(shards)} shards were stuck: sampling them elsewhere", flush=True)
             bad = len({failure.place for failure in failures})
             pool = later_pool(self._pool, len(shards), bad + self._fruitless, sites)
-        sampler = partial(make, round_number=self._number)
+        pool = replace(pool, shards_in_flight=bounds.most)  # by now it has as many actors as the least shards fill
+        sampler = partial(make, round_number=self._number, bounds=bounds)
         self._standstill.begin()
         for receipt in run_actors("sample", sampler, turns(shards, pool), pool, SampleReceipt, self._standstill):
             if receipt.refusal != "none":

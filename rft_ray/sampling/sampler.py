@@ -26,6 +26,7 @@ from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.engine_load import EngineLoads
+from rft_ray.sampling.in_flight import UNBOUNDED, Gate, InFlight, sequences_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.supervisor import Decision, Supervisor, SupervisorClient
 from rft_ray.sampling.tracker import label_of
@@ -88,9 +89,11 @@ class Sampler:
         endpoints: Mapping[str, config.Endpoint] | None = None,
         ask: Ask | None = None,
         round_number: int = 1,
+        bounds: InFlight = UNBOUNDED,
     ) -> None:
         """`endpoints`: name -> endpoint of the models that are behind one. `ask`: makes the requests of a shard; None:
-        `ask_problems`. `round_number`: of the execution over shards, as the supervisor counts them.
+        `ask_problems`. `round_number`: of the execution over shards, as the supervisor counts them. `bounds`: what
+        the engine may have at once.
 
         Returns only when this place can load one of the models of the round, or the round is over.
 
@@ -99,6 +102,7 @@ class Sampler:
         self._store = store
         self._jobs = {job.fingerprint: job for job in jobs}
         self._ask = ask or ask_problems
+        self._gate = Gate(bounds)
         self._metrics = SamplerMetrics()
         self._supervisor = SupervisorClient(
             supervisor or Supervisor(store, engine.max_failures, engine.max_quarantined, quarantine.failures(store)),
@@ -127,20 +131,31 @@ class Sampler:
     def __call__(self, shard: Shard) -> SampleReceipt:
         """Sample a shard: the given one, or the one that the supervisor gives out instead."""
         while True:
-            turn = self._supervisor.take(shard.stem)
-            if turn.decision == "wait":
-                time.sleep(ASK_AGAIN_S)
-                continue
-            if turn.decision == "none":
+            taken, turn = self._taken(shard)
+            if turn.decision == "none" or turn.decision == "wait":
                 return SampleReceipt("", refusal="none")
-            taken = turn.shard or shard
             try:
                 receipt = self._handled(taken, turn.decision, turn.reason)
             except NotHere:
                 self._supervisor.give_back(taken.stem)
                 continue
+            finally:
+                self._gate.leave(self._sequences(taken))
             self._supervisor.finished(taken.stem)
             return receipt
+
+    def _taken(self, shard: Shard) -> tuple[Shard, Turn]:
+        """The shard of this thread's turn, once the engine has room for one and the supervisor gives one out."""
+        with self._gate.taking():
+            while (turn := self._supervisor.take(shard.stem)).decision == "wait":
+                time.sleep(ASK_AGAIN_S)
+            taken = turn.shard or shard
+            if turn.decision != "none":
+                self._gate.enter(self._sequences(taken))
+            return taken, turn
+
+    def _sequences(self, shard: Shard) -> int:
+        return sequences_of(shard, self._jobs[shard.fingerprint])
 
     def _handled(self, shard: Shard, decision: Decision, reason: str) -> SampleReceipt:
         """Sample a shard and commit it, as the supervisor decided. Raises NotHere."""

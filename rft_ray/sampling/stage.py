@@ -32,6 +32,7 @@ from rft_ray.runtime import actor_pool, sigterm
 from rft_ray.runtime.ray_cluster import cpu_cores, uses_gpu
 from rft_ray.sampling import quarantine
 from rft_ray.sampling.assignment import Work
+from rft_ray.sampling.in_flight import in_flight, least_in_flight, sequences_at_once, sequences_of
 from rft_ray.sampling.journal import journal_folder, replay
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.rounds import Rounds
@@ -83,9 +84,8 @@ def sample(
     for group in by_engine(jobs):
         make = partial(Sampler, store, group, engine, run_seed=run_seed, endpoints=endpoints, ask=ask)
         try:
-            receipts += _sampled(
-                group, [s for s in shards if job_of[s.fingerprint] in group], store, engine, make, kept
-            )
+            own = [shard for shard in shards if job_of[shard.fingerprint] in group]
+            receipts += _sampled(group, own, store, engine, make, kept, endpoints or {})
         except actor_pool.StageError as error:
             errors.append(str(error))
     if errors:
@@ -112,6 +112,7 @@ def _sampled(
     engine: config.Engine,
     sampler: Callable[..., Sampler],
     kept: Path | None,
+    endpoints: Mapping[str, config.Endpoint],
 ) -> list[SampleReceipt]:
     """Sample these shards of jobs of one engine. Returns one receipt per shard; fewer where some are quarantined.
 
@@ -128,7 +129,9 @@ def _sampled(
     tracker = ShardTracker(shards, job_of)
     stays = jobs[0].settings.engine == "openai"
     lost_s = engine.lost_node_minutes * 60
-    rounds = Rounds(supervisor, pool, tracker, work=work_of(shards, jobs, store), lost_s=lost_s, stays=stays)
+    work = work_of(shards, jobs, store)
+    at_once = partial(in_flight, engine, sequences_at_once(engine, jobs, endpoints))
+    rounds = Rounds(supervisor, pool, tracker, at_once, work=work, lost_s=lost_s, stays=stays)
     receipts: list[SampleReceipt] = []
     left = list(shards)
     try:
@@ -204,8 +207,7 @@ def work_of(shards: Sequence[Shard], jobs: Sequence[SamplingJob], store: Store) 
     work = {}
     for shard in shards:
         job = job_of[shard.fingerprint]
-        samples = (shard.problem_stop - shard.problem_start) * job.settings.samples_per_block
-        work[shard.stem] = Work(shard, job.model.fingerprint, known[job.model], samples)
+        work[shard.stem] = Work(shard, job.model.fingerprint, known[job.model], sequences_of(shard, job))
     return work
 
 
@@ -231,7 +233,7 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
         max_actors=max(engine.min_actors, most),
         gpus=engine.gpus if gpu else 0,
         accelerator_type=engine.accelerator_type if gpu else None,
-        shards_in_flight=engine.shards_in_flight,
+        shards_in_flight=least_in_flight(engine),
         max_restarts=_max_restarts(engine),
         env=process_environment(engine, gpu=gpu),
     )
@@ -240,7 +242,7 @@ def pool_of(engine: config.Engine, gpu: bool, cores: int) -> actor_pool.Pool:
 def endpoint_pool(engine: config.Engine) -> actor_pool.Pool:
     """The pool of the models behind endpoints: one actor, which bounds their requests and counts their tokens."""
     return actor_pool.Pool(
-        cpus=ENDPOINT_CPUS, shards_in_flight=engine.shards_in_flight, max_restarts=_max_restarts(engine)
+        cpus=ENDPOINT_CPUS, shards_in_flight=least_in_flight(engine), max_restarts=_max_restarts(engine)
     )
 
 

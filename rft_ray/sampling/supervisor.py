@@ -34,6 +34,7 @@ from typing import Any, Literal, cast
 from rft_ray.runtime.actor_pool import in_one_line
 from rft_ray.sampling import places, quarantine
 from rft_ray.sampling.assignment import Assignment, Pace, Work
+from rft_ray.sampling.in_flight import LEAST
 from rft_ray.sampling.journal import Journal
 from rft_ray.sampling.places import LoadFailure, LoadRecord, Place, Sites, Verdict
 from rft_ray.sampling.record_writer import RecordWriter
@@ -122,10 +123,13 @@ class Supervisor:
         self._waiting_at_start: dict[str, float] = {}
         self._draining = False
 
-    def begin_round(self, number: int, work: Sequence[Work], sites: Sites) -> None:
-        """Note that a new execution begins, over these shards; samplers of the last one stop to wait."""
+    def begin_round(self, number: int, work: Sequence[Work], sites: Sites, least: int = LEAST) -> None:
+        """Note that a new execution begins, over these shards; samplers of the last one stop to wait.
+
+        `least`: as in Assignment.
+        """
         self._round, self._loads.sites = number, sites
-        self._assignment = Assignment(work, self._pace)
+        self._assignment = Assignment(work, self._pace, least=least)
         self._inside.clear()
         self._waiting.clear()
         self._waiting_at_start.clear()

@@ -32,6 +32,7 @@ from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import Answered, Request
 from rft_ray.sampling.engine_load import EngineLoads
+from rft_ray.sampling.in_flight import in_flight
 from rft_ray.sampling.tuning import Measured
 
 REPORT_S = 5.0
@@ -53,7 +54,7 @@ class Task:
     shots: tuple[Problem, ...]
     """What worked examples are chosen from (`prompts.shots_of`)."""
     per_block: int
-    """Problems of a shard; `engine.shards_in_flight` shards are sampled at once, as in a run."""
+    """Problems of a shard; as many shards are sampled at once as in a run with one engine."""
 
 
 TASK = TypeAdapter(Task)
@@ -80,7 +81,8 @@ def measure(task: Task, tell: Callable[[dict[str, Any]], object]) -> Measured:
     blocks = [requests[at : at + task.per_block] for at in range(0, len(requests), task.per_block)]
     began = reported = time.monotonic()
     answered = tokens = 0
-    with ThreadPoolExecutor(task.engine.shards_in_flight) as pool:
+    sizes = [sum(request.n for request in block) for block in blocks]
+    with ThreadPoolExecutor(in_flight(task.engine, task.engine.max_num_seqs, sizes, 1).most) as pool:
         for block in as_completed([pool.submit(engine.generate, block, settings) for block in blocks]):
             answered += len(block.result())
             tokens += sum(map(tokens_of, block.result()))
