@@ -1,8 +1,8 @@
 """How many shards an engine works on at once: as many as keep its batch full, and no more than its share.
 
 In: the sequences of each shard, how many of them an engine generates at once, and the number of engines. Out: the
-threads of a sampler, and a gate through which they take shards. Shards differ in size: those of a greedy evaluation have
-one sequence a problem, so that few of them fill no batch.
+threads of a sampler, and a gate through which they take shards. Shards differ in size: those of a greedy evaluation
+have one sequence a problem, so that a few of them fill no batch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def in_flight(engine: config.Engine, at_once: int, sizes: Sequence[int], engines
     return InFlight(least, max(least, min(MOST, filling, len(sizes) // engines)), sequences)
 
 
-def sequences_at_once(engine: config.Engine, jobs: Sequence[SamplingJob], endpoints: Mapping[str, config.Endpoint]) -> int:
+def sequences_at_once(
+    engine: config.Engine, jobs: Sequence[SamplingJob], endpoints: Mapping[str, config.Endpoint]
+) -> int:
     """Sequences that an engine of these jobs generates at once; of endpoints, requests."""
     if jobs[0].settings.engine == "openai":
         return max(endpoints[job.model.name].max_concurrency for job in jobs)

@@ -46,8 +46,8 @@ class Rounds:
         lost_s: float,
         stays: bool,
     ) -> None:
-        """`pool`: its actors have the least shards in flight. `bounds`: what each of so many engines may have at once, by
-        the sizes of the shards that are left. `work`: by stem, of every shard. `lost_s`: how long to wait for a lost
+        """`pool`: its actors have the least shards in flight. `bounds`: what each of so many engines may have at once,
+        by the sizes of the shards that are left. `work`: by stem, of every shard. `lost_s`: how long to wait for a lost
         node's replacement. `stays`: whether no other place is to be tried.
         """
         self._supervisor, self._pool, self._work, self._stays = supervisor, pool, work, stays

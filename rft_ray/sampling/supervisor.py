@@ -124,10 +124,7 @@ class Supervisor:
         self._draining = False
 
     def begin_round(self, number: int, work: Sequence[Work], sites: Sites, least: int = LEAST) -> None:
-        """Note that a new execution begins, over these shards; samplers of the last one stop to wait.
-
-        `least`: as in Assignment.
-        """
+        """Note that an execution begins, over these shards. Samplers of the last one end. `least`: as in Assignment."""
         self._round, self._loads.sites = number, sites
         self._assignment = Assignment(work, self._pace, least=least)
         self._inside.clear()
