@@ -168,6 +168,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         read_files([str(tmp_path / name)], PROBLEMS)
 
 
+def test_a_file_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    first = jsonl(tmp_path / "first.jsonl", [asked(model="m")])
+    pq.write_table(pa.Table.from_pylist([asked(model="m")]), tmp_path / "first.parquet")
+    (tmp_path / "again.jsonl").symlink_to(first)
+    twice = [[first, first], [first, str(tmp_path / "again.jsonl")], [first, str(tmp_path / "f*.jsonl")]]
+    for files in (*twice, [str(tmp_path / "first.*")], [str(tmp_path)]):
+        with pytest.raises(DataError, match="each of its samples would count twice: give one of the two"):
+            read_files(files, PROBLEMS)
+    other = jsonl(tmp_path / "second.jsonl", [asked(model="m")])
+    assert len(read_files([first, other], PROBLEMS).by_model["m"]) == 2
+
+
 def ragged() -> list[Completion]:
     return [
         Completion(problem.problem_id, index, f"{at}.{index}", "stop", 0, 0)
