@@ -237,7 +237,11 @@ def _check_once(sources: Sequence[str]) -> None:
 def completion_rows(
     file: str, *, question_column: str | None = None, completion_column: str | None = None
 ) -> Iterator[CompletionRow]:
-    """The rows of one file of completions. Raises DataError where one cannot be read, StoreError for S3."""
+    """The rows of one file of completions, or of a folder or glob of such files.
+
+    Raises DataError where one cannot be read, or comes in two formats; StoreError for S3 out of reach.
+    """
+    _check_once([file])
     asked: list[str] = []
     completion = ""
     for where, row in rows(file):

@@ -16,6 +16,7 @@ from rft_ray.data.external import (
     GOLD_COLUMNS,
     Foreign,
     Gold,
+    completion_rows,
     gold_answers,
     read_files,
     read_gold,
@@ -176,6 +177,8 @@ def test_a_file_that_comes_twice_is_refused(tmp_path: Path) -> None:
     for files in (*twice, [str(tmp_path / "first.*")], [str(tmp_path)]):
         with pytest.raises(DataError, match="each of its samples would count twice: give one of the two"):
             read_files(files, PROBLEMS)
+    with pytest.raises(DataError, match="would count twice"):  # as `rft-ray grade` reads it
+        list(completion_rows(str(tmp_path)))
     other = jsonl(tmp_path / "second.jsonl", [asked(model="m")])
     assert len(read_files([first, other], PROBLEMS).by_model["m"]) == 2
 
