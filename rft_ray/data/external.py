@@ -14,10 +14,12 @@ Limits: the completions of all files are held in memory; a lone surrogate, which
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from rft_ray.data import problems
 from rft_ray.data.gold_rows import QUESTION_COLUMNS, Columns, GoldRow, gold_rows, problem_of
 from rft_ray.data.problem_sources import deduplicated, load_problems
 from rft_ray.data.problems import ProblemSet
-from rft_ray.data.row_files import DataError, names_rows, rows, text_of
+from rft_ray.data.row_files import ROW_FILES, DataError, files_of, names_rows, rows, text_of
 from rft_ray.grading import extract_answer
 from rft_ray.records import Completion, Problem, problem_id
 from rft_ray.store.names import fingerprint_of
@@ -196,8 +198,9 @@ def read_files(
 ) -> Foreign:
     """The completions of all files; those of one model are pooled, in the order given.
 
-    Raises DataError where a row cannot be read, StoreError for S3 out of reach.
+    Raises DataError where a row cannot be read or a file comes twice, StoreError for S3 out of reach.
     """
+    _check_once(files)
     ids = {problem.question.strip(): problem.problem_id for problem in gold}
     questions = GoldQuestions(ids)
     read, taken, stems = Foreign(), Counter[tuple[str, str]](), dict[str, str]()
@@ -217,10 +220,28 @@ def read_files(
     return read
 
 
+def _check_once(sources: Sequence[str]) -> None:
+    """Raises DataError where a file is among the sources twice, or in two formats: its samples would count twice."""
+    names: dict[str, str] = {}
+    for file in chain.from_iterable(map(files_of, sources)):
+        real = file if file.startswith("s3://") else os.path.realpath(os.path.expanduser(file))
+        name = real.removesuffix(max(filter(real.endswith, ROW_FILES), key=len, default=""))
+        if earlier := names.get(name):
+            raise DataError(
+                f"{file}: the same file as {earlier}, or its rows in another format, so that each of its samples would "
+                "count twice: give one of the two"
+            )
+        names[name] = file
+
+
 def completion_rows(
     file: str, *, question_column: str | None = None, completion_column: str | None = None
 ) -> Iterator[CompletionRow]:
-    """The rows of one file of completions. Raises DataError where one cannot be read, StoreError for S3."""
+    """The rows of one file of completions, or of a folder or glob of such files.
+
+    Raises DataError where one cannot be read, or comes in two formats; StoreError for S3 out of reach.
+    """
+    _check_once([file])
     asked: list[str] = []
     completion = ""
     for where, row in rows(file):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rft_ray.config.errors import RunError
@@ -30,6 +30,7 @@ START_S = 120.0
 MARK = "RFT_GRADING_CHILD"
 """Environment variable of a child and of all that it starts: by its value they are found when the child has ended."""
 MOST_BYTES = 64 << 20
+SLICES = 20
 LENGTH = struct.Struct("!I")
 _CODE = "import sys; sys.path[:] = {path!r}; from rft_ray.grading.child_main import main; main({requests}, {answers})"
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
@@ -41,6 +42,29 @@ class ChildError(RunError, RuntimeError):
 
 class NoAnswer(Exception):
     """A request that the child does not answer: it is out of time, or has ended."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Time to wait for a child. Of the time in which the machine is paused, no more than a slice counts.
+
+    Example: Patience(10.0).wait(poll)
+    """
+
+    left_s: float
+    slice_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slice_s = self.left_s / SLICES
+
+    def wait(self, ready: select.poll) -> list[int]:
+        """The descriptors on which something has happened; empty where nothing has in all of the time."""
+        while True:
+            began = time.monotonic()
+            events = [descriptor for descriptor, _ in ready.poll(1000 * min(self.slice_s, max(self.left_s, 0.0)))]
+            self.left_s -= min(time.monotonic() - began, self.slice_s)
+            if events or self.left_s <= 0:
+                return events
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +148,15 @@ class Child:
 
     def _exchange(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send a request and receive its answer. Ends the child where it gives none, and raises NoAnswer."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         try:
             own = uuid.uuid4().hex  # what a task writes into the pipe by itself has another id
             content = json.dumps({**request, "id": own}).encode()
-            self._send(LENGTH.pack(len(content)) + content, deadline)
-            (length,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
+            self._send(LENGTH.pack(len(content)) + content, patience)
+            (length,) = LENGTH.unpack(self._receive(LENGTH.size, patience))
             if length > MOST_BYTES:
                 raise NoAnswer("its answer is no message of the worker")
-            answer = json.loads(self._receive(length, deadline))
+            answer = json.loads(self._receive(length, patience))
             if not isinstance(answer, dict) or answer.pop("id", None) != own:
                 raise NoAnswer("its answer is no message of the worker")
             return answer
@@ -143,32 +167,32 @@ class Child:
             self.close()
             raise NoAnswer("its answer is no message of the worker") from None
 
-    def _send(self, content: bytes, deadline: float) -> None:
+    def _send(self, content: bytes, patience: Patience) -> None:
         while content:
-            self._wait([], [self._to], deadline)
+            self._wait([], [self._to], patience)
             try:
                 content = content[os.write(self._to, content) :]
             except BrokenPipeError:
                 raise NoAnswer(self._why_ended()) from None
 
-    def _receive(self, size: int, deadline: float) -> bytes:
+    def _receive(self, size: int, patience: Patience) -> bytes:
         received = b""
         while len(received) < size:
-            self._wait([self._from], [], deadline)
+            self._wait([self._from], [], patience)
             part = os.read(self._from, min(size - len(received), 1 << 20))
             if not part:
                 raise NoAnswer(self._why_ended())
             received += part
         return received
 
-    def _wait(self, reading: list[int], writing: list[int], deadline: float) -> None:
-        """Wait until a pipe is ready. Raises NoAnswer when the child has ended, or at the deadline."""
+    def _wait(self, reading: list[int], writing: list[int], patience: Patience) -> None:
+        """Wait until a pipe is ready. Raises NoAnswer when the child has ended, or the time has."""
         ready = select.poll()  # select() takes no descriptor from 1,024 on, which a busy process has
         for descriptor in (*reading, self._ended):
             ready.register(descriptor, select.POLLIN)
         for descriptor in writing:
             ready.register(descriptor, select.POLLOUT)
-        events = [descriptor for descriptor, _ in ready.poll(max(deadline - time.monotonic(), 0) * 1000)]
+        events = patience.wait(ready)
         if any(descriptor in events for descriptor in (*reading, *writing)):
             return
         raise NoAnswer(self._why_ended() if events else f"timed out after {self._limits.seconds:g} s")

@@ -31,6 +31,7 @@ from types import CodeType, ModuleType
 from typing import NoReturn
 
 from rft_ray.grading import sandbox
+from rft_ray.grading.child import Patience
 from rft_ray.grading.equations import MAX_TEXT_CHARS
 from rft_ray.records import Problem, Status, Verdict
 
@@ -131,7 +132,7 @@ def _run_in_sandbox(code: str, tests: str, folder: Path, seconds: float) -> _Out
         _sandboxed(code, tests, folder, seconds, written, secret, own)
     os.close(written)
     try:
-        received, in_time = _received(reports, time.monotonic() + seconds)
+        received, in_time = _received(reports, seconds)
     finally:
         os.close(reports)
         os.kill(process, signal.SIGKILL)  # it is not reaped yet, so the id is its own
@@ -145,11 +146,12 @@ def _run_in_sandbox(code: str, tests: str, folder: Path, seconds: float) -> _Out
     return "undecided", f"the code ended its process ({ended}) before its tests were done"
 
 
-def _received(reports: int, deadline: float) -> tuple[bytes, bool]:
-    """(what comes until the pipe is closed, whether that is before the deadline)."""
-    received = b""
+def _received(reports: int, seconds: float) -> tuple[bytes, bool]:
+    """(what comes until the pipe is closed, whether that is within the time)."""
+    received, patience, ready = b"", Patience(seconds), select.poll()
+    ready.register(reports, select.POLLIN)
     while len(received) < _MOST_REPORT_BYTES:
-        if not select.select([reports], [], [], max(deadline - time.monotonic(), 0))[0]:
+        if not patience.wait(ready):
             return received, False
         part = os.read(reports, _MOST_REPORT_BYTES)
         if not part:

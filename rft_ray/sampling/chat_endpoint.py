@@ -24,7 +24,7 @@ from rft_ray import config
 from rft_ray.data import prompts
 from rft_ray.data.prompts import Chat
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling.engine import Misbehaved, Unavailable, Usage
+from rft_ray.sampling.engine import BROKEN_OFF, Misbehaved, Unavailable, Usage
 from rft_ray.sampling.response_bounds import UNCOMPRESSED, TooLarge, bound_body
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -230,7 +230,7 @@ def key_of(endpoint: config.Endpoint) -> str:
 
 
 class _Unreadable(Exception):
-    """An answer with status 200 that is no chat completion."""
+    """An answer with status 200 that is no chat completion, or that something broke off."""
 
 
 class _Message(BaseModel):
@@ -257,7 +257,10 @@ class _Completion(BaseModel):
 
 
 def _reply(body: bytes) -> Reply:
-    """The reply in the body of an answer. Raises _Unreadable where it is no JSON, or lacks texts or usage."""
+    """The reply in the body of an answer.
+
+    Raises _Unreadable where it is no JSON, lacks texts or usage, or a sample was broken off.
+    """
     try:
         completion = _Completion.model_validate_json(body)
     except ValidationError as error:
@@ -266,6 +269,9 @@ def _reply(body: bytes) -> Reply:
         start = body[:60].decode("utf-8", "replace")
         raise _Unreadable(f"the answer is no chat completion ({where}: {problem['msg']}): {start!r}") from None
     choices = sorted(completion.choices, key=lambda choice: choice.index)
+    reasons = [(choice.finish_reason or "").lower() for choice in choices]
+    if broken := next((reason for reason in reasons if reason in BROKEN_OFF), ""):
+        raise _Unreadable(f"a sample was broken off (finish_reason {broken})")
     usage = Usage(completion.usage.prompt_tokens, completion.usage.completion_tokens)
     return Reply(tuple(map(_text_and_reason, choices)), usage)
 

@@ -23,6 +23,11 @@ LONGEST_TOKEN = 1024
 """Characters; tokens of the vocabularies in use are far shorter."""
 OUT_OF_MEMORY = ("outofmemory", "freememoryondevice", "noavailablememory")
 """Parts of the messages of torch and vLLM about a lack of memory, in lower case and without spaces."""
+BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
+"""Finish reasons, in lower case, of texts that neither the model nor the token limit ended: these are no samples.
+
+Of vLLM, OpenRouter and DeepSeek.
+"""
 
 
 @dataclass(frozen=True, slots=True)

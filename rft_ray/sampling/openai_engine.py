@@ -10,8 +10,10 @@ length. Nothing is seeded: an endpoint's samples cannot be drawn again.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -25,6 +27,7 @@ from rft_ray.sampling.engine import Answered, Generated, Request, Unavailable, U
 
 TOO_LONG = ("context_length", "context length", "maximum context", "too long", "too many tokens")
 """Parts of the messages, in lower case, by which endpoints refuse a prompt that exceeds the context."""
+_CONTEXT = re.compile(r"context length is (\d{1,9}) tokens")
 T = TypeVar("T")
 
 
@@ -85,18 +88,42 @@ class OpenAIEngine:
         return await asyncio.gather(*(self._answer(each, settings) for each in requests), return_exceptions=True)
 
     async def _answer(self, request: Request, settings: SamplingSettings) -> Answered:
-        """The answer to one request; empty where the endpoint refuses its prompt as too long."""
+        """The answer to one request; empty where its prompt alone exceeds the endpoint's context."""
         if kept := self._kept.get((settings, str(request.prompt), request.sample_start)):
             return kept
         try:
-            replies = await self._replies(chat_of(request.prompt), request.n, settings)
+            replies = await self._in_context(chat_of(request.prompt), request.n, settings)
         except Refused as refusal:
-            if any(part in str(refusal).lower() for part in TOO_LONG):
-                return Answered(0, (), Usage())
             self._endpoint.refused(refusal)
+        if not replies:
+            return Answered(0, (), Usage())
         samples = [sample for reply in replies for sample in samples_of(reply, settings.max_new_tokens)]
         usage = reduce(add, (reply.usage for reply in replies))
         return Answered(replies[0].usage.prompt_tokens, tuple(samples[: request.n]), usage)
+
+    async def _in_context(self, chat: Chat, n: int, settings: SamplingSettings) -> list[Reply]:
+        """`_replies`, of as many tokens as the context leaves; none where the prompt alone exceeds it.
+
+        Endpoints refuse a prompt that fits, but not with all new tokens after it, in the same words. A request for one
+        token tells the two apart, and its reply, without a sample, comes first.
+        """
+        try:
+            return await self._replies(chat, n, settings)
+        except Refused as error:
+            if not _too_long(error):
+                raise
+            refusal = error
+        try:
+            shortest = await self._ask(chat, 1, replace(settings, max_new_tokens=1))
+        except Refused as error:
+            if _too_long(error):
+                return []
+            raise refusal from None
+        context = _CONTEXT.search(str(refusal))
+        room = int(context[1]) - shortest.usage.prompt_tokens if context else 0
+        if not 0 < room < settings.max_new_tokens:
+            raise refusal
+        return [Reply((), shortest.usage), *await self._replies(chat, n, replace(settings, max_new_tokens=room))]
 
     async def _replies(self, chat: Chat, n: int, settings: SamplingSettings) -> list[Reply]:
         """Replies with n samples together: one, or where the endpoint refuses or ignores `n`, one for each sample."""
@@ -119,6 +146,10 @@ class OpenAIEngine:
         reply = await self._endpoint.ask(chat, n, settings)
         self._spent += reply.usage.tokens
         return reply
+
+
+def _too_long(refusal: Refused) -> bool:
+    return any(part in str(refusal).lower() for part in TOO_LONG)
 
 
 async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -18,7 +18,7 @@ from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.sampling import vllm_arguments, vllm_private
 from rft_ray.sampling.child_errors import child_errors
-from rft_ray.sampling.engine import Answered, EngineDied, Generated, Request
+from rft_ray.sampling.engine import BROKEN_OFF, Answered, EngineDied, Generated, Misbehaved, Request
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.weight_layout import layout
 
@@ -178,5 +178,7 @@ def _in_order(outputs: Sequence[Any]) -> list[Any]:
 
 
 def _generated(output: Any) -> Generated:
+    if output.finish_reason in BROKEN_OFF:
+        raise Misbehaved(f"vLLM broke a sample off (finish_reason {output.finish_reason})")
     reason = "stop" if output.finish_reason == "stop" else "length"
     return Generated(output.text, reason, len(output.token_ids))

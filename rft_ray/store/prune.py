@@ -8,6 +8,9 @@ to be unneeded; tombstones, tables of problems and views are always kept.
 A recipe is superseded if only forgotten plans name it (`plans.py`). A recipe that no saved plan names is not known: an
 earlier version made its files, or a job whose plan was forgotten before.
 
+A prune that is interrupted leaves nothing that a job could take for something else: what is made from samples is
+deleted before them, the records that void files after these, and plans last.
+
 Limits: on S3 it needs a key that may delete; a lifecycle rule for `work/` needs none.
 """
 
@@ -16,15 +19,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 
 from rft_ray.store.base import VIEWS, Store, StoreError
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
 from rft_ray.store.names import record_kind, split, void_generations
-from rft_ray.store.plans import SavedPlan, recipe_of
+from rft_ray.store.plans import FOLDER, SavedPlan, recipe_of
 
-RECIPES = ("completions/", "verdicts/", "judgements/", "paths/", "corpus/", "evaluation/", "models/", "work/")
-"""Folders whose files carry the name of a recipe."""
+RECIPES = ("evaluation/", "models/", "work/", "corpus/", "paths/", "judgements/", "verdicts/", "completions/")
+"""Folders whose files carry the name of a recipe, what is made from samples before them."""
 LEFTOVER = "left by a killed writer"
 LEFT_AFTER_S = 24 * 3600
 """No writer takes so long over one file."""
@@ -91,10 +95,19 @@ def _has_recipe(key: str) -> bool:
 def delete(store: Store, files: Iterable[Unneeded]) -> int:
     """Delete files and return how many. Raises StoreError where the storage does not let this key delete."""
     files = list(files)
+    in_turn = sorted((file.key for file in files if file.reason != LEFTOVER), key=_turn)
     try:
-        store.remove(file.key for file in files if file.reason != LEFTOVER)
+        for _, keys in groupby(in_turn, _turn):  # a storage deletes the files of one call in any order
+            store.remove(keys)
         if any(file.reason == LEFTOVER for file in files):
             store.clear(LEFT_AFTER_S)
     except StoreError as error:
         raise StoreError(f"{error}; a lifecycle rule can delete work/ instead: docs/reliability.md") from error
     return len(files)
+
+
+def _turn(key: str) -> tuple[bool, bool, int, bool]:
+    """Files of a smaller turn are deleted before those of a larger one; a manifest before the files that it lists."""
+    folder = f"{key.partition('/')[0]}/"
+    place = RECIPES.index(folder) if folder in RECIPES else len(RECIPES)
+    return folder == FOLDER, bool(record_kind(key)), place, "/manifest." not in key

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from rft_ray.store import (
     run_lock,
 )
 from rft_ray.store.backends import faults
+from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models.committed import commit_model, committed_model
 from rft_ray.store.names import TOMBSTONE, split, tombstone
 from rft_ray.store.tables import identity, noted
@@ -283,6 +285,39 @@ def test_superseded_recipes_can_be_pruned_and_planned_ones_cannot(url: str) -> N
     prune.delete(store, files)
     run(url)
     assert main(["verify", url]) == 0
+
+
+class Dying(LocalStore):
+    """A store whose process dies before one of its deletions, those before it done."""
+
+    def __init__(self, url: str, deletions: int) -> None:
+        super().__init__(url)
+        self.left = deletions
+
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if not self.left:
+                raise faults.Died(key)
+            self.left -= 1
+            super().remove([key])
+
+
+@pytest.mark.usefixtures("moody")
+def test_what_a_prune_leaves_that_is_interrupted_follows_from_the_samples_that_it_leaves(
+    url: str, tmp_path: Path
+) -> None:
+    flip(url, first(url, COMPLETIONS))
+    assert main(["verify", "--repair", "--yes", url]) == 0  # and no job makes again what is void
+    files = prune.unneeded(open_store(url), set())
+    assert sum(bool(names.record_kind(file.key)) for file in files) == 4
+    for deletions in (3, 11, len(files) - 4, len(files) - 2):
+        left = str(tmp_path / str(deletions))
+        shutil.copytree(url, left)
+        with pytest.raises(faults.Died):
+            prune.delete(Dying(left, deletions), files)
+        run(left)
+        assert rows(open_store(left)) == recomputed(open_store(left), f"{left}-again"), deletions
+        assert main(["verify", left]) == 0
 
 
 def test_without_the_runs_config_no_recipe_is_superseded(url: str, capsys: pytest.CaptureFixture[str]) -> None:

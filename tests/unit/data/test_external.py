@@ -16,6 +16,7 @@ from rft_ray.data.external import (
     GOLD_COLUMNS,
     Foreign,
     Gold,
+    completion_rows,
     gold_answers,
     read_files,
     read_gold,
@@ -166,6 +167,20 @@ def test_files_of_one_model_are_pooled(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=name):
         read_files([str(tmp_path / name)], PROBLEMS)
+
+
+def test_a_file_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    first = jsonl(tmp_path / "first.jsonl", [asked(model="m")])
+    pq.write_table(pa.Table.from_pylist([asked(model="m")]), tmp_path / "first.parquet")
+    (tmp_path / "again.jsonl").symlink_to(first)
+    twice = [[first, first], [first, str(tmp_path / "again.jsonl")], [first, str(tmp_path / "f*.jsonl")]]
+    for files in (*twice, [str(tmp_path / "first.*")], [str(tmp_path)]):
+        with pytest.raises(DataError, match="each of its samples would count twice: give one of the two"):
+            read_files(files, PROBLEMS)
+    with pytest.raises(DataError, match="would count twice"):  # as `rft-ray grade` reads it
+        list(completion_rows(str(tmp_path)))
+    other = jsonl(tmp_path / "second.jsonl", [asked(model="m")])
+    assert len(read_files([first, other], PROBLEMS).by_model["m"]) == 2
 
 
 def ragged() -> list[Completion]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -117,6 +120,35 @@ def test_regex_reads_the_first_group_of_the_last_match(opened: Verifier) -> None
     assert grade(opened, "result=4").status is Status.WRONG_ANSWER
     assert grade(opened, "5").status is Status.NO_ANSWER
     assert grade(opened, "result=5", truncated=True).status is Status.TRUNCATED
+
+
+class Stopped:
+    """Polls as a process does that was stopped meanwhile: when it goes on, the time is over and nothing has come."""
+
+    poll_of_the_system = select.poll
+
+    def __init__(self) -> None:
+        self._poll = self.poll_of_the_system()
+        self.register = self._poll.register
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        if waits := type(self).waits:
+            time.sleep(waits.pop())
+            return []
+        return self._poll.poll(milliseconds)
+
+    waits: ClassVar[list[float]] = []
+
+
+@pytest.mark.parametrize("opened", [spec("regex", r"result=(\d+)", 0.5)], indirect=True)
+def test_the_time_in_which_the_machine_was_paused_does_not_count(
+    opened: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert grade(opened, "result=5").status is Status.CORRECT
+    monkeypatch.setattr(select, "poll", Stopped)
+    monkeypatch.setattr(Stopped, "waits", [0.7])
+    assert grade(opened, "result=5").status is Status.CORRECT
+    assert not Stopped.waits
 
 
 @pytest.mark.parametrize("opened", [spec("regex", r"^(a+)+$", 1.0)], indirect=True)

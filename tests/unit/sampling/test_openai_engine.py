@@ -19,6 +19,7 @@ from rft_ray.data.prompts import Chat, Message
 from rft_ray.plan.jobs import ModelRef, SamplingJob
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Completion, Problem, from_table, problem_id
+from rft_ray.sampling import chat_endpoint
 from rft_ray.sampling.engine import Answered, Generated, Misbehaved, Request, Unavailable, Usage
 from rft_ray.sampling.openai_engine import OpenAIEngine
 from rft_ray.sampling.receipt import SampleReceipt
@@ -248,6 +249,53 @@ def test_a_prompt_beyond_the_context_is_skipped_and_other_refusals_are_not() -> 
         engine(lambda *_: refusal(400, "temperature is not supported")) as (opened, _),
         pytest.raises(Unavailable, match="temperature is not supported: correct the sampling settings"),
     ):
+        opened.generate([request()], SETTINGS)
+
+
+def context_of(tokens: int, prompt_tokens: int, message: str = "maximum context length is {} tokens") -> Script:
+    """An endpoint with a context of so many tokens, which refuses what prompt and new tokens together exceed."""
+
+    def script(body: dict[str, Any], number: int) -> Answer:
+        if prompt_tokens + body["max_tokens"] > tokens:
+            return refusal(400, f"This model's {message.format(tokens)}. However, you requested more")
+        most = body["max_tokens"]
+        return completion(*["x"] * body.get("n", 1), prompt_tokens=prompt_tokens, completion_tokens=most)
+
+    return script
+
+
+def test_a_prompt_that_fits_without_all_new_tokens_is_no_skipped_one() -> None:
+    with engine(context_of(50, 20)) as (opened, server):
+        [answer] = opened.generate([request()], SETTINGS)
+    assert (answer.prompt_tokens, len(answer.samples)) == (20, 2)
+    assert answer.usage == Usage(40, 31), "the request for one token is charged too"
+    assert [(body["max_tokens"], body.get("n", 1)) for body in server.asked[-2:]] == [(1, 1), (30, 2)]
+    with engine(context_of(50, 50)) as (opened, _):
+        [answer] = opened.generate([request()], SETTINGS)
+    assert answer == Answered(0, (), Usage())
+
+
+def test_a_context_whose_length_is_not_said_fails_the_shard_and_skips_nothing() -> None:
+    with (
+        engine(context_of(50, 20, "prompt is too long")) as (opened, _),
+        pytest.raises(Misbehaved, match="too long"),
+    ):
+        opened.generate([request()], SETTINGS)
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_a_text_that_the_endpoint_broke_off_is_no_sample(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_endpoint, "FIRST_WAIT_S", 0.01)
+
+    def script(body: dict[str, Any], number: int) -> Answer:
+        broken = completion("5 is", "2+3 = 5").body.replace(b'"stop"', f'"{reason}"'.encode(), 1)
+        return Answer(200, broken) if number < 2 else echo(body, number)
+
+    with engine(script, retry_seconds=9) as (opened, server):
+        [answer] = opened.generate([request()], SETTINGS)
+    assert [sample.text for sample in answer.samples] == [f"{QUESTIONS[0]} #### {i}" for i in range(2)]
+    assert len(server.asked) == 3
+    with engine(lambda *_: script({}, 0), retry_seconds=9) as (opened, _), pytest.raises(Misbehaved, match=reason):
         opened.generate([request()], SETTINGS)
 
 

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
-from rft_ray.sampling.engine import EngineDied, Request
+from rft_ray.sampling.engine import EngineDied, Misbehaved, Request
 from rft_ray.sampling.vllm_engine import Submission, VllmEngine
 
 
@@ -119,3 +119,31 @@ def test_an_engine_that_fails_while_it_takes_in_requests_answers_none_of_them_by
         for submission in submissions:
             with pytest.raises(EngineDied, match="no room"):
                 submission.answer.result(10)
+
+
+@dataclass
+class Text:
+    finish_reason: str
+    index: int = 0
+    text: str = "5 is"
+    token_ids: tuple[int, ...] = (1, 2)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "abort", "error"])
+def test_a_text_that_the_engine_broke_off_is_no_sample(reason: str) -> None:
+    class Answering(RecordingEngine):
+        def step(self) -> list[Output]:
+            return [Output(output.request_id, outputs=[Text(reason)]) for output in super().step()]
+
+    class Numbers:
+        eos_token_id = 0
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            return {"input_ids": [int(text)]}
+
+    asked = Request(Problem("1", "1", "", ""), "1", 0, 1)
+    with stepping(Answering(), Numbers()) as engine:
+        broken = pytest.raises(Misbehaved, match=f"finish_reason {reason}")
+        with broken if reason in ("abort", "error") else nullcontext():
+            [answer] = engine.generate([asked], SamplingSettings(0.7, 1.0, 8, 1, "{query}"))
+            assert answer.samples[0].finish_reason == reason
