@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
     if options.explain:
         return explain.main(options)
     try:
-        if options.out:
-            check_out("--out", options.out)
+        out = check_out("--out", options.out) if options.out else None
         gold = external.gold_answers(options.gold)
         samples = list(_samples(options, gold))
     except RftError as error:
@@ -92,8 +91,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
         _print_mode(mode, known, verdicts[mode], time.perf_counter() - started)
     if len(modes) > 1:
         _print_differences(verdicts)
-    if options.out:
-        _write(options.out, known, verdicts)
+    if out:
+        _write(out, known, verdicts)
     return 0
 
 

@@ -35,6 +35,7 @@ from rft_ray.evaluation.summary_records import (
     parse_summary,
     summary_json,
 )
+from rft_ray.grading import MODES, Mode
 from rft_ray.plan.cost import price
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.plan.judges import JUDGE, judge_endpoints
@@ -80,6 +81,19 @@ def samplers_of(store: Store) -> dict[str, str]:
         return summary.samplers
     tree = _tree(store) or {}
     return dict(tree.get("samplers", {})) if tree.get("job") == VERIFY else {}
+
+
+def corpora_of(store: Store, config: Mapping[str, Any]) -> dict[Mode, str]:
+    """Mode of the verdicts -> key of the JSONL of the corpus made from them, of those that the summary counts.
+
+    `config`: the run's saved config, as a tree; empty for `rft-ray verify`. Empty when there is no such corpus yet, or
+    the summary, of an earlier version, does not name its samplers.
+    """
+    if summary := read_summary(store):
+        file = summary.corpus.file if summary.corpus and summary.samplers else None
+        return {config["grading"]["mode"]: file} if file and config else {}
+    corpora = (_tree(store) or {}).get("corpus") or {}
+    return {mode: corpora[mode]["file"] for mode in MODES if mode in corpora} if samplers_of(store) else {}
 
 
 def _tree(store: Store) -> dict[str, Any] | None:

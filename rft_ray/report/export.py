@@ -131,13 +131,16 @@ def _repositories(name: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def upload(folder: Path, target: str) -> list[str]:
-    """Copy an exported folder to the hub or S3, and return the addresses. Raises UploadError and StoreError."""
+    """Copy an exported folder to the hub or S3, and return the addresses. Raises UploadError."""
     if target.startswith("hub:"):
         return _to_hub(folder, target.removeprefix("hub:"))
     store = open_store(target)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if not store.create_file(path.relative_to(folder).as_posix(), path):
-            raise StoreError(f"{target} was written to during the export: choose another prefix")
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            if not store.create_file(path.relative_to(folder).as_posix(), path):
+                raise UploadError(f"{target} was written to during the export: choose another prefix")
+    except StoreError as error:
+        raise UploadError(f"{error}; {target} may hold a part of the files: export to another prefix") from error
     return [store.url]
 
 

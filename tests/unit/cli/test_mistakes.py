@@ -220,3 +220,25 @@ def test_pairs_and_study_refuse_a_folder_as_file(tmp_path: Path, capsys: pytest.
     line = refused(pairs.main(["--run", "nowhere", "--out", str(tmp_path)]), capsys)
     assert line == f"error: --out {tmp_path} is a folder: give a file in it, as in {tmp_path}/result.jsonl"
     assert "--markdown" in refused(study.main(["study", "--markdown", str(tmp_path)]), capsys)
+
+
+def test_out_is_written_below_the_home_folder_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    assert grading.main([file, "--gold", file, "--out=~/made/x.jsonl"]) == 0
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "latest.jsonl").symlink_to(tmp_path / "made" / "x.jsonl")
+    (tmp_path / "made" / "x.jsonl").write_text("")
+    assert grading.main([file, "--gold", file, "--out", "latest.jsonl"]) == 0
+    assert (tmp_path / "latest.jsonl").is_symlink()
+    assert len((tmp_path / "made" / "x.jsonl").read_text().splitlines()) == 3
+
+
+def test_out_that_is_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As /dev/stdout, which would be replaced by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    line = refused(pairs.main(["nowhere", "--out", f"{tmp_path}/pipe"]), capsys)
+    assert line == (f"error: --out {tmp_path}/pipe is not a regular file: give the path of one, which is written whole")
