@@ -109,9 +109,9 @@ def test_every_door_to_a_command_ends_as_the_command_does(door: list[str]) -> No
     """As `python -m rft_ray.store --help | true`: no traceback, and the exit code of a closed pipe."""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, *door, "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False
-    )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *door, "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=buffered, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
 
