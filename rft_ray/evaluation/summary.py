@@ -45,7 +45,7 @@ from rft_ray.runtime.progress import StageTime, Stopwatch
 from rft_ray.sampling import places
 from rft_ray.sampling.engine_load import EngineLoad, merged
 from rft_ray.sampling.quarantine import Held, held_shards
-from rft_ray.store import NotFound, Store, present
+from rft_ray.store import NotFound, Store, StoreError, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
 from rft_ray.store.shards import committed_keys, missing_shards, shard_metadata
@@ -61,6 +61,22 @@ def read_summary(store: Store) -> Summary | None:
         return parse_summary(store.read(SUMMARY))
     except (NotFound, ValueError):  # the next run rebuilds it
         return None
+
+
+def required_summary(store: Store, lacks: str) -> Summary:
+    """The run's summary. Raises StoreError, which says why there is none.
+
+    `lacks`: what is said of the run of another job. Example: "has no report: its figures are in its summary.json"
+    """
+    if summary := read_summary(store):
+        return summary
+    if (job := job_of(store)) not in (None, "pipeline"):
+        raise StoreError(f"{store.url} is of `rft-ray {job}`, which {lacks}")
+    if store.exists(SUMMARY):
+        raise StoreError(f"{store.url}/{SUMMARY} is damaged: run the run's command again, which rebuilds it")
+    raise StoreError(
+        f"{store.url} has no {SUMMARY}: give the folder or s3:// address of a run that has built its corpus"
+    )
 
 
 def job_of(store: Store) -> str | None:
