@@ -242,3 +242,13 @@ def test_out_that_is_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     os.mkfifo(tmp_path / "pipe")
     line = refused(pairs.main(["nowhere", "--out", f"{tmp_path}/pipe"]), capsys)
     assert line == (f"error: --out {tmp_path}/pipe is not a regular file: give the path of one, which is written whole")
+
+
+def test_grade_does_not_replace_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    before = (tmp_path / "c.jsonl").read_bytes()
+    (tmp_path / "link").symlink_to(file)
+    for out in (file, str(tmp_path / "link")):
+        line = refused(grading.main([file, "--gold", "tiny:train:20:3:1-2", "--out", out]), capsys)
+        assert line == f"error: --out {out} is a file that is read here: choose another one"
+    assert (tmp_path / "c.jsonl").read_bytes() == before
