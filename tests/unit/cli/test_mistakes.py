@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from rft_ray.cli import grading, pairs, run, study
+from rft_ray.cli.job import config_file
 from rft_ray.data.tiny.generator import generate
 
 CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")
@@ -252,3 +253,9 @@ def test_grade_does_not_replace_what_it_reads(tmp_path: Path, capsys: pytest.Cap
         line = refused(grading.main([file, "--gold", "tiny:train:20:3:1-2", "--out", out]), capsys)
         assert line == f"error: --out {out} is a file that is read here: choose another one"
     assert (tmp_path / "c.jsonl").read_bytes() == before
+
+
+def test_a_config_is_found_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the `~` of `--config=~/mine.yaml` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config_file("~/mine.yaml") == tmp_path / "mine.yaml"
