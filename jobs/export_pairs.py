@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before rft_ray, which need not be installed
 
-from rft_ray.cli.pairs import main
+from rft_ray.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], prog="python jobs/export_pairs.py"))
+    sys.exit(call("pairs", sys.argv[1:], "python jobs/export_pairs.py"))

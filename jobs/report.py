@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before rft_ray, which need not be installed
 
-from rft_ray.cli.report import main
+from rft_ray.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], prog="python jobs/report.py"))
+    sys.exit(call("report", sys.argv[1:], "python jobs/report.py"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before rft_ray, which need not be installed
 
-from rft_ray.cli.run import main
+from rft_ray.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], prog="python jobs/rft_pipeline.py"))
+    sys.exit(call("run", sys.argv[1:], "python jobs/rft_pipeline.py"))

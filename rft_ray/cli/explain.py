@@ -50,8 +50,7 @@ def main(options: argparse.Namespace) -> int:
     else:
         colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         shown = "\n\n".join(as_text(explanation, colour=colour) for explanation in explained)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(shown.encode(encoding, "backslashreplace").decode(encoding))
+    print(shown)
     return 0
 
 

@@ -31,14 +31,14 @@ REMOTE = ("hub:", "s3://")
 def main(argv: Sequence[str], prog: str = "rft-ray export") -> int:
     """Export the model and return the exit code."""
     try:
-        options = arguments(argv, prog)
-        print("\n".join(f"exported: {address}" for address in run(options)))
+        addresses = run(arguments(argv, prog))
     except export.UploadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (RftError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print("\n".join(f"exported: {address}" for address in addresses))
     return 0
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from typing import Any
 
 from rft_ray.cli import explain
 from rft_ray.cli.job import check_out
-from rft_ray.config.errors import RftError
+from rft_ray.config.errors import InputError, RftError
 from rft_ray.data import external
 from rft_ray.grading import COLLECTING, EVALUATING, MODES, grade
 from rft_ray.grading.grader import UNREAD
@@ -60,8 +61,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
     if options.explain:
         return explain.main(options)
     try:
-        if options.out:
-            check_out("--out", options.out)
+        out = _checked_out(options)
         gold = external.gold_answers(options.gold)
         samples = list(_samples(options, gold))
     except RftError as error:
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "rft-ray grade") ->
         _print_mode(mode, known, verdicts[mode], time.perf_counter() - started)
     if len(modes) > 1:
         _print_differences(verdicts)
-    if options.out:
-        _write(options.out, known, verdicts)
+    if out:
+        _write(out, known, verdicts)
     return 0
 
 
@@ -125,7 +125,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        help="write each completion's verdicts and selection as a line of JSON",
+        metavar="FILE.jsonl",
+        help="local file to write or replace: each completion's verdicts and selection as a line of JSON",
     )
     parser.add_argument("--explain", action="store_true", help="explain the verdict on one text")
     parser.add_argument("--row", type=int, metavar="N", help="with --explain: the row of the file, from 1")
@@ -143,6 +144,16 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--row must be 1 or more")
     if options.gold is None and not (options.explain and options.row):
         parser.error("the following arguments are required: --gold")
+
+
+def _checked_out(options: argparse.Namespace) -> Path | None:
+    """The file to write, if any. Raises InputError where it cannot be written, or is one of those that are read."""
+    if options.out is None:
+        return None
+    out = check_out("--out", options.out)
+    if out.exists() and any(os.path.exists(read) and out.samefile(read) for read in (options.file, options.gold)):
+        raise InputError(f"--out {options.out} is a file that is read here: choose another one")
+    return out
 
 
 def _samples(options: argparse.Namespace, gold: Mapping[str, str]) -> Iterator[Sample]:

@@ -52,7 +52,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
 
 def config_file(config: str) -> Path:
     """The YAML file that a CONFIG argument names: a path, or the bare name of a shipped config. Raises ConfigError."""
-    path = Path(config)
+    path = Path(os.path.expanduser(config))
     if path.suffix or len(path.parts) > 1 or path.is_file():
         return path
     shipped = shipped_configs()
@@ -145,13 +145,21 @@ def check_writable(store: Store) -> None:
         check_folder("run.store", folder.parent)
 
 
-def check_out(option: str, file: Path) -> None:
-    """Raises InputError unless a file can be written at this path. Writes nothing; missing folders can be made."""
-    if os.path.isdir(file):
+def check_out(option: str, file: Path) -> Path:
+    """The path at which to write a file, with `~` and links resolved. Raises InputError where that is not possible.
+
+    Writes nothing; missing folders can be made.
+    """
+    path = os.path.expanduser(file)
+    if os.path.isdir(path):
         raise InputError(
             f"{option} {file} is a folder: give a file in it, as in {file / 'result'}{file.suffix or '.jsonl'}"
         )
-    check_folder(option, file.expanduser().absolute().parent)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{option} {file} is not a regular file: give the path of one, which is written whole")
+    resolved = Path(os.path.realpath(path))
+    check_folder(option, resolved.parent)
+    return resolved
 
 
 def check_folder(option: str, folder: Path) -> None:

@@ -9,6 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
+
+from rft_ray import __version__
 
 COMMANDS = {
     "run": ("run", "fine-tune, sample, verify, merge, fine-tune again, evaluate: the whole of RFT"),
@@ -27,20 +30,47 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit code; 2 when there is no such subcommand, 130 after Ctrl-C."""
+    """Run a subcommand and return its exit code: 2 when there is no such subcommand, else as `call`."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    return _ended(lambda: _run(name, rest))
+
+
+def call(command: str, argv: Sequence[str], prog: str) -> int:
+    """Run a subcommand as the program `prog` and return its exit code.
+
+    130 after Ctrl-C, 141 where nobody reads the output any more (`| head`).
+    """
+    return _ended(lambda: _main_of(command)(argv, prog))
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
     if name in ("-h", "--help"):
         print(_help())
+        return 0
+    if name == "--version":
+        print(f"rft-ray {__version__}")
         return 0
     if name not in COMMANDS:
         print(f"{_help()}\n\nrft-ray: error: there is no command {name!r}", file=sys.stderr)
         return 2
+    return _main_of(name)(argv, f"rft-ray {name}")
+
+
+def _main_of(command: str) -> Callable[[Sequence[str], str], int]:
+    main_of: Callable[[Sequence[str], str], int] = import_module(f"rft_ray.cli.{COMMANDS[command][0]}").main
+    return main_of
+
+
+def _ended(run: Callable[[], int]) -> int:
+    """The exit code of a command, whatever ends it. What the terminal's encoding lacks is printed as an escape."""
+    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command: Callable[[Sequence[str]], int] = import_module(f"rft_ray.cli.{COMMANDS[name][0]}").main
-        code = command(rest)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # as of `| head`; what Python still has to write at its end goes nowhere
+        try:
+            return run()
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:  # what Python still has to write at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -63,6 +93,6 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "rft-ray COMMAND --help lists a command's options.",
+            "rft-ray COMMAND --help lists a command's options; rft-ray --version prints the version.",
         ]
     )

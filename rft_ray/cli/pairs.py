@@ -1,11 +1,12 @@
-"""Export preference pairs for DPO from a run's correct and wrong reasoning paths.
+"""Export preference pairs for DPO from a run: the paths of its corpus against its wrong completions.
 
     rft-ray pairs runs/demo --out pairs.jsonl --max-per-problem 4
 
-Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; does not start Ray. Writes one JSON object
-per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer reads them, then the origin of both texts. The three are
-texts, or lists of messages where the model was asked by its chat template. Exit codes: 0 done, 2 the run has no pairs,
-or the run or the file cannot be used.
+Works on any run with verdicts, made by `rft-ray run` or `rft-ray verify`; does not start Ray. Chosen are the paths of
+the run's corpus; where it has none yet, all correct completions, which a note says. Rejected are wrong completions that
+were not cut at the token limit. Writes one JSON object per line: `prompt`, `chosen`, `rejected`, as TRL's DPOTrainer
+reads them, then the origin of both texts. The three are texts, or lists of messages where the model was asked by its
+chat template. Exit codes: 0 done, 2 the run has no pairs, or the run or the file cannot be used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,10 +26,10 @@ from rft_ray.config.errors import RftError
 from rft_ray.config.loading import saved_tree
 from rft_ray.corpus import preference_pairs
 from rft_ray.corpus.graded import recorded_rules
-from rft_ray.evaluation.summary import read_summary, samplers_of
+from rft_ray.evaluation.summary import corpora_of, read_summary, samplers_of
 from rft_ray.grading import MODES
 from rft_ray.grading.grader import UNREAD, Unread
-from rft_ray.grading.spec import DEFAULT, VerifierSpec, saved_spec
+from rft_ray.grading.spec import VerifierSpec, saved_spec
 from rft_ray.records import REJECTIONS, Status
 from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.base import partial_file
@@ -58,7 +59,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument
     add_run(parser, "a run with verdicts")
     add("--out", required=True, type=Path, metavar="FILE.jsonl", help="local file to write or replace")
-    add("--mode", choices=MODES, help="which verdicts to use (default: strict, or paper where more samples have them)")
+    add("--mode", choices=MODES, help="which verdicts to use (default: those that the run's corpus was made from)")
     add(
         "--max-per-problem",
         type=int,
@@ -66,7 +67,11 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
         metavar="N",
         help="at most N pairs per problem (default: %(default)s)",
     )
-    add("--same-model", action="store_true", help="take both paths of a pair from the same model")
+    add(
+        "--same-model",
+        action="store_true",
+        help="take both texts of a pair from the same model; a path is of the model whose text is in the corpus",
+    )
     add("--unread", choices=UNREAD, help="as in the `rft-ray verify` that graded (default: as in the run's config)")
     others = sorted(set(REJECTIONS) - preference_pairs.REJECTED)
     add(
@@ -74,7 +79,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=others,
-        help="statuses to reject as well",
+        help="statuses to reject as well; truncated: whatever was cut, also with another status",
     )
     options = parser.parse_args(argv)
     if options.max_per_problem < 1:
@@ -85,35 +90,42 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def export(options: argparse.Namespace) -> tuple[Counter[str], int]:
     """Write the run's pairs to the file. Returns the counts of `write`. Raises StoreError when the run has none."""
-    check_out("--out", options.out)
+    out = check_out("--out", options.out)
     store = open_run(options.run)
+    config = config_of(store)
+    corpora = corpora_of(store, config)
+    mode = options.mode or next((mode for mode in MODES if mode in corpora), None)
     rows = preference_pairs.export(
         store,
         samplers=samplers_of(store),
-        mode=options.mode,
-        rules=rules_of(store, options.unread),
+        corpus=corpora.get(mode) if mode else None,
+        drop_reasoning=config.get("corpus", {}).get("reasoning") == "drop",
+        mode=mode,
+        rules=rules_of(store, config, options.unread),
         rejected=preference_pairs.REJECTED | {Status(name) for name in options.also_reject},
         most=options.max_per_problem,
         same_model=options.same_model,
         note=lambda line: print(f"note: {line}", file=sys.stderr),
     )
-    with partial_file(options.out) as partial, partial.open("w", encoding="utf-8") as file:
+    with partial_file(out) as partial, partial.open("w", encoding="utf-8") as file:
         counts, problems = write(rows, file)
         if not counts:
             raise StoreError(f"no problem of {options.run} has both a right and a wrong path, so nothing was written")
     return counts, problems
 
 
-def rules_of(store: Store, unread: Unread | None) -> VerifierSpec:
-    """The verifier of a run's config; gsm8k where the run has none, as samples graded by `rft-ray verify`."""
+def config_of(store: Store) -> dict[str, Any]:
+    """The run's saved config, as a tree; empty where it has none, as that of `rft-ray verify`. Raises ConfigError."""
     try:
-        content = store.read("config.yaml")
+        return saved_tree(store.read("config.yaml"), f"{store.url}/config.yaml")
     except NotFound:
-        rules = DEFAULT
-    else:
-        summary = read_summary(store)
-        spec = saved_spec(saved_tree(content, f"{store.url}/config.yaml"))
-        rules = recorded_rules(store, spec, summary.fingerprint if summary else "")
+        return {}
+
+
+def rules_of(store: Store, config: Mapping[str, Any], unread: Unread | None) -> VerifierSpec:
+    """The verifier of a run's config; gsm8k where it has none, as samples graded by `rft-ray verify`."""
+    summary = read_summary(store)
+    rules = recorded_rules(store, saved_spec(config), summary.fingerprint if summary else "")
     return replace(rules, unread=unread) if unread else rules
 
 
@@ -126,5 +138,5 @@ def write(rows: Iterable[dict[str, Any]], file: TextIO) -> tuple[Counter[str], i
         counts[row["rejected_verdict"]] += 1
         problems.add(row["problem_id"])
         if counts.total() % EVERY == 0:
-            print(f"  {counts.total():,} pairs", flush=True)
+            print(f"  {counts.total():,} pairs", file=sys.stderr, flush=True)
     return counts, len(problems)

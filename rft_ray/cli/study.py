@@ -78,8 +78,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str], *, command: st
     """Read and check everything. Returns the study as a function, or None when nothing needs Ray."""
     config = load(config_file(options.config), settings)
     if options.markdown:
-        check_out("--markdown", options.markdown)
-        write_markdown(config, options.markdown)
+        write_markdown(config, check_out("--markdown", options.markdown))
         return None
     if options.dry_run:
         dry_run(config, gpu=options.gpu)

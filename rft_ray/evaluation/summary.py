@@ -35,6 +35,7 @@ from rft_ray.evaluation.summary_records import (
     parse_summary,
     summary_json,
 )
+from rft_ray.grading import MODES, Mode
 from rft_ray.plan.cost import price
 from rft_ray.plan.jobs import CorpusJob, SamplingJob, VerdictJob
 from rft_ray.plan.judges import JUDGE, judge_endpoints
@@ -44,7 +45,7 @@ from rft_ray.runtime.progress import StageTime, Stopwatch
 from rft_ray.sampling import places
 from rft_ray.sampling.engine_load import EngineLoad, merged
 from rft_ray.sampling.quarantine import Held, held_shards
-from rft_ray.store import NotFound, Store, present
+from rft_ray.store import NotFound, Store, StoreError, present
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.names import split
 from rft_ray.store.shards import committed_keys, missing_shards, shard_metadata
@@ -60,6 +61,22 @@ def read_summary(store: Store) -> Summary | None:
         return parse_summary(store.read(SUMMARY))
     except (NotFound, ValueError):  # the next run rebuilds it
         return None
+
+
+def required_summary(store: Store, lacks: str) -> Summary:
+    """The run's summary. Raises StoreError, which says why there is none.
+
+    `lacks`: what is said of the run of another job. Example: "has no report: its figures are in its summary.json"
+    """
+    if summary := read_summary(store):
+        return summary
+    if (job := job_of(store)) not in (None, "pipeline"):
+        raise StoreError(f"{store.url} is of `rft-ray {job}`, which {lacks}")
+    if store.exists(SUMMARY):
+        raise StoreError(f"{store.url}/{SUMMARY} is damaged: run the run's command again, which rebuilds it")
+    raise StoreError(
+        f"{store.url} has no {SUMMARY}: give the folder or s3:// address of a run that has built its corpus"
+    )
 
 
 def job_of(store: Store) -> str | None:
@@ -80,6 +97,19 @@ def samplers_of(store: Store) -> dict[str, str]:
         return summary.samplers
     tree = _tree(store) or {}
     return dict(tree.get("samplers", {})) if tree.get("job") == VERIFY else {}
+
+
+def corpora_of(store: Store, config: Mapping[str, Any]) -> dict[Mode, str]:
+    """Mode of the verdicts -> key of the JSONL of the corpus made from them, of those that the summary counts.
+
+    `config`: the run's saved config, as a tree; empty for `rft-ray verify`. Empty when there is no such corpus yet, or
+    the summary, of an earlier version, does not name its samplers.
+    """
+    if summary := read_summary(store):
+        file = summary.corpus.file if summary.corpus and summary.samplers else None
+        return {config["grading"]["mode"]: file} if file and config else {}
+    corpora = (_tree(store) or {}).get("corpus") or {}
+    return {mode: corpora[mode]["file"] for mode in MODES if mode in corpora} if samplers_of(store) else {}
 
 
 def _tree(store: Store) -> dict[str, Any] | None:

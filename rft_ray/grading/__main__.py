@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rft_ray.cli.grading import main
+import sys
+
+from rft_ray.cli.main import call
 
 if __name__ == "__main__":
-    raise SystemExit(main(prog="python -m rft_ray.grading"))
+    sys.exit(call("grade", sys.argv[1:], "python -m rft_ray.grading"))

@@ -23,6 +23,10 @@ WIDE, NARROW = 692, 318
 VEGA_LITE = "6.1"
 INK, MUTED, LINE, ACCENT = "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)"
 FONT = "system-ui, sans-serif"
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+DASHES = ([1, 0], [7, 3], [2, 3])
+"""What tells series apart besides their colours, some of which look alike to the colour-blind, and of which there are
+eight: shapes of points in turn, dashes of lines for each four."""
 CONFIG: Spec = {
     "background": None,
     "font": FONT,
@@ -159,7 +163,8 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
     """
     names = [name for name in colours if any(row["name"] == name for row in rows)]
     scale = {"domain": names, "range": [colours[name] for name in names]}
-    colour = _encode("name", "nominal", scale=scale, legend={"columns": _columns(names, width)})
+    legend = {"columns": _columns(names, width)}
+    colour = _encode("name", "nominal", scale=scale, legend=legend)
     top = max(row["k"] for row in ahead)
     x = _encode(
         "k",
@@ -187,7 +192,11 @@ def path_curves(width: int, rows: Rows, ahead: Rows, colours: Mapping[str, str],
             {
                 "data": {"values": [*rows, *(row for row in ahead if row["k"] == top)]},
                 "mark": {"type": "point", "filled": True, "size": 46, "opacity": 1},
-                "encoding": {**line, "description": _encode("text", "nominal")},
+                "encoding": {
+                    **line,
+                    "shape": _encode("name", "nominal", scale=shapes(names), legend=legend),
+                    "description": _encode("text", "nominal"),
+                },
             },
         ],
     }
@@ -279,12 +288,15 @@ def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, 
     """Training loss against the step, one small chart per stage. Rows: stage, model, step, loss, mean, text."""
     names = [name for name in colours if any(row["model"] == name for row in rows)]
     columns = 2 if width > 400 and len(stages) > 1 else 1
+    legend = {"columns": _columns(names, width), "symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 3}
     colour = _encode(
         "model",
         "nominal",
         scale={"domain": names, "range": [colours[name] for name in names]},
-        legend={"columns": _columns(names, width), "symbolSize": 50, "symbolStrokeWidth": 6},
+        legend=legend,
     )
+    dashes = {"domain": names, "range": [DASHES[at // 4 % len(DASHES)] for at in range(len(names))]}
+    dash = _encode("model", "nominal", scale=dashes, legend=legend)
     x = _encode("step", title="optimizer step", axis={"grid": False, "tickCount": 4}, scale={"nice": False})
     y = _encode("loss", title="loss", scale={"zero": False}, axis={"tickCount": 5})
     return {
@@ -307,6 +319,7 @@ def losses(width: int, rows: Rows, stages: Sequence[str], colours: Mapping[str, 
                         "x": x,
                         "y": {**y, "field": "mean"},
                         "color": colour,
+                        "strokeDash": dash,
                         "description": _encode("text", "nominal"),
                     },
                 },
@@ -348,6 +361,11 @@ def _limits(width: int) -> Spec:
 
 
 # --- Parts of specifications ----------------------------------------------------------------------
+
+
+def shapes(names: Sequence[str]) -> Spec:
+    """The scale of the shapes of these series, in their order."""
+    return {"domain": list(names), "range": [SHAPES[at % len(SHAPES)] for at in range(len(names))]}
 
 
 def _encode(field: str, kind: str = "quantitative", **more: Any) -> Spec:

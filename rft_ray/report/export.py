@@ -23,7 +23,7 @@ from rft_ray.config.errors import InputError, RunError
 from rft_ray.config.loading import saved_config
 from rft_ray.corpus.builder import jsonl_line
 from rft_ray.data.licences import licence_of
-from rft_ray.evaluation.summary import job_of, read_summary
+from rft_ray.evaluation.summary import required_summary
 from rft_ray.evaluation.summary_records import ModelEntry, Summary
 from rft_ray.records import paths_in
 from rft_ray.report.model_card import CardFacts, corpus_card, model_card
@@ -46,21 +46,17 @@ class UploadError(RunError, RuntimeError):
 def choose(store: Store, model: str | None, stage: str) -> tuple[Summary, ModelEntry]:
     """The run's summary and one of its trained models. `model` may be None where the stage has one model only.
 
-    Raises ExportError where there is no such model.
+    Raises ExportError where there is no such model, and StoreError where there is no summary.
     """
-    summary = read_summary(store)
-    if summary is None:
-        job = job_of(store)
-        if job not in (None, "pipeline"):
-            raise ExportError(f"{store.url} is of `rft-ray {job}`, which trains no models: name the folder of a run")
-        raise ExportError(f"{store.url} has no summary.json of a run: give the folder or s3:// address of such a run")
+    summary = required_summary(store, "trains no models: name the folder of a run")
     staged = [entry for entry in summary.models if entry.stage == stage]
     chosen = [entry for entry in staged if model in (None, entry.model)]
     if len(chosen) == 1:
         return summary, chosen[0]
     there = ", ".join(f"{entry.model} ({entry.stage})" for entry in summary.models)
     if not chosen:
-        raise ExportError(f"{store.url} has no {stage} model {model or ''}: it has {there}: name one of these")
+        wanted = f"{stage} model {model}" if model else f"{stage} model"
+        raise ExportError(f"{store.url} has no {wanted}: it has {there or 'none'}: name one of these")
     raise ExportError(f"{store.url} has {len(chosen)} {stage} models: name one of them with --model: {there}")
 
 
@@ -131,13 +127,16 @@ def _repositories(name: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def upload(folder: Path, target: str) -> list[str]:
-    """Copy an exported folder to the hub or S3, and return the addresses. Raises UploadError and StoreError."""
+    """Copy an exported folder to the hub or S3, and return the addresses. Raises UploadError."""
     if target.startswith("hub:"):
         return _to_hub(folder, target.removeprefix("hub:"))
     store = open_store(target)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if not store.create_file(path.relative_to(folder).as_posix(), path):
-            raise StoreError(f"{target} was written to during the export: choose another prefix")
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            if not store.create_file(path.relative_to(folder).as_posix(), path):
+                raise UploadError(f"{target} was written to during the export: choose another prefix")
+    except StoreError as error:
+        raise UploadError(f"{error}; {target} may hold a part of the files: export to another prefix") from error
     return [store.url]
 
 

@@ -17,7 +17,7 @@ from rft_ray.config.loading import saved_tree
 from rft_ray.corpus.graded import GradedSample, Source, read_block, recorded_rules, verified_blocks
 from rft_ray.corpus.path_keys import equations_or_words
 from rft_ray.data.problems import read_problems
-from rft_ray.evaluation.summary import job_of, read_summary
+from rft_ray.evaluation.summary import required_summary
 from rft_ray.evaluation.summary_records import Summary
 from rft_ray.grading import Mode
 from rft_ray.grading.reasoning import Reasoning
@@ -28,7 +28,7 @@ from rft_ray.paths.text_forms import normalised_text
 from rft_ray.records import Status
 from rft_ray.report.diversity import Diversity, Doubling, grid
 from rft_ray.report.examples import Example, Gallery, Marker
-from rft_ray.store import NotFound, Store, StoreError, read_table
+from rft_ray.store import NotFound, Store, read_table
 from rft_ray.store.models.committed import committed_model
 from rft_ray.training.results import TrainingRecord, training_record
 
@@ -105,9 +105,7 @@ class RunFacts:
 
 def gather(store: Store) -> RunFacts:
     """Read a run. Raises StoreError when it has no summary, or when committed data cannot be read."""
-    summary = read_summary(store)
-    if summary is None:
-        raise StoreError(_no_summary(store))
+    summary = required_summary(store, "has no report: its figures are in its summary.json")
     text = _config_data(store)
     config = saved_tree(text, f"{store.url}/config.yaml")
     samples: dict[str, Samples] = {}
@@ -133,15 +131,6 @@ def gather(store: Store) -> RunFacts:
         module_sha256=module,
         partly_verified=note,
     )
-
-
-def _no_summary(store: Store) -> str:
-    job = job_of(store)
-    if job is None:
-        return f"{store.url} has no summary.json: pass the folder of a run that has built its corpus"
-    if job != "pipeline":
-        return f"{store.url} is of `rft-ray {job}`, which has no report: its figures are in its summary.json"
-    return f"{store.url}/summary.json is damaged: run the run's command again, which rebuilds it"
 
 
 def _config_data(store: Store) -> bytes:

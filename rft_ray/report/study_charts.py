@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rft_ray.report.charts import Rows, Spec
+from rft_ray.report.charts import Rows, Spec, shapes
 
 INK, MUTED = "var(--ink)", "var(--muted)"
 
@@ -55,7 +55,13 @@ def fitted(
         {
             "data": {"values": points},
             "mark": {"type": "point", "filled": True, "size": 70, "opacity": 0.9},
-            "encoding": {"x": x, "y": y, "color": coloured, "description": _field("text", "nominal")},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": coloured,
+                "shape": {**coloured, "scale": shapes(names)},
+                "description": _field("text", "nominal"),
+            },
         },
     ]
     return {"width": width, "height": 280 if width > 400 else 230, "layer": layers if lines else layers[2:]}
@@ -76,13 +82,18 @@ def paper_lines(
     axis = {"tickCount": 5, "labelExpr": f"datum.label + '{unit}'"}
     y = _field("y", "quantitative", title=titles[1], scale={"zero": False}, axis=axis)
     names = [name for name in colours if any(row["series"] == name for row in rows)]
-    encoding = {"x": x, "y": y, "color": _colour(names, colours, width)}
+    coloured = _colour(names, colours, width)
+    encoding = {"x": x, "y": y, "color": coloured}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.75, "aria": False}, "encoding": encoding}
     if not join:
         line["transform"] = [{"regression": "y", "on": "x", "groupby": ["series"]}]
     point = {
         "mark": {"type": "point", "filled": True, "size": 56, "opacity": 0.9},
-        "encoding": {**encoding, "description": _field("text", "nominal")},
+        "encoding": {
+            **encoding,
+            "shape": {**coloured, "scale": shapes(names)},
+            "description": _field("text", "nominal"),
+        },
     }
     return {"width": width, "height": 240 if width > 400 else 210, "data": {"values": rows}, "layer": [line, point]}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rft_ray.cli.store import main
+import sys
+
+from rft_ray.cli.main import call
 
 if __name__ == "__main__":
-    raise SystemExit(main(prog="python -m rft_ray.store"))
+    sys.exit(call("store", sys.argv[1:], "python -m rft_ray.store"))

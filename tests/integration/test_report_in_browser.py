@@ -119,6 +119,13 @@ def test_dark_mode_changes_page_and_plots(browser: Any, report: Path) -> None:
     assert all(before != after for before, after in zip(light, dark, strict=True))
 
 
+def test_a_page_in_dark_mode_is_printed_on_white(browser: Any, report: Path) -> None:
+    page = opened(browser, report, scheme="dark").page
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+
+
 def test_the_studys_page_is_drawn_on_a_phone(browser: Any, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     write_study(store, STUDY)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from rft_ray import __version__
 from rft_ray.cli.job import shipped_configs
 from rft_ray.cli.main import COMMANDS, main
 from rft_ray.data import external
@@ -91,7 +93,7 @@ def test_a_reader_that_leaves_early_is_no_defect() -> None:
     for output in ("'x\\n' * 100_000", "'x'"):
         code = (
             "import sys, time, types; from rft_ray.cli import main; module = types.ModuleType('rft_ray.cli.report');"
-            f"module.main = lambda argv: (time.sleep(0.2), print({output}), 0)[-1];"
+            f"module.main = lambda argv, prog: (time.sleep(0.2), print({output}), 0)[-1];"
             "sys.modules['rft_ray.cli.report'] = module; sys.exit(main.main(['report']))"
         )
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -100,3 +102,34 @@ def test_a_reader_that_leaves_early_is_no_defect() -> None:
         assert (child.wait(), child.stderr.read() if child.stderr else None) == (141, b"")
         assert child.stderr is not None
         child.stderr.close()
+
+
+@pytest.mark.parametrize("door", [["-m", "rft_ray.store"], ["jobs/report.py"]], ids=" ".join)
+def test_every_door_to_a_command_ends_as_the_command_does(door: list[str]) -> None:
+    """As `python -m rft_ray.store --help | true`: no traceback, and the exit code of a closed pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *door, "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=buffered, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_the_terminal_cannot_show_is_printed_as_an_escape() -> None:
+    code = "from rft_ray.cli.main import main; main([])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout.startswith("usage: rft-ray COMMAND \\u2026")
+    assert shown.stderr == ""
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rft-ray {__version__}\n"

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from rft_ray.cli import grading, pairs, run, study
+from rft_ray.cli.job import config_file
 from rft_ray.data.tiny.generator import generate
 
 CONFIG = str(Path(__file__).parents[3] / "jobs" / "configs" / "demo.yaml")
@@ -220,3 +221,41 @@ def test_pairs_and_study_refuse_a_folder_as_file(tmp_path: Path, capsys: pytest.
     line = refused(pairs.main(["--run", "nowhere", "--out", str(tmp_path)]), capsys)
     assert line == f"error: --out {tmp_path} is a folder: give a file in it, as in {tmp_path}/result.jsonl"
     assert "--markdown" in refused(study.main(["study", "--markdown", str(tmp_path)]), capsys)
+
+
+def test_out_is_written_below_the_home_folder_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    assert grading.main([file, "--gold", file, "--out=~/made/x.jsonl"]) == 0
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "latest.jsonl").symlink_to(tmp_path / "made" / "x.jsonl")
+    (tmp_path / "made" / "x.jsonl").write_text("")
+    assert grading.main([file, "--gold", file, "--out", "latest.jsonl"]) == 0
+    assert (tmp_path / "latest.jsonl").is_symlink()
+    assert len((tmp_path / "made" / "x.jsonl").read_text().splitlines()) == 3
+
+
+def test_out_that_is_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As /dev/stdout, which would be replaced by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    line = refused(pairs.main(["nowhere", "--out", f"{tmp_path}/pipe"]), capsys)
+    assert line == (f"error: --out {tmp_path}/pipe is not a regular file: give the path of one, which is written whole")
+
+
+def test_grade_does_not_replace_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = problem_file(tmp_path / "c.jsonl", "train", 3)
+    before = (tmp_path / "c.jsonl").read_bytes()
+    (tmp_path / "link").symlink_to(file)
+    for out in (file, str(tmp_path / "link")):
+        line = refused(grading.main([file, "--gold", "tiny:train:20:3:1-2", "--out", out]), capsys)
+        assert line == f"error: --out {out} is a file that is read here: choose another one"
+    assert (tmp_path / "c.jsonl").read_bytes() == before
+
+
+def test_a_config_is_found_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the `~` of `--config=~/mine.yaml` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config_file("~/mine.yaml") == tmp_path / "mine.yaml"

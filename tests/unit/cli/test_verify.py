@@ -112,7 +112,7 @@ def test_pairs_are_of_the_verdicts_of_a_run_that_was_verified_so(
     tmp_path: Path, options: list[str], unread: str
 ) -> None:
     read = pairs.arguments(["--run", "r", "--out", "o.jsonl", *options], "pairs")
-    assert pairs.rules_of(open_store(str(tmp_path)), read.unread) == VerifierSpec(unread=unread)
+    assert pairs.rules_of(open_store(str(tmp_path)), {}, read.unread) == VerifierSpec(unread=unread)
 
 
 def test_pairs_are_of_the_completions_that_were_verified_last(

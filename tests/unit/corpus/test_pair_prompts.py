@@ -52,3 +52,15 @@ def test_a_pair_has_the_worked_examples_of_its_prompt(tmp_path: Path, form: str)
         assert row["prompt"] == (prompt if isinstance(prompt, str) else prompt.as_data())
         assert shots[1].solution in str(prompt)
     assert {solved[0], solved[1]} & {problem for _, problem in rows}
+
+
+def test_rows_of_chats_and_of_templates_in_one_file_are_noted(tmp_path: Path) -> None:
+    models = f"{{name: a, source: x, prompt: {CHAT}}}, {{name: b, source: y}}"
+    plan = plan_with("tiny:train:10", "{verifier: gsm8k}", f"--models=[{models}]")
+    carried_out(plan, tmp_path)
+    store, notes = open_store(str(tmp_path)), list[str]()
+    of_a, of_b = ([shard.key() for shard in job.shards()] for job in plan.collected)
+    store.remove([*of_a[:2], *of_b[2:]])  # their samples have the same texts, and no pair of texts is there twice
+    rows = list(preference_pairs.export(store, samplers={}, note=notes.append))
+    assert {type(row["prompt"]) for row in rows} == {list, str}
+    assert notes[-1] == preference_pairs.MIXED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.cli.pairs import rules_of
+from rft_ray.cli.pairs import config_of, rules_of
 from rft_ray.config import ConfigError
 from rft_ray.corpus.graded import verified_blocks
 from rft_ray.evaluation.summary import write_summary
@@ -55,7 +55,7 @@ def test_the_report_is_the_same_without_the_module_and_names_its_hash(run: tuple
 def test_pairs_are_read_without_the_module(run: tuple[Plan, Store, Path, str]) -> None:
     plan, store, module, sha256 = run
     module.unlink()
-    rules = rules_of(store, None)
+    rules = rules_of(store, config_of(store), None)
     assert rules.source_sha256 == sha256
     assert verified_blocks(store, None, [job.sampling.fingerprint for job in plan.collected], rules)[1]
 
@@ -68,8 +68,8 @@ def test_a_run_is_read_by_the_module_of_its_summary(run: tuple[Plan, Store, Path
     later = plan_with(jsonl(tmp_path, WORDS), "{verifier: 'own_rules:grade'}")
     save_plan(store, later, job="run", config="", data={})
     grade(later, store)
-    assert rules_of(store, None).source_sha256 == sha256
+    assert rules_of(store, config_of(store), None).source_sha256 == sha256
     write_report(store)
     assert sha256 in store.read("report.html").decode()
     write_summary(store, later, Stopwatch(), finished=False)
-    assert rules_of(store, None).source_sha256 != sha256
+    assert rules_of(store, config_of(store), None).source_sha256 != sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rft_ray.data.licences import card_licence, licence_of
 from rft_ray.evaluation.model_index import INDEX, write_index
 from rft_ray.evaluation.summary import read_summary
 from rft_ray.report import export
-from rft_ray.store import Store, repair
+from rft_ray.store import Store, StoreError, repair
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.prune import unneeded, unplanned
 from tests.report_run import make_run
@@ -231,8 +232,26 @@ def test_an_upload_to_a_store_creates_every_file_and_overwrites_none(tmp_path: P
     target = f"file://{tmp_path}/bucket"
     assert export.upload(tmp_path / "mine", target) == [f"{tmp_path}/bucket"]
     assert (tmp_path / "bucket" / "corpus" / "README.md").read_text() == "rows"
-    with pytest.raises(export.StoreError, match="was written to during the export"):
+    with pytest.raises(export.UploadError, match="was written to during the export"):
         export.upload(tmp_path / "mine", target)
+
+
+def test_an_upload_that_the_store_ends_exits_with_1_and_one_line(
+    run: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full:
+        url = "s3://bucket/mine"
+
+        def list(self) -> Iterator[str]:
+            return iter(())
+
+        def create_file(self, key: str, path: Path) -> bool:
+            raise StoreError("no right to write: give the key that right")
+
+    monkeypatch.setattr(export, "open_store", lambda _: Full())
+    assert main(["export", run.url, "--model", "a", "--to", "s3://bucket/mine"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no right to write: give the key that right; s3://bucket/mine may hold a part of ")
 
 
 # --- Licences -------------------------------------------------------------------------------------
