@@ -7,7 +7,8 @@ inside the functions: `serve.runner` needs the names of the variables before Ray
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 VERSION = "2.60"
@@ -26,6 +27,30 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ray.llm._internal.serve.engines.vllm.vllm_engine:VLLMEngine": ("_oai_serving_chat", "_engine_client"),
 }
 """Attributes that the functions below and `serve.replicas.model_server.ModelServer` read or override, by class."""
+
+
+@cache
+def _control_headers() -> frozenset[bytes]:
+    """Names of the headers by which a client steers Serve, with `-` for `_`; `X-Request-Id` is not among them."""
+    from ray.serve._private import constants
+
+    names = (
+        constants.SERVE_MULTIPLEXED_MODEL_ID,
+        constants.SERVE_SESSION_ID,
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+    )
+    return frozenset(name.lower().replace("_", "-").encode() for name in names)
+
+
+def without_control_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a request without those that name a multiplexed model or a session for Serve, set a request's
+    time, or keep it from being cancelled with its client.
+
+    Serve reads them before any key is checked: it remembers each model's name, and fails where a value is not UTF-8.
+    """
+    steering = _control_headers()
+    return [(name, value) for name, value in headers if name.lower().replace(b"_", b"-") not in steering]
 
 
 def direct_ingress_settings(port: int) -> dict[str, str]:

@@ -5,7 +5,8 @@ within `RETRY_S`. An answer that has begun cannot be repeated: a stream ends wit
 the connection is closed before the declared end, which clients report. The proxy's own refusals (no replica, too many
 requests) get OpenAI's error shape and Retry-After. Until an ingress replica has answered once, requests are refused
 with 503 and Retry-After, because Serve would hold them without an answer while the replicas start. The request's body
-is kept for the repetition up to `MAX_BODY_BYTES`; a larger one is not repeated. Connections get the timers of
+is kept for the repetition up to `MAX_BODY_BYTES`; a larger one is not repeated. Headers by which a client would steer
+Serve are removed: this service has neither multiplexed models nor sessions. Connections get the timers of
 `serve/http/timeouts.py`. A replica that listens itself (`serve/single_process.py`) has this middleware too, but no
 other replica to repeat a request with.
 
@@ -64,11 +65,12 @@ class ProxyMiddleware:
         if not await self._start.answered(scope):
             await _TrackedResponse(send).refuse(503, "the service is starting: try again later", RETRY_AFTER)
             return
+        given = ray_private.without_control_headers(scope["headers"])
         body, deadline = _ReplayableBody(receive), time.monotonic() + RETRY_S
         for attempt in range(RETRIES + 1):
             answer = _TrackedResponse(send)
             # the proxy removes the path's prefix in its copy of the scope
-            await self.app({**scope, "headers": list(scope["headers"])}, body.replay(), answer)
+            await self.app({**scope, "headers": list(given)}, body.replay(), answer)
             if answer.started or body.disconnected or not body.complete or time.monotonic() > deadline:
                 break
             await asyncio.sleep(BACKOFF_S * 2**attempt)
