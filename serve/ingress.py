@@ -241,11 +241,11 @@ async def _engine_refused(request: Request, error: Any) -> Response:
     status, message = int(error.status_code), str(error.message)
     if status >= 500:
         return errors.response(status, HTTPStatus(status).phrase)
+    prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
     if CONTEXT_LENGTH in message:
-        prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
         return errors.response(status, message, param=prompt, code="context_length_exceeded")
-    known = openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS
-    return errors.response(status, message, param=fields.named_field(message, known))
+    named = fields.named_field(message, openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS)
+    return errors.response(status, message, param=prompt if named == "prompt" else named)
 
 
 def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_id: bool = True) -> FastAPI:
