@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -67,6 +68,25 @@ def direct_ingress_settings(port: int) -> dict[str, str]:
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # the next replica needs the port
     }
+
+
+def end_serve(timeout_s: float) -> None:
+    """End Serve on this cluster with all its applications. Nothing happens where Serve or Ray has ended.
+
+    As `serve.shutdown`, which waits for at most 30 s, and whose call the controller never answers: it ends itself. Ray
+    would repeat the call then, and print that it failed.
+    """
+    import ray
+    from ray.serve import context
+
+    client, was_connected = context._check_cached_client_alive()
+    if client is None and not was_connected:
+        client = context._get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        client.shutdown_cached_handles()
+        with suppress(ray.exceptions.RayError):  # that the controller has ended, or out of time
+            ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=timeout_s)
+    context._disconnect()
 
 
 def openai_http_exception() -> type[Exception]:
