@@ -34,10 +34,11 @@ IMPORT_PATH = "serve.http.proxy_middleware.middlewares"
 RETRIES = 5
 RETRY_S = 10.0
 BACKOFF_S = 0.2
-PROXY_PATHS = "/-/"
+PROXY_PATHS = ("/-/healthz", "/-/routes")
+"""Answered by the proxy itself."""
 START_WAIT_S = 1.0
 """Time that a request waits for the first answer of an ingress replica before it is refused."""
-HEALTH_PATHS = ("/healthz", "/-/healthz")
+HEALTH_PATHS = ("/healthz", PROXY_PATHS[0])
 """The ingress's path, and the proxy's own, which is 503 while the proxy knows no route."""
 RETRY_AFTER = {"Retry-After": "5"}
 STREAM_LOST = "the replica that answered this request was lost: send the request again"
@@ -56,7 +57,7 @@ class ProxyMiddleware:
         self.app, self._start = app, _Start(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(PROXY_PATHS):
+        if scope["type"] != "http" or scope["path"] in PROXY_PATHS:
             await self.app(scope, receive, send)
             return
         headers = MutableHeaders(scope=scope)
