@@ -144,11 +144,11 @@ def show(cluster: Cluster | None) -> int:
 
 
 def _end_child(child: subprocess.Popen[bytes]) -> None:
-    """Terminate the child, and kill it if it has not ended after 30 s."""
+    """Terminate the child, and kill it if it has not ended in time, or at another Ctrl-C."""
     if child.poll() is None:
         child.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.wait(timeout=30)
+        child.wait(local_cluster.GRACE_S["serve"])
     if child.poll() is None:
         child.kill()
         child.wait()

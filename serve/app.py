@@ -135,6 +135,7 @@ def _resources(args: Args, recorded: RunSettings, engines: int, cluster: Mapping
         max_tokens=args.max_tokens or min(MAX_TOKENS, recorded.max_tokens),
         max_model_len=recorded.max_model_len,
         sampled=recorded.sampled,
+        verifier=recorded.verifier,
     )
 
 

@@ -130,7 +130,7 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         async with AsyncExitStack() as held:
             reservation = await self._reserve(held, request, body.model, paths, asked)
             hidden = request_usage(body) if reservation.counted else False
-            answered: Response = await unless_disconnected(request, self._first_answer(answer, body, request))
+            answered: Response = await unless_disconnected(request, self._first_answer(answer, body))
             if isinstance(answered, StreamingResponse):
                 events = openai_stream(answered.body_iterator, reservation, request.scope, hidden)
                 return EventStream(events, held.pop_all())
@@ -157,14 +157,17 @@ class Ingress(OpenAiIngress):  # type: ignore[misc]
         reserved = paths * (self._max_tokens if tokens is None else tokens)
         return await held.enter_async_context(self._limiter.admitted(caller.key, caller.limits, reserved))
 
-    async def _first_answer(self, answer: Any, body: Any, request: Request) -> Response:
-        """The answer, or the beginning of a stream, of the first engine that is not lost during the request."""
+    async def _first_answer(self, answer: Any, body: Any) -> Response:
+        """The answer, or the beginning of a stream, of the first engine that is not lost during the request.
+
+        The engine gets no header of the client: vLLM takes a priority, a rank and a session from them.
+        """
         for _ in range(RETRIES):
             try:
-                return await self._liveness.unless_down(body.model, answer(body, request))
+                return await self._liveness.unless_down(body.model, answer(body, None))
             except ENGINE_LOST:
                 await self._liveness.await_other_replica(body.model)
-        return await self._liveness.unless_down(body.model, answer(body, request))
+        return await self._liveness.unless_down(body.model, answer(body, None))
 
     async def solve(self, body: schemas.SolveRequest, request: Request) -> schemas.SolveResponse:
         """Sample k reasoning paths of one question in one request, and return the majority vote of their answers.
@@ -238,11 +241,11 @@ async def _engine_refused(request: Request, error: Any) -> Response:
     status, message = int(error.status_code), str(error.message)
     if status >= 500:
         return errors.response(status, HTTPStatus(status).phrase)
+    prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
     if CONTEXT_LENGTH in message:
-        prompt = "messages" if request.url.path.endswith("/chat/completions") else "prompt"
         return errors.response(status, message, param=prompt, code="context_length_exceeded")
-    known = openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS
-    return errors.response(status, message, param=fields.named_field(message, known))
+    named = fields.named_field(message, openai_bounds.CHAT_FIELDS | openai_bounds.COMPLETION_FIELDS)
+    return errors.response(status, message, param=prompt if named == "prompt" else named)
 
 
 def fastapi_app(keys: Keys, *, cors_origins: Sequence[str] = (), sends_request_id: bool = True) -> FastAPI:

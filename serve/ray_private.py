@@ -7,7 +7,9 @@ inside the functions: `serve.runner` needs the names of the variables before Ray
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 VERSION = "2.60"
@@ -28,6 +30,30 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """Attributes that the functions below and `serve.replicas.model_server.ModelServer` read or override, by class."""
 
 
+@cache
+def _control_headers() -> frozenset[bytes]:
+    """Names of the headers by which a client steers Serve, with `-` for `_`; `X-Request-Id` is not among them."""
+    from ray.serve._private import constants
+
+    names = (
+        constants.SERVE_MULTIPLEXED_MODEL_ID,
+        constants.SERVE_SESSION_ID,
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+    )
+    return frozenset(name.lower().replace("_", "-").encode() for name in names)
+
+
+def without_control_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a request without those that name a multiplexed model or a session for Serve, set a request's
+    time, or keep it from being cancelled with its client.
+
+    Serve reads them before any key is checked: it remembers each model's name, and fails where a value is not UTF-8.
+    """
+    steering = _control_headers()
+    return [(name, value) for name, value in headers if name.lower().replace(b"_", b"-") not in steering]
+
+
 def direct_ingress_settings(port: int) -> dict[str, str]:
     """Variables by which the one ingress replica listens at a port itself, and again when it is replaced.
 
@@ -42,6 +68,25 @@ def direct_ingress_settings(port: int) -> dict[str, str]:
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # the next replica needs the port
     }
+
+
+def end_serve(timeout_s: float) -> None:
+    """End Serve on this cluster with all its applications. Nothing happens where Serve or Ray has ended.
+
+    As `serve.shutdown`, which waits for at most 30 s, and whose call the controller never answers: it ends itself. Ray
+    would repeat the call then, and print that it failed.
+    """
+    import ray
+    from ray.serve import context
+
+    client, was_connected = context._check_cached_client_alive()
+    if client is None and not was_connected:
+        client = context._get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        client.shutdown_cached_handles()
+        with suppress(ray.exceptions.RayError):  # that the controller has ended, or out of time
+            ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=timeout_s)
+    context._disconnect()
 
 
 def openai_http_exception() -> type[Exception]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rft_ray import config
 from rft_ray.config.errors import InputError
 from rft_ray.config.loading import saved_config
+from rft_ray.grading.spec import DEFAULT, VerifierSpec, saved_spec
 from rft_ray.store import NotFound, Store, StoreError, open_run
 from rft_ray.store.models.committed import committed_model
 from rft_ray.store.models.folder import ModelError
@@ -59,6 +60,8 @@ class RunSettings:
     max_model_len: int | None
     sampled: Mapping[str, float] = field(default_factory=dict)
     """`top_k`, `min_p` and `repetition_penalty` of the run's samples, those that have an effect."""
+    verifier: VerifierSpec = DEFAULT
+    """Reads the answers of completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Resources:
     """Tokens of prompt and completion together; None: the model's own context."""
     sampled: Mapping[str, float] = field(default_factory=dict)
     """As in RunSettings: the defaults of requests that are not greedy."""
+    verifier: VerifierSpec = DEFAULT
+    """As in RunSettings."""
 
 
 COMPARED = ("rft", "sft", "base")
@@ -218,8 +223,10 @@ def settings(run: str) -> RunSettings:
         raise RunModelsError(str(error)) from None
     except StoreError as error:
         raise RunModelsError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
-    sampling = recorded.sampling
-    return RunSettings(recorded.engine, sampling.max_new_tokens, sampling.max_model_len, sampling.beyond_openai)
+    sampling, verifier = recorded.sampling, saved_spec(recorded.model_dump())
+    return RunSettings(
+        recorded.engine, sampling.max_new_tokens, sampling.max_model_len, sampling.beyond_openai, verifier
+    )
 
 
 def newest(folder: str) -> str:

@@ -187,7 +187,7 @@ def _serve(host: str, port: int) -> Iterator[None]:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         yield
     finally:
-        ending = threading.Thread(target=serve.shutdown, daemon=True)
+        ending = threading.Thread(target=ray_private.end_serve, args=(END_TIMEOUT_S,), daemon=True)
         ending.start()  # in a thread with a time limit: Ray may have got the signal too, and have ended
         ending.join(END_TIMEOUT_S)
 

@@ -30,6 +30,8 @@ _CODES = {
 }
 
 
+_NO_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
+"""pydantic's errors of a body that is absent, or is no object: FastAPI does not parse one that is not sent as JSON."""
 CLIENT_CLOSED = 499
 """The status of a request whose client disconnected; it is counted, and no client reads it."""
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -125,6 +127,8 @@ async def _invalid(_: Request, error: Any) -> Response:
         return response(400, "the body is not valid JSON", code="invalid_json")
     param = str(first["loc"][1])[:100] if len(first["loc"]) > 1 else None  # what follows names types of a union
     message = str(first["msg"]).removeprefix("Value error, ")
+    if param is None and first["type"] in _NO_OBJECT:
+        message = "the body must be a JSON object, sent with the header Content-Type: application/json"
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(first["type"], "invalid_value")
     return response(400, f"{param}: {message}" if param else message, param=param, code=code)
 

@@ -151,7 +151,10 @@ class SolveResponse(BaseModel):
     )
     k: int = Field(description="requested paths")
     came: int = Field(description="finished paths")
-    distinct_paths: int = Field(description="distinct equation lists among the answer's paths")
+    distinct_paths: int = Field(
+        description="distinct paths to the answer: by their equations, or where there are none and the verifier is "
+        "not gsm8k, by their words"
+    )
     undecided: int = Field(description="paths with several final answers that differ")
     no_answer: int
     truncated: int = Field(description="paths cut at the token limit; they do not vote")
@@ -193,7 +196,7 @@ class PathEvent(BaseModel):
     silent: Literal["undecided", "no_answer", "truncated"] | None = Field(description="why it does not vote")
     equations: list[MarkedEquation]
     sound: bool = Field(description="whether it votes and all its equations hold")
-    distinct: int | None = Field(description="number of its distinct equation list, from 1 in order of arrival")
+    distinct: int | None = Field(description="number of its distinct path, from 1 in order of arrival")
     tokens: int
     seconds: float
 

@@ -5,7 +5,8 @@ within `RETRY_S`. An answer that has begun cannot be repeated: a stream ends wit
 the connection is closed before the declared end, which clients report. The proxy's own refusals (no replica, too many
 requests) get OpenAI's error shape and Retry-After. Until an ingress replica has answered once, requests are refused
 with 503 and Retry-After, because Serve would hold them without an answer while the replicas start. The request's body
-is kept for the repetition up to `MAX_BODY_BYTES`; a larger one is not repeated. Connections get the timers of
+is kept for the repetition up to `MAX_BODY_BYTES`; a larger one is not repeated. Headers by which a client would steer
+Serve are removed: this service has neither multiplexed models nor sessions. Connections get the timers of
 `serve/http/timeouts.py`. A replica that listens itself (`serve/single_process.py`) has this middleware too, but no
 other replica to repeat a request with.
 
@@ -33,10 +34,11 @@ IMPORT_PATH = "serve.http.proxy_middleware.middlewares"
 RETRIES = 5
 RETRY_S = 10.0
 BACKOFF_S = 0.2
-PROXY_PATHS = "/-/"
+PROXY_PATHS = ("/-/healthz", "/-/routes")
+"""Answered by the proxy itself."""
 START_WAIT_S = 1.0
 """Time that a request waits for the first answer of an ingress replica before it is refused."""
-HEALTH_PATHS = ("/healthz", "/-/healthz")
+HEALTH_PATHS = ("/healthz", PROXY_PATHS[0])
 """The ingress's path, and the proxy's own, which is 503 while the proxy knows no route."""
 RETRY_AFTER = {"Retry-After": "5"}
 STREAM_LOST = "the replica that answered this request was lost: send the request again"
@@ -55,7 +57,7 @@ class ProxyMiddleware:
         self.app, self._start = app, _Start(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(PROXY_PATHS):
+        if scope["type"] != "http" or scope["path"] in PROXY_PATHS:
             await self.app(scope, receive, send)
             return
         headers = MutableHeaders(scope=scope)
@@ -64,11 +66,12 @@ class ProxyMiddleware:
         if not await self._start.answered(scope):
             await _TrackedResponse(send).refuse(503, "the service is starting: try again later", RETRY_AFTER)
             return
+        given = ray_private.without_control_headers(scope["headers"])
         body, deadline = _ReplayableBody(receive), time.monotonic() + RETRY_S
         for attempt in range(RETRIES + 1):
             answer = _TrackedResponse(send)
             # the proxy removes the path's prefix in its copy of the scope
-            await self.app({**scope, "headers": list(scope["headers"])}, body.replay(), answer)
+            await self.app({**scope, "headers": list(given)}, body.replay(), answer)
             if answer.started or body.disconnected or not body.complete or time.monotonic() > deadline:
                 break
             await asyncio.sleep(BACKOFF_S * 2**attempt)

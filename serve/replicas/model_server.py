@@ -28,6 +28,7 @@ from rft_ray import config
 from rft_ray.data import chat_rendering, prompts
 from rft_ray.data.base_weights import fetch_recorded
 from rft_ray.grading.reasoning import opens_draft
+from rft_ray.grading.spec import VerifierSpec
 from rft_ray.sampling.vllm_arguments import engine_arguments
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -37,6 +38,7 @@ from serve.llm import ChatCompletionRequest, ErrorResponse, LLMConfig, LLMServer
 from serve.replicas.liveness import OTHER_REPLICA_S
 from serve.run_models import Resources, RunModel
 from serve.runner import DRAIN_S, ENGINE_PREFIX
+from serve.solving.answers import AnswerReader
 from serve.solving.events import Piece, Pieces, solve_events
 from serve.vllm_private import ERROR_EVENT, EngineDeadError, VLLMClientError
 
@@ -56,10 +58,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     batch_s = BATCH_S
 
     async def __init__(  # type: ignore[misc]
-        self, llm_config: LLMConfig, *, run: str, entry: RunModel, sampled: Mapping[str, float]
+        self, llm_config: LLMConfig, *, run: str, entry: RunModel, sampled: Mapping[str, float], verifier: VerifierSpec
     ) -> None:
-        """`sampled`: what the paths of /solve are sampled with, as the run's samples were, unless they are greedy."""
-        self._sampled = sampled
+        """`sampled`: what the paths of /solve are sampled with, as the run's samples were, unless they are greedy.
+
+        `verifier`: the run's, which reads the answers of these paths.
+        """
+        self._sampled, self._reader = sampled, AnswerReader(verifier)
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
         self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt)
@@ -70,7 +75,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         await self._warm_up()
 
     async def _warm_up(self) -> None:
-        """Answer one request before clients can: it takes seconds, and fails where the model has no chat template."""
+        """Answer one request before clients can: it takes seconds, and fails where the model has no chat template, or
+        the verifier cannot start.
+        """
         probe = ChatCompletionRequest(
             model=self._llm_config.model_id,
             messages=[{"role": "user", "content": "1+1?"}],
@@ -80,6 +87,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         answer = await anext(self.engine.chat(probe))
         if hasattr(answer, "error"):
             raise RuntimeError(f"the model cannot answer: {answer.error.message}")
+        await self._reader.start()
 
     async def check_health(self) -> None:
         """Raises where the engine does not answer. Ends the process where the engine is dead.
@@ -122,6 +130,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
         The request goes below vLLM's OpenAI layer, which would write and parse JSON for each token of each sample.
         """
+        if not self._reader.has_votes:
+            message = f"paths cannot vote: {self._reader.name}, the run's verifier, compares them with a gold answer"
+            yield EngineRefusal(status=400, message=f"{message}; ask /v1/chat/completions")
+            return
         chat = ray_private.chat_layer(self.engine)
         request = ChatCompletionRequest(
             model=self._llm_config.model_id,
@@ -148,7 +160,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         pieces = _pieces(
             ray_private.engine_client(self.engine).generate(prompt, params, f"solve-{secrets.token_hex(8)}")
         )
-        events = solve_events(pieces, asked, self._llm_config.model_id, params.max_tokens, opened=self._opened)
+        events = solve_events(
+            pieces, asked, self._llm_config.model_id, params.max_tokens, opened=self._opened, reader=self._reader
+        )
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -285,7 +299,7 @@ def deploy(entry: RunModel, run: str, engine: config.Engine, resources: Resource
     return build_llm_deployment(
         llm_config_of(entry, engine, resources),
         name_prefix=ENGINE_PREFIX,
-        bind_kwargs={"run": run, "entry": entry, "sampled": dict(resources.sampled)},
+        bind_kwargs={"run": run, "entry": entry, **_answering(resources)},
         deployment_cls=ModelServer,
     )
 
@@ -295,16 +309,19 @@ def in_process(
 ) -> tuple[Callable[[], Awaitable[InProcessModelServer]], dict[str, Any]]:
     """A function that starts a model's engine in the ingress's replica, and the options of the replica's deployment."""
     llm_config = llm_config_of(entry, engine, resources)
-    start = partial(_start, llm_config, run, entry, dict(resources.sampled))
+    start = partial(_start, llm_config, run=run, entry=entry, **_answering(resources))
     return start, InProcessModelServer.get_deployment_options(llm_config)
 
 
-async def _start(
-    llm_config: LLMConfig, run: str, entry: RunModel, sampled: Mapping[str, float]
-) -> InProcessModelServer:
+async def _start(llm_config: LLMConfig, **settings: Any) -> InProcessModelServer:
     server = InProcessModelServer.__new__(InProcessModelServer)
-    await server.__init__(llm_config, run=run, entry=entry, sampled=sampled)  # type: ignore[misc]
+    await server.__init__(llm_config, **settings)  # type: ignore[misc]
     return server
+
+
+def _answering(resources: Resources) -> dict[str, Any]:
+    """The arguments of a ModelServer that say how paths of /solve are sampled and read."""
+    return {"sampled": dict(resources.sampled), "verifier": resources.verifier}
 
 
 def llm_config_of(entry: RunModel, engine: config.Engine, resources: Resources) -> LLMConfig:

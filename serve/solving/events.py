@@ -14,6 +14,7 @@ from statistics import fmean
 
 from serve.api import schemas
 from serve.api.schemas import Event, SolveRequest
+from serve.solving.answers import GSM8K, AnswerReader
 from serve.solving.voting import Ballot, Path, Tally, marked
 
 TEXT_EVERY_S = 0.06
@@ -66,14 +67,20 @@ class _Samples:
 
 
 async def solve_events(
-    pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int, *, opened: bool = False
+    pieces: Pieces,
+    asked: SolveRequest,
+    model: str,
+    max_tokens: int,
+    *,
+    opened: bool = False,
+    reader: AnswerReader = GSM8K,
 ) -> AsyncGenerator[Event, None]:
     """`start`, then `path` and `vote` for each finished path, with `deltas` also `text`, and the result at the end.
 
-    `opened`: whether the prompt opens reasoning.
+    `opened`: whether the prompt opens reasoning. `reader`: reads the answers that the paths vote for.
     """
     began = time.monotonic()
-    samples, tally = _Samples(asked.k), Tally(asked.k)
+    samples, tally = _Samples(asked.k), Tally(asked.k, reader)
     unsent, sent = dict[int, str](), began
     yield schemas.Started(model=model, k=asked.k, max_tokens=max_tokens)
     async with aclosing(pieces):
@@ -84,7 +91,7 @@ async def solve_events(
                     continue
                 unsent.pop(piece.index, None)
                 path = Path(samples.texts[piece.index], str(piece.finish_reason), opened)
-                ballot = tally.add(path)
+                ballot = await reader.call(tally.add, path)
                 yield _path_event(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
                 yield _vote_event(tally)
                 if asked.early_stop and tally.decided:

@@ -1,10 +1,10 @@
 """Majority vote over reasoning paths: the texts of one question -> the winning answer and the votes.
 
-Pure functions without Ray. A path votes for the canonical form of its final answer, as the strict grader extracts it.
-Three kinds of paths do not vote and are counted separately: truncated (the token limit was reached before or within the
-final answer, or within reasoning that the prompt opens), without a final answer, and undecided (several different final
-answers, or a text beyond the grader's bounds). So votes + truncated + no_answer + undecided = paths. Equations do not
-influence the votes; they are checked for display, and to choose the path to show.
+Without Ray. A path votes for the canonical form of its final answer, as the run's verifier reads it
+(`serve/solving/answers.py`). Three kinds of paths do not vote and are counted separately: truncated (the token limit
+was reached before or within the final answer, or within reasoning that the prompt opens), without a final answer, and
+undecided (several different final answers, or a text beyond the verifier's bounds). So votes + truncated + no_answer +
+undecided = paths. Equations do not influence the votes; they are checked for display, and to choose the path to show.
 
 The outcome depends on the multiset of paths, not on their order. The answer with most votes wins; a tie goes to the
 answer whose canonical text comes first in Unicode order.
@@ -20,11 +20,10 @@ from functools import lru_cache
 from rft_ray import grading, paths
 from rft_ray.evaluation.metrics import wilson
 from rft_ray.grading.explain import readings_of
-from rft_ray.grading.reasoning import closes_draft
+from rft_ray.paths.text_forms import normalised_text
 from rft_ray.records import Status
+from serve.solving.answers import GSM8K, AnswerReader
 
-_ANY_GOLD = "0"
-"""The grader needs a gold answer. Its value does not influence which answer a path votes for."""
 MAX_MARKED = 200
 """Most equations of one path that are checked one by one; no real solution has as many."""
 
@@ -72,7 +71,7 @@ class Ballot:
     """The reason why the path does not vote."""
     equations: tuple[str, ...]
     distinct: int | None
-    """A number from 1 in order of arrival, shared by paths with the same answer and the same equation list."""
+    """A number from 1 in order of arrival, shared by the same paths to an answer."""
     sound: bool
     """Whether the path votes and all its equations hold."""
 
@@ -97,7 +96,7 @@ class Outcome:
     equations: tuple[str, ...]
     """The representative's equations."""
     distinct_paths: int
-    """Distinct equation lists among the winner's paths."""
+    """Distinct paths among the winner's."""
     undecided: int
     no_answer: int
     truncated: int
@@ -106,22 +105,22 @@ class Outcome:
 class Tally:
     """The vote over up to k paths while they arrive, in any order."""
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, k: int, reader: AnswerReader = GSM8K) -> None:
+        self.k, self._reader = k, reader
         self._supporters: dict[str, list[Path]] = {}
         self._silent: Counter[Status] = Counter()
         self._numbers: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def add(self, path: Path) -> Ballot:
         """Count one path."""
-        answer = _answer(path)
+        answer = self._reader.read(path.text, cut=path.finish_reason == "length", opened=path.opened)
         if isinstance(answer, Status):
             self._silent[answer] += 1
             return Ballot(None, answer, tuple(one.equation for one in marked(path.text)), None, False)
         self._supporters.setdefault(answer, []).append(path)
-        equations = paths.equation_list(path.text, "strict")
-        number = self._numbers.setdefault((answer, equations), len(self._numbers) + 1)
-        return Ballot(answer, None, equations, number, _sound(path, answer))
+        key = self._key(path.text)
+        number = self._numbers.setdefault((answer, key), len(self._numbers) + 1)
+        return Ballot(answer, None, paths.equation_list(path.text, "strict"), number, self._sound(path, answer))
 
     @property
     def finished(self) -> int:
@@ -157,8 +156,7 @@ class Tally:
         """The result of the paths counted so far."""
         votes = self.votes
         winner = votes[0][0] if votes else None
-        shown = _representative(self._supporters[winner], winner) if winner is not None else (None, (), 0)
-        chosen, equations, distinct = shown
+        chosen, distinct = self._representative(winner) if winner is not None else (None, 0)
         confidence, interval = self.share()
         return Outcome(
             answer=winner,
@@ -166,17 +164,45 @@ class Tally:
             interval=interval,
             votes=tuple(votes),
             path=chosen,
-            equations=equations,
+            equations=paths.equation_list(chosen.text, "strict") if chosen else (),
             distinct_paths=distinct,
             undecided=self._silent[Status.UNDECIDED],
             no_answer=self._silent[Status.NO_ANSWER],
             truncated=self._silent[Status.TRUNCATED],
         )
 
+    def _key(self, text: str) -> tuple[str, ...]:
+        """What paths to one answer share that are the same: their equations, or where there are none their words.
 
-def vote(sampled: Sequence[Path]) -> Outcome:
+        With gsm8k a path without equations has an empty list of them, as in the corpus.
+        """
+        equations = paths.equation_list(text, "strict")
+        return equations if equations or self._reader.checks_equations else (normalised_text(text),)
+
+    def _sound(self, path: Path, answer: str) -> bool:
+        """Whether all equations hold, as the verifier decides where it checks them; otherwise whether none fails."""
+        if self._reader.checks_equations:
+            return grading.grade(path.text, answer, "strict").status is Status.CORRECT
+        return all(equation.holds is not False for equation in marked(path.text))
+
+    def _representative(self, answer: str) -> tuple[Path, int]:
+        """The path to show for an answer, and the number of distinct paths to it.
+
+        Prefers a path whose equations all hold, then the distinct path that has most votes, then the shortest text.
+        """
+        supporters = self._supporters[answer]
+        keys = {path.text: self._key(path.text) for path in supporters}
+        shared = Counter(keys[path.text] for path in supporters)
+
+        def rank(path: Path) -> tuple[bool, int, int, str]:
+            return (not self._sound(path, answer), -shared[keys[path.text]], len(path.text), path.text)
+
+        return min(set(supporters), key=rank), len(shared)
+
+
+def vote(sampled: Sequence[Path], reader: AnswerReader = GSM8K) -> Outcome:
     """The result of a vote over some paths."""
-    tally = Tally(len(sampled))
+    tally = Tally(len(sampled), reader)
     for path in sampled:
         tally.add(path)
     return tally.outcome()
@@ -195,32 +221,3 @@ def marked(text: str) -> tuple[Marked, ...]:
         )
         for reading in readings_of(text)[:MAX_MARKED]
     )
-
-
-def _answer(path: Path) -> str | Status:
-    """The canonical answer that a path votes for, or the status of a path that does not vote."""
-    cut = path.finish_reason == "length"
-    if cut and path.opened and not closes_draft(path.text):
-        return Status.TRUNCATED
-    verdict = grading.grade(path.text, _ANY_GOLD, "strict", truncated=cut, check_equations=False)
-    read = verdict.status in (Status.CORRECT, Status.WRONG_ANSWER)
-    return verdict.answer if read and verdict.answer is not None else verdict.status
-
-
-def _sound(path: Path, answer: str) -> bool:
-    return grading.grade(path.text, answer, "strict").status is Status.CORRECT
-
-
-def _representative(supporters: Sequence[Path], answer: str) -> tuple[Path, tuple[str, ...], int]:
-    """The path to show for an answer, its equations, and the number of distinct equation lists.
-
-    Prefers a path whose equations all hold, then the equation list that most paths share, then the shortest text.
-    """
-    equations = {path.text: paths.equation_list(path.text, "strict") for path in supporters}
-    shared = Counter(equations[path.text] for path in supporters)
-
-    def rank(path: Path) -> tuple[bool, int, int, str]:
-        return (not _sound(path, answer), -shared[equations[path.text]], len(path.text), path.text)
-
-    chosen = min(set(supporters), key=rank)
-    return chosen, equations[chosen.text], len(shared)

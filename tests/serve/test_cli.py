@@ -295,6 +295,20 @@ def test_the_runs_sampling_settings_are_those_of_requests_that_are_not_greedy(ru
         app._resources(Args(run=str(run)), recorded, 1, {"GPU": 2.0})
 
 
+def test_the_answers_of_solve_are_read_by_the_runs_verifier(run: Path) -> None:
+    config = {
+        "models": [{"name": "tiny-m", "source": "tiny:tiny-m"}],
+        "grading": {"verifier": "choice"},
+        "corpus": {"reasoning_tags": ["plan"]},
+    }
+    open_store(str(run)).replace("config.yaml", json.dumps(config).encode())
+    resources = app._resources(Args(run=str(run), device="cpu"), run_models.settings(str(run)), 1, {})
+    from serve.replicas import model_server
+
+    verifier = model_server._answering(resources)["verifier"]
+    assert (verifier.name, verifier.reasoning_tags) == ("choice", ("plan",))
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
 @pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0, 8.0])
 def test_serving_uses_gpus_where_sampling_and_training_do(run: Path, device: Any, gpus: float) -> None:

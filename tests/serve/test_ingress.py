@@ -53,7 +53,8 @@ def test_capacity_is_released_after_each_outcome_of_a_request(running: Running) 
             with client.stream("POST", "/solve", json=asked(k=64, stream=True)) as left:
                 next(left.iter_text())
             assert within(2, lambda: running.engines["tiny-rft"].running == 0)
-        assert client.post("/solve", json=asked(k=64)).status_code == 200
+        # the samples end before they are released
+        assert within(2, lambda: client.post("/solve", json=asked(k=64)).status_code == 200)
 
 
 def test_every_route_but_probes_and_the_page_is_closed_without_a_key(running: Running) -> None:

@@ -208,3 +208,24 @@ def test_max_tokens_are_lowered_to_the_room_in_the_context_on_each_route(service
     with service.client() as client:
         answer = client.post(path, json={"model": MODEL, prompt: value, "max_tokens": 1024})
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"serve_multiplexed_model_id", b"other"),
+        (b"x-session-id", b"\xff"),
+        (b"x-request-timeout-seconds", b"0.001"),
+        (b"x-request-timeout-seconds", b"\xff"),
+        (b"x-request-disconnect-disabled", b"\xff"),
+        (b"x-vllm-priority", b"9" * 30),
+        (b"x-data-parallel-rank", b"5"),
+        (b"traceparent", b"\xff"),
+    ],
+)
+def test_no_header_of_a_client_steers_serve_or_the_engine(service: Service, name: bytes, value: bytes) -> None:
+    headers: Any = [(name, value)]
+    with service.client() as client:
+        for path, body in (("/v1/chat/completions", chat()), ("/solve", {"question": QUESTION, "k": 2})):
+            answer = client.post(path, json=body, headers=headers)
+            assert answer.status_code == 200, answer.text

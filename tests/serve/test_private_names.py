@@ -55,6 +55,40 @@ def test_the_functions_of_ray_exist() -> None:
     assert {"message", "status_code"} <= set(inspect.signature(ray_private.openai_http_exception()).parameters)
 
 
+def test_what_the_end_of_serve_uses_exists() -> None:
+    from ray.serve import context
+    from ray.serve._private.client import ServeControllerClient
+
+    shutdown = inspect.getsource(ServeControllerClient.shutdown)
+    assert "self.shutdown_cached_handles()" in shutdown
+    assert "self._controller.graceful_shutdown.remote()" in shutdown
+    assert "raise_if_no_controller_running" in inspect.signature(context._get_global_client).parameters
+    assert context._check_cached_client_alive() == (None, False)
+    context._disconnect()
+
+
+def test_the_headers_by_which_a_client_would_steer_serve_are_those_that_it_reads() -> None:
+    """Each function of Serve that reads a header of its own, and the one that is kept."""
+    from ray.serve._private import http_util, proxy
+
+    names = {header.decode() for header in ray_private._control_headers()}
+    assert names == {
+        "serve-multiplexed-model-id",
+        "x-session-id",
+        "x-request-timeout-seconds",
+        "x-request-disconnect-disabled",
+    }
+    reads = inspect.getsource(http_util) + inspect.getsource(proxy)
+    constants = set(re.findall(r"SERVE_\w*(?:HEADER|MODEL_ID|SESSION_ID)\b", reads))
+    assert constants == {
+        "SERVE_MULTIPLEXED_MODEL_ID",
+        "SERVE_SESSION_ID",
+        "SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER",
+        "SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER",
+        "SERVE_HTTP_REQUEST_ID_HEADER",
+    }
+
+
 @pytest.mark.parametrize(
     "variable",
     [ray_private.PROXY_CALLBACK, *ray_private.SINGLE_LOOP, *ray_private.direct_ingress_settings(1)],

@@ -164,6 +164,7 @@ def test_max_tokens_beyond_the_servers_limit_are_lowered_on_each_route(running: 
         ("This model's maximum context length is 9 tokens.", None, "context_length_exceeded"),
         ("Input length (9) exceeds model's maximum context length (8).", None, "context_length_exceeded"),
         ("n must be 1 when using greedy sampling, got 2.", "n", "invalid_request"),
+        ("The decoder prompt cannot be empty", None, "invalid_request"),
         ("stop cannot contain an empty string.", "stop", "invalid_request"),
     ],
 )

@@ -110,6 +110,26 @@ def test_every_refusal_has_openais_shape(
     assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded", b'{"question": "q"}'),  # as curl -d sends it
+        (None, b'{"question": "q"}'),
+        ("text/plain", b'{"question": "q"}'),
+        ("application/json", b"[1]"),
+        ("application/json", b"null"),
+        ("application/json", b""),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_with_what_to_send(
+    caller: TestClient, kind: str | None, body: bytes
+) -> None:
+    answer = caller.post("/solve", content=body, headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code == 400
+    assert "a JSON object" in answer.json()["error"]["message"]
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_unknown_paths_and_methods_have_openais_shape(caller: TestClient) -> None:
     assert caller.get("/nothing").json()["error"]["code"] == "not_found"
     assert caller.get("/solve").json()["error"]["code"] == "method_not_allowed"

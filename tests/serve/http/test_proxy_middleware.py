@@ -23,6 +23,8 @@ class Proxy:
 
     def __init__(self, *scripts: list[Message]) -> None:
         self.scripts, self.bodies, self.ids = list(scripts), list[bytes](), list[str]()
+        self.headers: list[bytes] = []
+        """The names of the last request's headers."""
         self.health: dict[str, int] = {"/healthz": 200, "/-/healthz": 200}
         """The status of each health check; 0: no answer."""
         self.checks = 0
@@ -38,6 +40,7 @@ class Proxy:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.bodies.append(body)
         self.ids.append(dict(scope["headers"])[b"x-request-id"].decode())
+        self.headers = [name for name, _ in scope["headers"]]
         for message in self.scripts.pop(0):
             await send(message)
 
@@ -157,3 +160,24 @@ def test_a_body_too_large_to_keep_is_not_sent_again(ask: Any) -> None:
     proxy = Proxy([], [start(), body(b"answer")])
     assert ask(proxy, b"x" * (proxy_middleware.MAX_BODY_BYTES + 1)).status_code == 503
     assert len(proxy.bodies) == 1
+
+
+@pytest.mark.parametrize("value", [b"a", b"\xff", b"?1", b"0.001"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"serve_multiplexed_model_id",
+        b"Serve-Multiplexed-Model-Id",
+        b"X-Session-Id",
+        b"x_session_id",
+        b"X-Request-Timeout-Seconds",
+        b"x-request-disconnect-disabled",
+    ],
+)
+def test_a_header_by_which_a_client_would_steer_serve_is_removed(name: bytes, value: bytes) -> None:
+    for path in ("/solve", "/-/other"):
+        proxy = Proxy([start(), body(b"answer")])
+        headers: Any = [(name, value), (b"Authorization", b"Bearer key"), (b"X-Forwarded-For", b"10.1.2.3")]
+        assert TestClient(ProxyMiddleware(proxy)).post(path, headers=headers).text == "answer"
+        assert name.lower() not in proxy.headers
+        assert {b"authorization", b"x-forwarded-for", b"x-request-id", b"host"} <= set(proxy.headers)

@@ -16,8 +16,11 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from rft_ray import config
 from rft_ray.data.prompts import stored
 from rft_ray.data.tiny import model_dir
+from rft_ray.grading.spec import VerifierSpec
+from serve.api.schemas import EngineRefusal, SolveRequest
 from serve.replicas import model_server
 from serve.replicas.model_server import InProcessModelServer, ModelServer
+from serve.solving.answers import AnswerReader
 
 
 class Ended(BaseException):
@@ -137,3 +140,15 @@ def test_a_replica_knows_whether_its_prompt_opens_reasoning(tmp_path: Path) -> N
     )
     assert model_server.opens_reasoning(tmp_path, "{query} <think>\n")
     assert not model_server.opens_reasoning(tmp_path, "{query}")
+
+
+def test_a_question_to_a_run_whose_paths_cannot_vote_is_refused() -> None:
+    async def ask() -> list[Any]:
+        server: Any = object.__new__(Server)
+        server._reader = AnswerReader(VerifierSpec("python"))
+        return [event async for event in server.solve(SolveRequest(question="Sort a list.", k=2))]
+
+    (refused,) = asyncio.run(ask())
+    assert isinstance(refused, EngineRefusal)
+    assert refused.status == 400
+    assert "python" in refused.message
