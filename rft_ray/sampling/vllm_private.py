@@ -76,3 +76,10 @@ def load_of(outputs: Any) -> EngineLoad:
         kv_cache=round(scheduler.kv_cache_usage, 4),
         preemptions=sum(event.type.name == "PREEMPTED" for out in outputs.outputs for event in out.events or ()),
     )
+
+
+def gpu_bytes() -> int:
+    """Memory of this process's first GPU, without starting CUDA here: `Platform.get_device_total_memory` asks NVML."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rft_ray.sampling.engine import may_start_later
+
 
 def source(module: str) -> ast.Module:
     spec = importlib.util.find_spec("vllm")
@@ -33,6 +35,7 @@ def class_of(module: str, name: str) -> ast.ClassDef:
         ("v1/engine/core_client.py", "SyncMPClient", "get_output"),
         ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
         ("v1/worker/gpu_worker.py", "Worker", "get_model"),
+        ("platforms/cuda.py", "NvmlCudaPlatform", "get_device_total_memory"),
         ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
         (
             "model_executor/layers/vocab_parallel_embedding.py",
@@ -82,3 +85,17 @@ def test_the_engine_has_a_core_and_the_output_layer_its_name() -> None:
     attributes = {node.attr for node in ast.walk(engine) if isinstance(node, ast.Attribute)}
     assert "engine_core" in attributes
     class_of("model_executor/layers/vocab_parallel_embedding.py", "ParallelLMHead")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("v1/worker/gpu_worker.py", "Error in memory profiling"),
+        ("v1/worker/utils.py", "Free memory on device"),
+        ("v1/core/kv_cache_utils.py", "No available memory"),
+    ],
+)
+def test_errors_of_the_gpus_memory_have_the_words_by_which_a_start_is_tried_again(module: str, words: str) -> None:
+    texts = [node.value for node in ast.walk(source(module)) if isinstance(node, ast.Constant)]
+    assert any(isinstance(text, str) and words in text for text in texts)
+    assert may_start_later(RuntimeError(words))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import EngineDied, Request
+from rft_ray.sampling.vllm_arguments import alone_on_gpu
 from rft_ray.sampling.vllm_engine import Submission, VllmEngine
 
 
@@ -62,16 +65,19 @@ class RecordingEngine:
 
 
 @contextmanager
-def stepping(inner: Any, tokenizer: Any = None) -> Iterator[Any]:
-    """A VllmEngine around another engine than vLLM's."""
+def stepping(
+    inner: Any, tokenizer: Any = None, *, written: deque[str] | None = None, share: float = 1.0
+) -> Iterator[Any]:
+    """A VllmEngine around another engine than vLLM's. `written`: what its process has written."""
     engine: Any = VllmEngine.__new__(VllmEngine)
     engine.progress, engine._failure, engine._inbox, engine._engine = 0, None, queue.SimpleQueue(), inner
     engine._tokenizer, engine._context_tokens = tokenizer, 100
-    thread = threading.Thread(target=engine._step_until_closed, daemon=True)
-    thread.start()
+    engine._written, engine._share = written, share
+    engine._thread = threading.Thread(target=engine._step_until_closed, daemon=True)
+    engine._thread.start()
     yield engine
     engine._inbox.put(None)
-    thread.join(10)
+    engine._thread.join(10)
 
 
 def test_each_step_is_progress() -> None:
@@ -119,3 +125,35 @@ def test_an_engine_that_fails_while_it_takes_in_requests_answers_none_of_them_by
         for submission in submissions:
             with pytest.raises(EngineDied, match="no room"):
                 submission.answer.result(10)
+
+
+class DeadEngine(RecordingEngine):
+    """An engine whose process has ended, as vLLM says it."""
+
+    def step(self) -> list[Output]:
+        raise RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+
+
+def test_a_dead_engine_is_reported_with_what_its_process_wrote() -> None:
+    stack = "(EngineCore pid=41) ERROR 11-29 10:00:01 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried 2"
+    submission = Submission([1], None)
+    with stepping(DeadEngine(), written=deque(["loading", stack])) as engine:
+        engine._inbox.put([submission])
+        with pytest.raises(EngineDied, match=r"EngineCore encountered .* wrote: torch\.OutOfMemoryError: CUDA out of"):
+            submission.answer.result(10)
+        with pytest.raises(EngineDied, match="CUDA out of memory"):
+            engine.swap(None)
+
+
+def test_an_engine_closes_while_no_other_opens_on_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM refuses to open where the GPU has more free memory than when it began (gpu_worker.py)."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-closing")
+    closed, inner = threading.Event(), RecordingEngine()
+    inner.engine_core = SimpleNamespace(shutdown=closed.set)  # type: ignore[attr-defined]
+    with stepping(inner, share=0.5) as engine:
+        closing = threading.Thread(target=engine.close, daemon=True)
+        with alone_on_gpu(0.5):
+            closing.start()
+            assert not closed.wait(0.5)
+        assert closed.wait(10)
+        closing.join(10)
