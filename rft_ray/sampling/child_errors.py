@@ -95,7 +95,7 @@ def root_cause(lines: Sequence[str]) -> str:
 
 
 def later_cause(lines: deque[str] | None) -> str:
-    """The same of children that have failed after their start, for the end of a message; empty without an error.
+    """What children that ended after their start wrote, for the end of a message; empty without children.
 
     `lines`: as `child_errors` yields them. Waits a moment for the last of them.
     """
@@ -104,7 +104,7 @@ def later_cause(lines: deque[str] | None) -> str:
     deadline = time.monotonic() + QUIET_S
     while not (cause := _errors(list(lines))) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    return cause and f" Its process wrote: {cause}"
+    return f" Its process wrote: {cause or 'no error; it was killed or has crashed'}"
 
 
 def _errors(lines: Sequence[str]) -> str:

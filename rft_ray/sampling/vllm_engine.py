@@ -74,6 +74,7 @@ class VllmEngine:
         )
         with vllm_arguments.alone_on_gpu(self._share), child_errors() as self._written:
             self._engine = LLMEngine.from_engine_args(arguments)
+        vllm_private.notice_death(self._engine)
         if loads:
             vllm_private.report_load(self._engine, loads.record)
         self._tokenizer = self._engine.get_tokenizer()
@@ -166,7 +167,7 @@ class VllmEngine:
                     if output.finished:
                         waiting.pop(output.request_id).set_result(output)
         except BaseException as failure:
-            cause = later_cause(self._written)
+            cause = later_cause(self._written) if type(failure).__name__ == vllm_private.DEATH else ""
             self._failure = died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}{cause}")
             while not self._inbox.empty():
                 for submission in self._inbox.get() or ():

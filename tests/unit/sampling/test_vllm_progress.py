@@ -127,11 +127,15 @@ def test_an_engine_that_fails_while_it_takes_in_requests_answers_none_of_them_by
                 submission.answer.result(10)
 
 
+class EngineDeadError(Exception):
+    """As vLLM names it."""
+
+
 class DeadEngine(RecordingEngine):
     """An engine whose process has ended, as vLLM says it."""
 
     def step(self) -> list[Output]:
-        raise RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+        raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
 
 
 def test_a_dead_engine_is_reported_with_what_its_process_wrote() -> None:
