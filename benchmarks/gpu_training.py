@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,15 @@ def _rank(
     import torch
 
     from rft_ray.store import open_store
-    from rft_ray.training import transformers_private
+    from rft_ray.training import liger, optimizers, transformers_private
     from rft_ray.training.agreement import number_from_rank_0, patient_group, together
     from rft_ray.training.snapshots import Snapshots, bytes_of
     from rft_ray.training.trainer import Group, make_trainer
 
-    transformers_private.switch_off_shm_comm()
     if place.gpus:
         torch.cuda.set_device(rank)
     else:
+        transformers_private.switch_off_shm_comm()
         torch.set_num_threads(1)
     deepspeed.init_distributed("nccl" if place.gpus else "gloo", auto_mpi_discovery=False)
     task, settings = _task(place, variant, shape, folder, workers, rank)
@@ -118,6 +118,10 @@ def _rank(
         patient=patient_group(),
         background=patient_group(),
     )
+    optimizer, _ = optimizers.choose(group, task.job.recipe)
+    task = replace(task, optimizer=optimizer, liger=liger.choose(group, shape.config["model_type"]))
+    if task.liger:
+        liger.prepare()
     clock = _clock(lambda late: bool(number_from_rank_0(group, int(late))), place)
     trainer = make_trainer(group, task, clock)
     trainer.train()
@@ -142,6 +146,8 @@ def _rank(
         shutil.rmtree(place.folder / "models" / "states", ignore_errors=True)
         note(
             attention=task.division.attention or "padded",
+            optimizer=task.optimizer,
+            liger=task.liger,
             useful_tokens=round(task.division.useful, 4),
             steps=done,
             tokens_per_s=round(rate),

@@ -33,14 +33,17 @@ class Card:
     """Ray's accelerator types for this card, by its device's name. Cards share some: an H100 may be any of three."""
     words: tuple[str, ...] = ()
     """Words that the device's name has, as PyTorch gives it (`NVIDIA A100-SXM4-80GB`)."""
+    ecc: bool = False
+    """Whether error correction, which is on unless it is switched off, takes a sixteenth of the memory."""
 
     @property
     def memory_gib(self) -> float:
-        """GiB that a process can use: the datasheet's GB as 10^9 bytes.
+        """GiB that a process can use: the datasheet's GB as 10^9 bytes, without what error correction takes.
 
-        A card of 80 GB shows 79 GiB, one of 24 GB with error correction 22 GiB: the rest is room for fragmentation.
+        A card of 80 GB shows 79 GiB, one of 24 GB 23.6, or 22.1 with error correction: the rest, 6 per cent, is room
+        for fragmentation.
         """
-        return self.memory_gb * 1e9 / 2**30
+        return self.memory_gb * (15 / 16 if self.ecc else 1) * 1e9 / 2**30
 
 
 CARDS = (
@@ -51,12 +54,12 @@ CARDS = (
     Card("H100-NVL", 94, 835, ("H100",), ("H100", "NVL")),
     Card("A100-80GB", 80, 312, ("A100", "A100-80G"), ("A100", "80GB")),
     Card("A100-40GB", 40, 312, ("A100-40G", "A100"), ("A100", "40GB")),
-    Card("L40S", 48, 362, ("L40S",), ("L40S",)),
-    Card("A40", 48, 149.7, ("A40",), ("A40",)),
+    Card("L40S", 48, 362, ("L40S",), ("L40S",), ecc=True),
+    Card("A40", 48, 149.7, ("A40",), ("A40",), ecc=True),
     Card("A6000", 48, 154.8, ("RTX-A6000", "A6000"), ("RTX", "A6000")),
-    Card("A10G", 24, 70, ("A10G",), ("A10G",)),
-    Card("A10", 24, 125, ("A10",), ("A10",)),
-    Card("L4", 24, 121, ("L4",), ("L4",)),
+    Card("A10G", 24, 70, ("A10G",), ("A10G",), ecc=True),
+    Card("A10", 24, 125, ("A10",), ("A10",), ecc=True),
+    Card("L4", 24, 121, ("L4",), ("L4",), ecc=True),
     Card("RTX-4090", 24, 165.2, ("GeForce-RTX-4090",), ("RTX", "4090")),
     Card("RTX-3090", 24, 71, ("GeForce-RTX-3090",), ("RTX", "3090")),
 )

@@ -129,7 +129,7 @@ class Engine(Section):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory that its engines take."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Data type of the weights in sampling; `auto`: the model's own."""
+    """Data type of the weights in sampling; `auto`: the model's own, and by vLLM's rule bfloat16 for float32."""
     quantization: str | None = None
     """vLLM's method of quantization, such as fp8 or awq; null: as the model's files are."""
     kv_cache_dtype: str = "auto"

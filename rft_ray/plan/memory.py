@@ -241,8 +241,8 @@ class EngineSettings:
     tokens: int
     """Tokens of prompt and completion that a sequence of this run has at most, about."""
     eager: bool
-    weight_bytes: int = 0
-    """0: the model's own. Of quantized weights 1, an upper bound; keys and values then have 2."""
+    weight_bytes: int = 2
+    """Of quantized weights 1, an upper bound; keys and values then have 2."""
     pipeline: int = 1
     """Groups of GPUs that hold the layers one after another."""
     batched_tokens: int = 0
@@ -282,7 +282,7 @@ GRAPHS = int(1.5 * GIB)
 
 def engine_memory(shape: ModelShape, settings: EngineSettings, card: Card) -> EngineMemory:
     """The memory of an engine on each of its GPUs."""
-    size = settings.weight_bytes or shape.stored_bytes
+    size = settings.weight_bytes
     weights = _share(shape.parameters * size, settings.gpus)
     tokens = settings.batched_tokens or min(BATCHED_TOKENS, max(settings.context, 2048))
     widest = 2 * shape.hidden + _share(2 * shape.intermediate + shape.queries + 2 * shape.keys, settings.gpus)

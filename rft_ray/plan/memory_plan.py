@@ -31,7 +31,8 @@ from rft_ray.plan.memory import (
 from rft_ray.plan.model_shape import ModelShape, shape_of
 from rft_ray.store.models.folder import read_json
 
-_DTYPE_BYTES = {"auto": 0, "float32": 4, "bfloat16": 2, "float16": 2}
+_DTYPE_BYTES = {"auto": 2, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a weight in sampling: with `auto`, vLLM loads models in float32 in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,10 +266,7 @@ def host_line(needed: Needs) -> str:
         size, job = max(trained, key=lambda entry: entry[0])
         parts.append(f"about {_gib(size)} GiB to train ({job.stage} of {job.model}, {config.training.workers} workers)")
     if needed.samplings:
-        weights = max(
-            shape.parameters * (_DTYPE_BYTES[config.engine.dtype] or shape.stored_bytes)
-            for _, shape in needed.samplings
-        )
+        weights = max(shape.parameters * _DTYPE_BYTES[config.engine.dtype] for _, shape in needed.samplings)
         engine = weights + int(config.engine.kv_cache_gib * GIB) + PROCESS
         parts.append(f"about {_gib(engine)} GiB for each engine")
     return f"host memory: {', '.join(parts)}" if parts else ""

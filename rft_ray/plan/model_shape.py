@@ -18,8 +18,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("vocab_size",),
 }
 """Field -> the names that it has in config.json."""
-_STORED = {"float32": 4, "float64": 4}
-"""Bytes per weight in sampling with `engine.dtype=auto`; 2 for all other types (vLLM loads float64 as float32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,6 @@ class ModelShape:
     vocabulary: int
     context: int = 0
     """Tokens; 0 where the model states none."""
-    stored_bytes: int = 2
-    """Bytes per weight where the model's own data type is used."""
     heads: int = 1
     """Heads of queries, as wide as those of keys."""
 
@@ -88,7 +84,6 @@ def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape | None:
         keys=(_first(tree, ("num_key_value_heads",)) or heads) * width,
         vocabulary=sizes["vocabulary"],
         context=_first(tree, ("max_position_embeddings", "n_positions")),
-        stored_bytes=_STORED.get(str(config.get("dtype") or config.get("torch_dtype")), 2),
         heads=heads,
     )
 

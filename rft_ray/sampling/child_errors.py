@@ -4,9 +4,10 @@ vLLM runs its engine in a process of its own (on GPUs always), and reports whate
 initialization failed. See root cause above". The root cause is a few lines on standard error, in the log of a worker
 somewhere in the cluster. Here the error that the driver shows has it.
 
-In: what is written to file descriptor 2 inside a block. Out: the same on the standard error of before, and the last
-lines of it. Limits: the children inherit the pipe, so a thread copies what they write for as long as they live; an
-engine in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0) raises the root cause itself, and nothing is captured.
+In: what is written to file descriptor 2 inside a block, and what children that were started there write later. Out: the
+same on the standard error of before, and the last lines of it. Limits: the children inherit the pipe, so a thread
+copies what they write for as long as they live; an engine in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0) raises the
+root cause itself, and nothing is captured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ SHOWN = 2
 """Error lines that are added to a message."""
 QUIET_S = 2.0
 """How long to wait for the last lines of a child that has ended."""
+POLL_S = 0.05
+"""Time between two looks at them."""
 _ERROR = re.compile(r"(?:^|[\s:\]])((?:[A-Za-z_][\w.]{0,80}\.)?[A-Z]\w{0,60}(?:Error|Exception|Interrupt|Exit): .*)")
 """The last line of a stack, such as `ValueError: no such layer`, with or without a logger's prefix."""
 SAME_CHARS = 100
@@ -34,16 +38,19 @@ _ELSEWHERE = re.compile(r"root cause|initialization failed", re.IGNORECASE)
 
 
 @contextmanager
-def child_errors() -> Iterator[None]:
-    """Inside the block, add the root cause on standard error to the message of an error, as a RuntimeError."""
+def child_errors() -> Iterator[deque[str] | None]:
+    """Inside the block, add the root cause on standard error to the message of an error, as a RuntimeError.
+
+    Yields the last lines, to which later ones of the children are added; None where the engine is in this process.
+    """
     if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
-        yield
+        yield None
         return
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     copied = threading.Event()
     try:
         with _copied_to(lines, copied):
-            yield
+            yield lines
     except Exception as failure:
         copied.wait(QUIET_S)
         if not (cause := root_cause(list(lines))):
@@ -83,7 +90,24 @@ def _copy(reading: int, to: int, lines: deque[str], ended: threading.Event) -> N
 
 def root_cause(lines: Sequence[str]) -> str:
     """The last different errors among these lines that do not refer to others, or else the last lines; one line."""
-    errors = [match[1].strip() for line in lines if (match := _ERROR.search(line))]
-    causes = list({error[:SAME_CHARS]: error for error in errors if not _ELSEWHERE.search(error)}.values())
     last = [line.strip() for line in lines if line.strip()]
-    return "; ".join((causes or last)[-SHOWN:])
+    return _errors(lines) or "; ".join(last[-SHOWN:])
+
+
+def later_cause(lines: deque[str] | None) -> str:
+    """What children that ended after their start wrote, for the end of a message; empty without children.
+
+    `lines`: as `child_errors` yields them. Waits a moment for the last of them.
+    """
+    if lines is None:
+        return ""
+    deadline = time.monotonic() + QUIET_S
+    while not (cause := _errors(list(lines))) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return f" Its process wrote: {cause or 'no error; it was killed or has crashed'}"
+
+
+def _errors(lines: Sequence[str]) -> str:
+    errors = [match[1].strip() for line in lines if (match := _ERROR.search(line))]
+    causes = {error[:SAME_CHARS]: error for error in errors if not _ELSEWHERE.search(error)}
+    return "; ".join([*causes.values()][-SHOWN:])

@@ -28,6 +28,9 @@ BROKEN_OFF = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_
 
 Of vLLM, OpenRouter and DeepSeek.
 """
+BY_OTHERS = ("errorinmemoryprofiling", "addressalreadyinuse")
+"""The same of failed starts that another process caused: memory of the GPU that it gave back while this engine measured
+how much it takes, or the port that it took first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +164,14 @@ def check_answers(requests: Sequence[Request], answers: Sequence[Answered], sett
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an engine failed for lack of memory; another process may have enough."""
+    return isinstance(error, MemoryError) or _says(error, OUT_OF_MEMORY)
+
+
+def may_start_later(error: BaseException) -> bool:
+    """Whether an engine that did not start may start in another process at the same place."""
+    return out_of_memory(error) or _says(error, BY_OTHERS)
+
+
+def _says(error: BaseException, parts: Sequence[str]) -> bool:
     message = f"{type(error).__name__} {error}".lower().replace(" ", "")
-    return isinstance(error, MemoryError) or any(part in message for part in OUT_OF_MEMORY)
+    return any(part in message for part in parts)

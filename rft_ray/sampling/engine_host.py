@@ -34,6 +34,7 @@ from rft_ray.sampling.engine import (
     Unavailable,
     check_answers,
     engine_seed,
+    may_start_later,
     out_of_memory,
 )
 from rft_ray.sampling.engine_load import EngineLoads
@@ -185,7 +186,7 @@ class EngineHost:
             raise
         except Exception as failure:
             traceback.print_exc()
-            again = out_of_memory(failure)  # another process may have enough
+            again = may_start_later(failure)
             self._supervisor.load_failed(model.fingerprint, in_one_line(failure), again=again)
             if again:
                 _end_process(f"{label_of(model)}: {in_one_line(failure)}")

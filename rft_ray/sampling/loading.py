@@ -25,7 +25,7 @@ _looked = 0
 
 
 def waits() -> None:
-    """Called again and again while an engine waits for its turn to open, until another one has opened or was ended."""
+    """Called again and again while an engine waits until another one has opened or closed, or was ended."""
     global _waited
     _waited += 1
 

@@ -28,8 +28,14 @@ over partly filled blocks is wasted too. SmolLM2-135M makes 1.26 times the token
 """
 
 
-def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) -> dict[str, Any]:
+CONTEXT_BYTES = 2**29
+"""What an engine takes of a GPU beside the share of its memory that vLLM is told: mostly CUDA's context."""
+
+
+def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0, gpu_bytes: int = 0) -> dict[str, Any]:
     """The arguments of one engine. `share`: the part of a GPU that it has, which bounds its share of the memory.
+
+    `gpu_bytes`: memory of the GPU, for an engine that shares it: many contexts take more than the others leave.
 
     On CPUs there is no speculative decoding: vLLM 0.29 divides the logits of drafted tokens by memory that nothing has
     written there (`expand_kernel` of vllm/utils/cpu_triton_utils.py fills a copy), and samples are noise.
@@ -45,8 +51,9 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
         "speculative_config": dict(engine.speculative) if gpu and engine.speculative else None,
         "pipeline_parallel_size": engine.pipeline_parallel_size if engine.pipeline_parallel_size > 1 else None,
     }
+    beside = CONTEXT_BYTES / gpu_bytes if gpu_bytes else 0.0
     memory = (
-        {"gpu_memory_utilization": engine.gpu_memory_utilization * share}
+        {"gpu_memory_utilization": min(engine.gpu_memory_utilization * share, share - beside)}
         if gpu
         else {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30), "block_size": CPU_BLOCK_SIZE}
     )
@@ -64,6 +71,7 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
 
 READY_S = 24 * 3600
 """How long vLLM waits for its own process to load a model, instead of ten minutes: ours ends one that stands still."""
+FLASHINFER_SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
 
 def process_environment(engine: config.Engine, *, gpu: bool) -> dict[str, str]:
@@ -75,13 +83,25 @@ def process_environment(engine: config.Engine, *, gpu: bool) -> dict[str, str]:
         "VLLM_ENGINE_READY_TIMEOUT_S": str(READY_S),
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if not gpu:
+    if gpu:
+        variables |= token_kernels()
+    else:
         variables |= {
             "OMP_NUM_THREADS": str(engine.threads_per_actor),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
     return variables
+
+
+def token_kernels() -> dict[str, str]:
+    """The variable by which vLLM draws tokens by kernels of its own on GPUs, unless it is set otherwise here.
+
+    vLLM would take FlashInfer's for top_k and top_p. They are compiled when an engine opens, by nvcc and ninja, and
+    where these are missing or too old no engine opens, whatever its settings
+    (https://github.com/vllm-project/vllm/issues/49497). The distribution of samples is the same.
+    """
+    return {FLASHINFER_SAMPLER: os.environ.get(FLASHINFER_SAMPLER, "0")}
 
 
 def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
@@ -96,15 +116,16 @@ def sampling_arguments(settings: SamplingSettings) -> dict[str, Any]:
 
 
 TURN_S = 0.2
-"""Time between two looks at whether it is this engine's turn to open."""
+"""Time between two looks at whether this engine may open or close."""
 
 
 @contextmanager
-def opened_alone(share: float) -> Iterator[None]:
-    """Inside the block no other engine opens on this process's GPU, where engines have a share of one.
+def alone_on_gpu(share: float) -> Iterator[None]:
+    """Inside the block no other engine opens or closes on this process's GPU, where engines have a share of one.
 
     vLLM measures how much of the GPU's memory it takes while it opens; the measure of one engine would count what
-    another takes at the same time. Ray names the GPU in CUDA_VISIBLE_DEVICES. Limits: processes of one node and user.
+    another takes or gives back at the same time. Ray names the GPU in CUDA_VISIBLE_DEVICES. Limits: processes of one
+    node and user, and not those that are killed.
     """
     if share >= 1:
         yield

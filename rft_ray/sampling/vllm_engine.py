@@ -17,7 +17,7 @@ from rft_ray.data import prompts
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.runtime.collector import heavy_imports
 from rft_ray.sampling import vllm_arguments, vllm_private
-from rft_ray.sampling.child_errors import child_errors
+from rft_ray.sampling.child_errors import child_errors, later_cause
 from rft_ray.sampling.engine import BROKEN_OFF, Answered, EngineDied, Generated, Misbehaved, Request
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.weight_layout import layout
@@ -62,24 +62,26 @@ class VllmEngine:
         self._gpu = gpu
         # a swap has been compared with a fresh engine for models and caches as they are in the files only
         self._layout = None if settings.deciding_arguments else layout(folder)
-        share = min(settings.gpus, 1.0) if gpu else 1.0
+        self._share = min(settings.gpus, 1.0) if gpu else 1.0
+        gpu_bytes = vllm_private.gpu_bytes() if self._share < 1 else 0
         arguments = EngineArgs(
             model=str(folder),
             seed=seed,
             max_model_len=max_model_len,
             disable_log_stats=loads is None,
             use_tqdm_on_load=False,
-            **vllm_arguments.engine_arguments(settings, gpu=gpu, share=share),
+            **vllm_arguments.engine_arguments(settings, gpu=gpu, share=self._share, gpu_bytes=gpu_bytes),
         )
-        with vllm_arguments.opened_alone(share), child_errors():
+        with vllm_arguments.alone_on_gpu(self._share), child_errors() as self._written:
             self._engine = LLMEngine.from_engine_args(arguments)
+        vllm_private.notice_death(self._engine)
         if loads:
             vllm_private.report_load(self._engine, loads.record)
         self._tokenizer = self._engine.get_tokenizer()
         self._ends_of: dict[str, list[int]] = {}
         self._context_tokens = int(self._engine.model_config.max_model_len)
         self._inbox: queue.SimpleQueue[list[Submission] | None] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
+        self._failure: EngineDied | None = None
         self._thread = threading.Thread(target=self._step_until_closed, name="vllm-step", daemon=True)
         self._thread.start()
 
@@ -112,7 +114,8 @@ class VllmEngine:
         """Shut vLLM down. On a GPU it runs in its own process, which ends here and frees the device's memory."""
         self._inbox.put(None)
         self._thread.join()
-        vllm_private.shut_down(self._engine)
+        with vllm_arguments.alone_on_gpu(self._share):
+            vllm_private.shut_down(self._engine)
         del self._engine
         gc.collect()
 
@@ -164,8 +167,8 @@ class VllmEngine:
                     if output.finished:
                         waiting.pop(output.request_id).set_result(output)
         except BaseException as failure:
-            self._failure = failure
-            died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}")
+            cause = later_cause(self._written) if type(failure).__name__ == vllm_private.DEATH else ""
+            self._failure = died = EngineDied(f"vLLM stopped: {type(failure).__name__}: {failure}{cause}")
             while not self._inbox.empty():
                 for submission in self._inbox.get() or ():
                     submission.answer.set_exception(died)

@@ -76,3 +76,38 @@ def load_of(outputs: Any) -> EngineLoad:
         kv_cache=round(scheduler.kv_cache_usage, 4),
         preemptions=sum(event.type.name == "PREEMPTED" for out in outputs.outputs for event in out.events or ()),
     )
+
+
+def gpu_bytes() -> int:
+    """Memory of this process's first GPU, without starting CUDA here: `Platform.get_device_total_memory` asks NVML."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
+
+
+DEATH = "EngineDeadError"
+"""Name of vLLM's exception of an engine whose process has failed or ended (vllm/v1/engine/exceptions.py)."""
+
+
+def notice_death(engine: Any) -> None:
+    """Let a step or a swap fail when the engine core's process is killed, where it has one.
+
+    `SyncMPClient.get_output` and `call_utility` would wait for ever: what notices it,
+    `MPClient.start_engine_core_monitor`, calls `shutdown` and leaves `outputs_queue` and `utility_results` as they are.
+    """
+    client = engine.engine_core
+    outputs = getattr(client, "outputs_queue", None)
+    if outputs is None:  # an engine in this process
+        return
+    shut_down_client = client.shutdown
+
+    def shut_down_and_tell(timeout: float | None = None) -> None:
+        try:
+            shut_down_client(timeout)
+        finally:
+            ended = RuntimeError("the process of vLLM's engine has ended")
+            outputs.put_nowait(ended)  # get_output raises EngineDeadError in its place
+            for answer in [*client.utility_results.values()]:
+                answer.set_exception(ended)
+
+    client.shutdown = shut_down_and_tell

@@ -7,6 +7,7 @@ training's collectives, and need no GPU. A rank that dies ends the waiting of th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,6 +30,21 @@ def patient_group() -> Any:
     import torch.distributed
 
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def connect_by_cluster_network() -> None:
+    """Let later gloo groups connect by the network interface that has this node's address in Ray.
+
+    Unless GLOO_SOCKET_IFNAME is set, gloo takes the address of the host's name. That is 127.0.1.1 on many machines with
+    Debian or Ubuntu, and the ranks of other nodes would try to reach it for as long as PATIENCE.
+    """
+    import psutil
+    import ray.util
+
+    here = ray.util.get_node_ip_address()
+    found = (name for name, own in psutil.net_if_addrs().items() if any(each.address == here for each in own))
+    if name := next(found, None):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def from_rank_0(group: Group, decide: Callable[[], T]) -> T:

@@ -37,13 +37,20 @@ def checkpoints_activations(base: Path, settings: Training, recipe: Recipe, card
 
 
 def card_here(gpu: bool) -> Card | None:
-    """The card of this process; one made up from the device's memory where the table lacks it; None without a GPU."""
+    """The card of this process; None without a GPU.
+
+    It is made up from the device's memory where the table lacks it, and where the device is a part of a card (MIG, a
+    virtual GPU), whose name it has.
+    """
     if not gpu:
         return None
     import torch
 
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return card_of_device(device.name) or Card(device.name, int(USABLE * device.total_memory / 1e9), 0)
+    card = card_of_device(device.name)
+    if card and card.memory_gib * 2**30 <= device.total_memory:
+        return card
+    return Card(device.name, int(USABLE * device.total_memory / 1e9), 0)
 
 
 def host_memory_left(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -41,7 +41,13 @@ from rft_ray.training import (
     transformers_private,
     universal_form,
 )
-from rft_ray.training.agreement import from_rank_0, patient_group, together, wait_for_all
+from rft_ray.training.agreement import (
+    connect_by_cluster_network,
+    from_rank_0,
+    patient_group,
+    together,
+    wait_for_all,
+)
 from rft_ray.training.batches import encode, plan, steps_of
 from rft_ray.training.checkpoint_writer import CheckpointWriter, Schedule
 from rft_ray.training.checkpoints import Checkpoint
@@ -90,7 +96,6 @@ def _join(config: dict[str, Any]) -> Group:
         from transformers import AutoModelForCausalLM, Trainer, TrainingArguments  # noqa: F401 - for `_train_one`
         from transformers.utils.logging import disable_progress_bar
 
-    transformers_private.switch_off_shm_comm()
     context = ray.train.get_context()
     if config["gpu"]:
         torch.cuda.set_device(ray.train.torch.get_device())
@@ -98,11 +103,13 @@ def _join(config: dict[str, Any]) -> Group:
             here = ray.get_runtime_context().get_node_id()
             torch.set_num_threads(cpu_threads(ray.nodes(), here, context.get_local_world_size()))
     else:
+        transformers_private.switch_off_shm_comm()
         torch.set_num_threads(config["settings"].threads_per_worker)
     deepspeed.init_distributed("nccl" if config["gpu"] else "gloo", auto_mpi_discovery=False)
     disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
+    connect_by_cluster_network()
     patient, background = patient_group(), patient_group()  # before a rank may have to wait for the store
     return Group(
         config["attempt"],

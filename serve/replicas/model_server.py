@@ -29,7 +29,7 @@ from rft_ray.data import chat_rendering, prompts
 from rft_ray.data.base_weights import fetch_recorded
 from rft_ray.grading.reasoning import opens_draft
 from rft_ray.grading.spec import VerifierSpec
-from rft_ray.sampling.vllm_arguments import engine_arguments
+from rft_ray.sampling.vllm_arguments import engine_arguments, token_kernels
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
 from serve import ray_private, vllm_private
@@ -328,7 +328,12 @@ def llm_config_of(entry: RunModel, engine: config.Engine, resources: Resources) 
     """The LLMConfig of one model: the run's own engine settings, on GPUs or CPUs."""
     deployment: dict[str, Any] = {"num_replicas": resources.replicas, "graceful_shutdown_timeout_s": DRAIN_S}
     if resources.gpu:
-        placement: dict[str, Any] = {"accelerator_config": {"kind": "gpu"}}
+        placement: dict[str, Any] = {
+            "accelerator_config": {"kind": "gpu"},
+            # on one node: the others have no files of the model
+            "placement_group_config": {"bundle_per_worker": {"GPU": 1}, "strategy": "STRICT_PACK"},
+            "runtime_env": {"env_vars": token_kernels()},
+        }
     else:
         environment = {
             "OMP_NUM_THREADS": str(engine.threads_per_actor),

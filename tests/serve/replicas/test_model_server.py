@@ -20,6 +20,7 @@ from rft_ray.grading.spec import VerifierSpec
 from serve.api.schemas import EngineRefusal, SolveRequest
 from serve.replicas import model_server
 from serve.replicas.model_server import InProcessModelServer, ModelServer
+from serve.run_models import Resources, RunModel
 from serve.solving.answers import AnswerReader
 
 
@@ -152,3 +153,19 @@ def test_a_question_to_a_run_whose_paths_cannot_vote_is_refused() -> None:
     assert isinstance(refused, EngineRefusal)
     assert refused.status == 400
     assert "python" in refused.message
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_an_engine_on_gpus_is_on_one_node_and_opens_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    """The model's files are on the disk of the replica's node."""
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    engine = config.Engine(tensor_parallel_size=gpus)
+    entry = RunModel(model="m", stage="rft", fingerprint="a" * 16, base="tiny:tiny-s")
+    resources = Resources(gpu=True, cpus=1, replicas=1, max_tokens=64)
+    made = model_server.llm_config_of(entry, engine, resources)
+    placed = made.get_engine_config()
+    assert placed.placement_strategy == "STRICT_PACK"
+    assert [bundle["GPU"] for bundle in placed.placement_bundles] == [1] * gpus
+    assert made.runtime_env == {"env_vars": {"VLLM_USE_FLASHINFER_SAMPLER": "0"}}

@@ -98,3 +98,22 @@ def test_keys_that_were_added_enter_the_name_of_a_model_only_where_they_are_set(
     assert not {"grad_accum_dtype", "master_weights"} & set(plain.identity)
     summed = load(None, [MODEL, "--rft.grad_accum_dtype=float32"]).rft.recipe
     assert summed.identity == {**plain.identity, "grad_accum_dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("card", "total"),
+    [
+        ("H200", 139.8),
+        ("H100-80GB", 79.1),
+        ("A100-40GB", 39.4),
+        ("L40S", 44.4),
+        ("A40", 44.4),
+        ("A6000", 47.5),
+        ("A10G", 22.2),
+        ("L4", 22.1),
+        ("RTX-4090", 23.6),
+    ],
+)
+def test_a_card_is_planned_with_room_for_fragmentation(card: str, total: float) -> None:
+    """`total`: GiB of the device, as PyTorch's errors of a lack of memory state them."""
+    assert 0.93 < BY_NAME[card].memory_gib / total < 0.96

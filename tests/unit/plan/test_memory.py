@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from rft_ray.plan.memory import (
     planned_card,
     training_memory,
 )
-from rft_ray.plan.memory_plan import Needs, check, host_line, needs, table, training_settings
+from rft_ray.plan.memory_plan import Needs, check, engine_settings, host_line, needs, table, training_settings
 from rft_ray.plan.model_shape import ModelShape, shape_of
 from rft_ray.plan.run_plan import make_plan
 from rft_ray.plan.samplers import sources
+from tests.unit.config.test_engine_arguments import source
 
 CONFIGS = Path(__file__).parents[3] / "jobs" / "configs"
 A100 = BY_NAME["A100-80GB"]
@@ -245,7 +247,7 @@ def test_engines_of_one_type_are_checked_on_its_card() -> None:
         check(needed(typed), A100)
     shown = table(needed(typed), A100)
     assert "memory of each A100-80GB" in shown
-    assert "engines are on L4, in GiB of 22.4" in shown
+    assert "engines are on L4, in GiB of 21.0" in shown
     forty = shipped("paper", "--engine.accelerator_type=A100", "--hardware.gpu=A100-40GB", "--training.device=cpu")
     assert "engines are on" not in table(needed(forty), BY_NAME["A100-40GB"])  # Ray has one name for both
 
@@ -273,3 +275,20 @@ def test_only_parallelism_that_divides_the_heads_is_proposed() -> None:
 def test_longer_steps_of_an_engine_take_more_memory() -> None:
     longer = engine_memory(LLAMA_7B, replace(ENGINE, batched_tokens=32768), A100)
     assert longer.activations > 8 * engine_memory(LLAMA_7B, ENGINE, A100).activations
+
+
+def test_a_model_in_float32_is_sampled_in_bfloat16_unless_told() -> None:
+    """By vLLM's rule for `auto`."""
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000}
+    wide = shape_of({**sizes, "intermediate_size": 11008, "dtype": "float32"}, LLAMA_7B.parameters)
+    assert wide
+    weights = {}
+    for dtype in ("auto", "bfloat16", "float32"):
+        planned = needed(shipped("paper", f"--engine.dtype={dtype}"))
+        [(job, _), *_] = planned.samplings
+        weights[dtype] = engine_memory(wide, engine_settings(planned, job, wide), A100).weights
+    assert weights["float32"] == 2 * weights["bfloat16"]
+    assert weights["auto"] == weights["bfloat16"]
+    assert "if config_dtype == torch.float32:\n        config_dtype = preferred_dtype" in ast.unparse(
+        source("config/model.py")
+    )

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 
 import pytest
 
-from rft_ray.sampling.child_errors import KEPT_LINES, LINE_CHARS, child_errors, root_cause
+from rft_ray.sampling import child_errors as module
+from rft_ray.sampling.child_errors import KEPT_LINES, LINE_CHARS, child_errors, later_cause, root_cause
 
 STACK = """
 (EngineCore pid=41) ERROR 11-29 10:00:01 [core.py:1] Traceback (most recent call last):
@@ -94,3 +96,17 @@ def test_an_engine_in_this_process_is_not_captured(monkeypatch: pytest.MonkeyPat
     before = os.fstat(2).st_ino
     with child_errors():
         assert os.fstat(2).st_ino == before
+
+
+def test_an_error_that_a_child_writes_after_its_start_is_known_too() -> None:
+    with child_errors() as lines:
+        child = subprocess.Popen([sys.executable, "-c", "input(); raise ValueError('no room')"], stdin=subprocess.PIPE)
+    child.communicate(b"\n")
+    assert later_cause(lines) == " Its process wrote: ValueError: no room"
+
+
+def test_a_child_that_ends_without_an_error_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last lines may be anything."""
+    monkeypatch.setattr(module, "QUIET_S", 0.1)
+    assert later_cause(deque(["WARNING: no P2P"])) == " Its process wrote: no error; it was killed or has crashed"
+    assert later_cause(None) == ""

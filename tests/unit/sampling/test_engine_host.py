@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,6 +13,7 @@ from rft_ray.data.tiny import model_dir
 from rft_ray.plan.jobs import ModelRef
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
+from rft_ray.sampling import engine_host
 from rft_ray.sampling.engine import Misbehaved, Request
 from rft_ray.sampling.engine_host import EngineHost, Unloadable
 from rft_ray.sampling.places import Place
@@ -187,3 +189,33 @@ def test_a_store_out_of_reach_is_no_fault_of_the_place_that_loads(
     monkeypatch.setattr(LocalStore, "read", flickering)
     with host_of(tmp_path, Opened(ScriptedEngine), needs_folder=True).holding(A) as source:
         assert source.weights
+
+
+FAILED = "Engine core initialization failed. See root cause above. Its process wrote: "
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "AssertionError: Error in memory profiling. Initial free memory 40.9 GiB, current free memory 61.3 GiB.",
+        "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. "
+        "port: 41235, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use",
+    ],
+)
+def test_a_start_that_another_process_disturbed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """An engine that ends while another one opens on its GPU gives memory back."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(reason: str) -> NoReturn:
+        raise Ended(reason)
+
+    def refuse(seed: int) -> NoReturn:
+        raise RuntimeError(FAILED + cause)
+
+    monkeypatch.setattr(engine_host, "_end_process", end)
+    with pytest.raises(Ended, match=cause[:40]), host_of(tmp_path, Opened(refuse)).holding(A):
+        pass

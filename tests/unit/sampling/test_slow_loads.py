@@ -16,7 +16,7 @@ import pytest
 from rft_ray.data.tiny import model_dir
 from rft_ray.sampling import engine_host, loading
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.sampling.vllm_arguments import opened_alone
+from rft_ray.sampling.vllm_arguments import alone_on_gpu
 from rft_ray.store import open_store
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.models import cache, hashes
@@ -174,12 +174,12 @@ def test_an_engine_that_waits_for_another_to_open_on_its_gpu_is_not_ended(
     others = threading.Event()
 
     def open_other() -> None:
-        with opened_alone(0.5):
+        with alone_on_gpu(0.5):
             others.set()
             time.sleep(LOAD_S)
 
     def open_alone(seed: int) -> ScriptedEngine:
-        with opened_alone(0.5):
+        with alone_on_gpu(0.5):
             return ScriptedEngine(seed)
 
     other = threading.Thread(target=open_other)

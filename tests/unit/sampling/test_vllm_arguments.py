@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from rft_ray import config
 from rft_ray.config.engine_arguments import CACHE_DTYPES, CPU_CACHE_DTYPES
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling.vllm_arguments import engine_arguments, opened_alone, process_environment, sampling_arguments
+from rft_ray.sampling.vllm_arguments import alone_on_gpu, engine_arguments, process_environment, sampling_arguments
 from tests.unit.config.test_engine_arguments import fields, source
 
 
@@ -82,6 +84,17 @@ def test_engines_that_share_a_gpu_share_its_memory() -> None:
     assert engine_arguments(engine, gpu=True, share=engine.gpus)["gpu_memory_utilization"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("gib", [22, 40, 79])
+@pytest.mark.parametrize("engines", [2, 4, 8, 16])
+def test_engines_that_share_a_gpu_fit_it_with_their_contexts(gib: int, engines: int) -> None:
+    """vLLM takes its share of the whole memory beside the context, and does not open where less is free."""
+    engine = config.Engine(gpus_per_engine=1 / engines)
+    arguments = engine_arguments(engine, gpu=True, share=engine.gpus, gpu_bytes=gib * 2**30)
+    share = arguments["gpu_memory_utilization"]
+    assert engines * (share * gib + 0.5) <= gib * 1.0001
+    assert share == 0.9 / engines or engines * 0.5 > 0.1 * gib
+
+
 def test_the_sampling_settings_are_fields_of_vllms_sampling_params() -> None:
     settings = SamplingSettings(0.7, 0.9, 64, 2, "{query}", top_k=50, min_p=0.1, repetition_penalty=1.1)
     arguments = sampling_arguments(settings)
@@ -106,10 +119,10 @@ def test_engines_on_one_gpu_open_one_after_another(monkeypatch: pytest.MonkeyPat
     opened = threading.Event()
 
     def open_second() -> None:
-        with opened_alone(0.5):
+        with alone_on_gpu(0.5):
             opened.set()
 
-    with opened_alone(0.5):
+    with alone_on_gpu(0.5):
         second = threading.Thread(target=open_second, daemon=True)
         second.start()
         assert not opened.wait(0.3)
@@ -118,7 +131,7 @@ def test_engines_on_one_gpu_open_one_after_another(monkeypatch: pytest.MonkeyPat
 
 def test_an_engine_on_a_gpu_of_its_own_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-8")
-    with opened_alone(0.5), opened_alone(1.0):
+    with alone_on_gpu(0.5), alone_on_gpu(1.0):
         pass
 
 
@@ -128,3 +141,30 @@ def test_vllm_leaves_it_to_the_watchdog_how_long_a_model_may_load(gpu: bool) -> 
     variable = "VLLM_ENGINE_READY_TIMEOUT_S"
     assert int(process_environment(config.Engine(), gpu=gpu)[variable]) >= 12 * 3600
     assert variable in {node.id for node in ast.walk(source("v1/engine/core_client.py")) if isinstance(node, ast.Name)}
+
+
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
+
+
+def test_engines_on_gpus_open_without_a_compiler_for_kernels_that_draw_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SAMPLER, raising=False)
+    assert process_environment(config.Engine(), gpu=True)[SAMPLER] == "0"
+    assert SAMPLER not in process_environment(config.Engine(), gpu=False)
+    monkeypatch.setenv(SAMPLER, "1")
+    assert process_environment(config.Engine(), gpu=True)[SAMPLER] == "1"
+
+
+def test_by_that_variable_vllm_leaves_flashinfers_kernels_alone() -> None:
+    """Its own function, with a card: otherwise it does not ask whether there is a compiler."""
+    name = "flashinfer_sampler_supported"
+    sampler = source("v1/sample/ops/topk_topp_sampler.py")
+    [function] = [node for node in sampler.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    switched = SimpleNamespace(**{SAMPLER: False})
+    scope: dict[str, Any] = {
+        "current_platform": SimpleNamespace(is_cuda=lambda: True),
+        "envs": switched,
+        "logger": SimpleNamespace(info_once=lambda *_, **__: None),
+    }
+    exec(compile(ast.Module([function], []), name, "exec"), scope)
+    assert scope[name]() is False
+    assert "nvcc" not in ast.unparse(function)

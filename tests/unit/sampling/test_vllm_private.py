@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from concurrent.futures import Future
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
 
 import pytest
+
+from rft_ray.sampling.engine import may_start_later
+from rft_ray.sampling.vllm_private import notice_death
 
 
 def source(module: str) -> ast.Module:
@@ -33,6 +39,7 @@ def class_of(module: str, name: str) -> ast.ClassDef:
         ("v1/engine/core_client.py", "SyncMPClient", "get_output"),
         ("v1/worker/gpu_worker.py", "Worker", "reload_weights"),
         ("v1/worker/gpu_worker.py", "Worker", "get_model"),
+        ("platforms/cuda.py", "NvmlCudaPlatform", "get_device_total_memory"),
         ("model_executor/layers/linear.py", "UnquantizedLinearMethod", "process_weights_after_loading"),
         (
             "model_executor/layers/vocab_parallel_embedding.py",
@@ -82,3 +89,37 @@ def test_the_engine_has_a_core_and_the_output_layer_its_name() -> None:
     attributes = {node.attr for node in ast.walk(engine) if isinstance(node, ast.Attribute)}
     assert "engine_core" in attributes
     class_of("model_executor/layers/vocab_parallel_embedding.py", "ParallelLMHead")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("v1/worker/gpu_worker.py", "Error in memory profiling"),
+        ("v1/worker/utils.py", "Free memory on device"),
+        ("v1/core/kv_cache_utils.py", "No available memory"),
+    ],
+)
+def test_errors_of_the_gpus_memory_have_the_words_by_which_a_start_is_tried_again(module: str, words: str) -> None:
+    texts = [node.value for node in ast.walk(source(module)) if isinstance(node, ast.Constant)]
+    assert any(isinstance(text, str) and words in text for text in texts)
+    assert may_start_later(RuntimeError(words))
+
+
+def test_who_waits_for_an_engine_is_told_that_its_process_has_ended() -> None:
+    answer: Future[None] = Future()
+    client = SimpleNamespace(outputs_queue=Queue(), utility_results={1: answer}, shutdown=lambda timeout: None)
+    notice_death(SimpleNamespace(engine_core=client))
+    client.shutdown()  # as vLLM's monitor calls it
+    assert isinstance(client.outputs_queue.get(timeout=1), RuntimeError)
+    assert isinstance(answer.exception(timeout=1), RuntimeError)
+    notice_death(SimpleNamespace(engine_core=SimpleNamespace()))  # in this process
+
+
+def test_vllm_watches_the_engines_process_and_reads_its_queue_as_expected() -> None:
+    client = ast.unparse(class_of("v1/engine/core_client.py", "MPClient"))
+    assert "_self.resources.engine_dead = True" in client
+    assert "_self.shutdown()" in client
+    reading = ast.unparse(class_of("v1/engine/core_client.py", "SyncMPClient"))
+    assert "outputs = self.outputs_queue.get()" in reading
+    assert "self.utility_results[call_id] = future" in reading
+    assert "EngineDeadError" in {node.name for node in source("v1/engine/exceptions.py").body if hasattr(node, "name")}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.records import Problem
 from rft_ray.sampling.engine import EngineDied, Misbehaved, Request
+from rft_ray.sampling.vllm_arguments import alone_on_gpu
 from rft_ray.sampling.vllm_engine import Submission, VllmEngine
 
 
@@ -62,16 +65,19 @@ class RecordingEngine:
 
 
 @contextmanager
-def stepping(inner: Any, tokenizer: Any = None) -> Iterator[Any]:
-    """A VllmEngine around another engine than vLLM's."""
+def stepping(
+    inner: Any, tokenizer: Any = None, *, written: deque[str] | None = None, share: float = 1.0
+) -> Iterator[Any]:
+    """A VllmEngine around another engine than vLLM's. `written`: what its process has written."""
     engine: Any = VllmEngine.__new__(VllmEngine)
     engine.progress, engine._failure, engine._inbox, engine._engine = 0, None, queue.SimpleQueue(), inner
     engine._tokenizer, engine._context_tokens = tokenizer, 100
-    thread = threading.Thread(target=engine._step_until_closed, daemon=True)
-    thread.start()
+    engine._written, engine._share = written, share
+    engine._thread = threading.Thread(target=engine._step_until_closed, daemon=True)
+    engine._thread.start()
     yield engine
     engine._inbox.put(None)
-    thread.join(10)
+    engine._thread.join(10)
 
 
 def test_each_step_is_progress() -> None:
@@ -147,3 +153,39 @@ def test_a_text_that_the_engine_broke_off_is_no_sample(reason: str) -> None:
         with broken if reason in ("abort", "error") else nullcontext():
             [answer] = engine.generate([asked], SamplingSettings(0.7, 1.0, 8, 1, "{query}"))
             assert answer.samples[0].finish_reason == reason
+
+
+class EngineDeadError(Exception):
+    """As vLLM names it."""
+
+
+class DeadEngine(RecordingEngine):
+    """An engine whose process has ended, as vLLM says it."""
+
+    def step(self) -> list[Output]:
+        raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+
+
+def test_a_dead_engine_is_reported_with_what_its_process_wrote() -> None:
+    stack = "(EngineCore pid=41) ERROR 11-29 10:00:01 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried 2"
+    submission = Submission([1], None)
+    with stepping(DeadEngine(), written=deque(["loading", stack])) as engine:
+        engine._inbox.put([submission])
+        with pytest.raises(EngineDied, match=r"EngineCore encountered .* wrote: torch\.OutOfMemoryError: CUDA out of"):
+            submission.answer.result(10)
+        with pytest.raises(EngineDied, match="CUDA out of memory"):
+            engine.swap(None)
+
+
+def test_an_engine_closes_while_no_other_opens_on_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM refuses to open where the GPU has more free memory than when it began (gpu_worker.py)."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unit-test-closing")
+    closed, inner = threading.Event(), RecordingEngine()
+    inner.engine_core = SimpleNamespace(shutdown=closed.set)  # type: ignore[attr-defined]
+    with stepping(inner, share=0.5) as engine:
+        closing = threading.Thread(target=engine.close, daemon=True)
+        with alone_on_gpu(0.5):
+            closing.start()
+            assert not closed.wait(0.5)
+        assert closed.wait(10)
+        closing.join(10)

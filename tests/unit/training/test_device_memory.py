@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from rft_ray.config.hardware import BY_NAME
 from rft_ray.data.tiny import model_dir
 from rft_ray.plan.memory import TrainingSettings, training_memory
 from rft_ray.plan.model_shape import shape_of
-from rft_ray.training.device_memory import checkpoints_activations, cpu_threads
+from rft_ray.training.device_memory import card_here, checkpoints_activations, cpu_threads
 
 RECIPE = Recipe(batch_size=8192, dtype="float32", max_tokens=16000)
 CROWDED = Training(micro_batch_size=8192, device="gpu")
@@ -123,3 +124,27 @@ def test_a_model_without_memory_has_as_many_weights_as_the_shape_of_its_config(
     assert shape is not None
     norms = (2 * shape.layers + 1) * shape.hidden
     assert shape.layers * shape.layer_parameters + 2 * shape.vocabulary * shape.hidden + norms == parameters
+
+
+@pytest.mark.parametrize(
+    ("device", "gib", "name", "planned_gb"),
+    [
+        ("NVIDIA A10", 22.1, "A10", 24),
+        ("NVIDIA A10-8Q", 8.0, "NVIDIA A10-8Q", 8),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 39.4, "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 39),
+        ("NVIDIA A2", 14.6, "NVIDIA A2", 14),
+    ],
+)
+def test_a_part_of_a_card_has_the_memory_that_it_shows(
+    monkeypatch: pytest.MonkeyPatch, device: str, gib: float, name: str, planned_gb: int
+) -> None:
+    import torch
+
+    properties = SimpleNamespace(name=device, total_memory=int(gib * 2**30))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    card = card_here(True)
+    assert card
+    assert (card.name, card.memory_gb) == (name, planned_gb)
+    assert card.memory_gib < gib
+    assert card_here(False) is None
