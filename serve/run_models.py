@@ -59,6 +59,8 @@ class RunSettings:
     max_model_len: int | None
     sampled: Mapping[str, float] = field(default_factory=dict)
     """`top_k`, `min_p` and `repetition_penalty` of the run's samples, those that have an effect."""
+    reasoning_tags: tuple[str, ...] = ("think",)
+    """Tags of reasoning, which is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Resources:
     """Tokens of prompt and completion together; None: the model's own context."""
     sampled: Mapping[str, float] = field(default_factory=dict)
     """As in RunSettings: the defaults of requests that are not greedy."""
+    reasoning_tags: tuple[str, ...] = ("think",)
+    """As in RunSettings."""
 
 
 COMPARED = ("rft", "sft", "base")
@@ -219,7 +223,13 @@ def settings(run: str) -> RunSettings:
     except StoreError as error:
         raise RunModelsError(f"{run}/config.yaml cannot be used: {_first_line(error)}") from None
     sampling = recorded.sampling
-    return RunSettings(recorded.engine, sampling.max_new_tokens, sampling.max_model_len, sampling.beyond_openai)
+    return RunSettings(
+        recorded.engine,
+        sampling.max_new_tokens,
+        sampling.max_model_len,
+        sampling.beyond_openai,
+        recorded.corpus.reasoning_tags,
+    )
 
 
 def newest(folder: str) -> str:

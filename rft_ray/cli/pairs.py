@@ -72,6 +72,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add(
         "--also-reject",
         nargs="+",
+        action="extend",
         default=[],
         choices=others,
         help="statuses to reject as well",

@@ -26,6 +26,8 @@ CPU_BLOCK_SIZE = 32
 Samples of one problem share full blocks of their prompt, and vLLM's own 128 are longer than most prompts; attention
 over partly filled blocks is wasted too. SmolLM2-135M makes 1.26 times the tokens of blocks of 128 (LOG.md).
 """
+BATCHED_TOKENS = 2048
+"""vLLM's own tokens of a step; it opens no engine with more sequences than these."""
 
 
 def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) -> dict[str, Any]:
@@ -38,10 +40,11 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
     """
     if not gpu:
         check_on_cpus(engine.kv_cache_dtype)
+    sequences = engine.max_num_seqs
     chosen = {
         "quantization": engine.quantization,
         "kv_cache_dtype": None if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype,
-        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "max_num_batched_tokens": engine.max_num_batched_tokens or (sequences if sequences > BATCHED_TOKENS else None),
         "speculative_config": dict(engine.speculative) if gpu and engine.speculative else None,
         "pipeline_parallel_size": engine.pipeline_parallel_size if engine.pipeline_parallel_size > 1 else None,
     }
@@ -52,7 +55,7 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
     )
     return {
         "dtype": engine.dtype,
-        "max_num_seqs": engine.max_num_seqs,
+        "max_num_seqs": sequences,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "enforce_eager": not gpu if engine.enforce_eager == "auto" else engine.enforce_eager,
         "enable_prefix_caching": True,

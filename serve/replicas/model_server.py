@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from rft_ray import config
 from rft_ray.data import chat_rendering, prompts
 from rft_ray.data.base_weights import fetch_recorded
-from rft_ray.grading.reasoning import opens_draft
+from rft_ray.grading.reasoning import Reasoning, opens_draft
 from rft_ray.sampling.vllm_arguments import engine_arguments
 from rft_ray.store import Store, open_store
 from rft_ray.store.models.committed import committed_model, fetch_model
@@ -56,13 +56,22 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     batch_s = BATCH_S
 
     async def __init__(  # type: ignore[misc]
-        self, llm_config: LLMConfig, *, run: str, entry: RunModel, sampled: Mapping[str, float]
+        self,
+        llm_config: LLMConfig,
+        *,
+        run: str,
+        entry: RunModel,
+        sampled: Mapping[str, float],
+        tags: tuple[str, ...],
     ) -> None:
-        """`sampled`: what the paths of /solve are sampled with, as the run's samples were, unless they are greedy."""
-        self._sampled = sampled
+        """`sampled`: what the paths of /solve are sampled with, as the run's samples were, unless they are greedy.
+
+        `tags`: the run's tags of reasoning.
+        """
+        self._sampled, self._tags = sampled, tags
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
-        self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt)
+        self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt, tags)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths
         llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
@@ -148,7 +157,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         pieces = _pieces(
             ray_private.engine_client(self.engine).generate(prompt, params, f"solve-{secrets.token_hex(8)}")
         )
-        events = solve_events(pieces, asked, self._llm_config.model_id, params.max_tokens, opened=self._opened)
+        model, limit = self._llm_config.model_id, params.max_tokens
+        events = solve_events(pieces, asked, model, limit, opened=self._opened, tags=self._tags)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -180,13 +190,16 @@ def _chat(form: str, question: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}]}  # the model's chat template holds the run's template
 
 
-def opens_reasoning(folder: Path, form: str) -> bool:
-    """Whether the prompt of a question ends in an opening tag of reasoning. `form`: the run's prompt, as stored."""
+def opens_reasoning(folder: Path, form: str, tags: Sequence[str] = ()) -> bool:
+    """Whether the prompt of a question ends in an opening tag of reasoning: one of `tags`, or a usual one.
+
+    `form`: the run's prompt, as stored.
+    """
     prompt = prompts.build(form, "1+1?")
-    if isinstance(prompt, str):
-        return opens_draft(prompt)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return opens_draft(chat_rendering.render(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs))
+    if not isinstance(prompt, str):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        prompt = chat_rendering.render(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs)
+    return opens_draft(prompt) or Reasoning.after(prompt, tags).begins_inside
 
 
 def _fetch(store: Store, entry: RunModel) -> tuple[Path, str]:
@@ -285,7 +298,7 @@ def deploy(entry: RunModel, run: str, engine: config.Engine, resources: Resource
     return build_llm_deployment(
         llm_config_of(entry, engine, resources),
         name_prefix=ENGINE_PREFIX,
-        bind_kwargs={"run": run, "entry": entry, "sampled": dict(resources.sampled)},
+        bind_kwargs={"run": run, "entry": entry, "sampled": dict(resources.sampled), "tags": resources.reasoning_tags},
         deployment_cls=ModelServer,
     )
 
@@ -295,15 +308,15 @@ def in_process(
 ) -> tuple[Callable[[], Awaitable[InProcessModelServer]], dict[str, Any]]:
     """A function that starts a model's engine in the ingress's replica, and the options of the replica's deployment."""
     llm_config = llm_config_of(entry, engine, resources)
-    start = partial(_start, llm_config, run, entry, dict(resources.sampled))
+    start = partial(_start, llm_config, run, entry, resources)
     return start, InProcessModelServer.get_deployment_options(llm_config)
 
 
-async def _start(
-    llm_config: LLMConfig, run: str, entry: RunModel, sampled: Mapping[str, float]
-) -> InProcessModelServer:
+async def _start(llm_config: LLMConfig, run: str, entry: RunModel, resources: Resources) -> InProcessModelServer:
     server = InProcessModelServer.__new__(InProcessModelServer)
-    await server.__init__(llm_config, run=run, entry=entry, sampled=sampled)  # type: ignore[misc]
+    await server.__init__(  # type: ignore[misc]
+        llm_config, run=run, entry=entry, sampled=dict(resources.sampled), tags=resources.reasoning_tags
+    )
     return server
 
 

@@ -66,11 +66,17 @@ class _Samples:
 
 
 async def solve_events(
-    pieces: Pieces, asked: SolveRequest, model: str, max_tokens: int, *, opened: bool = False
+    pieces: Pieces,
+    asked: SolveRequest,
+    model: str,
+    max_tokens: int,
+    *,
+    opened: bool = False,
+    tags: tuple[str, ...] = ("think",),
 ) -> AsyncGenerator[Event, None]:
     """`start`, then `path` and `vote` for each finished path, with `deltas` also `text`, and the result at the end.
 
-    `opened`: whether the prompt opens reasoning.
+    `opened`: whether the prompt opens reasoning; `tags`: of reasoning, which is not read.
     """
     began = time.monotonic()
     samples, tally = _Samples(asked.k), Tally(asked.k)
@@ -83,7 +89,7 @@ async def solve_events(
                     unsent[piece.index] = unsent.get(piece.index, "") + piece.text
                     continue
                 unsent.pop(piece.index, None)
-                path = Path(samples.texts[piece.index], str(piece.finish_reason), opened)
+                path = Path(samples.texts[piece.index], str(piece.finish_reason), opened, tags)
                 ballot = tally.add(path)
                 yield _path_event(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
                 yield _vote_event(tally)
@@ -106,7 +112,7 @@ def _path_event(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int
         finish_reason=path.finish_reason,
         answer=ballot.answer,
         silent=ballot.silent and ballot.silent.value,
-        equations=[schemas.MarkedEquation(**asdict(mark)) for mark in marked(path.text)],
+        equations=[schemas.MarkedEquation(**asdict(mark)) for mark in marked(path.read)],
         sound=ballot.sound,
         distinct=ballot.distinct,
         tokens=tokens[index],

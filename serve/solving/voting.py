@@ -20,7 +20,7 @@ from functools import lru_cache
 from rft_ray import grading, paths
 from rft_ray.evaluation.metrics import wilson
 from rft_ray.grading.explain import readings_of
-from rft_ray.grading.reasoning import closes_draft
+from rft_ray.grading.reasoning import Reasoning, closes_draft
 from rft_ray.records import Status
 
 _ANY_GOLD = "0"
@@ -41,6 +41,19 @@ class Path:
     """`stop` or `length`, from the engine."""
     opened: bool = False
     """Whether the prompt opens reasoning, in which the text begins."""
+    tags: tuple[str, ...] = ("think",)
+    """The run's tags of reasoning."""
+
+    @property
+    def read(self) -> str:
+        """The text without its reasoning, each character at its place: of this answers and equations are read."""
+        return Reasoning(self.tags).blanked(self.text)
+
+    @property
+    def cut_in_draft(self) -> bool:
+        """Whether it reached the token limit within the reasoning that the prompt opens."""
+        closed = closes_draft(self.text) or any(f"</{tag}>" in self.text for tag in self.tags)
+        return self.opened and self.finish_reason == "length" and not closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +130,9 @@ class Tally:
         answer = _answer(path)
         if isinstance(answer, Status):
             self._silent[answer] += 1
-            return Ballot(None, answer, tuple(one.equation for one in marked(path.text)), None, False)
+            return Ballot(None, answer, tuple(one.equation for one in marked(path.read)), None, False)
         self._supporters.setdefault(answer, []).append(path)
-        equations = paths.equation_list(path.text, "strict")
+        equations = paths.equation_list(path.read, "strict")
         number = self._numbers.setdefault((answer, equations), len(self._numbers) + 1)
         return Ballot(answer, None, equations, number, _sound(path, answer))
 
@@ -199,16 +212,16 @@ def marked(text: str) -> tuple[Marked, ...]:
 
 def _answer(path: Path) -> str | Status:
     """The canonical answer that a path votes for, or the status of a path that does not vote."""
-    cut = path.finish_reason == "length"
-    if cut and path.opened and not closes_draft(path.text):
+    if path.cut_in_draft:
         return Status.TRUNCATED
-    verdict = grading.grade(path.text, _ANY_GOLD, "strict", truncated=cut, check_equations=False)
+    cut = path.finish_reason == "length"
+    verdict = grading.grade(path.read, _ANY_GOLD, "strict", truncated=cut, check_equations=False)
     read = verdict.status in (Status.CORRECT, Status.WRONG_ANSWER)
     return verdict.answer if read and verdict.answer is not None else verdict.status
 
 
 def _sound(path: Path, answer: str) -> bool:
-    return grading.grade(path.text, answer, "strict").status is Status.CORRECT
+    return grading.grade(path.read, answer, "strict").status is Status.CORRECT
 
 
 def _representative(supporters: Sequence[Path], answer: str) -> tuple[Path, tuple[str, ...], int]:
@@ -216,7 +229,7 @@ def _representative(supporters: Sequence[Path], answer: str) -> tuple[Path, tupl
 
     Prefers a path whose equations all hold, then the equation list that most paths share, then the shortest text.
     """
-    equations = {path.text: paths.equation_list(path.text, "strict") for path in supporters}
+    equations = {path.text: paths.equation_list(path.read, "strict") for path in supporters}
     shared = Counter(equations[path.text] for path in supporters)
 
     def rank(path: Path) -> tuple[bool, int, int, str]:

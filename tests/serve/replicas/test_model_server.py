@@ -137,3 +137,5 @@ def test_a_replica_knows_whether_its_prompt_opens_reasoning(tmp_path: Path) -> N
     )
     assert model_server.opens_reasoning(tmp_path, "{query} <think>\n")
     assert not model_server.opens_reasoning(tmp_path, "{query}")
+    assert model_server.opens_reasoning(tmp_path, "{query}<plan>", ("think", "plan"))
+    assert not model_server.opens_reasoning(tmp_path, "{query}<plan>", ("think",))

@@ -178,6 +178,18 @@ def test_each_equation_is_marked(text: str, marks: list[tuple[str, bool]]) -> No
     assert found[-len(marks) :] == marks if marks else found == []
 
 
+def test_equations_after_reasoning_are_marked_at_their_places() -> None:
+    text = "<plan><<2+2=5>></plan> 2+3 = <<2+3=5>>5\n#### 5"
+    engine, asked = Engine([text]), SolveRequest(question="q", k=1)
+
+    async def collect() -> list[Event]:
+        return [event async for event in solve_events(engine.pieces(), asked, "m", 99, tags=("plan",))]
+
+    [path] = [event for event in asyncio.run(collect()) if isinstance(event, schemas.PathEvent)]
+    assert path.text == text
+    assert [(text[mark.start : mark.end], mark.holds) for mark in path.equations] == [("2+3 = <<2+3=5>>5", True)]
+
+
 def test_marks_and_grader_agree() -> None:
     rng = random.Random(0)
     for _ in range(300):

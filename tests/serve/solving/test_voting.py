@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from serve.solving.voting import Outcome, Path, vote
+from serve.solving.voting import Outcome, Path, Tally, vote
 
 FIVE = "3+2 = <<3+2=5>>5\n#### 5"
 FIVE_AGAIN = "2+3 = <<2+3=5>>5\n#### 5.0"
@@ -55,6 +55,23 @@ def test_a_path_that_is_cut_in_the_reasoning_that_the_prompt_opened_does_not_vot
     assert vote([Path(draft, "length", opened=True)]).truncated == 1
     assert vote([Path(f"{draft}</think>#### 5\nSo", "length", opened=True)]).answer == "5"
     assert vote([Path("#### 12", "stop", opened=True)]).answer == "12"
+
+
+def test_neither_answers_nor_equations_are_read_from_reasoning() -> None:
+    draft = "<plan>3+2 = <<3+2=6>>6\n#### 6\nNo.</plan>\n"
+    known = Path(draft + FIVE, "stop", tags=("plan",))
+    outcome = vote([known])
+    assert (outcome.answer, outcome.equations, outcome.distinct_paths) == ("5", ("3+2=5",), 1)
+    assert Tally(1).add(known).sound
+    assert vote([Path(draft + FIVE, "stop")]).undecided == 1
+    assert Tally(1).add(Path(draft.replace("plan", "think") + FIVE, "stop")).sound
+
+
+def test_a_path_is_cut_in_the_reasoning_that_the_runs_own_tags_name() -> None:
+    draft = "#### 12\nOr is it 13? Let us see"
+    assert vote([Path(draft, "length", opened=True, tags=("plan",))]).truncated == 1
+    assert vote([Path(f"{draft}</plan>#### 5\nSo", "length", opened=True, tags=("plan",))]).answer == "5"
+    assert vote([Path(f"{draft}</plan>#### 5", "stop", opened=True, tags=("plan",))]).answer == "5"
 
 
 def test_no_votes_give_no_answer() -> None:
