@@ -266,12 +266,12 @@ def _same(paper: Answer, strict: Answer) -> bool:
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
     """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do.
 
-    Raises ConfigError where engines that are to have no GPU would sample noise.
+    Raises ConfigError where engines that are to have no GPU would sample noise, or not open.
     """
     on_cpus = config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)
     if on_cpus and config.sampling.engine == "vllm":
         try:
-            check_on_cpus(config.engine.kv_cache_dtype)
+            check_on_cpus(config.engine.kv_cache_dtype, config.engine.extra)
         except ConfigError as error:
             if config.engine.device == "cpu":
                 raise

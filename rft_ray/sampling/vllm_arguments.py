@@ -16,16 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import config
-from rft_ray.config.engine_arguments import check_on_cpus
+from rft_ray.config.engine_arguments import CPU_BLOCK_SIZE, check_on_cpus
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import loading
 
-CPU_BLOCK_SIZE = 32
-"""Tokens of a block of the key-value cache on CPUs: the least that vLLM's kernels there take.
-
-Samples of one problem share full blocks of their prompt, and vLLM's own 128 are longer than most prompts; attention
-over partly filled blocks is wasted too. SmolLM2-135M makes 1.26 times the tokens of blocks of 128 (LOG.md).
-"""
 BATCHED_TOKENS = 2048
 """vLLM's own tokens of a step; it opens no engine with more sequences than these."""
 
@@ -36,10 +30,10 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0) ->
     On CPUs there is no speculative decoding: vLLM 0.29 divides the logits of drafted tokens by memory that nothing has
     written there (`expand_kernel` of vllm/utils/cpu_triton_utils.py fills a copy), and samples are noise.
 
-    Raises ConfigError for a data type of the cache that CPUs have not.
+    Raises ConfigError for a cache that CPUs have not.
     """
     if not gpu:
-        check_on_cpus(engine.kv_cache_dtype)
+        check_on_cpus(engine.kv_cache_dtype, engine.extra)
     sequences = engine.max_num_seqs
     chosen = {
         "quantization": engine.quantization,

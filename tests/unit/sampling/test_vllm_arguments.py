@@ -48,6 +48,14 @@ def test_a_step_has_a_token_of_each_sequence() -> None:
     assert engine_arguments(given, gpu=True)["max_num_batched_tokens"] == 8192
 
 
+@pytest.mark.parametrize("size", [16, 48, 0, "32"])
+def test_blocks_that_the_kernels_of_cpus_have_not_are_refused_there(size: object) -> None:
+    engine = config.Engine(extra={"block_size": size})
+    with pytest.raises(config.ConfigError, match=rf"^engine\.extra\.block_size={size}: on CPUs vLLM takes multiples"):
+        engine_arguments(engine, gpu=False)
+    assert engine_arguments(engine, gpu=True)["block_size"] == size
+
+
 def test_engines_on_cpus_do_without_speculative_decoding() -> None:
     engine = config.Engine(speculative={"method": "ngram", "num_speculative_tokens": 2})
     assert "speculative_config" not in engine_arguments(engine, gpu=False)
