@@ -216,8 +216,8 @@ def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_on_cpus(kv_cache_dtype: str, extra: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a data type of the cache with which engines without a GPU sample noise, and for blocks with
-    which they do not open.
+    """Raises ConfigError for a data type of the cache with which engines without a GPU sample noise, and for blocks
+    with which they do not open.
     """
     block = extra.get("block_size", CPU_BLOCK_SIZE)
     if not isinstance(block, int) or block % CPU_BLOCK_SIZE or not block:
