@@ -25,7 +25,7 @@ from rft_ray.config.errors import InputError, RftError
 from serve import run_models
 from serve.access.api_keys import Keys, KeysError, load_keys
 from serve.access.guard import is_loopback
-from serve.access.rate_limits import Limits
+from serve.access.rate_limits import BEYOND_LIMITS, Limits
 from serve.api.schemas import MAX_PATHS, MAX_TOKENS
 from serve.run_models import Resources, RunModel, RunModelsError, RunSettings
 from serve.runner import run_until_stopped
@@ -64,10 +64,10 @@ class Args(BaseModel):
     """Replicas of the ingress: with two, one may be lost."""
     cors_origins: list[Annotated[str, StringConstraints(pattern=ORIGIN)]] = []
     """Origins whose pages may read the answers in a browser; `*`: any."""
-    requests_per_minute: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1, lt=BEYOND_LIMITS)
     """Limit of each key without limits of its own in the key file; so are the next two."""
-    tokens_per_minute: int | None = Field(None, ge=1)
-    concurrency: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1, lt=BEYOND_LIMITS)
+    concurrency: int | None = Field(None, ge=1, lt=BEYOND_LIMITS)
 
     @property
     def limits(self) -> Limits:
@@ -155,7 +155,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m serve.ap
         return _refuse(str(error), 2 if isinstance(error, InputError) else 1)
     except ValidationError as error:
         first = error.errors()[0]
-        return _refuse(f"--{'-'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}", 2)
+        option = str(first["loc"][0]).replace("_", "-").replace("cors-origins", "cors-origin")
+        if first["type"] == "string_pattern_mismatch":
+            return _refuse(f"--{option} {first['input']}: write an origin, as in https://app.example.org, or *", 2)
+        return _refuse(f"--{option}: {first['msg']}", 2)
 
 
 def _refuse(message: str, code: int) -> int:

@@ -77,6 +77,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
     add(
         "--also-reject",
         nargs="+",
+        action="extend",
         default=[],
         choices=others,
         help="statuses to reject as well; truncated: whatever was cut, also with another status",

@@ -39,6 +39,15 @@ MOST_PER_BLOCK = 20
 """Samples per request and shard at most, where --samples-per-block does not say."""
 LARGEST_BLOCK = 1000
 """Samples per block up to which a run is searched for samples to keep, next to blocks of up to --n."""
+OPTIONS = {
+    "sampling.temperature": "--temperature",
+    "sampling.top_p": "--top-p",
+    "sampling.max_new_tokens": "--max-tokens",
+    "sampling.samples_per_block": "--samples-per-block",
+    "run.seed": "--seed",
+    "prompt.template": "--template",
+}
+"""Key of a run's config -> the option that sets it."""
 SECTIONS = ("--sampling.", "--engine.", "--endpoint.", "--prompt.chat_kwargs", "--run.base_weights=")
 
 
@@ -107,6 +116,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     config, pins = base_models.pin(config_of(options, settings), recorded_sources(store))
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
     job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
+    check_greedy(job)
     check_other_run(store)
     for line in hub_records.moved(pins):
         print(f"note: {line}")
@@ -145,7 +155,11 @@ def config_of(options: argparse.Namespace, settings: Sequence[str]) -> Config:
     except ConfigError as error:  # it names the keys of a run's config, not those that were given
         message = re.sub(r"\bmodels\.[0*]\.endpoint\b", "endpoint", str(error))
         message = message.replace("sampling: samples_per_problem=", "--n ")
-        raise ConfigError(message.replace("samples_per_block=", "--samples-per-block ")) from None
+        message = message.replace("samples_per_block=", "--samples-per-block ")
+        for key, option in OPTIONS.items():
+            if not any(setting.startswith(f"--{key}=") for setting in settings):
+                message = message.replace(f"{key}: ", f"{option}: ")
+        raise ConfigError(message) from None
 
 
 def per_block(n: int) -> int:
@@ -172,6 +186,16 @@ def resumed(job: SamplingJob, store: Store, *, given: bool) -> SamplingJob:
             f"--samples-per-block {size} or none"
         )
     return job
+
+
+def check_greedy(job: SamplingJob) -> None:
+    """Raises ConfigError for several greedy samples in one request, which vLLM refuses: they would be the same."""
+    settings = job.settings
+    if settings.engine == "vllm" and not settings.temperature and settings.samples_per_block > 1:
+        raise ConfigError(
+            f"--temperature 0 takes the likeliest tokens, so that all {job.samples_per_problem} samples of a prompt "
+            "would be the same: leave out --n, or give a temperature above 0"
+        )
 
 
 def in_blocks(job: SamplingJob, samples: int) -> SamplingJob:

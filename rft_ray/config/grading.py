@@ -31,7 +31,7 @@ class Grading(Section):
     """Of `regex`, and needed there: the first group of its last match is the answer."""
     timeout_s: float = Field(10.0, gt=0, le=3600)
     """Seconds for one completion in `math`, `regex`, `python` and `module:function`."""
-    memory_gib: float = Field(4.0, ge=0.5)
+    memory_gib: float = Field(4.0, ge=0.5, le=1_000_000)
     """Memory of the process of these verifiers, in GiB of address space."""
     actors: int = Field(1, ge=1)
     """Processes that grade and select paths."""

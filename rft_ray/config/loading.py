@@ -31,6 +31,7 @@ PLAIN = {
     "model_type": "must be a section, with keys of its own (key: value)",
     "tuple_type": "must be a list",
     "dict_type": "must be a section (key: value)",
+    "too_short": "must not be empty",
     "string_type": "must be a text: put it in quotes",
 }
 """Kinds of pydantic's errors whose own messages speak of types -> what to say."""

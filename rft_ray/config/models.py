@@ -114,7 +114,8 @@ class Recipe(Section):
     batch_size: int = Field(128, ge=1)
     """Examples per optimizer step, over all workers."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    """Share of the optimizer steps in which the learning rate rises."""
+    """Share of the optimizer steps in which the learning rate rises from 0, rounded up to whole steps; then it falls as
+    a cosine. A training of one step has no warm-up."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of AdamW."""
     max_tokens: int = Field(512, ge=16)

@@ -26,6 +26,9 @@ from rft_ray.config.section import LONGEST_MINUTES, LONGEST_SECONDS, Name, Place
 from rft_ray.config.study import Study
 from rft_ray.config.training import Training
 
+MOST_PER_REQUEST = 16_384
+"""Samples of one request at most, by vLLM."""
+
 
 def _check_whole_blocks(k: int, per: int) -> None:
     if k % per:
@@ -60,7 +63,7 @@ class Sampling(Section):
     """
 
     temperature: float = Field(0.7, gt=0, le=10)
-    """Sampling temperature."""
+    """Sampling temperature; vLLM takes 0.01 for any below."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: draw from the most likely tokens of this total probability."""
     top_k: int | None = Field(None, ge=1)
@@ -71,7 +74,7 @@ class Sampling(Section):
     """Above 1, tokens of the prompt and of the text so far are less likely; 1: none."""
     samples_per_problem: int = Field(100, ge=1)
     """Samples of each training problem and sampling model (k), a multiple of `samples_per_block`."""
-    samples_per_block: int = Field(20, ge=1)
+    samples_per_block: int = Field(20, ge=1, le=MOST_PER_REQUEST)
     """Samples per request and shard (n). Raising samples_per_problem samples only the new blocks."""
     max_new_tokens: int = Field(256, ge=1)
     """Tokens of one completion at most; a completion that is cut off counts as truncated."""
@@ -119,7 +122,8 @@ class Engine(Section):
     max_num_seqs: int = Field(256, ge=1)
     """Sequences that one engine generates at once."""
     max_num_batched_tokens: int | None = Field(None, ge=1)
-    """Tokens that one step of an engine computes, of prompts and samples; null: vLLM's default."""
+    """Tokens that one step of an engine computes, of prompts and samples; null: vLLM's 2,048, or `max_num_seqs` where
+    that is more."""
     shards_in_flight: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Shards in one engine at once: the requests of the next shard join the batch before the last shard is done.
     `auto`: 4, and more of small ones, up to 32, until the engine has twice the sequences that it generates at once
@@ -146,7 +150,8 @@ class Engine(Section):
     """false compiles the model and captures graphs first: a slower start and faster sampling. `auto`: true without a
     GPU, false with one."""
     max_restarts: int = Field(3, ge=0)
-    """How many sampler processes may be lost, apart from those that `max_failures` allows to shards."""
+    """How many times the process of an engine may be lost before sampling stops, apart from the losses that
+    `max_failures` and `max_quarantined` allow to shards."""
     stall_seconds: float = Field(1800, gt=0, le=LONGEST_SECONDS)
     """The process of an engine that makes no step for so long (an endpoint: no answer) is ended; while it loads a
     model, one that receives no byte and reads less than 16 MiB for so long. It need not cover a download or a slow
@@ -269,15 +274,15 @@ class Corpus(Section):
 
 
 class Evaluation(Section):
-    """maj1@1, one greedy answer, always. Over `samples_per_problem` samples, where these are > 1: maj@k, the answer of
+    """maj1@1, one greedy answer, always. Over `samples_per_problem` samples, where there are any: maj@k, the answer of
     most of k samples, and pass@k, whether at least one of k is right."""
 
     samples_per_problem: int = Field(8, ge=0)
     """Samples of each test problem, apart from the greedy one; 0: none."""
-    samples_per_block: int = Field(4, ge=1)
+    samples_per_block: int = Field(4, ge=1, le=MOST_PER_REQUEST)
     """Samples per request and shard, as in `sampling`."""
     temperature: float = Field(0.7, gt=0, le=10)
-    """Sampling temperature of these samples."""
+    """Sampling temperature of these samples, as in `sampling`."""
     icl_shots: int = Field(0, ge=0, le=32)
     """Worked examples in an in-context evaluation of each base model (paper: 8); 0: no such evaluation."""
 

@@ -10,15 +10,16 @@ from rft_ray.config.section import Section
 
 
 class Study(Section):
-    """Which points the scaling study trains and evaluates (`rft-ray study`). Other jobs ignore it.
+    """Which points the scaling study trains and evaluates (`rft-ray study`). Other jobs ignore it. A study evaluates
+    greedy answers alone, and has controls of its own.
 
     The questions are numbered as in `rft_ray/study/`. The largest k is `sampling.samples_per_problem`.
     """
 
-    questions: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
+    questions: tuple[Literal[1, 2, 3, 4, 5], ...] = Field((1, 2, 3, 4, 5), min_length=1)
     """The paper's questions that the study answers."""
     headline: tuple[str, ...] = ()
-    """Models in every question; other models are in questions 1 and 2 only. Empty: the models that sample."""
+    """Models in every question; other models are in questions 1, 2 and 5 only. Empty: the models that sample."""
     k: tuple[int, ...] = (1, 3, 6, 12, 25, 50, 100)
     """Samples per problem to train RFT with, as prefixes of the same samples; values above the largest are left out."""
     halvings: int = Field(3, ge=0, le=16)
@@ -39,3 +40,11 @@ class Study(Section):
         if any(samples < 1 for samples in k):
             raise ValueError("every k must be 1 or more")
         return tuple(sorted(set(k)))
+
+    @field_validator("pretraining_losses")
+    @classmethod
+    def _losses(cls, losses: dict[str, float]) -> dict[str, float]:
+        for name, loss in losses.items():
+            if loss <= 0:
+                raise ValueError(f"the loss of {name!r} must be above 0, and is {loss:g}")
+        return losses

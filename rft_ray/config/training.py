@@ -17,7 +17,8 @@ class Training(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     """ZeRO stage of DeepSpeed: 0 shards nothing, 3 shards the weights too."""
     micro_batch_size: int = Field(8, ge=1)
-    """Examples per forward pass of one worker; a packed row holds as many tokens as these may have."""
+    """Examples per forward pass of one worker at most: the largest number up to this one that divides its share of
+    `batch_size`. A packed row holds as many tokens as so many examples may have."""
     packing: Switch = "auto"
     """Lay examples end to end in rows, without padding and unseen by each other: the same steps and loss, faster.
     `auto` where the model allows it; `on` fails where it does not."""

@@ -127,6 +127,7 @@ def verified_blocks(
         return most if most.mode == "strict" else most._replace(passed_over=strict)
     modes = mode or " or ".join(MODES)
     kind = modes if rules.is_gsm8k else rules.name
+    kind += "" if rules.unread == DEFAULT.unread else f" (unread={rules.unread})"
     raise StoreError(f"{store.url} has no {kind} verdicts on training problems: name a run that has been verified")
 
 

@@ -12,7 +12,7 @@ answer, and one that is cut before it closes anything is a draft.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,17 +37,20 @@ class Reasoning:
 
     def removed(self, text: str, *, cut: bool = False) -> str:
         """The text without its reasoning. `cut`: whether it was cut at the token limit."""
-        inside, start = self.begins_inside or (self.cut_inside and cut), 0
-        if not inside and not any(f"{tag}>" in text for tag in self.tags):
+        inside = self.begins_inside or (self.cut_inside and cut)
+        if not inside and not self._occurs(text):
             return text
-        kept: list[str] = []
-        for tag in _pattern(self.tags).finditer(text):
-            if tag[1]:  # of a closing tag outside of reasoning, the opening one was in the prompt
-                kept = kept if inside else []
-            elif not inside:
-                kept.append(text[start : tag.start()])
-            inside, start = not tag[1], tag.end()
-        return "".join(kept) if inside else "".join([*kept, text[start:]])
+        return "".join(text[start:stop] for start, stop in _outside(_pattern(self.tags), text, inside=inside))
+
+    def blanked(self, text: str) -> str:
+        """The text with a line break in place of each character of its reasoning and of its tags: positions stay.
+
+        A text without a closing tag is taken to begin outside of reasoning.
+        """
+        return _blanked(text, _outside(_pattern(self.tags), text)) if self._occurs(text) else text
+
+    def _occurs(self, text: str) -> bool:
+        return any(f"{tag}>" in text for tag in self.tags)
 
 
 _DRAFT_WORDS = ("hink", "HINK", "hought", "HOUGHT", "cratchpad")
@@ -75,17 +78,33 @@ def without_drafts(text: str) -> str:
     """The text with a line break in place of each character of a draft and of its tags, so that positions stay."""
     if not any(word in text for word in _DRAFT_WORDS):
         return text
-    shown: list[str] = []
-    inside, start, hidden = False, 0, 0
-    for tag in _DRAFT_TAG.finditer(text):
+    return _blanked(text, _outside(_DRAFT_TAG, text))
+
+
+def _outside(tags: re.Pattern[str], text: str, *, inside: bool = False) -> list[tuple[int, int]]:
+    """Start and end of each part of the text outside of reasoning. `tags`: a closing tag has a group that is not empty.
+
+    `inside`: whether the text begins inside reasoning.
+    """
+    kept: list[tuple[int, int]] = []
+    start = 0
+    for tag in tags.finditer(text):
         closes = any(tag.groups())
-        if closes and not inside:  # the opening one was in the prompt
-            shown, hidden = [], tag.end()
-        else:
-            shown.append("\n" * (tag.start() - start) if inside else text[start : tag.start()])
-            shown.append("\n" * (tag.end() - tag.start()))
+        if closes:  # outside of reasoning: the opening tag was in the prompt
+            kept = kept if inside else []
+        elif not inside:
+            kept.append((start, tag.start()))
         inside, start = not closes, tag.end()
-    return "".join(["\n" * hidden, *shown, "\n" * (len(text) - start) if inside else text[start:]])
+    return kept if inside else [*kept, (start, len(text))]
+
+
+def _blanked(text: str, kept: Iterable[tuple[int, int]]) -> str:
+    """The text with a line break in place of each character that is in none of the parts `kept`, which are in order."""
+    shown, end = list[str](), 0
+    for start, stop in kept:
+        shown += ["\n" * (start - end), text[start:stop]]
+        end = stop
+    return "".join([*shown, "\n" * (len(text) - end)])
 
 
 @lru_cache(maxsize=16)

@@ -7,6 +7,7 @@ where the run could only fail. Numbers of tokens in notes are estimates, from ch
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from rft_ray.data.problems import ProblemSet
 from rft_ray.grading import extract_answer, judging
 from rft_ray.grading.answers import Answer
 from rft_ray.grading.reasoning import Reasoning
+from rft_ray.grading.spec import distinct_by
 from rft_ray.plan.cost import CHARACTERS_PER_TOKEN
 from rft_ray.plan.model_shape import shape_of
 from rft_ray.plan.samplers import learns_gold, prompt_of
@@ -47,6 +49,8 @@ def notes(config: Config, train: ProblemSet, test: ProblemSet) -> Iterator[str]:
     yield from _accelerator(config.engine.accelerator_type)
     yield from _endpoints(config)
     yield from _starts(config)
+    yield from _without_effect(config)
+    yield from _shots(config, train)
     yield from _inside_reasoning(config, train)
     template = len(prompts.stored(config.prompt))
     used = train.problems[: train.count]
@@ -88,7 +92,9 @@ def check_models(config: Config, train: ProblemSet) -> list[str]:
         lines += check_model(source, base_models.metadata(source), texts)
     judge = config.grading.judge
     asked = [judge.source] if judge and not judge.is_endpoint else []
-    _check_heads(config, sorted({*(source for source, _ in pairs), *asked}))
+    sampled = sorted({*(source for source, _ in pairs), *asked})
+    _check_heads(config, sampled)
+    _check_context(config, sampled)
     if judge and asked:
         form = prompts.stored(judge.prompt)
         questions = [prompts.build(form, judging.question(row, row.solution, "0" * 12)) for row in checked]
@@ -110,6 +116,27 @@ def _check_heads(config: Config, sources: Sequence[str]) -> None:
                 f"engine.tensor_parallel_size={gpus} cannot divide the {shape.heads} attention heads of {source} "
                 f"evenly: use {fitting}; engine.pipeline_parallel_size divides layers instead"
             )
+
+
+def _check_context(config: Config, sources: Sequence[str]) -> None:
+    """Raises ConfigError where vLLM opens no engine, as `sampling.max_model_len` is more than a model's context.
+
+    Not where positions may be scaled: by the model's own config, by an argument of vLLM or by its variable.
+    """
+    asked, scaled = config.sampling.max_model_len, "hf_overrides" in config.engine.extra
+    if asked is None or config.sampling.engine != "vllm" or scaled or os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN"):
+        return
+    for source in sources:
+        tree = read_json(base_models.metadata(source) / "config.json", source)
+        tree = tree.get("text_config") or tree
+        own = tree.get("max_position_embeddings")
+        rope = [tree.get("rope_scaling"), tree.get("rope_parameters")]
+        if own is None or asked <= own or "model_max_length" in tree or "factor" in json.dumps(rope):
+            continue
+        raise ConfigError(
+            f"sampling.max_model_len={asked} is more than the context of {source}, {own} tokens: lower it, or leave it "
+            "out for the model's own context"
+        )
 
 
 def _read_by(model: BaseModelSpec) -> list[str]:
@@ -137,6 +164,11 @@ def _endpoints(config: Config) -> Iterator[str]:
     """One line for each endpoint that would not be asked, or not with a key."""
     for at, model in enumerate(config.models):
         yield from _endpoint(f"models.{at}", model.source, model.endpoint, asked=model.samples_from_endpoint)
+        if model.samples_from_endpoint and "think" not in config.corpus.reasoning_tags:
+            yield (
+                f"models.{at}: reasoning that an endpoint gives apart is put between <think> and </think>, and would "
+                "be graded: add think to corpus.reasoning_tags"
+            )
     if judge := config.grading.judge:
         yield from _endpoint("grading.judge", judge.source, judge.endpoint, asked=judge.is_endpoint)
 
@@ -159,6 +191,31 @@ def _starts(config: Config) -> Iterator[str]:
                 f"models.{at}: its training starts from its base {model.source} in spite of rft.from=sampler: what "
                 f"samples for it is another model, {model.sample_from}"
             )
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    """One line for each setting that changes nothing beside another one."""
+    for section, recipe in (("sft", config.sft), ("rft", config.rft)):
+        if recipe and not recipe.lora_rank and recipe.lora_alpha != Recipe().lora_alpha:
+            yield f"{section}.lora_alpha has no effect with {section}.lora_rank=0, but gives the models other names"
+        offloads = config.training.offload_optimizer and not config.training.zero_stage
+        if recipe and offloads and recipe.dtype == "float32":
+            yield (
+                f"training.offload_optimizer has no effect on {section}: with {section}.dtype=float32 it needs "
+                "training.zero_stage=1 or more"
+            )
+    shared = distinct_by(config.corpus.distinct_by, config.grading.verifier)
+    if config.corpus.normal_form != "as_written" and shared != "equations":
+        yield f"corpus.normal_form has no effect where equal paths share {shared} (corpus.distinct_by), not equations"
+
+
+def _shots(config: Config, train: ProblemSet) -> Iterator[str]:
+    """One line for each number of worked examples that the training set has not."""
+    solved = sum(bool(row.solution) for row in train.problems)
+    asked = {f"models.{at}.shots": model.shots for at, model in enumerate(config.models) if model.samples}
+    for key, shots in (asked | {"evaluation.icl_shots": config.evaluation.icl_shots}).items():
+        if shots > solved:
+            yield f"{key}={shots}: the training set has {solved:,} worked solutions, so that prompts show no more"
 
 
 def _inside_reasoning(config: Config, train: ProblemSet) -> Iterator[str]:
@@ -209,12 +266,12 @@ def _same(paper: Answer, strict: Answer) -> bool:
 def missing_gpus(config: Config, gpus: int) -> Iterator[str]:
     """One line for each section that asks for more GPUs than this machine has, or for what only GPUs do.
 
-    Raises ConfigError where engines that are to have no GPU would sample noise.
+    Raises ConfigError where engines that are to have no GPU would sample noise, or not open.
     """
     on_cpus = config.engine.device == "cpu" or (config.engine.device == "auto" and not gpus)
     if on_cpus and config.sampling.engine == "vllm":
         try:
-            check_on_cpus(config.engine.kv_cache_dtype)
+            check_on_cpus(config.engine.kv_cache_dtype, config.engine.extra)
         except ConfigError as error:
             if config.engine.device == "cpu":
                 raise

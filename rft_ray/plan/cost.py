@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rft_ray.config import Config
+from rft_ray.config import Config, Corpus
 from rft_ray.config.endpoint import TokenPrice
 from rft_ray.config.hardware import BY_NAME, Card
 from rft_ray.data import prompts
@@ -33,6 +33,8 @@ CPU_SAMPLE_TOKENS_PER_S, CPU_TRAIN_TOKENS_PER_S = 6_000.0, 10_000.0
 7,100 on a loaded machine, 8,900 and 15,000 on an idle one."""
 GPU_SAMPLE_TOKENS_PER_S, GPU_TRAIN_TOKENS_PER_S = 30_000.0, 100_000.0
 ENGINE_START_S, WORKERS_START_S = 20, 15
+ACCEPTED = 0.4
+"""Assumed share of samples that are correct."""
 CHARACTERS_PER_TOKEN = 3.5
 SOLUTION_CHARACTERS_PER_TOKEN = 2.3
 """Solutions are mostly digits and signs: 2.0 for the tiny models' tokenizer, 2.5 for Llama's on GSM8K."""
@@ -125,11 +127,12 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
 
 def _examples(plan: Plan, training: TrainingJob) -> int:
     """The number of examples of a training, over its epochs."""
-    samplers, k = len(plan.collected), plan.config.sampling.samples_per_problem
+    samplers, k, corpus = len(plan.collected), plan.config.sampling.samples_per_problem, plan.config.corpus
     if training.stage == "sft":
         return plan.train.solved * training.recipe.epochs
-    gold = plan.train.solved if plan.config.corpus.gold else 0
-    paths = plan.train.count * paths_guess(k, 1 if training.stage == "rft_self" else samplers)
+    gold = plan.train.solved if corpus.gold else 0
+    found = expected_paths(corpus, k, 1 if training.stage == "rft_self" else samplers, every=corpus.dedup == "none")
+    paths = plan.train.count * found
     return int(gold + paths) * training.recipe.epochs
 
 
@@ -176,6 +179,15 @@ def mean_tokens(config: Config, problems: ProblemSet) -> tuple[float, float]:
     if solutions:
         response = min(sum(solutions) / len(solutions) / SOLUTION_CHARACTERS_PER_TOKEN + 1, most)
     return question / CHARACTERS_PER_TOKEN, response
+
+
+def expected_paths(corpus: Corpus, k: int, samplers: int, *, every: bool) -> float:
+    """Expected paths of a problem in a corpus, of k samples of each of several models.
+
+    `every`: whether it has every correct path, not the distinct ones alone.
+    """
+    found = ACCEPTED * k * samplers if every else paths_guess(k, samplers)
+    return found if corpus.max_paths_per_problem is None else min(found, corpus.max_paths_per_problem)
 
 
 def paths_guess(k: int, samplers: int) -> float:

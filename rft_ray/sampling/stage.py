@@ -212,13 +212,13 @@ def work_of(shards: Sequence[Shard], jobs: Sequence[SamplingJob], store: Store) 
 
 
 def on_gpus(engine: config.Engine, kind: str) -> bool:
-    """Whether engines of this kind have GPUs of the cluster. Raises ConfigError where those on CPUs would sample noise.
+    """Whether engines of this kind have GPUs of the cluster. Raises ConfigError as `check_on_cpus` for those on CPUs.
 
     `kind`: as `SamplingSettings.engine`.
     """
     gpu = uses_gpu(engine.device, ray.cluster_resources())
     if kind == "vllm" and not gpu:
-        check_on_cpus(engine.kv_cache_dtype)
+        check_on_cpus(engine.kv_cache_dtype, engine.extra)
     return gpu
 
 

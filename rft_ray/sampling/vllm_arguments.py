@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rft_ray import config
-from rft_ray.config.engine_arguments import check_on_cpus
+from rft_ray.config.engine_arguments import CPU_BLOCK_SIZE, check_on_cpus
 from rft_ray.plan.sampling_settings import SamplingSettings
 from rft_ray.sampling import loading
 
-CPU_BLOCK_SIZE = 32
-"""Tokens of a block of the key-value cache on CPUs: the least that vLLM's kernels there take.
-
-Samples of one problem share full blocks of their prompt, and vLLM's own 128 are longer than most prompts; attention
-over partly filled blocks is wasted too. SmolLM2-135M makes 1.26 times the tokens of blocks of 128 (LOG.md).
-"""
+BATCHED_TOKENS = 2048
+"""vLLM's own tokens of a step; it opens no engine with more sequences than these."""
 
 
 CONTEXT_BYTES = 2**29
@@ -40,14 +36,15 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0, gp
     On CPUs there is no speculative decoding: vLLM 0.29 divides the logits of drafted tokens by memory that nothing has
     written there (`expand_kernel` of vllm/utils/cpu_triton_utils.py fills a copy), and samples are noise.
 
-    Raises ConfigError for a data type of the cache that CPUs have not.
+    Raises ConfigError for a cache that CPUs have not.
     """
     if not gpu:
-        check_on_cpus(engine.kv_cache_dtype)
+        check_on_cpus(engine.kv_cache_dtype, engine.extra)
+    sequences = engine.max_num_seqs
     chosen = {
         "quantization": engine.quantization,
         "kv_cache_dtype": None if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype,
-        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "max_num_batched_tokens": engine.max_num_batched_tokens or (sequences if sequences > BATCHED_TOKENS else None),
         "speculative_config": dict(engine.speculative) if gpu and engine.speculative else None,
         "pipeline_parallel_size": engine.pipeline_parallel_size if engine.pipeline_parallel_size > 1 else None,
     }
@@ -59,7 +56,7 @@ def engine_arguments(engine: config.Engine, *, gpu: bool, share: float = 1.0, gp
     )
     return {
         "dtype": engine.dtype,
-        "max_num_seqs": engine.max_num_seqs,
+        "max_num_seqs": sequences,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "enforce_eager": not gpu if engine.enforce_eager == "auto" else engine.enforce_eager,
         "enable_prefix_caching": True,

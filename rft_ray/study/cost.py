@@ -14,18 +14,16 @@ from rft_ray.plan.cost import (
     WORKERS_START_S,
     Left,
     duration,
+    expected_paths,
     mean_tokens,
     sampling_rate,
     training_rate,
 )
-from rft_ray.plan.cost import paths_guess as paths_per_problem
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.study.plan import PlannedPoint, StudyPlan
 
 PER_MODEL_S = 2.0
 """Time to load, commit and swap one model, in addition to the time for its tokens."""
-ACCEPTED = 0.4
-"""Assumed share of samples that are correct."""
 
 
 def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> float:
@@ -34,9 +32,7 @@ def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> floa
     gold = plan.train.solved / plan.train.count
     examples = point.corpus.problems * gold + paths_guess(plan, point)
     if spec.schedule == "steps":
-        examples = float(plan.train.solved) + (
-            _distinct_guess(plan, plan.k, len(plan.collected)) if spec.control else 0
-        )
+        examples = plan.train.solved + (_paths(plan, plan.k, len(plan.collected)) if spec.control else 0.0)
     size = {model.name: model.parameters for model in plan.models}[spec.model]
     tokens = recipe.epochs * examples * sum(mean_tokens(plan.config, plan.train))
     return PER_MODEL_S + tokens / training_rate(6 * size, int(gpu))
@@ -45,13 +41,11 @@ def training_seconds(plan: StudyPlan, point: PlannedPoint, *, gpu: bool) -> floa
 def paths_guess(plan: StudyPlan, point: PlannedPoint) -> float:
     """Expected number of sampled paths in a corpus."""
     spec = point.spec
-    if spec.selection == "none":
-        return plan.train.count * ACCEPTED * spec.k * len(spec.samplers)
-    return _distinct_guess(plan, spec.k, len(spec.samplers))
+    return _paths(plan, spec.k, len(spec.samplers), every=spec.selection == "none")
 
 
-def _distinct_guess(plan: StudyPlan, k: int, samplers: int) -> float:
-    return plan.train.count * paths_per_problem(k, samplers)
+def _paths(plan: StudyPlan, k: int, samplers: int, *, every: bool = False) -> float:
+    return plan.train.count * expected_paths(plan.config.corpus, k, samplers, every=every)
 
 
 def _sampling_seconds(plan: StudyPlan, samples: Mapping[str, int], *, gpu: bool) -> float:

@@ -142,6 +142,11 @@ def _check_method(config: Config) -> None:
         raise ConfigError("the scaling study needs corpus.gold: true and rft.from: base, as in the paper")
     if config.corpus.judge == "accept":
         raise ConfigError("the scaling study asks no judge: set corpus.judge=ignore")
+    if config.corpus.dedup != "equations":
+        raise ConfigError(
+            "the scaling study compares the kinds of corpus.dedup by itself, in question 3: leave out "
+            f"corpus.dedup={config.corpus.dedup}"
+        )
 
 
 def make_study_plan(
@@ -172,13 +177,19 @@ def make_study_plan(
 
 
 def specs(config: Config, models: Sequence[Model]) -> Iterator[Spec]:
-    """The points of the config's questions; several questions may yield the same point."""
+    """The points of the config's questions; several questions may yield the same point.
+
+    A model with `rft: false` has points of gold data alone.
+    """
     study, k = config.study, config.sampling.samples_per_problem
     samplers = tuple(model.name for model in models if model.sampler)
+    on_paths = {model.name for model in config.models if model.rft}
     ask = {1: _headline, 2: _by_data, 3: _by_paths, 4: _by_samplers, 5: _headline}
     for question in study.questions:
         for model in models:
             for spec in ask[question](config, model, samplers, k):
+                if spec.late and model.name not in on_paths:
+                    continue
                 seeds = study.seeds if study.full_grid else _seeds(spec, model, samplers, config)
                 yield from (replace(spec, seed=seed) for seed in range(seeds))
 

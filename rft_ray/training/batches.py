@@ -94,6 +94,11 @@ def steps_of(examples: int, recipe: Recipe) -> int:
     return recipe.epochs * math.ceil(examples / recipe.batch_size)
 
 
+def warmup_steps(steps: int, recipe: Recipe) -> int:
+    """Optimizer steps in which the learning rate rises; it is 0 in the first, so that a single step has no warm-up."""
+    return math.ceil(steps * recipe.warmup_ratio) if steps > 1 else 0
+
+
 def plan(lengths: Sequence[int], epochs: int, batch_size: int, seed: int, steps_wanted: int | None = None) -> Plan:
     """Every example once per epoch, shuffled again for each epoch; the last step of an epoch may be short.
 

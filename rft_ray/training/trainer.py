@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from rft_ray.config import Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
-from rft_ray.training.batches import Example, Plan, padded
+from rft_ray.training.batches import Example, Plan, padded, warmup_steps
 from rft_ray.training.packing import Division
 from rft_ray.training.scratch import scratch_folder
 
@@ -113,7 +112,7 @@ def _arguments(group: Group, task: Task) -> Any:
         max_steps=steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * recipe.warmup_ratio),
+        warmup_steps=warmup_steps(steps, recipe),
         weight_decay=recipe.weight_decay,
         max_grad_norm=CLIP_NORM,
         optim=ADAMW if task.optimizer == CPU_ADAM else task.optimizer,

@@ -23,6 +23,8 @@ BUSY_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 MAX_TOKENS = 10**9
 """Most tokens of one lease: far more than a request can generate."""
+BEYOND_LIMITS = 10**12
+"""A limit is less than this."""
 
 Kind = Literal["requests", "tokens", "concurrency"]
 KINDS: tuple[Kind, ...] = ("requests", "tokens", "concurrency")

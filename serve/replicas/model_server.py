@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from rft_ray import config
 from rft_ray.data import chat_rendering, prompts
 from rft_ray.data.base_weights import fetch_recorded
-from rft_ray.grading.reasoning import opens_draft
+from rft_ray.grading.reasoning import Reasoning, opens_draft
 from rft_ray.grading.spec import VerifierSpec
 from rft_ray.sampling.vllm_arguments import engine_arguments, token_kernels
 from rft_ray.store import Store, open_store
@@ -67,7 +67,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._sampled, self._reader = sampled, AnswerReader(verifier)
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
-        self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt)
+        self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt, verifier.reasoning_tags)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths
         llm_config.update_engine_kwargs(seed=secrets.randbelow(2**31))
@@ -194,13 +194,16 @@ def _chat(form: str, question: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}]}  # the model's chat template holds the run's template
 
 
-def opens_reasoning(folder: Path, form: str) -> bool:
-    """Whether the prompt of a question ends in an opening tag of reasoning. `form`: the run's prompt, as stored."""
+def opens_reasoning(folder: Path, form: str, tags: Sequence[str] = ()) -> bool:
+    """Whether the prompt of a question ends in an opening tag of reasoning: one of `tags`, or a usual one.
+
+    `form`: the run's prompt, as stored.
+    """
     prompt = prompts.build(form, "1+1?")
-    if isinstance(prompt, str):
-        return opens_draft(prompt)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return opens_draft(chat_rendering.render(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs))
+    if not isinstance(prompt, str):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        prompt = chat_rendering.render(tokenizer, prompt.as_data(), add_generation_prompt=True, **prompt.kwargs)
+    return opens_draft(prompt) or Reasoning.after(prompt, tags).begins_inside
 
 
 def _fetch(store: Store, entry: RunModel) -> tuple[Path, str]:

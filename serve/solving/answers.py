@@ -40,13 +40,17 @@ class AnswerReader:
         self._thread = ThreadPoolExecutor(1, "verifier") if spec.in_child else None
         """A child process is asked from one thread, and ends with that thread."""
 
+    def blanked(self, text: str) -> str:
+        """The text without its reasoning, each character at its place: equations are read from it."""
+        return self._reasoning.blanked(text)
+
     def read(self, text: str, *, cut: bool, opened: bool) -> str | Status:
         """The canonical answer, or the status of a path that does not vote.
 
         `cut`: the text stopped at the token limit. `opened`: the prompt opens reasoning, in which the text begins.
         Raises ChildError where the verifier's child process cannot start.
         """
-        if cut and opened and not closes_draft(text):
+        if cut and opened and not (closes_draft(text) or any(f"</{tag}>" in text for tag in self._reasoning.tags)):
             return Status.TRUNCATED
         verdict = self._verifier.grade(_ANY_GOLD, self._reasoning.removed(text), truncated=cut)
         read = verdict.status in (Status.CORRECT, Status.WRONG_ANSWER)

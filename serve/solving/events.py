@@ -7,7 +7,7 @@ events closes the generator, and with it the request in the engine; so does a vo
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -15,7 +15,7 @@ from statistics import fmean
 from serve.api import schemas
 from serve.api.schemas import Event, SolveRequest
 from serve.solving.answers import GSM8K, AnswerReader
-from serve.solving.voting import Ballot, Path, Tally, marked
+from serve.solving.voting import Ballot, Marked, Path, Tally, marked
 
 TEXT_EVERY_S = 0.06
 """Time between two `text` events, which hold the new text of all unfinished paths."""
@@ -92,7 +92,8 @@ async def solve_events(
                 unsent.pop(piece.index, None)
                 path = Path(samples.texts[piece.index], str(piece.finish_reason), opened)
                 ballot = await reader.call(tally.add, path)
-                yield _path_event(piece.index, path, ballot, samples.tokens, time.monotonic() - began)
+                marks = marked(reader.blanked(path.text))
+                yield _path_event(piece.index, path, ballot, marks, samples.tokens, time.monotonic() - began)
                 yield _vote_event(tally)
                 if asked.early_stop and tally.decided:
                     break
@@ -106,14 +107,16 @@ async def solve_events(
     yield _result(tally, samples, model, time.monotonic() - began)
 
 
-def _path_event(index: int, path: Path, ballot: Ballot, tokens: Mapping[int, int], seconds: float) -> schemas.PathEvent:
+def _path_event(
+    index: int, path: Path, ballot: Ballot, marks: Sequence[Marked], tokens: Mapping[int, int], seconds: float
+) -> schemas.PathEvent:
     return schemas.PathEvent(
         index=index,
         text=path.text,
         finish_reason=path.finish_reason,
         answer=ballot.answer,
         silent=ballot.silent and ballot.silent.value,
-        equations=[schemas.MarkedEquation(**asdict(mark)) for mark in marked(path.text)],
+        equations=[schemas.MarkedEquation(**asdict(mark)) for mark in marks],
         sound=ballot.sound,
         distinct=ballot.distinct,
         tokens=tokens[index],

@@ -116,11 +116,12 @@ class Tally:
         answer = self._reader.read(path.text, cut=path.finish_reason == "length", opened=path.opened)
         if isinstance(answer, Status):
             self._silent[answer] += 1
-            return Ballot(None, answer, tuple(one.equation for one in marked(path.text)), None, False)
+            marks = marked(self._reader.blanked(path.text))
+            return Ballot(None, answer, tuple(one.equation for one in marks), None, False)
         self._supporters.setdefault(answer, []).append(path)
         key = self._key(path.text)
         number = self._numbers.setdefault((answer, key), len(self._numbers) + 1)
-        return Ballot(answer, None, paths.equation_list(path.text, "strict"), number, self._sound(path, answer))
+        return Ballot(answer, None, self._equations(path.text), number, self._sound(path, answer))
 
     @property
     def finished(self) -> int:
@@ -164,26 +165,29 @@ class Tally:
             interval=interval,
             votes=tuple(votes),
             path=chosen,
-            equations=paths.equation_list(chosen.text, "strict") if chosen else (),
+            equations=self._equations(chosen.text) if chosen else (),
             distinct_paths=distinct,
             undecided=self._silent[Status.UNDECIDED],
             no_answer=self._silent[Status.NO_ANSWER],
             truncated=self._silent[Status.TRUNCATED],
         )
 
+    def _equations(self, text: str) -> tuple[str, ...]:
+        return paths.equation_list(self._reader.blanked(text), "strict")
+
     def _key(self, text: str) -> tuple[str, ...]:
         """What paths to one answer share that are the same: their equations, or where there are none their words.
 
         With gsm8k a path without equations has an empty list of them, as in the corpus.
         """
-        equations = paths.equation_list(text, "strict")
+        equations = self._equations(text)
         return equations if equations or self._reader.checks_equations else (normalised_text(text),)
 
     def _sound(self, path: Path, answer: str) -> bool:
         """Whether all equations hold, as the verifier decides where it checks them; otherwise whether none fails."""
         if self._reader.checks_equations:
-            return grading.grade(path.text, answer, "strict").status is Status.CORRECT
-        return all(equation.holds is not False for equation in marked(path.text))
+            return grading.grade(self._reader.blanked(path.text), answer, "strict").status is Status.CORRECT
+        return all(equation.holds is not False for equation in marked(self._reader.blanked(path.text)))
 
     def _representative(self, answer: str) -> tuple[Path, int]:
         """The path to show for an answer, and the number of distinct paths to it.

@@ -247,6 +247,22 @@ def test_numbers_out_of_bounds_are_refused(run: Path, capsys: pytest.CaptureFixt
     assert "--max-tokens" in refused(capsys, "--run", str(run), "--max-tokens", value)[1]
 
 
+@pytest.mark.parametrize("option", ["--requests-per-minute", "--tokens-per-minute", "--concurrency"])
+@pytest.mark.parametrize("value", ["0", "1000000000000"])
+def test_limits_out_of_bounds_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert refused(capsys, "--run", str(run), option, value)[1].startswith(f"serve: {option}: ")
+
+
+def test_an_origin_that_is_none_is_refused_by_its_option(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = refused(
+        capsys, "--run", str(run), "--cors-origin", "https://a.org", "--cors-origin", "example.org/x"
+    )
+    assert code == 2
+    assert message == "serve: --cors-origin example.org/x: write an origin, as in https://app.example.org, or *"
+
+
 def test_the_builders_arguments_come_as_text(run: Path) -> None:
     args = Args.model_validate({"run": str(run), "model": "tiny-m", "replicas": "2", "device": "gpu"})
     assert (args.replicas, args.device, args.stage) == (2, "gpu", "rft")

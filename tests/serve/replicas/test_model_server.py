@@ -141,6 +141,8 @@ def test_a_replica_knows_whether_its_prompt_opens_reasoning(tmp_path: Path) -> N
     )
     assert model_server.opens_reasoning(tmp_path, "{query} <think>\n")
     assert not model_server.opens_reasoning(tmp_path, "{query}")
+    assert model_server.opens_reasoning(tmp_path, "{query}<plan>", ("think", "plan"))
+    assert not model_server.opens_reasoning(tmp_path, "{query}<plan>", ("think",))
 
 
 def test_a_question_to_a_run_whose_paths_cannot_vote_is_refused() -> None:

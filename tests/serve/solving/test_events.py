@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from rft_ray.grading.spec import VerifierSpec
 from serve.api import schemas
 from serve.api.schemas import Event, SolveRequest
+from serve.solving.answers import AnswerReader
 from serve.solving.events import Piece, Pieces, solve_events
 from serve.solving.voting import Path, Tally, marked, vote
 
@@ -176,6 +178,19 @@ def test_unfinished_texts_are_sent_on_request(monkeypatch: pytest.MonkeyPatch) -
 def test_each_equation_is_marked(text: str, marks: list[tuple[str, bool]]) -> None:
     found = [(one.equation, one.holds) for one in marked(text)]
     assert found[-len(marks) :] == marks if marks else found == []
+
+
+def test_equations_after_reasoning_are_marked_at_their_places() -> None:
+    text = "<plan><<2+2=5>></plan> 2+3 = <<2+3=5>>5\n#### 5"
+    engine, asked = Engine([text]), SolveRequest(question="q", k=1)
+    reader = AnswerReader(VerifierSpec(reasoning_tags=("plan",)))
+
+    async def collect() -> list[Event]:
+        return [event async for event in solve_events(engine.pieces(), asked, "m", 99, reader=reader)]
+
+    [path] = [event for event in asyncio.run(collect()) if isinstance(event, schemas.PathEvent)]
+    assert path.text == text
+    assert [(text[mark.start : mark.end], mark.holds) for mark in path.equations] == [("2+3 = <<2+3=5>>5", True)]
 
 
 def test_marks_and_grader_agree() -> None:

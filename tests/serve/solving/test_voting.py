@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 
-from serve.solving.voting import Outcome, Path, vote
+from rft_ray.grading.spec import VerifierSpec
+from serve.solving.answers import AnswerReader
+from serve.solving.voting import Outcome, Path, Tally, vote
 
 FIVE = "3+2 = <<3+2=5>>5\n#### 5"
 FIVE_AGAIN = "2+3 = <<2+3=5>>5\n#### 5.0"
@@ -14,6 +16,7 @@ FIVE_WRONG_STEP = "9-3 = <<9-3=5>>5\n#### 5"
 SIX = "3*2 = <<3*2=6>>6\n#### 6"
 SILENT = "I do not know."
 TORN = "#### 5\nor else\n#### 7"
+PLANNED = AnswerReader(VerifierSpec(reasoning_tags=("plan",)))
 
 
 def sampled(*texts: str, finish_reason: str = "stop") -> list[Path]:
@@ -55,6 +58,23 @@ def test_a_path_that_is_cut_in_the_reasoning_that_the_prompt_opened_does_not_vot
     assert vote([Path(draft, "length", opened=True)]).truncated == 1
     assert vote([Path(f"{draft}</think>#### 5\nSo", "length", opened=True)]).answer == "5"
     assert vote([Path("#### 12", "stop", opened=True)]).answer == "12"
+
+
+def test_neither_answers_nor_equations_are_read_from_reasoning() -> None:
+    draft = "<plan>3+2 = <<3+2=6>>6\n#### 6\nNo.</plan>\n"
+    known = Path(draft + FIVE, "stop")
+    outcome = vote([known], PLANNED)
+    assert (outcome.answer, outcome.equations, outcome.distinct_paths) == ("5", ("3+2=5",), 1)
+    assert Tally(1, PLANNED).add(known).sound
+    assert vote([Path(draft + FIVE, "stop")]).undecided == 1
+    assert Tally(1).add(Path(draft.replace("plan", "think") + FIVE, "stop")).sound
+
+
+def test_a_path_is_cut_in_the_reasoning_that_the_runs_own_tags_name() -> None:
+    draft = "#### 12\nOr is it 13? Let us see"
+    assert vote([Path(draft, "length", opened=True)], PLANNED).truncated == 1
+    assert vote([Path(f"{draft}</plan>#### 5\nSo", "length", opened=True)], PLANNED).answer == "5"
+    assert vote([Path(f"{draft}</plan>#### 5", "stop", opened=True)], PLANNED).answer == "5"
 
 
 def test_no_votes_give_no_answer() -> None:

@@ -109,6 +109,68 @@ def test_a_limit_that_is_rounded_up_is_noted(data: list[str], capsys: pytest.Cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            ["--sft.lora_alpha=64"],
+            "sft.lora_alpha has no effect with sft.lora_rank=0, but gives the models other names",
+        ),
+        (
+            ["--corpus.normal_form=multiset", "--corpus.distinct_by=normalised_text"],
+            "corpus.normal_form has no effect where equal paths share normalised_text (corpus.distinct_by), not "
+            "equations",
+        ),
+        (
+            ["--training.offload_optimizer=true", "--training.zero_stage=0", "--rft.dtype=bfloat16"],
+            "training.offload_optimizer has no effect on sft: with sft.dtype=float32 it needs training.zero_stage=1 or "
+            "more",
+        ),
+        (
+            ["--evaluation.icl_shots=32"],
+            "evaluation.icl_shots=32: the training set has 20 worked solutions, so that prompts show no more",
+        ),
+        (
+            ["--models.0.shots=21"],
+            "models.0.shots=21: the training set has 20 worked solutions, so that prompts show no more",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_noted(
+    settings: list[str], line: str, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert noted([*data, *settings], capsys) == [f"note: {line}"]
+
+
+def test_a_teachers_reasoning_that_would_be_graded_is_noted(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = "{name: b, source: 'openai:big', rft: false, endpoint: {key_env: null}}"
+    data = [*data, f"--models=[{{name: a, source: 'tiny:tiny-xs'}}, {teacher}]"]
+    assert noted([*data, "--corpus.reasoning_tags=[think, plan]"], capsys) == []
+    [line] = noted([*data, "--corpus.reasoning_tags=[plan]"], capsys)
+    assert line.startswith("note: models.1: reasoning that an endpoint gives apart is put between <think> and </think>")
+
+
+def test_a_longer_context_than_the_models_is_refused(
+    data: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = [*data, "--sampling.max_model_len=513", "--dry-run"]
+    assert run.main([*data, "--sampling.max_model_len=512", "--dry-run"]) == 0
+    assert run.main(longer) == 2
+    words = "sampling.max_model_len=513 is more than the context of tiny:tiny-xs, 512 tokens: lower it, or leave it out"
+    assert words in capsys.readouterr().err
+    assert run.main([*longer, "--engine.extra={hf_overrides: {max_position_embeddings: 1024}}"]) == 0
+    assert run.main([*longer, "--sampling.engine=scripted"]) == 0
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    assert run.main(longer) == 0
+
+
+def test_statuses_to_reject_add_up() -> None:
+    given = ["runs/x", "--out", "p.jsonl", "--also-reject", "truncated", "--also-reject", "no_answer", "undecided"]
+    assert pairs.arguments(given, "rft-ray pairs").also_reject == ["truncated", "no_answer", "undecided"]
+
+
 def test_a_store_that_cannot_be_made_is_refused_in_a_dry_run(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,7 +205,16 @@ def test_the_run_of_another_job_is_refused(
         (["--endpoint.base_ulr=x"], "unknown key 'endpoint.base_ulr'; nearest known key: 'endpoint.base_url'"),
         (["--engine.max_actor=2"], "unknown key 'engine.max_actor'; nearest known key: 'engine.max_actors'"),
         (["--run.name=x"], "unknown argument '--run.name=x'"),
-        (["--temperature", "-1"], "greater than 0"),
+        (["--temperature", "-1"], "the command line: --temperature: Input should be greater than 0 (given: -1.0)"),
+        (["--top-p", "1.5"], "--top-p: Input should be less than or equal to 1 (given: 1.5)"),
+        (["--top-p", "nan"], "--top-p: Input should be a finite number"),
+        (["--sampling.top_p=0"], "the command line: sampling.top_p: Input should be greater than 0"),
+        (["--max-tokens", "0"], "--max-tokens: Input should be greater than or equal to 1"),
+        (["--seed", "-1"], "--seed: Input should be greater than or equal to 0"),
+        (
+            ["--sampling.engine=vllm", "--temperature", "0"],
+            "--temperature 0 takes the likeliest tokens, so that all 4 samples of a prompt would be the same",
+        ),
         (["--model", "no/such/folder"], "no/such/folder: there is no such folder"),
         (["--template", "no query"], "the template must contain {query} exactly once"),
         (["--kind", "raw", "--system", "Be brief."], "--system belongs to --kind chat"),
@@ -263,6 +272,11 @@ def test_a_temperature_of_zero_is_greedy(command: list[str]) -> None:
 
     file = read_prompts(options.prompts, column=None, per_block=2)
     assert sampling_job(options, config_of(options, settings), file).settings.temperature == 0.0
+
+
+def test_one_greedy_sample_of_each_prompt_is_planned(command: list[str]) -> None:
+    greedy = [*command, "--sampling.engine=vllm", "--temperature", "0", "--dry-run"]
+    assert main([*greedy, "--n", "1", "--samples-per-block", "1"]) == 0
 
 
 def test_characters_beyond_16_bits_are_sampled_as_they_are(

@@ -145,10 +145,30 @@ def test_a_limit_of_the_test_set_does_not_turn_it_into_the_training_set() -> Non
         ("engine.gpus_per_engine=0.00001", "engine.gpus_per_engine: Input should be greater than or equal to 0.001"),
         ("training.scratch_folder=s3://bucket/x", "training.scratch_folder: must be the whole path of a folder"),
         ("training.scratch_folder=scratch", "training.scratch_folder: must be the whole path of a folder"),
+        ("grading.memory_gib=1e30", "grading.memory_gib: Input should be less than or equal to 1000000"),
+        ("study.pretraining_losses={a: .nan}", "study.pretraining_losses.a: Input should be a finite number"),
+        ("study.pretraining_losses={a: 0}", "study.pretraining_losses: the loss of 'a' must be above 0, and is 0"),
     ],
 )
 def test_a_value_that_no_timer_and_no_file_takes_is_refused(tmp_path: Path, override: str, message: str) -> None:
     assert refused(tmp_path, MODELS, f"--{override}").startswith(f"the command line: {message}")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("study={questions: []}", "study.questions"),
+        ("grading={judge: {source: q, statuses: []}}", "grading.judge.statuses"),
+    ],
+)
+def test_an_empty_list_is_refused_in_plain_words(tmp_path: Path, override: str, key: str) -> None:
+    assert refused(tmp_path, MODELS, f"--{override}") == f"the command line: {key}: must not be empty"
+
+
+@pytest.mark.parametrize("section", ["sampling", "evaluation"])
+def test_more_samples_of_a_request_than_vllm_takes_are_refused(tmp_path: Path, section: str) -> None:
+    message = refused(tmp_path, MODELS, f"--{section}={{samples_per_problem: 20000, samples_per_block: 20000}}")
+    assert message.startswith(f"the command line: {section}.samples_per_block: Input should be less than or equal to ")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.corpus.graded import read_graded, read_verdicts
+from rft_ray.corpus.graded import read_graded, read_verdicts, verified_blocks
 from rft_ray.corpus.selector import Selector
+from rft_ray.grading.spec import VerifierSpec
 from rft_ray.store import StoreError, open_store, read_table
 from rft_ray.store.parquet import encode
 from rft_ray.store.shards import committed_keys
@@ -34,3 +35,9 @@ def test_verdicts_on_other_completions_than_the_committed_ones_are_refused(tmp_p
         path.unlink()
     with pytest.raises(StoreError, match="its verdicts were made for other completions"):
         Selector(store, [PATHS])(PATHS.shards()[0])
+
+
+def test_verdicts_that_a_run_has_not_are_named(tmp_path: Path) -> None:
+    """As where `rft-ray pairs --unread reject` asks for others than those that the run was graded to."""
+    with pytest.raises(StoreError, match=r"has no strict or paper \(unread=reject\) verdicts on training problems"):
+        verified_blocks(open_store(str(tmp_path)), None, [], VerifierSpec(unread="reject"))

@@ -91,6 +91,8 @@ def test_many_tags_take_linear_time() -> None:
 )
 def test_blanked_drafts_keep_the_positions_of_the_rest(text: str) -> None:
     blanked = without_drafts(text)
+    assert blanked == Reasoning(("think",)).blanked(text)
+    assert Reasoning(("plan",)).blanked(text) == text
     assert len(blanked) == len(text)
     assert blanked.replace("\n", "") == Reasoning(("think",)).removed(text)
     assert all(shown in ("\n", kept) for shown, kept in zip(blanked, text, strict=True))

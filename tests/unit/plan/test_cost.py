@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray.config import ProblemSet, load
+from rft_ray.config import Corpus, ProblemSet, load
 from rft_ray.config.hardware import BY_NAME
 from rft_ray.data.problems import prepare
-from rft_ray.plan.cost import Left, describe, paths_guess, sampling_rate, training_rate, work_left
+from rft_ray.plan.cost import Left, describe, expected_paths, paths_guess, sampling_rate, training_rate, work_left
 from rft_ray.plan.run_plan import Plan, make_plan
 from rft_ray.store import Store, commit_table, open_store
 from rft_ray.store.shards import Shard
@@ -83,6 +83,20 @@ def commit(store: Store, shard: Shard) -> None:
 def test_the_guess_of_distinct_paths_is_near_the_known_ones(k: int, samplers: int, low: float, high: float) -> None:
     """The demo's union has 4.1 a problem, and the paper's of four models at k=100 12.8."""
     assert low <= paths_guess(k, samplers) <= high
+
+
+def test_the_settings_of_the_corpus_bound_its_paths() -> None:
+    assert expected_paths(Corpus(), 100, 3, every=False) == paths_guess(100, 3)
+    assert expected_paths(Corpus(), 100, 3, every=True) == pytest.approx(120)
+    assert expected_paths(Corpus(max_paths_per_problem=2), 100, 3, every=True) == 2
+
+    def examples(*settings: str) -> int:
+        plan = planned("--sampling.samples_per_problem=40", *settings)
+        found = re.search(r"a +train rft +1 +1 +([\d,]+)", describe(plan, SIZES, all_of(plan), gpu=False))
+        assert found
+        return int(found[1].replace(",", ""))
+
+    assert examples("--corpus.max_paths_per_problem=1") < examples() < examples("--corpus.dedup=none")
 
 
 PAPER_HOURS = {

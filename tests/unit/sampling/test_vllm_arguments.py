@@ -12,7 +12,13 @@ import pytest
 from rft_ray import config
 from rft_ray.config.engine_arguments import CACHE_DTYPES, CPU_CACHE_DTYPES
 from rft_ray.plan.sampling_settings import SamplingSettings
-from rft_ray.sampling.vllm_arguments import alone_on_gpu, engine_arguments, process_environment, sampling_arguments
+from rft_ray.sampling.vllm_arguments import (
+    BATCHED_TOKENS,
+    alone_on_gpu,
+    engine_arguments,
+    process_environment,
+    sampling_arguments,
+)
 from tests.unit.config.test_engine_arguments import fields, source
 
 
@@ -31,6 +37,25 @@ def test_the_default_engine_on_cpus_has_short_blocks() -> None:
 def test_blocks_are_vllms_own_on_gpus_and_the_users_where_given() -> None:
     assert "block_size" not in engine_arguments(config.Engine(), gpu=True)
     assert engine_arguments(config.Engine(extra={"block_size": 64}), gpu=False)["block_size"] == 64
+
+
+def test_a_step_has_a_token_of_each_sequence() -> None:
+    """vLLM refuses more sequences than the tokens of a step, which are 2,048 unless told."""
+    own = f"DEFAULT_MAX_NUM_BATCHED_TOKENS: ClassVar[int] = {BATCHED_TOKENS}\n"
+    assert own in ast.unparse(source("config/scheduler.py"))
+    for sequences, tokens in ((256, None), (BATCHED_TOKENS, None), (4096, 4096)):
+        arguments = engine_arguments(config.Engine(max_num_seqs=sequences), gpu=False)
+        assert arguments.get("max_num_batched_tokens") == tokens
+    given = config.Engine(max_num_seqs=4096, max_num_batched_tokens=8192)
+    assert engine_arguments(given, gpu=True)["max_num_batched_tokens"] == 8192
+
+
+@pytest.mark.parametrize("size", [16, 48, 0, "32"])
+def test_blocks_that_the_kernels_of_cpus_have_not_are_refused_there(size: object) -> None:
+    engine = config.Engine(extra={"block_size": size})
+    with pytest.raises(config.ConfigError, match=rf"^engine\.extra\.block_size={size}: on CPUs vLLM takes multiples"):
+        engine_arguments(engine, gpu=False)
+    assert engine_arguments(engine, gpu=True)["block_size"] == size
 
 
 def test_engines_on_cpus_do_without_speculative_decoding() -> None:

@@ -10,6 +10,7 @@ from rft_ray.config import Config, ConfigError, load
 from rft_ray.data.problems import ProblemSet, in_order
 from rft_ray.data.tiny import model_dir
 from rft_ray.data.tiny.generator import generate
+from rft_ray.study.cost import paths_guess
 from rft_ray.study.plan import Spec, StudyPlan, facts_of, make_study_plan
 from rft_ray.study.result import Model
 
@@ -157,6 +158,25 @@ def test_one_base_with_one_seed_under_two_names_is_refused() -> None:
 def test_too_many_halvings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"study\.halvings=6"):
         planned("--study.halvings=6")
+
+
+def test_a_model_that_is_not_fine_tuned_on_paths_samples_them_and_has_points_of_gold() -> None:
+    whole, plan = planned(), planned("--models.1.rft=false")
+    left = {point.spec for point in whole.points} - {point.spec for point in plan.points}
+    assert left == {point.spec for point in whole.points if point.spec.late and point.spec.model == "b"}
+    assert plan.samplers == whole.samplers == NAMES
+    assert {point.spec.stage for point in plan.points if point.spec.model == "b"} == {"sft"}
+
+
+def test_a_choice_of_paths_that_the_study_makes_by_itself_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"in question 3: leave out corpus\.dedup=none"):
+        planned("--corpus.dedup=none")
+
+
+def test_the_estimate_of_paths_is_bounded_as_the_corpus_is() -> None:
+    plan, bounded = planned(), planned("--corpus.max_paths_per_problem=1")
+    assert max(paths_guess(plan, point) for point in plan.points) > 2 * TRAIN.count
+    assert max(paths_guess(bounded, point) for point in bounded.points) == TRAIN.count
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:

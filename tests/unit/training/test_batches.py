@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rft_ray.config import ConfigError, Recipe, Training
 from rft_ray.config.schema import check_batch
-from rft_ray.training.batches import IGNORED, Example, encode, micro_batch_size, padded, plan
+from rft_ray.training.batches import IGNORED, Example, encode, micro_batch_size, padded, plan, warmup_steps
 
 TEMPLATE = "Q: {query}\nA:"
 
@@ -34,6 +34,12 @@ def test_only_the_response_and_the_eos_that_ends_it_are_learned(closes: bool) ->
     learned = [token for token in example.labels if token != IGNORED]
     assert learned == [*b" 5", ByteTokenizer.eos_token_id]
     assert example.tokens.tolist() == [256, *b"Q: 2+3\nA:", *b" 5", 257]
+
+
+def test_a_training_of_one_step_learns_at_the_full_rate() -> None:
+    """The first step of a warm-up has a learning rate of 0: it would be the only one."""
+    assert [warmup_steps(steps, Recipe()) for steps in (1, 2, 33, 34, 100)] == [0, 1, 1, 2, 3]
+    assert warmup_steps(100, Recipe(warmup_ratio=0)) == 0
 
 
 def test_eos_is_learned_when_it_is_also_the_padding_token() -> None:
