@@ -27,7 +27,8 @@ from rft_ray.sampling.engine import Answered, EngineDied, Misbehaved, Request, U
 from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unloadable, open_engine
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.supervisor import Decision, Supervisor, SupervisorClient
+from rft_ray.sampling.supervisor import Decision, Supervisor
+from rft_ray.sampling.supervisor_client import SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
 from rft_ray.store.outages import through_outages
