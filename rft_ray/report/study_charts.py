@@ -24,22 +24,14 @@ def fitted(
 
     Points: series, x, y, text. Lines: series, x, y, low, high. A band is clipped far from the points.
     """
-    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field(
-        "x",
-        "quantitative",
-        title=titles[0],
-        scale=scale,
-        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
-    )
+    x = _x(titles[0], width, log2_x=log2_x)
     shown = (
         "replace(format(100 * datum.value, '+.3~g'), '-', '\u2212')"
         if differences
         else "format(100 * datum.value, '.3~g') + ' %'"
     )
     y = _field("y", "quantitative", title=titles[1], scale=_domain(points), axis={"tickCount": 5, "labelExpr": shown})
-    names = [name for name in colours if any(row["series"] == name for row in points)]
-    coloured = _colour(names, colours, width)
+    coloured = _colour(points, colours, width)
     band = {"type": "area", "opacity": 0.13, "clip": True, "aria": False}
     layers: list[Spec] = [
         {
@@ -65,18 +57,10 @@ def paper_lines(
     width: int, rows: Rows, colours: Mapping[str, str], titles: tuple[str, str], *, log2_x: bool, join: bool, unit: str
 ) -> Spec:
     """The paper's figures: points, joined or with a least-squares line per series. Rows: series, x, y, text."""
-    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field(
-        "x",
-        "quantitative",
-        title=titles[0],
-        scale=scale,
-        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
-    )
+    x = _x(titles[0], width, log2_x=log2_x)
     axis = {"tickCount": 5, "labelExpr": f"datum.label + '{unit}'"}
     y = _field("y", "quantitative", title=titles[1], scale={"zero": False}, axis=axis)
-    names = [name for name in colours if any(row["series"] == name for row in rows)]
-    encoding = {"x": x, "y": y, "color": _colour(names, colours, width)}
+    encoding = {"x": x, "y": y, "color": _colour(rows, colours, width)}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.75, "aria": False}, "encoding": encoding}
     if not join:
         line["transform"] = [{"regression": "y", "on": "x", "groupby": ["series"]}]
@@ -87,6 +71,12 @@ def paper_lines(
     return {"width": width, "height": 240 if width > 400 else 210, "data": {"values": rows}, "layer": [line, point]}
 
 
+def _x(title: str, width: int, *, log2_x: bool) -> Spec:
+    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
+    axis = {"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"}
+    return _field("x", "quantitative", title=title, scale=scale, axis=axis)
+
+
 def _domain(points: Rows) -> dict[str, Any]:
     """The range of the points with a margin, so that a wide band does not flatten them."""
     ys = [float(row["y"]) for row in points]
@@ -94,7 +84,8 @@ def _domain(points: Rows) -> dict[str, Any]:
     return {"domain": [min(ys) - room, max(ys) + room], "nice": False}
 
 
-def _colour(names: list[str], colours: Mapping[str, str], width: int) -> Spec:
+def _colour(rows: Rows, colours: Mapping[str, str], width: int) -> Spec:
+    names = [name for name in colours if any(row["series"] == name for row in rows)]
     longest = max(map(len, names))
     legend = {"columns": max(1, min(len(names), int(width // (36 + 7.2 * longest))))} if len(names) > 1 else None
     return _field(
