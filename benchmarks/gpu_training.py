@@ -84,30 +84,19 @@ def _rank(
     folder: Path,
 ) -> None:
     """One process of the group, from joining it to the copy of a checkpoint."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if not place.gpus:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
+    _join(rank, workers, port, place)
     import torch
 
     from rft_ray.store import open_store
-    from rft_ray.training import liger, optimizers, transformers_private
-    from rft_ray.training.agreement import number_from_rank_0, patient_group, together
-    from rft_ray.training.snapshots import Snapshots, bytes_of
+    from rft_ray.training import liger, optimizers
+    from rft_ray.training.agreement import number_from_rank_0, patient_group
     from rft_ray.training.trainer import Group, make_trainer
 
-    if place.gpus:
-        torch.cuda.set_device(rank)
-    else:
-        transformers_private.switch_off_shm_comm()
-        torch.set_num_threads(1)
-    deepspeed.init_distributed("nccl" if place.gpus else "gloo", auto_mpi_discovery=False)
     task, settings = _task(place, variant, shape, folder, workers, rank)
-    store = open_store(str(place.folder / "models" / "states"))
+    states = place.folder / "models" / "states"
     group = Group(
         "measured",
-        store,
+        open_store(str(states)),
         settings,
         bool(place.gpus),
         None,
@@ -131,19 +120,9 @@ def _rank(
     useful = task.tokens_by_step[done - 1] - task.tokens_by_step[WARM_UP - 1]
     rate = useful / (clock.ended - clock.began)
     card_peak = torch.cuda.max_memory_allocated() if place.gpus else 0
-    sizes, snapshots = [], Snapshots(workers)
-
-    def keep(state: Any, path: str) -> bool:
-        sizes.append(bytes_of(state))
-        return snapshots.keep(state, path)
-
-    transformers_private.let_states_be_kept(trainer.deepspeed, keep)
-    began = time.monotonic()
-    trainer.deepspeed.save_checkpoint(str(place.folder / "models" / "states" / "checkpoint"))
-    copied_s = time.monotonic() - began
-    size = sum(together(group, "the copies could not be counted", lambda: sum(sizes)))
+    size, copied_s = _copied(trainer, group, states)
     if rank == 0:
-        shutil.rmtree(place.folder / "models" / "states", ignore_errors=True)
+        shutil.rmtree(states, ignore_errors=True)
         note(
             attention=task.division.attention or "padded",
             optimizer=task.optimizer,
@@ -154,11 +133,49 @@ def _rank(
             mfu=gpu_shapes.mfu(place, 6 * shape.parameters * rate, workers),
             loss=round(trainer.state.log_history[-1].get("train_loss", float("nan")), 4),
             peak_gib=round(card_peak / 2**30, 2) if place.gpus else None,
-            planned_gib=_planned_gib(place, variant, shape, task, settings),
+            planned_gib=_planned_gib(place, shape, task, settings),
             checkpoint_gb=round(size / 1e9, 3),
             bytes_a_weight=round(size / shape.parameters, 1),
             copied_s=round(copied_s, 2),
         )
+
+
+def _join(rank: int, workers: int, port: int, place: Place) -> None:
+    """Make this process a rank of the group, on a GPU of its own where there are GPUs."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if not place.gpus:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed reads it when it is imported
+    import deepspeed
+    import torch
+
+    from rft_ray.training import transformers_private
+
+    if place.gpus:
+        torch.cuda.set_device(rank)
+    else:
+        transformers_private.switch_off_shm_comm()
+        torch.set_num_threads(1)
+    deepspeed.init_distributed("nccl" if place.gpus else "gloo", auto_mpi_discovery=False)
+
+
+def _copied(trainer: Any, group: Any, states: Path) -> tuple[int, float]:
+    """Bytes of a checkpoint, of all ranks together, and the seconds in which this rank copies its part."""
+    from rft_ray.training import transformers_private
+    from rft_ray.training.agreement import together
+    from rft_ray.training.snapshots import Snapshots, bytes_of
+
+    sizes, snapshots = [], Snapshots(group.world_size)
+
+    def keep(state: Any, path: str) -> bool:
+        sizes.append(bytes_of(state))
+        return snapshots.keep(state, path)
+
+    transformers_private.let_states_be_kept(trainer.deepspeed, keep)
+    began = time.monotonic()
+    trainer.deepspeed.save_checkpoint(str(states / "checkpoint"))
+    copied_s = time.monotonic() - began
+    return sum(together(group, "the copies could not be counted", lambda: sum(sizes))), copied_s
 
 
 def _task(
@@ -214,7 +231,7 @@ def _clock(agreed: Any, place: Place) -> Any:
     return Clock()
 
 
-def _planned_gib(place: Place, variant: Variant, shape: gpu_shapes.Shape, task: Any, settings: Any) -> float | None:
+def _planned_gib(place: Place, shape: gpu_shapes.Shape, task: Any, settings: Any) -> float | None:
     """What `plan/memory.py` expects of this training on a worker's card."""
     from rft_ray.plan.memory import training_memory
     from rft_ray.plan.memory_plan import training_settings

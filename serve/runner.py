@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rft_ray.config.errors import RunError
 from rft_ray.runtime.gpus import ray_options
-from rft_ray.runtime.ray_private import temp_folder
+from rft_ray.runtime.ray_private import KEEP_LOOPBACK, WORKER_NICENESS, temp_folder
 from serve import ray_private
 from serve.http import listening, proxy_middleware
 
@@ -139,12 +139,12 @@ def _ray(address: str | None, verbose: bool, settings: dict[str, str]) -> Iterat
     if address is None:
         root = str(Path(__file__).resolve().parent.parent)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # otherwise Ray listens on the machine's external address
+        os.environ[KEEP_LOOPBACK] = "0"
         os.environ["RAY_AUTH_MODE"] = "token"  # each replica unpickles what arrives at its gRPC port on every interface
         if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_worker_niceness", "0")  # clients may use the same cores; Ray's own niceness is 15
+        os.environ.setdefault(WORKER_NICENESS, "0")  # clients may use the same cores; Ray's own niceness is 15
     import ray
 
     options: dict[str, Any] = {"address": address}

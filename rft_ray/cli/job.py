@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rft_ray.config.errors import ConfigError, InputError, RftError
 from rft_ray.config.hardware import card_of_type
+from rft_ray.runtime import ray_private
 from rft_ray.runtime.gpus import usable_gpus
 
 if TYPE_CHECKING:
@@ -145,6 +146,15 @@ def check_writable(store: Store) -> None:
         check_folder("run.store", folder.parent)
 
 
+def check_other_run(store: Store, job: str) -> None:
+    """Raises StoreError where the store holds the summary of another job than `job`, which must not be replaced."""
+    from rft_ray.evaluation.summary import job_of
+    from rft_ray.store import StoreError
+
+    if job_of(store) not in (None, job):
+        raise StoreError(f"{store.url} holds another job's run: choose another --out")
+
+
 def check_out(option: str, file: Path) -> Path:
     """The path at which to write a file, with `~` and links resolved. Raises InputError where that is not possible.
 
@@ -217,7 +227,7 @@ def _keep_ray_on_loopback() -> None:
     Without the variable, which Ray reads when it is imported, Ray replaces 127.0.0.1 by the machine's external address.
     """
     if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault(ray_private.KEEP_LOOPBACK, "0")
 
 
 def _exit_code(work: Callable[[], None]) -> int:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rft_ray.cli.job import carry_out, check_writable, start
+from rft_ray.cli.job import carry_out, check_other_run, check_writable, start
 from rft_ray.config import ALPACA, ENDPOINT, Config, ConfigError, load
 from rft_ray.config.section import NAME
 
@@ -107,6 +107,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     """Read and check everything. Returns the job's work as a function, or None after a dry run."""
     from rft_ray.data import base_models, hub_records
     from rft_ray.data.prompt_rows import read_prompts
+    from rft_ray.evaluation.sample_summary import JOB
     from rft_ray.store import mark_run, open_store
     from rft_ray.store.plans import recorded_sources
     from rft_ray.store.run_lock import run_lock
@@ -117,7 +118,7 @@ def prepare(options: argparse.Namespace, settings: Sequence[str]) -> Callable[[]
     file = read_prompts(options.prompts, column=options.column, per_block=options.prompts_per_block)
     job = resumed(sampling_job(options, config, file), store, given=options.samples_per_block is not None)
     check_greedy(job)
-    check_other_run(store)
+    check_other_run(store, JOB)
     for line in hub_records.moved(pins):
         print(f"note: {line}")
     if options.dry_run:
@@ -254,16 +255,6 @@ def prompt_of(options: argparse.Namespace) -> dict[str, str]:
         raise ConfigError(f"--system belongs to --kind chat: put the text into --template instead (kind: {kind})")
     given = ALPACA if options.template is None else options.template
     return {"kind": "template", "template": "{query}" if kind == "raw" else given}
-
-
-def check_other_run(store: Store) -> None:
-    """Raises StoreError when the store holds the summary of another job, which must not be replaced."""
-    from rft_ray.evaluation.sample_summary import JOB
-    from rft_ray.evaluation.summary import job_of
-    from rft_ray.store import StoreError
-
-    if job_of(store) not in (None, JOB):
-        raise StoreError(f"{store.url} holds another job's run: choose another --out")
 
 
 def show_plan(job: SamplingJob, file: PromptFile, store: Store) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from rft_ray.cli.job import carry_out, start
+from rft_ray.cli.job import carry_out, check_other_run, start
 from rft_ray.config import ALPACA
 from rft_ray.grading import MODES, Mode
 from rft_ray.grading.grader import UNREAD
@@ -86,6 +86,7 @@ def arguments(argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Read and check everything. Returns the job's work as a function."""
+    from rft_ray.corpus.verify_summary import JOB
     from rft_ray.data import hub_records
     from rft_ray.store import mark_run, open_store
     from rft_ray.store.plans import recorded_commits
@@ -93,7 +94,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
     store = open_store(options.out)
     store.check()
-    check_other_run(store)
+    check_other_run(store, JOB)
     hub_records.recall(store)
     gold, completions = read(options, recorded_commits(store))
     mark_run(store)
@@ -113,16 +114,6 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
         print(f"\nsummary: {store.url}/summary.json")
 
     return work
-
-
-def check_other_run(store: Store) -> None:
-    """Raise StoreError when the store holds the summary of another job, which must not be replaced."""
-    from rft_ray.corpus.verify_summary import JOB
-    from rft_ray.evaluation.summary import job_of
-    from rft_ray.store import StoreError
-
-    if job_of(store) not in (None, JOB):
-        raise StoreError(f"{store.url} holds another job's run: choose another --out")
 
 
 def read(options: argparse.Namespace, commits: Mapping[str, str]) -> tuple[Gold, Foreign]:

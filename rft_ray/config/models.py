@@ -91,6 +91,11 @@ class BaseModelSpec(Section):
         return self.source.startswith(ENDPOINT)
 
     @property
+    def other_sampler(self) -> str | None:
+        """The source of another model that samples in its place; None where it samples itself, fine-tuned or not."""
+        return None if self.sample_from in ("sft", "base") else self.sample_from
+
+    @property
     def samples_from_endpoint(self) -> bool:
         """Whether what samples is behind an endpoint: the model itself, or the source of `sample_from`."""
         return self.is_endpoint or str(self.sample_from).startswith(ENDPOINT)

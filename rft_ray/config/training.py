@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from rft_ray.config.models import Recipe
 from rft_ray.config.section import LONGEST_MINUTES, Place, Section, Switch
 
 
@@ -50,6 +51,15 @@ class Training(Section):
     where there is a C++ compiler, and by PyTorch's fused AdamW elsewhere."""
     activation_checkpointing: Switch = "auto"
     """Compute activations again in the backward pass instead of keeping them. `auto`: on a GPU that they do not fit."""
+
+    def zero_stage_of(self, recipe: Recipe) -> int:
+        """The ZeRO stage that DeepSpeed gets: stage 0 keeps no float32 copy of bfloat16 weights, and learns worse."""
+        return max(self.zero_stage, 1) if recipe.dtype == "bfloat16" else self.zero_stage
+
+    def micro_batch_of(self, recipe: Recipe) -> int:
+        """Examples per forward pass of one worker: the largest divisor of its share of the batch up to the setting."""
+        share = recipe.batch_size // self.workers
+        return max(size for size in range(1, min(self.micro_batch_size, share) + 1) if share % size == 0)
 
     @field_validator("scratch_folder")
     @classmethod

@@ -117,7 +117,7 @@ def pin(config: Config, recorded: Mapping[str, str]) -> tuple[Config, dict[str, 
 
     `recorded`: what was pinned before in the same run, which stays. Raises ModelError, StoreError.
     """
-    others = {str(model.sample_from) for model in config.models} - {"None", "sft", "base"}
+    others = {model.other_sampler for model in config.models if model.other_sampler}
     judge = config.grading.judge
     named = others.union((model.source for model in config.models), [judge.source] if judge else [])
     pins = {source: recorded.get(source) or pinned(source) for source in sorted(named)}
@@ -263,19 +263,21 @@ def _converted(source: str, original: Path, form: Form) -> Path:
 
 def _from_gguf(source: str, gguf: Path) -> Path:
     place = f"gguf/{gguf.stem}-{sha256_of(gguf)[:16]}-{_GGUF_CONVERSION}"
-    remedy = "give a whole GGUF file of an architecture that transformers reads"
-    return cached(
-        place, lambda folder: _unpack(source, gguf, folder, remedy), lambda folder: check_complete(folder, source)
-    )
+    return _unpacked(source, gguf, place, "give a whole GGUF file of an architecture that transformers reads")
 
 
-def _unpack(source: str, gguf: Path, folder: Path, remedy: str) -> None:
-    from rft_ray.data.gguf import unpack
+def _unpacked(source: str, gguf: Path, place: str, remedy: str) -> Path:
+    """The folder at a place in the cache that a GGUF file is converted into."""
 
-    try:
-        unpack(gguf, folder)
-    except ValueError as error:
-        raise ModelError(f"{source}: {error}: {remedy}") from error
+    def build(folder: Path) -> None:
+        from rft_ray.data.gguf import unpack
+
+        try:
+            unpack(gguf, folder)
+        except ValueError as error:
+            raise ModelError(f"{source}: {error}: {remedy}") from error
+
+    return cached(place, build, lambda folder: check_complete(folder, source))
 
 
 # --- Sources of base models -----------------------------------------------------------------------
@@ -355,11 +357,7 @@ def _from_package(source: str, name: str) -> Path:
         raise ModelError(f"{source}: the package must carry one .gguf file, found {len(carried)}: install it again")
     gguf = carried[0]
     place = f"packages/{name}-{package.version}-{gguf.stat().st_size}-{_GGUF_CONVERSION}"
-    return cached(
-        place,
-        lambda folder: _unpack(source, gguf, folder, "install the package again"),
-        lambda folder: check_complete(folder, source),
-    )
+    return _unpacked(source, gguf, place, "install the package again")
 
 
 def _from_tiny(source: str, name: str) -> Path:

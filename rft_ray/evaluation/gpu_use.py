@@ -6,9 +6,8 @@ counted, since a prompt of many samples is computed once.
 
 Limits: of a training that was resumed the time of day is known of its last attempt only. Records of earlier versions
 hold no time of day: such trainings of a stage are counted in as few worker groups as their seconds need, a lower bound
-of the GPUs that worked at once. Adapters (LoRA) are counted as if
-all weights were trained. A model that the run does not train has no known number of weights: its samples are left out
-of the utilization.
+of the GPUs that worked at once. Adapters (LoRA) are counted as if all weights were trained. A model that the run does
+not train has no known number of weights: its samples are left out of the utilization.
 """
 
 from __future__ import annotations

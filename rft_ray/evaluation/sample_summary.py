@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass
 
 from rft_ray.config import Endpoint
-from rft_ray.evaluation.summary import bad_places, busy_seconds, charged_for
+from rft_ray.evaluation.summary import bad_places, busy_seconds, charged_for, summed_counts
 from rft_ray.evaluation.summary_records import BadPlace, Charged
 from rft_ray.plan.jobs import SamplingJob
 from rft_ray.store import Store
@@ -52,9 +51,7 @@ class SampleSummary:
 def summarize(store: Store, job: SamplingJob, endpoint: Endpoint | None) -> SampleSummary:
     """The summary of the job's committed shards. `endpoint`: None for a model that this run loads."""
     shards = list(shard_metadata(store, job.shards()))
-    counts: Counter[str] = Counter()
-    for metadata in shards:
-        counts.update(json.loads(metadata["counts"]))
+    counts = summed_counts(shards)
     busy = busy_seconds(shards)
     return SampleSummary(
         model=job.model.name,

@@ -225,14 +225,8 @@ def account_of(
 ) -> Account:
     """The account of one model's samples of training problems. `overlaps`: the result of `complementarity`."""
     completions = list(shard_metadata(store, job.sampling.shards()))
-    counts: Counter[str] = Counter()
-    for metadata in completions:
-        counts.update(json.loads(metadata["counts"]))
-    verdicts: Counter[str] = Counter()
-    partly_read = 0
-    for metadata in shard_metadata(store, job.shards()):
-        verdicts.update(json.loads(metadata["counts"]))
-        partly_read += int(metadata.get("partly_read", 0))
+    graded = list(shard_metadata(store, job.shards()))
+    counts, verdicts = summed_counts(completions), summed_counts(graded)
     busy = busy_seconds(completions)
     loads = [EngineLoad(**json.loads(metadata["load"])) for metadata in completions if "load" in metadata]
     name = job.sampling.model.name
@@ -245,7 +239,7 @@ def account_of(
         sampled=counts["sampled"],
         accepted=verdicts[Status.CORRECT],
         rejected={str(status): verdicts[status] for status in REJECTIONS},
-        partly_read=partly_read,
+        partly_read=sum(int(metadata.get("partly_read", 0)) for metadata in graded),
         ungraded=counts["sampled"] - sum(verdicts.values()),
         distinct_paths=paths.distinct if paths else 0,
         tokens=counts["tokens"],
@@ -253,6 +247,14 @@ def account_of(
         load=merged(loads) if loads else None,
         charged=charged_for(counts, endpoints[name]) if endpoints and name in endpoints else None,
     )
+
+
+def summed_counts(shards: Iterable[Mapping[str, str]]) -> Counter[str]:
+    """The counts in the metadata of shards, added up by name."""
+    total: Counter[str] = Counter()
+    for metadata in shards:
+        total.update(json.loads(metadata["counts"]))
+    return total
 
 
 def _with_opinions(account: Account, store: Store, plan: Plan, at: int) -> Account:
@@ -265,9 +267,7 @@ def _with_opinions(account: Account, store: Store, plan: Plan, at: int) -> Accou
             opinions[status].update(counts)
     judged = {status: _judged(counts) for status, counts in opinions.items()}
     endpoint = judge_endpoints(plan.config).get(JUDGE)
-    charged: Counter[str] = Counter()
-    for metadata in shard_metadata(store, plan.judged[at].sampling.shards()):
-        charged.update(json.loads(metadata["counts"]))
+    charged = summed_counts(shard_metadata(store, plan.judged[at].sampling.shards()))
     return replace(account, judged=judged, judge_charged=charged_for(charged, endpoint) if endpoint else None)
 
 

@@ -142,9 +142,7 @@ def _check_context(config: Config, sources: Sequence[str]) -> None:
 def _read_by(model: BaseModelSpec) -> list[str]:
     """The sources whose tokenizers read the prompts of a model of the config."""
     own = [] if model.is_endpoint else [model.source]
-    if model.sample_from in (None, "sft", "base") or model.samples_from_endpoint:
-        return own
-    return [*own, str(model.sample_from)]
+    return [*own, model.other_sampler] if model.other_sampler and not model.samples_from_endpoint else own
 
 
 def _accelerator(name: str | None) -> Iterator[str]:
@@ -186,10 +184,10 @@ def _endpoint(key: str, source: str, endpoint: Endpoint, *, asked: bool) -> Iter
 def _starts(config: Config) -> Iterator[str]:
     """One line for each model whose training cannot start from what samples for it."""
     for at, model in enumerate(config.models):
-        if config.rft.from_ == "sampler" and model.rft and model.sample_from not in (None, "sft", "base"):
+        if config.rft.from_ == "sampler" and model.rft and model.other_sampler:
             yield (
                 f"models.{at}: its training starts from its base {model.source} in spite of rft.from=sampler: what "
-                f"samples for it is another model, {model.sample_from}"
+                f"samples for it is another model, {model.other_sampler}"
             )
 
 

@@ -8,7 +8,7 @@ times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rft_ray.config import Config, Corpus
@@ -66,6 +66,30 @@ def work_left(store: Store, shards: Iterable[Shard], models: Iterable[str]) -> L
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A line of the table: samples or a training, and what is left of them."""
+
+    model: str
+    what: str
+    shards: int
+    missing: int
+    """Of the shards."""
+    examples: int
+    tokens: float
+    seconds: float
+    """For what is missing."""
+
+    def line(self) -> str:
+        return (
+            f"{self.model:<16} {self.what:<22} {self.shards:>7,} {self.missing:>8,} {self.examples:>10,} "
+            f"{int(self.tokens):>13,} {duration(self.seconds):>9}"
+        )
+
+
+HEAD = f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"
+
+
 def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str:
     """The plan and the cost of what is left of it, as a table.
 
@@ -74,55 +98,57 @@ def describe(plan: Plan, sizes: dict[str, int], left: Left, *, gpu: bool) -> str
     """
     config, card = plan.config, planned_card(plan.config)
     sampling_card = card and engine_card(config, card)
-    of_source = {source: sizes[name] for name, source in sources(config).items() if name in sizes}
     engines = math.ceil(config.engine.max_actors * config.engine.gpus) * (gpu and config.engine.device != "cpu")
     workers = config.training.workers * (gpu and config.training.device != "cpu")
     prompt, response = map(int, mean_tokens(config, plan.train))
-    lines = [f"{'model':<16} {'work':<22} {'shards':>7} {'missing':>8} {'examples':>10} {'tokens':>13} {'about':>9}"]
-    seconds = gpu_hours = 0.0
-    for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
-        sampling = job.sampling
-        stems = [shard.stem for shard in sampling.shards()]
-        flops = 2 * of_source.get(sampling.model.source, sizes[sampling.model.name])
-        missing = 0 if sampling.settings.engine == "openai" else left.samples(sampling)
-        took = missing * response / sampling_rate(flops, engines, sampling_card)
-        work = f"sample ({sampling.model.stage}, {job.purpose})"
-        lines.append(
-            _line(
-                (sampling.model.name, work),
-                (len(stems), len(left.shards.intersection(stems))),
-                sampling.planned,
-                sampling.planned * response,
-                took,
-            )
-        )
-        seconds += took
-        gpu_hours += took * engines / 3600
-    for training in plan.trainings:
-        count, missing = _examples(plan, training), training.fingerprint in left.models
-        tokens = count * (prompt + response)
-        took = missing * tokens / training_rate(6 * sizes[training.model], workers, card)
-        lines.append(_line((training.model, f"train {training.stage}"), (1, int(missing)), count, tokens, took))
-        seconds += took
-        gpu_hours += took * workers / 3600
-    starts = _starts(plan, left)
-    lines += _charges(plan, left, prompt, response)
+    sampled = [*_sampled(plan, sizes, left, response, lambda flops: sampling_rate(flops, engines, sampling_card))]
+    trained = [*_trained(plan, sizes, left, prompt + response, lambda flops: training_rate(flops, workers, card))]
+    lines = [HEAD, *(work.line() for work in (*sampled, *trained)), *_charges(plan, left, prompt, response)]
     if (judge := config.grading.judge) and plan.judged:
         lines.append(
             f"the judge {judge.source} is asked once for each sample that is graded as {', '.join(judge.statuses)}: "
             "how many these are is not known, so they are not in the estimate"
         )
+    sampling_s, training_s = (sum(work.seconds for work in part) for part in (sampled, trained))
+    where = "two CPU cores"
     if engines or workers:
-        price_of_hour = config.cost.usd_per_gpu_hour
-        money = (
-            "" if price_of_hour is None else f", {gpu_hours * price_of_hour:,.2f} US dollars by cost.usd_per_gpu_hour"
-        )
+        hours = (sampling_s * engines + training_s * workers) / 3600
+        usd = config.cost.usd_per_gpu_hour
+        money = "" if usd is None else f", {hours * usd:,.2f} US dollars by cost.usd_per_gpu_hour"
         used = dict.fromkeys(kind.name if kind else "A100-80GB" for kind in (card, sampling_card))
-        lines.append(f"about {gpu_hours:,.1f} GPU-hours of {' and '.join(used)}{money}, without start-up")
-    places = [f"{gpus} GPUs" if gpus else "two CPU cores" for gpus in (engines, workers)]
-    where = f"{places[0]} to sample and {places[1]} to train" if engines or workers else "two CPU cores"
-    lines.append(f"left: about {duration(seconds + starts)} on {where}, {duration(starts)} of it start-up")
+        lines.append(f"about {hours:,.1f} GPU-hours of {' and '.join(used)}{money}, without start-up")
+        places = [f"{gpus} GPUs" if gpus else where for gpus in (engines, workers)]
+        where = f"{places[0]} to sample and {places[1]} to train"
+    starts = _starts(plan, left)
+    total = duration(sampling_s + training_s + starts)
+    lines.append(f"left: about {total} on {where}, {duration(starts)} of it start-up")
     return "\n".join(lines)
+
+
+def _sampled(
+    plan: Plan, sizes: Mapping[str, int], left: Left, response: int, rate: Callable[[float], float]
+) -> Iterator[_Work]:
+    """`response`: tokens of one sample; `rate`: FLOPs per token -> tokens a second."""
+    of_source = {source: sizes[name] for name, source in sources(plan.config).items() if name in sizes}
+    for job in [*plan.collected, *verdicts_of(plan.evaluations)]:
+        sampling, model = job.sampling, job.sampling.model
+        stems = [shard.stem for shard in sampling.shards()]
+        missing = 0 if sampling.settings.engine == "openai" else left.samples(sampling)
+        seconds = missing * response / rate(2 * of_source.get(model.source, sizes[model.name]))
+        what, tokens = f"sample ({model.stage}, {job.purpose})", sampling.planned * response
+        undone = len(left.shards.intersection(stems))
+        yield _Work(model.name, what, len(stems), undone, sampling.planned, tokens, seconds)
+
+
+def _trained(
+    plan: Plan, sizes: Mapping[str, int], left: Left, tokens_each: int, rate: Callable[[float], float]
+) -> Iterator[_Work]:
+    """`tokens_each`: of one example; `rate`: as in `_sampled`."""
+    for job in plan.trainings:
+        count, missing = _examples(plan, job), int(job.fingerprint in left.models)
+        tokens = count * tokens_each
+        seconds = missing * tokens / rate(6 * sizes[job.model])
+        yield _Work(job.model, f"train {job.stage}", 1, missing, count, tokens, seconds)
 
 
 def _examples(plan: Plan, training: TrainingJob) -> int:
@@ -201,30 +227,23 @@ def paths_guess(k: int, samplers: int) -> float:
 
 def sampling_rate(flops_per_token: float, gpus: int, card: Card | None = None) -> float:
     """Tokens per second that are sampled on GPUs, or with none on two CPU cores. `card`: None for an A100-80GB."""
-    if gpus:
-        rate = GPU_SAMPLE_FLOPS * _speed(card)
-        return min(GPU_SAMPLE_TOKENS_PER_S * gpus, gpus * rate / max(flops_per_token, 1))
-    return min(CPU_SAMPLE_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
+    return _rate(flops_per_token, gpus, card, GPU_SAMPLE_FLOPS, GPU_SAMPLE_TOKENS_PER_S, CPU_SAMPLE_TOKENS_PER_S)
 
 
 def training_rate(flops_per_token: float, gpus: int, card: Card | None = None) -> float:
     """Tokens per second that are trained on GPUs, or with none on two CPU cores. `card`: None for an A100-80GB."""
-    if gpus:
-        rate = GPU_TRAIN_FLOPS * _speed(card)
-        return min(GPU_TRAIN_TOKENS_PER_S * gpus, gpus * rate / max(flops_per_token, 1))
-    return min(CPU_TRAIN_TOKENS_PER_S, CPU_FLOPS / max(flops_per_token, 1))
+    return _rate(flops_per_token, gpus, card, GPU_TRAIN_FLOPS, GPU_TRAIN_TOKENS_PER_S, CPU_TRAIN_TOKENS_PER_S)
 
 
-def _speed(card: Card | None) -> float:
-    """A card's peak rate as a multiple of the A100's, which the rates above are of."""
-    return card.tflops / BY_NAME["A100-80GB"].tflops if card else 1.0
-
-
-def _line(names: tuple[str, str], shards: tuple[int, int], count: int, tokens: float, seconds: float) -> str:
-    model, work = names
-    return (
-        f"{model:<16} {work:<22} {shards[0]:>7,} {shards[1]:>8,} {count:>10,} {int(tokens):>13,} {duration(seconds):>9}"
-    )
+def _rate(
+    flops_per_token: float, gpus: int, card: Card | None, gpu_flops: float, gpu_tokens: float, cpu_tokens: float
+) -> float:
+    """Tokens per second, by arithmetic; of small models no more than so many, of each GPU or of two CPU cores."""
+    flops = max(flops_per_token, 1)
+    if not gpus:
+        return min(cpu_tokens, CPU_FLOPS / flops)
+    speed = card.tflops / BY_NAME["A100-80GB"].tflops if card else 1.0
+    return min(gpu_tokens * gpus, gpus * (gpu_flops * speed) / flops)
 
 
 def duration(seconds: float) -> str:

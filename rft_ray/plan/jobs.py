@@ -155,6 +155,10 @@ class SamplingJob:
             for sample_block in range(self.samples_per_problem // self.settings.samples_per_block):
                 yield Shard(stage, self.problems_fingerprint, name, block, start, stop, sample_block)
 
+    def stems_in(self, quarantined: Collection[str]) -> tuple[str, ...]:
+        """The stems of those of the job's shards that are among `quarantined`."""
+        return tuple(shard.stem for shard in self.shards() if shard.stem in quarantined) if quarantined else ()
+
     @property
     def planned(self) -> int:
         """Number of samples that the job must have."""
@@ -267,8 +271,7 @@ class VerdictJob:
 
     def past(self, quarantined: Collection[str]) -> VerdictJob:
         """The same job without those of its completions that are among `quarantined`."""
-        stems = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
-        return replace(self, without=tuple(stems))
+        return replace(self, without=self.sampling.stems_in(quarantined))
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +325,7 @@ class JudgementJob:
 
     def past(self, quarantined: Collection[str]) -> JudgementJob:
         """The same job without those of the judge's answers that are among `quarantined`."""
-        stems = [shard.stem for shard in self.sampling.shards() if shard.stem in quarantined] if quarantined else []
-        return replace(self, without=tuple(stems))
+        return replace(self, without=self.sampling.stems_in(quarantined))
 
 
 @dataclass(frozen=True, slots=True)

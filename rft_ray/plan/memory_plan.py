@@ -72,14 +72,12 @@ def needs(
 
 def training_settings(training: Training, recipe: Recipe, shape: ModelShape) -> TrainingSettings:
     """What decides the memory of a worker that trains a model of this shape."""
-    share = max(1, recipe.batch_size // training.workers)
-    most = min(training.micro_batch_size, share)
-    even = max(n for n in range(1, most + 1) if share % n == 0)
+    packed = min(training.micro_batch_size, recipe.batch_size // training.workers)  # need not share a batch evenly
     size = 2 if recipe.dtype == "bfloat16" else 4
     return TrainingSettings(
         workers=training.workers,
-        zero_stage=max(training.zero_stage, 1) if size == 2 else training.zero_stage,
-        micro_batch=even if training.packing == "off" else most,  # packed rows need not share a batch evenly
+        zero_stage=training.zero_stage_of(recipe),
+        micro_batch=training.micro_batch_of(recipe) if training.packing == "off" else packed,
         tokens=min(recipe.max_tokens, shape.context or recipe.max_tokens),
         checkpointing=training.activation_checkpointing,
         offload=training.offload_optimizer,

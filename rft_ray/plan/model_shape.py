@@ -56,11 +56,6 @@ class ModelShape:
         attention = 2 * (self.hidden + self.queries) + 2 * (self.hidden + self.keys)
         return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
 
-    @property
-    def layer_parameters(self) -> int:
-        """Weights of the matrices of one layer."""
-        return self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.intermediate)
-
 
 def shape_of(config: Mapping[str, Any], parameters: int) -> ModelShape | None:
     """The shape that a config.json states; None where it lacks one of the sizes, or states no number for it."""

@@ -23,9 +23,9 @@ def sampler_of(model: BaseModelSpec, sft: TrainingJob | None, bases: Mapping[str
     """The model that samples: the fine-tuned one, the base, or another source. `bases`: as in `make_plan`."""
     if sft:
         return trained_model(sft)
-    if model.sample_from in (None, "base"):
-        return ModelRef(model.name, "base", bases[model.name], model.source)
-    return ModelRef(model.name, "base", bases[sampler_name(model)], str(model.sample_from))
+    if model.other_sampler:
+        return ModelRef(model.name, "base", bases[sampler_name(model)], model.other_sampler)
+    return ModelRef(model.name, "base", bases[model.name], model.source)
 
 
 def sampler_name(model: BaseModelSpec) -> str:
@@ -36,12 +36,8 @@ def sampler_name(model: BaseModelSpec) -> str:
 def sources(config: Config) -> dict[str, str]:
     """The sources of the models whose fingerprints `make_plan` takes as `bases`."""
     judge = {JUDGE: config.grading.judge.source} if config.grading.judge else {}
-    of_samplers = {
-        sampler_name(model): model.sample_from
-        for model in config.models
-        if model.sample_from not in (None, "sft", "base")
-    }
-    return {model.name: model.source for model in config.models} | {k: str(v) for k, v in of_samplers.items()} | judge
+    others = {sampler_name(model): model.other_sampler for model in config.models if model.other_sampler}
+    return {model.name: model.source for model in config.models} | others | judge
 
 
 def reasoning_openers(config: Config, opens: Callable[[str, str, Sequence[str]], bool]) -> frozenset[str]:
@@ -53,8 +49,8 @@ def reasoning_openers(config: Config, opens: Callable[[str, str, Sequence[str]],
     asked = {}
     for model in config.models:
         asked[model.name] = (model.source, prompt_of(config, model))
-        if model.sample_from not in (None, "sft", "base"):
-            asked[sampler_name(model)] = (str(model.sample_from), prompt_of(config, model))
+        if model.other_sampler:
+            asked[sampler_name(model)] = (model.other_sampler, prompt_of(config, model))
     chats = {pair for pair in asked.values() if prompts.is_chat(pair[1]) and not pair[0].startswith(ENDPOINT)}
     opening = {pair for pair in sorted(chats) if opens(*pair, config.corpus.reasoning_tags)}
     return frozenset(name for name, pair in asked.items() if pair in opening)
@@ -62,8 +58,7 @@ def reasoning_openers(config: Config, opens: Callable[[str, str, Sequence[str]],
 
 def opens_reasoning(model: BaseModelSpec, openers: Collection[str]) -> bool:
     """Whether the chat template of what samples for the model opens reasoning. `openers`: as in `make_plan`."""
-    other = model.sample_from not in (None, "sft", "base")
-    return (sampler_name(model) if other else model.name) in openers
+    return (sampler_name(model) if model.other_sampler else model.name) in openers
 
 
 def with_openers(job: EvaluationJob, openers: Collection[str]) -> EvaluationJob:

@@ -24,14 +24,7 @@ def fitted(
 
     Points: series, x, y, text. Lines: series, x, y, low, high. A band is clipped far from the points.
     """
-    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field(
-        "x",
-        "quantitative",
-        title=titles[0],
-        scale=scale,
-        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
-    )
+    x = _x(titles[0], width, log2_x=log2_x)
     shown = (
         "replace(format(100 * datum.value, '+.3~g'), '-', '\u2212')"
         if differences
@@ -71,14 +64,7 @@ def paper_lines(
     width: int, rows: Rows, colours: Mapping[str, str], titles: tuple[str, str], *, log2_x: bool, join: bool, unit: str
 ) -> Spec:
     """The paper's figures: points, joined or with a least-squares line per series. Rows: series, x, y, text."""
-    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
-    x = _field(
-        "x",
-        "quantitative",
-        title=titles[0],
-        scale=scale,
-        axis={"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"},
-    )
+    x = _x(titles[0], width, log2_x=log2_x)
     axis = {"tickCount": 5, "labelExpr": f"datum.label + '{unit}'"}
     y = _field("y", "quantitative", title=titles[1], scale={"zero": False}, axis=axis)
     names = [name for name in colours if any(row["series"] == name for row in rows)]
@@ -96,6 +82,12 @@ def paper_lines(
         },
     }
     return {"width": width, "height": 240 if width > 400 else 210, "data": {"values": rows}, "layer": [line, point]}
+
+
+def _x(title: str, width: int, *, log2_x: bool) -> Spec:
+    scale = {"type": "log", "base": 2, "nice": False} if log2_x else {"zero": False, "padding": 16}
+    axis = {"grid": False, "tickCount": 6 if width > 400 else 4, "format": "~r"}
+    return _field("x", "quantitative", title=title, scale=scale, axis=axis)
 
 
 def _domain(points: Rows) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from rft_ray.sampling.group_lock import GroupLock
 from rft_ray.sampling.loading import moved
 from rft_ray.sampling.openai_engine import OpenAIEngine
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.sampling.supervisor import SupervisorClient
+from rft_ray.sampling.supervisor_client import SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.sampling.vllm_engine import VllmEngine
 from rft_ray.sampling.watchdog import Watchdog

@@ -24,7 +24,8 @@ from rft_ray.sampling.places import LoadFailure, Sites, sites_of
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.sampler import Sampler
 from rft_ray.sampling.standstill import Standstill
-from rft_ray.sampling.supervisor import ANSWER_S, Status
+from rft_ray.sampling.supervisor import Status
+from rft_ray.sampling.supervisor_client import ANSWER_S
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.store.shards import Shard
 

@@ -28,7 +28,8 @@ from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unlo
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.in_flight import UNBOUNDED, Gate, InFlight, sequences_of
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.supervisor import Decision, Supervisor, SupervisorClient, Turn
+from rft_ray.sampling.supervisor import Decision, Supervisor, Turn
+from rft_ray.sampling.supervisor_client import SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
 from rft_ray.store.outages import through_outages

@@ -37,7 +37,7 @@ from rft_ray.sampling.journal import journal_folder, replay
 from rft_ray.sampling.receipt import SampleReceipt
 from rft_ray.sampling.rounds import Rounds
 from rft_ray.sampling.sampler import Ask, Sampler
-from rft_ray.sampling.supervisor import flush_records, start_supervisor
+from rft_ray.sampling.supervisor_client import flush_records, start_supervisor
 from rft_ray.sampling.tracker import ShardTracker
 from rft_ray.sampling.vllm_arguments import process_environment
 from rft_ray.store import Store, StoreError, mark_run

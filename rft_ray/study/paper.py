@@ -71,14 +71,3 @@ RFT_BY_K = {
     100: (41.7, 47.5, 49.1, 54.8),
 }
 """k -> accuracy of the first four of MODELS, each trained on its own distinct paths."""
-
-DISTINCT_PATHS_BY_K = {
-    1: (1.17, 1.19, 1.15, 1.18, 1.06),
-    3: (1.44, 1.47, 1.41, 1.45, 1.16),
-    6: (1.74, 1.78, 1.69, 1.76, 1.28),
-    12: (2.20, 2.23, 2.11, 2.21, 1.46),
-    25: (2.93, 2.93, 2.88, 2.94, 1.77),
-    50: (3.94, 3.91, 3.90, 3.94, 2.19),
-    100: (5.25, 5.19, 5.26, 5.29, 2.78),
-}
-"""k -> distinct paths per question of the first five of MODELS."""

@@ -16,8 +16,7 @@ from typing import Literal
 
 from rft_ray.config import BaseModelSpec, Config, ConfigError
 from rft_ray.data.problems import ProblemSet
-from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
-from rft_ray.plan.run_plan import (
+from rft_ray.plan.config_jobs import (
     collecting,
     evaluation_job,
     gold_corpus,
@@ -25,6 +24,7 @@ from rft_ray.plan.run_plan import (
     refuse_twins,
     training_job,
 )
+from rft_ray.plan.jobs import CorpusJob, Dedup, EvaluationJob, PathJob, TrainingJob, VerdictJob
 from rft_ray.plan.samplers import learns_gold, sampler_of, with_openers
 from rft_ray.store.names import fingerprint_of
 from rft_ray.study.result import Model, Selection, Skipped

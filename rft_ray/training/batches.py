@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rft_ray.config import Recipe, Training
+from rft_ray.config import Recipe
 from rft_ray.data import prompts
 
 IGNORED = -100
@@ -40,12 +40,6 @@ class Example:
     def labels(self) -> list[int]:
         """The tokens with the prompt masked by its length, so an EOS that equals the pad token is still trained on."""
         return [IGNORED] * self.prompt_tokens + self.tokens[self.prompt_tokens :].tolist()
-
-
-def micro_batch_size(settings: Training, recipe: Recipe) -> int:
-    """Examples per forward pass of one worker: the largest divisor of its share of the batch up to the setting."""
-    share = recipe.batch_size // settings.workers
-    return max(size for size in range(1, min(settings.micro_batch_size, share) + 1) if share % size == 0)
 
 
 def encode(tokenizer: Any, form: str, rows: Iterable[tuple[str, str]], max_tokens: int) -> tuple[list[Example], int]:

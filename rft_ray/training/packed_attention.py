@@ -3,8 +3,8 @@
 In: a model's config and the examples of a row. Out: the attention by which no token of a row attends to another
 example, input ids, positions that start again with each example, and the tokens that are learned, with the places whose
 logits predict them: prompts need none. On a GPU with the package `flash_attn` the attention is FlashAttention over
-sequences of different lengths. Elsewhere `scaled_dot_product_attention` is called for each
-example of a row, which computes what a block-diagonal causal mask would, without its quadratic cost.
+sequences of different lengths. Elsewhere `scaled_dot_product_attention` is called for each example of a row, which
+computes what a block-diagonal causal mask would, without its quadratic cost.
 
 Limits: the types of models in MODEL_TYPES. FlashAttention's rows have no test, as they need a GPU.
 """
@@ -23,7 +23,6 @@ from rft_ray.training.results import TrainingError
 BY_EXAMPLE = "rft_by_example"
 """The name under which transformers knows the attention that takes each example of a row by itself."""
 FLASH = "flash_attention_2"
-
 
 MODEL_TYPES = (
     "gemma",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_ray.config import Recipe, Training
-from rft_ray.training.batches import Plan, micro_batch_size
+from rft_ray.training.batches import Plan
 
 TOLERANCE = 0.002
 """A longest row within this share of the mean length is not made shorter."""
@@ -56,7 +56,7 @@ def divide(
         shares = [[row for step in steps for row in step[other::workers]] for other in range(workers)]
         size, per_step = 1, len(steps[0]) // workers
     else:
-        size = micro_batch_size(settings, recipe)
+        size = settings.micro_batch_of(recipe)
         shares = [plan.micro_batches(other, workers, size) for other in range(workers)]
         per_step = recipe.batch_size // (size * workers)
     useful = useful_share(shares, lengths, padded=not attention)

@@ -1,6 +1,5 @@
 """One training job as a transformers.Trainer with DeepSpeed.
 
-
 In: a `Task` (data, base model, plan, division). Out: a Trainer that trains on exactly the division's passes.
 """
 
@@ -16,6 +15,7 @@ from typing import Any
 
 from rft_ray.config import Recipe, Training
 from rft_ray.plan.jobs import TrainingJob
+from rft_ray.plan.memory import SMALL_BUCKET, SMALL_MODEL_BYTES
 from rft_ray.store import Store
 from rft_ray.training import checkpoints, packed_attention, transformers_private
 from rft_ray.training.batches import Example, Plan, padded, warmup_steps
@@ -27,8 +27,6 @@ CURVE_POINTS = 500
 CLIP_NORM = 1.0
 ADAMW, FUSED, CPU_ADAM = "adamw_torch", "adamw_torch_fused", "deepspeed_cpu_adam"
 """The optimizers: PyTorch's AdamW, the same in one kernel, and DeepSpeed's for states in the host's memory."""
-SMALL_MODEL_BYTES = 100 * 2**20
-"""Size of weights below which DeepSpeed gets small communication buffers; its default is 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -135,23 +133,18 @@ def _arguments(group: Group, task: Task) -> Any:
     )
 
 
-def zero_stage(settings: Training, recipe: Recipe) -> int:
-    """The ZeRO stage that DeepSpeed gets: stage 0 keeps no float32 copy of bfloat16 weights, and learns worse."""
-    return max(settings.zero_stage, 1) if recipe.dtype == "bfloat16" else settings.zero_stage
-
-
 def offloads(settings: Training, recipe: Recipe) -> bool:
     """Whether the optimizer's state is in the host's memory by way of DeepSpeed, which needs a ZeRO stage."""
-    return settings.offload_optimizer and zero_stage(settings, recipe) > 0
+    return settings.offload_optimizer and settings.zero_stage_of(recipe) > 0
 
 
 def _deepspeed(group: Group, task: Task) -> dict[str, Any]:
     """DeepSpeed's configuration. Small models get small buffers; larger ones get DeepSpeed's defaults."""
     weights = sum(path.stat().st_size for path in task.base.glob("*.safetensors"))
-    stage = zero_stage(group.settings, task.job.recipe)
+    stage = group.settings.zero_stage_of(task.job.recipe)
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}
     if weights < SMALL_MODEL_BYTES:
-        zero |= {"reduce_bucket_size": 10**6, "allgather_bucket_size": 10**6}
+        zero |= {"reduce_bucket_size": SMALL_BUCKET, "allgather_bucket_size": SMALL_BUCKET}
     if offloads(group.settings, task.job.recipe):
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": group.gpu}
     return {

@@ -65,7 +65,6 @@ from rft_ray.training.trainer import (
     forget_deepspeed,
     make_trainer,
     trained_names,
-    zero_stage,
 )
 
 REPORT_EVERY_S = 5.0
@@ -206,7 +205,14 @@ def _train_one(group: Group, job: TrainingJob) -> None:
         metadata = {}
         if group.rank == 0:
             metadata = _account(
-                group, task, trainer.state.log_history, began, seconds, start, passed_over, watch.stalled
+                group,
+                task,
+                trainer.state.log_history,
+                began_unix=began,
+                seconds=seconds,
+                start=start,
+                passed_over=passed_over,
+                stalled=watch.stalled,
             )
         final_weights.commit(group, job.fingerprint, own, metadata)
     writer.finish()
@@ -238,7 +244,7 @@ def _damaged(group: Group, checkpoint: Checkpoint) -> str:
 def _converted(group: Group, task: Task, checkpoint: Checkpoint) -> tuple[Task, Path]:
     """The task, and the checkpoint in a form that this run loads, in a folder on each node."""
     saved = checkpoints.local_folder(group.store, checkpoint.folder, group.scratch)
-    out, stage = group.scratch / f"{checkpoint.folder}-converted", zero_stage(group.settings, task.job.recipe)
+    out, stage = group.scratch / f"{checkpoint.folder}-converted", group.settings.zero_stage_of(task.job.recipe)
 
     def convert() -> None:
         if group.local_rank == 0:
@@ -263,6 +269,7 @@ def _account(
     group: Group,
     task: Task,
     history: Sequence[dict[str, Any]],
+    *,
     began_unix: float,
     seconds: float,
     start: Checkpoint | None,

@@ -11,7 +11,8 @@ import pytest
 import ray
 
 from rft_ray.cli import pairs
-from rft_ray.cli.verify import arguments, check_other_run, main, plan, show
+from rft_ray.cli.job import check_other_run
+from rft_ray.cli.verify import arguments, main, plan, show
 from rft_ray.corpus.external import MergedCorpus
 from rft_ray.corpus.mode_comparison import Comparison, Differences, DistinctPaths, Example, ModeCounts, ModelCounts
 from rft_ray.corpus.selector import Selector
@@ -85,7 +86,7 @@ def test_a_store_with_the_summary_of_another_job_is_refused(
 ) -> None:
     store = open_store(str(tmp_path / "run"))
     store.replace("summary.json", b'{"job": "verify"}')
-    check_other_run(store)
+    check_other_run(store, "verify")
     store.replace("summary.json", b'{"run": "demo"}')
     assert main(command) == 2
     assert "another job's run: choose another --out" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from rft_ray.sampling.engine import Misbehaved, Request
 from rft_ray.sampling.engine_host import EngineHost, Unloadable
 from rft_ray.sampling.places import Place
 from rft_ray.sampling.scripted_engine import ScriptedEngine
-from rft_ray.sampling.supervisor import Supervisor, SupervisorClient
+from rft_ray.sampling.supervisor import Supervisor
+from rft_ray.sampling.supervisor_client import SupervisorClient
 from rft_ray.store import open_store, outages
 from rft_ray.store.backends.local import LocalStore
 from rft_ray.store.base import StoreUnreachable

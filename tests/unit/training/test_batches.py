@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rft_ray.config import ConfigError, Recipe, Training
 from rft_ray.config.schema import check_batch
-from rft_ray.training.batches import IGNORED, Example, encode, micro_batch_size, padded, plan, warmup_steps
+from rft_ray.training.batches import IGNORED, Example, encode, padded, plan, warmup_steps
 
 TEMPLATE = "Q: {query}\nA:"
 
@@ -114,7 +114,7 @@ def test_micro_batch_shrinks_to_the_largest_divisor_that_fits(
     batch_size: int, workers: int, allowed: int, expected: int
 ) -> None:
     settings = Training(workers=workers, micro_batch_size=allowed)
-    assert micro_batch_size(settings, Recipe(batch_size=batch_size)) == expected
+    assert settings.micro_batch_of(Recipe(batch_size=batch_size)) == expected
 
 
 @pytest.mark.parametrize(("batch_size", "workers", "nearest"), [(128, 3, 2), (2, 4, 2), (9, 2, 1)])

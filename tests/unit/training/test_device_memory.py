@@ -122,8 +122,9 @@ def test_a_model_without_memory_has_as_many_weights_as_the_shape_of_its_config(
     assert sum(weight.numel() for weight in model.parameters()) == parameters
     shape = shape_of(json.loads(full.to_json_string()), parameters)
     assert shape is not None
+    layer = shape.hidden * (2 * shape.queries + 2 * shape.keys + 3 * shape.intermediate)
     norms = (2 * shape.layers + 1) * shape.hidden
-    assert shape.layers * shape.layer_parameters + 2 * shape.vocabulary * shape.hidden + norms == parameters
+    assert shape.layers * layer + 2 * shape.vocabulary * shape.hidden + norms == parameters
 
 
 @pytest.mark.parametrize(
