@@ -181,7 +181,9 @@ class Tally:
         With gsm8k a path without equations has an empty list of them, as in the corpus.
         """
         equations = self._equations(text)
-        return equations if equations or self._reader.checks_equations else (normalised_text(text),)
+        if equations or self._reader.checks_equations:
+            return equations
+        return (normalised_text(self._reader.blanked(text)),)
 
     def _sound(self, path: Path, answer: str) -> bool:
         """Whether all equations hold, as the verifier decides where it checks them; otherwise whether none fails."""

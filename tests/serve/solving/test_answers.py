@@ -52,6 +52,12 @@ def test_paths_without_equations_are_distinct_by_their_words() -> None:
     assert vote(sampled("Cats: #### 3", "Dogs: #### 3")).distinct_paths == 1  # gsm8k: neither has an equation
 
 
+def test_paths_that_differ_in_their_reasoning_alone_are_one_path() -> None:
+    final = "Cats purr. The answer is (C)."
+    texts = [f"<think>Dogs?</think>{final}", f"Cats?</think>{final}", final]
+    assert vote(sampled(*texts), CHOICE).distinct_paths == 1
+
+
 def test_the_shown_path_of_another_verifier_has_no_failing_equation_where_one_has_none() -> None:
     wrong, right = "3*2 = <<3*2=7>>7. The answer is (C).", "3*2 = <<3*2=6>>6. So the answer is (C)."
     outcome = vote(sampled(wrong, wrong, right), CHOICE)
