@@ -45,9 +45,11 @@ class Reasoning:
     def blanked(self, text: str) -> str:
         """The text with a line break in place of each character of its reasoning and of its tags: positions stay.
 
-        A text without a closing tag is taken to begin outside of reasoning.
+        A text without a closing tag is taken to begin outside of reasoning, unless all texts begin inside it.
         """
-        return _blanked(text, _outside(_pattern(self.tags), text)) if self._occurs(text) else text
+        if not self.begins_inside and not self._occurs(text):
+            return text
+        return _blanked(text, _outside(_pattern(self.tags), text, inside=self.begins_inside))
 
     def _occurs(self, text: str) -> bool:
         return any(f"{tag}>" in text for tag in self.tags)

@@ -64,9 +64,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
         `verifier`: the run's, which reads the answers of these paths.
         """
-        self._sampled, self._reader = sampled, AnswerReader(verifier)
+        self._sampled = sampled
         ray_private.listen_on_node_address()
         folder, self._prompt = await asyncio.to_thread(_fetch, open_store(run), entry)
+        self._reader = AnswerReader(verifier, self._prompt)
         self._opened = await asyncio.to_thread(opens_reasoning, folder, self._prompt, verifier.reasoning_tags)
         llm_config.get_engine_config().hf_model_id = str(folder)
         # vLLM seeds each engine with 0: two replicas, or a restarted one, would sample the same paths

@@ -30,13 +30,14 @@ class AnswerReader:
     Example: AnswerReader().read("3+2 = <<3+2=5>>5\\n#### 5", cut=False, opened=False) == "5"
     """
 
-    def __init__(self, spec: VerifierSpec = DEFAULT) -> None:
+    def __init__(self, spec: VerifierSpec = DEFAULT, prompt: str = "") -> None:
+        """`prompt`: the run's, as stored. After a template that ends in an opening tag texts begin in reasoning."""
         self.name = spec.name
         self.has_votes = not (spec.is_users or spec.name == "python")
         """Whether the verifier reads an answer without knowing the right one."""
         self.checks_equations = spec.is_gsm8k
         self._verifier = open_verifier(spec, collecting=False)
-        self._reasoning = Reasoning(spec.reasoning_tags)
+        self._reasoning = Reasoning.after(prompt, spec.reasoning_tags)
         self._thread = ThreadPoolExecutor(1, "verifier") if spec.in_child else None
         """A child process is asked from one thread, and ends with that thread."""
 

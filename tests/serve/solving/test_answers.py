@@ -46,6 +46,15 @@ def test_a_draft_in_the_runs_own_tags_is_not_read() -> None:
     assert numbers.read("<plan>#### 3</plan>#### 4", cut=False, opened=False) == "4"
 
 
+def test_after_a_template_that_opens_reasoning_a_text_that_closes_none_has_no_answer_as_in_the_run() -> None:
+    reader = AnswerReader(VerifierSpec(reasoning_tags=("plan",)), "Question: {query}\n<plan>\n")
+    draft = "2+2 = <<2+2=5>>5\n#### 5"
+    assert reader.read(draft, cut=False, opened=True) is Status.NO_ANSWER
+    assert reader.read(draft, cut=True, opened=True) is Status.TRUNCATED
+    assert reader.read(f"{draft}</plan>#### 4", cut=False, opened=True) == "4"
+    assert not reader.blanked(draft).strip()
+
+
 def test_paths_without_equations_are_distinct_by_their_words() -> None:
     one, other = "Cats purr. The answer is (C).", "Dogs bark. The answer is (C)."
     assert vote(sampled(one, one.upper().replace("(C)", "(C)"), other), CHOICE).distinct_paths == 2

@@ -36,7 +36,9 @@ def test_reasoning_is_removed(text: str, graded: str) -> None:
     ],
 )
 def test_a_text_begins_inside_where_the_prompt_ends_in_the_tag(text: str, graded: str) -> None:
-    assert Reasoning.after("Question: {query}\n<think>\n", ("think",)).removed(text) == graded
+    reasoning = Reasoning.after("Question: {query}\n<think>\n", ("think",))
+    assert reasoning.removed(text) == graded
+    assert reasoning.blanked(text).replace("\n", "") == graded
 
 
 @pytest.mark.parametrize(
