@@ -138,7 +138,7 @@ def test_verdicts_of_a_verifier_have_the_versions_of_its_rules(verifier: str) ->
 
 def test_verdicts_that_reject_what_is_unread_are_not_taken_for_others(old: tuple[set[str], Store]) -> None:
     _, store = old
-    with pytest.raises(StoreError, match="no strict verdicts"):
+    with pytest.raises(StoreError, match=r"no strict \(unread=reject\) verdicts"):
         verified_blocks(store, "strict", samplers_of(store).values(), VerifierSpec(unread="reject"))
 
 

@@ -126,7 +126,7 @@ def test_a_job_that_was_taken_for_dead_is_seen_again_by_the_next_repair(tmp_path
     store = open_store(str(tmp_path))
     with run_lock(store, "job"):
         taken_for_dead(store)
-        wait_until(lambda: len(names(store)) == 2)
+        wait_until(lambda: sum("lease" in key for key in store.list("present/")) == 2)  # it has looked for repairs
         with pytest.raises(RunLocked, match=f"process {os.getpid()}"), run_lock(store, "repair"):
             pass
     with run_lock(store, "repair"):
