@@ -10,6 +10,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -46,7 +47,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store import Store, StoreError, mark_run, open_store
 from rft_ray.store.outages import kept_on_failure, through_outages
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
@@ -202,7 +203,8 @@ def sample_all(
             ask=ask,
         )
     except actor_pool.StageError:
-        write_summary(store, plan, watch, finished=False)
+        with suppress(StoreError):  # an outage here must not hide the stage's end, after which nothing is tried again
+            write_summary(store, plan, watch, finished=False)
         raise
     plan = past_quarantine(plan, store)
     save(plan, store)
