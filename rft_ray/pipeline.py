@@ -10,6 +10,7 @@ running the same config again resumes the run, and a finished run has nothing le
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -46,7 +47,7 @@ from rft_ray.runtime.progress import Stopwatch
 from rft_ray.sampling.quarantine import past_quarantine
 from rft_ray.sampling.sampler import Ask
 from rft_ray.sampling.stage import sample
-from rft_ray.store import Store, mark_run, open_store
+from rft_ray.store import Store, StoreError, mark_run, open_store
 from rft_ray.store.outages import kept_on_failure, through_outages
 from rft_ray.store.plans import SOURCE, recorded_commits, recorded_sources, save_plan
 from rft_ray.store.run_lock import run_lock
@@ -96,7 +97,8 @@ def run(plan: Plan, store: Store) -> Summary:
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
-        stages = partial(_run, plan, store, watch, was_finished=bool(previous and previous.finished))
+        released = set[str]()  # what failed again after its release is not tried after an outage once more
+        stages = partial(_run, plan, store, watch, released, was_finished=bool(previous and previous.finished))
         return through_outages(stages, f"the run {plan.config.run.name}", resumes=True)
 
 
@@ -123,7 +125,7 @@ def save(plan: Plan, store: Store) -> None:
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 
-def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
+def _run(plan: Plan, store: Store, watch: Stopwatch, released: set[str], *, was_finished: bool) -> Summary:
     config, actors, form = plan.config, plan.config.grading.actors, stored(plan.config.prompt)
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
@@ -141,7 +143,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
 
     with watch.stage("sample") as counts:
         jobs = [*plan.collected, *plan.evaluation_verdicts(*BEFORE_RFT)]
-        plan, counts["shards"] = sample_all(jobs, plan, store, watch)
+        plan, counts["shards"] = sample_all(jobs, plan, store, watch, released=released)
         tests = plan.evaluation_verdicts(*BEFORE_RFT)
 
     with watch.stage("verify") as counts:
@@ -149,7 +151,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
 
     if plan.judged:
         with watch.stage("judge") as counts:
-            plan, counts["shards"] = sample_all(plan.judged, plan, store, watch, ask_about_rejects)
+            plan, counts["shards"] = sample_all(plan.judged, plan, store, watch, ask_about_rejects, released)
             read_opinions(plan.judged, store, actors)
 
     with watch.stage("select paths") as counts:
@@ -167,7 +169,8 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> S
         counts["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
 
     with watch.stage("evaluate"):
-        plan, _ = sample_all(plan.evaluation_verdicts("rft", *CONTROLS), plan, store, watch)
+        jobs = plan.evaluation_verdicts("rft", *CONTROLS)
+        plan, _ = sample_all(jobs, plan, store, watch, released=released)
         verify(plan.evaluation_verdicts("rft", *CONTROLS), store, actors)
         for job in plan.evaluations:
             print(f"  {job.model.name:>12} {job.setting:<14} {describe(evaluate(job, store))}", flush=True)
@@ -185,11 +188,12 @@ def sample_all(
     store: Store,
     watch: Stopwatch,
     ask: Ask | None = None,
+    released: set[str] | None = None,
 ) -> tuple[Plan, int]:
     """Sample the missing shards. Returns the plan without quarantined shards, and the number of shards made.
 
-    `ask`: makes the requests of a shard; None: one for each problem. Raises StageError when shards are quarantined and
-    the config does not let the run continue; the summary, which lists them, is written first.
+    `ask`, `released`: as in `sample`. Raises StageError when shards are quarantined and the config does not let the run
+    continue; the summary, which lists them, is written first.
     """
     config = plan.config
     try:
@@ -200,9 +204,11 @@ def sample_all(
             run_seed=config.run.seed,
             endpoints=config.endpoints | judge_endpoints(config),
             ask=ask,
+            released=released,
         )
     except actor_pool.StageError:
-        write_summary(store, plan, watch, finished=False)
+        with suppress(StoreError):  # an outage here must not hide the stage's end, after which nothing is tried again
+            write_summary(store, plan, watch, finished=False)
         raise
     plan = past_quarantine(plan, store)
     save(plan, store)

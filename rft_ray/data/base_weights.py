@@ -7,12 +7,14 @@ fetches it, converts it where needed, and commits it to the run; the others neve
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rft_ray.data import base_models, hub_records
 from rft_ray.data.base_models import hub_names, resolve_exactly
 from rft_ray.store import Store
-from rft_ray.store.models.committed import commit_model, committed_model, fetch_files
+from rft_ray.store.models.committed import commit_model, committed_model, committed_through_outages, fetch_files
+from rft_ray.store.outages import through_outages
 
 BASE = "base"
 """The stage of a base model, in its manifest's metadata."""
@@ -35,9 +37,10 @@ def fetch_recorded(store: Store, source: str) -> Path:
 def commit_base(store: Store, source: str, fingerprint: str) -> bool:
     """Fetch a base model from its source and commit it to the run. False: it was committed before.
 
-    Raises ModelError, StoreError.
+    Waits for a store that is out of reach. Raises ModelError, StoreError.
     """
-    if committed_model(store, fingerprint):
+    if committed_through_outages(store, fingerprint):
         return False
     folder = resolve_exactly(source, fingerprint)
-    return commit_model(store, fingerprint, folder, {"stage": BASE, "source": source})
+    commit = partial(commit_model, store, fingerprint, folder, {"stage": BASE, "source": source})
+    return through_outages(commit, f"models/{fingerprint}")

@@ -9,7 +9,7 @@ import pytest
 
 from rft_ray import pipeline
 from rft_ray.config import Config
-from rft_ray.runtime.actor_pool import ShardReceipt, _patient
+from rft_ray.runtime.actor_pool import ShardReceipt, StageError, _patient
 from rft_ray.store import outages
 from rft_ray.store.base import StoreUnreachable
 from rft_ray.store.shards import Shard
@@ -71,6 +71,23 @@ def test_a_stage_that_cannot_reach_the_store_waits_and_goes_on(
     with pytest.raises(Reached):
         command(tmp_path)
     assert away.calls == 2 + 2  # the problems to train on, and those of the test
+
+
+def test_an_outage_neither_hides_the_end_of_a_stage_nor_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, away = list[str](), OutOfReach()
+
+    def sample(*_: object, **__: object) -> None:
+        ended.append("sample")
+        raise StageError("sample: no engine")
+
+    monkeypatch.setattr(pipeline, "fine_tune", lambda *_: 0)
+    monkeypatch.setattr(pipeline, "sample", sample)
+    monkeypatch.setattr(pipeline, "write_summary", lambda *_, **__: away())
+    with pytest.raises(StageError, match="no engine"):
+        a_run(tmp_path)
+    assert (ended, away.calls) == (["sample"], 1)
 
 
 def test_a_worker_tries_its_shard_again_and_its_start_too() -> None:
