@@ -97,8 +97,9 @@ def run(plan: Plan, store: Store) -> Summary:
         return previous
     watch = Stopwatch(before.stages if before and made_same_corpus(before, plan) else ())
     with run_lock(store, "job"), kept_on_failure(partial(keep_seconds, store, plan, watch)):
-        released = set[str]()  # what failed again after its release is not tried after an outage once more
-        stages = partial(_run, plan, store, watch, released, was_finished=bool(previous and previous.finished))
+        stages = partial(_run, plan, store, watch, was_finished=bool(previous and previous.finished))
+        if plan.config.engine.retry_quarantined:  # a second call would release once more what failed in the first
+            return stages()
         return through_outages(stages, f"the run {plan.config.run.name}", resumes=True)
 
 
@@ -125,7 +126,7 @@ def save(plan: Plan, store: Store) -> None:
     save_plan(store, plan, job="run", config=plan.config.to_yaml(), data=data)
 
 
-def _run(plan: Plan, store: Store, watch: Stopwatch, released: set[str], *, was_finished: bool) -> Summary:
+def _run(plan: Plan, store: Store, watch: Stopwatch, *, was_finished: bool) -> Summary:
     config, actors, form = plan.config, plan.config.grading.actors, stored(plan.config.prompt)
     with watch.stage("problems") as counts:
         problems.commit_problems(store, plan.train)
@@ -143,7 +144,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, released: set[str], *, was_
 
     with watch.stage("sample") as counts:
         jobs = [*plan.collected, *plan.evaluation_verdicts(*BEFORE_RFT)]
-        plan, counts["shards"] = sample_all(jobs, plan, store, watch, released=released)
+        plan, counts["shards"] = sample_all(jobs, plan, store, watch)
         tests = plan.evaluation_verdicts(*BEFORE_RFT)
 
     with watch.stage("verify") as counts:
@@ -151,7 +152,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, released: set[str], *, was_
 
     if plan.judged:
         with watch.stage("judge") as counts:
-            plan, counts["shards"] = sample_all(plan.judged, plan, store, watch, ask_about_rejects, released)
+            plan, counts["shards"] = sample_all(plan.judged, plan, store, watch, ask_about_rejects)
             read_opinions(plan.judged, store, actors)
 
     with watch.stage("select paths") as counts:
@@ -169,8 +170,7 @@ def _run(plan: Plan, store: Store, watch: Stopwatch, released: set[str], *, was_
         counts["trained"] = fine_tune([*plan.rft, *plan.controls], store, config)
 
     with watch.stage("evaluate"):
-        jobs = plan.evaluation_verdicts("rft", *CONTROLS)
-        plan, _ = sample_all(jobs, plan, store, watch, released=released)
+        plan, _ = sample_all(plan.evaluation_verdicts("rft", *CONTROLS), plan, store, watch)
         verify(plan.evaluation_verdicts("rft", *CONTROLS), store, actors)
         for job in plan.evaluations:
             print(f"  {job.model.name:>12} {job.setting:<14} {describe(evaluate(job, store))}", flush=True)
@@ -188,12 +188,11 @@ def sample_all(
     store: Store,
     watch: Stopwatch,
     ask: Ask | None = None,
-    released: set[str] | None = None,
 ) -> tuple[Plan, int]:
     """Sample the missing shards. Returns the plan without quarantined shards, and the number of shards made.
 
-    `ask`, `released`: as in `sample`. Raises StageError when shards are quarantined and the config does not let the run
-    continue; the summary, which lists them, is written first.
+    `ask`: makes the requests of a shard; None: one for each problem. Raises StageError when shards are quarantined and
+    the config does not let the run continue; the summary, which lists them, is written first.
     """
     config = plan.config
     try:
@@ -204,7 +203,6 @@ def sample_all(
             run_seed=config.run.seed,
             endpoints=config.endpoints | judge_endpoints(config),
             ask=ask,
-            released=released,
         )
     except actor_pool.StageError:
         with suppress(StoreError):  # an outage here must not hide the stage's end, after which nothing is tried again

@@ -97,10 +97,10 @@ class Rounds:
 
 def turns(shards: Sequence[Shard], pool: Pool) -> list[Shard]:
     """A turn for each shard, and as many more as all actors but one can hold while they wait."""
-    rows = len(shards) // MAX_BLOCKS + 2 if len(shards) > MAX_BLOCKS // 2 else 1
+    waiting = (pool.max_actors - 1) * (pool.shards_in_flight + 1)
+    rows = math.ceil(len(shards) / max(MAX_BLOCKS - waiting, MAX_BLOCKS // 8))
     """At most so many turns are given to an actor as one, by Ray Data's blocks."""
-    more = (pool.max_actors - 1) * (pool.shards_in_flight + 1) * rows
-    return [*shards, *islice(cycle(shards), more)]
+    return [*shards, *islice(cycle(shards), waiting * rows)]
 
 
 def first_pool(pool: Pool, shards: int) -> Pool:

@@ -60,16 +60,13 @@ def sample(
     run_seed: int,
     endpoints: Mapping[str, config.Endpoint] | None = None,
     ask: Ask | None = None,
-    released: set[str] | None = None,
 ) -> list[SampleReceipt]:
     """Sample the missing shards of these jobs. Returns one receipt per shard sampled.
 
     Jobs of different engines (`SamplingSettings.engine`, `max_model_len`) are sampled one kind after another.
-    `endpoints`: name -> endpoint of the models that are behind one. `ask`: as in Sampler. `released`: the stems of the
-    shards that this command has released from quarantine, each once; gets those that are released here. A model that
-    cannot be loaded or asked and a shard that is quarantined are printed at once, and raised as StageError after the
-    other shards are sampled. Raises StageError, Preempted after SIGTERM, and ConfigError for what engines on CPUs
-    cannot do.
+    `endpoints`: name -> endpoint of the models that are behind one. `ask`: as in Sampler. A model that cannot be loaded
+    or asked and a shard that is quarantined are printed at once, and raised as StageError after the other shards are
+    sampled. Raises StageError, Preempted after SIGTERM, and ConfigError for what engines on CPUs cannot do.
     """
     kept = journal_folder(mark_run(store).id)
     replay(kept, store)
@@ -78,11 +75,8 @@ def sample(
     missing = missing_shards(store, [shard for job in jobs for shard in job.shards()])
     held = quarantine.held(store, jobs, missing, engine.max_failures)
     if engine.retry_quarantined:
-        before = frozenset(released or ())
-        quarantine.retry(store, [entry for entry in held if entry.shard.stem not in before])
-        if released is not None:
-            released |= {entry.shard.stem for entry in held}
-        held = [entry for entry in held if entry.shard.stem in before]
+        quarantine.retry(store, held)
+        held = []
     quarantined = {entry.shard.stem for entry in held}
     shards = [shard for shard in missing if shard.stem not in quarantined]
     receipts: list[SampleReceipt] = []

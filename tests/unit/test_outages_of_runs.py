@@ -45,8 +45,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "OUTAGE_WAIT_S", 0.01)
 
 
-def a_run(folder: Path) -> None:
+def a_run(folder: Path, **engine: object) -> None:
     tree = {
+        "engine": engine,
         "run": {"name": "mine", "store": str(folder)},
         "problems": {"train": {"source": "tiny:train:20"}, "test": {"source": "tiny:test:20"}, "per_block": 10},
         "models": [{"name": "a", "source": "tiny:tiny-s"}],
@@ -88,6 +89,16 @@ def test_an_outage_neither_hides_the_end_of_a_stage_nor_repeats_it(
     with pytest.raises(StageError, match="no engine"):
         a_run(tmp_path)
     assert (ended, away.calls) == (["sample"], 1)
+
+
+def test_a_run_that_releases_shards_from_quarantine_does_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = OutOfReach()
+    monkeypatch.setattr(pipeline.problems, "commit_problems", away)
+    with pytest.raises(StoreUnreachable):
+        a_run(tmp_path, retry_quarantined=True)
+    assert away.calls == 1
 
 
 def test_a_worker_tries_its_shard_again_and_its_start_too() -> None:

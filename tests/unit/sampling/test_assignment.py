@@ -204,9 +204,10 @@ def test_the_turns_of_an_execution_are_enough_for_actors_that_wait() -> None:
     shards = [entry.shard for entry in work({"a": 10})]
     assert turns(shards, Pool(1, 1, shards_in_flight=4)) == shards
     assert len(turns(shards, Pool(1, 4, shards_in_flight=4))) == 10 + 3 * 5
-    many = [entry.shard for entry in work({"a": 3 * MAX_BLOCKS})]
-    more = len(turns(many, Pool(1, 4, shards_in_flight=4))) - len(many)
-    assert more >= 3 * 5 * -(-(len(many) + more) // MAX_BLOCKS)
+    for number, actors, at_once in ((3 * MAX_BLOCKS, 4, 4), (MAX_BLOCKS // 2, 64, 32), (9 * MAX_BLOCKS, 64, 32)):
+        many = [entry.shard for entry in work({"a": number})]
+        more = len(turns(many, Pool(1, actors, shards_in_flight=at_once))) - number
+        assert more >= (actors - 1) * (at_once + 1) * -(-(number + more) // MAX_BLOCKS)
 
 
 @pytest.mark.parametrize(("shards", "actors"), [(1, 1), (16, 4), (17, 5), (400, 8)])

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rft_ray import config
 from rft_ray.cli.store import main
 from rft_ray.evaluation.summary import summarize
-from rft_ray.sampling import quarantine, stage
+from rft_ray.sampling import quarantine
 from rft_ray.sampling.quarantine import past_quarantine
-from rft_ray.store import Store, open_store
-from rft_ray.store.shards import Shard, committed_keys
+from rft_ray.store import open_store
+from rft_ray.store.shards import committed_keys
 from tests.report_run import make_run
 
 
@@ -34,32 +33,6 @@ def test_a_quarantined_shard_is_missing_with_its_reason(tmp_path: Path, capsys: 
     assert past_quarantine(plan, store) is plan  # on_failed_shard is "stop"
     main(["verify", store.url])
     assert f"not sampled: {lost.stem}: its engine failed 3 times" in capsys.readouterr().out
-
-
-def test_a_command_that_goes_on_after_an_outage_releases_a_shard_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan, store = make_run(tmp_path)
-    job = plan.collected[0].sampling
-    [lost, *_] = job.shards()
-    Path(store.url, committed_keys(store, [lost])[lost.stem]).unlink()
-    tried: list[list[Shard]] = []
-
-    def fails(group: object, shards: list[Shard], store: Store, *_: object) -> list[object]:
-        tried.append(shards)
-        for shard in [*shards] * 3:
-            quarantine.Record(shard.stem, quarantine.FAILED, "it hangs").write(store)
-        return []
-
-    monkeypatch.setattr(stage, "_sampled", fails)
-    fails(job, [lost], store)
-    engine = config.Engine(retry_quarantined=True, on_failed_shard="continue")
-    released = set[str]()
-    for _ in range(2):
-        stage.sample([job], store, engine, run_seed=0, released=released)
-    assert tried == [[lost], [lost], []]
-    stage.sample([job], store, engine, run_seed=0)
-    assert tried[-1] == [lost]  # another command
 
 
 def test_records_are_numbered_past_a_thousand_and_foreign_files_are_ignored(tmp_path: Path) -> None:
