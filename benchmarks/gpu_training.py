@@ -88,7 +88,6 @@ def _rank(
     import torch
 
     from rft_ray.store import open_store
-    from rft_ray.training import liger, optimizers
     from rft_ray.training.agreement import number_from_rank_0, patient_group
     from rft_ray.training.trainer import Group, make_trainer
 
@@ -107,10 +106,7 @@ def _rank(
         patient=patient_group(),
         background=patient_group(),
     )
-    optimizer, _ = optimizers.choose(group, task.job.recipe)
-    task = replace(task, optimizer=optimizer, liger=liger.choose(group, shape.config["model_type"]))
-    if task.liger:
-        liger.prepare()
+    task = _with_kernels(task, group, shape)
     clock = _clock(lambda late: bool(number_from_rank_0(group, int(late))), place)
     trainer = make_trainer(group, task, clock)
     trainer.train()
@@ -157,6 +153,17 @@ def _join(rank: int, workers: int, port: int, place: Place) -> None:
         transformers_private.switch_off_shm_comm()
         torch.set_num_threads(1)
     deepspeed.init_distributed("nccl" if place.gpus else "gloo", auto_mpi_discovery=False)
+
+
+def _with_kernels(task: Any, group: Any, shape: gpu_shapes.Shape) -> Any:
+    """The task with the optimizer and the kernels that the training stage would choose."""
+    from rft_ray.training import liger, optimizers
+
+    optimizer, _ = optimizers.choose(group, task.job.recipe)
+    chosen = replace(task, optimizer=optimizer, liger=liger.choose(group, shape.config["model_type"]))
+    if chosen.liger:
+        liger.prepare()
+    return chosen
 
 
 def _copied(trainer: Any, group: Any, states: Path) -> tuple[int, float]:

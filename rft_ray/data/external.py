@@ -205,7 +205,7 @@ def read_files(
     questions = GoldQuestions(ids)
     read, taken, stems = Foreign(), Counter[tuple[str, str]](), dict[str, str]()
     for file in files:
-        for row in completion_rows(file, question_column=question_column, completion_column=completion_column):
+        for row in _completion_rows(file, question_column=question_column, completion_column=completion_column):
             model = _model(row, file, stems)
             question = questions.match(row)
             if question is None:
@@ -242,6 +242,12 @@ def completion_rows(
     Raises DataError where one cannot be read, or comes in two formats; StoreError for S3 out of reach.
     """
     _check_once([file])
+    return _completion_rows(file, question_column=question_column, completion_column=completion_column)
+
+
+def _completion_rows(
+    file: str, *, question_column: str | None, completion_column: str | None
+) -> Iterator[CompletionRow]:
     asked: list[str] = []
     completion = ""
     for where, row in rows(file):

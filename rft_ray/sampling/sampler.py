@@ -28,7 +28,7 @@ from rft_ray.sampling.engine_host import EngineHost, NotHere, RandomSource, Unlo
 from rft_ray.sampling.engine_load import EngineLoads
 from rft_ray.sampling.in_flight import UNBOUNDED, Gate, InFlight, sequences_of
 from rft_ray.sampling.receipt import SampleReceipt
-from rft_ray.sampling.supervisor import Decision, Supervisor, Turn
+from rft_ray.sampling.supervisor import Decision, Supervisor
 from rft_ray.sampling.supervisor_client import SupervisorClient
 from rft_ray.sampling.tracker import label_of
 from rft_ray.store import Store
@@ -132,11 +132,12 @@ class Sampler:
     def __call__(self, shard: Shard) -> SampleReceipt:
         """Sample a shard: the given one, or the one that the supervisor gives out instead."""
         while True:
-            taken, turn = self._taken(shard)
-            if turn.decision == "none" or turn.decision == "wait":
+            turn = self._turn(shard)
+            if turn is None:
                 return SampleReceipt("", refusal="none")
+            taken, decision, reason = turn
             try:
-                receipt = self._handled(taken, turn.decision, turn.reason)
+                receipt = self._handled(taken, decision, reason)
             except NotHere:
                 self._supervisor.give_back(taken.stem)
                 continue
@@ -145,15 +146,18 @@ class Sampler:
             self._supervisor.finished(taken.stem)
             return receipt
 
-    def _taken(self, shard: Shard) -> tuple[Shard, Turn]:
-        """The shard of this thread's turn, once the engine has room for one and the supervisor gives one out."""
+    def _turn(self, shard: Shard) -> tuple[Shard, Decision, str] | None:
+        """What this thread works on, how and why, once the engine has room for it; None where all is given out."""
         with self._gate.taking():
-            while (turn := self._supervisor.take(shard.stem)).decision == "wait":
+            while True:
+                turn = self._supervisor.take(shard.stem)
+                if turn.decision == "none":
+                    return None
+                if turn.decision != "wait":
+                    taken = turn.shard or shard
+                    self._gate.enter(self._sequences(taken))
+                    return taken, turn.decision, turn.reason
                 time.sleep(ASK_AGAIN_S)
-            taken = turn.shard or shard
-            if turn.decision != "none":
-                self._gate.enter(self._sequences(taken))
-            return taken, turn
 
     def _sequences(self, shard: Shard) -> int:
         return sequences_of(shard, self._jobs[shard.fingerprint])

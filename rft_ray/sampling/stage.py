@@ -120,18 +120,16 @@ def _sampled(
     """
     if not shards:
         return []
-    job_of = {job.fingerprint: job for job in jobs}
     gpu = on_gpus(engine, jobs[0].settings.engine)
     cores = cpu_cores(ray.nodes(), ray.get_runtime_context().get_node_id(), os.cpu_count() or 1)
-    pool = endpoint_pool(engine) if jobs[0].settings.engine == "openai" else pool_of(engine, gpu, cores)
+    stays = jobs[0].settings.engine == "openai"
+    pool = endpoint_pool(engine) if stays else pool_of(engine, gpu, cores)
     supervisor = start_supervisor(store, engine.max_failures, engine.max_quarantined, kept)
     make = partial(sampler, gpu=gpu, supervisor=supervisor)
-    tracker = ShardTracker(shards, job_of)
-    stays = jobs[0].settings.engine == "openai"
-    lost_s = engine.lost_node_minutes * 60
-    work = work_of(shards, jobs, store)
-    at_once = partial(in_flight, engine, sequences_at_once(engine, jobs, endpoints))
-    rounds = Rounds(supervisor, pool, tracker, at_once, work=work, lost_s=lost_s, stays=stays)
+    tracker = ShardTracker(shards, {job.fingerprint: job for job in jobs})
+    lost_s, work = engine.lost_node_minutes * 60, work_of(shards, jobs, store)
+    bounds = partial(in_flight, engine, sequences_at_once(engine, jobs, endpoints))
+    rounds = Rounds(supervisor, pool, tracker, bounds, work=work, lost_s=lost_s, stays=stays)
     receipts: list[SampleReceipt] = []
     left = list(shards)
     try:
